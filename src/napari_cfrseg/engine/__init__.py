@@ -1,0 +1,1 @@
+"""From clicks to masks, without a display."""

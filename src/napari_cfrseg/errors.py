@@ -1,0 +1,44 @@
+"""What can go wrong, as a tree.
+
+::
+
+    CfrSegError              everything a user can mend: one message, with the remedy
+    ├── ImageError           an image that cannot be segmented (shape, dtype, content)
+    ├── CheckpointError      a weights file that does not fit
+    ├── DeviceError          a device that is not there
+    ├── SessionError         a click-session file or a click list that does not fit
+    ├── DatasetError         a folder of images and labels that does not fit
+    └── LockedObjectError    an edit that would change a locked object
+
+A wrong *argument* of a Python call is a plain ``ValueError`` or ``TypeError``.
+"""
+
+from __future__ import annotations
+
+
+class CfrSegError(Exception):
+    """Something the user can mend; the message says what, where and how."""
+
+
+class ImageError(CfrSegError):
+    """The image cannot be segmented as it is."""
+
+
+class CheckpointError(CfrSegError):
+    """The weights file cannot be read or does not fit the network."""
+
+
+class DeviceError(CfrSegError):
+    """The requested device is not available."""
+
+
+class SessionError(CfrSegError):
+    """The click session or click list cannot be used."""
+
+
+class DatasetError(CfrSegError):
+    """The data set's folder does not have the documented layout."""
+
+
+class LockedObjectError(CfrSegError):
+    """The edit would change a locked object."""

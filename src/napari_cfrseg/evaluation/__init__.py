@@ -1,0 +1,1 @@
+"""Robot users, metrics, data sets and reports."""

@@ -1,0 +1,1 @@
+"""The napari side: layers, dock, worker. Nothing else may import it."""

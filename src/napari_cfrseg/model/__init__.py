@@ -1,0 +1,1 @@
+"""Networks in three stages: image, clicks, refinement."""

@@ -1,0 +1,126 @@
+"""The three stages every click network is written in.
+
+``mask = f(image, clicks, previous mask)``; what changed since the last evaluation
+decides what must be computed again:
+
+=================  ==========================  =========================
+stage              depends on                  runs
+=================  ==========================  =========================
+``embed_image``    pixels of the focus window  once per window
+``embed_clicks``   + the clicks                once per click
+``refine``         + the previous mask         once per refinement step
+=================  ==========================  =========================
+
+``forward`` is their composition and nothing else, so no network has a second
+implementation of itself.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOutput:
+    """What one refinement step returns.
+
+    Attributes
+    ----------
+    logits
+        (B, 1, H, W) float, the mask's logits on the window's grid.
+    corrected
+        (B, 1, h, w) float in [0, 1] or None: FFCM's corrected feedback M^r.
+    updated
+        (B, 1, h, w) float in [0, 1] or None: CFFM's updated feedback M^u.
+    region
+        (B, 1, h, w) float in [0, 1] or None: the box in which M^r was corrected
+        (soft in training).
+    quality_logits
+        (B,) float or None: logit of the IoU the network expects of its own mask.
+    auxiliary_logits
+        (B, 1, H, W) float or None: a training-only second output.
+    affinity
+        (B, 1, h, w) float in [0, 1] or None: FFCM's similarity to the newest click.
+    """
+
+    logits: Tensor
+    corrected: Tensor | None = None
+    updated: Tensor | None = None
+    region: Tensor | None = None
+    quality_logits: Tensor | None = None
+    auxiliary_logits: Tensor | None = None
+    affinity: Tensor | None = None
+
+
+class ClickNetwork(nn.Module, ABC):
+    """A network in three stages; ``forward`` composes them.
+
+    The embeddings' types belong to each network (a tensor, a tuple, a NamedTuple of
+    tensors): callers only pass them on.
+    """
+
+    #: side in pixels of the square grid the network was trained on
+    grid_size: int
+    #: True when ``refine`` alone sees the previous mask and is cheap to repeat
+    refines_cheaply: bool = False
+
+    @abstractmethod
+    def embed_image(self, image: Tensor) -> Any:
+        """Embed the window's pixels.
+
+        Parameters
+        ----------
+        image
+            (B, 3, H, W) float in [0, 1]; the network normalises it itself.
+        """
+
+    @abstractmethod
+    def embed_clicks(self, embedding: Any, points: Tensor) -> Any:
+        """Fuse the clicks with the image embedding.
+
+        Parameters
+        ----------
+        embedding
+            What ``embed_image`` returned, for the same B.
+        points
+            (B, 2N, 3) float rows ``[y, x, order]`` on the grid: N positive slots,
+            then N negative ones, unused slots −1.
+        """
+
+    @abstractmethod
+    def refine(
+        self, features: Any, feedback: Tensor | None, newest_click: Tensor
+    ) -> NetworkOutput:
+        """Compute the mask once more from the previous one.
+
+        Parameters
+        ----------
+        features
+            What ``embed_clicks`` returned.
+        feedback
+            (B, 1, H, W) float in [0, 1], the previous mask's probability on the
+            grid; None where there is no mask yet (gate 0). Any mask opens the gate.
+        newest_click
+            (B, 3) float rows ``[y, x, label]``, label 1 positive, 0 negative.
+        """
+
+    def forward(
+        self,
+        image: Tensor,
+        points: Tensor,
+        feedback: Tensor | None,
+        newest_click: Tensor,
+    ) -> NetworkOutput:
+        """Return ``refine ∘ embed_clicks ∘ embed_image``."""
+        features = self.embed_clicks(self.embed_image(image), points)
+        return self.refine(features, feedback, newest_click)
+
+    @property
+    def device(self) -> torch.device:
+        """The device its parameters live on."""
+        return next(self.parameters()).device

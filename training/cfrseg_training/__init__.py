@@ -1,0 +1,1 @@
+"""Train and fine-tune click networks on instance labels."""
