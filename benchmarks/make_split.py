@@ -57,7 +57,7 @@ def cost(sides: np.ndarray, images: np.ndarray, objects: np.ndarray) -> float:
     objects_of = np.bincount(sides, weights=objects, minlength=3)
     total = abs(groups_of / groups_of.sum() - SHARES).sum()
     total += abs(objects_of / objects_of.sum() - SHARES).sum()
-    enough = min(ENOUGH_OBJECTS, objects.sum() / 4)
+    enough = min(ENOUGH_OBJECTS, 0.27 * objects.sum())
     total += 4 * np.maximum(1 - objects_of[1:] / enough, 0).sum()
     if len(sides) >= MANY_GROUPS:
         total += 10 * ((images > VERY_LARGE * images.sum()) & (sides > 0)).sum()
