@@ -1,0 +1,59 @@
+"""The published evaluation clicker, click for click."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_cfrseg.evaluation.robot import ExactRobot, find_error_centre
+
+pytestmark = pytest.mark.golden
+GOLDEN = Path(os.environ.get("CFRSEG_GOLDEN", Path(__file__).parent / "data"))
+CASES = ["blob", "square_tie", "border", "fn_fp_equal", "ignore", "perfect"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_click_equals_the_published_one(case):
+    folder = GOLDEN / "clicker"
+    if not folder.is_dir():
+        pytest.skip(f"no golden data at {folder}")
+    expected = json.loads((folder / "clicks.json").read_text())[case]["clicks"]
+    with np.load(folder / "clicker.npz") as data:
+        truth, shown = data[f"{case}_gt"], data[f"{case}_preds"]
+    robot = ExactRobot(truth == 1, truth == -1)
+    clicks = [robot.next_click(mask) for mask in shown]
+    assert [[*c.pixel, int(c.is_positive)] for c in clicks] == [
+        [y, x, positive] for y, x, positive, _ in expected
+    ]
+
+
+def literal_centre(error, free):
+    """Transform the whole padded plane, as the papers' text says it."""
+    distances = ndimage.distance_transform_edt(np.pad(error, 1))[1:-1, 1:-1]
+    distances = distances.astype(np.float32) * free
+    y, x = np.nonzero(distances == distances.max())
+    return float(distances.max()), (int(y[0]), int(x[0]))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_component_wise_transform_equals_the_whole_plane(seed):
+    rng = np.random.default_rng(seed)
+    noise = ndimage.gaussian_filter(rng.normal(size=(61, 47)), 0.5 + 0.4 * seed)
+    error = noise > np.quantile(noise, rng.uniform(0.2, 0.9))
+    free = rng.random(error.shape) > 0.2
+    found = find_error_centre(error, free)
+    assert (found.depth, found.pixel) == literal_centre(error, free)
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_equal_squares_tie_to_the_first_in_row_major_order(connected):
+    error = np.zeros((30, 40), bool)
+    error[12:17, 25:30] = error[10:15, 3:8] = True
+    if connected:
+        error[14, 8:25] = True
+    free = np.ones_like(error)
+    assert find_error_centre(error, free).pixel == (12, 5)
+    assert literal_centre(error, free)[1] == (12, 5)
