@@ -1,0 +1,138 @@
+"""The bundled micrographs: small real images with labels, licence and attribution."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, TypedDict
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from napari_cfrseg.clicks import Click
+
+_FOLDER = files("napari_cfrseg") / "sample_data"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One bundled micrograph.
+
+    Attributes
+    ----------
+    name
+        What ``load_sample`` takes.
+    title
+        What it shows, in a few words.
+    image
+        (Y, X) or (Y, X, 3) uint8.
+    labels
+        (Y, X) uint16 instance numbers made or corrected by people, 0 = background.
+    pixel_size_um
+        Side of a pixel in µm, None where the source does not say.
+    licence
+        SPDX identifier of the image's licence.
+    attribution
+        The credit that must go wherever the image goes.
+    citation
+        The publication to cite.
+    source
+        Address of the data set.
+    """
+
+    name: str
+    title: str
+    image: NDArray[np.uint8]
+    labels: NDArray[np.uint16]
+    pixel_size_um: float | None
+    licence: str
+    attribution: str
+    citation: str
+    source: str
+
+
+class _Entry(TypedDict):
+    name: str
+    title: str
+    pixel_size_um: float | None
+    licence: str
+    attribution: str
+    citation: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """The clicks of ``cfrseg demo``.
+
+    Attributes
+    ----------
+    sample
+        Name of the sample they were made on.
+    objects
+        The ordered clicks of each object.
+    """
+
+    sample: str
+    objects: tuple[tuple[Click, ...], ...]
+
+
+def _entries() -> dict[str, _Entry]:
+    entries: list[_Entry] = json.loads(
+        (_FOLDER / "samples.json").read_text(encoding="utf-8")
+    )
+    return {entry["name"]: entry for entry in entries}
+
+
+def sample_names() -> tuple[str, ...]:
+    """Return the names of the bundled micrographs."""
+    return tuple(_entries())
+
+
+def load_sample(name: str) -> Sample:
+    """Read a bundled micrograph and its labels.
+
+    Parameters
+    ----------
+    name
+        One of :func:`sample_names`.
+
+    Raises
+    ------
+    ValueError
+        If there is no sample of that name.
+
+    Examples
+    --------
+    >>> load_sample("powder_sem").image.shape
+    (512, 512)
+    """
+    entries = _entries()
+    if name not in entries:
+        msg = f"no sample named {name!r}; there are: {', '.join(entries)}"
+        raise ValueError(msg)
+    return Sample(
+        image=_read_tiff(f"{name}.image.tif"),
+        labels=_read_tiff(f"{name}.labels.tif"),
+        **entries[name],
+    )
+
+
+def load_demo() -> Demo:
+    """Read the bundled list of clicks."""
+    content = json.loads((_FOLDER / "demo.json").read_text(encoding="utf-8"))
+    return Demo(
+        sample=content["sample"],
+        objects=tuple(
+            tuple(Click((y, x), is_positive=sign == "+") for y, x, sign in clicks)
+            for clicks in content["objects"]
+        ),
+    )
+
+
+def _read_tiff(file_name: str) -> NDArray[Any]:
+    with (_FOLDER / file_name).open("rb") as file:
+        array: NDArray[Any] = tifffile.imread(file)
+    return array
