@@ -1,0 +1,174 @@
+"""What a run of clicks is worth: NoC, NoF, IoU@N, curves, seconds, regressions.
+
+A *run* is one object's list of IoUs, the n-th after click n. The robot stops once its
+target is reached, so runs differ in length; a stopped run keeps its last IoU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: clicks a robot may make (all papers)
+MAX_CLICKS = 20
+#: a click that costs more than this much IoU …
+REGRESSION_IOU = 0.005
+#: … and adds more than this many wrong pixels is a regression
+REGRESSION_PX = 2
+
+
+def clicks_to(
+    ious: Sequence[float], target: float, max_clicks: int = MAX_CLICKS
+) -> int:
+    """Count the clicks until the IoU first reaches the target (NoC of one object).
+
+    IoUs are compared as float32, as published (0.9 reached exactly is reached).
+    An object that never gets there counts ``max_clicks``.
+    """
+    reached = np.flatnonzero(np.asarray(ious[:max_clicks], np.float32) >= _f32(target))
+    return int(reached[0]) + 1 if reached.size else max_clicks
+
+
+def mean_clicks_to(
+    runs: Sequence[Sequence[float]], target: float, max_clicks: int = MAX_CLICKS
+) -> float:
+    """NoC@target: :func:`clicks_to` averaged over objects; NaN without objects."""
+    return _mean([clicks_to(ious, target, max_clicks) for ious in runs])
+
+
+def count_failures(
+    runs: Sequence[Sequence[float]],
+    target: float,
+    max_clicks: int = MAX_CLICKS,
+    *,
+    published: bool = False,
+) -> int:
+    """NoF@target: the objects that did not reach the target within the clicks.
+
+    Parameters
+    ----------
+    runs
+        IoUs after each click, per object.
+    target
+        IoU to reach.
+    max_clicks
+        Clicks allowed.
+    published
+        True: the papers' "≥20@target", which counts an object as failed when its
+        NoC is ``max_clicks``, although its last click may just have succeeded. By
+        default success at the last click is success.
+    """
+    if published:
+        return sum(clicks_to(run, target, max_clicks) == max_clicks for run in runs)
+    return sum(
+        not (np.asarray(run[:max_clicks], np.float32) >= _f32(target)).any()
+        for run in runs
+    )
+
+
+def iou_at(ious: Sequence[float], click: int) -> float:
+    """Return the IoU after a click (from 1); a stopped run keeps its last IoU.
+
+    Raises
+    ------
+    ValueError
+        For an empty run or a click below 1.
+    """
+    if click < 1 or not ious:
+        msg = f"IoU@{click} of a run of {len(ious)} clicks does not exist"
+        raise ValueError(msg)
+    return float(ious[min(click, len(ious)) - 1])
+
+
+def mean_iou_at(runs: Sequence[Sequence[float]], click: int) -> float:
+    """IoU@click averaged over objects; NaN without objects."""
+    return _mean([iou_at(ious, click) for ious in runs])
+
+
+def mean_iou_curve(
+    runs: Sequence[Sequence[float]], max_clicks: int = MAX_CLICKS
+) -> NDArray[np.float64]:
+    """MIoU after 1 … max_clicks clicks: (max_clicks,) float64, the mIoU–NoC curve.
+
+    Stopped runs keep their last IoU, so the curve of a run that stops at its target
+    is a lower bound of the curve without stopping. NaN without objects.
+    """
+    return np.array([mean_iou_at(runs, n) for n in range(1, max_clicks + 1)])
+
+
+def area_under_curve(
+    runs: Sequence[Sequence[float]], max_clicks: int = MAX_CLICKS
+) -> float:
+    """Area under the mIoU–NoC curve, over its width: in [0, 1], higher is better.
+
+    Trapezoids between clicks 1 and ``max_clicks``, divided by ``max_clicks − 1``; the
+    IoU itself when only one click is allowed.
+    """
+    curve = mean_iou_curve(runs, max_clicks)
+    if len(curve) == 1:
+        return float(curve[0])
+    return float((curve[:-1] + curve[1:]).sum() / 2 / (len(curve) - 1))
+
+
+def seconds_per_click(
+    seconds: Sequence[Sequence[float]],
+) -> tuple[float, float]:
+    """SPC of the first click and of the later ones, each a mean over clicks.
+
+    Only the segmenter is on the clock (``predict`` and reading its mask), not the
+    robot, the metrics or the reading of files, which the papers' SPC includes.
+    NaN where there is no such click.
+    """
+    first = [run[0] for run in seconds if run]
+    later = [value for run in seconds for value in run[1:]]
+    return _mean(first), _mean(later)
+
+
+def count_regressions(ious: Sequence[float], error_px: Sequence[int]) -> int:
+    """Count the clicks after which the mask is worse than before.
+
+    A click regresses when the IoU falls by more than 0.005 *and* the number of
+    missed and wrong pixels rises by more than 2, so that one pixel on a tiny object
+    does not count. The first click has nothing before it.
+
+    Raises
+    ------
+    ValueError
+        If the two lists differ in length.
+    """
+    if len(ious) != len(error_px):
+        msg = f"{len(ious)} IoUs and {len(error_px)} error areas are not one run"
+        raise ValueError(msg)
+    return sum(
+        before - after > REGRESSION_IOU and px_after - px_before > REGRESSION_PX
+        for before, after, px_before, px_after in zip(
+            ious[:-1], ious[1:], error_px[:-1], error_px[1:], strict=True
+        )
+    )
+
+
+def regressions_per_100(
+    runs: Sequence[Sequence[float]], error_px: Sequence[Sequence[int]]
+) -> float:
+    """Regressions per 100 clicks, over clicks that have one before them; NaN if none.
+
+    See Also
+    --------
+    count_regressions
+    """
+    later = sum(max(len(run) - 1, 0) for run in runs)
+    if later == 0:
+        return math.nan
+    counts = (count_regressions(*run) for run in zip(runs, error_px, strict=True))
+    return 100 * sum(counts) / later
+
+
+def _f32(value: float) -> np.float32:
+    return np.float32(value)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else math.nan
