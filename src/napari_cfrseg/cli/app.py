@@ -1,0 +1,71 @@
+"""The ``cfrseg`` command: its subcommands, its errors and its exit codes.
+
+Exit codes: 0 done, 1 a :class:`~napari_cfrseg.errors.CfrSegError` (one line on
+standard error, with the remedy), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from napari_cfrseg import __version__
+from napari_cfrseg.cli import demo, segment
+from napari_cfrseg.errors import CfrSegError
+
+
+class _OneLineErrors(TyperGroup):
+    """Turns an error the user can mend into one line and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the subcommand.
+
+        Parameters
+        ----------
+        ctx
+            The command line's context.
+        """
+        try:
+            return super().invoke(ctx)
+        except CfrSegError as error:
+            typer.echo(f"cfrseg: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    name="cfrseg",
+    cls=_OneLineErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    epilog="Example: cfrseg demo",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog=demo.EXAMPLES)(demo.demo)
+app.command(epilog=segment.EXAMPLES)(segment.segment)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cfrseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print it."
+        ),
+    ] = False,
+) -> None:
+    """Click on an object in a micrograph and get its mask."""
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,135 @@
+"""``cfrseg segment``: clicks in, a mask out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from napari_cfrseg.cli.options import (
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    parse_click,
+)
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.errors import CfrSegError
+
+if TYPE_CHECKING:
+    from napari_cfrseg.engine.cascade import Refinement
+    from napari_cfrseg.engine.prediction import Prediction
+
+EXAMPLES = """\b
+Example:
+  cfrseg segment cells.tif --click 120,88,+ --click 140,95,- -o cell.tif
+"""
+
+
+class _OutputExistsError(CfrSegError):
+    """The output file is there already."""
+
+
+def segment(
+    image: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="TIFF, PNG, JPEG, …")
+    ],
+    clicks: Annotated[
+        list[Click],
+        typer.Option(
+            "--click",
+            "-c",
+            parser=parse_click,
+            metavar="Y,X,+",
+            help="Row, column and sign in pixels; again for every further click.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Mask file, .tif or .png [IMAGE's name.mask.tif]."
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output that exists.")
+    ] = False,
+    plane: Annotated[
+        int | None, typer.Option(min=0, help="Which plane of a stack, from 0.")
+    ] = None,
+    refinement: Annotated[
+        str, typer.Option(help="standard, CFR-n or A-CFR-n.")
+    ] = "A-CFR-4",
+    model: ModelOption = "default",
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Segment the object that the clicks mark and write its mask.
+
+    The clicks are applied one after the other, as in the window: each corrects the
+    mask that the ones before it made. The mask is 1 in the object, 0 outside.
+    """
+    import numpy as np
+
+    from napari_cfrseg.cli.files import read_plane, write_labels
+
+    target = output or Path(f"{image.stem}.mask.tif")
+    if target.exists() and not overwrite:
+        msg = f"{target} exists: choose another --output, or add --overwrite"
+        raise _OutputExistsError(msg)
+    pixels = read_plane(image, plane)
+    _check_inside(clicks, (pixels.shape[0], pixels.shape[1]))
+
+    from napari_cfrseg.engine.segmenter import Segmenter
+
+    steps = _parse_refinement(refinement)
+    segmenter = Segmenter.load(model, device=device)
+    segmenter.set_image(pixels)
+    prediction = segmenter.predict(clicks, refinement=steps)
+    write_labels(target, prediction.mask.astype(np.uint16))
+    typer.echo(_report(target, prediction, as_json=as_json))
+
+
+def _parse_refinement(name: str) -> Refinement:
+    from napari_cfrseg.engine.cascade import Refinement
+
+    try:
+        return Refinement.parse(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--refinement") from error
+
+
+def _check_inside(clicks: list[Click], shape: tuple[int, int]) -> None:
+    for click in clicks:
+        y, x = click.pixel
+        if not (0 <= y < shape[0] and 0 <= x < shape[1]):
+            msg = (
+                f"click {click.yx[0]:g},{click.yx[1]:g} is outside the image of "
+                f"{shape[0]} rows and {shape[1]} columns"
+            )
+            raise typer.BadParameter(msg, param_hint="--click")
+
+
+def _report(target: Path, prediction: Prediction, *, as_json: bool) -> str:
+    import numpy as np
+
+    rows, columns = np.nonzero(prediction.mask)
+    box = (
+        [int(v) for v in (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)]
+        if rows.size
+        else None
+    )
+    if as_json:
+        return json.dumps(
+            {
+                "output": str(target),
+                "area_px": int(rows.size),
+                "box": box,
+                "steps": prediction.steps,
+                "seconds": round(prediction.seconds, 4),
+            }
+        )
+    return (
+        f"{target}: {rows.size} px; last click {prediction.steps} steps, "
+        f"{prediction.seconds * 1e3:.0f} ms"
+    )

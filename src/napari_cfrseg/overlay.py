@@ -1,0 +1,85 @@
+"""A picture of what was segmented: outlines over the image, clicks as marks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg.clicks import Click
+
+#: Okabe and Ito's colours, told apart by colour-blind eyes too.
+COLOURS: tuple[tuple[int, int, int], ...] = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
+_POSITIVE, _NEGATIVE = (255, 255, 255), (255, 60, 60)
+_ARM_PX = 5
+
+
+def draw_overlay(
+    image: NDArray[Any], labels: NDArray[Any], clicks: Sequence[Iterable[Click]] = ()
+) -> NDArray[np.uint8]:
+    """Draw the objects' outlines and the clicks over an image.
+
+    Parameters
+    ----------
+    image
+        (Y, X) or (Y, X, C), any real dtype; the 0.1th to the 99.9th percentile become
+        black to white.
+    labels
+        (Y, X) instance numbers, 0 = background.
+    clicks
+        Each object's clicks: positive ones become a white +, negative ones a red ×.
+
+    Returns
+    -------
+    (Y, X, 3) uint8.
+    """
+    from skimage.segmentation import find_boundaries
+
+    picture = _grey_or_colour(image)
+    edges = find_boundaries(labels, mode="inner") & (labels > 0)
+    palette = np.asarray(COLOURS, dtype=np.uint8)
+    picture[edges] = palette[(labels[edges].astype(np.int64) - 1) % len(palette)]
+    for click in (click for one_object in clicks for click in one_object):
+        _draw_mark(picture, click)
+    return picture
+
+
+def _grey_or_colour(image: NDArray[Any]) -> NDArray[np.uint8]:
+    channels = image[..., np.newaxis] if image.ndim == 2 else image[..., :3]
+    if channels.shape[-1] == 2:
+        channels = channels.mean(axis=-1, keepdims=True)
+    pixels = channels.astype(np.float32)
+    low, high = np.nanpercentile(pixels, (0.1, 99.9))
+    scaled = np.nan_to_num((pixels - low) / max(high - low, 1e-12)).clip(0, 1) * 255
+    grey = scaled.round().astype(np.uint8)
+    return np.repeat(grey, 3, axis=-1) if grey.shape[-1] == 1 else grey.copy()
+
+
+def _draw_mark(picture: NDArray[np.uint8], click: Click) -> None:
+    y, x = click.pixel
+    arm = np.arange(-_ARM_PX, _ARM_PX + 1)
+    flat = np.zeros_like(arm)
+    if click.is_positive:
+        offsets = np.concatenate([np.stack([arm, flat]), np.stack([flat, arm])], axis=1)
+    else:
+        offsets = np.concatenate([np.stack([arm, arm]), np.stack([arm, -arm])], axis=1)
+    rows, columns = y + offsets[0], x + offsets[1]
+    inside = (
+        (rows >= 0)
+        & (rows < picture.shape[0])
+        & (columns >= 0)
+        & (columns < picture.shape[1])
+    )
+    picture[rows[inside], columns[inside]] = (
+        _POSITIVE if click.is_positive else _NEGATIVE
+    )

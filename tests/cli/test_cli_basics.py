@@ -1,0 +1,109 @@
+"""Exit codes, one-line errors and help, as a shell sees them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from typer.testing import CliRunner
+
+from napari_cfrseg import __version__
+from napari_cfrseg.cli import app
+
+_MAIN = "from napari_cfrseg.cli import main; main()"
+
+
+def cfrseg(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", _MAIN, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_version() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert result.output.strip() == f"cfrseg {__version__}"
+
+
+@pytest.mark.parametrize("command", ["demo", "segment"])
+def test_each_help_has_an_example(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    _, _, example = result.output.partition("\n  Example")
+    assert f"\n    cfrseg {command}" in example
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Usage"),
+        (["nonsense"], "nonsense"),
+        (["segment", "absent.tif", "-c", "1,2"], "absent.tif"),
+        (["segment", __file__], "--click"),
+        (["segment", __file__, "-c", "1,2,*"], "ROW,COLUMN,+"),
+        (["segment", __file__, "-c", "1"], "ROW,COLUMN,+"),
+        (["segment", __file__, "-c", "nan,2,+"], "ROW,COLUMN,+"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert words in result.output
+
+
+def test_click_outside_the_image_is_wrong_usage(tmp_path: Path) -> None:
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, np.zeros((20, 30), np.uint8))
+    arguments = ["segment", str(path), "-c", "25,5,+", "-o", str(tmp_path / "m.tif")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "outside the image of 20 rows and 30 columns" in result.output
+
+
+def test_stack_without_a_plane_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, np.zeros((5, 20, 30), np.uint8), metadata={"axes": "ZYX"})
+    run = cfrseg("segment", str(path), "-c", "5,5,+", "-o", str(tmp_path / "m.tif"))
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert run.stderr.splitlines() == [
+        f"cfrseg: {path} has 5 planes: choose one with --plane 0 … 4"
+    ]
+
+
+def test_existing_output_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, np.zeros((20, 30), np.uint8))
+    kept = tmp_path / "kept.tif"
+    kept.write_text("mine")
+    result = CliRunner().invoke(
+        app, ["segment", str(path), "-c", "5,5,+", "-o", str(kept)]
+    )
+    assert result.exit_code == 1
+    assert "--overwrite" in result.output
+    assert kept.read_text() == "mine"
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="every desktop there has a display"
+)
+@pytest.mark.parametrize(
+    ("display", "words"),
+    [("", "there is no display"), (":4242", "could not connect to display")],
+)
+def test_demo_without_a_display_names_headless(display: str, words: str) -> None:
+    run = cfrseg("demo", DISPLAY=display, WAYLAND_DISPLAY="")
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    assert words in line
+    assert "cfrseg demo --headless OUT" in line

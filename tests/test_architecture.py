@@ -1,0 +1,136 @@
+"""Who may import whom, seen from fresh processes.
+
+The contracts of import-linter read the source; these tests look at what a process has
+really loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import cfrseg_training
+import napari_cfrseg
+
+WINDOW_MODULES = {"napari", "qtpy", "magicgui", "superqt", "vispy", "PyQt6", "PyQt5"}
+WINDOW_MODULES |= {"PySide6", "PySide2"}
+#: A machine that only computes need not have these.
+COMPUTE_MODULES = ("napari_cfrseg.engine", "napari_cfrseg.model", "cfrseg_training")
+ABSENT_THERE = {"pydantic", "pooch", "dask", "rich", "typer"}
+HEAVY_MODULES = {"torch", "torchvision", "timm", "scipy", "skimage"} | WINDOW_MODULES
+
+
+def all_modules() -> list[str]:
+    names = []
+    for package in (napari_cfrseg, cfrseg_training):
+        names.append(package.__name__)
+        names += [
+            info.name
+            for info in pkgutil.walk_packages(
+                package.__path__, f"{package.__name__}.", onerror=lambda _: None
+            )
+        ]
+    return [n for n in names if not n.endswith("__main__")]
+
+
+def headless_modules() -> list[str]:
+    return [n for n in all_modules() if not n.startswith("napari_cfrseg.gui")]
+
+
+def loaded_after(code: str) -> dict[str, list[str]]:
+    """Run code that fills ``seen: dict[str, set of top-level modules]``."""
+    script = (
+        "import json, sys\n"
+        "def top():\n    return {m.partition('.')[0] for m in sys.modules}\n"
+        f"seen = {{}}\n{code}\n"
+        "print(json.dumps({k: sorted(v) for k, v in seen.items()}))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    found: dict[str, list[str]] = json.loads(run.stdout.splitlines()[-1])
+    return found
+
+
+def loaded_by(names: list[str]) -> dict[str, list[str]]:
+    """Import the modules one after the other in one fresh process."""
+    return loaded_after(
+        "import importlib\n"
+        f"for name in {names!r}:\n"
+        "    before = top()\n"
+        "    importlib.import_module(name)\n"
+        "    seen[name] = top() - before\n"
+    )
+
+
+def test_the_walk_finds_modules_of_every_floor() -> None:
+    names = all_modules()
+    for expected in (
+        "napari_cfrseg.clicks",
+        "napari_cfrseg.cli.demo",
+        "napari_cfrseg.model.network",
+        "cfrseg_training.losses",
+    ):
+        assert expected in names
+
+
+def test_no_headless_module_loads_a_window_module() -> None:
+    offenders = {
+        name: sorted(WINDOW_MODULES & set(loaded))
+        for name, loaded in loaded_by(headless_modules()).items()
+        if WINDOW_MODULES & set(loaded)
+    }
+    assert not offenders
+
+
+def test_engine_model_and_training_need_no_desktop_libraries() -> None:
+    names = [n for n in headless_modules() if n.startswith(COMPUTE_MODULES)]
+    offenders = {
+        name: sorted(ABSENT_THERE & set(loaded))
+        for name, loaded in loaded_by(names).items()
+        if ABSENT_THERE & set(loaded)
+    }
+    assert not offenders
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import napari_cfrseg",
+        "from napari_cfrseg import Click",
+        "import napari_cfrseg.cli",
+        "import napari_cfrseg.gui",
+    ],
+)
+def test_entrances_load_neither_torch_nor_qt(code: str) -> None:
+    loaded = set(loaded_after(f"{code}\nseen['it'] = top()")["it"])
+    assert not HEAVY_MODULES & loaded
+
+
+def test_help_loads_neither_torch_nor_qt() -> None:
+    command = "from napari_cfrseg.cli import main; main()"
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", command, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "demo" in run.stdout
+    imported = {
+        line.rsplit("|", 1)[1].strip().partition(".")[0]
+        for line in run.stderr.splitlines()
+        if line.startswith("import time:") and "|" in line
+    }
+    assert "typer" in imported
+    assert not HEAVY_MODULES & imported
