@@ -1,0 +1,83 @@
+"""One object's result: what every click did to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from napari_cfrseg.errors import DatasetError
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRow:
+    """One object's run of clicks.
+
+    Attributes
+    ----------
+    key
+        The object's name (:attr:`BenchmarkObject.key`).
+    set_name, image_name, plane
+        Where it is.
+    area_px
+        Annotated pixels.
+    shape
+        (Y, X) of the plane.
+    clicks
+        (row, column, 1 positive / 0 negative) in order.
+    ious
+        IoU after each click, in [0, 1].
+    error_px
+        Missed plus wrong pixels after each click.
+    seconds
+        Seconds of ``predict`` for each click, the mask's reading included.
+    steps
+        Network steps of each click; empty if the segmenter does not tell.
+    boundary_ious, assds_px
+        After each click; empty when not asked for. NaN: no mask, no distance.
+    set_image_s
+        Seconds of ``set_image`` for the object's plane.
+    seed
+        Of the robot; 0 for the exact one.
+    """
+
+    key: str
+    set_name: str
+    image_name: str
+    plane: int | None
+    area_px: int
+    shape: tuple[int, int]
+    clicks: tuple[tuple[int, int, int], ...]
+    ious: tuple[float, ...]
+    error_px: tuple[int, ...]
+    seconds: tuple[float, ...]
+    steps: tuple[int, ...] = ()
+    boundary_ious: tuple[float, ...] = ()
+    assds_px: tuple[float, ...] = ()
+    set_image_s: float = 0.0
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ObjectRow:
+        """Read what :meth:`to_dict` wrote.
+
+        Raises
+        ------
+        DatasetError
+            If a field is missing or unknown.
+        """
+        known = {field.name for field in fields(cls)}
+        if set(values) != known:
+            odd = sorted(set(values) ^ known)
+            msg = f"a result row has missing or unknown fields {odd}: run it again"
+            raise DatasetError(msg)
+        frozen = {name: _freeze(value) for name, value in values.items()}
+        return cls(**frozen)
+
+
+def _freeze(value: Any) -> Any:
+    return tuple(_freeze(v) for v in value) if isinstance(value, list) else value
