@@ -1,0 +1,165 @@
+"""Standard, CFR-n and A-CFR-n inference: one loop over a callable.
+
+CFR-ICL's cascade-forward refinement feeds a mask back while the clicks stay as they
+are::
+
+    Y⁰ = f(x, clicks, Yᵖʳᵉᵛ)          standard inference
+    Yⁱ = f(x, clicks, Yⁱ⁻¹)           i = 1 … n          CFR-n
+    … stop when |Yⁱ > t  xor  Yⁱ⁻¹ > t| ≤ 20 pixels      A-CFR-n
+
+The window is fixed for the whole loop, so only a network's ``refine`` stage repeats,
+and changed pixels are counted on the network's grid (the published evaluator counts
+on the full image; so do the ``paper-*`` protocols).
+
+This module needs no torch: the loop asks of its arrays only ``>``, ``!=``, ``sum``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+ProbT = TypeVar("ProbT")
+
+RefinementKind = Literal["standard", "cfr", "a-cfr"]
+_NAME = re.compile(r"(?P<kind>a-?cfr|cfr)-?(?P<steps>\d+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Refinement:
+    """How often a click's mask is fed back.
+
+    Attributes
+    ----------
+    kind
+        "standard" (never), "cfr" (always ``extra_steps`` times) or "a-cfr" (at most
+        so often, until the mask stands still).
+    extra_steps
+        The n of CFR-n: refinements after the first evaluation, ≥ 0.
+    stop_changed_px
+        A-CFR stops when a step changed at most this many grid pixels (paper: 20).
+    ffcm_every_step
+        Whether FFCM's blend around the newest click repeats at each step (as
+        published) or is done once per click.
+    """
+
+    kind: RefinementKind = "standard"
+    extra_steps: int = 0
+    stop_changed_px: int = 20
+    ffcm_every_step: bool = True
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("standard", "cfr", "a-cfr"):
+            msg = f"refinement {self.kind!r}: expected standard, cfr or a-cfr"
+            raise ValueError(msg)
+        if self.extra_steps < 0 or self.stop_changed_px < 0:
+            msg = f"{self}: steps and changed pixels cannot be negative"
+            raise ValueError(msg)
+        if self.kind == "standard" and self.extra_steps:
+            msg = f"standard inference has no extra steps, got {self.extra_steps}"
+            raise ValueError(msg)
+
+    @classmethod
+    def standard(cls) -> Refinement:
+        """One evaluation per click."""
+        return cls()
+
+    @classmethod
+    def cfr(cls, extra_steps: int, *, ffcm_every_step: bool = True) -> Refinement:
+        """CFR-n: always n further steps."""
+        return cls("cfr", extra_steps, ffcm_every_step=ffcm_every_step)
+
+    @classmethod
+    def adaptive(
+        cls,
+        extra_steps: int = 4,
+        stop_changed_px: int = 20,
+        *,
+        ffcm_every_step: bool = True,
+    ) -> Refinement:
+        """A-CFR-n: at most n further steps, until the mask stands still."""
+        return cls("a-cfr", extra_steps, stop_changed_px, ffcm_every_step)
+
+    @classmethod
+    def parse(cls, name: str) -> Refinement:
+        """Read "standard", "CFR-4" or "A-CFR-4" (case and hyphens do not matter)."""
+        if name.strip().lower() in ("standard", "none"):
+            return cls()
+        match = _NAME.fullmatch(name.strip())
+        if match is None:
+            msg = f"refinement {name!r}: expected standard, CFR-n or A-CFR-n"
+            raise ValueError(msg)
+        steps = int(match["steps"])
+        adaptive = match["kind"].lower().startswith("a")
+        return cls.adaptive(steps) if adaptive else cls.cfr(steps)
+
+    def __str__(self) -> str:
+        names = {"standard": "standard", "cfr": "CFR", "a-cfr": "A-CFR"}
+        if self.kind == "standard":
+            return names[self.kind]
+        return f"{names[self.kind]}-{self.extra_steps}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade(Generic[ProbT]):
+    """What the loop went through.
+
+    Attributes
+    ----------
+    probabilities
+        One per step taken, the last one is the result.
+    changed_px
+        Mask pixels each step changed against the one before; one fewer than steps.
+    """
+
+    probabilities: tuple[ProbT, ...]
+    changed_px: tuple[int, ...]
+
+    @property
+    def steps(self) -> int:
+        """Evaluations of the network's last stage: 1 for standard inference."""
+        return len(self.probabilities)
+
+
+def run_cascade(
+    step: Callable[[ProbT | None, int], ProbT],
+    feedback: ProbT | None,
+    refinement: Refinement,
+    *,
+    threshold: float = 0.5,
+    on_step: Callable[[ProbT, int], None] | None = None,
+) -> Cascade[ProbT]:
+    """Feed the mask back as often as the refinement says.
+
+    Parameters
+    ----------
+    step
+        ``step(feedback, index)`` → probability; index counts from 0.
+    feedback
+        The previous mask's probability, None where there is none.
+    refinement
+        Standard, CFR-n or A-CFR-n.
+    threshold
+        Where the mask is cut for counting changed pixels (probability > threshold).
+    on_step
+        Told each probability and its index as soon as it is there.
+    """
+    probabilities: list[ProbT] = []
+    changed: list[int] = []
+    for index in range(1 + refinement.extra_steps):
+        feedback = step(feedback, index)
+        probabilities.append(feedback)
+        if on_step is not None:
+            on_step(feedback, index)
+        if index == 0:
+            continue
+        changed.append(_changed(probabilities[-2], feedback, threshold))
+        if refinement.kind == "a-cfr" and changed[-1] <= refinement.stop_changed_px:
+            break
+    return Cascade(tuple(probabilities), tuple(changed))
+
+
+def _changed(before: Any, after: Any, threshold: float) -> int:
+    return int(((before > threshold) != (after > threshold)).sum())

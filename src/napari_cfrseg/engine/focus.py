@@ -1,0 +1,224 @@
+"""Where to look: the window of a click, chosen once, before the image is embedded.
+
+First click: nothing is known of the object's size, so several windows around the
+click are tried and the mask that is best supported wins (*automatic focus*). Later
+clicks: Zoom-In of the papers, the box of previous mask and clicks, expanded; an old
+window that still fits is kept, and with it the image's embedding.
+
+Everything here is a pure function of clicks, previous result and settings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.patch import union
+from napari_cfrseg.window import Box, Window
+
+
+@dataclass(frozen=True, slots=True)
+class FocusSettings:
+    """Constants of the focus; lengths in plane pixels.
+
+    Attributes
+    ----------
+    first_side, most_candidates
+        The smallest window tried at the first click, and how many at most. They
+        double until the plane is covered; in a wide field the factor grows instead.
+    min_side, max_side
+        Bounds of Zoom-In's windows.
+    expansion
+        Zoom-In's window over the box of mask and clicks (papers: 1.4 to 3.5).
+    widening
+        Growth of the window after a mask that ran into its border.
+    click_margin
+        Least distance of the newest click from the window's border, as a share of
+        the side.
+    keep_from, keep_to
+        An old window is kept while (needed side / its side) lies between these.
+    fill_low, fill_high
+        A mask's extent over the window's side is best between these …
+    fill_falloff
+        … and loses a factor e^(−½) for this many octaves beyond.
+    quality_power, confidence_power, purity_power, border_power
+        Weights (exponents) of the parts of the score.
+    shift_factor
+        What one step of ``focus_shift`` multiplies the window's side by.
+    """
+
+    first_side: int = 48
+    most_candidates: int = 6
+    min_side: int = 32
+    max_side: int = 8192
+    expansion: float = 1.6
+    widening: float = 1.6
+    click_margin: float = 0.06
+    keep_from: float = 0.5
+    keep_to: float = 1.0
+    fill_low: float = 0.25
+    fill_high: float = 0.7
+    fill_falloff: float = 0.8
+    quality_power: float = 1.0
+    confidence_power: float = 1.0
+    purity_power: float = 0.5
+    border_power: float = 4.0
+    shift_factor: float = math.sqrt(2)
+
+
+@dataclass(frozen=True, slots=True)
+class FocusHint:
+    """What is already known of the object's size before its first click.
+
+    Attributes
+    ----------
+    side_px
+        The window's side to expect, in plane pixels.
+    spread
+        Windows up to this factor smaller or larger are tried.
+    """
+
+    side_px: float
+    spread: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not (self.side_px > 0 and self.spread >= 1):
+            msg = f"{self}: side_px must be > 0 and spread ≥ 1"
+            raise ValueError(msg)
+
+    @classmethod
+    def from_extents(cls, extents_px: Sequence[float]) -> FocusHint | None:
+        """Expect an object of the size of earlier ones (their larger box sides)."""
+        known = [e for e in extents_px if e > 0]
+        return cls(2.0 * float(np.median(known))) if known else None
+
+    @classmethod
+    def from_view(cls, visible_px: float) -> FocusHint:
+        """Expect an object between a thirtieth of what the viewer shows and all."""
+        return cls(visible_px / 4, spread=4.0)
+
+
+def candidate_windows(
+    yx: tuple[float, float],
+    plane: tuple[int, int],
+    grid: int,
+    settings: FocusSettings,
+    hint: FocusHint | None = None,
+) -> tuple[Window, ...]:
+    """Return the windows to try at the first click, smallest first."""
+    widest = min(max(*plane, settings.min_side), settings.max_side)
+    smallest = min(settings.first_side, widest)
+    if hint is not None:
+        middle = min(max(hint.side_px, settings.min_side), widest)
+        smallest = max(settings.min_side, round(middle / hint.spread))
+        widest = min(widest, round(middle * hint.spread))
+    octaves = math.log2(widest / smallest)
+    count = min(settings.most_candidates, 1 + math.ceil(octaves - 1e-9))
+    sides = [
+        round(smallest * (widest / smallest) ** (i / max(count - 1, 1)))
+        for i in range(count)
+    ]
+    return tuple(Window.centred(yx, side, grid, plane) for side in sides)
+
+
+def next_window(
+    mask_area: Box | None,
+    clicks: Sequence[Click],
+    plane: tuple[int, int],
+    grid: int,
+    settings: FocusSettings,
+    *,
+    old: Window | None = None,
+    old_touched: bool = False,
+    focus_shift: int = 0,
+) -> Window:
+    """Zoom-In: the window of a click when a mask is there already.
+
+    Parameters
+    ----------
+    mask_area
+        Box of the previous mask, None if it is empty.
+    clicks
+        All clicks, the newest last; at least one.
+    old, old_touched
+        The previous window, and whether the mask ran into its border: then the new
+        one is wider.
+    focus_shift
+        −1 looks closer, +1 wider, by √2 each.
+    """
+    newest = clicks[-1].pixel
+    box = _clicks_box(clicks)
+    if mask_area is not None:
+        box = union(box, mask_area)
+    extent = max(box[2] - box[0], box[3] - box[1])
+    needed = extent * settings.expansion
+    if mask_area is None and old is not None:
+        needed = max(needed, old.side)
+    if old is not None and old_touched:
+        needed = max(needed, old.side * settings.widening)
+    needed *= settings.shift_factor**focus_shift
+    widest = min(max(*plane, settings.min_side), settings.max_side)
+    side = round(min(max(needed, settings.min_side), widest))
+    if old is not None and _still_fits(old, side, box, newest, plane, settings):
+        return old
+    if side < extent:  # object and clicks do not fit: look at the newest click
+        return Window.centred(newest, side, grid, plane)
+    margin = settings.click_margin * side
+    centre = ((box[0] + box[2] - 1) / 2, (box[1] + box[3] - 1) / 2)
+    reach = side / 2 - margin
+    kept = (
+        min(max(centre[0], newest[0] - reach), newest[0] + reach),
+        min(max(centre[1], newest[1] - reach), newest[1] + reach),
+    )
+    return Window.centred(kept, side, grid, plane)
+
+
+def _still_fits(
+    old: Window,
+    side: int,
+    box: Box,
+    newest: tuple[int, int],
+    plane: tuple[int, int],
+    settings: FocusSettings,
+) -> bool:
+    ratio = side / old.side
+    if not (settings.keep_from <= ratio <= settings.keep_to and old.holds(box)):
+        return False
+    margin = settings.click_margin * old.side
+    for pixel, start, length in zip(newest, (old.y0, old.x0), plane, strict=True):
+        end = start + old.side
+        if (start > 0 and pixel < start + margin) or (
+            end < length and pixel >= end - margin
+        ):
+            return False
+    return True
+
+
+def shifted(
+    window: Window,
+    yx: tuple[float, float],
+    shift: int,
+    plane: tuple[int, int],
+    settings: FocusSettings,
+) -> Window:
+    """Look closer (shift < 0) or wider (shift > 0) around a point."""
+    if shift == 0:
+        return window
+    widest = min(max(*plane, settings.min_side), settings.max_side)
+    side = window.side * settings.shift_factor**shift
+    side = round(min(max(side, settings.min_side), widest))
+    return Window.centred(yx, side, window.grid, plane)
+
+
+def _clicks_box(clicks: Sequence[Click]) -> Box:
+    pixels = [c.pixel for c in clicks]
+    return (
+        min(y for y, _ in pixels),
+        min(x for _, x in pixels),
+        max(y for y, _ in pixels) + 1,
+        max(x for _, x in pixels) + 1,
+    )

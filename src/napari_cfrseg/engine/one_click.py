@@ -1,0 +1,253 @@
+"""One click's round: choose the window, embed it, run the cascade, put it back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_cfrseg.clicks import Click, effective_clicks
+from napari_cfrseg.engine.cascade import Cascade, Refinement, run_cascade
+from napari_cfrseg.engine.focus import (
+    FocusHint,
+    FocusSettings,
+    candidate_windows,
+    next_window,
+    shifted,
+)
+from napari_cfrseg.engine.honour import Affinity, honour
+from napari_cfrseg.engine.patch import FLOOR, Patch, mask_box, overlap
+from napari_cfrseg.engine.prediction import Prediction
+from napari_cfrseg.engine.stages import NO_CORRECTION, Stages, Stopwatch, newest_row
+from napari_cfrseg.engine.support import border_cells, clicked_component, score, weigh
+from napari_cfrseg.images import PlaneImage
+from napari_cfrseg.model.network import NetworkOutput
+from napari_cfrseg.window import Window, crop, paste
+
+#: Told the Prediction so far after each step of a cascade but the last.
+StepCallback = Callable[[Prediction], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A window, the network's features of it, and its first answer if there is one."""
+
+    window: Window
+    features: Any
+    first: NetworkOutput | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One click's round."""
+
+    clicks: tuple[Click, ...]
+    previous: Prediction
+    refinement: Refinement
+    hint: FocusHint | None
+    focus_shift: int
+    on_step: StepCallback | None
+
+    @property
+    def effective(self) -> tuple[Click, ...]:
+        """At most one click per pixel, the later one."""
+        return effective_clicks(self.clicks)
+
+
+class ClickRound:
+    """Computes one click's Prediction from the one before it.
+
+    Parameters
+    ----------
+    stages
+        The network.
+    focus
+        How windows are chosen.
+    image
+        The plane.
+    """
+
+    def __init__(self, stages: Stages, focus: FocusSettings, image: PlaneImage) -> None:
+        self.stages = stages
+        self.focus = focus
+        self.image = image
+
+    def compute(self, task: Task) -> Prediction:
+        """Return the Prediction after the task's newest click."""
+        watch = Stopwatch(self.stages.device)
+        look = self._look(task, watch)
+        feedback = None
+        if task.previous.has_mask:
+            with watch.time("crop"):
+                feedback = crop(task.previous.patch, look.window)[0]
+        newest = newest_row(look.window, task.clicks[-1])
+        outputs: list[NetworkOutput] = []
+
+        def step(mask: Tensor | None, index: int) -> Tensor:
+            if index == 0 and look.first is not None:
+                outputs.append(look.first)
+            else:
+                row = newest
+                if index and not task.refinement.ffcm_every_step:
+                    row = (*newest[:2], NO_CORRECTION)
+                outputs.append(self.stages.refine(look.features, mask, row, watch))
+            return _probability(outputs[-1])
+
+        def on_step(_: Tensor, index: int) -> None:
+            if task.on_step is not None and index < task.refinement.extra_steps:
+                so_far = Cascade(tuple(map(_probability, outputs)), ())
+                task.on_step(self._finish(task, look, so_far, outputs[-1], watch))
+
+        initial = None if feedback is None else torch.from_numpy(feedback)
+        cascade = run_cascade(step, initial, task.refinement, on_step=on_step)
+        return self._finish(task, look, cascade, outputs[-1], watch)
+
+    def _look(self, task: Task, watch: Stopwatch) -> Look:
+        """Choose the window and embed it."""
+        previous, grid = task.previous, self.stages.grid
+        clicks = task.effective
+        area = previous.patch.mask_box(0.5)
+        if area is None and previous.window is None:
+            return self._search(task, watch)
+        window = next_window(
+            area,
+            clicks,
+            self.image.shape,
+            grid,
+            self.focus,
+            old=previous.window,
+            old_touched=previous.touches_border,
+            focus_shift=task.focus_shift,
+        )
+        return Look(
+            window, self.stages.features(window, clicks, self.image.crop, watch)
+        )
+
+    def _embed(self, window: Window, task: Task, watch: Stopwatch) -> Any:
+        return self.stages.features(window, task.effective, self.image.crop, watch)
+
+    def _search(self, task: Task, watch: Stopwatch) -> Look:
+        """Automatic focus: try several windows, keep the best supported mask's."""
+        clicks, plane = task.effective, self.image.shape
+        target = next(c for c in reversed(clicks) if c.is_positive)
+        best, best_score = None, -1.0
+        windows = candidate_windows(
+            target.yx, plane, self.stages.grid, self.focus, task.hint
+        )
+        for window in windows:
+            features = self._embed(window, task, watch)
+            newest = newest_row(window, task.clicks[-1])
+            output = self.stages.refine(features, None, newest, watch)
+            evidence = weigh(
+                _numpy(_probability(output)),
+                window,
+                plane,
+                clicks,
+                quality=_quality(output),
+            )
+            value = score(evidence, self.focus)
+            if value > best_score:
+                best, best_score = Look(window, features, output), value
+        if best is None:
+            msg = "no window to look at"
+            raise RuntimeError(msg)
+        window = shifted(best.window, target.yx, task.focus_shift, plane, self.focus)
+        if window == best.window:
+            return best
+        return Look(
+            window, self.stages.features(window, clicks, self.image.crop, watch)
+        )
+
+    def _finish(
+        self,
+        task: Task,
+        look: Look,
+        cascade: Cascade[Tensor],
+        output: NetworkOutput,
+        watch: Stopwatch,
+    ) -> Prediction:
+        """Put the result back into the plane and honour the clicks."""
+        window, plane = look.window, task.previous.shape
+        with watch.time("paste"):
+            masks = tuple(_numpy(p) > 0.5 for p in cascade.probabilities)
+            probability = _numpy(cascade.probabilities[-1])
+            patch = _put_back(task.previous.patch, probability, window)
+            patch, corrected = honour(
+                patch,
+                task.effective,
+                threshold=0.5,
+                px_per_cell=window.px_per_cell,
+                affinity=_affinity(output, window),
+            )
+            component = clicked_component(masks[-1], window, task.effective)
+            body = masks[-1] if component is None else component
+            touches = bool(border_cells(body, window, plane).any())
+        return Prediction(
+            patch=patch,
+            clicks=task.clicks,
+            window=window,
+            steps=cascade.steps,
+            step_masks=masks,
+            quality=_quality(output),
+            touches_border=touches,
+            corrected=corrected,
+            stages=watch.read(),
+            scaling=self.image.scaling,
+        )
+
+
+def _put_back(before: Patch, probability: NDArray[np.float32], window: Window) -> Patch:
+    """Replace the window's part of a patch by the network's answer.
+
+    Only the box of the answer that is not near zero is resampled: the cost follows
+    the object, and what is cut off is below 1/256.
+    """
+    inside = window.clipped(before.plane)
+    found = mask_box(probability >= FLOOR)
+    cleared = before
+    shared = overlap(before.box, inside)
+    shape = (shared[2] - shared[0], shared[3] - shared[1])
+    if min(shape) > 0:
+        cleared = before.with_box(shared, np.zeros(shape, dtype=np.float32))
+    if found is None:
+        return cleared
+    # One cell more on each side: interpolation reaches half a cell beyond a cell.
+    scale = window.px_per_cell
+    box = (
+        window.y0 + int((found[0] - 1) * scale),
+        window.x0 + int((found[1] - 1) * scale),
+        window.y0 + int((found[2] + 1) * scale) + 1,
+        window.x0 + int((found[3] + 1) * scale) + 1,
+    )
+    box = overlap(box, inside)
+    if box[0] >= box[2] or box[1] >= box[3]:
+        return cleared
+    return cleared.with_box(box, paste(probability, window, box))
+
+
+def _probability(output: NetworkOutput) -> Tensor:
+    """(grid, grid) float32 of one window's output."""
+    return torch.sigmoid(output.logits[0, 0].float())
+
+
+def _quality(output: NetworkOutput) -> float | None:
+    if output.quality_logits is None:
+        return None
+    return float(torch.sigmoid(output.quality_logits[0].float()))
+
+
+def _affinity(output: NetworkOutput, window: Window) -> Affinity | None:
+    if output.affinity is None:
+        return None
+    values = _numpy(output.affinity[0, 0].float())
+    return Affinity(replace(window, grid=values.shape[0]), values)
+
+
+def _numpy(tensor: Tensor) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = tensor.cpu().numpy()
+    return values

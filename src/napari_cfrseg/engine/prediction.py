@@ -1,0 +1,191 @@
+"""What one click gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg.clicks import Click, effective_clicks
+from napari_cfrseg.engine.honour import honour
+from napari_cfrseg.engine.patch import Patch
+from napari_cfrseg.images import Scaling
+from napari_cfrseg.window import Box, Window
+
+
+@dataclass(frozen=True, slots=True)
+class StageSeconds:
+    """Wall time of one click's round by stage, in seconds.
+
+    ``crop`` reads and resamples pixels and feedback; ``paste`` puts the result back
+    and honours the clicks; the other three are the network's stages.
+    """
+
+    crop: float = 0.0
+    embed_image: float = 0.0
+    embed_clicks: float = 0.0
+    refine: float = 0.0
+    paste: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Sum over the stages."""
+        return (
+            self.crop + self.embed_image + self.embed_clicks + self.refine + self.paste
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """An object's probability after a click, kept only where it is not zero.
+
+    Attributes
+    ----------
+    patch
+        Probability at the plane's resolution, corrected so that every click is
+        honoured; zero outside its box.
+    clicks
+        All clicks of the object up to this round, as made.
+    window
+        The focus window of this round; None where the network was not run (no mask
+        and no positive click, or a mask that came from outside).
+    steps
+        Refinement steps taken, 1 for standard inference, 0 without a network run.
+    step_masks
+        (grid, grid) bool, the mask on the window's grid after each step.
+    quality
+        IoU with the object that the network expects, in [0, 1]; None if it does not
+        say.
+    touches_border
+        Whether the object runs into a border of the window that is not the plane's:
+        the next click looks wider.
+    corrected
+        Clicks the network's answer ignored and that were honoured by correction.
+    seconds
+        Wall time of the round.
+    stages
+        The same by stage.
+    scaling
+        The image values painted black and white.
+    threshold
+        Where ``mask`` cuts: probability > threshold.
+    """
+
+    patch: Patch
+    clicks: tuple[Click, ...] = ()
+    window: Window | None = None
+    steps: int = 0
+    step_masks: tuple[NDArray[np.bool_], ...] = ()
+    quality: float | None = None
+    touches_border: bool = False
+    corrected: tuple[Click, ...] = ()
+    seconds: float = 0.0
+    stages: StageSeconds = StageSeconds()
+    scaling: Scaling | None = None
+    threshold: float = 0.5
+
+    @classmethod
+    def empty(
+        cls, shape: tuple[int, int], clicks: tuple[Click, ...] = ()
+    ) -> Prediction:
+        """No mask yet."""
+        return cls(Patch.empty(shape), tuple(clicks))
+
+    @classmethod
+    def from_mask(
+        cls, mask: NDArray[Any], clicks: tuple[Click, ...] = ()
+    ) -> Prediction:
+        """Start from a (Y, X) mask: imported, painted, or from a neighbouring plane.
+
+        ``clicks`` are those already made of the object: they are shown to the network
+        with the next one, but not replayed.
+        """
+        if np.ndim(mask) != 2:
+            msg = f"mask of shape {np.shape(mask)}: expected (Y, X)"
+            raise ValueError(msg)
+        return cls(Patch.from_mask(np.asarray(mask) != 0), tuple(clicks))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(Y, X) of the plane."""
+        return self.patch.plane
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether there is a mask to feed back: the network ran, or one was given."""
+        return self.window is not None or self.patch.probability.size > 0
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """(Y, X) bool, built at each access."""
+        return self.mask_at(self.threshold)
+
+    @property
+    def mask_box(self) -> Box | None:
+        """(y0, x0, y1, x1) of the mask, ends exclusive; None if empty."""
+        return self._honoured(self.threshold).mask_box(self.threshold)
+
+    @property
+    def probability(self) -> NDArray[np.float32]:
+        """(h, w) float32: the probability in the part of the window in the plane.
+
+        Without a window, the probability in the mask's box.
+        """
+        if self.window is None:
+            return self.patch.probability
+        return self.patch.read(self.window.clipped(self.shape))
+
+    def probability_at(self, yx: tuple[float, float]) -> float:
+        """Return the probability of the pixel at (row, column)."""
+        return self.patch.at(Click(yx).pixel)
+
+    def probability_plane(self) -> NDArray[np.float32]:
+        """(Y, X) float32, built at each call."""
+        return self.patch.read((0, 0, *self.shape))
+
+    def with_threshold(self, threshold: float) -> Prediction:
+        """Cut the same probability elsewhere; the network is not run."""
+        _check_threshold(threshold)
+        return replace(self, threshold=threshold)
+
+    def mask_at(self, threshold: float) -> NDArray[np.bool_]:
+        """(Y, X) bool, probability > threshold; clicks stay honoured at any threshold.
+
+        The network is not run.
+        """
+        out = np.zeros(self.shape, dtype=bool)
+        y0, x0, mask = self.mask_patch(threshold)
+        out[y0 : y0 + mask.shape[0], x0 : x0 + mask.shape[1]] = mask
+        return out
+
+    def mask_patch(
+        self, threshold: float | None = None
+    ) -> tuple[int, int, NDArray[np.bool_]]:
+        """Return ``(y0, x0, mask)``: the mask in its patch, false everywhere else.
+
+        Painting it costs the object's size, not the plane's.
+        """
+        cut = self.threshold if threshold is None else threshold
+        patch = self._honoured(cut)
+        return patch.y0, patch.x0, patch.probability > cut
+
+    def _honoured(self, threshold: float) -> Patch:
+        """Honour the clicks at a threshold other than the round's own, too."""
+        _check_threshold(threshold)
+        if self.window is None:
+            return self.patch
+        patch, _ = honour(
+            self.patch,
+            effective_clicks(self.clicks),
+            threshold=threshold,
+            px_per_cell=self.window.px_per_cell,
+        )
+        return patch
+
+
+def _check_threshold(threshold: float) -> None:
+    if not 0 < threshold < 1:
+        msg = f"threshold {threshold!r}: expected a number between 0 and 1"
+        raise ValueError(msg)

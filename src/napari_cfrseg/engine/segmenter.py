@@ -1,0 +1,294 @@
+"""Segment an object by clicks: ``set_image`` once, then ``predict`` per click.
+
+An object's mask is a pure function of the image, its start mask, its clicks in order
+and the settings: every click has a round of its own, whose window is chosen from the
+round before and fixed for its whole cascade. Embeddings are kept where nothing they
+depend on changed; that saves time and never changes a result.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.cascade import Refinement
+from napari_cfrseg.engine.focus import FocusHint, FocusSettings
+from napari_cfrseg.engine.one_click import ClickRound, StepCallback, Task
+from napari_cfrseg.engine.prediction import Prediction
+from napari_cfrseg.engine.stages import Precision, Stages, resolve_device
+from napari_cfrseg.images import PlaneImage, Scaling, open_plane
+from napari_cfrseg.model.network import ClickNetwork
+from napari_cfrseg.window import PlaneLike
+
+__all__ = ["Prediction", "Refinement", "Segmenter", "StepCallback"]
+
+
+class Segmenter:
+    """Segments objects of one image by clicks.
+
+    Parameters
+    ----------
+    network
+        Any network in three stages.
+    device
+        "auto", "cpu", "cuda", "cuda:1" or "mps".
+    precision
+        "float32", "bfloat16" (autocast) or "auto".
+    focus
+        How windows are chosen.
+    name
+        What to call the model in messages.
+
+    Examples
+    --------
+    >>> from napari_cfrseg import Click, Segmenter
+    >>> segmenter = Segmenter.load("default", device="cpu")  # doctest: +SKIP
+    >>> segmenter.set_image(image)  # doctest: +SKIP
+    >>> first = segmenter.predict([Click((120, 88))])  # doctest: +SKIP
+    >>> clicks = [*first.clicks, Click((90, 60), is_positive=False)]  # doctest: +SKIP
+    >>> segmenter.predict(clicks, previous=first).mask  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        network: ClickNetwork,
+        *,
+        device: str = "auto",
+        precision: Precision = "float32",
+        focus: FocusSettings | None = None,
+        name: str = "custom",
+    ) -> None:
+        self._stages = Stages(network, resolve_device(device), precision)
+        self.focus = FocusSettings() if focus is None else focus
+        self.name = name
+        self._image: PlaneImage | None = None
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | Path = "default",
+        device: str = "auto",
+        *,
+        threads: int | None = None,
+        precision: Precision = "float32",
+        focus: FocusSettings | None = None,
+    ) -> Segmenter:
+        """Load a model that ships or is installed under a name, or a weights file.
+
+        Parameters
+        ----------
+        name_or_path
+            "default", another name of ``cfrseg models list``, or a path.
+        device
+            "auto" takes CUDA, then MPS, then the CPU.
+        threads
+            CPU threads torch may use, process-wide; None leaves torch's choice.
+
+        Raises
+        ------
+        CheckpointError
+            No such model, or the file does not fit.
+        DeviceError
+            No such device.
+        """
+        from napari_cfrseg import checkpoint
+
+        resolve_device(device)  # before the weights are read: fails fast
+        network, _ = checkpoint.load(checkpoint.resolve(name_or_path))
+        if threads is not None:
+            torch.set_num_threads(threads)
+        return cls(
+            network,
+            device=device,
+            precision=precision,
+            focus=focus,
+            name=str(name_or_path),
+        )
+
+    @property
+    def device(self) -> str:
+        """Where it computes now (the CPU after CUDA ran out of memory)."""
+        return str(self._stages.device)
+
+    @property
+    def network(self) -> ClickNetwork:
+        """The network."""
+        return self._stages.network
+
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        """(Y, X) of the image set, None before."""
+        return None if self._image is None else self._image.shape
+
+    @property
+    def scaling(self) -> Scaling | None:
+        """The image values painted black and white, None before an image is set."""
+        return None if self._image is None else self._image.scaling
+
+    def set_image(
+        self,
+        image: PlaneLike,
+        *,
+        rgb: bool | None = None,
+        scaling: Scaling | None = None,
+    ) -> None:
+        """Set the plane to click on.
+
+        Parameters
+        ----------
+        image
+            (Y, X) or (Y, X, C) with 1–4 channels; bool, integer or float; NumPy, or
+            lazy (dask, zarr): then only windows are ever read. Not copied: after a
+            change of its pixels set it again.
+        rgb
+            Whether 3 or 4 channels are RGB(A); by default if uint8.
+        scaling
+            Values painted black and white, to repeat an earlier session; by default
+            the 0.1th and 99.9th percentile of a sample.
+
+        Raises
+        ------
+        ImageError
+            Wrong shape or dtype, or no finite pixel.
+        """
+        self._image = open_plane(image, rgb=rgb, scaling=scaling)
+        self._stages.forget()
+
+    def predict(
+        self,
+        clicks: Sequence[Click],
+        previous: Prediction | NDArray[Any] | None = None,
+        refinement: Refinement | None = None,
+        *,
+        hint: FocusHint | float | None = None,
+        focus_shift: int = 0,
+        on_step: StepCallback | None = None,
+    ) -> Prediction:
+        """Segment the object the clicks are on.
+
+        Parameters
+        ----------
+        clicks
+            All clicks of the object, in the order they were made. Of two on one pixel
+            the later counts.
+        previous
+            The object's last Prediction, for some of these clicks from the first on:
+            only the rounds of the others are computed. Or a (Y, X) mask to start
+            from, or None: then every click's round is computed, in order.
+        refinement
+            Standard, CFR-n or A-CFR-n; standard by default.
+        hint
+            What is known of the object's size, or just the window's side to expect in
+            pixels; used by its first click only.
+        focus_shift
+            −1 looks closer, +1 wider, by √2 each.
+        on_step
+            Called with the Prediction so far after each step of a click's cascade
+            that another one follows.
+
+        Returns
+        -------
+        The Prediction after the last click. Without a positive click and without a
+        start mask it is empty and the network is not run. Every click is honoured.
+
+        Raises
+        ------
+        ValueError
+            No image set, a click outside it, a mask of another shape, or a previous
+            Prediction that is not of the first of these clicks.
+        """
+        image = self._ready()
+        clicks = tuple(clicks)
+        for click in clicks:
+            _check_inside(click, image.shape)
+        if hint is not None and not isinstance(hint, FocusHint):
+            hint = FocusHint(float(hint))
+        result = self._start(previous, clicks)
+        for count in range(len(result.clicks) + 1, len(clicks) + 1):
+            task = Task(
+                clicks[:count],
+                result,
+                Refinement.standard() if refinement is None else refinement,
+                hint,
+                focus_shift,
+                on_step,
+            )
+            result = self._round(task, image)
+        return result
+
+    # -- one click ---------------------------------------------------------------
+
+    def _ready(self) -> PlaneImage:
+        if self._image is None:
+            msg = "no image set: call set_image first"
+            raise ValueError(msg)
+        return self._image
+
+    def _start(
+        self, previous: Prediction | NDArray[Any] | None, clicks: tuple[Click, ...]
+    ) -> Prediction:
+        shape = self._ready().shape
+        if previous is None:
+            return Prediction.empty(shape)
+        start = (
+            previous
+            if isinstance(previous, Prediction)
+            else Prediction.from_mask(np.asarray(previous))
+        )
+        if start.shape != shape:
+            msg = f"previous mask of shape {start.shape}; the image has {shape}"
+            raise ValueError(msg)
+        known = start.clicks
+        if clicks[: len(known)] != known or (known and len(known) == len(clicks)):
+            msg = (
+                f"the previous prediction is of {len(known)} clicks that are not the "
+                f"first of these {len(clicks)}: pass the prediction before the click "
+                "that changed, or None"
+            )
+            raise ValueError(msg)
+        return start
+
+    def _round(self, task: Task, image: PlaneImage) -> Prediction:
+        start = time.perf_counter()
+        positive = any(c.is_positive for c in task.effective)
+        if not positive and not task.previous.has_mask:
+            return Prediction.empty(image.shape, task.clicks)
+        try:
+            result = self._computer(image).compute(task)
+        except torch.OutOfMemoryError:
+            if self._stages.device.type == "cpu":
+                raise
+            self._fall_back()
+            result = self._computer(image).compute(task)
+        return replace(result, seconds=time.perf_counter() - start)
+
+    def _computer(self, image: PlaneImage) -> ClickRound:
+        return ClickRound(self._stages, self.focus, image)
+
+    def _fall_back(self) -> None:
+        device = self._stages.device
+        self._stages.to(torch.device("cpu"))
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        warnings.warn(
+            f"{device} is out of memory; from now on the CPU computes", stacklevel=4
+        )
+
+
+def _check_inside(click: Click, shape: tuple[int, int]) -> None:
+    y, x = click.pixel
+    if not (0 <= y < shape[0] and 0 <= x < shape[1]):
+        msg = (
+            f"click at {click.yx} lies outside the image: rows 0 to {shape[0] - 1}, "
+            f"columns 0 to {shape[1] - 1}"
+        )
+        raise ValueError(msg)

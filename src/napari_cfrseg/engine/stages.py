@@ -1,0 +1,233 @@
+"""A network's three stages on a device, timed, with what can be kept kept.
+
+``embed_image`` is repeated only for a new window, ``embed_clicks`` only for new
+clicks. Every evaluation has batch size 1, also when several windows are compared:
+results of a batch can differ in the last bit from those of its members, and then an
+object's mask would depend on what happened to be cached.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_cfrseg.clicks import Click, points_array
+from napari_cfrseg.engine.prediction import StageSeconds
+from napari_cfrseg.errors import DeviceError
+from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
+from napari_cfrseg.window import Window
+
+Precision = Literal["auto", "float32", "bfloat16"]
+ValueT = TypeVar("ValueT")
+
+#: Label of a newest click that FFCM is not to blend around.
+NO_CORRECTION = -1.0
+#: Clicks farther outside the window than this many cells leave no trace in it.
+_CLICK_REACH = 6.0
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn "auto", "cpu", "cuda", "cuda:1" or "mps" into a device that is there.
+
+    Raises
+    ------
+    DeviceError
+        The device does not exist here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        msg = f"device {name!r}: expected auto, cpu, cuda, cuda:N or mps"
+        raise DeviceError(msg) from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            msg = (
+                f"device {name!r} is not there ({count} CUDA devices); use cpu or auto"
+            )
+            raise DeviceError(msg)
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        msg = "device 'mps' is not there; use cpu or auto"
+        raise DeviceError(msg)
+    elif device.type not in ("cpu", "mps"):
+        msg = f"device {name!r}: expected auto, cpu, cuda, cuda:N or mps"
+        raise DeviceError(msg)
+    return device
+
+
+class Stopwatch:
+    """Adds up wall time by stage; waits for the device so that it is true."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        """Time what happens inside under this stage's name."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+            elif self._device.type == "mps":
+                torch.mps.synchronize()
+            spent = time.perf_counter() - start
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + spent
+
+    def read(self) -> StageSeconds:
+        """Return the seconds so far."""
+        return StageSeconds(**self._seconds)
+
+
+@dataclass(slots=True)
+class _Recent:
+    """The last few values by key; the oldest is forgotten first."""
+
+    size: int
+    kept: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict)
+
+    def get(self, key: Hashable, make: Callable[[], ValueT]) -> ValueT:
+        if key in self.kept:
+            self.kept.move_to_end(key)
+        else:
+            self.kept[key] = make()
+            while len(self.kept) > self.size:
+                self.kept.popitem(last=False)
+        value: ValueT = self.kept[key]
+        return value
+
+
+class Stages:
+    """A network on a device, with its embeddings of the last few windows.
+
+    Parameters
+    ----------
+    network
+        Any network in three stages; moved to the device and put in eval mode.
+    device
+        Where to compute.
+    precision
+        "float32", "bfloat16" (autocast), or "auto": float32 for now, on any device.
+    """
+
+    def __init__(
+        self,
+        network: ClickNetwork,
+        device: torch.device,
+        precision: Precision = "float32",
+    ) -> None:
+        if precision not in ("auto", "float32", "bfloat16"):
+            msg = f"precision {precision!r}: expected auto, float32 or bfloat16"
+            raise ValueError(msg)
+        self.precision = precision
+        self.network = network.eval()
+        self.network.requires_grad_(False)
+        self.to(device)
+
+    def to(self, device: torch.device) -> None:
+        """Move the network and forget all embeddings."""
+        self.device = device
+        self.network.to(device)
+        if device.type == "cpu":  # SPEED: convolutions run faster in this layout
+            self.network.to(memory_format=torch.channels_last)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the kept embeddings: another image is coming."""
+        self._images = _Recent(8)  # at least as many as the focus tries
+        self._clicks = _Recent(8)
+
+    @property
+    def grid(self) -> int:
+        """Side of the network's grid in cells."""
+        return self.network.grid_size
+
+    def features(
+        self,
+        window: Window,
+        clicks: Sequence[Click],
+        read: Callable[[Window], NDArray[np.float32]],
+        watch: Stopwatch,
+    ) -> Any:
+        """Return the network's features of a window and its clicks.
+
+        ``read`` gives the window's (3, grid, grid) float32 pixels; it is only called
+        for a window that is not kept.
+        """
+        points = grid_points(window, clicks)
+
+        def embed_image() -> Any:
+            with watch.time("crop"):
+                image = self._tensor(read(window)[None])
+            with watch.time("embed_image"), self._arithmetic():
+                return self.network.embed_image(image)
+
+        def embed_clicks() -> Any:
+            embedding = self._images.get(window, embed_image)
+            with watch.time("embed_clicks"), self._arithmetic():
+                return self.network.embed_clicks(embedding, self._tensor(points[None]))
+
+        return self._clicks.get((window, points.tobytes()), embed_clicks)
+
+    def refine(
+        self,
+        features: Any,
+        feedback: NDArray[np.float32] | Tensor | None,
+        newest: tuple[float, float, float],
+        watch: Stopwatch,
+    ) -> NetworkOutput:
+        """Run the last stage once; (grid, grid) feedback or None."""
+        mask = None
+        if feedback is not None:
+            mask = torch.as_tensor(feedback, dtype=torch.float32, device=self.device)
+            mask = mask[None, None]
+        row = torch.tensor([newest], dtype=torch.float32, device=self.device)
+        with watch.time("refine"), self._arithmetic():
+            return self.network.refine(features, mask, row)
+
+    def _tensor(self, values: NDArray[np.float32]) -> Tensor:
+        tensor = torch.from_numpy(values).to(self.device)
+        if tensor.ndim == 4 and self.device.type == "cpu":
+            return tensor.contiguous(memory_format=torch.channels_last)
+        return tensor
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        enabled = self.precision == "bfloat16"
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled),
+        ):
+            yield
+
+
+def grid_points(window: Window, clicks: Sequence[Click]) -> NDArray[np.float32]:
+    """(2N, 3) rows ``[y, x, order]`` on the grid, clicks out of its reach left out."""
+    low, high = -_CLICK_REACH, window.grid - 1 + _CLICK_REACH
+    near = []
+    for click in clicks:
+        y, x = window.to_grid(click.yx)
+        # max(y, x) < 0 marks an unused slot: such a click is just off the corner.
+        if low <= min(y, x) and max(y, x) <= high and max(y, x) >= 0:
+            near.append(Click((y, x), click.is_positive))
+    return points_array(near)
+
+
+def newest_row(window: Window, click: Click) -> tuple[float, float, float]:
+    """``(y, x, label)`` of the newest click on the grid."""
+    return (*window.to_grid(click.yx), float(click.is_positive))

@@ -1,0 +1,265 @@
+"""The focus window: a square of the plane and the network's grid over it.
+
+Zoom-In of the papers: the network sees a square crop resampled to its grid, and its
+answer is put back at the plane's own resolution. Coordinates follow the half-pixel
+convention: pixel *i* covers [i − ½, i + ½], so the centre of plane pixel *p* lies at
+grid position ``(p + ½ − origin) · grid / side − ½``; the inverse is exact.
+
+Shrinking averages over the covered area, enlarging interpolates linearly; at
+``side == grid`` both are the identity, bit for bit. Beyond the plane's edge the edge
+pixel is repeated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+#: A window is sampled on at most this many plane pixels per grid cell and axis: more
+#: would change the average little, and the cost of a click must not follow the image.
+OVERSAMPLING = 4
+
+Box = tuple[int, int, int, int]
+"""(y0, x0, y1, x1) in plane pixels, ends exclusive."""
+
+
+class PlaneLike(Protocol):
+    """What is needed of an array: NumPy, dask, zarr and the like have it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of its axes, (Y, X) or (Y, X, C)."""
+
+    @property
+    def dtype(self) -> Any:
+        """The pixels' type."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """Read a rectangle: ``plane[y0:y1:step, x0:x1:step]``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A square of the plane, sampled on a square grid.
+
+    Attributes
+    ----------
+    y0, x0
+        Top-left pixel; may be negative (the window hangs over the plane's edge).
+    side
+        Side in plane pixels, at least 1.
+    grid
+        Side of the network's grid in cells, at least 1.
+    """
+
+    y0: int
+    x0: int
+    side: int
+    grid: int
+
+    def __post_init__(self) -> None:
+        if self.side < 1 or self.grid < 1:
+            msg = (
+                f"window of side {self.side} on a grid of {self.grid}: both must be ≥ 1"
+            )
+            raise ValueError(msg)
+
+    @classmethod
+    def centred(
+        cls, yx: tuple[float, float], side: int, grid: int, plane: tuple[int, int]
+    ) -> Window:
+        """Centre a window on a point, then shift it into the plane as far as it fits.
+
+        Where the plane is the smaller along an axis, the plane is centred in it.
+        """
+        origin = []
+        for centre, length in zip(yx, plane, strict=True):
+            start = math.floor(centre - side / 2 + 1)
+            room = length - side
+            origin.append(min(max(start, 0), room) if room >= 0 else room // 2)
+        return cls(origin[0], origin[1], int(side), int(grid))
+
+    @property
+    def px_per_cell(self) -> float:
+        """Plane pixels per grid cell along an axis."""
+        return self.side / self.grid
+
+    @property
+    def box(self) -> Box:
+        """The window's box; it may reach beyond the plane."""
+        return self.y0, self.x0, self.y0 + self.side, self.x0 + self.side
+
+    def to_grid(self, yx: tuple[float, float]) -> tuple[float, float]:
+        """Turn plane (row, column) into grid (row, column)."""
+        y, x = yx
+        return (
+            (y + 0.5 - self.y0) * self.grid / self.side - 0.5,
+            (x + 0.5 - self.x0) * self.grid / self.side - 0.5,
+        )
+
+    def to_plane(self, yx: tuple[float, float]) -> tuple[float, float]:
+        """Turn grid (row, column) into plane (row, column)."""
+        y, x = yx
+        return (
+            (y + 0.5) * self.side / self.grid - 0.5 + self.y0,
+            (x + 0.5) * self.side / self.grid - 0.5 + self.x0,
+        )
+
+    def holds(self, box: Box) -> bool:
+        """Whether a box of the plane lies within the window."""
+        y0, x0, y1, x1 = self.box
+        return y0 <= box[0] and x0 <= box[1] and box[2] <= y1 and box[3] <= x1
+
+    def clipped(self, shape: tuple[int, ...]) -> Box:
+        """Return the part of the window inside a plane of this shape (may be empty)."""
+        y0, x0, y1, x1 = self.box
+        top, left = min(max(y0, 0), shape[0]), min(max(x0, 0), shape[1])
+        return (
+            top,
+            left,
+            max(top, min(y1, shape[0])),
+            max(left, min(x1, shape[1])),
+        )
+
+
+@lru_cache(maxsize=128)
+def _axis_weights(n_in: int, n_out: int, span: float) -> sparse.csr_matrix:
+    """(n_out, n_in) weights that resample [0, span) of n_in samples to n_out cells."""
+    scale = span / n_out
+    if scale <= 1:  # enlarge: linear between the two nearest sample centres
+        at = np.clip((np.arange(n_out) + 0.5) * scale - 0.5, 0, n_in - 1)
+        low = np.minimum(at.astype(np.int64), max(n_in - 2, 0))
+        high = np.minimum(low + 1, n_in - 1)
+        rows = np.repeat(np.arange(n_out), 2)
+        columns = np.stack([low, high], axis=1).ravel()
+        weights = np.stack([1 - (at - low), at - low], axis=1).ravel()
+    else:  # shrink: by the share of the cell each sample covers
+        start = np.arange(n_out) * scale
+        width = math.ceil(scale) + 1
+        index = np.floor(start).astype(np.int64)[:, None] + np.arange(width)
+        covered = np.minimum(index + 1, (start + scale)[:, None])
+        covered = np.maximum(covered - np.maximum(index, start[:, None]), 0)
+        covered /= covered.sum(axis=1, keepdims=True)
+        rows = np.repeat(np.arange(n_out), width)
+        columns = np.minimum(index, n_in - 1).ravel()
+        weights = covered.ravel()
+    shape = (n_out, n_in)
+    return sparse.csr_matrix((weights.astype(np.float32), (rows, columns)), shape=shape)
+
+
+def _apply(weights: sparse.csr_matrix, values: NDArray[Any]) -> NDArray[np.float32]:
+    """Apply the weights along the first axis."""
+    flat = np.ascontiguousarray(values, dtype=np.float32).reshape(len(values), -1)
+    result: NDArray[np.float32] = weights @ flat
+    return result.reshape(weights.shape[0], *values.shape[1:])
+
+
+def _read_axis(origin: int, side: int, step: int, length: int) -> tuple[slice, Any]:
+    """Say which pixels of one axis to read, and how to spread them over the window.
+
+    Returns the slice and None, or an index array that repeats the edge pixels.
+    """
+    count = -(-side // step)
+    first = origin + (step - 1) // 2
+    low = max(0, -(-(0 - first) // step))
+    high = min(count, -(-(length - first) // step))
+    if low >= high:  # no sample falls inside: the nearest pixel stands for them all
+        pixel = min(max(origin + side // 2, 0), length - 1)
+        return slice(pixel, pixel + 1), np.zeros(count, dtype=np.int64)
+    read = slice(first + low * step, first + (high - 1) * step + 1, step)
+    if low == 0 and high == count:
+        return read, None
+    return read, np.clip(np.arange(count), low, high - 1) - low
+
+
+def crop(
+    plane: PlaneLike,
+    window: Window,
+    convert: Callable[[NDArray[Any]], NDArray[np.float32]] | None = None,
+) -> NDArray[np.float32]:
+    """Sample the window on its grid.
+
+    Only pixels of the window are read, at most ``(4 · grid)²`` of them.
+
+    Parameters
+    ----------
+    plane
+        (Y, X) or (Y, X, C), any real dtype; lazy arrays are read by slices.
+    window
+        What to read.
+    convert
+        Applied to the pixels as read, (h, w, C), before they are resampled.
+
+    Returns
+    -------
+    (C, grid, grid) float32; C is 1 for a (Y, X) plane.
+    """
+    step = max(1, -(-window.side // (OVERSAMPLING * window.grid)))
+    shape = plane.shape
+    rows, row_index = _read_axis(window.y0, window.side, step, shape[0])
+    columns, column_index = _read_axis(window.x0, window.side, step, shape[1])
+    values = np.asarray(plane[rows, columns])
+    if values.ndim == 2:
+        values = values[:, :, None]
+    if convert is not None:
+        values = convert(values)
+    if row_index is not None:
+        values = values[row_index]
+    if column_index is not None:
+        values = values[:, column_index]
+    if window.side != window.grid:
+        count = -(-window.side // step)
+        weights = _axis_weights(count, window.grid, window.side / step)
+        values = _apply(weights, values)
+        values = _apply(weights, values.swapaxes(0, 1)).swapaxes(0, 1)
+    return np.ascontiguousarray(values.transpose(2, 0, 1), dtype=np.float32)
+
+
+def paste(
+    values: NDArray[Any], window: Window, box: Box | None = None
+) -> NDArray[np.float32]:
+    """Put values of the grid back at the plane's resolution.
+
+    Parameters
+    ----------
+    values
+        (grid, grid) on the window's grid.
+    window
+        Where they belong.
+    box
+        The part of the plane wanted, inside the window; the whole window by default.
+        The cost follows this box.
+
+    Returns
+    -------
+    float32 of the box's shape.
+    """
+    if values.shape != (window.grid, window.grid):
+        msg = f"values of shape {values.shape} on a grid of {window.grid}²"
+        raise ValueError(msg)
+    y0, x0, y1, x1 = window.box if box is None else box
+    if not window.holds((y0, x0, y1, x1)):
+        msg = f"box {box} does not lie within the window {window.box}"
+        raise ValueError(msg)
+    rows = slice(y0 - window.y0, y1 - window.y0)
+    columns = slice(x0 - window.x0, x1 - window.x0)
+    if window.side == window.grid:
+        return np.array(values[rows, columns], dtype=np.float32)
+    weights = _axis_weights(window.grid, window.side, float(window.grid))
+    tall = _apply(weights[rows], values)
+    return np.ascontiguousarray(_apply(weights[columns], tall.T).T)
+
+
+def paste_into(values: NDArray[Any], window: Window, out: NDArray[Any]) -> None:
+    """Write the window's values into a whole (Y, X) plane, in place."""
+    y0, x0, y1, x1 = window.clipped(out.shape)
+    if y0 < y1 and x0 < x1:
+        pasted = paste(values, window, (y0, x0, y1, x1))
+        out[y0:y1, x0:x1] = pasted.astype(out.dtype, copy=False)
