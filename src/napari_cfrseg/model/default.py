@@ -12,6 +12,7 @@ second encoding of the image.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -71,9 +72,7 @@ class ClickFeatures(NamedTuple):
     size: tuple[int, int]
 
 
-def _conv(
-    inputs: int, outputs: int, kernel: int = 3, stride: int = 1
-) -> nn.Sequential:
+def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
         nn.BatchNorm2d(outputs),
@@ -110,7 +109,7 @@ class _Pyramid(nn.Module):
         )
         self.descend = nn.ModuleList(
             nn.Conv2d(coarse, fine, 1, bias=False)
-            for fine, coarse in zip(widths[:-1], widths[1:], strict=True)
+            for fine, coarse in itertools.pairwise(widths)
         )
         self.smooth = nn.ModuleList(_conv(w, w) for w in widths[:-1])
 
