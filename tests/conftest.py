@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -37,3 +38,27 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if os.environ.get("CI"):
         pytest.fail(f"needs a window, and with CI set that is no excuse: {problem}")
     pytest.skip(f"needs a window: {problem}")
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of the default architecture, seeded and untrained."""
+    import torch
+
+    from napari_cfrseg import checkpoint
+    from napari_cfrseg.model.default import CfrNet, CfrNetConfig
+
+    torch.manual_seed(0)
+    network = CfrNet(CfrNetConfig()).eval()
+    path = tmp_path_factory.mktemp("models") / "random.safetensors"
+    said = checkpoint.Metadata(
+        architecture=dict(network.architecture()),
+        name="random",
+        training_data=["none"],
+        licence="BSD-3-Clause",
+        seed=0,
+        steps=0,
+        validation={"noc90": 20.0},
+    )
+    checkpoint.save(path, network, said)
+    return path

@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from napari_cfrseg import __version__
@@ -35,12 +37,22 @@ def test_version() -> None:
     assert result.output.strip() == f"cfrseg {__version__}"
 
 
-@pytest.mark.parametrize("command", ["demo", "segment"])
-def test_each_help_has_an_example(command: str) -> None:
-    result = CliRunner().invoke(app, [command, "--help"])
+def every_command() -> list[tuple[str, ...]]:
+    def walk(command: Any, path: tuple[str, ...]) -> list[tuple[str, ...]]:
+        found = [path]
+        for name, child in getattr(command, "commands", {}).items():
+            found += walk(child, (*path, name))
+        return found
+
+    return walk(get_command(app), ())
+
+
+@pytest.mark.parametrize("command", every_command(), ids=" ".join)
+def test_each_help_has_an_example(command: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*command, "--help"])
     assert result.exit_code == 0
     _, _, example = result.output.partition("\n  Example")
-    assert f"\n    cfrseg {command}" in example
+    assert " ".join(("cfrseg", *command)) in example
 
 
 @pytest.mark.parametrize(

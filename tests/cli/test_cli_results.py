@@ -1,0 +1,137 @@
+"""What the commands write and print is what the Python API computes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from typer.testing import CliRunner
+
+from napari_cfrseg import Click, Refinement, Segmenter
+from napari_cfrseg.cli import app
+from napari_cfrseg.samples import load_demo, load_sample
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def image_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("images") / "powder.tif"
+    tifffile.imwrite(path, load_sample("powder_sem").image)
+    return path
+
+
+def test_segment_writes_the_mask_of_the_api(
+    tmp_path: Path, image_path: Path, random_model: Path
+) -> None:
+    output = tmp_path / "mask.tif"
+    printed = run(
+        *("segment", image_path, "-c", "289,197,+", "-c", "300,100,-", "-o", output),
+        *("--model", random_model, "--device", "cpu", "--json"),
+    )
+    segmenter = Segmenter.load(random_model, device="cpu")
+    segmenter.set_image(load_sample("powder_sem").image)
+    clicks = [Click((289, 197)), Click((300, 100), is_positive=False)]
+    expected = segmenter.predict(clicks, refinement=Refinement.adaptive(4)).mask
+    written = tifffile.imread(output)
+    np.testing.assert_array_equal(written, expected.astype(np.uint16))
+    said = json.loads(printed)
+    assert said["output"] == str(output)
+    assert said["area_px"] == np.count_nonzero(expected)
+    assert written[289, 197] == 1
+    assert written[300, 100] == 0
+
+
+def test_segment_to_png_and_on_a_plane_of_a_stack(
+    tmp_path: Path, random_model: Path
+) -> None:
+    image = load_sample("powder_sem").image[:256, :256]
+    path = tmp_path / "stack.tif"
+    stack = np.stack([np.zeros_like(image), image])
+    tifffile.imwrite(path, stack, metadata={"axes": "ZYX"})
+    common = ("-c", "80,60,+", "--model", random_model, "--device", "cpu")
+    run("segment", path, "--plane", 1, *common, "-o", tmp_path / "plane.png")
+    picture = tmp_path / "image.png"
+    Image.fromarray(image).save(picture)
+    run("segment", picture, *common, "-o", tmp_path / "picture.png")
+    from_stack = np.asarray(Image.open(tmp_path / "plane.png"))
+    from_picture = np.asarray(Image.open(tmp_path / "picture.png"))
+    np.testing.assert_array_equal(from_stack, from_picture)
+    assert from_stack[80, 60] == 255
+
+
+@pytest.mark.parametrize("refinement", ["standard", "CFR-2", "a-cfr-3"])
+def test_segment_takes_every_refinement(
+    tmp_path: Path, image_path: Path, random_model: Path, refinement: str
+) -> None:
+    said = json.loads(
+        run(
+            *("segment", image_path, "-c", "289,197", "-o", tmp_path / "m.tif"),
+            *("--model", random_model, "--device", "cpu", "--json"),
+            *("--refinement", refinement),
+        )
+    )
+    steps = said["steps"]
+    assert {"standard": steps == 1, "CFR-2": steps == 3, "a-cfr-3": 1 < steps <= 4}[
+        refinement
+    ]
+
+
+def test_unknown_refinement_and_model(image_path: Path, tmp_path: Path) -> None:
+    arguments = ["segment", str(image_path), "-c", "9,9", "-o", str(tmp_path / "m.tif")]
+    wrong = CliRunner().invoke(app, [*arguments, "--refinement", "magic"])
+    assert wrong.exit_code == 2
+    assert "CFR-n" in wrong.output
+    absent = CliRunner().invoke(app, [*arguments, "--model", "absent"])
+    assert absent.exit_code == 1
+    assert "no model is called 'absent'" in absent.output
+
+
+def test_headless_demo_writes_labels_overlay_and_one_line_per_object(
+    tmp_path: Path, random_model: Path
+) -> None:
+    out = tmp_path / "out"
+    printed = run(
+        *("demo", "--headless", out, "--model", random_model, "--device", "cpu")
+    )
+    demo = load_demo()
+    sample = load_sample(demo.sample)
+    labels = tifffile.imread(out / "labels.tif")
+    assert labels.shape == sample.labels.shape
+    lines = [line for line in printed.splitlines() if line.startswith("object ")]
+    assert len(lines) == len(demo.objects)
+    for number, (line, clicks) in enumerate(
+        zip(lines, demo.objects, strict=True), start=1
+    ):
+        mask = labels == number
+        truth = sample.labels == sample.labels[clicks[0].pixel]
+        iou = (mask & truth).sum() / (mask | truth).sum()
+        assert line.endswith(f"IoU {iou:.3f}")
+        assert f"{mask.sum()} px" in line
+    overlay = np.asarray(Image.open(out / "overlay.png"))
+    assert overlay.shape == (*sample.labels.shape, 3)
+    assert sorted(p.name for p in out.iterdir()) == ["labels.tif", "overlay.png"]
+    assert sample.licence in printed
+
+
+def test_models_are_listed_and_described(
+    monkeypatch: pytest.MonkeyPatch, random_model: Path
+) -> None:
+    monkeypatch.setenv("CFRSEG_MODELS", str(random_model.parent))
+    rows = {row["name"]: row for row in json.loads(run("models", "list", "--json"))}
+    assert rows["random"]["path"] == str(random_model)
+    assert "random\t" in run("models", "list")
+    info = run("models", "info", "random")
+    assert "licence: BSD-3-Clause" in info
+    assert "noc90 20.0" in info
+    said = json.loads(run("models", "info", random_model, "--json"))
+    assert said["seed"] == 0
+    assert said["commit"] is None
