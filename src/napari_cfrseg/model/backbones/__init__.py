@@ -1,0 +1,1 @@
+"""Backbones the published networks use, where timm has none that fits exactly."""

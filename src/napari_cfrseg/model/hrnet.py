@@ -1,0 +1,199 @@
+"""RITM's and FCFI's click networks on HRNet + OCR.
+
+RITM (Sofiiuk et al. 2021): clicks and previous mask are mixed by a small stem and
+added to the image's first feature map; everything after it runs again with every new
+mask. FCFI (Wei et al. 2023) puts FFCM and CFFM between backbone and OCR head; its
+published HRNet also keeps the mask at the input, which the paper does not say.
+``mask_at_input=False`` is the paper's network: its backbone runs once per click.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from napari_cfrseg.model.backbones.hrnet import HighResolutionNet
+from napari_cfrseg.model.cffm import CFFM, Fusion, FusionState
+from napari_cfrseg.model.clickmaps import disk_maps
+from napari_cfrseg.model.convolutions import resize
+from napari_cfrseg.model.ffcm import FFCM, Affinity
+from napari_cfrseg.model.inputs import (
+    ClickStem,
+    ImageNetNormalize,
+    feedback_and_gate,
+)
+from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
+from napari_cfrseg.model.ocr import OcrHead
+
+
+@dataclass(frozen=True, slots=True)
+class HRNetConfig:
+    """Everything that shapes an HRNet click network.
+
+    Attributes
+    ----------
+    width, small, ocr_width
+        HRNet-18s: 18, True, 48. HRNet-18: 18, False, 64. HRNet-32: 32, False, 128.
+        FCFI's published "HRNet-18s" is 18, False, 48: not small at all.
+    mask_at_input
+        The previous mask is a third click map (RITM's "itermask"; FCFI's code, not
+        its paper).
+    relu_after_exchange
+        RITM: True. FCFI: False, an omission its weights depend on.
+    feedback_width
+        0: RITM. Else FCFI, with this many channels in FFCM and CFFM (published: 64).
+    ratio, affinity, fusion
+        FFCM's box, FFCM's similarity and CFFM's fusion, by name.
+    grid_size
+        Side in pixels of the square grid (published zoom-in target: 400).
+    """
+
+    width: int = 18
+    small: bool = True
+    ocr_width: int = 48
+    mask_at_input: bool = True
+    relu_after_exchange: bool = True
+    feedback_width: int = 0
+    ratio: float = 0.3
+    affinity: Affinity = "cosine"
+    fusion: Fusion = "residual"
+    grid_size: int = 400
+
+
+class ImageEmbedding(NamedTuple):
+    """What the image alone decides."""
+
+    image: Tensor  # (B, 3, H, W) normalised
+    stem: Tensor  # (B, 64, H/2, W/2)
+
+
+class ClickFeatures(NamedTuple):
+    """What image and clicks decide; deep maps only where no mask is at the input."""
+
+    embedding: ImageEmbedding
+    maps: Tensor  # (B, 2, H, W) positive, negative disks
+    deep: Tensor | None  # (B, 15w, H/4, W/4)
+    correction: Tensor | None  # FFCM's share that no mask changes
+    fusion: FusionState | None  # CFFM's share that no mask changes
+
+
+class HRNetClicks(ClickNetwork):
+    """HRNet + OCR with clicks, a previous mask and, for FCFI, FFCM and CFFM.
+
+    Parameters
+    ----------
+    config
+        The network's shape.
+    """
+
+    def __init__(self, config: HRNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or HRNetConfig()
+        self.grid_size = self.config.grid_size
+        maps = 3 if self.config.mask_at_input else 2
+        self.normalize = ImageNetNormalize()
+        self.click_stem = ClickStem(maps)
+        self.backbone = HighResolutionNet(
+            self.config.width,
+            small=self.config.small,
+            relu_after_exchange=self.config.relu_after_exchange,
+        )
+        channels = self.backbone.out_channels
+        self.ffcm: FFCM | None = None
+        self.cffm: CFFM | None = None
+        if self.config.feedback_width:
+            self.ffcm = FFCM(
+                channels,
+                self.config.feedback_width,
+                self.config.ratio,
+                context_channels=3 + maps,
+                affinity=self.config.affinity,
+            )
+            self.cffm = CFFM(
+                channels, self.config.feedback_width, fusion=self.config.fusion
+            )
+        self.ocr = OcrHead(channels, self.config.ocr_width)
+
+    @property
+    def refines_cheaply(self) -> bool:  # type: ignore[override] # depends on the config
+        """True for FCFI without the mask at the input."""
+        return not self.config.mask_at_input and self.ffcm is not None
+
+    def architecture(self) -> dict[str, Any]:
+        """Return what ``model.registry.build`` needs to make this network again."""
+        return {"family": "hrnet", **asdict(self.config)}
+
+    def embed_image(self, image: Tensor) -> ImageEmbedding:
+        """Normalise the pixels and run the first convolution."""
+        normalized = self.normalize(image)
+        return ImageEmbedding(normalized, self.backbone.stem(normalized))
+
+    def embed_clicks(self, embedding: ImageEmbedding, points: Tensor) -> ClickFeatures:
+        """Draw the clicks; run the backbone where no mask is needed for it."""
+        size = (embedding.image.shape[-2], embedding.image.shape[-1])
+        maps = disk_maps(points, size).to(embedding.image.dtype)
+        features = ClickFeatures(embedding, maps, None, None, None)
+        return features if self.config.mask_at_input else self._deepen(features, maps)
+
+    def _deepen(self, features: ClickFeatures, maps: Tensor) -> ClickFeatures:
+        """Run the backbone on the image and these input maps."""
+        embedding = features.embedding
+        deep = self.backbone.body(embedding.stem + self.click_stem(maps))
+        if self.ffcm is None or self.cffm is None:
+            return features._replace(deep=deep)
+        size = (deep.shape[-2], deep.shape[-1])
+        context = resize(torch.cat([embedding.image, maps], dim=1), size)
+        return features._replace(
+            deep=deep,
+            correction=self.ffcm.prepare(deep, context),
+            fusion=self.cffm.prepare(deep),
+        )
+
+    def refine(
+        self,
+        features: ClickFeatures,
+        feedback: Tensor | None,
+        newest_click: Tensor,
+        gate: Tensor | None = None,
+    ) -> NetworkOutput:
+        """Compute the mask once more; see ``ClickNetwork.refine``.
+
+        Parameters
+        ----------
+        gate
+            (B, 1, 1, 1) of 0 and 1, for batches in which only some samples have a
+            mask yet (training). By default 0 without feedback, else 1.
+        """
+        image = features.embedding.image
+        size = (image.shape[-2], image.shape[-1])
+        feedback, gate = feedback_and_gate(feedback, gate, image, size)
+        if self.config.mask_at_input:
+            maps = torch.cat([feedback, features.maps], dim=1)
+            features = self._deepen(features, maps)
+        deep = features.deep
+        corrected = updated = region = affinity = None
+        if self.ffcm is not None and self.cffm is not None:
+            if features.correction is None or features.fusion is None:
+                msg = "features were not made by this network's embed_clicks"
+                raise ValueError(msg)
+            small = resize(feedback, _size(features.correction))
+            corrected, region, affinity = self.ffcm.correct(
+                features.correction, small, newest_click, size
+            )
+            deep, updated = self.cffm.fuse(features.fusion, corrected, gate)
+        logits, coarse = self.ocr(deep)
+        return NetworkOutput(
+            resize(logits, size),
+            corrected,
+            updated,
+            region,
+            auxiliary_logits=resize(coarse, size),
+            affinity=affinity,
+        )
+
+
+def _size(x: Tensor) -> tuple[int, int]:
+    return x.shape[-2], x.shape[-1]

@@ -1,0 +1,269 @@
+"""SimpleClick / CFR-ICL on a plain ViT, and FCFI on the same backbone.
+
+SimpleClick (Liu et al. 2023): patches of the image and patches of [previous mask,
+positive disks, negative disks] are embedded and added; windowed and a few global
+blocks follow, then a pyramid made from the last map alone and an all-MLP head. CFR-ICL
+(Sun et al. 2024) trains the very same network.
+
+``feedback_width > 0`` is ours: the mask leaves the patch embedding and enters the
+finest pyramid level through FFCM and CFFM, so that a refinement step repeats those
+and the last layers of the head, and no block of the ViT.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from napari_cfrseg.model.cffm import CFFM, Fusion, FusionState
+from napari_cfrseg.model.clickmaps import disk_maps
+from napari_cfrseg.model.convolutions import resize
+from napari_cfrseg.model.ffcm import FFCM, Affinity
+from napari_cfrseg.model.inputs import ImageNetNormalize, feedback_and_gate
+from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
+from napari_cfrseg.model.vit_head import MlpHead, SimplePyramid
+
+#: side in pixels of the squares that windowed blocks attend within
+WINDOW_PX = 224
+
+
+@dataclass(frozen=True, slots=True)
+class PlainViTConfig:
+    """Everything that shapes a plain-ViT click network; the defaults are ViT-B's.
+
+    Attributes
+    ----------
+    patch, dim, depth, heads
+        Of the ViT: Base 16, 768, 12, 12; Large 16, 1024, 24, 16; Huge 14, 1280, 32,
+        16; xTiny 16, 160, 8, 4.
+    pyramid
+        Channels at (nominally) 1/4, 1/8, 1/16 and 1/32.
+    head_width
+        Channels of the head.
+    feedback_width
+        0: SimpleClick, mask at the input. Else FCFI at the pyramid, with this many
+        channels in FFCM and CFFM.
+    ratio, affinity, fusion
+        FFCM's box, FFCM's similarity and CFFM's fusion, by name.
+    grid_size
+        Side in pixels of the square grid: a multiple of 224 (published: 448, and 672
+        for DAVIS). The position embedding is stored for this size.
+    """
+
+    patch: int = 16
+    dim: int = 768
+    depth: int = 12
+    heads: int = 12
+    pyramid: tuple[int, int, int, int] = (128, 256, 512, 1024)
+    head_width: int = 256
+    feedback_width: int = 0
+    ratio: float = 0.3
+    affinity: Affinity = "cosine"
+    fusion: Fusion = "residual"
+    grid_size: int = 448
+
+    @property
+    def global_every(self) -> int:
+        """Every how-manieth block attends to the whole grid (6 in Base)."""
+        return 6 if self.depth == 12 else self.depth // 4
+
+
+class ImageEmbedding(NamedTuple):
+    """What the image alone decides."""
+
+    tokens: Tensor  # (B, D, h, w) image patches, position added
+    image: Tensor  # (B, 3, H, W) normalised
+
+
+class ClickFeatures(NamedTuple):
+    """What image and clicks decide; the last three only with FCFI."""
+
+    embedding: ImageEmbedding
+    maps: Tensor  # (B, 2, H, W) positive, negative disks
+    coarse: Tensor | None  # the head's share of the coarse levels
+    correction: Tensor | None  # FFCM's share that no mask changes
+    fusion: FusionState | None  # CFFM's share that no mask changes
+
+
+class PlainViTClicks(ClickNetwork):
+    """Plain ViT with clicks; mask at the input, or FCFI at the pyramid.
+
+    Parameters
+    ----------
+    config
+        The network's shape.
+
+    Raises
+    ------
+    ValueError
+        Later, from ``embed_image``, if the image's sides are not multiples of 224.
+    """
+
+    def __init__(self, config: PlainViTConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or PlainViTConfig()
+        c = self.config
+        self.grid_size = c.grid_size
+        self._window = WINDOW_PX // c.patch
+        self._grid = c.grid_size // c.patch
+        self.normalize = ImageNetNormalize()
+        self.embed_pixels = nn.Conv2d(3, c.dim, c.patch, stride=c.patch)
+        maps = 2 if c.feedback_width else 3
+        self.embed_maps = nn.Conv2d(maps, c.dim, c.patch, stride=c.patch)
+        self.position = nn.Parameter(torch.empty(1, self._grid**2, c.dim))
+        nn.init.trunc_normal_(self.position, std=0.02)
+        self.blocks = nn.ModuleList(
+            Block(
+                c.dim,
+                c.heads,
+                qkv_bias=True,
+                norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            )
+            for _ in range(c.depth)
+        )
+        self.pyramid = SimplePyramid(c.dim, c.pyramid)
+        self.head = MlpHead(c.pyramid, c.head_width)
+        self.ffcm: FFCM | None = None
+        self.cffm: CFFM | None = None
+        if c.feedback_width:
+            self.ffcm = FFCM(
+                c.pyramid[0],
+                c.feedback_width,
+                c.ratio,
+                context_channels=5,
+                affinity=c.affinity,
+            )
+            self.cffm = CFFM(c.pyramid[0], c.feedback_width, fusion=c.fusion)
+
+    @property
+    def refines_cheaply(self) -> bool:  # type: ignore[override] # depends on the config
+        """True with FCFI at the pyramid."""
+        return self.ffcm is not None
+
+    def architecture(self) -> dict[str, Any]:
+        """Return what ``model.registry.build`` needs to make this network again."""
+        return {"family": "plain_vit", **asdict(self.config)}
+
+    def position_map(self, height: int, width: int) -> Tensor:
+        """Return the position embedding of a grid of patches, (1, D, height, width).
+
+        Bicubic (align_corners=False) from the stored grid, as published.
+        """
+        grid = self.position.transpose(1, 2)
+        grid = grid.reshape(1, -1, self._grid, self._grid)
+        if (height, width) == (self._grid, self._grid):
+            return grid
+        resized: Tensor = F.interpolate(
+            grid.float(), (height, width), mode="bicubic", align_corners=False
+        )
+        return resized.to(grid.dtype)
+
+    def embed_image(self, image: Tensor) -> ImageEmbedding:
+        """Embed the image's patches and add their positions."""
+        height, width = image.shape[-2:]
+        if height % WINDOW_PX or width % WINDOW_PX:
+            msg = (
+                f"a plain-ViT network reads grids whose sides are multiples of "
+                f"{WINDOW_PX} px, got {height}×{width}; choose a grid of "
+                f"{WINDOW_PX}, {2 * WINDOW_PX} or {3 * WINDOW_PX}"
+            )
+            raise ValueError(msg)
+        image = self.normalize(image)
+        patches = self.embed_pixels(image)
+        # positions and patches are added before the clicks are: addition commutes
+        return ImageEmbedding(
+            patches + self.position_map(patches.shape[-2], patches.shape[-1]), image
+        )
+
+    def embed_clicks(self, embedding: ImageEmbedding, points: Tensor) -> ClickFeatures:
+        """Draw the clicks; with FCFI also run the ViT, pyramid and coarse head."""
+        image = embedding.image
+        size = (image.shape[-2], image.shape[-1])
+        maps = disk_maps(points, size).to(image.dtype)
+        features = ClickFeatures(embedding, maps, None, None, None)
+        if self.ffcm is None or self.cffm is None:
+            return features
+        pyramid = self.pyramid(self.encode(embedding.tokens + self.embed_maps(maps)))
+        finest = pyramid[0]
+        quarter = (finest.shape[-2], finest.shape[-1])
+        context = resize(torch.cat([image, maps], dim=1), quarter)
+        return features._replace(
+            coarse=self.head.coarse(pyramid),
+            correction=self.ffcm.prepare(finest, context),
+            fusion=self.cffm.prepare(finest),
+        )
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """Run the blocks on a (B, D, h, w) token map; no norm after the last one."""
+        every, side = self.config.global_every, self._window
+        rows, columns = tokens.shape[-2] // side, tokens.shape[-1] // side
+        x = _split(tokens.permute(0, 2, 3, 1), rows, columns)
+        for index, block in enumerate(self.blocks, start=1):
+            if index % every:
+                x = block(x)
+            else:
+                whole = _merge(x, rows, columns, side)
+                shape = whole.shape
+                whole = block(whole.flatten(1, 2)).view(shape)
+                x = _split(whole, rows, columns)
+        return _merge(x, rows, columns, side).permute(0, 3, 1, 2)
+
+    def refine(
+        self,
+        features: ClickFeatures,
+        feedback: Tensor | None,
+        newest_click: Tensor,
+        gate: Tensor | None = None,
+    ) -> NetworkOutput:
+        """Compute the mask once more; see ``ClickNetwork.refine``.
+
+        Parameters
+        ----------
+        gate
+            (B, 1, 1, 1) of 0 and 1, for batches in which only some samples have a
+            mask yet (training). By default 0 without feedback, else 1. Without FCFI
+            it is not read.
+        """
+        tokens, image = features.embedding
+        size = (image.shape[-2], image.shape[-1])
+        feedback, gate = feedback_and_gate(feedback, gate, image, size)
+        if self.ffcm is None or self.cffm is None:
+            maps = torch.cat([feedback, features.maps], dim=1)
+            pyramid = self.pyramid(self.encode(tokens + self.embed_maps(maps)))
+            logits = self.head.finish(self.head.coarse(pyramid), pyramid[0])
+            return NetworkOutput(resize(logits, size))
+        if features.coarse is None or features.correction is None:
+            msg = "features were not made by this network's embed_clicks"
+            raise ValueError(msg)
+        if features.fusion is None:
+            msg = "features were not made by this network's embed_clicks"
+            raise ValueError(msg)
+        quarter = (features.coarse.shape[-2], features.coarse.shape[-1])
+        corrected, region, affinity = self.ffcm.correct(
+            features.correction, resize(feedback, quarter), newest_click, size
+        )
+        finest, updated = self.cffm.fuse(features.fusion, corrected, gate)
+        logits = self.head.finish(features.coarse, finest)
+        return NetworkOutput(
+            resize(logits, size), corrected, updated, region, affinity=affinity
+        )
+
+
+def _split(x: Tensor, rows: int, columns: int) -> Tensor:
+    """(B, rows·s, columns·s, D) → (B·rows·columns, s², D): contiguous windows."""
+    batch, height, width, dim = x.shape
+    x = x.reshape(batch, rows, height // rows, columns, width // columns, dim)
+    return x.transpose(2, 3).reshape(batch * rows * columns, -1, dim)
+
+
+def _merge(x: Tensor, rows: int, columns: int, side: int) -> Tensor:
+    """Undo ``_split``: → (B, rows·s, columns·s, D)."""
+    x = x.view(-1, rows, columns, side, side, x.shape[-1])
+    x = x.transpose(2, 3)
+    return x.reshape(x.shape[0], rows * side, columns * side, x.shape[-1])

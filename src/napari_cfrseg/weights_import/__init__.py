@@ -1,0 +1,1 @@
+"""Published checkpoints of the papers' code, read without running what they pickle."""
