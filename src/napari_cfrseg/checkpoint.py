@@ -71,6 +71,8 @@ def save(
     path: str | os.PathLike[str],
     network: ClickNetwork,
     metadata: Metadata,
+    *,
+    half: bool = True,
 ) -> None:
     """Write a network's weights; the file appears whole or not at all.
 
@@ -82,11 +84,13 @@ def save(
         Whose ``state_dict`` to write, on any device.
     metadata
         Its ``architecture`` must build this network again.
+    half
+        False keeps float32, as imported weights do, to give the published numbers.
     """
     from safetensors.torch import save_file
 
     text = json.dumps({"format_version": FORMAT_VERSION, **asdict(metadata)})
-    tensors = {k: _stored(k, v) for k, v in network.state_dict().items()}
+    tensors = {k: _stored(k, v, half=half) for k, v in network.state_dict().items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={_KEY: text})
 
@@ -249,14 +253,14 @@ def _parse(path: str | os.PathLike[str], strings: Mapping[str, str]) -> Metadata
         raise CheckpointError(msg) from error
 
 
-def _stored(key: str, tensor: Tensor) -> Tensor:
+def _stored(key: str, tensor: Tensor, *, half: bool) -> Tensor:
     """Return a tensor as it goes to disk."""
     import torch
 
     kept = tensor.detach().cpu().contiguous().clone()
     if not kept.is_floating_point():
         return kept
-    exact = kept.ndim <= 1 or "running_" in key
+    exact = not half or kept.ndim <= 1 or "running_" in key
     return kept.to(torch.float32 if exact else torch.float16)
 
 
