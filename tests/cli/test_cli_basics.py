@@ -110,11 +110,17 @@ def test_existing_output_is_kept(tmp_path: Path) -> None:
     not sys.platform.startswith("linux"), reason="every desktop there has a display"
 )
 @pytest.mark.parametrize(
-    ("display", "words"),
-    [("", "there is no display"), (":4242", "could not connect to display")],
+    ("display", "platform", "words"),
+    [
+        ("", "xcb", "there is no display"),
+        (":4242", "xcb", "could not connect to display"),
+        (":4242", "no-such", "Could not find the Qt platform plugin"),
+    ],
 )
-def test_demo_without_a_display_names_headless(display: str, words: str) -> None:
-    run = cfrseg("demo", DISPLAY=display, WAYLAND_DISPLAY="")
+def test_demo_without_a_display_names_headless(
+    display: str, platform: str, words: str
+) -> None:
+    run = cfrseg("demo", DISPLAY=display, WAYLAND_DISPLAY="", QT_QPA_PLATFORM=platform)
     assert run.returncode == 1
     (line,) = run.stderr.splitlines()
     assert words in line

@@ -55,7 +55,12 @@ def display_problem(environment: Mapping[str, str] = os.environ) -> str | None:
 def _reason(stderr: str) -> str:
     """Pick the line that names the cause."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    telling = ("is needed", "cannot open shared object", "could not connect")
+    telling = (
+        "is needed",
+        "cannot open shared object",
+        "could not connect",
+        "Could not find the Qt platform plugin",
+    )
     for line in lines:
         if any(words in line for words in telling):
             return line
