@@ -1,0 +1,214 @@
+"""What a person did, one frozen value per act, in the order it was done.
+
+``Annotator.apply`` turns each event into changes of objects and labels. A list of
+events together with the image and the model's weights *is* the annotation: the window,
+a saved session and a headless replay all feed the same values to the same method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.cascade import Refinement
+from napari_cfrseg.engine.focus import FocusHint
+from napari_cfrseg.engine.masks import LabelRuns, MaskRuns, Plane
+
+
+class OverlapRule(StrEnum):
+    """Who gets a pixel that two objects' masks hold."""
+
+    KEEP = "keep"
+    """the object that already has it"""
+    OVERWRITE = "overwrite"
+    """the object that was worked on last; never at a locked object's cost"""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectCreated:
+    """A new, empty object; ``object_id`` (≥ 1) is its label."""
+
+    object_id: int
+    name: str = ""
+    colour: str | None = None
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectDeleted:
+    """An object is gone, with its clicks and pixels on every plane."""
+
+    object_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRenamed:
+    """An object's name changed."""
+
+    object_id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRecoloured:
+    """An object's colour (``#rrggbb``) changed."""
+
+    object_id: int
+    colour: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectLocked:
+    """An object was locked (nothing changes it any more) or unlocked."""
+
+    object_id: int
+    locked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectReset:
+    """An object's clicks and painted edits on a plane are gone.
+
+    A mask it was imported with comes back.
+    """
+
+    object_id: int
+    plane: Plane
+
+
+@dataclass(frozen=True, slots=True)
+class ClickAdded:
+    """One click for an object.
+
+    Attributes
+    ----------
+    object_id
+        Whose click.
+    plane
+        The plane clicked on.
+    click
+        Position on the plane and sign.
+    click_id
+        Unique number, by which the click is moved or removed.
+    focus_shift
+        Steps to a smaller (negative) or larger (positive) focus window.
+    hint
+        What was known of the object's size (what the person was looking at), or None.
+    position
+        Before which of the object's entries on the plane it goes; None: after the last.
+    """
+
+    object_id: int
+    plane: Plane
+    click: Click
+    click_id: int
+    focus_shift: int = 0
+    hint: FocusHint | None = None
+    position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClicksMoved:
+    """Clicks were dragged, in one act: (click_id, new (row, column)) each."""
+
+    moves: tuple[tuple[int, tuple[float, float]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClicksRemoved:
+    """Clicks were deleted, in one act."""
+
+    click_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Painted:
+    """Labels were painted by hand on a plane; label 0 erases."""
+
+    plane: Plane
+    labels: LabelRuns
+
+
+@dataclass(frozen=True, slots=True)
+class MaskImported:
+    """A mask the object starts from on a plane; clicks then correct it.
+
+    Any clicks the object had on that plane are computed anew from it.
+    """
+
+    object_id: int
+    plane: Plane
+    mask: MaskRuns
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsImported:
+    """Every label of a plane (Cellpose, StarDist, painted) becomes an object.
+
+    A label whose number is already an object's is that object's start mask.
+    """
+
+    plane: Plane
+    labels: LabelRuns
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdChanged:
+    """The probability from which a pixel belongs to the object changed."""
+
+    object_id: int
+    threshold: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.threshold < 1.0:
+            msg = f"threshold {self.threshold}: must lie between 0 and 1"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class RefinementChanged:
+    """Clicks made from now on use another refinement."""
+
+    refinement: Refinement
+
+
+@dataclass(frozen=True, slots=True)
+class OverlapChanged:
+    """The overlap rule from now on."""
+
+    rule: OverlapRule
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rule", OverlapRule(self.rule))
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """The last act that changed objects or labels is taken back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redone:
+    """The last act taken back is done again."""
+
+
+Event = (
+    ObjectCreated
+    | ObjectDeleted
+    | ObjectRenamed
+    | ObjectRecoloured
+    | ObjectLocked
+    | ObjectReset
+    | ClickAdded
+    | ClicksMoved
+    | ClicksRemoved
+    | Painted
+    | MaskImported
+    | LabelsImported
+    | ThresholdChanged
+    | RefinementChanged
+    | OverlapChanged
+    | Undone
+    | Redone
+)
