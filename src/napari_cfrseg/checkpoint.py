@@ -135,7 +135,7 @@ def load(
     metadata = read_metadata(path)
     try:
         network = build(metadata.architecture)
-    except (ValueError, TypeError, KeyError) as error:
+    except (CheckpointError, ValueError, TypeError, KeyError) as error:
         msg = (
             f"{path}: expected an architecture this version knows, found "
             f"{metadata.architecture} ({error})"

@@ -47,6 +47,9 @@ class FocusSettings:
         … and loses a factor e^(−½) for this many octaves beyond.
     quality_power, confidence_power, purity_power, border_power
         Weights (exponents) of the parts of the score.
+    good_enough
+        Windows are tried from small to large until one scores this much; at 1 all
+        are tried.
     shift_factor
         What one step of ``focus_shift`` multiplies the window's side by.
     """
@@ -67,6 +70,7 @@ class FocusSettings:
     confidence_power: float = 1.0
     purity_power: float = 0.5
     border_power: float = 4.0
+    good_enough: float = 1.0
     shift_factor: float = math.sqrt(2)
 
 

@@ -153,6 +153,8 @@ class ClickRound:
             value = score(evidence, self.focus)
             if value > best_score:
                 best, best_score = Look(window, features, output), value
+            if value >= self.focus.good_enough:
+                break
         if best is None:
             msg = "no window to look at"
             raise RuntimeError(msg)
@@ -227,7 +229,8 @@ def _put_back(before: Patch, probability: NDArray[np.float32], window: Window) -
     box = overlap(box, inside)
     if box[0] >= box[2] or box[1] >= box[3]:
         return cleared
-    return cleared.with_box(box, paste(probability, window, box))
+    pasted = paste(probability, window, box)
+    return cleared.with_box(box, np.clip(pasted, 0, 1, out=pasted))
 
 
 def _probability(output: NetworkOutput) -> Tensor:

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -66,6 +67,13 @@ def resolve_device(name: str) -> torch.device:
         msg = f"device {name!r}: expected auto, cpu, cuda, cuda:N or mps"
         raise DeviceError(msg)
     return device
+
+
+@cache
+def has_native_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 itself; False where torch cannot tell."""
+    asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(asked()) if callable(asked) else False
 
 
 class Stopwatch:
@@ -122,7 +130,9 @@ class Stages:
     device
         Where to compute.
     precision
-        "float32", "bfloat16" (autocast), or "auto": float32 for now, on any device.
+        "float32", "bfloat16" (autocast), or "auto": bfloat16 on a CPU that computes
+        with it natively (there it is about 1.5 times as fast; elsewhere slower),
+        else float32. Masks differ between the two in single pixels.
     """
 
     def __init__(
@@ -208,7 +218,11 @@ class Stages:
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
-        enabled = self.precision == "bfloat16"
+        enabled = self.precision == "bfloat16" or (
+            self.precision == "auto"
+            and self.device.type == "cpu"
+            and has_native_bfloat16()
+        )
         with (
             torch.inference_mode(),
             torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled),

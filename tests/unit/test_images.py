@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_cfrseg.errors import ImageError
+from napari_cfrseg.images import SAMPLE_PX, Scaling, open_plane
+from napari_cfrseg.window import Window
+
+
+class Lazy:
+    """A lazy array: counts the pixels it had to compute, whole chunks at a time."""
+
+    def __init__(self, shape: tuple[int, ...], chunk: int = 256) -> None:
+        self.shape, self.chunk = shape, chunk
+        self.ndim, self.dtype = len(shape), np.dtype(np.uint16)
+        self.computed_px = 0
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        ranges = [range(*k.indices(n)) for k, n in zip(key, self.shape, strict=False)]
+        chunks = [len({i // self.chunk for i in r}) for r in ranges]
+        self.computed_px += chunks[0] * chunks[1] * self.chunk**2
+        return np.add.outer(ranges[0], ranges[1]).astype(np.uint16)
+
+
+def whole(image: np.ndarray, **options: object) -> np.ndarray:
+    """The network's pixels of a square image, at its own scale."""
+    side = image.shape[0]
+    return open_plane(image, **options).crop(Window(0, 0, side, side))
+
+
+@pytest.mark.parametrize(
+    "dtype", [bool, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64]
+)
+def test_any_integer_type_is_brought_to_zero_and_one(dtype):
+    image = np.zeros((16, 16), dtype=dtype)
+    image[8:] = 1 if dtype is bool else np.iinfo(dtype).max
+    got = whole(image)
+    assert got.shape == (3, 16, 16)
+    assert got.dtype == np.float32
+    assert np.all(got[:, :8] == 0)
+    assert np.all(got[:, 8:] == 1)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_keep_their_order_and_range(dtype):
+    image = np.linspace(-3, 7, 1024).reshape(32, 32).astype(dtype)
+    got = whole(image)[0]
+    assert got.min() == 0
+    assert got.max() == 1
+    assert np.all(np.diff(got.ravel()) >= 0)
+
+
+def test_a_narrow_range_on_a_large_offset_survives_float32():
+    image = np.arange(64, dtype=np.int64).reshape(8, 8) + 4_000_000_000
+    assert len(np.unique(whole(image)[0])) > 60
+
+
+def test_outliers_do_not_set_the_range():
+    image = np.tile(np.arange(100, dtype=np.uint16), (100, 1))
+    image[0, 0] = 65535
+    assert open_plane(image).scaling.high[0] < 110
+
+
+def test_a_few_bright_pixels_on_nothing_still_show():
+    image = np.zeros((200, 200), dtype=np.uint16)
+    image[10, 10:14] = 900
+    assert open_plane(image).scaling == Scaling((0.0,), (900.0,))
+
+
+def test_two_channels_become_three_with_their_mean():
+    image = np.zeros((4, 4, 2), dtype=bool)
+    image[:, 2:, 0] = True
+    got = whole(image)
+    assert np.array_equal(got[0], image[:, :, 0])
+    assert np.array_equal(got[1], image[:, :, 1])
+    assert np.array_equal(got[2], image.mean(axis=2))
+
+
+def test_four_channels_that_are_no_colours_mix_the_last_two():
+    image = np.zeros((4, 4, 4), dtype=np.uint16)
+    image[:2, :, 2] = 10
+    image[:, :2, 3] = 10
+    got = whole(image, scaling=Scaling((0.0,) * 4, (10.0,) * 4))
+    assert np.array_equal(got[2], (image[:, :, 2] + image[:, :, 3]) / 20)
+
+
+def test_alpha_is_dropped_and_colours_are_scaled_jointly():
+    image = np.zeros((10, 10, 4), dtype=np.uint8)
+    image[:, :, 0] = np.arange(10) * 20  # red to 180
+    image[:, :, 1] = np.arange(10) * 10  # green to 90 stays half as bright
+    image[:, :, 3] = 255
+    got = whole(image)
+    assert got[0].max() == 1
+    np.testing.assert_allclose(got[1].max(), 0.5, atol=0.01)
+    assert got[2].max() == 0
+
+
+def test_separate_channels_are_scaled_apart():
+    image = np.zeros((10, 10, 3), dtype=np.uint16)
+    image[:, :, 0] = np.arange(10) * 1000
+    image[:, :, 1] = np.arange(10)
+    got = whole(image)
+    assert got[0].max() == got[1].max() == 1
+    assert got[2].max() == 0  # an empty channel stays black
+    joint = whole(image, rgb=True)
+    assert joint[1].max() < 0.01
+
+
+def test_nan_and_infinity_are_left_out_of_the_range_and_painted():
+    image = np.linspace(0, 1, 400).reshape(20, 20)
+    image[0, :3] = np.nan, np.inf, -np.inf
+    plane = open_plane(image)
+    assert np.isfinite(plane.scaling.low + plane.scaling.high).all()
+    got = plane.crop(Window(0, 0, 20, 20))[0]
+    assert list(got[0, :3]) == [0, 1, 0]
+    assert np.isfinite(got).all()
+
+
+def test_a_constant_image_is_black():
+    assert np.all(whole(np.full((8, 8), 77, dtype=np.uint16)) == 0)
+    infinite = np.full((8, 8), 3.0)
+    infinite[0, 0] = np.inf
+    assert np.all(whole(infinite) == 0)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.full((4, 4), np.nan), "no finite pixel"),
+        (np.zeros((4, 4, 5)), r"\(4, 4, 5\).*1 to 4"),
+        (np.zeros((2, 4, 4, 3)), "one plane of a stack"),
+        (np.zeros(7), "expected"),
+        (np.zeros((0, 4)), "no pixels"),
+        (np.zeros((4, 4), dtype=complex), "complex"),
+    ],
+)
+def test_what_cannot_be_segmented_says_why(image, message):
+    with pytest.raises(ImageError, match=message):
+        open_plane(image)
+
+
+def test_a_wrong_rgb_or_scaling_says_so():
+    with pytest.raises(ImageError, match="3 or 4 channels"):
+        open_plane(np.zeros((4, 4)), rgb=True)
+    with pytest.raises(ImageError, match="for 2 channels"):
+        open_plane(np.zeros((4, 4)), scaling=Scaling((0.0, 0.0), (1.0, 1.0)))
+    with pytest.raises(ValueError, match="low ≤ high"):
+        Scaling((2.0,), (1.0,))
+
+
+def test_a_given_scaling_is_used_as_it_is():
+    image = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    got = whole(image, scaling=Scaling((5.0,), (10.0,)))[0]
+    np.testing.assert_allclose(got.ravel(), np.clip((np.arange(16) - 5) / 5, 0, 1))
+
+
+def test_the_range_comes_from_a_sample():
+    image = np.zeros((3000, 3000), dtype=np.uint8)
+    image[::2] = 200  # a stride that divides the pattern must not hide it
+    scaling = open_plane(image).scaling
+    assert scaling.high[0] == 200
+
+
+def test_a_lazy_image_is_sampled_not_read():
+    image = Lazy((30_000, 30_000))
+    plane = open_plane(image)
+    assert image.computed_px <= 12 * SAMPLE_PX
+    # the tiles reach from corner to corner
+    assert plane.scaling.low[0] < 2_000
+    assert plane.scaling.high[0] > 58_000
+
+
+def test_dask_arrays_work_window_by_window():
+    dask_array = pytest.importorskip("dask.array")
+    image = np.random.default_rng(0).integers(0, 4000, (300, 200), dtype=np.uint16)
+    window = Window(40, 50, 60, 32)
+    lazy = open_plane(dask_array.from_array(image, chunks=64))
+    assert np.array_equal(lazy.crop(window), open_plane(image).crop(window))

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_cfrseg.engine.patch import Patch, mask_box, overlap, union
+from napari_cfrseg.window import Window, crop
+
+
+def patch_of(plane: np.ndarray) -> Patch:
+    return Patch(plane.shape, 0, 0, plane.astype(np.float32)).trimmed()
+
+
+def test_a_patch_keeps_its_box_only():
+    plane = np.zeros((50, 60), dtype=np.float32)
+    plane[10:14, 20:30] = 0.4
+    patch = patch_of(plane)
+    assert patch.box == (10, 20, 14, 30)
+    assert np.array_equal(patch.read((0, 0, 50, 60)), plane)
+    assert patch.at((13, 29)) == pytest.approx(0.4)
+    assert patch.at((14, 29)) == 0
+    assert patch.mask_box(0.3) == (10, 20, 14, 30)
+    assert patch.mask_box(0.5) is None
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7])
+@pytest.mark.parametrize("start", [0, 1, 9, 12, 40])
+def test_reading_with_strides_is_reading_the_plane(start, step):
+    plane = np.zeros((50, 60), dtype=np.float32)
+    plane[10:14, 20:30] = np.random.default_rng(0).random((4, 10)) + 0.01
+    key = (slice(start, 49, step), slice(start // 2, 60, step + 1))
+    assert np.array_equal(patch_of(plane)[key], plane[key])
+
+
+def test_a_patch_crops_like_the_plane_it_stands_for():
+    plane = np.zeros((80, 80), dtype=np.float32)
+    plane[30:50, 20:44] = 0.75
+    window = Window(-5, 7, 61, 16)
+    assert np.array_equal(crop(patch_of(plane), window), crop(plane, window))
+
+
+def test_replacing_a_box_keeps_the_rest():
+    plane = np.zeros((30, 30), dtype=np.float32)
+    plane[5:10, 5:10] = 0.9
+    patch = patch_of(plane).with_box((8, 8, 20, 12), np.full((12, 4), 0.2, np.float32))
+    plane[8:20, 8:12] = 0.2
+    assert np.array_equal(patch.read((0, 0, 30, 30)), plane)
+    cleared = patch.with_box((0, 0, 30, 30), np.zeros((30, 30), np.float32))
+    assert cleared.probability.size == 0
+    assert cleared.at((5, 5)) == 0
+
+
+def test_a_mask_becomes_probability_one():
+    mask = np.zeros((9, 9), dtype=np.uint8)
+    mask[2:4, 3] = 5
+    patch = Patch.from_mask(mask != 0)
+    assert patch.box == (2, 3, 4, 4)
+    assert patch.at((3, 3)) == 1
+    assert Patch.from_mask(np.zeros((9, 9), bool)).probability.size == 0
+
+
+def test_a_patch_cannot_be_written_to():
+    patch = Patch.from_mask(np.ones((3, 3), dtype=bool))
+    with pytest.raises(ValueError, match="read-only"):
+        patch.probability[0, 0] = 0
+
+
+def test_boxes():
+    assert union((0, 0, 0, 0), (3, 4, 5, 6)) == (3, 4, 5, 6)
+    assert union((1, 9, 2, 10), (3, 4, 5, 6)) == (1, 4, 5, 10)
+    assert overlap((0, 0, 5, 5), (3, 4, 9, 9)) == (3, 4, 5, 5)
+    assert overlap((0, 0, 2, 2), (3, 3, 4, 4)) == (3, 3, 3, 3)
+    assert mask_box(np.zeros((3, 3), dtype=bool)) is None

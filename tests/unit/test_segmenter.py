@@ -1,0 +1,342 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from similarity import SimilarityNetwork
+
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.cascade import Refinement
+from napari_cfrseg.engine.focus import FocusHint, FocusSettings
+from napari_cfrseg.engine.prediction import Prediction
+from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.errors import DeviceError, ImageError
+from napari_cfrseg.images import Scaling
+
+SQUARE = (slice(60, 100), slice(80, 120))
+
+
+def image(shape: tuple[int, int] = (200, 240)) -> np.ndarray:
+    plane = np.full(shape, 20, dtype=np.uint8)
+    plane[SQUARE] = 220
+    plane[150:160, 30:40] = 120
+    return plane
+
+
+def segmenter(plane: np.ndarray | None = None, **options: object) -> Segmenter:
+    made = Segmenter(SimilarityNetwork(**options), device="cpu")
+    made.set_image(image() if plane is None else plane)
+    return made
+
+
+def iou(mask: np.ndarray, truth: np.ndarray) -> float:
+    return float((mask & truth).sum() / (mask | truth).sum())
+
+
+def truth(shape: tuple[int, int] = (200, 240)) -> np.ndarray:
+    mask = np.zeros(shape, dtype=bool)
+    mask[SQUARE] = True
+    return mask
+
+
+def test_a_click_on_a_square_gives_the_square():
+    prediction = segmenter().predict([Click((80, 100))])
+    assert prediction.mask.shape == (200, 240)
+    assert prediction.mask.dtype == bool
+    assert iou(prediction.mask, truth()) > 0.8
+    assert prediction.steps == 1
+    assert prediction.window is not None
+    assert not prediction.touches_border
+    assert prediction.quality == pytest.approx(0.8176, abs=1e-3)
+    assert 0 < prediction.stages.total <= prediction.seconds
+    assert prediction.scaling == Scaling((20.0,), (220.0,))
+
+
+def test_the_focus_finds_the_object_in_a_wide_field():
+    wide = np.full((3000, 3000), 20, dtype=np.uint8)
+    wide[2000:2040, 1500:1540] = 220
+    prediction = segmenter(wide).predict([Click((2020, 1520))])
+    mask = np.zeros_like(wide, dtype=bool)
+    mask[2000:2040, 1500:1540] = True
+    assert prediction.window.side < 200
+    assert iou(prediction.mask, mask) > 0.8
+
+
+def test_a_negative_click_takes_away_what_it_is_on():
+    made = segmenter()
+    first = made.predict([Click((80, 100))])
+    second = made.predict([*first.clicks, Click((65, 85), is_positive=False)], first)
+    assert second.mask.sum() < first.mask.sum()
+    assert not second.mask[65, 85]
+    assert second.mask[80, 100]
+
+
+def test_no_positive_click_and_no_mask_runs_no_network():
+    made = segmenter()
+    prediction = made.predict([Click((80, 100), is_positive=False)])
+    assert not prediction.mask.any()
+    assert prediction.steps == 0
+    assert prediction.window is None
+    assert made.network.calls == {"embed_image": 0, "embed_clicks": 0, "refine": 0}
+    assert not made.predict([]).mask.any()
+    later = made.predict([*prediction.clicks, Click((90, 110))], prediction)
+    assert later.mask[90, 110]
+    assert not later.mask[80, 100]
+
+
+def test_negative_clicks_alone_correct_a_start_mask():
+    made = segmenter(inertia=1.0)
+    start = truth()
+    prediction = made.predict([Click((70, 90), is_positive=False)], start)
+    assert not prediction.mask[70, 90]
+    assert prediction.mask.any()
+    assert prediction.mask[95, 115]
+    assert made.network.gates == [True]
+
+
+def test_the_gate_follows_the_mask_not_the_round():
+    made = segmenter()
+    first = made.predict([Click((80, 100))], refinement=Refinement.cfr(2))
+    tried = made.network.calls["refine"] - 2
+    assert made.network.gates == [False] * tried + [True, True]
+    made.network.gates.clear()
+    made.predict([*first.clicks, Click((90, 90))], first)
+    assert made.network.gates == [True]
+    made.network.gates.clear()
+    made.predict([Click((80, 100))], truth())
+    assert made.network.gates == [True]
+    made.network.gates.clear()
+    made.predict([Click((80, 100))], np.zeros((200, 240), dtype=bool))
+    assert not any(made.network.gates)
+
+
+def test_only_refine_repeats_in_a_cascade():
+    made = segmenter()
+    first = made.predict([Click((80, 100))])
+    made.network.calls.update(embed_image=0, embed_clicks=0, refine=0)
+    second = made.predict([*first.clicks, Click((82, 110))], first, Refinement.cfr(4))
+    assert second.steps == 5
+    assert len(second.step_masks) == 5
+    assert made.network.calls["embed_clicks"] == 1
+    assert made.network.calls["refine"] == 5
+    assert made.network.calls["embed_image"] == int(second.window != first.window)
+
+
+def test_an_unchanged_window_is_not_embedded_again():
+    made = segmenter()
+    first = made.predict([Click((80, 100))])
+    second = made.predict([*first.clicks, Click((82, 110))], first)
+    made.network.calls.update(embed_image=0, embed_clicks=0, refine=0)
+    third = made.predict([*second.clicks, Click((84, 90))], second)
+    assert third.window == second.window
+    assert made.network.calls == {"embed_image": 0, "embed_clicks": 1, "refine": 1}
+    made.predict(third.clicks, second, Refinement.cfr(3))  # same clicks, refined more
+    assert made.network.calls == {"embed_image": 0, "embed_clicks": 1, "refine": 5}
+    made.set_image(image())
+    made.predict(third.clicks, second)
+    assert made.network.calls == {"embed_image": 1, "embed_clicks": 2, "refine": 6}
+
+
+def test_the_correction_of_ffcm_repeats_or_not():
+    made = segmenter()
+    click = [Click((80, 100))]
+    made.predict(click, truth(), Refinement.cfr(2))
+    assert [label for *_, label in made.network.newest] == [1, 1, 1]
+    made.network.newest.clear()
+    made.predict(click, truth(), Refinement.cfr(2, ffcm_every_step=False))
+    assert [label for *_, label in made.network.newest] == [1, -1, -1]
+
+
+def test_every_round_is_computed_from_the_first_click():
+    clicks = [Click((80, 100)), Click((62, 82), False), Click((95, 115))]
+    step_by_step = None
+    made = segmenter()
+    for count in (1, 2, 3):
+        step_by_step = made.predict(clicks[:count], step_by_step)
+    at_once = segmenter().predict(clicks)
+    assert np.array_equal(at_once.mask, step_by_step.mask)
+    assert at_once.window == step_by_step.window
+
+
+def test_a_painted_mask_with_earlier_clicks_computes_one_round():
+    made = segmenter()
+    clicks = [Click((80, 100)), Click((85, 105)), Click((70, 90))]
+    painted = Prediction.from_mask(truth(), tuple(clicks[:2]))
+    got = made.predict(clicks, painted)
+    assert made.network.calls["refine"] == 1
+    assert got.clicks == tuple(clicks)
+
+
+def test_the_later_of_two_clicks_on_a_pixel_counts():
+    made = segmenter()
+    first = made.predict([Click((80, 100))])
+    both = made.predict([*first.clicks, Click((80.2, 99.8), is_positive=False)], first)
+    assert not both.mask[80, 100]
+
+
+def test_outside_the_window_the_previous_mask_stays():
+    made = Segmenter(
+        SimilarityNetwork(), device="cpu", focus=FocusSettings(max_side=48)
+    )
+    made.set_image(image())
+    start = np.zeros((200, 240), dtype=bool)
+    start[10:30, 10:230] = True
+    got = made.predict([Click((155, 35))], start)
+    assert got.window.side == 48
+    assert got.mask[155, 35]
+    assert np.array_equal(got.mask[:100], start[:100])
+
+
+def test_a_mask_over_the_windows_border_is_looked_at_wider():
+    made = Segmenter(
+        SimilarityNetwork(inertia=0.0),
+        device="cpu",
+        focus=FocusSettings(first_side=32, most_candidates=1),
+    )
+    plane = np.zeros((400, 400), dtype=np.uint8)
+    plane[100:300, 100:300] = 255
+    made.set_image(plane)
+    first = made.predict([Click((200, 200))], hint=FocusHint(60, spread=1))
+    assert first.window.side == 60
+    second = made.predict([*first.clicks, Click((210, 210))], first)
+    assert second.window.side >= 96 if first.touches_border else True
+
+
+def test_previews_come_before_every_further_step():
+    shown = []
+    made = segmenter()
+    final = made.predict(
+        [Click((80, 100))], refinement=Refinement.cfr(3), on_step=shown.append
+    )
+    assert [p.steps for p in shown] == [1, 2, 3]
+    assert all(p.mask[80, 100] for p in shown)
+    assert final.steps == 4
+    assert np.array_equal(shown[0].step_masks[0], final.step_masks[0])
+
+
+def test_a_preview_can_stop_the_work():
+    class Stop(Exception):
+        pass
+
+    def stop(_: Prediction) -> None:
+        raise Stop
+
+    made = segmenter()
+    with pytest.raises(Stop):
+        made.predict([Click((80, 100))], refinement=Refinement.cfr(3), on_step=stop)
+    assert made.predict([Click((80, 100))]).mask[80, 100]
+
+
+def test_the_threshold_moves_the_outline_without_the_network():
+    made = segmenter()
+    clicks = [Click((80, 100)), Click((63, 83), is_positive=False)]
+    prediction = made.predict(clicks)
+    calls = dict(made.network.calls)
+    areas = [prediction.mask_at(t).sum() for t in (0.05, 0.5, 0.95)]
+    assert areas[0] >= areas[1] >= areas[2] > 0
+    for t in (0.01, 0.3, 0.7, 0.99):
+        mask = prediction.with_threshold(t).mask
+        assert mask[80, 100]
+        assert not mask[63, 83]
+    assert made.network.calls == calls
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        prediction.with_threshold(1.5)
+
+
+def test_parts_of_a_prediction_agree():
+    prediction = segmenter().predict([Click((80, 100))])
+    mask = prediction.mask
+    y0, x0, part = prediction.mask_patch()
+    assert np.array_equal(mask[y0 : y0 + part.shape[0], x0 : x0 + part.shape[1]], part)
+    assert part.sum() == mask.sum()
+    top, left, bottom, right = prediction.mask_box
+    assert mask[top:bottom, left:right].sum() == mask.sum()
+    plane = prediction.probability_plane()
+    assert prediction.probability_at((80, 100)) == plane[80, 100]
+    a, b, c, d = prediction.window.clipped(prediction.shape)
+    assert np.array_equal(prediction.probability, plane[a:c, b:d])
+    assert plane.min() >= 0
+    assert plane.max() <= 1
+
+
+def test_focus_keys_look_closer_or_wider():
+    made = segmenter()
+    base = made.predict([Click((80, 100))])
+    wider = made.predict([Click((80, 100))], focus_shift=1)
+    assert wider.window.side == round(base.window.side * 2**0.5)
+    number = made.predict([Click((80, 100))], hint=150)
+    assert 75 <= number.window.side <= 240
+
+
+@pytest.mark.parametrize("yx", [(-1, 5), (5, 240), (200, 0), (-0.6, 0), (199.5, 0)])
+def test_a_click_outside_the_image_is_an_error(yx):
+    with pytest.raises(ValueError, match="outside the image: rows 0 to 199"):
+        segmenter().predict([Click(yx)])
+
+
+@pytest.mark.parametrize("yx", [(-0.4, 0), (199.4, 239.4), (0, 0)])
+def test_clicks_at_the_very_edge_are_inside(yx):
+    prediction = segmenter().predict([Click(yx)])
+    assert prediction.mask[Click(yx).pixel]
+
+
+def test_wrong_arguments_say_what_to_do():
+    made = Segmenter(SimilarityNetwork(), device="cpu")
+    with pytest.raises(ValueError, match="set_image first"):
+        made.predict([Click((1, 1))])
+    with pytest.raises(ImageError, match="1 to 4"):
+        made.set_image(np.zeros((3, 3, 9)))
+    made.set_image(image())
+    with pytest.raises(ValueError, match=r"\(5, 5\).*\(200, 240\)"):
+        made.predict([Click((1, 1))], np.zeros((5, 5), dtype=bool))
+    first = made.predict([Click((80, 100))])
+    with pytest.raises(ValueError, match="not the first of these"):
+        made.predict([Click((81, 100)), Click((1, 1))], first)
+    with pytest.raises(ValueError, match="not the first of these"):
+        made.predict(first.clicks, first)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    for name in ("nonsense", "cuda:99", "meta"):
+        with pytest.raises(DeviceError, match="auto"):
+            Segmenter(SimilarityNetwork(), device=name)
+
+
+class Starved(SimilarityNetwork):
+    """Runs out of memory the first times, as a full GPU does."""
+
+    failures = 1
+
+    def embed_image(self, image: torch.Tensor) -> torch.Tensor:
+        if self.failures:
+            self.failures -= 1
+            raise torch.OutOfMemoryError("full")
+        return super().embed_image(image)
+
+
+def test_out_of_memory_on_the_cpu_is_not_hidden():
+    made = Segmenter(Starved(), device="cpu")
+    made.set_image(image())
+    with pytest.raises(torch.OutOfMemoryError):
+        made.predict([Click((80, 100))])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_out_of_memory_on_the_gpu_goes_on_on_the_cpu():
+    made = Segmenter(Starved(), device="cuda")
+    made.set_image(image())
+    with pytest.warns(UserWarning, match="out of memory") as caught:
+        got = made.predict([Click((80, 100)), Click((90, 110))])
+    assert len(caught) == 1
+    assert made.device == "cpu"
+    assert got.mask[80, 100]
+
+
+def test_bfloat16_gives_nearly_the_same_mask():
+    exact = segmenter().predict([Click((80, 100))])
+    made = Segmenter(SimilarityNetwork(), device="cpu", precision="bfloat16")
+    made.set_image(image())
+    assert iou(made.predict([Click((80, 100))]).mask, exact.mask) > 0.95
+    with pytest.raises(ValueError, match="float32"):
+        Segmenter(SimilarityNetwork(), device="cpu", precision="int8")
