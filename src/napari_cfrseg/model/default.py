@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from napari_cfrseg.model.cffm import CFFM, FusionState
 from napari_cfrseg.model.clickmaps import disk_maps
+from napari_cfrseg.model.convolutions import SplitInputConv2d
 from napari_cfrseg.model.ffcm import FFCM
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
@@ -47,18 +48,18 @@ class CfrNetConfig:
     """
 
     backbone: str = "resnet10t"
-    widths: tuple[int, int, int, int] = (64, 96, 128, 160)
-    feedback_width: int = 32
-    head_width: int = 64
+    widths: tuple[int, int, int, int] = (32, 64, 96, 128)
+    feedback_width: int = 24
+    head_width: int = 48
     ratio: float = 0.3
-    grid_size: int = 256
+    grid_size: int = 192
 
 
 class ImageEmbedding(NamedTuple):
     """What ``embed_image`` keeps of a window."""
 
     image: Tensor  # (B, 3, H/4, W/4) standardised pixels, for FFCM's encoder
-    detail: Tensor  # (B, 24, H/2, W/2)
+    detail: Tensor  # (B, 16, H/2, W/2) the head's share that only pixels change
     pyramid: tuple[Tensor, Tensor, Tensor, Tensor]  # strides 4, 8, 16, 32
     size: tuple[int, int]  # (H, W)
 
@@ -68,7 +69,7 @@ class ClickFeatures(NamedTuple):
 
     correction: Tensor  # (B, mid, H/4, W/4) FFCM's share that no mask changes
     fusion: FusionState  # CFFM's share that no mask changes, the features among it
-    detail: Tensor  # (B, 24, H/2, W/2)
+    detail: Tensor  # (B, 16, H/2, W/2), the image embedding's
     size: tuple[int, int]
 
 
@@ -166,19 +167,23 @@ class _Head(nn.Module):
         # stride 4 → 2 and 2 → 1 by rearranging channels: dearer upsampling of wide
         # maps would be most of this stage's cost
         self.split = nn.Conv2d(width, 64, 1)
-        self.sharpen = _conv(16 + detail, 16)
+        self.sharpen = SplitInputConv2d((16, detail), 16, 3, bias=False)
+        self.sharpen_norm = nn.BatchNorm2d(16)
         self.full = nn.Conv2d(16, 4, 3, padding=1)
         self.quality = nn.Sequential(
             nn.Linear(2 * width + 3, 64), nn.ReLU(inplace=True), nn.Linear(64, 1)
         )
 
-    def forward(
-        self, fused: Tensor, detail: Tensor, size: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
+    def prepare(self, detail: Tensor) -> Tensor:
+        """Return the detail map's share of ``sharpen``, which no click changes."""
+        return self.sharpen.part(1, detail)
+
+    def forward(self, fused: Tensor, detail: Tensor) -> tuple[Tensor, Tensor]:
         coarse = self.middle(self.down(fused))
         x = self.fuse(fused + _upsample(self.up(coarse), fused))
         half = functional.pixel_shuffle(self.split(x), 2)
-        half = self.sharpen(torch.cat([half, detail], dim=1))
+        half = self.sharpen_norm(self.sharpen.part(0, half) + detail)
+        half = functional.relu(half)
         logits = functional.pixel_shuffle(self.full(half), 2)
         return logits, self._expected_quality(x, logits)
 
@@ -254,7 +259,8 @@ class CfrNet(ClickNetwork):
         pyramid = self.pyramid([maps[i] for i in self._levels])
         small = functional.interpolate(pixels, size=pyramid[0].shape[-2:], mode="area")
         size = (image.shape[-2], image.shape[-1])
-        return ImageEmbedding(small, self.detail(pixels), pyramid, size)
+        detail = self.head.prepare(self.detail(pixels))
+        return ImageEmbedding(small, detail, pyramid, size)
 
     def embed_clicks(self, embedding: ImageEmbedding, points: Tensor) -> ClickFeatures:
         """Fuse the clicks with the pyramid; see ``ClickNetwork.embed_clicks``."""
@@ -299,7 +305,7 @@ class CfrNet(ClickNetwork):
             features.correction, small, newest_click, features.size
         )
         fused, updated = self.cffm.fuse(features.fusion, corrected, gate)
-        logits, quality = self.head(fused, features.detail, features.size)
+        logits, quality = self.head(fused, features.detail)
         return NetworkOutput(
             logits, corrected, updated, region, quality, affinity=affinity
         )

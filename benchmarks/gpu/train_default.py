@@ -1,0 +1,149 @@
+"""Train the default network on packed images (``pack.py``), on whatever device.
+
+    python benchmarks/gpu/train_default.py PACKS OUT --budget-s 900 [--compile]
+
+PACKS holds train-*.zip and validation-*.zip. OUT receives NAME.state.pt (resumed when
+it exists), NAME.safetensors (the moving average, fp16 but for the normalisations) and
+NAME.json (history and figures). Run again with the same NAME to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from cfrseg_training.atlas import Atlas, Sample, WindowBatch, WindowRecipe
+from cfrseg_training.loop import TrainConfig, Trainer
+from cfrseg_training.packed import read_pack
+from cfrseg_training.rounds import RoundsConfig
+from napari_cfrseg import checkpoint
+from napari_cfrseg.model.default import CfrNet, CfrNetConfig
+
+TRAINING_DATA = [
+    "BBBC038v1 (Data Science Bowl 2018), CC0",
+    "TNBC H&E nuclei (Naylor et al.), CC BY 4.0",
+    "T98G phase contrast, MIT",
+    "axon SEM (AxonDeepSeg), MIT",
+    "powder SEM, spheroidite SEM, superalloy SEM, melt pools, MIT",
+    "ganglioneuroblastoma fluorescence, CC0",
+    "Fluocells (neurons), Apache-2.0 excerpt of a CC BY-SA data set",
+    "E. coli DAPI and bright field (2 sets), MIT",
+    "BBBC050 mouse embryo, planes, CC0",
+]
+
+
+def read_side(packs: Path, side: str) -> list[Sample]:
+    """Read every pack of one side of the split."""
+    return [s for p in sorted(packs.glob(f"{side}-*.zip")) for s in read_pack(p)]
+
+
+def validation_windows(atlas: Atlas, grid: int, count: int) -> list[WindowBatch]:
+    """Draw fixed windows as the product lays them after the first click."""
+    generator = torch.Generator(atlas.device).manual_seed(7)
+    recipe = WindowRecipe(zoomed=1.0, rotate=False, stretch=1.0001, shift=0.05)
+    return [atlas.draw(32, grid, generator, recipe) for _ in range(count // 32)]
+
+
+def commit() -> str:
+    """Return the commit the code stands at, or 'unknown' outside a checkout."""
+    done = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("packs", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--name", default="default")
+    parser.add_argument("--backbone", default="resnet10t")
+    parser.add_argument("--budget-s", type=float, default=900)
+    parser.add_argument("--stop-after-s", type=float)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument(
+        "--grids", nargs="*", default=[], help="SHARE:GRID, coarse grids first"
+    )
+    parser.add_argument("--ema", type=float, default=0.999)
+    parser.add_argument("--validation-windows", type=int, default=768)
+    parser.add_argument("--validate-every-s", type=float, default=60)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--iou-weight", type=float, default=0.5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--commit", default="")
+    parser.add_argument("--compile", action="store_true")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    torch.manual_seed(options.seed)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    started = time.monotonic()
+    options.out.mkdir(parents=True, exist_ok=True)
+    atlas = Atlas(read_side(options.packs, "train"), device)
+    held_out = Atlas(read_side(options.packs, "validation"), device, set_power=0)
+    logging.info("%d objects, %.0f s to read", len(atlas), time.monotonic() - started)
+    network = CfrNet(CfrNetConfig(backbone=options.backbone))
+    config = TrainConfig(
+        budget_s=options.budget_s,
+        stop_after_s=options.stop_after_s,
+        batch=options.batch,
+        grids=tuple(
+            (float(share), int(grid))
+            for share, grid in (pair.split(":") for pair in options.grids)
+        ),
+        ema=options.ema,
+        validate_every_s=options.validate_every_s,
+        learning_rate=options.learning_rate,
+        autocast="bfloat16" if device == "cuda" else "float32",
+        seed=options.seed,
+        compile=options.compile,
+        rounds=RoundsConfig(iou_weight=options.iou_weight),
+    )
+    windows = validation_windows(
+        held_out, network.grid_size, options.validation_windows
+    )
+    state = options.out / f"{options.name}.state.pt"
+    trainer = Trainer(network, atlas, config, state, windows)
+    trained = trainer.run()
+    figures = trainer.validate()
+    speed = trainer.step * options.batch / max(1e-9, trainer.elapsed_s)
+    logging.info("%s: %.0f windows/s, %s", options.name, speed, figures)
+    report = {
+        "name": options.name,
+        "backbone": options.backbone,
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "windows_per_s": speed,
+        "figures": figures,
+        "config": asdict(config),
+        "history": trainer.history,
+    }
+    (options.out / f"{options.name}.json").write_text(json.dumps(report))
+    metadata = checkpoint.Metadata(
+        architecture=network.architecture(),
+        name=options.name,
+        training_data=TRAINING_DATA,
+        licence="BSD-3-Clause",
+        commit=options.commit or commit(),
+        seed=options.seed,
+        steps=trainer.step,
+        validation={"quick": figures},
+    )
+    checkpoint.save(options.out / f"{options.name}.safetensors", trained, metadata)
+
+
+if __name__ == "__main__":
+    main()

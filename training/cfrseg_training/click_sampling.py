@@ -1,0 +1,224 @@
+"""Where the clicks of a training batch fall, without leaving the device.
+
+Initial clicks follow RITM's sampler in kind (positives inside, negatives on the
+border, on other objects or on the background, geometric counts); further clicks fall
+in the largest error, as in iterative training. Depth inside an error region is the
+number of 3×3 erosions a pixel survives (the chessboard distance to the outside): on a
+GPU by eroding, with no transfer to the host; on a CPU by one distance transform.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional
+
+#: erosions counted at most; deeper pixels are equally deep
+DEPTH_LIMIT = 48
+
+
+class ClickSlots:
+    """The clicks of a batch, as (B, 2N, 3) rows ``[y, x, order]``.
+
+    Parameters
+    ----------
+    batch, slots
+        B and N; clicks beyond N of one sign replace that sign's last.
+    """
+
+    def __init__(self, batch: int, slots: int, device: torch.device) -> None:
+        self.slots = slots
+        self.points = torch.full((batch, 2 * slots, 3), -1.0, device=device)
+        self.used = torch.zeros(batch, 2, dtype=torch.long, device=device)
+        self.newest = torch.full((batch, 3), -1.0, device=device)
+        self._rows = torch.arange(batch, device=device)
+
+    def add(self, yx: Tensor, positive: Tensor, present: Tensor) -> None:
+        """Add one click where ``present``.
+
+        Parameters
+        ----------
+        yx
+            (B, 2) float.
+        positive, present
+            (B,) bool.
+        """
+        sign = (~positive).long()
+        slot = self.used[self._rows, sign].clamp(max=self.slots - 1)
+        row = sign * self.slots + slot
+        order = self.used.sum(dim=1, keepdim=True).to(yx.dtype)
+        new = torch.cat([yx, order], dim=1)
+        kept = self.points[self._rows, row]
+        self.points[self._rows, row] = torch.where(present[:, None], new, kept)
+        self.used[self._rows, sign] += present.long()
+        label = torch.where(present, positive.to(yx.dtype), -torch.ones_like(yx[:, 0]))
+        self.newest = torch.cat([yx, label[:, None]], dim=1)
+
+
+def depth(region: Tensor) -> Tensor:
+    """Return how deep each pixel lies in a region.
+
+    Parameters
+    ----------
+    region
+        (B, 1, H, W) bool; what is beyond the window counts as outside.
+
+    Returns
+    -------
+    (B, 1, H, W) float: 0 outside, 1 on the rim, ``DEPTH_LIMIT`` at most.
+    """
+    if region.device.type == "cpu":
+        return _depth_by_transform(region)
+    inside = functional.pad(region.to(torch.float32), (1, 1, 1, 1))
+    total = inside.clone()
+    for _ in range(DEPTH_LIMIT - 1):
+        inside = 1 - functional.max_pool2d(1 - inside, 3, 1, 1)
+        total += inside
+    return total[..., 1:-1, 1:-1]
+
+
+def _depth_by_transform(region: Tensor) -> Tensor:
+    """Return ``depth`` of a region on the CPU, by its bounding box."""
+    out = torch.zeros(region.shape)
+    for sample in range(region.shape[0]):
+        mask = region[sample, 0].numpy()
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if not len(rows):
+            continue
+        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        padded = np.pad(mask[box], 1)
+        found = ndimage.distance_transform_cdt(padded, "chessboard")[1:-1, 1:-1]
+        deep = np.minimum(found, DEPTH_LIMIT).astype(np.float32)
+        out[sample, 0][box] = torch.from_numpy(deep)
+    return out
+
+
+def pick(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw one pixel uniformly among those of positive weight.
+
+    Parameters
+    ----------
+    weight
+        (B, 1, H, W) bool; with none set the result is any pixel.
+
+    Returns
+    -------
+    (B, 2) float (y, x).
+    """
+    noise = torch.rand(weight.shape, generator=generator, device=weight.device)
+    index = (weight * (noise + 1)).flatten(1).argmax(dim=1)
+    width = weight.shape[-1]
+    return torch.stack([index // width, index % width], dim=1).float()
+
+
+def initial_clicks(
+    mask: Tensor,
+    others: Tensor,
+    valid: Tensor,
+    first_click: Tensor,
+    generator: torch.Generator,
+    *,
+    slots: int = 12,
+    extra: float = 0.4,
+    decay: float = 0.7,
+    most: int = 6,
+) -> ClickSlots:
+    """Place the first click and, in some samples, several more.
+
+    Parameters
+    ----------
+    mask, others, valid
+        (B, 1, H, W) float, bool, bool.
+    first_click
+        (B, 2) float (y, x); where it misses the mask a pixel of the mask is drawn.
+    extra, decay, most
+        Share of samples with further clicks; probability of each next one; their
+        largest number.
+    """
+    batch, device = mask.shape[0], mask.device
+    rows = torch.arange(batch, device=device)
+
+    def chance() -> Tensor:
+        return torch.rand(batch, generator=generator, device=device)
+
+    inside = mask > 0.5
+    height, width = mask.shape[-2:]
+    pixel = first_click.round().long()
+    on_grid = (pixel >= 0).all(1) & (pixel[:, 0] < height) & (pixel[:, 1] < width)
+    y, x = pixel[:, 0].clamp(0, height - 1), pixel[:, 1].clamp(0, width - 1)
+    hit = on_grid & inside[rows, 0, y, x]
+    first = torch.where(hit[:, None], first_click, pick(inside, generator))
+    clicks = ClickSlots(batch, slots, device)
+    everywhere = torch.ones(batch, dtype=torch.bool, device=device)
+    clicks.add(first, everywhere, inside.flatten(1).any(1))
+    first_newest = clicks.newest
+    core = depth(inside) > 2.5
+    core = torch.where(core.flatten(1).any(1).view(-1, 1, 1, 1), core, inside)
+    reach = max(3, int(0.06 * height)) | 1
+    near = functional.max_pool2d(mask, 2 * reach + 1, 1, reach) > 0.5
+    border = near & ~inside & valid
+    background = ~inside & valid
+    going = chance() < extra
+    for _ in range(most):
+        positive = chance() < 0.5
+        kind = chance()
+        negative_region = torch.where(
+            (kind < 0.5).view(-1, 1, 1, 1),
+            border,
+            torch.where((kind < 0.9).view(-1, 1, 1, 1), others, background),
+        )
+        region = torch.where(positive.view(-1, 1, 1, 1), core, negative_region)
+        present = going & region.flatten(1).any(1)
+        kept = clicks.newest
+        clicks.add(pick(region, generator), positive, present)
+        clicks.newest = torch.where(present[:, None], clicks.newest, kept)
+        going = going & (chance() < decay)
+    clicks.newest = torch.where((clicks.newest[:, 2:] < 0), first_newest, clicks.newest)
+    return clicks
+
+
+def next_click(
+    prob: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    generator: torch.Generator | None,
+    *,
+    centred: float = 0.4,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a click in the deepest error of a mask.
+
+    Parameters
+    ----------
+    prob, target, valid
+        (B, 1, H, W): probability, truth and known pixels.
+    generator
+        Source of chance; None: always the deepest pixel (the robot user).
+    centred
+        Share of clicks on the deepest pixel; the others are uniform where the depth
+        is above half the largest.
+
+    Returns
+    -------
+    (B, 2) float (y, x); (B,) bool positive; (B,) bool whether there is an error.
+    """
+    truth = target > 0.5
+    mask = prob > 0.5
+    missed = depth(truth & ~mask & valid)
+    excess = depth(~truth & mask & valid)
+    missed_max = missed.amax(dim=(1, 2, 3))
+    excess_max = excess.amax(dim=(1, 2, 3))
+    positive = missed_max > excess_max
+    depths = torch.where(positive.view(-1, 1, 1, 1), missed, excess)
+    largest = torch.maximum(missed_max, excess_max).view(-1, 1, 1, 1)
+    if generator is None:
+        region = depths >= largest
+    else:
+        exact = torch.rand(len(prob), generator=generator, device=prob.device) < centred
+        share = torch.where(exact, 0.999, 0.5).view(-1, 1, 1, 1)
+        region = depths > largest * share
+    if generator is None:
+        generator = torch.Generator(prob.device).manual_seed(0)
+    present = largest.flatten() > 0
+    return pick(region, generator), positive, present

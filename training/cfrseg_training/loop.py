@@ -1,0 +1,312 @@
+"""The training loop, from top to bottom.
+
+A step draws windows, varies them, runs the rounds and descends; the learning rate
+follows a cosine over a budget of seconds or of steps; an exponential moving average of
+the weights is what is evaluated and kept. The state is written every so often, and a
+run that was stopped goes on from it.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from cfrseg_training.atlas import Atlas, WindowBatch, WindowRecipe
+from cfrseg_training.photometry import PhotometricRecipe, vary
+from cfrseg_training.rounds import RoundsConfig, clicks_to_reach, train_step
+from napari_cfrseg.model.default import CfrNet
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """Everything that shapes a run, besides the data and the network.
+
+    Attributes
+    ----------
+    budget_s, steps
+        The learning rate reaches its end after so many seconds of training or so
+        many steps, whichever comes first; None: no such bound.
+    stop_after_s
+        Seconds after which this process writes its state and returns, whatever the
+        budget; a later process resumes.
+    grids
+        Pairs (share of the budget, grid): windows are drawn on coarse grids first,
+        which costs a fraction of the network's own and teaches most of it. Empty:
+        the network's grid from the start. The batch grows as the grid shrinks, so
+        that each step costs about the same.
+    batch, learning_rate, weight_decay, warmup_steps, clip, ema
+        Batch size; AdamW's rate and decay; steps of linear warm-up; largest gradient
+        norm; decay of the moving average.
+    autocast
+        ``"bfloat16"`` on a GPU, ``"float32"`` on a CPU (whose bf16 backward is slow).
+    seed
+        Of everything drawn.
+    save_every_s, validate_every_s
+        Seconds between two states and between two quick validations.
+    """
+
+    budget_s: float | None = None
+    steps: int | None = None
+    stop_after_s: float | None = None
+    grids: tuple[tuple[float, int], ...] = ()
+    batch: int = 64
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.02
+    warmup_steps: int = 300
+    clip: float = 3.0
+    ema: float = 0.999
+    autocast: str = "float32"
+    seed: int = 0
+    save_every_s: float = 60.0
+    validate_every_s: float = 60.0
+    compile: bool = False
+    windows: WindowRecipe = field(default_factory=WindowRecipe)
+    photometry: PhotometricRecipe = field(default_factory=PhotometricRecipe)
+    rounds: RoundsConfig = field(default_factory=RoundsConfig)
+
+
+class MovingAverage:
+    """Exponential moving average of parameters; buffers are copied.
+
+    Parameters
+    ----------
+    network
+        Starts as its copy.
+    decay
+        Approached from below: min(decay, (1 + n) / (10 + n)) at step n.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.decay = decay
+        self.count = 0
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Move towards the network's present weights."""
+        self.count += 1
+        decay = min(self.decay, (1 + self.count) / (10 + self.count))
+        mine = list(self.network.parameters())
+        torch._foreach_lerp_(mine, list(network.parameters()), 1 - decay)
+        for kept, new in zip(self.network.buffers(), network.buffers(), strict=True):
+            kept.copy_(new)
+
+
+class Trainer:
+    """Train a network on an atlas.
+
+    Parameters
+    ----------
+    network
+        Trained in place, on the atlas's device.
+    atlas
+        Training images.
+    config
+        The run.
+    state_path
+        Where the run's state is kept; an existing state is resumed.
+    validation
+        Windows for the quick validation, or None.
+    clock
+        Returns seconds; a test's own.
+    """
+
+    def __init__(
+        self,
+        network: CfrNet,
+        atlas: Atlas,
+        config: TrainConfig,
+        state_path: Path,
+        validation: list[WindowBatch] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if config.budget_s is None and config.steps is None:
+            msg = "a run needs an end: give budget_s or steps"
+            raise ValueError(msg)
+        self.device = atlas.device
+        self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.atlas = atlas
+        self.config = config
+        self.state_path = state_path
+        self.validation = validation or []
+        self.clock = clock
+        self.average = MovingAverage(self.network, config.ema)
+        decayed = [p for p in network.parameters() if p.ndim > 1]
+        plain = [p for p in network.parameters() if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": decayed, "weight_decay": config.weight_decay},
+                {"params": plain, "weight_decay": 0.0},
+            ],
+            lr=config.learning_rate,
+            betas=(0.9, 0.999),
+            fused=self.device.type == "cuda",
+        )
+        self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        self.host = torch.Generator().manual_seed(config.seed)
+        self.step = 0
+        self.elapsed_s = 0.0
+        self.history: list[dict[str, float]] = []
+        if state_path.exists():
+            self._resume()
+
+    def progress(self) -> float:
+        """Share of the budget that is used, 0 to 1."""
+        shares = [0.0]
+        if self.config.budget_s is not None:
+            shares.append(self.elapsed_s / self.config.budget_s)
+        if self.config.steps is not None:
+            shares.append(self.step / self.config.steps)
+        return min(1.0, max(shares))
+
+    def grid_and_batch(self) -> tuple[int, int]:
+        """Return the present grid and how many windows a step draws on it."""
+        own = self.network.grid_size
+        grid = own
+        for until, coarse in reversed(self.config.grids):
+            if self.progress() < until:
+                grid = coarse
+        return grid, max(1, round(self.config.batch * (own / grid) ** 2))
+
+    def learning_rate(self) -> float:
+        """Return the rate of the next step: warm-up, then cosine down to 1 %."""
+        warm = min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
+        cosine = 0.5 * (1 + math.cos(math.pi * self.progress()))
+        return self.config.learning_rate * warm * (0.01 + 0.99 * cosine)
+
+    def run(self) -> nn.Module:
+        """Train to the end of the budget (or ``stop_after_s``); return the average."""
+        start = self.clock()
+        before = self.elapsed_s
+        saved = validated = start
+        self.network.train()
+        if self.config.compile:
+            for stage in ("embed_image", "embed_clicks", "refine"):
+                compiled = torch.compile(getattr(self.network, stage), dynamic=False)
+                setattr(self.network, stage, compiled)
+        while self.progress() < 1.0:
+            loss, reached = self._descend()
+            now = self.clock()
+            self.elapsed_s = before + now - start
+            if self.step % 50 == 0:
+                self._note(float(loss), [float(v) for v in reached])
+            if now - validated > self.config.validate_every_s:
+                self.validate()
+                validated = self.clock()
+            if now - saved > self.config.save_every_s:
+                self.save()
+                saved = self.clock()
+            limit = self.config.stop_after_s
+            if limit is not None and now - start > limit:
+                break
+        self.validate()
+        self.save()
+        return self.average.network
+
+    def _descend(self) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        config = self.config
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        grid, count = self.grid_and_batch()
+        batch = self.atlas.draw(count, grid, self.generator, config.windows)
+        image = vary(batch.image, self.generator, config.photometry)
+        batch = WindowBatch(
+            image.contiguous(memory_format=torch.channels_last),
+            batch.mask,
+            batch.others,
+            batch.valid,
+            batch.first_click,
+        )
+        half = config.autocast == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            result = train_step(
+                self.network, batch, config.rounds, self.generator, self.host
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        result.loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        self.optimizer.step()
+        self.average.update(self.network)
+        self.step += 1
+        return result.loss.detach(), result.iou
+
+    def _note(self, loss: float, reached: list[float]) -> None:
+        row = {"step": self.step, "elapsed_s": self.elapsed_s, "loss": loss}
+        row |= {f"iou{i}": value for i, value in enumerate(reached)}
+        self.history.append(row)
+        rounds = " ".join(f"{value:.3f}" for value in reached)
+        _log.info(
+            "step %d  %.0f s  loss %.4f  iou %s",
+            self.step,
+            self.elapsed_s,
+            loss,
+            rounds,
+        )
+
+    def validate(self) -> dict[str, float]:
+        """Let the robot click in the validation windows; return and note the means."""
+        if not self.validation:
+            return {}
+        network = self.average.network
+        half = torch.bfloat16 if self.config.autocast == "bfloat16" else None
+        reached = torch.cat(
+            [clicks_to_reach(network, b, autocast=half) for b in self.validation]
+        )
+        row = {"step": float(self.step), "elapsed_s": self.elapsed_s}
+        row |= summary(reached)
+        self.history.append(row)
+        _log.info("validation %s", {k: round(v, 4) for k, v in row.items()})
+        return row
+
+    def save(self) -> None:
+        """Write the state atomically."""
+        state = {
+            "step": self.step,
+            "elapsed_s": self.elapsed_s,
+            "network": self.network.state_dict(),
+            "average": self.average.network.state_dict(),
+            "average_count": self.average.count,
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "host": self.host.get_state(),
+            "history": self.history,
+        }
+        partial = self.state_path.with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, self.state_path)
+
+    def _resume(self) -> None:
+        state = torch.load(self.state_path, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average.network.load_state_dict(state["average"])
+        self.average.count = state["average_count"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"].cpu())
+        self.host.set_state(state["host"].cpu())
+        self.step = state["step"]
+        self.elapsed_s = state["elapsed_s"]
+        self.history = state["history"]
+
+
+def summary(reached: torch.Tensor) -> dict[str, float]:
+    """Mean clicks and IoU of (B, rounds) IoUs; never reached counts as rounds."""
+    rounds = reached.shape[1]
+    out = {}
+    for target in (0.85, 0.90):
+        hit = reached >= target
+        first = torch.where(hit.any(1), hit.float().argmax(1) + 1, rounds)
+        out[f"noc{round(100 * target)}"] = float(first.float().mean())
+    for n in (1, 3, 5):
+        out[f"iou{n}"] = float(reached[:, min(n, rounds) - 1].mean())
+    return out

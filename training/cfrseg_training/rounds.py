@@ -1,0 +1,216 @@
+r"""One training step: clicks placed in rounds, every round's mask trained (ICL).
+
+.. math::  L = \sum_{i=0}^{t-1} β_i \, NFL(Y^i, Y), \quad β = 1, 2, 3
+
+Y⁰ is the mask of the initial clicks, Y^i that after i further clicks in the largest
+errors (CFR-ICL, section 3.2, counted as in its published code). The mask fed back is
+detached; gradients flow through every term. FCFI's terms on the corrected (M^r) and
+the updated (M^u) feedback join in each round. All rounds share one ``embed_image``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cfrseg_training.atlas import WindowBatch
+from cfrseg_training.click_sampling import ClickSlots, initial_clicks, next_click
+from cfrseg_training.losses import (
+    feedback_loss,
+    mask_iou,
+    normalized_focal_loss,
+    soft_iou,
+)
+from napari_cfrseg.model.default import CfrNet
+from napari_cfrseg.model.network import NetworkOutput
+
+
+@dataclass(frozen=True, slots=True)
+class RoundsConfig:
+    """How a step is made up.
+
+    Attributes
+    ----------
+    weights
+        β: one round per weight.
+    refined
+        Share of rounds that feed their mask back once more with no new click, as the
+        cascade does.
+    started
+        Share of samples that begin with a mask (an imported label, a neighbouring
+        plane): the truth, displaced and roughened.
+    feedback_weight, iou_weight, quality_weight
+        Weights of FCFI's terms, of 1 − soft IoU and of the expected-IoU output.
+    slots
+        Click slots of each sign.
+    """
+
+    weights: tuple[float, ...] = (1.0, 2.0, 3.0)
+    refined: float = 0.4
+    started: float = 0.12
+    feedback_weight: float = 0.2
+    iou_weight: float = 0.5
+    quality_weight: float = 0.3
+    slots: int = 12
+
+
+@dataclass(slots=True)
+class StepResult:
+    """Loss to descend and figures to watch.
+
+    Attributes
+    ----------
+    loss
+        Scalar with gradient.
+    iou
+        Per round, mean IoU of the thresholded mask (0-d tensors, no host transfer).
+    """
+
+    loss: Tensor
+    iou: list[Tensor] = field(default_factory=list)
+
+
+def rough_mask(mask: Tensor, generator: torch.Generator) -> Tensor:
+    """Displace, swell or shrink and smooth masks, as a neighbouring plane would.
+
+    Parameters
+    ----------
+    mask
+        (B, 1, H, W) float, 0 or 1.
+
+    Returns
+    -------
+    (B, 1, H, W) float in [0, 1].
+    """
+    batch, device = mask.shape[0], mask.device
+
+    def spread(*shape: int) -> Tensor:
+        return torch.rand(batch, *shape, generator=generator, device=device) * 2 - 1
+
+    theta = torch.zeros(batch, 2, 3, device=device)
+    theta[:, 0, 0] = torch.exp(0.25 * spread())
+    theta[:, 1, 1] = torch.exp(0.25 * spread())
+    theta[:, :, 2] = 0.12 * spread(2)
+    grid = functional.affine_grid(theta, list(mask.shape), align_corners=False)
+    waves = functional.interpolate(
+        0.08 * spread(2, 8, 8), size=mask.shape[-2:], mode="bicubic"
+    )
+    grid = grid + waves.permute(0, 2, 3, 1)
+    return functional.grid_sample(mask, grid, align_corners=False).clamp(0, 1)
+
+
+def train_step(
+    network: CfrNet,
+    batch: WindowBatch,
+    config: RoundsConfig,
+    generator: torch.Generator,
+    host: torch.Generator,
+) -> StepResult:
+    """Run all rounds of one batch.
+
+    Parameters
+    ----------
+    network
+        In training mode.
+    batch
+        Windows, photometrically varied.
+    generator, host
+        Chance on the device (pixels) and on the host (which rounds are refined).
+    """
+    device = batch.image.device
+    count = batch.image.shape[0]
+    clicks = initial_clicks(
+        batch.mask,
+        batch.others,
+        batch.valid,
+        batch.first_click,
+        generator,
+        slots=config.slots,
+    )
+    embedding = network.embed_image(batch.image)
+    started = torch.rand(count, generator=generator, device=device) < config.started
+    gate = started.float().view(-1, 1, 1, 1)
+    feedback = rough_mask(batch.mask, generator) * gate
+    total = torch.zeros((), device=device)
+    result = StepResult(total)
+    for index, weight in enumerate(config.weights):
+        features = network.embed_clicks(embedding, clicks.points)
+        out = network.refine(features, feedback, clicks.newest, gate)
+        total = total + weight * _round_loss(out, batch, config)
+        prob = torch.sigmoid(out.logits.detach().float())
+        result.iou.append(mask_iou(prob > 0.5, batch.mask, batch.valid).mean())
+        gate = torch.ones_like(gate)
+        if float(torch.rand((), generator=host)) < config.refined:
+            out = network.refine(features, prob, clicks.newest, gate)
+            total = total + 0.5 * weight * _round_loss(out, batch, config)
+            prob = torch.sigmoid(out.logits.detach().float())
+        feedback = prob
+        if index + 1 < len(config.weights):
+            yx, positive, present = next_click(prob, batch.mask, batch.valid, generator)
+            clicks.add(yx, positive, present)
+    result.loss = total / sum(config.weights)
+    return result
+
+
+def _round_loss(out: NetworkOutput, batch: WindowBatch, config: RoundsConfig) -> Tensor:
+    loss = normalized_focal_loss(out.logits, batch.mask, batch.valid)
+    if config.iou_weight:
+        overlap = soft_iou(out.logits, batch.mask, batch.valid)
+        loss = loss + config.iou_weight * (1 - overlap)
+    if out.corrected is not None and out.updated is not None:
+        terms = feedback_loss(out.corrected, batch.mask, batch.valid, out.region)
+        terms = terms + feedback_loss(out.updated, batch.mask, batch.valid)
+        loss = loss + config.feedback_weight * terms
+    if out.quality_logits is not None:
+        reached = mask_iou(out.logits.detach() > 0, batch.mask, batch.valid)
+        loss = loss + config.quality_weight * (
+            functional.binary_cross_entropy_with_logits(
+                out.quality_logits.float(), reached, reduction="none"
+            )
+        )
+    return loss.mean()
+
+
+@torch.no_grad()
+def clicks_to_reach(
+    network: CfrNet,
+    batch: WindowBatch,
+    *,
+    rounds: int = 10,
+    steps: int = 1,
+    autocast: torch.dtype | None = None,
+) -> Tensor:
+    """Let the robot click and return the IoU after every click.
+
+    A quick measure during training, in windows laid around the truth: the product's
+    own evaluation (whole images, automatic focus) is ``cfrseg evaluate``.
+
+    Returns
+    -------
+    (B, rounds) float IoU.
+    """
+    device = batch.image.device
+    count = batch.image.shape[0]
+    clicks = ClickSlots(count, rounds + 1, device)
+    empty = torch.zeros_like(batch.mask)
+    yx, positive, present = next_click(empty, batch.mask, batch.valid, None)
+    clicks.add(yx, positive, present)
+    reached = []
+    feedback: Tensor | None = None
+    with torch.autocast(device.type, autocast, enabled=autocast is not None):
+        embedding = network.embed_image(batch.image)
+        for _ in range(rounds):
+            features = network.embed_clicks(embedding, clicks.points)
+            for _ in range(steps):
+                out = network.refine(features, feedback, clicks.newest)
+                feedback = torch.sigmoid(out.logits.float())
+            if feedback is None:
+                msg = f"steps must be at least 1, got {steps}"
+                raise ValueError(msg)
+            reached.append(mask_iou(feedback > 0.5, batch.mask, batch.valid))
+            yx, positive, present = next_click(feedback, batch.mask, batch.valid, None)
+            clicks.add(yx, positive, present)
+    return torch.stack(reached, dim=1)
