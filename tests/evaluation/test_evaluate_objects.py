@@ -183,6 +183,16 @@ def test_stacks_are_asked_plane_by_plane(tmp_path):
     assert objects[0].mask_in(plane).sum() == 64
 
 
+def test_stacks_can_be_asked_object_by_object(tmp_path):
+    labels = np.zeros((12, 20, 30), np.uint16)
+    labels[3:9, 5:13, 5:13] = 2
+    labels[7, 5:15, 5:13] = 2
+    labels[2, 0:3, 0:3] = 5  # too small
+    write_plane(tmp_path, "zyx", labels * 9, labels)
+    (item,) = LabelFolder(tmp_path, "set", per_object=True).objects()
+    assert (item.plane, item.label, item.area_px) == (7, 2, 80)
+
+
 def test_ignored_pixels_do_not_count(tmp_path):
     labels = np.zeros((30, 40), np.uint8)
     labels[5:15, 5:15] = 1

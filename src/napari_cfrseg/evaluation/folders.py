@@ -52,6 +52,10 @@ class LabelFolder:
         Objects smaller or larger are not asked for.
     planes_per_stack
         Planes of a stack that are looked at, spread evenly along z.
+    per_object
+        False: a stack is asked plane by plane, an object that crosses several of the
+        planes counting in each. True: every 3-D object is asked once, all of its id
+        on the plane where it is largest (the first of equals).
     """
 
     folder: Path
@@ -61,6 +65,7 @@ class LabelFolder:
     min_area_px: int = MIN_AREA_PX
     max_plane_share: float = MAX_PLANE_SHARE
     planes_per_stack: int = PLANES_PER_STACK
+    per_object: bool = False
 
     def names(self) -> list[str]:
         """Return the images' names, sorted.
@@ -96,8 +101,11 @@ class LabelFolder:
             if labels.ndim == 2:
                 yield from self._objects_of(name, None, labels)
                 continue
+            if self.per_object:
+                yield from self._largest_sections(name, labels)
+                continue
             count = min(self.planes_per_stack, len(labels))
-            for plane in _spread(len(labels), count):
+            for plane in spread_planes(len(labels), count):
                 yield from self._objects_of(name, plane, labels[plane])
 
     def _objects_of(
@@ -112,6 +120,22 @@ class LabelFolder:
             yield BenchmarkObject(
                 self, self.name, name, plane, label, layer, anchor, area
             )
+
+    def _largest_sections(
+        self, name: str, labels: NDArray[Any]
+    ) -> Iterator[BenchmarkObject]:
+        areas: dict[int, NDArray[np.int64]] = {}
+        for z, plane in enumerate(labels):
+            for label, area in zip(*np.unique(plane, return_counts=True), strict=True):
+                per_plane = areas.setdefault(int(label), np.zeros(len(labels), int))
+                per_plane[z] = area
+        most = self.max_plane_share * labels[0].size
+        for label, per_plane in sorted(areas.items()):
+            z = int(per_plane.argmax())
+            wanted = label != 0 and label != self.ignore_value
+            if wanted and self.min_area_px <= per_plane[z] <= most:
+                area = int(per_plane[z])
+                yield BenchmarkObject(self, self.name, name, z, label, area_px=area)
 
     def _annotate(self, image: NDArray[Any], labels: NDArray[Any]) -> AnnotatedPlane:
         ignore_mask = None
@@ -196,6 +220,6 @@ def read_image(path: Path) -> NDArray[Any]:
         raise DatasetError(msg) from error
 
 
-def _spread(length: int, count: int) -> list[int]:
+def spread_planes(length: int, count: int) -> list[int]:
     """Return ``count`` indices spread evenly, away from both ends."""
     return [int((i + 0.5) * length / count) for i in range(count)]
