@@ -58,7 +58,8 @@ def test_png(tmp_path: Path, mode: str, shape: tuple[int, ...]) -> None:
 
 def test_plane_beyond_the_stack(tmp_path: Path) -> None:
     path = tmp_path / "stack.tif"
-    tifffile.imwrite(path, np.zeros((4, 6, 7), np.uint8), metadata={"axes": "ZYX"})
+    stack = np.zeros((4, 6, 7), np.uint8)
+    tifffile.imwrite(path, stack, photometric="minisblack", metadata={"axes": "ZYX"})
     with pytest.raises(ImageError, match=r"no plane 4: choose one of 0 … 3"):
         read_plane(path, 4)
 
