@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from cfrseg_training.atlas import Atlas, Sample, WindowBatch, WindowRecipe
 from cfrseg_training.loop import TrainConfig, Trainer
@@ -26,6 +28,8 @@ from cfrseg_training.packed import read_pack
 from cfrseg_training.rounds import RoundsConfig
 from napari_cfrseg import checkpoint
 from napari_cfrseg.model.default import CfrNet, CfrNetConfig
+
+_log = logging.getLogger(__name__)
 
 TRAINING_DATA = [
     "BBBC038v1 (Data Science Bowl 2018), CC0",
@@ -60,8 +64,8 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def main() -> None:
-    """Run the command."""
+def options_of_command() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("packs", type=Path)
     parser.add_argument("out", type=Path)
@@ -82,8 +86,29 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commit", default="")
     parser.add_argument("--compile", action="store_true")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+    return parser.parse_args()
+
+
+def config_of(options: argparse.Namespace, device: str, rank: int) -> TrainConfig:
+    """Turn the command line into the run's configuration."""
+    pairs = (pair.split(":") for pair in options.grids)
+    return TrainConfig(
+        budget_s=options.budget_s,
+        stop_after_s=options.stop_after_s,
+        batch=options.batch,
+        grids=tuple((float(share), int(grid)) for share, grid in pairs),
+        ema=options.ema,
+        validate_every_s=options.validate_every_s,
+        learning_rate=options.learning_rate,
+        autocast="bfloat16" if device == "cuda" else "float32",
+        seed=options.seed + 1000 * rank,
+        compile=options.compile,
+        rounds=RoundsConfig(iou_weight=options.iou_weight),
+    )
+
+
+def prepare(options: argparse.Namespace) -> tuple[str, int]:
+    """Set up logging, precision, threads and processes; return device and rank."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
@@ -91,42 +116,43 @@ def main() -> None:
     torch.manual_seed(options.seed)
     if options.threads:
         torch.set_num_threads(options.threads)
-    started = time.monotonic()
+    rank = 0
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        rank = dist.get_rank()
+    level = logging.WARNING if rank else logging.INFO
+    logging.basicConfig(level=level, stream=sys.stdout, format="%(message)s")
     options.out.mkdir(parents=True, exist_ok=True)
+    return device, rank
+
+
+def main() -> None:
+    """Run the command."""
+    options = options_of_command()
+    device, rank = prepare(options)
+    started = time.monotonic()
     atlas = Atlas(read_side(options.packs, "train"), device)
-    held_out = Atlas(read_side(options.packs, "validation"), device, set_power=0)
-    logging.info("%d objects, %.0f s to read", len(atlas), time.monotonic() - started)
     network = CfrNet(CfrNetConfig(backbone=options.backbone))
-    config = TrainConfig(
-        budget_s=options.budget_s,
-        stop_after_s=options.stop_after_s,
-        batch=options.batch,
-        grids=tuple(
-            (float(share), int(grid))
-            for share, grid in (pair.split(":") for pair in options.grids)
-        ),
-        ema=options.ema,
-        validate_every_s=options.validate_every_s,
-        learning_rate=options.learning_rate,
-        autocast="bfloat16" if device == "cuda" else "float32",
-        seed=options.seed,
-        compile=options.compile,
-        rounds=RoundsConfig(iou_weight=options.iou_weight),
-    )
-    windows = validation_windows(
-        held_out, network.grid_size, options.validation_windows
-    )
+    windows = []
+    if rank == 0:
+        held_out = Atlas(read_side(options.packs, "validation"), device, set_power=0)
+        windows = validation_windows(
+            held_out, network.grid_size, options.validation_windows
+        )
+    _log.info("%d objects, %.0f s to read", len(atlas), time.monotonic() - started)
+    config = config_of(options, device, rank)
     state = options.out / f"{options.name}.state.pt"
     trainer = Trainer(network, atlas, config, state, windows)
     trained = trainer.run()
+    if rank:
+        return
     figures = trainer.validate()
     speed = trainer.step * options.batch / max(1e-9, trainer.elapsed_s)
-    logging.info("%s: %.0f windows/s, %s", options.name, speed, figures)
+    _log.info("%s: %.0f windows/s, %s", options.name, speed, figures)
     report = {
         "name": options.name,
         "backbone": options.backbone,
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "windows_per_s": speed,
         "figures": figures,
         "config": asdict(config),
         "history": trainer.history,

@@ -123,7 +123,7 @@ def interior_points(
 
 
 def _components(labels: NDArray[np.integer]) -> NDArray[np.int32]:
-    """Number the connected components of every label, 1 and up."""
+    """Return the connected components of every label, numbered from 1."""
     out = np.zeros(labels.shape, np.int32)
     count = 0
     for index, box in enumerate(ndimage.find_objects(labels.astype(np.int32)), 1):

@@ -11,13 +11,13 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from cfrseg_training.atlas import Atlas, WindowBatch, WindowRecipe
@@ -48,6 +48,10 @@ class TrainConfig:
     batch, learning_rate, weight_decay, warmup_steps, clip, ema
         Batch size; AdamW's rate and decay; steps of linear warm-up; largest gradient
         norm; decay of the moving average.
+    average_every
+        With several processes (``torch.distributed`` initialised): each descends on
+        its own windows and the weights are averaged every so many steps (local SGD),
+        so that a process held up by its neighbours stalls the others rarely.
     autocast
         ``"bfloat16"`` on a GPU, ``"float32"`` on a CPU (whose bf16 backward is slow).
     seed
@@ -62,6 +66,7 @@ class TrainConfig:
     grids: tuple[tuple[float, int], ...] = ()
     batch: int = 64
     learning_rate: float = 1.5e-3
+    average_every: int = 8
     weight_decay: float = 0.02
     warmup_steps: int = 300
     clip: float = 3.0
@@ -157,6 +162,7 @@ class Trainer:
         self.host = torch.Generator().manual_seed(config.seed)
         self.step = 0
         self.elapsed_s = 0.0
+        self.agreed_s = 0.0
         self.history: list[dict[str, float]] = []
         if state_path.exists():
             self._resume()
@@ -165,7 +171,9 @@ class Trainer:
         """Share of the budget that is used, 0 to 1."""
         shares = [0.0]
         if self.config.budget_s is not None:
-            shares.append(self.elapsed_s / self.config.budget_s)
+            alone = not dist.is_initialized()
+            passed = self.elapsed_s if alone else self.agreed_s
+            shares.append(passed / self.config.budget_s)
         if self.config.steps is not None:
             shares.append(self.step / self.config.steps)
         return min(1.0, max(shares))
@@ -197,8 +205,11 @@ class Trainer:
                 setattr(self.network, stage, compiled)
         while self.progress() < 1.0:
             loss, reached = self._descend()
+            self.average.update(self.network)
             now = self.clock()
             self.elapsed_s = before + now - start
+            if self.step % self.config.average_every == 0:
+                self._agree()
             if self.step % 50 == 0:
                 self._note(float(loss), [float(v) for v in reached])
             if now - validated > self.config.validate_every_s:
@@ -237,9 +248,25 @@ class Trainer:
         result.loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
         self.optimizer.step()
-        self.average.update(self.network)
         self.step += 1
         return result.loss.detach(), result.iou
+
+    def _agree(self) -> None:
+        """Average weights, normalisation statistics and clocks over the processes."""
+        if not dist.is_initialized():
+            return
+        # the same clock for all, so that all end after the same averaging
+        clock = torch.tensor([self.elapsed_s], device=self.device)
+        tensors = [clock, *self.network.parameters()]
+        tensors += [b for b in self.network.buffers() if b.is_floating_point()]
+        with torch.no_grad():
+            flat = torch.cat([t.detach().reshape(-1) for t in tensors])
+            dist.all_reduce(flat)
+            flat /= dist.get_world_size()
+            parts = flat.split([t.numel() for t in tensors])
+            for tensor, part in zip(tensors, parts, strict=True):
+                tensor.copy_(part.view_as(tensor))
+        self.agreed_s = float(clock)
 
     def _note(self, loss: float, reached: list[float]) -> None:
         row = {"step": self.step, "elapsed_s": self.elapsed_s, "loss": loss}
@@ -270,7 +297,9 @@ class Trainer:
         return row
 
     def save(self) -> None:
-        """Write the state atomically."""
+        """Write the state atomically; with several processes the first one does."""
+        if dist.is_initialized() and dist.get_rank():
+            return
         state = {
             "step": self.step,
             "elapsed_s": self.elapsed_s,
@@ -284,7 +313,7 @@ class Trainer:
         }
         partial = self.state_path.with_suffix(".partial")
         torch.save(state, partial)
-        os.replace(partial, self.state_path)
+        partial.replace(self.state_path)
 
     def _resume(self) -> None:
         state = torch.load(self.state_path, map_location=self.device, weights_only=True)

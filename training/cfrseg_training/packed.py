@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -50,7 +49,7 @@ def write_pack(samples: Iterable[Sample], path: Path) -> int:
                 }
             )
         archive.writestr("index.json", json.dumps(index))
-    os.replace(partial, path)
+    partial.replace(path)
     return path.stat().st_size
 
 
