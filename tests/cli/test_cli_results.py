@@ -135,3 +135,26 @@ def test_models_are_listed_and_described(
     said = json.loads(run("models", "info", random_model, "--json"))
     assert said["seed"] == 0
     assert said["commit"] is None
+
+
+def test_bench_times_every_click_size_and_refinement(random_model: Path) -> None:
+    common = ("--clicks", 1, "--model", random_model, "--device", "cpu")
+    printed = run("bench", "--sizes", "96,128", *common, "--json")
+    rows = json.loads(printed.splitlines()[-1])
+    seen = {(row["side_px"], row["click"], row["refinement"]) for row in rows}
+    assert len(seen) == len(rows) == 2 * 2 * 3
+    assert {side for side, _, _ in seen} == {96, 128}
+    for row in rows:
+        assert row["median_ms"] > 0
+        expected = {"standard": 1, "CFR-4": 5}.get(row["refinement"])
+        assert expected is None or row["mean_steps"] == expected
+    table = run("bench", "--sizes", "64", *common)
+    assert "refinement" in table
+    assert table.count("A-CFR-4") == 2
+
+
+@pytest.mark.parametrize("sizes", ["", "big", "512,,2", "32"])
+def test_bench_refuses_sizes_that_are_none(sizes: str) -> None:
+    result = CliRunner().invoke(app, ["bench", "--sizes", sizes])
+    assert result.exit_code == 2
+    assert "--sizes" in result.output

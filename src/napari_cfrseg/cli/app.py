@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from napari_cfrseg import __version__
-from napari_cfrseg.cli import demo, segment
+from napari_cfrseg.cli import bench, demo, segment
 from napari_cfrseg.cli.models import models
 from napari_cfrseg.errors import CfrSegError
 
@@ -48,6 +48,7 @@ app = typer.Typer(
 app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.command(epilog=segment.EXAMPLES)(segment.segment)
 app.add_typer(models)
+app.command(epilog=bench.EXAMPLES)(bench.bench)
 
 
 def _print_version(wanted: bool) -> None:
