@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden_rule import found, rule1
 from torch import Tensor, nn
 
 from napari_cfrseg.model.cffm import CFFM
@@ -22,9 +21,6 @@ from napari_cfrseg.model.ffcm import (
 )
 
 pytestmark = pytest.mark.golden
-
-DATA = Path(__file__).parent / "data"
-FOLDERS = dict.fromkeys([DATA, Path(os.environ.get("CFRSEG_GOLDEN", DATA))])
 
 # (published key of the module, our key), as the published modules call their layers
 ENCODER = {
@@ -52,41 +48,18 @@ FUSION = {
 }
 
 
-def files(name: str) -> list[Path]:
-    found = [folder / "nets" / name for folder in FOLDERS]
-    return [path for path in found if path.is_file()]
-
-
-def rule1(key: str, tensor: Tensor) -> Tensor:
-    """The fixtures' weight rule."""
-    if not tensor.is_floating_point():
-        return torch.zeros_like(tensor)
-    rng = np.random.default_rng(zlib.crc32(key.encode()))
-    x = rng.standard_normal(tuple(tensor.shape)).astype(np.float32)
-    if key.endswith("running_var"):
-        x = 1 + np.float32(0.1) * np.abs(x)
-    elif key.endswith("running_mean"):
-        x = np.float32(0.1) * x
-    elif x.ndim == 1 and key.endswith(".weight"):
-        x = 1 + np.float32(0.1) * x
-    elif x.ndim == 1:
-        x = np.float32(0.02) * x
-    else:
-        x = x / np.sqrt(np.prod(x.shape[1:])).astype(np.float32)
-    return torch.from_numpy(x)
-
-
 def fill(module: nn.Module, prefix: str, names: dict[str, str]) -> None:
     """Give a module the rule's weights, under the names the published code uses."""
     ours = {ours: f"{prefix}.{theirs}" for theirs, ours in names.items()}
     state = {}
     for key, tensor in module.state_dict().items():
         layer, _, leaf = key.rpartition(".")
-        state[key] = rule1(f"{ours[layer]}.{leaf}", tensor)
+        shape, floating = tuple(tensor.shape), tensor.is_floating_point()
+        state[key] = rule1(f"{ours[layer]}.{leaf}", shape, is_floating=floating)
     module.load_state_dict(state)
 
 
-@pytest.mark.parametrize("path", files("fcfi_ffcm_unit.npz"), ids=str)
+@pytest.mark.parametrize("path", found("nets/fcfi_ffcm_unit.npz"), ids=lambda p: p.name)
 @pytest.mark.parametrize("soft", [False, True])
 def test_correction_arithmetic(path: Path, soft: bool) -> None:
     golden = np.load(path)
@@ -113,7 +86,7 @@ class Identity(FFCM):
         return prepared
 
 
-@pytest.mark.parametrize("path", files("fcfi_ffcm_unit.npz"), ids=str)
+@pytest.mark.parametrize("path", found("nets/fcfi_ffcm_unit.npz"), ids=lambda p: p.name)
 def test_two_new_clicks_are_corrected_in_turn(path: Path) -> None:
     golden = np.load(path)
     feedback = resize(torch.from_numpy(golden["feedback"]), (24, 32))
@@ -132,11 +105,7 @@ def test_two_new_clicks_are_corrected_in_turn(path: Path) -> None:
     )
 
 
-NETS = [
-    path
-    for name in ("fcfi_hrnet18s_ocr48_mid64.npz", "fcfi_resnet101_deeplabv3p_mid32.npz")
-    for path in files(name)
-]
+NETS = [p for p in found("nets/fcfi*.npz") if "rule2_B_feat_before_ffcm" in np.load(p)]
 
 
 def close(ours: Tensor, golden: np.ndarray, rtol: float = 2e-5) -> None:
@@ -145,7 +114,7 @@ def close(ours: Tensor, golden: np.ndarray, rtol: float = 2e-5) -> None:
     np.testing.assert_allclose(ours.detach().numpy(), golden, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("path", NETS, ids=str)
+@pytest.mark.parametrize("path", NETS, ids=lambda p: p.name)
 @pytest.mark.parametrize("case", ["B", "Btrain"])
 def test_modules_with_published_weights(path: Path, case: str) -> None:
     golden = np.load(path)

@@ -2,6 +2,9 @@
 
 The clicks join after the deep stem; the previous mask enters FFCM and CFFM only, at
 1/4 of the input, so that a refinement step repeats those two and the decoder.
+
+Where the published code shows M^r and M^u at full size, it enlarges M^u with aligned
+corners and M^r without; here both are returned as they are, at 1/4.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ class ImageNetNormalize(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            constant = torch.tensor(values).view(1, 3, 1, 1)
+            # real even where weights are still to come (torch.device("meta"))
+            constant = torch.tensor(values, device="cpu").view(1, 3, 1, 1)
             self.register_buffer(name, constant, persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from napari_cfrseg.errors import CheckpointError
@@ -237,29 +238,28 @@ def fill(network: ClickNetwork, state: Mapping[str, Tensor]) -> None:
         Naming missing, surplus and misshapen tensors.
     """
     target = network.state_dict()
-    # written before PyTorch counted batches: no output depends on the count
-    missing = [
-        k for k in target if k not in state and not k.endswith("num_batches_tracked")
-    ]
-    surplus = [k for k in state if k not in target]
-    misfits = [
-        f"{k} {tuple(state[k].shape)} instead of {tuple(target[k].shape)}"
-        for k in target
-        if k in state and state[k].shape != target[k].shape
-    ]
-    for problem, keys in (
-        ("missing", missing),
-        ("surplus", surplus),
-        ("misshapen", misfits),
-    ):
+    # files written before PyTorch counted batches; no output depends on the count
+    counts = {
+        key: torch.zeros((), dtype=torch.long)
+        for key in target.keys() - state.keys()
+        if key.endswith("num_batches_tracked")
+    }
+    given = {**state, **counts}
+    problems = {
+        "missing": [k for k in target if k not in given],
+        "surplus": [k for k in given if k not in target],
+        "misshapen": [
+            f"{k} {tuple(given[k].shape)} instead of {tuple(target[k].shape)}"
+            for k in target
+            if k in given and given[k].shape != target[k].shape
+        ],
+    }
+    for problem, keys in problems.items():
         if keys:
             msg = f"{len(keys)} tensors {problem}: {_some(keys)}"
             raise CheckpointError(msg)
-    network.load_state_dict(dict(state), strict=False, assign=_on_meta(network))
-
-
-def _on_meta(network: ClickNetwork) -> bool:
-    return network.device.type == "meta"
+    # taken over, not copied: ViT-H would be in memory twice
+    network.load_state_dict(given, strict=True, assign=True)
 
 
 def import_published(path: Path) -> tuple[ClickNetwork, Recognised]:
@@ -279,7 +279,8 @@ def import_published(path: Path) -> tuple[ClickNetwork, Recognised]:
     try:
         found = recognise({key: tuple(t.shape) for key, t in state.items()})
         ours = translate(state, found.architecture["family"])
-        network = registry.build(found.architecture)
+        with torch.device("meta"):  # no time lost on weights that are replaced
+            network = registry.build(found.architecture)
         fill(network, ours)
     except CheckpointError as error:
         msg = f"{path}: {error}"
