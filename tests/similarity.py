@@ -26,12 +26,18 @@ class SimilarityNetwork(ClickNetwork):
     refines_cheaply = True
 
     def __init__(
-        self, grid_size: int = 32, *, stubborn: bool = False, inertia: float = 0.3
+        self,
+        grid_size: int = 32,
+        *,
+        stubborn: bool = False,
+        inertia: float = 0.3,
+        reach: float = 0.6,
     ) -> None:
         super().__init__()
         self.grid_size = grid_size
         self.stubborn = stubborn
         self.inertia = inertia
+        self.reach = reach
         self.nothing = nn.Parameter(torch.zeros(1))
         self.calls = {"embed_image": 0, "embed_clicks": 0, "refine": 0}
         self.newest: list[tuple[float, float, float]] = []
@@ -52,7 +58,7 @@ class SimilarityNetwork(ClickNetwork):
         ]
         rows.sort(key=lambda item: item[0][2])
         for (y, x, _), positive in rows[:1] if self.stubborn else rows:
-            like = self._like(embedding, y, x, reach=0.6 if positive else 0.15)
+            like = self._like(embedding, y, x, reach=self.reach if positive else 0.15)
             if positive:
                 evidence = torch.maximum(evidence, like)
             else:

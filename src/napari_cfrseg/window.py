@@ -253,8 +253,8 @@ def paste(
     if window.side == window.grid:
         return np.array(values[rows, columns], dtype=np.float32)
     weights = _axis_weights(window.grid, window.side, float(window.grid))
-    tall = _apply(weights[rows], values)
-    return np.ascontiguousarray(_apply(weights[columns], tall.T).T)
+    wide = _apply(weights[columns], values.T).T
+    return _apply(weights[rows], wide)  # in this order the large array is not turned
 
 
 def paste_into(values: NDArray[Any], window: Window, out: NDArray[Any]) -> None:

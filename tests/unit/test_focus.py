@@ -31,17 +31,18 @@ def sides(plane, hint=None, yx=(200, 300)):
     return [w.side for w in windows]
 
 
-def test_candidates_double_until_the_plane_is_covered():
-    assert sides((300, 384)) == [48, 96, 192, 384]
+def test_candidates_climb_until_the_plane_is_covered():
+    assert sides((300, 384)) == [48, 120, 300, 384]
+    assert sides((300, 310)) == [48, 120, 310]  # 300 and 310 would tell the same
     assert sides((40, 30), yx=(5, 5)) == [40]
 
 
-def test_in_a_wide_field_the_candidates_spread():
-    got = sides((8192, 8192))
-    assert len(got) == SETTINGS.most_candidates
-    assert (got[0], got[-1]) == (48, 8192)
-    steps = np.diff(np.log(got))
-    np.testing.assert_allclose(steps, steps[0], atol=0.02)
+def test_an_object_is_looked_at_alike_in_a_small_and_a_wide_field():
+    small, wide = sides((512, 512)), sides((8192, 8192))
+    assert small == [48, 120, 300, 512]
+    assert wide[:3] == small[:3]
+    assert len(wide) == SETTINGS.most_candidates
+    assert SETTINGS.ladder < SETTINGS.fill_high / SETTINGS.fill_low
 
 
 def test_candidates_hold_the_click():
@@ -56,6 +57,7 @@ def test_a_hint_narrows_the_search():
     assert got[-1] == 400
     assert len(got) == 3
     assert sides((150, 150), FocusHint(9000), (9, 9)) == [75, 150]
+    assert sides((4096, 4096), FocusHint(200, spread=1)) == [200]
     assert FocusHint.from_extents([30, 40, 500]) == FocusHint(80)
     assert FocusHint.from_extents([]) is None
     with pytest.raises(ValueError, match="side_px"):

@@ -47,6 +47,7 @@ def test_replacing_a_box_keeps_the_rest():
     assert np.array_equal(patch.read((0, 0, 30, 30)), plane)
     cleared = patch.with_box((0, 0, 30, 30), np.zeros((30, 30), np.float32))
     assert cleared.probability.size == 0
+    assert patch.with_box((3, 9, 3, 20), np.zeros((0, 11), np.float32)) is patch
     assert cleared.at((5, 5)) == 0
 
 

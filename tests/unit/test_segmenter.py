@@ -188,18 +188,55 @@ def test_outside_the_window_the_previous_mask_stays():
 
 
 def test_a_mask_over_the_windows_border_is_looked_at_wider():
-    made = Segmenter(
-        SimilarityNetwork(inertia=0.0),
-        device="cpu",
-        focus=FocusSettings(first_side=32, most_candidates=1),
-    )
     plane = np.zeros((400, 400), dtype=np.uint8)
     plane[100:300, 100:300] = 255
-    made.set_image(plane)
+    made = segmenter(plane, reach=2.0)
     first = made.predict([Click((200, 200))], hint=FocusHint(60, spread=1))
     assert first.window.side == 60
+    assert first.touches_border
     second = made.predict([*first.clicks, Click((210, 210))], first)
-    assert second.window.side >= 96 if first.touches_border else True
+    assert second.window.side == 96
+    rest = [Click((200 + i, 205)) for i in range(4)]
+    last = made.predict([*second.clicks, *rest], second)
+    assert not last.touches_border
+    assert last.window.side > 200
+    assert iou(last.mask, plane > 0) > 0.9
+
+
+class Counter:
+    """A huge plane that is computed where it is read; counts the pixels."""
+
+    def __init__(self, side: int) -> None:
+        self.shape, self.dtype, self.read_px = (side, side), np.dtype(np.uint8), 0
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        y, x = (np.arange(*k.indices(n)) for k, n in zip(key, self.shape, strict=True))
+        self.read_px += len(y) * len(x)
+        inside = np.add.outer((y - 400) ** 2, (x - 400) ** 2) <= 30**2
+        return np.where(inside, 200, 40).astype(np.uint8)
+
+
+def test_a_click_reads_its_windows_whatever_the_image():
+    costs, windows, masks = [], [], []
+    for side in (1000, 16_000, 64_000):
+        plane = Counter(side)
+        made = Segmenter(SimilarityNetwork(), device="cpu")
+        made.set_image(plane, scaling=Scaling((40.0,), (200.0,)))
+        assert plane.read_px == 0
+        previous = None
+        clicks = [Click((400, 400)), Click((395, 410)), Click((360, 370), False)]
+        for count in (1, 2, 3):
+            plane.read_px = 0
+            previous = made.predict(clicks[:count], previous)
+            costs.append((count, plane.read_px))
+        windows.append(previous.window)
+        masks.append(previous.patch.read((300, 300, 500, 500)) > 0.5)
+    most = (4 * 32) ** 2  # OVERSAMPLING · grid, per window
+    assert all(px <= 6 * most for count, px in costs if count == 1)
+    assert all(px <= most for count, px in costs if count > 1)
+    # seen in the same windows, the object gets the same mask
+    assert len(set(windows)) == 1
+    assert all(np.array_equal(m, masks[0]) for m in masks)
 
 
 def test_previews_come_before_every_further_step():

@@ -20,6 +20,9 @@ from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.patch import union
 from napari_cfrseg.window import Box, Window
 
+#: A window less than this factor larger than another is not worth trying, too.
+_LITTLE = 1.25
+
 
 @dataclass(frozen=True, slots=True)
 class FocusSettings:
@@ -27,9 +30,11 @@ class FocusSettings:
 
     Attributes
     ----------
-    first_side, most_candidates
-        The smallest window tried at the first click, and how many at most. They
-        double until the plane is covered; in a wide field the factor grows instead.
+    first_side, ladder, most_candidates
+        The windows tried at the first click: the smallest, the factor from one to the
+        next until the plane is covered, and how many at most. They are the same in
+        any field, so that an object is seen alike in a small one and a wide one; the
+        factor is below fill_high / fill_low, so that one of them always fits.
     min_side, max_side
         Bounds of Zoom-In's windows.
     expansion
@@ -55,6 +60,7 @@ class FocusSettings:
     """
 
     first_side: int = 48
+    ladder: float = 2.5
     most_candidates: int = 6
     min_side: int = 32
     max_side: int = 8192
@@ -120,12 +126,12 @@ def candidate_windows(
         middle = min(max(hint.side_px, settings.min_side), widest)
         smallest = max(settings.min_side, round(middle / hint.spread))
         widest = min(widest, round(middle * hint.spread))
-    octaves = math.log2(widest / smallest)
-    count = min(settings.most_candidates, 1 + math.ceil(octaves - 1e-9))
-    sides = [
-        round(smallest * (widest / smallest) ** (i / max(count - 1, 1)))
-        for i in range(count)
-    ]
+    sides = [smallest]
+    while sides[-1] < widest and len(sides) < settings.most_candidates:
+        sides.append(round(sides[-1] * settings.ladder))
+    if sides[-1] >= widest:
+        # a last window that adds little takes the place of the one before
+        sides = [s for s in sides if s * _LITTLE < widest] + [widest]
     return tuple(Window.centred(yx, side, grid, plane) for side in sides)
 
 

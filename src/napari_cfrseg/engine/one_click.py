@@ -21,13 +21,13 @@ from napari_cfrseg.engine.focus import (
     shifted,
 )
 from napari_cfrseg.engine.honour import Affinity, honour
-from napari_cfrseg.engine.patch import FLOOR, Patch, mask_box, overlap
+from napari_cfrseg.engine.patch import FLOOR, Patch, mask_box, overlap, union
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.stages import NO_CORRECTION, Stages, Stopwatch, newest_row
 from napari_cfrseg.engine.support import border_cells, clicked_component, score, weigh
 from napari_cfrseg.images import PlaneImage
 from napari_cfrseg.model.network import NetworkOutput
-from napari_cfrseg.window import Window, crop, paste
+from napari_cfrseg.window import Box, Window, crop, paste
 
 #: Told the Prediction so far after each step of a cascade but the last.
 StepCallback = Callable[[Prediction], None]
@@ -210,14 +210,10 @@ def _put_back(before: Patch, probability: NDArray[np.float32], window: Window) -
     the object, and what is cut off is below 1/256.
     """
     inside = window.clipped(before.plane)
+    replaced = overlap(before.box, inside)
     found = mask_box(probability >= FLOOR)
-    cleared = before
-    shared = overlap(before.box, inside)
-    shape = (shared[2] - shared[0], shared[3] - shared[1])
-    if min(shape) > 0:
-        cleared = before.with_box(shared, np.zeros(shape, dtype=np.float32))
     if found is None:
-        return cleared
+        return before.with_box(replaced, _zeros(replaced))
     # One cell more on each side: interpolation reaches half a cell beyond a cell.
     scale = window.px_per_cell
     box = (
@@ -227,10 +223,19 @@ def _put_back(before: Patch, probability: NDArray[np.float32], window: Window) -
         window.x0 + int((found[3] + 1) * scale) + 1,
     )
     box = overlap(box, inside)
-    if box[0] >= box[2] or box[1] >= box[3]:
-        return cleared
     pasted = paste(probability, window, box)
-    return cleared.with_box(box, np.clip(pasted, 0, 1, out=pasted))
+    np.clip(pasted, 0, 1, out=pasted)
+    whole = union(replaced, box)
+    if whole == box:
+        return before.with_box(box, pasted)
+    values = _zeros(whole)
+    y0, x0 = box[0] - whole[0], box[1] - whole[1]
+    values[y0 : y0 + pasted.shape[0], x0 : x0 + pasted.shape[1]] = pasted
+    return before.with_box(whole, values)
+
+
+def _zeros(box: Box) -> NDArray[np.float32]:
+    return np.zeros((box[2] - box[0], box[3] - box[1]), dtype=np.float32)
 
 
 def _probability(output: NetworkOutput) -> Tensor:

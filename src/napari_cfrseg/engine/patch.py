@@ -103,7 +103,11 @@ class Patch:
 
     def with_box(self, box: Box, values: NDArray[np.float32]) -> Patch:
         """Replace what lies in a box of the plane; the rest stays."""
+        if values.size == 0:
+            return self
         y0, x0, y1, x1 = union(self.box, box)
+        if (y0, x0, y1, x1) == box:
+            return Patch(self.plane, y0, x0, values).trimmed()
         merged = self.read((y0, x0, y1, x1))
         merged[box[0] - y0 : box[2] - y0, box[1] - x0 : box[3] - x0] = values
         return Patch(self.plane, y0, x0, merged).trimmed()
