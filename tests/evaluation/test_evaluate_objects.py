@@ -12,7 +12,7 @@ from napari_cfrseg.evaluation.folders import LabelFolder
 from napari_cfrseg.evaluation.loop import RunSettings, as_mask
 from napari_cfrseg.evaluation.objects import sample_objects
 from napari_cfrseg.evaluation.processes import evaluate_objects
-from napari_cfrseg.evaluation.rows import ObjectRow
+from napari_cfrseg.evaluation.rows import ObjectRow, pack_mask
 from napari_cfrseg.evaluation.summary import summarize, summarize_sets
 
 
@@ -140,10 +140,21 @@ def test_rows_survive_the_round_trip(squares):
     settings = RunSettings(surfaces=True)
     for row in evaluate_objects(Flood, squares.objects(), settings=settings):
         assert ObjectRow.from_dict(row.to_dict()) == row
+        assert row.last_mask().sum() == row.area_px
         assert row.boundary_ious[-1] == 1.0
         assert row.assds_px[-1] == 0.0
     with pytest.raises(DatasetError, match="ious"):
         ObjectRow.from_dict({k: v for k, v in row.to_dict().items() if k != "ious"})
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_packed_masks_come_back(seed):
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((37, 53), bool)
+    mask[5:31, 9 : 20 + seed] = rng.random((26, 11 + seed)) > 0.5
+    box, bits = pack_mask(mask if seed else np.zeros_like(mask))
+    row = replace(make_row("s", 0, [0.5]), shape=(37, 53), mask_box=box, mask_bits=bits)
+    np.testing.assert_array_equal(row.last_mask(), mask if seed else mask & False)
 
 
 def test_components_of_one_id_are_objects_of_their_own(tmp_path):

@@ -6,7 +6,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,17 @@ from napari_cfrseg.evaluation.objects import (
     BenchmarkObject,
 )
 from napari_cfrseg.evaluation.robot import ExactRobot, HumanRobot
-from napari_cfrseg.evaluation.rows import ObjectRow
+from napari_cfrseg.evaluation.rows import ObjectRow, pack_mask
 from napari_cfrseg.evaluation.scores import MAX_CLICKS
 
 
 class AnySegmenter(Protocol):
-    """What can be measured: two methods."""
+    """What can be measured: two methods.
+
+    A segmenter that also has ``set_hint(object_px)`` is told the longer side of each
+    object's bounding box before its first click (classical tools need a crop);
+    reports say which segmenters were told.
+    """
 
     def set_image(self, image: NDArray[Any]) -> object:
         """Take the (Y, X) or (Y, X, C) image that the next clicks are on."""
@@ -34,6 +39,14 @@ class AnySegmenter(Protocol):
         ``clicks`` are all clicks on the object in order; ``previous`` is whatever
         the last call for this object returned, None at its first click.
         """
+
+
+@runtime_checkable
+class TakesHint(Protocol):
+    """A segmenter that is told how large the next object is."""
+
+    def set_hint(self, object_px: float) -> object:
+        """Take the longer side of the next object's bounding box, in pixels."""
 
 
 SegmenterFactory = Callable[[], AnySegmenter]
@@ -105,6 +118,8 @@ def evaluate_object(
     truth_mask, ignore_mask = item.mask_in(plane), plane.ignore_mask
     run = _Run(truth_mask, ignore_mask, settings)
     robot = _make_robot(item, truth_mask, ignore_mask, settings)
+    if isinstance(segmenter, TakesHint):
+        segmenter.set_hint(longer_side(truth_mask))
     clicks: list[Click] = []
     previous: Any = None
     mask: NDArray[np.bool_] | None = None
@@ -114,6 +129,7 @@ def evaluate_object(
         previous = segmenter.predict(list(clicks), previous)
         mask = as_mask(previous, truth_mask.shape)
         run.add(mask, time.perf_counter() - start, getattr(previous, "steps", None))
+    box, bits = pack_mask(np.zeros_like(truth_mask) if mask is None else mask)
     return ObjectRow(
         key=item.key,
         set_name=item.set_name,
@@ -130,6 +146,8 @@ def evaluate_object(
         assds_px=tuple(run.assds_px),
         set_image_s=set_image_s,
         seed=settings.seed if settings.human else 0,
+        mask_box=box,
+        mask_bits=bits,
     )
 
 
@@ -173,6 +191,12 @@ class _Run:
             published = self._settings.published
             self.boundary_ious.append(metrics.boundary_iou(*masks, published=published))
             self.assds_px.append(metrics.assd(*masks, published=published))
+
+
+def longer_side(mask: NDArray[np.bool_]) -> float:
+    """Longer side of a mask's bounding box in pixels; 0 for an empty mask."""
+    spans = [np.flatnonzero(mask.any(axis=axis)) for axis in (0, 1)]
+    return float(max((s[-1] - s[0] + 1 for s in spans if s.size), default=0))
 
 
 def as_mask(result: object, shape: tuple[int, ...]) -> NDArray[np.bool_]:

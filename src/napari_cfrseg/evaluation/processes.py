@@ -26,6 +26,9 @@ from napari_cfrseg.evaluation.loop import (
 from napari_cfrseg.evaluation.objects import BenchmarkObject, group_by_plane
 from napari_cfrseg.evaluation.rows import ObjectRow
 
+#: how often an idle worker looks whether its parent still lives
+PARENT_CHECK_S = 2.0
+
 
 def evaluate_objects(
     segmenter_factory: SegmenterFactory,
@@ -81,13 +84,28 @@ def _serve(
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         segmenter = segmenter_factory()
-        for group in iter(tasks.get, None):
+        for group in _take_tasks(tasks):
             for row in evaluate_plane(segmenter, group, settings):
                 results.put(row)
     except Exception:  # noqa: BLE001 - whatever it is, the parent must hear of it
         results.put(_Failure(traceback.format_exc()))
         return
     results.put(None)
+
+
+def _take_tasks(tasks: Any) -> Iterator[list[BenchmarkObject]]:
+    """Yield planes until None comes, or until there is nobody left to work for."""
+    parent = multiprocessing.parent_process()
+    while parent is None or parent.is_alive():
+        try:
+            group = tasks.get(timeout=PARENT_CHECK_S)
+        except queue.Empty:
+            continue
+        if group is None:
+            return
+        yield group
+    # a killed parent reads no results: do not wait for them to be written
+    os._exit(1)
 
 
 def _evaluate_in_processes(

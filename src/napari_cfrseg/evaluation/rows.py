@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from napari_cfrseg.errors import DatasetError
 
@@ -39,6 +44,9 @@ class ObjectRow:
         Seconds of ``set_image`` for the object's plane.
     seed
         Of the robot; 0 for the exact one.
+    mask_box, mask_bits
+        The last mask: (first row, first column, height, width) of its bounding box,
+        and its pixels there (:func:`pack_mask`); for pictures in reports.
     """
 
     key: str
@@ -56,6 +64,20 @@ class ObjectRow:
     assds_px: tuple[float, ...] = ()
     set_image_s: float = 0.0
     seed: int = 0
+    mask_box: tuple[int, ...] = (0, 0, 0, 0)
+    mask_bits: str = ""
+
+    def last_mask(self) -> NDArray[np.bool_]:
+        """(Y, X) bool: the mask after the last click."""
+        mask = np.zeros(self.shape, bool)
+        y, x, height, width = self.mask_box
+        if height and width:
+            packed = zlib.decompress(base64.b64decode(self.mask_bits))
+            bits = np.unpackbits(
+                np.frombuffer(packed, np.uint8), count=height * width
+            ).astype(bool)
+            mask[y : y + height, x : x + width] = bits.reshape(height, width)
+        return mask
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
@@ -77,6 +99,18 @@ class ObjectRow:
             raise DatasetError(msg)
         frozen = {name: _freeze(value) for name, value in values.items()}
         return cls(**frozen)
+
+
+def pack_mask(mask: NDArray[np.bool_]) -> tuple[tuple[int, ...], str]:
+    """Pack a (Y, X) bool mask: its bounding box, and base64 of its deflated bits."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return (0, 0, 0, 0), ""
+    y, x = int(rows[0]), int(columns[0])
+    height, width = int(rows[-1]) - y + 1, int(columns[-1]) - x + 1
+    bits = np.packbits(mask[y : y + height, x : x + width])
+    packed = base64.b64encode(zlib.compress(bits.tobytes(), 6)).decode("ascii")
+    return (y, x, height, width), packed
 
 
 def _freeze(value: Any) -> Any:

@@ -1,0 +1,241 @@
+"""Run a benchmark so that it can be killed and goes on where it stopped.
+
+A run is a folder::
+
+    RUN/run.json      what is measured: segmenter, robot, objects, versions, command
+    RUN/rows.jsonl    one line per finished object, flushed to disk as it comes
+
+Started again on the same folder, a run skips the objects that have a line (a line cut
+short by a kill is dropped) and refuses to go on when anything that decides the result
+has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from napari_cfrseg.errors import DatasetError
+from napari_cfrseg.evaluation.loop import RunSettings
+from napari_cfrseg.evaluation.objects import BenchmarkObject
+from napari_cfrseg.evaluation.processes import evaluate_objects
+from napari_cfrseg.evaluation.rows import ObjectRow
+from napari_cfrseg.evaluation.segmenters import SegmenterSpec
+
+RUN_FORMAT = 1
+_PACKAGES = ("napari-cfrseg", "numpy", "scipy", "scikit-image", "torch", "timm")
+
+#: told after each object: the row, how many are done, how many there are
+Progress = Callable[[ObjectRow, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished or unfinished run, as read from its folder.
+
+    Attributes
+    ----------
+    folder
+        Where it is.
+    label
+        What tables call the segmenter.
+    settings
+        The robot's.
+    order
+        Keys of all objects, in the order drawn.
+    rows
+        Finished objects, in the order drawn.
+    info
+        Everything else in ``run.json``.
+    """
+
+    folder: Path
+    label: str
+    settings: RunSettings
+    order: tuple[str, ...]
+    rows: tuple[ObjectRow, ...]
+    info: Mapping[str, Any]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every object has its row."""
+        return len(self.rows) == len(self.order)
+
+
+def run_benchmark(
+    folder: Path,
+    spec: SegmenterSpec,
+    objects: Sequence[BenchmarkObject],
+    *,
+    settings: RunSettings | None = None,
+    workers: int = 1,
+    scheduler: str | None = None,
+    progress: Progress | None = None,
+    command: str = "",
+) -> Run:
+    """Measure a segmenter on objects, going on where the folder's run stopped.
+
+    Parameters
+    ----------
+    folder
+        Of the run; made if missing.
+    spec
+        The segmenter.
+    objects
+        What to ask for, in the order drawn.
+    settings
+        The robot's.
+    workers
+        Processes on this machine.
+    scheduler
+        Address of a Dask scheduler (``tcp://…``) whose workers do the work instead;
+        they must see the data under the same paths.
+    progress
+        Told after each object.
+    command
+        The command line, to be kept with the results.
+
+    Raises
+    ------
+    DatasetError
+        If the folder holds another run, or there is nothing to ask for.
+    """
+    settings = settings or RunSettings()
+    if not objects:
+        msg = "there is no object to ask for: too small, too large, or none labelled"
+        raise DatasetError(msg)
+    identity = _identity(spec, objects, settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    _start_or_resume(folder, identity, objects, command, spec.label)
+    rows_path = folder / "rows.jsonl"
+    done = {row.key for row in _read_rows(rows_path, repair=True)}
+    left = [item for item in objects if item.key not in done]
+    with rows_path.open("a", encoding="utf-8") as file:
+        for row in _evaluate(spec, left, settings, workers, scheduler):
+            file.write(json.dumps(row.to_dict()) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+            done.add(row.key)
+            if progress is not None:
+                progress(row, len(done), len(objects))
+    return read_run(folder)
+
+
+def _evaluate(
+    spec: SegmenterSpec,
+    objects: Sequence[BenchmarkObject],
+    settings: RunSettings,
+    workers: int,
+    scheduler: str | None,
+) -> Iterator[ObjectRow]:
+    if scheduler is None:
+        return evaluate_objects(spec, objects, settings=settings, workers=workers)
+    from napari_cfrseg.evaluation.cluster import evaluate_on_cluster
+
+    return evaluate_on_cluster(scheduler, spec, objects, settings=settings)
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's folder.
+
+    Raises
+    ------
+    DatasetError
+        If it holds no run.
+    """
+    path = folder / "run.json"
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        settings = RunSettings(**info["identity"]["settings"])
+        order = tuple(str(key) for key in info["objects"])
+        label = str(info["label"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        msg = f"{folder} holds no run of cfrseg evaluate ({path}: {error!r})"
+        raise DatasetError(msg) from error
+    by_key = {row.key: row for row in _read_rows(folder / "rows.jsonl")}
+    rows = tuple(by_key[key] for key in order if key in by_key)
+    return Run(folder, label, settings, order, rows, info)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages a result depends on."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _identity(
+    spec: SegmenterSpec, objects: Sequence[BenchmarkObject], settings: RunSettings
+) -> dict[str, Any]:
+    """Everything that decides the results."""
+    keys = "\n".join(item.key for item in objects)
+    return {
+        "format": RUN_FORMAT,
+        "segmenter": asdict(spec),
+        "weights_sha256": spec.fingerprint(),
+        "settings": asdict(settings),
+        "objects_sha256": hashlib.sha256(keys.encode()).hexdigest(),
+    }
+
+
+def _start_or_resume(
+    folder: Path,
+    identity: Mapping[str, Any],
+    objects: Sequence[BenchmarkObject],
+    command: str,
+    label: str,
+) -> None:
+    path = folder / "run.json"
+    if path.exists():
+        known = dict(read_run(folder).info)["identity"]
+        changed = sorted(key for key in identity if identity[key] != known.get(key))
+        if changed:
+            msg = (
+                f"{folder} holds another run ({', '.join(changed)} differ): name "
+                "another folder, or delete this one"
+            )
+            raise DatasetError(msg)
+        return
+    info = {
+        "label": label,
+        "command": command,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "cpu_count": os.cpu_count(),
+        "identity": identity,
+        "objects": [item.key for item in objects],
+    }
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def _read_rows(path: Path, *, repair: bool = False) -> list[ObjectRow]:
+    """Read the finished rows; cut off what a kill left of an unfinished one."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if repair and len(whole) < len(data):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    rows = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            rows.append(ObjectRow.from_dict(json.loads(line)))
+        except (ValueError, TypeError, AttributeError, DatasetError) as error:
+            msg = f"{path}, line {number} is not a result row: {error}"
+            raise DatasetError(msg) from error
+    return rows

@@ -1,0 +1,185 @@
+"""Name a segmenter on a command line, and build it in any process.
+
+=====================  ============================================================
+``default``, a path    a model of this project, or a weights file
+``random-walker``,     the classical peers (:mod:`~napari_cfrseg.evaluation.peers`)
+``watershed``,
+``grabcut``
+``sam:[TYPE:]FILE``    a segment-anything-style predictor with the user's checkpoint
+``module:factory``     whatever ``factory()`` returns: two methods, ``set_image`` and
+                       ``predict(clicks, previous)``
+=====================  ============================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.evaluation.loop import AnySegmenter
+
+if TYPE_CHECKING:
+    from napari_cfrseg.engine.cascade import Refinement
+    from napari_cfrseg.engine.segmenter import Prediction, Segmenter
+
+PEERS = ("random-walker", "watershed", "grabcut")
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+class ProductSegmenter:
+    """The product's own segmenter with a fixed refinement: the micro protocol.
+
+    Parameters
+    ----------
+    segmenter
+        With its network and device.
+    refinement
+        Standard, CFR-n or A-CFR-n, at every click.
+    """
+
+    def __init__(self, segmenter: Segmenter, refinement: Refinement) -> None:
+        self._segmenter = segmenter
+        self._refinement = refinement
+
+    def set_image(self, image: NDArray[Any]) -> None:
+        """Give the whole plane, without any hint of the object."""
+        self._segmenter.set_image(image)
+
+    def predict(
+        self, clicks: Sequence[Click], previous: Prediction | None
+    ) -> Prediction:
+        """Compute the newest click's round."""
+        return self._segmenter.predict(clicks, previous, self._refinement)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmenterSpec:
+    """A segmenter by name; calling it builds the segmenter.
+
+    Attributes
+    ----------
+    segmenter
+        One of the names above.
+    protocol
+        ``"micro"`` or a published protocol; networks of this project only.
+    refinement
+        ``"standard"``, ``"CFR-n"`` or ``"A-CFR-n"``; networks only.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"``, … networks only.
+    dataset, backbone
+        What published protocols' settings depend on.
+    """
+
+    segmenter: str = "default"
+    protocol: str = "micro"
+    refinement: str = "standard"
+    device: str = "auto"
+    dataset: str = ""
+    backbone: str = "hrnet18s"
+
+    @property
+    def is_network(self) -> bool:
+        """Whether it is a network of this project."""
+        name = self.segmenter
+        is_other = name in PEERS or name.startswith("sam:")
+        return not is_other and not self._is_factory
+
+    @property
+    def _is_factory(self) -> bool:
+        exists = Path(self.segmenter).exists()
+        return _FACTORY.fullmatch(self.segmenter) is not None and not exists
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        if not self.is_network:
+            return self.segmenter
+        name = Path(self.segmenter).stem
+        protocol = "" if self.protocol == "micro" else f" {self.protocol}"
+        return f"{name}{protocol} {self.refinement}"
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights, so that a resumed run cannot mix two models."""
+        if not self.is_network:
+            return ""
+        from napari_cfrseg import checkpoint
+
+        digest = hashlib.sha256()
+        with checkpoint.resolve(self.segmenter).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def __call__(self) -> AnySegmenter:
+        """Build the segmenter.
+
+        Raises
+        ------
+        CfrSegError
+            If weights, a package or the factory are missing.
+        """
+        if self.segmenter in PEERS:
+            from napari_cfrseg.evaluation import peers
+
+            kinds = (peers.RandomWalker, peers.MarkerWatershed, peers.GrabCut)
+            return kinds[PEERS.index(self.segmenter)]()
+        if self.segmenter.startswith("sam:"):
+            return self._build_sam()
+        if self._is_factory:
+            return self._build_foreign()
+        return self._build_network()
+
+    def _build_sam(self) -> AnySegmenter:
+        from napari_cfrseg.evaluation.sam import MODEL_TYPES, SamSegmenter
+
+        _, rest = self.segmenter.split(":", 1)
+        kind, separator, path = rest.partition(":")
+        if not separator or kind not in MODEL_TYPES:
+            kind, path = "", rest
+        device = "cpu" if self.device == "auto" else self.device
+        return SamSegmenter.load(Path(path), model_type=kind or None, device=device)
+
+    def _build_foreign(self) -> AnySegmenter:
+        module_name, name = self.segmenter.split(":")
+        try:
+            factory = getattr(importlib.import_module(module_name), name)
+        except (ImportError, AttributeError) as error:
+            msg = (
+                f"--segmenter {self.segmenter}: {error}; module must be importable "
+                "(PYTHONPATH) and have that function"
+            )
+            raise ValueError(msg) from error
+        segmenter = factory()
+        missing = [m for m in ("set_image", "predict") if not hasattr(segmenter, m)]
+        if missing:
+            msg = f"{self.segmenter}() returned an object without {missing[0]}()"
+            raise TypeError(msg)
+        built: AnySegmenter = segmenter
+        return built
+
+    def _build_network(self) -> AnySegmenter:
+        from napari_cfrseg.engine.cascade import Refinement
+        from napari_cfrseg.engine.segmenter import Segmenter
+
+        refinement = Refinement.parse(self.refinement)
+        segmenter = Segmenter.load(self.segmenter, device=self.device)
+        if self.protocol == "micro":
+            return ProductSegmenter(segmenter, refinement)
+        from napari_cfrseg.evaluation.protocols import paper_protocol
+        from napari_cfrseg.evaluation.published import PublishedSegmenter
+
+        protocol = paper_protocol(
+            self.protocol, dataset=self.dataset, backbone=self.backbone
+        )
+        protocol = protocol.with_refinement(
+            refinement.extra_steps, adaptive=refinement.kind == "a-cfr"
+        )
+        return PublishedSegmenter(segmenter.network, protocol)
