@@ -12,6 +12,7 @@ from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import DeviceError, ImageError
 from napari_cfrseg.images import Scaling
+from napari_cfrseg.model.network import NetworkOutput
 
 SQUARE = (slice(60, 100), slice(80, 120))
 
@@ -60,6 +61,24 @@ def test_the_focus_finds_the_object_in_a_wide_field():
     mask[2000:2040, 1500:1540] = True
     assert prediction.window.side < 200
     assert iou(prediction.mask, mask) > 0.8
+
+
+class Hesitant(SimilarityNetwork):
+    """Never shows a mask, least of all where the window is bright."""
+
+    def refine(self, features, feedback, newest_click) -> NetworkOutput:
+        self.calls["refine"] += 1
+        doubt = 1 + features.image.mean(dim=(1, 2), keepdim=True)
+        return NetworkOutput(-doubt[:, None].expand(-1, 1, 32, 32))
+
+
+def test_where_no_window_shows_a_mask_the_nearest_to_one_is_taken():
+    made = Segmenter(Hesitant(), device="cpu")
+    made.set_image(image())
+    prediction = made.predict([Click((80, 100))])
+    assert prediction.window.side == 240  # the square is smallest there
+    assert prediction.corrected == (Click((80, 100)),)
+    assert prediction.mask[80, 100]
 
 
 def test_a_negative_click_takes_away_what_it_is_on():

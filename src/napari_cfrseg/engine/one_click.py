@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -135,7 +136,7 @@ class ClickRound:
         """Automatic focus: try several windows, keep the best supported mask's."""
         clicks, plane = task.effective, self.image.shape
         target = next(c for c in reversed(clicks) if c.is_positive)
-        best, best_score = None, -1.0
+        best, best_score = None, -math.inf
         windows = candidate_windows(
             target.yx, plane, self.stages.grid, self.focus, task.hint
         )
@@ -143,14 +144,12 @@ class ClickRound:
             features = self._embed(window, task, watch)
             newest = newest_row(window, task.clicks[-1])
             output = self.stages.refine(features, None, newest, watch)
-            evidence = weigh(
-                _numpy(_probability(output)),
-                window,
-                plane,
-                clicks,
-                quality=_quality(output),
-            )
+            probability = _numpy(_probability(output))
+            quality = _quality(output)
+            evidence = weigh(probability, window, plane, clicks, quality=quality)
             value = score(evidence, self.focus)
+            if evidence is None:  # no mask here: the window where it is nearest to one
+                value = _at(probability, window.to_grid(target.yx)) - 1
             if value > best_score:
                 best, best_score = Look(window, features, output), value
             if value >= self.focus.good_enough:
@@ -241,6 +240,11 @@ def _zeros(box: Box) -> NDArray[np.float32]:
 def _probability(output: NetworkOutput) -> Tensor:
     """(grid, grid) float32 of one window's output."""
     return torch.sigmoid(output.logits[0, 0].float())
+
+
+def _at(values: NDArray[np.float32], yx: tuple[float, float]) -> float:
+    y, x = (min(max(round(v), 0), values.shape[0] - 1) for v in yx)
+    return float(values[y, x])
 
 
 def _quality(output: NetworkOutput) -> float | None:

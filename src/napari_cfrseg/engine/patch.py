@@ -120,7 +120,9 @@ class Patch:
         y0, x0, y1, x1 = found
         if (y1 - y0, x1 - x0) == self.probability.shape:
             return self
-        kept = np.ascontiguousarray(self.probability[y0:y1, x0:x1])
+        kept = self.probability[y0:y1, x0:x1]
+        if 2 * kept.size < self.probability.size:  # a view would hold on to it all
+            kept = kept.copy()
         return Patch(self.plane, self.y0 + y0, self.x0 + x0, kept)
 
     def mask_box(self, threshold: float) -> Box | None:
