@@ -92,18 +92,19 @@ class MovingAverage:
         Approached from below: min(decay, (1 + n) / (10 + n)) at step n.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+    def __init__(self, network: CfrNet, decay: float) -> None:
+        self.network: CfrNet = copy.deepcopy(network).eval().requires_grad_(False)
         self.decay = decay
         self.count = 0
 
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
+    def update(self, network: CfrNet) -> None:
         """Move towards the network's present weights."""
         self.count += 1
         decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        mine = list(self.network.parameters())
-        torch._foreach_lerp_(mine, list(network.parameters()), 1 - decay)
+        pairs = zip(self.network.parameters(), network.parameters(), strict=True)
+        for mine, theirs in pairs:
+            mine.lerp_(theirs, 1 - decay)
         for kept, new in zip(self.network.buffers(), network.buffers(), strict=True):
             kept.copy_(new)
 
@@ -140,7 +141,8 @@ class Trainer:
             msg = "a run needs an end: give budget_s or steps"
             raise ValueError(msg)
         self.device = atlas.device
-        self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.network = network.to(self.device)
+        self.network.to(memory_format=torch.channels_last)
         self.atlas = atlas
         self.config = config
         self.state_path = state_path
@@ -193,7 +195,7 @@ class Trainer:
         cosine = 0.5 * (1 + math.cos(math.pi * self.progress()))
         return self.config.learning_rate * warm * (0.01 + 0.99 * cosine)
 
-    def run(self) -> nn.Module:
+    def run(self) -> CfrNet:
         """Train to the end of the budget (or ``stop_after_s``); return the average."""
         start = self.clock()
         before = self.elapsed_s
@@ -245,7 +247,7 @@ class Trainer:
                 self.network, batch, config.rounds, self.generator, self.host
             )
         self.optimizer.zero_grad(set_to_none=True)
-        result.loss.backward()
+        torch.autograd.backward(result.loss)
         nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
         self.optimizer.step()
         self.step += 1
@@ -263,7 +265,7 @@ class Trainer:
             flat = torch.cat([t.detach().reshape(-1) for t in tensors])
             dist.all_reduce(flat)
             flat /= dist.get_world_size()
-            parts = flat.split([t.numel() for t in tensors])
+            parts = torch.split(flat, [t.numel() for t in tensors])
             for tensor, part in zip(tensors, parts, strict=True):
                 tensor.copy_(part.view_as(tensor))
         self.agreed_s = float(clock)
