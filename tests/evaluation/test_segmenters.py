@@ -14,7 +14,7 @@ from napari_cfrseg.evaluation.objects import AnnotatedPlane, BenchmarkObject
 from napari_cfrseg.evaluation.peers import BACKGROUND, OBJECT, draw_seeds
 from napari_cfrseg.evaluation.protocols import PROTOCOL_NAMES, paper_protocol
 from napari_cfrseg.evaluation.sam import SamSegmenter
-from napari_cfrseg.evaluation.segmenters import PEERS, SegmenterSpec
+from napari_cfrseg.evaluation.segmenters import PEERS, SegmenterError, SegmenterSpec
 
 
 def nucleus(side=120, centre=(70, 50), radius=14):
@@ -164,11 +164,11 @@ def test_foreign_segmenters_are_named_by_module_and_factory():
     assert not spec.is_network
     assert (spec.label, spec.fingerprint()) == ("flood_factory:make", "")
     assert hasattr(spec(), "predict")
-    with pytest.raises(ValueError, match="must be importable"):
+    with pytest.raises(SegmenterError, match="must be importable"):
         SegmenterSpec("no_such_module:make")()
-    with pytest.raises(ValueError, match="no_such_factory"):
+    with pytest.raises(SegmenterError, match="no_such_factory"):
         SegmenterSpec("flood_factory:no_such_factory")()
-    with pytest.raises(TypeError, match=r"without set_image"):
+    with pytest.raises(SegmenterError, match="without set_image"):
         SegmenterSpec("flood_factory:make_half")()
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click
+from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.evaluation.loop import AnySegmenter
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 PEERS = ("random-walker", "watershed", "grabcut")
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+class SegmenterError(CfrSegError):
+    """The segmenter named does not exist or lacks a method."""
 
 
 class ProductSegmenter:
@@ -137,6 +142,32 @@ class SegmenterSpec:
             return self._build_foreign()
         return self._build_network()
 
+    def check(self) -> None:
+        """Find what can be found wrong without building anything large.
+
+        Raises
+        ------
+        CfrSegError
+            If a weights file or a factory's module is missing.
+        """
+        self.fingerprint()
+        if self._is_factory:
+            self._find_factory()
+
+    def _find_factory(self) -> Callable[[], Any]:
+        module_name, name = self.segmenter.split(":")
+        try:
+            factory: Callable[[], Any] = getattr(
+                importlib.import_module(module_name), name
+            )
+        except (ImportError, AttributeError) as error:
+            msg = (
+                f"segmenter {self.segmenter}: {error}; the module must be importable "
+                "(PYTHONPATH) and have that function"
+            )
+            raise SegmenterError(msg) from error
+        return factory
+
     def _build_sam(self) -> AnySegmenter:
         from napari_cfrseg.evaluation.sam import MODEL_TYPES, SamSegmenter
 
@@ -148,20 +179,11 @@ class SegmenterSpec:
         return SamSegmenter.load(Path(path), model_type=kind or None, device=device)
 
     def _build_foreign(self) -> AnySegmenter:
-        module_name, name = self.segmenter.split(":")
-        try:
-            factory = getattr(importlib.import_module(module_name), name)
-        except (ImportError, AttributeError) as error:
-            msg = (
-                f"--segmenter {self.segmenter}: {error}; module must be importable "
-                "(PYTHONPATH) and have that function"
-            )
-            raise ValueError(msg) from error
-        segmenter = factory()
+        segmenter = self._find_factory()()
         missing = [m for m in ("set_image", "predict") if not hasattr(segmenter, m)]
         if missing:
             msg = f"{self.segmenter}() returned an object without {missing[0]}()"
-            raise TypeError(msg)
+            raise SegmenterError(msg)
         built: AnySegmenter = segmenter
         return built
 
