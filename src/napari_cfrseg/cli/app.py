@@ -15,6 +15,7 @@ from napari_cfrseg import __version__
 from napari_cfrseg.cli import bench, demo, segment
 from napari_cfrseg.cli.models import models
 from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.evaluation import cli as evaluation
 
 
 class _OneLineErrors(TyperGroup):
@@ -48,6 +49,7 @@ app = typer.Typer(
 app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.command(epilog=segment.EXAMPLES)(segment.segment)
 app.add_typer(models)
+app.command(epilog=evaluation.EXAMPLES)(evaluation.evaluate)
 app.command(epilog=bench.EXAMPLES)(bench.bench)
 
 
