@@ -391,3 +391,50 @@ def is_unused(key: str) -> bool:
     more = ("backbone.head.", "head.up_conv")
     statistics = key.endswith(("running_mean", "running_var"))
     return not statistics and any(part in key for part in (*parts, *more))
+
+
+SIBLINGS = {
+    "ritm": "ritm_hrnet18s_ocr48",
+    "fcfi": "fcfi_hrnet18s_ocr48_mid64",
+    "simpleclick": "simpleclick_vit_xtiny448",
+}
+
+
+def _key_only() -> list[Any]:
+    with_outputs = {path.stem for path in found("nets/*.npz")}
+    paths = [p for p in found("nets/*.keys.json") if _stem(p) not in with_outputs]
+    heavy = ("large", "huge")
+    return [
+        pytest.param(
+            p, id=p.name, marks=HUGE if any(h in p.name for h in heavy) else []
+        )
+        for p in paths
+    ]
+
+
+def _stem(keys: Path) -> str:
+    return keys.name.removesuffix(".keys.json")
+
+
+@pytest.mark.parametrize("keys", _key_only())
+def test_networks_without_outputs_have_their_published_range(
+    keys: Path, tmp_path: Path
+) -> None:
+    """Minimum, maximum and spread of the logits, which the key list does give."""
+    (sibling,) = found(f"nets/{SIBLINGS[keys.name.partition('_')[0]]}.npz")
+    golden = Golden(sibling)  # the same image, clicks and masks
+    golden.keys, golden.name = keys, _stem(keys)
+    golden.said = json.loads(keys.read_text())
+    is_vit = golden.name.startswith("simpleclick")
+    for rule in ["rule1"] if is_vit else ["rule1", "rule2"]:
+        network = imported(golden, rule, tmp_path)
+        ranges = golden.said.get("min_max_std") or golden.said[f"min_max_std_{rule}"]
+        for case in "AB":
+            key = case if case in ranges else f"{rule}_{case}"
+            if f"points_{case}" not in golden.arrays:
+                continue
+            logits = run(network, golden, case).logits.numpy()
+            ours = [logits.min(), logits.max(), logits.std()]
+            span = ranges[key][1] - ranges[key][0]
+            unsure = max(golden.unsure(f"{rule}_{case}"), RTOL * span)
+            np.testing.assert_allclose(ours, ranges[key], rtol=0, atol=4 * unsure)
