@@ -48,6 +48,23 @@ def effective_clicks(clicks: Iterable[Click]) -> tuple[Click, ...]:
     return tuple(by_pixel.values())
 
 
+def check_inside(click: Click, shape: tuple[int, int]) -> None:
+    """Refuse a click outside a (Y, X) plane.
+
+    Raises
+    ------
+    ValueError
+        Naming the click and the plane's rows and columns.
+    """
+    y, x = click.pixel
+    if not (0 <= y < shape[0] and 0 <= x < shape[1]):
+        msg = (
+            f"click at {click.yx} lies outside the image: rows 0 to {shape[0] - 1}, "
+            f"columns 0 to {shape[1] - 1}"
+        )
+        raise ValueError(msg)
+
+
 def points_array(
     clicks: Iterable[Click], *, slots: int | None = None
 ) -> NDArray[np.float32]:

@@ -63,6 +63,16 @@ def test_the_focus_finds_the_object_in_a_wide_field():
     assert iou(prediction.mask, mask) > 0.8
 
 
+def test_the_best_supported_of_the_tried_windows_is_taken():
+    made = segmenter()
+    tried = made.try_windows(Click((80, 100)))
+    assert [a.look.window.side for a in tried] == [48, 120, 240]
+    best = max(tried, key=lambda a: a.score)
+    assert made.predict([Click((80, 100))]).window == best.look.window
+    assert best.evidence is not None
+    assert best.probability.shape == (32, 32)
+
+
 class Hesitant(SimilarityNetwork):
     """Never shows a mask, least of all where the window is bright."""
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,13 +21,19 @@ from napari_cfrseg.engine.focus import (
     shifted,
 )
 from napari_cfrseg.engine.honour import Affinity, honour
-from napari_cfrseg.engine.patch import FLOOR, Patch, mask_box, overlap, union
+from napari_cfrseg.engine.patch import put_back
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.stages import NO_CORRECTION, Stages, Stopwatch, newest_row
-from napari_cfrseg.engine.support import border_cells, clicked_component, score, weigh
+from napari_cfrseg.engine.support import (
+    Evidence,
+    border_cells,
+    clicked_component,
+    score,
+    weigh,
+)
 from napari_cfrseg.images import PlaneImage
 from napari_cfrseg.model.network import NetworkOutput
-from napari_cfrseg.window import Box, Window, crop, paste
+from napari_cfrseg.window import Window, crop
 
 #: Told the Prediction so far after each step of a cascade but the last.
 StepCallback = Callable[[Prediction], None]
@@ -51,13 +56,40 @@ class Task:
     previous: Prediction
     refinement: Refinement
     hint: FocusHint | None
-    focus_shift: int
-    on_step: StepCallback | None
+    focus_shift: int = 0
+    on_step: StepCallback | None = None
 
     @property
     def effective(self) -> tuple[Click, ...]:
         """At most one click per pixel, the later one."""
         return effective_clicks(self.clicks)
+
+    @property
+    def target(self) -> Click:
+        """The newest positive click: what the automatic focus looks at."""
+        return next(c for c in reversed(self.effective) if c.is_positive)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attempt:
+    """A window the automatic focus tried.
+
+    Attributes
+    ----------
+    look
+        The window, its features and the network's first answer.
+    probability
+        (grid, grid) float32, that answer.
+    evidence
+        What speaks for it; None where the mask misses the click.
+    score
+        How well it is supported: in [0, 1], or in [−1, 0) without a mask.
+    """
+
+    look: Look
+    probability: NDArray[np.float32]
+    evidence: Evidence | None
+    score: float
 
 
 class ClickRound:
@@ -125,44 +157,48 @@ class ClickRound:
             old_touched=previous.touches_border,
             focus_shift=task.focus_shift,
         )
-        return Look(
-            window, self.stages.features(window, clicks, self.image.crop, watch)
+        return Look(window, self._embed(window, task, watch))
+
+    def attempts(self, task: Task, watch: Stopwatch) -> Iterator[Attempt]:
+        """Try the automatic focus's windows one after the other, small to large."""
+        plane, newest = self.image.shape, task.clicks[-1]
+        windows = candidate_windows(
+            task.target.yx, plane, self.stages.grid, self.focus, task.hint
         )
+        for window in windows:
+            features = self._embed(window, task, watch)
+            row = newest_row(window, newest)
+            output = self.stages.refine(features, None, row, watch)
+            probability = _numpy(_probability(output))
+            evidence = weigh(
+                probability, window, plane, task.effective, quality=_quality(output)
+            )
+            value = score(evidence, self.focus)
+            if evidence is None:  # no mask here: how near it is to one
+                value = _at(probability, window.to_grid(task.target.yx)) - 1
+            yield Attempt(Look(window, features, output), probability, evidence, value)
 
     def _embed(self, window: Window, task: Task, watch: Stopwatch) -> Any:
         return self.stages.features(window, task.effective, self.image.crop, watch)
 
     def _search(self, task: Task, watch: Stopwatch) -> Look:
-        """Automatic focus: try several windows, keep the best supported mask's."""
-        clicks, plane = task.effective, self.image.shape
-        target = next(c for c in reversed(clicks) if c.is_positive)
-        best, best_score = None, -math.inf
-        windows = candidate_windows(
-            target.yx, plane, self.stages.grid, self.focus, task.hint
-        )
-        for window in windows:
-            features = self._embed(window, task, watch)
-            newest = newest_row(window, task.clicks[-1])
-            output = self.stages.refine(features, None, newest, watch)
-            probability = _numpy(_probability(output))
-            quality = _quality(output)
-            evidence = weigh(probability, window, plane, clicks, quality=quality)
-            value = score(evidence, self.focus)
-            if evidence is None:  # no mask here: the window where it is nearest to one
-                value = _at(probability, window.to_grid(target.yx)) - 1
-            if value > best_score:
-                best, best_score = Look(window, features, output), value
-            if value >= self.focus.good_enough:
+        """Automatic focus: keep the window of the best supported mask."""
+        best: Attempt | None = None
+        for attempt in self.attempts(task, watch):
+            if best is None or attempt.score > best.score:
+                best = attempt
+            if attempt.score >= self.focus.good_enough:
                 break
         if best is None:
             msg = "no window to look at"
             raise RuntimeError(msg)
-        window = shifted(best.window, target.yx, task.focus_shift, plane, self.focus)
-        if window == best.window:
-            return best
-        return Look(
-            window, self.stages.features(window, clicks, self.image.crop, watch)
+        look, yx = best.look, task.target.yx
+        window = shifted(
+            look.window, yx, task.focus_shift, self.image.shape, self.focus
         )
+        if window == look.window:
+            return look
+        return Look(window, self._embed(window, task, watch))
 
     def _finish(
         self,
@@ -177,7 +213,7 @@ class ClickRound:
         with watch.time("paste"):
             masks = tuple(_numpy(p) > 0.5 for p in cascade.probabilities)
             probability = _numpy(cascade.probabilities[-1])
-            patch = _put_back(task.previous.patch, probability, window)
+            patch = put_back(task.previous.patch, probability, window)
             patch, corrected = honour(
                 patch,
                 task.effective,
@@ -200,41 +236,6 @@ class ClickRound:
             stages=watch.read(),
             scaling=self.image.scaling,
         )
-
-
-def _put_back(before: Patch, probability: NDArray[np.float32], window: Window) -> Patch:
-    """Replace the window's part of a patch by the network's answer.
-
-    Only the box of the answer that is not near zero is resampled: the cost follows
-    the object, and what is cut off is below 1/256.
-    """
-    inside = window.clipped(before.plane)
-    replaced = overlap(before.box, inside)
-    found = mask_box(probability >= FLOOR)
-    if found is None:
-        return before.with_box(replaced, _zeros(replaced))
-    # One cell more on each side: interpolation reaches half a cell beyond a cell.
-    scale = window.px_per_cell
-    box = (
-        window.y0 + int((found[0] - 1) * scale),
-        window.x0 + int((found[1] - 1) * scale),
-        window.y0 + int((found[2] + 1) * scale) + 1,
-        window.x0 + int((found[3] + 1) * scale) + 1,
-    )
-    box = overlap(box, inside)
-    pasted = paste(probability, window, box)
-    np.clip(pasted, 0, 1, out=pasted)
-    whole = union(replaced, box)
-    if whole == box:
-        return before.with_box(box, pasted)
-    values = _zeros(whole)
-    y0, x0 = box[0] - whole[0], box[1] - whole[1]
-    values[y0 : y0 + pasted.shape[0], x0 : x0 + pasted.shape[1]] = pasted
-    return before.with_box(whole, values)
-
-
-def _zeros(box: Box) -> NDArray[np.float32]:
-    return np.zeros((box[2] - box[0], box[3] - box[1]), dtype=np.float32)
 
 
 def _probability(output: NetworkOutput) -> Tensor:

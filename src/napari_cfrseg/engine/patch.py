@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfrseg.window import Box
+from napari_cfrseg.window import Box, Window, paste
 
 #: Probability below which the patch's rim is trimmed away.
 FLOOR = 1 / 256
@@ -169,3 +169,38 @@ def overlap(first: Box, second: Box) -> Box:
     y0, x0 = max(first[0], second[0]), max(first[1], second[1])
     y1, x1 = min(first[2], second[2]), min(first[3], second[3])
     return y0, x0, max(y0, y1), max(x0, x1)
+
+
+def put_back(before: Patch, probability: NDArray[np.float32], window: Window) -> Patch:
+    """Replace the window's part of a patch by the network's answer.
+
+    Only the box of the answer that is not near zero is resampled: the cost follows
+    the object, and what is cut off is below 1/256.
+    """
+    inside = window.clipped(before.plane)
+    replaced = overlap(before.box, inside)
+    found = mask_box(probability >= FLOOR)
+    if found is None:
+        return before.with_box(replaced, _zeros(replaced))
+    # One cell more on each side: interpolation reaches half a cell beyond a cell.
+    scale = window.px_per_cell
+    box = (
+        window.y0 + int((found[0] - 1) * scale),
+        window.x0 + int((found[1] - 1) * scale),
+        window.y0 + int((found[2] + 1) * scale) + 1,
+        window.x0 + int((found[3] + 1) * scale) + 1,
+    )
+    box = overlap(box, inside)
+    pasted = paste(probability, window, box)
+    np.clip(pasted, 0, 1, out=pasted)
+    whole = union(replaced, box)
+    if whole == box:
+        return before.with_box(box, pasted)
+    values = _zeros(whole)
+    y0, x0 = box[0] - whole[0], box[1] - whole[1]
+    values[y0 : y0 + pasted.shape[0], x0 : x0 + pasted.shape[1]] = pasted
+    return before.with_box(whole, values)
+
+
+def _zeros(box: Box) -> NDArray[np.float32]:
+    return np.zeros((box[2] - box[0], box[3] - box[1]), dtype=np.float32)

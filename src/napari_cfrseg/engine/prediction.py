@@ -185,6 +185,38 @@ class Prediction:
         return patch
 
 
+def start_from(
+    previous: Prediction | NDArray[Any] | None,
+    shape: tuple[int, int],
+    clicks: tuple[Click, ...],
+) -> Prediction:
+    """Return what an object's clicks go on from: a prediction, a mask, or nothing.
+
+    Raises
+    ------
+    ValueError
+        The mask has another shape than the plane, or the prediction is not of the
+        first of these clicks.
+    """
+    if previous is None:
+        return Prediction.empty(shape)
+    start = previous
+    if not isinstance(start, Prediction):
+        start = Prediction.from_mask(np.asarray(previous))
+    if start.shape != shape:
+        msg = f"previous mask of shape {start.shape}; the image has {shape}"
+        raise ValueError(msg)
+    known = start.clicks
+    if clicks[: len(known)] != known or (known and len(known) == len(clicks)):
+        msg = (
+            f"the previous prediction is of {len(known)} clicks that are not the first "
+            f"of these {len(clicks)}: pass the prediction before the click that "
+            "changed, or None"
+        )
+        raise ValueError(msg)
+    return start
+
+
 def _check_threshold(threshold: float) -> None:
     if not 0 < threshold < 1:
         msg = f"threshold {threshold!r}: expected a number between 0 and 1"

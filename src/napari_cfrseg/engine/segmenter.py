@@ -15,16 +15,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_cfrseg.clicks import Click
+from napari_cfrseg.clicks import Click, check_inside
 from napari_cfrseg.engine.cascade import Refinement
 from napari_cfrseg.engine.focus import FocusHint, FocusSettings
-from napari_cfrseg.engine.one_click import ClickRound, StepCallback, Task
-from napari_cfrseg.engine.prediction import Prediction
-from napari_cfrseg.engine.stages import Precision, Stages, resolve_device
+from napari_cfrseg.engine.one_click import (
+    Attempt,
+    ClickRound,
+    StepCallback,
+    Task,
+)
+from napari_cfrseg.engine.prediction import Prediction, start_from
+from napari_cfrseg.engine.stages import (
+    Precision,
+    Stages,
+    Stopwatch,
+    resolve_device,
+)
 from napari_cfrseg.images import PlaneImage, Scaling, open_plane
 from napari_cfrseg.model.network import ClickNetwork
 from napari_cfrseg.window import PlaneLike
@@ -209,10 +218,10 @@ class Segmenter:
         image = self._ready()
         clicks = tuple(clicks)
         for click in clicks:
-            _check_inside(click, image.shape)
+            check_inside(click, image.shape)
         if hint is not None and not isinstance(hint, FocusHint):
             hint = FocusHint(float(hint))
-        result = self._start(previous, clicks)
+        result = start_from(previous, image.shape, clicks)
         for count in range(len(result.clicks) + 1, len(clicks) + 1):
             task = Task(
                 clicks[:count],
@@ -225,6 +234,21 @@ class Segmenter:
             result = self._round(task, image)
         return result
 
+    def try_windows(
+        self, click: Click, hint: FocusHint | None = None
+    ) -> tuple[Attempt, ...]:
+        """Return what the automatic focus chooses among at a first click.
+
+        For looking into a choice and for tuning ``FocusSettings``; the click must be
+        positive and inside the image.
+        """
+        image = self._ready()
+        check_inside(click, image.shape)
+        start = Prediction.empty(image.shape)
+        task = Task((click,), start, Refinement.standard(), hint)
+        watch = Stopwatch(self._stages.device)
+        return tuple(self._computer(image).attempts(task, watch))
+
     # -- one click ---------------------------------------------------------------
 
     def _ready(self) -> PlaneImage:
@@ -232,30 +256,6 @@ class Segmenter:
             msg = "no image set: call set_image first"
             raise ValueError(msg)
         return self._image
-
-    def _start(
-        self, previous: Prediction | NDArray[Any] | None, clicks: tuple[Click, ...]
-    ) -> Prediction:
-        shape = self._ready().shape
-        if previous is None:
-            return Prediction.empty(shape)
-        start = (
-            previous
-            if isinstance(previous, Prediction)
-            else Prediction.from_mask(np.asarray(previous))
-        )
-        if start.shape != shape:
-            msg = f"previous mask of shape {start.shape}; the image has {shape}"
-            raise ValueError(msg)
-        known = start.clicks
-        if clicks[: len(known)] != known or (known and len(known) == len(clicks)):
-            msg = (
-                f"the previous prediction is of {len(known)} clicks that are not the "
-                f"first of these {len(clicks)}: pass the prediction before the click "
-                "that changed, or None"
-            )
-            raise ValueError(msg)
-        return start
 
     def _round(self, task: Task, image: PlaneImage) -> Prediction:
         start = time.perf_counter()
@@ -282,13 +282,3 @@ class Segmenter:
         warnings.warn(
             f"{device} is out of memory; from now on the CPU computes", stacklevel=4
         )
-
-
-def _check_inside(click: Click, shape: tuple[int, int]) -> None:
-    y, x = click.pixel
-    if not (0 <= y < shape[0] and 0 <= x < shape[1]):
-        msg = (
-            f"click at {click.yx} lies outside the image: rows 0 to {shape[0] - 1}, "
-            f"columns 0 to {shape[1] - 1}"
-        )
-        raise ValueError(msg)
