@@ -1,0 +1,216 @@
+"""Published checkpoints, fetched by name only when somebody asks for it.
+
+Nothing here runs unless called; without a network the message says which file to
+bring. A broken download is kept beside its target and resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from napari_cfrseg.errors import CheckpointError
+
+#: called with the bytes that are here and the bytes there will be (0: unknown)
+Progress = Callable[[int, int], None]
+
+#: small: what a breaking connection has in flight is lost
+_CHUNK = 1 << 16
+_TIMEOUT_S = 30
+_RITM = "https://github.com/saic-vul/ritm_interactive_segmentation/releases/download"
+_DRIVE = "https://drive.google.com"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Where a checkpoint stands.
+
+    Attributes
+    ----------
+    name
+        What to ask for, and the model's name once imported.
+    url
+        Of the file, or of the page to fetch it from by hand.
+    licence
+        Of the weights.
+    sha256
+        Of the file; None where nobody has been able to record it.
+    by_hand
+        True where the page serves no plain file (a drive's confirmation page, a
+        split archive).
+    """
+
+    name: str
+    url: str
+    licence: str
+    sha256: str | None = None
+    by_hand: bool = False
+
+
+_MAE = "CC-BY-NC-4.0 (fine-tuned from MAE weights)"
+_UNLICENSED = "none given: all rights reserved"
+
+PUBLISHED = {
+    entry.name: entry
+    for entry in (
+        *(
+            Published(name, f"{_RITM}/v1.0/{name}.pth", "MIT")
+            for name in (
+                "sbd_h18_itermask",
+                "coco_lvis_h18_baseline",
+                "coco_lvis_h18s_itermask",
+                "coco_lvis_h18_itermask",
+                "coco_lvis_h32_itermask",
+            )
+        ),
+        *(
+            Published(
+                f"{data}_vit_{size}",
+                f"{_DRIVE}/drive/folders/1qpK0gtAPkVMF7VC42UA9XF4xMWr5KJmL",
+                _MAE,
+                by_hand=True,
+            )
+            for data in ("cocolvis", "sbd")
+            for size in ("base", "large", "huge")
+        ),
+        Published(
+            "cocolvis_icl_vit_huge",
+            "https://github.com/TitorX/CFR-ICL-Interactive-Segmentation/releases",
+            "CC-BY-NC-4.0",
+            by_hand=True,
+        ),
+        Published(
+            "fcfi_r101_sbd",
+            f"{_DRIVE}/file/d/1bxfaDRZAv7qNfHZXtVeNken2ndpFJ7BF",
+            _UNLICENSED,
+            by_hand=True,
+        ),
+        Published(
+            "fcfi_h18s_cocolvis",
+            f"{_DRIVE}/file/d/1RzUKXWIydewf6qZy48HyLoU21arOVZg2",
+            _UNLICENSED,
+            by_hand=True,
+        ),
+    )
+}
+
+
+def published(name: str) -> Published:
+    """Return a published checkpoint by name.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none of that name.
+    """
+    if name not in PUBLISHED:
+        msg = f"no published checkpoint {name!r}; there are {', '.join(PUBLISHED)}"
+        raise CheckpointError(msg)
+    return PUBLISHED[name]
+
+
+def fetch(source: Published, folder: Path, *, progress: Progress | None = None) -> Path:
+    """Bring a published checkpoint into a folder.
+
+    A file that is there and whole is not fetched again. A download that broke off
+    goes on from where it was, if the server can.
+
+    Parameters
+    ----------
+    source
+        What to fetch; see ``published``.
+    folder
+        Where to put ``<name>.pth``.
+    progress
+        Called as bytes arrive.
+
+    Returns
+    -------
+    The file's path.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be reached, breaks off, has the wrong SHA-256, or must be
+        fetched by hand.
+    """
+    if source.by_hand:
+        msg = (
+            f"{source.name} has no plain download; get it from {source.url} with a "
+            "browser, then: cfrseg models import FILE"
+        )
+        raise CheckpointError(msg)
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")  # progress is told by the caller
+    known = None if source.sha256 is None else f"sha256:{source.sha256}"
+    target = f"{source.name}.pth"
+    downloader = _Resuming(folder / f"{target}.part", progress)
+    try:
+        path = pooch.retrieve(
+            source.url, known, fname=target, path=folder, downloader=downloader
+        )
+    except ValueError as error:  # pooch: the hash differs; it has deleted the file
+        msg = (
+            f"{source.url}: the file's SHA-256 is not the expected {source.sha256}; "
+            "it was thrown away. Try again; if it stays so, the file was changed."
+        )
+        raise CheckpointError(msg) from error
+    except OSError as error:
+        # requests' errors are OSErrors, too
+        msg = (
+            f"{source.url}: cannot be reached or broke off ({_first_line(error)}). "
+            "Try again to resume, or on a machine without network bring the file and "
+            "run: cfrseg models import FILE"
+        )
+        raise CheckpointError(msg) from error
+    return Path(path)
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's SHA-256, to be recorded and asked for the next time."""
+    import pooch
+
+    return cast(str, pooch.file_hash(str(path), alg="sha256"))
+
+
+class _Resuming:
+    """A pooch downloader that keeps what arrived and asks for the rest."""
+
+    def __init__(self, partial: Path, progress: Progress | None) -> None:
+        self.partial = partial
+        self.progress = progress
+
+    def __call__(self, url: str, output_file: str, _: object) -> None:
+        import requests
+
+        have = self.partial.stat().st_size if self.partial.is_file() else 0
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        with requests.get(
+            url, headers=headers, stream=True, timeout=_TIMEOUT_S
+        ) as response:
+            if response.status_code == requests.codes.requested_range_not_satisfiable:
+                # all of it was here already: let the hash judge
+                self.partial.replace(output_file)
+                return
+            response.raise_for_status()
+            if response.status_code != requests.codes.partial_content:
+                have = 0  # the server starts over
+            total = have + int(response.headers.get("Content-Length", 0))
+            with self.partial.open("ab" if have else "wb") as file:
+                for chunk in response.iter_content(_CHUNK):
+                    file.write(chunk)
+                    have += len(chunk)
+                    if self.progress is not None:
+                        self.progress(have, total)
+        if have < total:
+            msg = f"{have} of {total} bytes arrived"
+            raise OSError(msg)
+        self.partial.replace(output_file)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return text.splitlines()[0]
