@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage import measure
 
+from napari_cfrseg.errors import DatasetError
+
 #: objects smaller than this many pixels are not asked for
 MIN_AREA_PX = 40
 #: nor those that cover more than this share of the plane
@@ -98,9 +100,16 @@ class BenchmarkObject:
         mask: NDArray[np.bool_] = plane.labels[self.layer] == self.label
         if self.anchor is None:
             return mask
-        components = measure.label(mask, connectivity=2)
-        component: NDArray[np.bool_] = components == components[self.anchor]
-        return component & mask
+        rows = np.flatnonzero(mask.any(axis=1))
+        columns = np.flatnonzero(mask.any(axis=0))
+        y, x = self.anchor
+        if not mask[y, x]:
+            msg = f"{self.key}: pixel {self.anchor} is not of label {self.label}"
+            raise DatasetError(msg)
+        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        components = measure.label(mask[box], connectivity=2)
+        mask[box] = components == components[y - rows[0], x - columns[0]]
+        return mask
 
 
 def find_components(

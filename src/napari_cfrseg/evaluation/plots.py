@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,16 +90,15 @@ def save_contact_sheet(
     rows = rank_rows([row for row in run.rows if row.key in objects], run)
     if not rows:
         return
-    figure = _figure((13, 10))
-    grid = figure.subplots(4, 6)
+    figure = _figure((13, 10), layout=None)
+    figure.subplots_adjust(0.01, 0.01, 0.99, 0.91, 0.05, 0.3)
     middle = max(0, len(rows) // 2 - SHEET_OBJECTS // 2)
     chosen = [rows[:SHEET_OBJECTS], rows[middle : middle + SHEET_OBJECTS]]
     for half, part in enumerate(chosen):
-        for index in range(SHEET_OBJECTS):
-            axes = grid[2 * half + index // 6, index % 6]
+        for index, row in enumerate(part):
+            axes = figure.add_subplot(4, 6, 1 + SHEET_OBJECTS * half + index)
             axes.axis("off")
-            if index < len(part):
-                _draw_object(axes, part[index], objects[part[index].key])
+            _draw_object(axes, row, objects[row.key])
     figure.suptitle(
         f"{run.label}: rows 1–2 the worst, rows 3–4 the median objects. Yellow: "
         "annotation, purple: last mask, circles: positive, crosses: negative clicks",
@@ -177,7 +176,9 @@ def _as_picture(image: NDArray[Any]) -> NDArray[np.float32]:
     return scaled[..., :3]
 
 
-def _figure(size: tuple[float, float]) -> Any:
+def _figure(
+    size: tuple[float, float], layout: Literal["constrained"] | None = "constrained"
+) -> Any:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -186,7 +187,7 @@ def _figure(size: tuple[float, float]) -> Any:
             'the report\'s pictures need matplotlib: pip install "napari-cfrseg[plots]"'
         )
         raise DatasetError(msg) from error
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 

@@ -17,6 +17,7 @@ error left the click is a negative one at (0, 0), as published.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,10 +85,14 @@ def find_error_centre(error_mask: BoolPlane, free_mask: BoolPlane) -> ErrorCentr
     y0, x0 = int(rows[0]), int(columns[0])
     window = (slice(y0, int(rows[-1]) + 1), slice(x0, int(columns[-1]) + 1))
     components, _ = ndimage.label(error_mask[window], structure=_CROSS)
-    boxes = list(enumerate(ndimage.find_objects(components), 1))
-    boxes.sort(key=lambda item: -_depth_bound(item[1]))
-    for component, box in boxes:
-        if _depth_bound(box) < best.depth:
+    areas = np.bincount(components.ravel())
+    bounds = [
+        (_depth_bound(box, int(areas[component])), component, box)
+        for component, box in enumerate(ndimage.find_objects(components), 1)
+    ]
+    bounds.sort(key=lambda item: -item[0])
+    for bound, component, box in bounds:
+        if bound < best.depth:
             break
         corner = (box[0].start + y0, box[1].start + x0)
         distances = _padded_distances(components[box] == component)
@@ -102,9 +107,15 @@ def find_error_centre(error_mask: BoolPlane, free_mask: BoolPlane) -> ErrorCentr
     return best
 
 
-def _depth_bound(box: tuple[slice, slice]) -> float:
-    """Half the shorter side, rounded up: no pixel of the box lies deeper."""
-    return float((min(s.stop - s.start for s in box) + 1) // 2)
+def _depth_bound(box: tuple[slice, slice], area_px: int) -> float:
+    """Bound a component's depth by its box and by its area.
+
+    Half the box's shorter side, rounded up; and, since every pixel nearer than d to a
+    pixel of depth d belongs to the component and their unit squares cover a disk of
+    radius d − 1/√2, no deeper than √(area/π) + 1/√2.
+    """
+    half = float((min(s.stop - s.start for s in box) + 1) // 2)
+    return min(half, math.sqrt(area_px / math.pi) + math.sqrt(0.5) + 1e-6)
 
 
 def _padded_distances(mask: BoolPlane) -> NDArray[np.float32]:
