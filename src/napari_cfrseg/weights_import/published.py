@@ -132,7 +132,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Recognised:
     else:
         msg = (
             "the keys are those of no known click network (RITM, FCFI, SimpleClick, "
-            f"CFR-ICL); the first are {_some(shapes)}"
+            f"CFR-ICL); the first are {some(shapes)}"
         )
         raise CheckpointError(msg)
     name = registry.name_of(architecture)
@@ -224,7 +224,7 @@ def translate(state: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
         else:
             unknown.append(key)
     if unknown:
-        msg = f"{len(unknown)} keys have no place here: {_some(unknown)}"
+        msg = f"{len(unknown)} keys have no place here: {some(unknown)}"
         raise CheckpointError(msg)
     return ours
 
@@ -256,7 +256,7 @@ def fill(network: ClickNetwork, state: Mapping[str, Tensor]) -> None:
     }
     for problem, keys in problems.items():
         if keys:
-            msg = f"{len(keys)} tensors {problem}: {_some(keys)}"
+            msg = f"{len(keys)} tensors {problem}: {some(keys)}"
             raise CheckpointError(msg)
     # taken over, not copied: ViT-H would be in memory twice
     network.load_state_dict(given, strict=True, assign=True)
@@ -291,7 +291,8 @@ def import_published(path: Path) -> tuple[ClickNetwork, Recognised]:
     return network.eval(), found
 
 
-def _some(keys: Iterable[str]) -> str:
+def some(keys: Iterable[str]) -> str:
+    """List the first few keys for a message."""
     listed = list(keys)
     more = f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
     return ", ".join(listed[:_MAX_LISTED]) + more

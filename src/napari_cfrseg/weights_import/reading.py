@@ -42,7 +42,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     ----------
     path
         A file written by ``torch.save``: a state dict, or a dict that holds one as
-        ``state_dict`` or ``model``.
+        ``state_dict`` or ``model``; or a ``.safetensors`` file.
 
     Returns
     -------
@@ -62,6 +62,8 @@ def _load(path: Path) -> object:
     if not path.is_file():
         msg = f"{path}: there is no such file"
         raise CheckpointError(msg)
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
     stand_ins = _stand_ins(path)
     try:
         with torch.serialization.safe_globals(stand_ins):
@@ -80,6 +82,17 @@ def _load(path: Path) -> object:
             msg = f"{path}: not a readable PyTorch checkpoint ({reason})"
         raise CheckpointError(msg) from error
     return loaded
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(path))
+    except SafetensorError as error:
+        msg = f"{path}: not a readable safetensors file ({error})"
+        raise CheckpointError(msg) from error
 
 
 def _globals_of(path: Path) -> list[tuple[str, str]]:
