@@ -163,6 +163,16 @@ def _(event: ev.ClicksMoved, act: Act) -> None:
 
 
 @perform.register
+def _(event: ev.ClickRefocused, act: Act) -> None:
+    for object_id, plane, state, (index,) in _on_planes(act, {event.click_id: None}):
+        entries = list(state.entries)
+        entry = entries[index]
+        if isinstance(entry, ClickEntry):
+            entries[index] = replace(entry, focus_shift=event.focus_shift)
+        act.replay(object_id, plane, entries, index)
+
+
+@perform.register
 def _(event: ev.ClicksRemoved, act: Act) -> None:
     for object_id, plane, state, indices in _on_planes(
         act, dict.fromkeys(event.click_ids)

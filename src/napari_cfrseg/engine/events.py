@@ -116,6 +116,14 @@ class ClicksMoved:
 
 
 @dataclass(frozen=True, slots=True)
+class ClickRefocused:
+    """A click looks closer or wider than it did; its ``focus_shift`` is now this."""
+
+    click_id: int
+    focus_shift: int
+
+
+@dataclass(frozen=True, slots=True)
 class ClicksRemoved:
     """Clicks were deleted, in one act."""
 
@@ -202,6 +210,7 @@ Event = (
     | ObjectReset
     | ClickAdded
     | ClicksMoved
+    | ClickRefocused
     | ClicksRemoved
     | Painted
     | MaskImported

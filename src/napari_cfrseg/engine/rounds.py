@@ -11,6 +11,7 @@ clicks and painted edits, and their settings, and of nothing else::
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.masks import MaskPatch, Plane
 from napari_cfrseg.engine.objects import ClickEntry, PaintEntry, PlaneState, Round
 from napari_cfrseg.engine.prediction import Prediction
+from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.images import Scaling
 
 
@@ -173,8 +175,8 @@ class RoundComputer:
         on_step: Callable[[Prediction], None] | None,
     ) -> Prediction:
         if self._segmenter is None:
-            msg = "no segmenter was given: the annotator cannot compute a click"
-            raise ValueError(msg)
+            msg = "no model is loaded, so the click cannot be computed: load one first"
+            raise CheckpointError(msg)
         if self._plane != plane:
             self._plane = None
             self._segmenter.set_image(
@@ -191,7 +193,8 @@ class RoundComputer:
         )
         self.runs += 1
         self.steps, self.seconds = prediction.steps, prediction.seconds
-        return prediction
+        # each round is kept for undo: without the pictures of its steps
+        return replace(prediction, step_masks=())
 
 
 def _step_callback(

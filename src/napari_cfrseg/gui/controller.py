@@ -1,0 +1,547 @@
+"""Layer events → annotator → layer edits. Knows napari's models, but no Qt.
+
+Every act becomes an event, every event a job; jobs run in order on one runner, so what
+the window shows is what a replay of the same events gives.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from psygnal import Signal
+
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine import events as ev
+from napari_cfrseg.engine.annotator import Annotator, Change
+from napari_cfrseg.engine.cascade import Refinement
+from napari_cfrseg.engine.focus import FocusHint
+from napari_cfrseg.engine.masks import Plane
+from napari_cfrseg.engine.objects import ClickEntry, ObjectState
+from napari_cfrseg.engine.rounds import SegmenterLike
+from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.gui.click_layer import ClickLayer, ClickRow
+from napari_cfrseg.gui.jobs import Job, JobCancelled, Report, Runner
+from napari_cfrseg.gui.label_layer import LabelLayer
+from napari_cfrseg.gui.layers import (
+    WorkingImage,
+    make_labels,
+    make_points,
+    split_index,
+    world_to_index,
+)
+from napari_cfrseg.gui.view import DockView, ObjectRow
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image
+
+#: labels the Labels layer's 16 bits hold
+_MOST_OBJECTS = 65_535
+#: objects whose sizes are taken as a hint for the next one
+_HINT_OBJECTS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pending:
+    """An event on its way."""
+
+    event: ev.Event
+    job: Job
+    rows: tuple[ClickRow, ...] = ()
+    first: ev.ObjectCreated | None = None
+
+
+class Controller:
+    """One image being annotated in a viewer.
+
+    Parameters
+    ----------
+    viewer
+        The viewer model.
+    image_layer
+        The layer to segment; never changed.
+    runner
+        Where jobs run; its owner closes it.
+    load
+        Loads the segmenter; called on the runner.
+    notify
+        Told (level, message), level "info", "warning" or "error".
+
+    Attributes
+    ----------
+    changed
+        Emitted with a DockView whenever something that the dock shows changed.
+    """
+
+    changed = Signal(DockView)
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        image_layer: Image,
+        runner: Runner,
+        load: Callable[[], SegmenterLike],
+        notify: Callable[[str, str], None],
+    ) -> None:
+        self.viewer = viewer
+        self.image = WorkingImage.of(image_layer)
+        self.annotator = Annotator(
+            self.image.plane, self.image.plane_shape, rgb=self.image.rgb
+        )
+        self._runner = runner
+        self._notify = notify
+        self._pending: deque[_Pending] = deque()
+        self._objects: dict[int, ObjectState] = {}
+        self._next_click = 1
+        self._focus_shift = 0
+        self._failures = 0
+        self._closed = False
+        self._device = ""
+        self.view = DockView()
+        labels = make_labels(self.image, f"{image_layer.name} objects")
+        points = make_points(self.image, f"{image_layer.name} clicks")
+        viewer.add_layer(labels)
+        viewer.add_layer(points)
+        self.labels = LabelLayer(labels, self.current_plane, self._painted)
+        self.clicks = ClickLayer(points, self)
+        self.clicks.set_polarity(True)
+        labels.events.selected_label.connect(self._label_selected)
+        self.ready_to_click()
+        self.load_model(load)
+
+    # -- the viewer ------------------------------------------------------------------
+
+    def ready_to_click(self) -> None:
+        """Make the clicks' layer the active one, in add mode."""
+        if self.clicks.layer in self.viewer.layers:
+            self.viewer.layers.selection.active = self.clicks.layer
+            self.clicks.layer.mode = "add"
+
+    def current_plane(self) -> Plane:
+        """Return the plane the viewer shows."""
+        index = world_to_index(self.labels.layer, self.viewer.dims.point)
+        plane, _ = split_index(index)
+        return tuple(
+            min(max(i, 0), n - 1) for i, n in zip(plane, self.image.shape, strict=False)
+        )
+
+    def close(self) -> None:
+        """Stop listening; what is on its way is dropped, the layers stay."""
+        for pending in self._pending:
+            self._runner.cancel(pending.job)
+        self._closed = True
+        self.labels.layer.events.selected_label.disconnect(self._label_selected)
+        self.clicks.close()
+        self.labels.close()
+        for layer in (self.labels.layer, self.clicks.layer):
+            layer.locked = False
+        if self.clicks.layer.mode == "add":
+            self.clicks.layer.mode = "pan_zoom"
+
+    # -- what a person does ----------------------------------------------------------
+
+    def point_added(
+        self, index: Sequence[float], other_polarity: bool
+    ) -> ClickRow | None:
+        """Make a click of a point just added to the clicks' layer."""
+        place = self._place(index)
+        if place is None:
+            return None
+        plane, yx = place
+        is_positive = self.view.is_positive != other_polarity
+        object_id, first = self.view.selected, None
+        if object_id is None:
+            if not is_positive:
+                self._notify("info", "The first click of an object must be positive.")
+                return None
+            object_id = self.view.next_id
+            if object_id > _MOST_OBJECTS:
+                self._notify("warning", f"No more than {_MOST_OBJECTS} objects fit.")
+                return None
+            first = ev.ObjectCreated(object_id, threshold=self.view.threshold)
+            self._show(selected=object_id, next_id=object_id + 1)
+            self._select_label(object_id)
+        row = ClickRow(self._next_click, object_id, plane, yx, is_positive)
+        self._next_click += 1
+        event = ev.ClickAdded(
+            object_id,
+            plane,
+            Click(yx, is_positive),
+            row.click_id,
+            self._take_focus_shift(),
+            self._hint(object_id, plane),
+        )
+        failed_before = self._failures
+        self._submit(event, (row,), first)
+        return row if self._failures == failed_before else None
+
+    def points_moved(self, rows: Sequence[ClickRow]) -> None:
+        """Recompute from clicks that were dragged."""
+        inside = all(self._is_inside(row.yx) for row in rows)
+        if not inside:
+            self._notify("info", "Clicks stay on the image.")
+            self._sync_points()
+            return
+        self._submit(ev.ClicksMoved(tuple((r.click_id, r.yx) for r in rows)))
+
+    def points_removed(self, rows: Sequence[ClickRow]) -> None:
+        """Recompute without clicks that were deleted."""
+        self._submit(ev.ClicksRemoved(tuple(r.click_id for r in rows)))
+
+    def new_object(self) -> None:
+        """Let the next click start a new object."""
+        self._show(
+            selected=None,
+            is_positive=True,
+            status=f"Click on the next object (object {self.view.next_id}).",
+        )
+        self.clicks.set_polarity(True)
+        self.ready_to_click()
+
+    def select(self, object_id: int) -> None:
+        """Let clicks go to an object."""
+        if object_id == self.view.selected or object_id not in self._objects:
+            return
+        found = self._objects[object_id]
+        self._show(
+            selected=object_id,
+            threshold=found.threshold,
+            status=f"Clicks go to {found.name}.",
+        )
+        self._select_label(object_id)
+
+    def delete(self, object_id: int) -> None:
+        """Delete an object with its clicks and labels."""
+        self._submit(ev.ObjectDeleted(object_id))
+
+    def delete_selected(self) -> None:
+        """Delete the selected object."""
+        if self.view.selected is not None:
+            self.delete(self.view.selected)
+
+    def set_locked(self, object_id: int, locked: bool) -> None:
+        """Lock or unlock an object."""
+        self._submit(ev.ObjectLocked(object_id, locked))
+
+    def rename(self, object_id: int, name: str) -> None:
+        """Give an object another name."""
+        if name.strip() and name != self._objects[object_id].name:
+            self._submit(ev.ObjectRenamed(object_id, name.strip()))
+
+    def recolour(self, object_id: int, colour: str) -> None:
+        """Give an object another colour (``#rrggbb``)."""
+        self._submit(ev.ObjectRecoloured(object_id, colour))
+
+    def set_polarity(self, is_positive: bool) -> None:
+        """Choose what a left click means."""
+        self.clicks.set_polarity(is_positive)
+        self._show(is_positive=is_positive)
+
+    def toggle_polarity(self) -> None:
+        """Swap what left and right clicks mean."""
+        self.set_polarity(not self.view.is_positive)
+
+    def set_refinement(self, refinement: Refinement) -> None:
+        """Choose the refinement of the clicks to come."""
+        if refinement != self.view.refinement:
+            self._show(refinement=refinement)
+            self._submit(ev.RefinementChanged(refinement))
+
+    def set_rule(self, rule: ev.OverlapRule) -> None:
+        """Choose the overlap rule."""
+        if rule != self.view.rule:
+            self._show(rule=rule)
+            self._submit(ev.OverlapChanged(rule))
+
+    def set_threshold(self, threshold: float) -> None:
+        """Move the selected object's outline; without one, that of the next."""
+        if abs(threshold - self.view.threshold) < 1e-6:
+            return
+        self._show(threshold=threshold)
+        selected = self.view.selected
+        if selected is None:
+            return
+        waiting = self._pending[-1] if self._pending else None
+        if waiting is not None and isinstance(waiting.event, ev.ThresholdChanged):
+            # a slider's way: only where it stands counts, see _settled
+            return
+        self._submit(ev.ThresholdChanged(selected, threshold))
+
+    def undo(self) -> None:
+        """Take the last act back."""
+        self._submit(ev.Undone())
+
+    def redo(self) -> None:
+        """Do the last act taken back again."""
+        self._submit(ev.Redone())
+
+    def reset_object(self) -> None:
+        """Take the selected object's clicks and strokes on this plane away."""
+        if self.view.selected is not None:
+            self._submit(ev.ObjectReset(self.view.selected, self.current_plane()))
+
+    def shift_focus(self, step: int) -> None:
+        """Look closer (−1) or wider (+1) at the newest click, or at the next one."""
+        selected = self.view.selected
+        clicks: tuple[ClickEntry, ...] = ()
+        if selected in self._objects:
+            clicks = self._objects[selected].on(self.current_plane()).clicks
+        if not clicks:
+            self._focus_shift += step
+            self._show(status=f"Focus of the next click: {self._focus_shift:+d}")
+            return
+        newest = clicks[-1]
+        shift = newest.focus_shift + step
+        self._show(status=f"Focus of the newest click: {shift:+d}")
+        self._submit(ev.ClickRefocused(newest.click_id, shift))
+
+    def cancel_pending(self) -> None:
+        """Take the newest click that is still being computed back."""
+        for pending in reversed(self._pending):
+            if not pending.job.cancelled.is_set():
+                self._runner.cancel(pending.job)
+                self._show(status="Click taken back.")
+                return
+        self._show(status="Nothing is being computed.")
+
+    # -- the model -------------------------------------------------------------------
+
+    def load_model(self, load: Callable[[], SegmenterLike]) -> None:
+        """Load a segmenter on the runner; clicks wait for it."""
+
+        def done(segmenter: SegmenterLike) -> None:
+            self._device = str(getattr(segmenter, "device", ""))
+            self._show(
+                loading=False,
+                timing=self._device,
+                status="Ready: click on an object.",
+            )
+
+        def failed(error: Exception) -> None:
+            self._show(loading=False, status="No model is loaded.")
+            self._tell(error)
+
+        def work(_: Report) -> SegmenterLike:
+            segmenter = load()
+            self.annotator.use(segmenter)
+            return segmenter
+
+        self._show(loading=True, status="Loading the model …")
+        self._runner.submit(Job(work, done, failed))
+
+    # -- events ----------------------------------------------------------------------
+
+    def _submit(
+        self,
+        event: ev.Event,
+        rows: tuple[ClickRow, ...] = (),
+        first: ev.ObjectCreated | None = None,
+    ) -> None:
+        """Queue an event; ``first`` creates its object and fails with it."""
+
+        def work(report: Report) -> list[Change]:
+            changes = [] if first is None else [self.annotator.apply(first)]
+            try:
+                changes.append(self.annotator.apply(event, report))
+            except (CfrSegError, JobCancelled):
+                if changes:
+                    self.annotator.apply(ev.Undone())
+                raise
+            if job.cancelled.is_set() and not self._closed:
+                # too late to stop it, so it is taken back like any other act
+                changes.append(self.annotator.apply(ev.Undone()))
+            return changes
+
+        def done(changes: list[Change]) -> None:
+            self._settled(pending, changes)
+
+        def failed(error: Exception) -> None:
+            self._failed(pending, error)
+
+        job = Job(work, done, failed, self.labels.preview)
+        pending = _Pending(event, job, rows, first)
+        self._pending.append(pending)
+        self._show(pending=len(self._pending))
+        self._runner.submit(job)
+
+    def _settled(self, pending: _Pending, changes: list[Change]) -> None:
+        self._pending.remove(pending)
+        if self._closed:
+            return
+        self.labels.paste([patch for change in changes for patch in change.patches])
+        change = changes[-1]
+        self._objects = dict(change.objects)
+        self.labels.show_objects(change.objects)
+        self._sync_points()
+        self._follow(pending.event)
+        self._show(
+            objects=_table(change.objects),
+            undo_depth=change.undo_depth,
+            redo_depth=change.redo_depth,
+            pending=len(self._pending),
+        )
+        for change in changes:
+            if change.runs:
+                self._show_timing(change)
+        for note in change.notes:
+            self._show(status=note)
+        if isinstance(pending.event, ev.Painted) and change.notes:
+            self._restore(pending.event.plane)
+        self._chase_threshold(pending.event)
+
+    def _failed(self, pending: _Pending, error: Exception) -> None:
+        self._failures += 1
+        self._pending.remove(pending)
+        if self._closed:
+            return
+        self.labels.paste(())
+        if isinstance(pending.event, ev.Painted):
+            self._restore(pending.event.plane)
+        self._sync_points()
+        self._follow(pending.event)
+        self._show(pending=len(self._pending))
+        if not isinstance(error, JobCancelled):
+            self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        if not isinstance(error, CfrSegError):
+            raise error
+        self._show(status=str(error))
+        self._notify("warning", str(error))
+
+    def _sync_points(self) -> None:
+        """Show the annotator's clicks, and those on their way."""
+        rows = {
+            entry.click_id: ClickRow(
+                entry.click_id,
+                state.object_id,
+                plane,
+                entry.click.yx,
+                entry.click.is_positive,
+            )
+            for state in self._objects.values()
+            for plane, entry in state.clicks()
+        }
+        for pending in self._pending:
+            rows.update({row.click_id: row for row in pending.rows})
+            if isinstance(pending.event, ev.ClicksRemoved):
+                for click_id in pending.event.click_ids:
+                    rows.pop(click_id, None)
+            elif isinstance(pending.event, ev.ClicksMoved):
+                for click_id, yx in pending.event.moves:
+                    if click_id in rows:
+                        rows[click_id] = replace(rows[click_id], yx=yx)
+        self.clicks.show(tuple(rows.values()))
+
+    def _follow(self, event: ev.Event) -> None:
+        """Keep the selection on an object there is, and its number free."""
+        coming = {p.first.object_id for p in self._pending if p.first is not None}
+        known = set(self._objects) | coming
+        selected = self.view.selected
+        if isinstance(event, ev.Redone) and selected is None and self._objects:
+            selected = max(self._objects)
+        if selected is not None and selected not in known:
+            selected = None
+        threshold = self.view.threshold
+        if selected in self._objects and not isinstance(event, ev.ThresholdChanged):
+            threshold = self._objects[selected].threshold
+        self._show(
+            selected=selected, threshold=threshold, next_id=max(known, default=0) + 1
+        )
+
+    def _chase_threshold(self, event: ev.Event) -> None:
+        """Send where the slider went while its last place was being applied."""
+        selected = self.view.selected
+        if (
+            isinstance(event, ev.ThresholdChanged)
+            and event.object_id == selected
+            and event.threshold != self.view.threshold
+        ):
+            self._submit(ev.ThresholdChanged(event.object_id, self.view.threshold))
+
+    def _show_timing(self, change: Change) -> None:
+        steps = f"{change.steps} step" + ("s" if change.steps != 1 else "")
+        timing = f"{self._device} · {1000 * change.seconds:.0f} ms · {steps}"
+        self._show(timing=timing.removeprefix(" · "))
+
+    def _show(self, **changes: Any) -> None:
+        view = replace(self.view, **changes)
+        if view != self.view:
+            self.view = view
+            self.changed.emit(view)
+
+    # -- places ----------------------------------------------------------------------
+
+    def _place(
+        self, index: Sequence[float]
+    ) -> tuple[Plane, tuple[float, float]] | None:
+        """Return the plane and position of a point, None where it does not count."""
+        dims = self.viewer.dims
+        if set(dims.displayed) != {dims.ndim - 2, dims.ndim - 1}:
+            self._notify(
+                "info", "Clicks count in the 2-D view of the image's last two axes."
+            )
+            return None
+        world = self.clicks.layer.data_to_world(index)
+        plane, yx = split_index(world_to_index(self.labels.layer, world))
+        leading = self.image.shape[:-2]
+        on_stack = all(0 <= i < n for i, n in zip(plane, leading, strict=True))
+        if not (on_stack and self._is_inside(yx)):
+            self._notify("info", "That click is not on the image.")
+            return None
+        return plane, yx
+
+    def _is_inside(self, yx: tuple[float, float]) -> bool:
+        return all(
+            -0.5 <= v < n - 0.5 for v, n in zip(yx, self.image.plane_shape, strict=True)
+        )
+
+    def _take_focus_shift(self) -> int:
+        shift, self._focus_shift = self._focus_shift, 0
+        return shift
+
+    def _hint(self, object_id: int, plane: Plane) -> FocusHint | None:
+        """Return what is known of an object's size before its first click."""
+        found = self._objects.get(object_id)
+        if found is not None and not found.on(plane).is_empty:
+            return None
+        extents = [
+            float(max(state.mask.mask.shape))
+            for other in self._objects.values()
+            for state in other.planes.values()
+            if state.mask.mask.size
+        ]
+        if len(extents) >= _HINT_OBJECTS:
+            return FocusHint.from_extents(extents[-10:])
+        corners = np.asarray(self.labels.layer.corner_pixels, float)[:, -2:]
+        visible = float(np.max(corners[1] - corners[0]))
+        if 0 < visible < max(self.image.plane_shape) / 2:
+            return FocusHint.from_view(visible)
+        return None
+
+    # -- the labels' layer -----------------------------------------------------------
+
+    def _painted(self, event: ev.Painted) -> None:
+        self._submit(event)
+
+    def _restore(self, plane: Plane) -> None:
+        """Take back what a stroke did to pixels it may not change."""
+        self.labels.restore({plane: self.annotator.labels(plane)})
+
+    def _label_selected(self) -> None:
+        self.select(int(self.labels.layer.selected_label))
+
+    def _select_label(self, object_id: int) -> None:
+        with self.labels.layer.events.selected_label.blocker(self._label_selected):
+            self.labels.layer.selected_label = object_id
+
+
+def _table(objects: Any) -> tuple[ObjectRow, ...]:
+    return tuple(
+        ObjectRow(s.object_id, s.name, s.colour, s.click_count, s.locked)
+        for s in sorted(objects.values(), key=lambda s: s.object_id)
+    )

@@ -1,0 +1,264 @@
+"""The dock: controls only. It shows a DockView and calls the controller."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from magicgui.widgets import ComboBox
+from napari.utils.notifications import show_error, show_info, show_warning
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
+
+from napari_cfrseg.gui.controller import Controller
+from napari_cfrseg.gui.jobs import Job, Runner
+from napari_cfrseg.gui.keys import bind_keys
+from napari_cfrseg.gui.models import SegmenterLoader, installed_models, load_segmenter
+from napari_cfrseg.gui.panels import ObjectPanel, SettingsPanel, StatusPanel, form
+from napari_cfrseg.gui.preferences import Preferences
+from napari_cfrseg.gui.runner import QtRunner
+from napari_cfrseg.gui.view import DockView
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import napari
+    from napari.layers import Image, Layer
+
+    from napari_cfrseg.engine.rounds import SegmenterLike
+
+_TELL = {"info": show_info, "warning": show_warning, "error": show_error}
+
+
+def notify(level: str, message: str) -> None:
+    """Show a message the way napari shows its own."""
+    _TELL[level](message)
+
+
+class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
+    """Segment the objects of an image by clicks.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer the dock is opened in.
+    load
+        Loads a segmenter by model name, on the worker; None: the installed models'.
+    runner
+        Where clicks are computed; closed with the dock.
+    """
+
+    def __init__(
+        self,
+        napari_viewer: napari.Viewer,
+        load: SegmenterLoader | None = None,
+        runner: Runner | None = None,
+    ) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self._load = load_segmenter if load is None else load
+        self._runner: Runner = QtRunner() if runner is None else runner
+        self._preferences = Preferences.load()
+        self._controllers: dict[Layer, Controller] = {}
+        self._unbind: Callable[[], None] | None = None
+        self._controller: Controller | None = None
+        self._closed = False
+        self._on_the_spot = runner is not None
+        self._opened = threading.Event()
+        if self._on_the_spot:
+            self._opened.set()
+        self.image_choice = ComboBox(
+            label="Image",
+            choices=self._images,
+            nullable=True,
+            tooltip="What to segment",
+        )
+        self.model_choice = ComboBox(
+            label="Model",
+            choices=[self._preferences.model],
+            value=self._preferences.model,
+            tooltip="The network that draws the masks",
+        )
+        self.objects = ObjectPanel(self._preferences.keys)
+        self.settings = SettingsPanel(self._preferences)
+        self.status = StatusPanel(self._preferences.keys)
+        self._lay_out()
+        self.image_choice.changed.connect(self._on_image)
+        self.model_choice.changed.connect(self._on_model)
+        layers = self.viewer.layers.events
+        for event in (layers.inserted, layers.removed, layers.renamed):
+            event.connect(self._on_layers)
+        self.objects.connect_to(lambda: self._controller)
+        self.settings.connect_to(lambda: self._controller)
+        self.status.connect_to(lambda: self._controller)
+        self.destroyed.connect(self._runner.close)
+        self._start()
+        # importing torch holds the interpreter: let the dock be drawn first
+        QTimer.singleShot(0, self._opened.set)
+
+    @property
+    def controller(self) -> Controller | None:
+        """The controller of the image chosen, None without one."""
+        return self._controller
+
+    def close_session(self) -> None:
+        """End the worker and give the layers and keys back."""
+        if self._closed:
+            return
+        self._closed = True
+        self._opened.set()
+        layers = self.viewer.layers.events
+        for event in (layers.inserted, layers.removed, layers.renamed):
+            event.disconnect(self._on_layers)
+        self._leave()
+        self._runner.close()
+        for controller in self._controllers.values():
+            controller.close()
+        self._controllers.clear()
+
+    # -- images ----------------------------------------------------------------------
+
+    def _images(self, _: object = None) -> list[Image]:
+        from napari.layers import Image
+
+        return [layer for layer in self.viewer.layers if type(layer) is Image]
+
+    def _start(self) -> None:
+        from napari.layers import Image
+
+        images = self._images()
+        active = self.viewer.layers.selection.active
+        if isinstance(active, Image):
+            self.image_choice.value = active
+        elif images:
+            self.image_choice.value = images[-1]
+        else:
+            self._show(DockView(status="Open an image to begin."))
+
+    def _on_layers(self) -> None:
+        for layer in [x for x in self._controllers if x not in self.viewer.layers]:
+            self._drop(layer)
+        for layer, controller in list(self._controllers.items()):
+            own = (controller.clicks.layer, controller.labels.layer)
+            if any(x not in self.viewer.layers for x in own):
+                self._drop(layer)
+        self.image_choice.reset_choices()
+        if self._controller is None and self.image_choice.value is None:
+            images = self._images()
+            if len(images) == 1 and images[0] not in self._controllers:
+                self.image_choice.value = images[0]
+
+    def _drop(self, layer: Layer) -> None:
+        controller = self._controllers.pop(layer)
+        if controller is self._controller:
+            self._leave()
+            self.image_choice.value = None
+            self._show(DockView(status="Choose an image to go on."))
+        controller.close()
+
+    def _on_image(self, layer: Image | None) -> None:
+        if layer is None or self._closed:
+            return
+        self._leave()
+        if "pandas" in sys.modules or self._on_the_spot:
+            self._enter(layer)
+            return
+        # napari imports it for its first Points or Labels layer; not in our opening
+        self._show(DockView(loading=True, status="Getting ready …"))
+        self._runner.submit(
+            Job(
+                lambda _: self._opened.wait() and import_module("pandas"),
+                lambda _: self._on_image(self.image_choice.value),
+                lambda error: notify("error", str(error)),
+            )
+        )
+
+    def _enter(self, layer: Image) -> None:
+        controller = self._controllers.get(layer)
+        if controller is None:
+            controller = self._begin(layer)
+        self._controller = controller
+        self._unbind = bind_keys(controller, self._preferences.keys)
+        controller.changed.connect(self._show)
+        controller.ready_to_click()
+        self._show(controller.view)
+
+    def _begin(self, layer: Image) -> Controller:
+        first = not self._controllers
+        model = self.model_choice.value
+        controller = Controller(
+            self.viewer, layer, self._runner, self._loader(model), notify
+        )
+        self._controllers[layer] = controller
+        controller.set_refinement(self._preferences.refinement)
+        controller.set_rule(self._preferences.rule)
+        controller.set_threshold(self._preferences.threshold)
+        if first:
+            self._runner.submit(
+                Job(
+                    lambda _: installed_models(),
+                    self._on_models,
+                    # the model that did load is on offer all the same
+                    lambda error: notify("warning", f"models not listed: {error}"),
+                )
+            )
+        return controller
+
+    def _leave(self) -> None:
+        if self._controller is not None:
+            self._controller.changed.disconnect(self._show)
+            self._controller = None
+        if self._unbind is not None:
+            self._unbind()
+            self._unbind = None
+
+    # -- models ----------------------------------------------------------------------
+
+    def _loader(self, name: str) -> Callable[[], SegmenterLike]:
+        def load() -> SegmenterLike:
+            self._opened.wait()
+            return self._load(name)
+
+        return load
+
+    def _on_models(self, names: tuple[str, ...]) -> None:
+        chosen = self.model_choice.value
+        with self.model_choice.changed.blocked():
+            self.model_choice.choices = sorted({*names, chosen})
+            self.model_choice.value = chosen
+
+    def _on_model(self, name: str) -> None:
+        for controller in self._controllers.values():
+            controller.load_model(self._loader(name))
+
+    # -- looks -----------------------------------------------------------------------
+
+    def _show(self, view: DockView) -> None:
+        self.objects.show_view(view)
+        self.settings.show_view(view)
+        self.status.show_view(view)
+
+    def _lay_out(self) -> None:
+        inner = QWidget()
+        column = QVBoxLayout(inner)
+        column.setContentsMargins(6, 6, 6, 6)
+        column.setSpacing(6)
+        column.addLayout(form(self.image_choice, self.model_choice))
+        column.addWidget(self.objects, stretch=1)
+        column.addWidget(self.settings)
+        column.addWidget(self.status)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+        scroll.setWidget(inner)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(scroll)
+        self.setMinimumWidth(290)
+
+    def closeEvent(self, event: object) -> None:
+        """End the session with the window."""
+        self.close_session()
+        super().closeEvent(event)

@@ -1,0 +1,60 @@
+"""What the dock shows, as one frozen value made by the controller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from napari_cfrseg.engine.cascade import Refinement
+from napari_cfrseg.engine.events import OverlapRule
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRow:
+    """One row of the object table."""
+
+    object_id: int
+    name: str
+    colour: str
+    clicks: int
+    locked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DockView:
+    """Everything the dock shows.
+
+    Attributes
+    ----------
+    objects
+        The table's rows, by id.
+    selected
+        The object that clicks go to; None: the next click starts object ``next_id``.
+    is_positive
+        The polarity of a left click.
+    threshold, refinement, rule
+        Settings in force.
+    undo_depth, redo_depth
+        Acts that can be taken back and done again.
+    pending
+        Acts not computed yet.
+    loading
+        Whether the model is being loaded.
+    status
+        One line for the person.
+    timing
+        Device and time of the last click.
+    """
+
+    objects: tuple[ObjectRow, ...] = ()
+    selected: int | None = None
+    next_id: int = 1
+    is_positive: bool = True
+    threshold: float = 0.5
+    refinement: Refinement = field(default_factory=Refinement.adaptive)
+    rule: OverlapRule = OverlapRule.KEEP
+    undo_depth: int = 0
+    redo_depth: int = 0
+    pending: int = 0
+    loading: bool = False
+    status: str = ""
+    timing: str = ""

@@ -1,0 +1,402 @@
+"""The controller with napari's viewer model, on the spot: no display, no thread."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from closed_form import FloodNetwork
+from napari.components import ViewerModel
+
+from napari_cfrseg.engine import events as ev
+from napari_cfrseg.engine.cascade import Refinement
+from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.gui.controller import Controller
+from napari_cfrseg.gui.jobs import SyncRunner
+
+PLACEMENT = {"scale": (0.5, 0.25), "translate": (7, -3), "units": ("um", "um")}
+
+
+def squares(shape=(80, 100)) -> np.ndarray:
+    pixels = np.zeros(shape, np.uint8)
+    pixels[..., 10:30, 10:30] = 200
+    pixels[..., 10:30, 60:80] = 200
+    return pixels
+
+
+class Bench:
+    """A viewer with an image and a controller, and what it told the person."""
+
+    def __init__(self, pixels=None, load=None, **placement) -> None:
+        self.viewer = ViewerModel()
+        self.image = self.viewer.add_image(
+            squares() if pixels is None else pixels, name="cells", **placement
+        )
+        self.told: list[tuple[str, str]] = []
+        self.network = FloodNetwork()
+        self.controller = Controller(
+            self.viewer,
+            self.image,
+            SyncRunner(),
+            load or (lambda: Segmenter(self.network, device="cpu")),
+            lambda level, text: self.told.append((level, text)),
+        )
+        self.points = self.controller.clicks.layer
+        self.labels = self.controller.labels.layer
+
+    @property
+    def view(self):
+        return self.controller.view
+
+    def click(self, *index: float, right: bool = False) -> None:
+        if right:
+            self.controller.clicks._button = 2
+        self.points.add(np.array(index, float))
+
+    def area(self, label: int) -> int:
+        return int((self.labels.data == label).sum())
+
+    def agrees(self) -> bool:
+        """Layers show what the annotator holds."""
+        annotator = self.controller.annotator
+        leading = self.labels.data.shape[:-2]
+        clicks = {
+            (e.click_id, p, e.click.yx, e.click.is_positive)
+            for o in annotator.objects.values()
+            for p, e in o.clicks()
+        }
+        rows = {
+            (r.click_id, r.plane, r.yx, r.is_positive)
+            for r in self.controller.clicks.rows
+        }
+        places = [r.index for r in self.controller.clicks.rows]
+        return (
+            np.array_equal(self.labels.data, annotator.labels_array(leading))
+            and clicks == rows
+            and np.allclose(
+                self.points.data, np.reshape(places, self.points.data.shape)
+            )
+            and list(self.points.features["click"])
+            == [str(r.click_id) for r in self.controller.clicks.rows]
+        )
+
+
+@pytest.fixture
+def bench():
+    made = Bench(**PLACEMENT)
+    yield made
+    made.controller.close()
+
+
+def test_layers_lie_on_the_image(bench):
+    for layer in (bench.points, bench.labels):
+        assert np.allclose(layer.scale, bench.image.scale)
+        assert np.allclose(layer.translate, bench.image.translate)
+        assert layer.units == bench.image.units
+        assert layer.axis_labels == bench.image.axis_labels
+    assert bench.viewer.layers.selection.active is bench.points
+    assert bench.points.mode == "add"
+
+
+def test_click_gives_the_object_under_it(bench):
+    bench.click(20, 20)
+    assert bench.labels.data[20, 20] == 1
+    assert bench.labels.data[20, 70] == 0
+    assert bench.agrees()
+    (row,) = bench.view.objects
+    assert (row.object_id, row.clicks, row.locked) == (1, 1, False)
+    assert "ms" in bench.view.timing
+    assert bench.labels.selected_label == 1
+
+
+def test_points_differ_by_symbol_and_colour(bench):
+    bench.click(20, 20)
+    bench.click(20, 27, right=True)
+    assert list(bench.points.features["polarity"]) == ["positive", "negative"]
+    assert [str(s) for s in bench.points.symbol] == ["disc", "x"]
+    assert not np.allclose(*bench.points.face_color)
+    assert bench.agrees()
+
+
+def test_right_click_is_the_other_polarity_once(bench):
+    bench.click(20, 20)
+    first = bench.area(1)
+    bench.click(20, 27, right=True)
+    assert bench.area(1) < first
+    bench.click(15, 12)
+    bench.controller.toggle_polarity()
+    bench.click(12, 12)
+    bench.click(25, 25, right=True)
+    assert list(bench.points.features["polarity"]) == [
+        "positive",
+        "negative",
+        "positive",
+        "negative",
+        "positive",
+    ]
+    assert bench.agrees()
+
+
+def test_polarity_does_not_recolour_the_point_just_set(bench):
+    bench.click(20, 20)
+    bench.controller.toggle_polarity()
+    assert [str(s) for s in bench.points.symbol] == ["disc"]
+
+
+def test_undo_redo_bring_points_and_labels_back(bench):
+    bench.click(20, 20)
+    first = bench.labels.data.copy()
+    bench.click(20, 27, right=True)
+    second = bench.labels.data.copy()
+    calls = dict(bench.network.calls)
+    bench.controller.undo()
+    assert np.array_equal(bench.labels.data, first)
+    assert len(bench.points.data) == 1
+    assert bench.agrees()
+    bench.controller.undo()
+    assert not bench.labels.data.any()
+    assert not bench.view.objects
+    assert bench.view.selected is None
+    bench.controller.redo()
+    bench.controller.redo()
+    assert np.array_equal(bench.labels.data, second)
+    assert bench.view.selected == 1
+    assert bench.agrees()
+    assert bench.network.calls == calls
+
+
+def test_second_object_and_back_to_the_first(bench):
+    bench.click(20, 20)
+    bench.controller.new_object()
+    assert bench.view.selected is None
+    bench.click(20, 70)
+    assert bench.labels.data[20, 70] == 2
+    bench.controller.select(1)
+    bench.click(20, 27, right=True)
+    assert [row.clicks for row in bench.view.objects] == [2, 1]
+    assert bench.agrees()
+
+
+def test_locked_object_refuses_and_nothing_changes(bench):
+    bench.click(20, 20)
+    bench.controller.set_locked(1, True)
+    before = bench.labels.data.copy()
+    bench.click(25, 25)
+    assert "locked" in bench.told[-1][1]
+    assert np.array_equal(bench.labels.data, before)
+    assert len(bench.points.data) == 1
+    bench.controller.new_object()
+    bench.click(25, 25)
+    assert np.array_equal(bench.labels.data, before)
+    assert bench.agrees()
+
+
+def test_deleting_and_dragging_points_recompute(bench):
+    bench.click(20, 20)
+    first = bench.labels.data.copy()
+    bench.click(20, 27, right=True)
+    shrunk = bench.area(1)
+    bench.points.selected_data = {1}
+    bench.points.remove_selected()
+    assert np.array_equal(bench.labels.data, first)
+    assert bench.agrees()
+    bench.controller.undo()
+    assert bench.area(1) == shrunk
+    drag(bench.points, 1, (20, 24))
+    assert bench.area(1) < shrunk
+    assert bench.agrees()
+    drag(bench.points, 1, (20, 500))
+    assert bench.told[-1] == ("info", "Clicks stay on the image.")
+    assert bench.agrees()
+
+
+def drag(points, index, to):
+    """What napari emits for a drag: data changed in place, then CHANGED."""
+    from napari.layers.base import ActionType
+
+    with points.events.data.blocker():
+        moved = points.data.copy()
+        moved[index] = to
+        points.data = moved
+    points.events.data(
+        value=points.data,
+        action=ActionType.CHANGED,
+        data_indices=(index,),
+        vertex_indices=((),),
+    )
+
+
+def test_painting_updates_the_object(bench):
+    bench.click(20, 20)
+    bench.labels.selected_label = 1
+    bench.labels.brush_size = 6
+    bench.labels.paint((50, 50), 1)
+    assert bench.controller.annotator.objects[1].on(()).mask.contains((50, 50))
+    assert bench.agrees()
+    bench.controller.undo()
+    assert bench.labels.data[50, 50] == 0
+    assert bench.agrees()
+
+
+def test_painting_on_a_locked_object_is_put_back(bench):
+    bench.click(20, 20)
+    bench.controller.set_locked(1, True)
+    before = bench.labels.data.copy()
+    bench.labels.paint((20, 20), 0)
+    assert np.array_equal(bench.labels.data, before)
+    bench.labels.paint((20, 28), 5)
+    assert np.array_equal(bench.labels.data == 1, before == 1)
+    bench.labels.paint((50, 50), 1)
+    assert "locked" in bench.told[-1][1]
+    assert bench.agrees()
+
+
+def test_threshold_follows_the_selected_object(bench):
+    bench.click(20, 20)
+    calls = dict(bench.network.calls)
+    bench.controller.set_threshold(0.9)
+    assert bench.controller.annotator.objects[1].threshold == 0.9
+    assert bench.network.calls == calls
+    bench.controller.new_object()
+    bench.click(20, 70)
+    assert bench.controller.annotator.objects[2].threshold == 0.9
+    bench.controller.set_threshold(0.3)
+    bench.controller.select(1)
+    assert bench.view.threshold == 0.9
+
+
+def test_settings_are_events(bench):
+    bench.controller.set_refinement(Refinement.cfr(2))
+    bench.controller.set_rule(ev.OverlapRule.OVERWRITE)
+    assert bench.controller.annotator.refinement == Refinement.cfr(2)
+    assert bench.controller.annotator.rule is ev.OverlapRule.OVERWRITE
+    bench.click(20, 20)
+    assert "3 steps" in bench.view.timing
+
+
+def test_focus_keys_recompute_the_newest_click(bench):
+    bench.controller.shift_focus(-1)
+    bench.click(20, 20)
+    (_, entry), *_ = bench.controller.annotator.objects[1].clicks()
+    assert entry.focus_shift == -1
+    bench.controller.shift_focus(+1)
+    bench.controller.shift_focus(+1)
+    (_, entry), *_ = bench.controller.annotator.objects[1].clicks()
+    assert entry.focus_shift == 1
+    assert bench.agrees()
+
+
+def test_reset_object(bench):
+    bench.click(20, 20)
+    bench.click(20, 27, right=True)
+    bench.controller.reset_object()
+    assert not bench.labels.data.any()
+    assert len(bench.points.data) == 0
+    assert bench.view.selected == 1
+    bench.controller.undo()
+    assert bench.agrees()
+    assert len(bench.points.data) == 2
+
+
+@pytest.mark.parametrize("index", [(-5, 20), (20, 300)])
+def test_clicks_off_the_image_do_not_count(bench, index):
+    bench.click(*index)
+    assert bench.told[-1] == ("info", "That click is not on the image.")
+    assert len(bench.points.data) == 0
+    assert not bench.view.objects
+
+
+def test_stack_gets_its_click_on_the_plane_shown():
+    bench = Bench(squares((4, 80, 100)), scale=(3, 0.5, 0.5))
+    bench.viewer.dims.set_point(0, 6)
+    assert bench.controller.current_plane() == (2,)
+    bench.click(2, 20, 20)
+    assert bench.labels.data[2, 20, 20] == 1
+    assert not bench.labels.data[[0, 1, 3]].any()
+    bench.viewer.dims.set_point(0, 9)
+    bench.click(3, 20, 20)
+    assert bench.labels.data[3, 20, 20] == 1
+    assert bench.agrees()
+    bench.viewer.dims.order = (1, 0, 2)
+    bench.click(1, 20, 20)
+    assert "2-D view" in bench.told[-1][1]
+    bench.viewer.dims.order = (0, 1, 2)
+    bench.labels.paint((3, 60, 60), 1)
+    assert bench.agrees()
+
+
+def test_rgb_image_and_its_axes():
+    pixels = np.repeat(squares()[..., None], 3, axis=-1)
+    bench = Bench(pixels, rgb=True, scale=(2, 2))
+    assert bench.labels.data.shape == (80, 100)
+    bench.click(20, 20)
+    assert bench.labels.data[20, 20] == 1
+
+
+def test_pyramid_is_worked_on_at_a_level_one_texture_can_show(monkeypatch):
+    monkeypatch.setattr("napari_cfrseg.gui.layers.LONGEST_SIDE_PX", 120)
+    fine = np.kron(squares(), np.ones((2, 2), np.uint8))
+    bench = Bench([fine, squares()], multiscale=True, scale=(0.5, 0.5))
+    assert bench.labels.data.shape == (80, 100)
+    assert np.allclose(bench.labels.scale, 1)
+    # the centre of a coarse pixel is the centre of the four it stands for
+    assert np.allclose(
+        bench.labels.data_to_world((10, 10)), bench.image.data_to_world((20.5, 20.5))
+    )
+    bench.click(20, 20)
+    assert bench.labels.data[20, 20] == 1
+
+
+def test_failed_model_says_so_and_clicks_are_refused():
+    from napari_cfrseg.errors import CheckpointError
+
+    def load():
+        raise CheckpointError("no such model")
+
+    bench = Bench(load=load)
+    assert bench.told == [("warning", "no such model")]
+    bench.click(20, 20)
+    assert "no model" in bench.told[-1][1]
+    assert len(bench.points.data) == 0
+    assert not bench.labels.data.any()
+
+
+def test_recoloured_object_shows_its_colour(bench):
+    bench.click(20, 20)
+    shown = bench.labels.get_color(1)
+    colour = bench.view.objects[0].colour
+    assert np.allclose(shown[:3], [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    bench.controller.recolour(1, "#ff0000")
+    assert np.allclose(bench.labels.get_color(1), (1, 0, 0, 1))
+
+
+def test_closing_leaves_layers_alone(bench):
+    bench.click(20, 20)
+    bench.controller.close()
+    assert bench.points in bench.viewer.layers
+    bench.points.add((20, 70))
+    assert bench.labels.data[20, 70] == 0
+    assert bench.controller.view.pending == 0
+
+
+def test_replay_of_the_window_s_events_gives_its_labels(bench):
+    """Hops 3, 5, 6, 7 of a click are the same code with and without a window."""
+    from napari_cfrseg.engine.annotator import replay
+
+    applied = []
+    apply = bench.controller.annotator.apply
+
+    def recording(event, on_preview=None):
+        change = apply(event, on_preview)
+        applied.append(event)
+        return change
+
+    bench.controller.annotator.apply = recording
+    bench.click(20, 20)
+    bench.click(20, 27, right=True)
+    bench.controller.new_object()
+    bench.click(20, 70)
+    bench.controller.undo()
+    bench.labels.paint((50, 50), 1)
+    bench.click(15, 65)
+    segmenter = Segmenter(FloodNetwork(), device="cpu")
+    assert np.array_equal(replay(applied, squares(), segmenter), bench.labels.data)
