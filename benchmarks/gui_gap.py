@@ -1,0 +1,111 @@
+"""The longest time the window does not answer, while clicks are computed.
+
+A timer ticks every 2 ms in the window's thread; the longest time between two ticks is
+how long a person would feel the window stand still. Loading the model (importing
+torch) is reported apart from clicking::
+
+    xvfb-run -a python benchmarks/gui_gap.py [--clicks 20] [--side 2048] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+
+import napari
+import numpy as np
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QApplication
+
+from napari_cfrseg.gui.launch import DOCK, PLUGIN
+from napari_cfrseg.samples import load_demo, load_sample
+
+
+class Ticker:
+    """Remembers the longest gap between two ticks of the window's event loop."""
+
+    def __init__(self) -> None:
+        self.longest_s, self._last = 0.0, time.perf_counter()
+        self._timer = QTimer()
+        self._timer.setTimerType(Qt.TimerType.PreciseTimer)
+        self._timer.timeout.connect(self._tick)
+        self._timer.start(2)
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.longest_s = max(self.longest_s, now - self._last)
+        self._last = now
+
+    def restart(self) -> None:
+        """Forget the gaps so far."""
+        self.longest_s, self._last = 0.0, time.perf_counter()
+
+
+def run_until(condition: Callable[[], bool], patience_s: float = 300) -> None:
+    end = time.perf_counter() + patience_s
+    while not condition():
+        if time.perf_counter() > end:
+            raise TimeoutError
+        QApplication.processEvents()
+        time.sleep(0.0005)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clicks", type=int, default=20)
+    parser.add_argument("--side", type=int, default=2048)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    demo = load_demo()
+    image = load_sample(demo.sample).image
+    repeats = -(-arguments.side // min(image.shape[:2]))
+    tiles = (repeats, repeats, *(1 for _ in image.shape[2:]))
+    field = np.tile(image, tiles)[: arguments.side, : arguments.side]
+    viewer = napari.Viewer()
+    viewer.add_image(field, rgb=field.ndim == 3)
+    ticker = Ticker()
+    run_until(lambda: ticker.longest_s > 0)
+    torch_before = "torch" in sys.modules
+    start, cpu = time.perf_counter(), time.thread_time()
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+    opened_s, opened_cpu_s = time.perf_counter() - start, time.thread_time() - cpu
+    ticker.restart()
+    run_until(lambda: dock.controller is not None and not dock.controller.view.loading)
+    loading_gap_s = ticker.longest_s
+    controller = dock.controller
+    positions = [c.yx for clicks in demo.objects for c in clicks if c.is_positive]
+    seconds, idle = [], 0.0
+    end = time.perf_counter() + 1
+    ticker.restart()
+    run_until(lambda: time.perf_counter() > end)
+    idle = ticker.longest_s
+    ticker.restart()
+    for number in range(arguments.clicks):
+        if number % 3 == 0:
+            controller.new_object()
+        y, x = positions[number // 3 % len(positions)]
+        begun = time.perf_counter()
+        controller.clicks.layer.add((y + number % 3, x))
+        run_until(lambda: controller.view.pending == 0)
+        seconds.append(time.perf_counter() - begun)
+    result = {
+        "image_side_px": arguments.side,
+        "torch_imported_before_opening": torch_before,
+        "opening_ms": round(1000 * opened_s, 1),
+        "opening_cpu_ms": round(1000 * opened_cpu_s, 1),
+        "longest_gap_while_loading_ms": round(1000 * loading_gap_s, 1),
+        "longest_gap_idle_ms": round(1000 * idle, 1),
+        "longest_gap_while_clicking_ms": round(1000 * ticker.longest_s, 1),
+        "click_median_ms": round(1000 * float(np.median(seconds)), 1),
+        "clicks": arguments.clicks,
+    }
+    print(json.dumps(result, indent=None if arguments.json else 2))
+    dock.close_session()
+    viewer.close()
+
+
+if __name__ == "__main__":
+    main()

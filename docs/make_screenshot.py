@@ -1,0 +1,76 @@
+"""Make docs/screenshot.png: the bundled demo clicks, made in a real window.
+
+Run with a display (on a server: ``xvfb-run -a -s "-screen 0 1600x1000x24"``)::
+
+    python docs/make_screenshot.py [--size 1280x800] [--output docs/screenshot.png]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import napari
+from qtpy.QtWidgets import QApplication
+
+from napari_cfrseg.gui.dock import ClickDock
+from napari_cfrseg.gui.launch import DOCK, PLUGIN, show_sample
+from napari_cfrseg.samples import load_demo, load_sample
+
+_PATIENCE_S = 300
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Let Qt work until the condition holds."""
+    end = time.monotonic() + _PATIENCE_S
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+
+def annotate(dock: ClickDock) -> None:
+    """Make the demo's clicks through the clicks' layer, one object after the other."""
+    wait_until(lambda: dock.controller is not None)
+    controller = dock.controller
+    if controller is None:
+        raise RuntimeError
+    wait_until(lambda: not controller.view.loading)
+    for clicks in load_demo().objects:
+        controller.new_object()
+        for click in clicks:
+            controller.set_polarity(click.is_positive)
+            controller.clicks.layer.add(click.yx)
+            wait_until(lambda: controller.view.pending == 0)
+    controller.set_polarity(True)
+    controller.set_locked(1, True)
+    wait_until(lambda: controller.view.pending == 0)
+    controller.clicks.layer.selected_data = set()
+
+
+def main() -> None:
+    """Open the window, annotate, save the picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", default="1400x900", help="window, WIDTHxHEIGHT")
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).with_name("screenshot.png")
+    )
+    arguments = parser.parse_args()
+    width, height = (int(n) for n in arguments.size.split("x"))
+    viewer = napari.Viewer(title="napari")
+    viewer.window.resize(width, height)
+    show_sample(viewer, load_sample(load_demo().sample))
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+    annotate(dock)
+    viewer.reset_view()
+    end = time.monotonic() + 1
+    wait_until(lambda: time.monotonic() > end)
+    viewer.screenshot(str(arguments.output), canvas_only=False, flash=False)
+    viewer.close()
+
+
+if __name__ == "__main__":
+    main()

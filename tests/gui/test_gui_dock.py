@@ -1,0 +1,296 @@
+"""The dock in a real viewer, driven by real mouse and key events."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from closed_form import FloodNetwork
+from npe2 import PluginManifest
+from qtpy.QtCore import QPoint, Qt
+
+from napari_cfrseg import checkpoint
+from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.gui import dock as dock_module
+from napari_cfrseg.samples import load_sample
+
+PLUGIN, DOCK = "napari-cfrseg", "CFR-Seg: segment with clicks"
+PLACEMENT = {"scale": (0.2, 0.2), "translate": (30, -12), "units": ("um", "um")}
+TIMEOUT_MS = 120_000
+
+
+def has_weights() -> bool:
+    try:
+        checkpoint.resolve("default")
+    except CfrSegError:
+        return False
+    return True
+
+
+def flood_loader(name: str) -> Segmenter:
+    return Segmenter(FloodNetwork(0.2), device="cpu")
+
+
+class Window:
+    """A viewer with the dock open, and hands that click on its canvas."""
+
+    def __init__(self, viewer, qtbot, image) -> None:
+        self.viewer, self.qtbot = viewer, qtbot
+        self.image = viewer.add_image(image, name="cells", **PLACEMENT)
+        _, self.dock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+        self.until(lambda: self.dock.controller is not None)
+        self.until(lambda: not self.view.loading)
+        self.canvas = viewer.window._qt_viewer.canvas.native
+        viewer.reset_view()
+        self.settle()
+
+    @property
+    def view(self):
+        return self.dock.controller.view
+
+    @property
+    def points(self):
+        return self.dock.controller.clicks.layer
+
+    @property
+    def labels(self):
+        return self.dock.controller.labels.layer
+
+    def until(self, condition) -> None:
+        self.qtbot.waitUntil(condition, timeout=TIMEOUT_MS)
+
+    def settle(self) -> None:
+        self.until(lambda: self.view.pending == 0)
+        self.qtbot.wait(20)
+
+    def at(self, y: float, x: float) -> QPoint:
+        """Where pixel (y, x) of the image is on the canvas."""
+        world = np.asarray(self.image.data_to_world((y, x)))
+        centre = np.asarray(self.viewer.camera.center[-2:])
+        size = np.array([self.canvas.height(), self.canvas.width()])
+        row, column = (world - centre) * self.viewer.camera.zoom + size / 2
+        return QPoint(round(column), round(row))
+
+    def click(self, y, x, button=Qt.MouseButton.LeftButton, settle=True) -> None:
+        place = self.at(y, x)
+        self.qtbot.mouseMove(self.canvas, place)
+        self.qtbot.mousePress(self.canvas, button, pos=place)
+        self.qtbot.mouseRelease(self.canvas, button, pos=place)
+        if settle:
+            self.settle()
+
+    def drag(self, start, end) -> None:
+        left = Qt.MouseButton.LeftButton
+        a, b = self.at(*start), self.at(*end)
+        self.qtbot.mouseMove(self.canvas, a)
+        self.qtbot.mousePress(self.canvas, left, pos=a)
+        for share in (0.3, 0.6, 1.0):
+            step = a + (b - a) * share
+            event = mouse_move(step, left)
+            post(self.canvas, event)
+        self.qtbot.mouseRelease(self.canvas, left, pos=b)
+        self.settle()
+
+    def press(self, key, modifier=Qt.KeyboardModifier.NoModifier) -> None:
+        self.qtbot.keyClick(self.canvas, key, modifier)
+        self.settle()
+
+    def area(self, label: int) -> int:
+        return int((self.labels.data == label).sum())
+
+
+def mouse_move(place: QPoint, button):
+    from qtpy.QtCore import QEvent, QPointF
+    from qtpy.QtGui import QMouseEvent
+
+    return QMouseEvent(
+        QEvent.Type.MouseMove,
+        QPointF(place),
+        QPointF(place),
+        Qt.MouseButton.NoButton,
+        button,
+        Qt.KeyboardModifier.NoModifier,
+    )
+
+
+def post(widget, event) -> None:
+    from qtpy.QtWidgets import QApplication
+
+    QApplication.sendEvent(widget, event)
+    QApplication.processEvents()
+
+
+@pytest.fixture
+def sample():
+    return load_sample("powder_sem")
+
+
+@pytest.fixture
+def targets(sample) -> list[tuple[int, int, int]]:
+    """Label, row and column of the two largest particles well inside the image."""
+    from scipy import ndimage
+
+    found = []
+    for label in np.unique(sample.labels)[1:]:
+        mask = sample.labels == label
+        depth = ndimage.distance_transform_edt(mask)
+        y, x = np.unravel_index(depth.argmax(), depth.shape)
+        if 60 < y < 450 and 60 < x < 450:
+            found.append((float(depth.max()), int(label), int(y), int(x)))
+    return [f[1:] for f in sorted(found, reverse=True)[:2]]
+
+
+@pytest.fixture
+def plugin(npe2pm, plugin_settings):
+    """Our manifest, as the installed distribution has it."""
+    npe2pm.register(PluginManifest.from_distribution(PLUGIN))
+
+
+@pytest.fixture
+def window(make_napari_viewer, qtbot, plugin, sample, request, monkeypatch):
+    """The dock as a person opens it; on the network that ``request`` names."""
+    load = getattr(request, "param", flood_loader)
+    if load is None and not has_weights():
+        pytest.skip("the default weights are not there")
+    if load is not None:
+        monkeypatch.setattr(
+            dock_module.ClickDock.__init__, "__defaults__", (load, None)
+        )
+    viewer = make_napari_viewer(show=True)
+    made = Window(viewer, qtbot, sample.image)
+    yield made
+    made.dock.close_session()
+
+
+pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
+BOTH_NETWORKS = pytest.mark.parametrize(
+    "window",
+    [
+        pytest.param(flood_loader, id="closed-form"),
+        pytest.param(None, id="default-weights"),
+    ],
+    indirect=True,
+)
+
+
+@BOTH_NETWORKS
+def test_the_main_job(window, targets):
+    """Click, correct, undo, lock, second object, drag: with real events."""
+    (_, y1, x1), (_, y2, x2) = targets
+    assert np.allclose(window.labels.scale, window.image.scale)
+    assert np.allclose(window.labels.translate, window.image.translate)
+    assert window.labels.units == window.image.units
+
+    window.click(y1, x1)
+    assert window.labels.data[y1, x1] == 1
+    assert window.labels.data[y2, x2] == 0
+    assert "ms" in window.view.timing
+    first = window.labels.data.copy()
+
+    # right button: the other polarity, at the mask's lower edge
+    ys, xs = np.nonzero(first == 1)
+    edge = int(np.argmax(ys))
+    y3, x3 = int(ys[edge]) - 2, int(xs[edge])
+    window.click(y3, x3, Qt.MouseButton.RightButton)
+    assert list(window.points.features["polarity"]) == ["positive", "negative"]
+    assert window.labels.data[y3, x3] == 0
+    assert 0 < window.area(1) < int((first == 1).sum())
+
+    window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert np.array_equal(window.labels.data, first)
+    assert len(window.points.data) == 1
+
+    window.dock.objects.table.item(0, 3).setCheckState(Qt.CheckState.Checked)
+    window.settle()
+    window.press(Qt.Key.Key_N)
+    window.click(y2, x2)
+    assert window.labels.data[y2, x2] == 2
+    assert np.array_equal(window.labels.data == 1, first == 1)
+
+    # a click on the locked object is refused
+    window.click(y1, x1)
+    assert "locked" in window.view.status
+    assert len(window.points.data) == 2
+    second = window.labels.data.copy()
+
+    # drag the second object's click: select mode, then the mouse
+    window.points.mode = "select"
+    window.drag((y2, x2), (y2 + 3, x2 + 3))
+    moved = window.points.data[1]
+    assert np.abs(moved - (y2 + 3, x2 + 3)).max() < 2
+    assert window.labels.data[y2 + 3, x2 + 3] == 2
+    assert np.array_equal(window.labels.data == 1, first == 1)
+    window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert np.array_equal(window.labels.data, second)
+
+
+def test_opening_a_click_is_not_stopped_by_the_worker(window, targets, qtbot):
+    """Clicks pile up while the worker computes; all count, in order."""
+    (_, y1, x1), _ = targets
+    for shift in range(5):
+        window.click(y1 + shift, x1, settle=False)
+    window.settle()
+    entries = window.dock.controller.annotator.objects[1].clicks()
+    rows = [round(entry.click.yx[0]) for _, entry in entries]
+    assert rows == sorted(rows)
+    assert len(rows) == 5
+
+
+def test_keys_and_buttons_agree_with_the_view(window, targets):
+    (_, y1, x1), _ = targets
+    window.press(Qt.Key.Key_T)
+    assert window.dock.objects.negative.isChecked()
+    window.press(Qt.Key.Key_T)
+    assert window.dock.objects.positive.isChecked()
+    window.click(y1, x1)
+    before = window.labels.data.copy()
+    window.press(Qt.Key.Key_R)
+    assert not window.labels.data.any()
+    window.dock.objects.undo.click()
+    window.settle()
+    assert np.array_equal(window.labels.data, before)
+    window.dock.settings.threshold.value = 0.8
+    window.settle()
+    assert window.dock.controller.annotator.objects[1].threshold == 0.8
+    window.press(Qt.Key.Key_Escape)
+    assert window.view.status == "Nothing is being computed."
+
+
+def test_painting_with_the_brush_corrects_the_object(window, targets):
+    (_, y1, x1), _ = targets
+    window.click(y1, x1)
+    mask = window.labels.data == 1
+    window.viewer.layers.selection.active = window.labels
+    window.labels.mode = "erase"
+    window.labels.brush_size = 9
+    window.click(y1, x1)
+    assert window.labels.data[y1, x1] == 0
+    shown = window.dock.controller.annotator.labels()
+    assert np.array_equal(shown, window.labels.data)
+    window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert np.array_equal(window.labels.data == 1, mask)
+
+
+def test_closing_gives_keys_and_layers_back(window, targets):
+    (_, y1, x1), _ = targets
+    window.click(y1, x1)
+    points, labels = window.points, window.labels
+    window.dock.close_session()
+    assert not points.keymap
+    assert not labels.keymap
+    assert not points.locked
+    window.viewer.layers.remove(points)
+    assert window.dock.controller is None
+
+
+def test_removing_the_image_ends_its_session(window):
+    window.viewer.layers.remove(window.image)
+    assert window.dock.controller is None
+    assert window.dock.image_choice.value is None
+
+
+def test_dock_without_an_image_says_what_to_do(make_napari_viewer, plugin):
+    viewer = make_napari_viewer()
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+    assert dock.status.text.text() == "Open an image to begin."
+    dock.close_session()
