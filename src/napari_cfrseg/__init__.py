@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from napari_cfrseg.engine.segmenter import Segmenter
     from napari_cfrseg.errors import CfrSegError
     from napari_cfrseg.images import Scaling
+    from napari_cfrseg.session.session import Session
     from napari_cfrseg.window import Window
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ __all__ = [
     "Refinement",
     "Scaling",
     "Segmenter",
+    "Session",
     "Window",
     "__version__",
 ]
@@ -43,6 +45,7 @@ _HOMES = {
     "Refinement": "engine.cascade",
     "Scaling": "images",
     "Segmenter": "engine.segmenter",
+    "Session": "session.session",
     "Window": "window",
 }
 

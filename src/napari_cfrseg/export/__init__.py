@@ -1,0 +1,1 @@
+"""Labels and clicks in the formats other programs read."""

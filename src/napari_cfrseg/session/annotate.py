@@ -1,0 +1,202 @@
+"""An annotator whose acts are written down, and that reads planes as it did before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine import events as ev
+from napari_cfrseg.engine.act import PatchCallback
+from napari_cfrseg.engine.annotator import Annotator, Change
+from napari_cfrseg.engine.cascade import Refinement
+from napari_cfrseg.engine.focus import FocusHint
+from napari_cfrseg.engine.masks import LabelRuns, Plane
+from napari_cfrseg.engine.prediction import Prediction
+from napari_cfrseg.engine.rounds import SegmenterLike
+from napari_cfrseg.images import Scaling
+from napari_cfrseg.session.values import SessionContent, Snapshot
+from napari_cfrseg.session.writer import SessionWriter, line_of
+
+
+class _PlaneScalings:
+    """Gives each plane its recorded scaling, and remembers those that are measured.
+
+    A segmenter is told the scaling with the image: this one stands in between.
+    """
+
+    def __init__(
+        self,
+        plane_image: Callable[[Plane], Any],
+        scalings: Mapping[Plane, Scaling],
+        segmenter: SegmenterLike | None,
+    ) -> None:
+        self.known = dict(scalings)
+        self.segmenter = segmenter
+        self._plane_image = plane_image
+        self._plane: Plane = ()
+
+    def read(self, plane: Plane) -> Any:
+        self._plane = plane
+        return self._plane_image(plane)
+
+    def set_image(
+        self, image: Any, *, rgb: bool | None = None, scaling: Scaling | None = None
+    ) -> None:
+        given = self.known.get(self._plane, scaling)
+        self._ready().set_image(image, rgb=rgb, scaling=given)
+
+    def predict(
+        self,
+        clicks: Sequence[Click],
+        previous: Prediction | NDArray[Any] | None = None,
+        refinement: Refinement | None = None,
+        *,
+        hint: FocusHint | None = None,
+        focus_shift: int = 0,
+        on_step: Callable[[Prediction], None] | None = None,
+    ) -> Prediction:
+        prediction = self._ready().predict(
+            clicks,
+            previous,
+            refinement,
+            hint=hint,
+            focus_shift=focus_shift,
+            on_step=on_step,
+        )
+        if prediction.scaling is not None:
+            self.known.setdefault(self._plane, prediction.scaling)
+        return prediction
+
+    def _ready(self) -> SegmenterLike:
+        if self.segmenter is None:
+            msg = "no segmenter was given"
+            raise RuntimeError(msg)
+        return self.segmenter
+
+
+class RecordedAnnotator(Annotator):
+    """An :class:`Annotator` that writes each act down once it is done.
+
+    Parameters
+    ----------
+    plane_image, plane_shape, segmenter, rgb, scaling
+        As for :class:`Annotator`.
+    scalings
+        Black and white of planes seen before.
+    writer
+        Where acts are written; None: nowhere yet. An attribute, too.
+    """
+
+    def __init__(
+        self,
+        plane_image: Callable[[Plane], Any],
+        plane_shape: tuple[int, int],
+        segmenter: SegmenterLike | None = None,
+        *,
+        rgb: bool | None = None,
+        scaling: Scaling | None = None,
+        scalings: Mapping[Plane, Scaling] | None = None,
+        writer: SessionWriter | None = None,
+    ) -> None:
+        self._planes_seen = _PlaneScalings(plane_image, scalings or {}, segmenter)
+        super().__init__(
+            self._planes_seen.read,
+            plane_shape,
+            None if segmenter is None else self._planes_seen,
+            rgb=rgb,
+            scaling=scaling,
+        )
+        self.writer = writer
+        self._before: Mapping[int, object] = {}
+        self._depths = (0, 0)
+        #: shape of the axes before Y, where there are any
+        self.leading: tuple[int, ...] = ()
+
+    def use(self, segmenter: SegmenterLike) -> None:
+        """Compute rounds with another segmenter from now on; nothing is recomputed."""
+        self._planes_seen.segmenter = segmenter
+        super().use(self._planes_seen)
+
+    def apply(self, event: ev.Event, on_preview: PatchCallback | None = None) -> Change:
+        """Do what an event says and write it down (see :meth:`Annotator.apply`).
+
+        Raises
+        ------
+        SessionError
+            Also where the event has values that no session may hold.
+        """
+        if self.writer is not None:
+            line_of(event)
+        change = super().apply(event, on_preview)
+        if self._has_changed(change) and self.writer is not None:
+            plane = getattr(event, "plane", None)
+            seen = None if plane is None else self._planes_seen.known.get(plane)
+            self.writer.record(event, seen)
+        return change
+
+    def _has_changed(self, change: Change) -> bool:
+        """Whether an act did anything; one that did not is not written down."""
+        before, depths = self._before, self._depths
+        self._before = change.objects
+        self._depths = (change.undo_depth, change.redo_depth)
+        if isinstance(change.event, ev.RefinementChanged | ev.OverlapChanged):
+            return True
+        return (
+            bool(change.patches)
+            or depths != self._depths
+            or before.keys() != change.objects.keys()
+            or any(before[i] is not change.objects[i] for i in before)
+        )
+
+    def restore(self, content: SessionContent) -> Iterator[Change]:
+        """Do all that a session says, writing nothing down; yield after each event."""
+        self._planes_seen.known.update(content.scalings)
+        writer, self.writer = self.writer, None
+        try:
+            settings = content.settings
+            self.apply(ev.RefinementChanged(settings.refinement))
+            self.apply(ev.OverlapChanged(settings.rule))
+            for event in content.events:
+                yield self.apply(event)
+        finally:
+            self.writer = writer
+
+    def snapshot(self, events: int) -> Snapshot:
+        """Return the labels of all planes, said to be those after ``events`` events."""
+        planes = []
+        for plane in self.planes:
+            labels = self.labels(plane)
+            if labels.any():
+                runs = LabelRuns.from_labels(labels, labels != 0, self.plane_shape)
+                planes.append((plane, runs))
+        return Snapshot(events, tuple(planes))
+
+
+def snapshot_array(
+    snapshot: Snapshot, leading: tuple[int, ...], plane_shape: tuple[int, int]
+) -> NDArray[np.int32]:
+    """Return a snapshot's labels, (*leading, Y, X) int32.
+
+    Raises
+    ------
+    ValueError
+        It is of planes that the image does not have.
+    """
+    labels = np.zeros((*leading, *plane_shape), np.int32)
+    for plane, runs in snapshot.labels:
+        inside = len(plane) == len(leading) and all(
+            i < n for i, n in zip(plane, leading, strict=True)
+        )
+        if not inside or runs.shape != plane_shape:
+            msg = f"the snapshot's plane {plane} of {runs.shape} is not in the image"
+            raise ValueError(msg)
+        flat = labels[plane].reshape(-1)
+        for start, length, value in zip(
+            runs.starts, runs.lengths, runs.values, strict=True
+        ):
+            flat[start : start + length] = value
+    return labels

@@ -1,0 +1,200 @@
+"""A session read from its file: looked at, applied, replayed round by round."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from napari_cfrseg.engine.masks import LabelArray
+from napari_cfrseg.errors import SessionError
+from napari_cfrseg.session.journal import journal_path, read_journal
+from napari_cfrseg.session.pixels import (
+    check_same,
+    find_image,
+    open_reference,
+    plane_of,
+)
+from napari_cfrseg.session.summary import ObjectSummary, summarise
+from napari_cfrseg.session.values import ImageReference, SessionContent
+from napari_cfrseg.session.writer import parse_at
+
+if TYPE_CHECKING:
+    from napari_cfrseg.engine.annotator import Change
+    from napari_cfrseg.engine.rounds import SegmenterLike
+    from napari_cfrseg.session.annotate import RecordedAnnotator
+
+_TRIES = 5
+
+
+class Session:
+    """What a person did on one image; never changes.
+
+    Attributes
+    ----------
+    path
+        The file it was read from.
+    content
+        All that the file says.
+
+    Examples
+    --------
+    >>> session = Session.open("cells.cfrseg.json")  # doctest: +SKIP
+    >>> [o.name for o in session.objects()]  # doctest: +SKIP
+    >>> labels = session.apply(image, Segmenter.load())  # doctest: +SKIP
+    """
+
+    def __init__(self, path: Path, content: SessionContent) -> None:
+        self.path = path
+        self.content = content
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Session:
+        """Read a session with its journal; it may be open for writing elsewhere.
+
+        Raises
+        ------
+        SessionError
+            It cannot be read or is no session; one line that says why.
+        """
+        target = Path(path)
+        for _ in range(_TRIES):
+            content = parse_at(target)
+            start = len(content.events)
+            found = read_journal(journal_path(target), content.identity, start)
+            if not found.lost:
+                break  # else: the file was saved between the two readings?
+        scalings = MappingProxyType({**found.scalings, **content.scalings})
+        events = (*content.events, *found.events)
+        return cls(target, replace(content, events=events, scalings=scalings))
+
+    @property
+    def image(self) -> ImageReference:
+        """The image it was made on."""
+        return self.content.image
+
+    def objects(self) -> Iterator[ObjectSummary]:
+        """Yield the objects in the end, by id, with their clicks; runs no network.
+
+        Raises
+        ------
+        SessionError
+            An event does not fit those before it.
+        """
+        yield from summarise(self.content.events)
+
+    def open_image(self) -> Any:
+        """Open the image the session was made on, lazily where the file allows.
+
+        Raises
+        ------
+        CfrSegError
+            It is not there, cannot be read, or has other pixels.
+        """
+        path = find_image(self.image, self.path.parent)
+        array = open_reference(self.image, path).array
+        check_same(self.image, array, str(path))
+        return array
+
+    def apply(
+        self, image: Any = None, segmenter: SegmenterLike | None = None
+    ) -> LabelArray:
+        """Do all that was done and return the labels.
+
+        Parameters
+        ----------
+        image
+            Pixels of the session's shape, or another image of the same kind; None:
+            the session's own, from its file.
+        segmenter
+            Computes the rounds; None: the session's model is loaded.
+
+        Returns
+        -------
+        int32 labels of shape (leading axes, Y, X), 0 = background.
+
+        Raises
+        ------
+        CfrSegError
+            Image or model cannot be had, or an event does not fit.
+        """
+        annotator = self.annotator(image, segmenter)
+        for _ in annotator.restore(self.content):
+            pass
+        return annotator.labels_array(annotator.leading)
+
+    def rounds(
+        self, image: Any = None, segmenter: SegmenterLike | None = None
+    ) -> Iterator[Change]:
+        """Apply the events one by one and yield what each changed.
+
+        Parameters and errors are those of :meth:`apply`.
+        """
+        yield from self.annotator(image, segmenter).restore(self.content)
+
+    def annotator(
+        self, image: Any = None, segmenter: SegmenterLike | None = None
+    ) -> RecordedAnnotator:
+        """Return an annotator of the image on which nothing is done yet."""
+        from napari_cfrseg.session.annotate import RecordedAnnotator
+        from napari_cfrseg.session.models import load_segmenter
+
+        own = image is None
+        array: NDArray[Any] = self.open_image() if own else image
+        if segmenter is None:
+            segmenter = load_segmenter(self.content)
+        leading, plane_shape = split_shape(self.image, tuple(array.shape))
+        check_planes(self.content, leading)
+        annotator = RecordedAnnotator(
+            lambda plane: plane_of(array, plane),
+            plane_shape,
+            segmenter,
+            rgb=self.content.settings.rgb,
+            scaling=self.content.settings.scaling,
+        )
+        annotator.leading = leading
+        return annotator
+
+
+def split_shape(
+    reference: ImageReference, shape: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, int]]:
+    """Split an image's shape into leading axes and (Y, X), as the session's is.
+
+    Raises
+    ------
+    SessionError
+        It has another number of axes.
+    """
+    if len(shape) != len(reference.shape):
+        msg = (
+            f"an image of shape {tuple(shape)}; the session was made on one of shape "
+            f"{reference.shape}"
+        )
+        raise SessionError(msg)
+    depth = len(reference.leading)
+    return tuple(int(n) for n in shape[:depth]), (
+        int(shape[depth]),
+        int(shape[depth + 1]),
+    )
+
+
+def check_planes(content: SessionContent, leading: tuple[int, ...]) -> None:
+    """Raise SessionError where an event is on a plane that the image does not have."""
+    for number, event in enumerate(content.events):
+        plane = getattr(event, "plane", None)
+        if plane is None:
+            continue
+        if len(plane) != len(leading) or any(
+            not 0 <= i < n for i, n in zip(plane, leading, strict=True)
+        ):
+            msg = (
+                f"event {number} is on plane {plane}; the image's leading axes are "
+                f"{leading}"
+            )
+            raise SessionError(msg)

@@ -1,0 +1,136 @@
+"""Sessions the tests share: one event of each kind, and a real recorded one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from closed_form import FloodNetwork
+
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine import events as ev
+from napari_cfrseg.engine.cascade import Refinement
+from napari_cfrseg.engine.focus import FocusHint
+from napari_cfrseg.engine.masks import LabelRuns, MaskRuns
+from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.session.annotate import RecordedAnnotator
+from napari_cfrseg.session.pixels import reference_of
+from napari_cfrseg.session.values import SessionContent, SessionSettings
+from napari_cfrseg.session.writer import SessionWriter
+
+SHAPE = (80, 100)
+PLACES = {1: (20, 20), 2: (20, 50), 3: (20, 80), 4: (60, 20), 5: (60, 50)}
+
+
+def pixels() -> np.ndarray:
+    """Six grey squares that do not touch."""
+    image = np.zeros(SHAPE, np.uint8)
+    for y in (10, 50):
+        for number, x in enumerate((10, 40, 70)):
+            image[y : y + 20, x : x + 20] = 120 + 60 * number
+    return image
+
+
+def flood_segmenter() -> Segmenter:
+    return Segmenter(FloodNetwork(), device="cpu")
+
+
+def stroke(label: int, rows: slice, columns: slice, shape=SHAPE) -> LabelRuns:
+    mask = np.zeros(shape, bool)
+    mask[rows, columns] = True
+    return LabelRuns.from_labels(np.full(shape, label, np.int32), mask, shape)
+
+
+def box_mask(rows: slice, columns: slice, shape=SHAPE) -> MaskRuns:
+    mask = np.zeros(shape, bool)
+    mask[rows, columns] = True
+    return MaskRuns.from_mask(mask)
+
+
+#: at least one of every kind; the values are odd, the order is not to be applied
+EVERY_EVENT: tuple[ev.Event, ...] = (
+    ev.ObjectCreated(1),
+    ev.ObjectCreated(7, 'Zelle "ü"\n7', "#a0B1c2", 0.125),
+    ev.ObjectDeleted(7),
+    ev.ObjectRenamed(1, "核"),
+    ev.ObjectRecoloured(1, "#000000"),
+    ev.ObjectLocked(1, True),
+    ev.ObjectReset(1, (3, 0)),
+    ev.ClickAdded(1, (), Click((0.1 + 0.2, 1e-300)), 0),
+    ev.ClickAdded(
+        1, (2, 5), Click((3, 4), False), 9, -2, FocusHint(33.3, 4.0), position=0
+    ),
+    ev.ClicksMoved(((0, (1.5, 2.5)), (9, (1 / 3, 2.0)))),
+    ev.ClickRefocused(9, 3),
+    ev.ClicksRemoved((0, 9)),
+    ev.Painted((1,), stroke(2, slice(1, 3), slice(4, 9))),
+    ev.Painted((), LabelRuns(SHAPE, (), (), ())),
+    ev.MaskImported(1, (), box_mask(slice(0, 80), slice(99, 100))),
+    ev.LabelsImported((0,), stroke(3, slice(0, 1), slice(0, 1))),
+    ev.ThresholdChanged(1, 0.3000000004),
+    ev.RefinementChanged(Refinement("a-cfr", 7, 3, False)),
+    ev.RefinementChanged(Refinement.standard()),
+    ev.OverlapChanged(ev.OverlapRule.OVERWRITE),
+    ev.Undone(),
+    ev.Redone(),
+)
+
+#: five objects with undo, deletion, drag, locked objects and a painted edit
+WORK: tuple[ev.Event, ...] = (
+    *(
+        event
+        for number, yx in PLACES.items()
+        for event in (
+            ev.ObjectCreated(number),
+            ev.ClickAdded(number, (), Click(yx), number, hint=FocusHint(40.0)),
+        )
+    ),
+    ev.ClickAdded(1, (), Click((20, 27), False), 11),
+    ev.ObjectLocked(2, True),
+    ev.Undone(),
+    ev.Redone(),
+    ev.ClicksMoved(((11, (12.0, 12.0)),)),
+    ev.Undone(),
+    ev.ClicksMoved(((11, (27.0, 20.0)),)),
+    ev.Painted((), stroke(3, slice(14, 34), slice(66, 74))),
+    ev.Painted((), stroke(0, slice(55, 60), slice(40, 70))),
+    ev.ClickAdded(5, (), Click((52, 42)), 12, focus_shift=1),
+    ev.ObjectDeleted(4),
+    ev.Undone(),
+    ev.ClicksRemoved((4,)),
+    ev.RefinementChanged(Refinement.cfr(2)),
+    ev.ObjectCreated(6, "with a mask", "#112233"),
+    ev.MaskImported(6, (), box_mask(slice(52, 64), slice(72, 88))),
+    ev.ClickAdded(6, (), Click((66, 80)), 13),
+    ev.ThresholdChanged(6, 0.4),
+    ev.OverlapChanged(ev.OverlapRule.OVERWRITE),
+    ev.ObjectDeleted(3),
+    ev.Undone(),
+)
+
+
+def start(folder: Path, name: str = "work", image: np.ndarray | None = None):
+    """Write an image and begin a session on it: (annotator, writer)."""
+    image = pixels() if image is None else image
+    path = folder / f"{name}.tif"
+    tifffile.imwrite(path, image)
+    content = SessionContent(
+        reference_of(image, path=path, folder=folder),
+        settings=SessionSettings(threads=1),
+    )
+    writer = SessionWriter.create(folder / f"{name}.cfrseg.json", content)
+    annotator = RecordedAnnotator(
+        lambda plane: image[plane], image.shape, flood_segmenter(), writer=writer
+    )
+    return annotator, writer
+
+
+def record(folder: Path, events=WORK, name: str = "work"):
+    """Record events as a window does; returns (annotator, session's path)."""
+    annotator, writer = start(folder, name)
+    for event in events:
+        annotator.apply(event)
+    writer.save(annotator.snapshot(writer.event_count))
+    writer.close()
+    return annotator, writer.path

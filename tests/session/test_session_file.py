@@ -1,0 +1,299 @@
+"""The session file: what is written comes back, and gives the same labels."""
+
+from __future__ import annotations
+
+import json
+import typing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from session_cases import (
+    EVERY_EVENT,
+    SHAPE,
+    WORK,
+    flood_segmenter,
+    pixels,
+    record,
+    start,
+)
+
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine import events as ev
+from napari_cfrseg.engine.annotator import Annotator, replay
+from napari_cfrseg.errors import SessionError
+from napari_cfrseg.images import Scaling
+from napari_cfrseg.session import schema
+from napari_cfrseg.session.annotate import snapshot_array
+from napari_cfrseg.session.migrate import migrated
+from napari_cfrseg.session.pixels import reference_of
+from napari_cfrseg.session.reading import parse_session
+from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.summary import summarise
+from napari_cfrseg.session.values import SessionContent, SessionSettings
+from napari_cfrseg.session.writer import SessionWriter, line_of
+from napari_cfrseg.session.writing import event_lines, session_lines
+
+VERSIONS = Path(__file__).parent / "versions"
+
+
+def text_of(content: SessionContent) -> bytes:
+    lines = event_lines(content.events, content.scalings)
+    return "".join(session_lines(content, (), lines)).encode()
+
+
+def test_every_kind_of_event_is_among_the_cases() -> None:
+    assert {type(e) for e in EVERY_EVENT} == set(typing.get_args(ev.Event))
+
+
+def test_a_session_comes_back_as_it_was_written() -> None:
+    content = SessionContent(
+        reference_of(pixels(), path="/somewhere/a.tif", folder="/somewhere/else"),
+        settings=SessionSettings("cuda:1", "torch", "bfloat16", 3, True),
+        events=EVERY_EVENT,
+        scalings={(): Scaling((0.1,), (0.7,)), (2, 5): Scaling((-1e30,), (4096.0,))},
+    )
+    back = parse_session(text_of(content))
+    assert back == content
+    assert back.image.path == "../a.tif"
+    assert text_of(back) == text_of(content)
+
+
+def test_each_event_has_a_line_of_its_own_and_no_line_is_cut() -> None:
+    content = SessionContent(reference_of(pixels()), events=EVERY_EVENT)
+    lines = text_of(content).decode().splitlines()
+    first = lines.index(' "events": [') + 1
+    for line, event in zip(lines[first:], EVERY_EVENT, strict=False):
+        assert json.loads(line.rstrip(",")) == json.loads(line_of(event))
+
+
+def test_window_python_and_plain_replay_give_identical_labels(tmp_path: Path) -> None:
+    annotator, path = record(tmp_path)
+    expected = annotator.labels_array()
+    assert len(np.unique(expected)) >= 5
+    session = Session.open(path)
+    assert session.content.events == WORK
+    assert np.array_equal(session.apply(segmenter=flood_segmenter()), expected)
+    image = tifffile.imread(tmp_path / "work.tif")
+    assert np.array_equal(session.apply(image, flood_segmenter()), expected)
+    assert np.array_equal(replay(WORK, image, flood_segmenter()), expected)
+    snapshot = session.content.snapshot
+    assert snapshot is not None
+    assert snapshot.events == len(WORK)
+    assert np.array_equal(snapshot_array(snapshot, (), SHAPE), expected)
+
+
+def test_rounds_are_the_changes_of_each_event(tmp_path: Path) -> None:
+    annotator, path = record(tmp_path)
+    mirror = np.zeros(SHAPE, np.int32)
+    changes = list(Session.open(path).rounds(segmenter=flood_segmenter()))
+    assert [c.event for c in changes] == list(WORK)
+    for change in changes:
+        for patch in change.patches:
+            mirror[patch.indices()] = patch.values()
+    assert np.array_equal(mirror, annotator.labels())
+
+
+def test_objects_are_known_without_image_and_network(tmp_path: Path) -> None:
+    annotator, path = record(tmp_path)
+    (tmp_path / "work.tif").unlink()
+    found = {o.object_id: o for o in Session.open(path).objects()}
+    assert found.keys() == annotator.objects.keys()
+    for object_id, state in annotator.objects.items():
+        said = found[object_id]
+        assert (said.name, said.colour) == (state.name, state.colour)
+        assert (said.locked, said.threshold) == (state.locked, state.threshold)
+        assert [(c.click_id, c.click) for c in said.clicks] == [
+            (e.click_id, e.click) for _, e in state.clicks()
+        ]
+    listed = json.loads(path.read_text())["objects"]
+    assert [o["id"] for o in listed] == sorted(annotator.objects)
+
+
+def test_undo_history_goes_on_after_reopening(tmp_path: Path) -> None:
+    annotator, path = record(tmp_path)
+    session = Session.open(path)
+    reopened = session.annotator(segmenter=flood_segmenter())
+    for _ in reopened.restore(session.content):
+        pass
+    for event in (ev.Undone(), ev.Undone(), ev.Redone(), ev.Undone(), ev.Undone()):
+        expected, found = annotator.apply(event), reopened.apply(event)
+        assert expected.undo_depth == found.undo_depth
+        assert np.array_equal(annotator.labels(), reopened.labels())
+
+
+def test_acts_that_change_nothing_are_not_written(tmp_path: Path) -> None:
+    annotator, writer = start(tmp_path)
+    annotator.apply(ev.Undone())
+    annotator.apply(ev.ObjectCreated(1))
+    annotator.apply(ev.ObjectLocked(1, False))
+    annotator.apply(ev.Redone())
+    with pytest.raises(SessionError):
+        annotator.apply(ev.ObjectCreated(1))
+    assert writer.content.events == (ev.ObjectCreated(1),)
+    writer.close()
+
+
+def test_scaling_of_a_plane_is_written_once_and_read_back(tmp_path: Path) -> None:
+    image = np.stack([pixels(), pixels() // 2]).astype(np.uint16) * 9
+    tifffile.imwrite(tmp_path / "a.tif", image)
+    reference = reference_of(image, path=tmp_path / "a.tif", folder=tmp_path)
+    writer = SessionWriter.create(tmp_path / "a.cfrseg.json", SessionContent(reference))
+    from napari_cfrseg.session.annotate import RecordedAnnotator
+
+    annotator = RecordedAnnotator(
+        lambda plane: image[plane], SHAPE, flood_segmenter(), writer=writer
+    )
+    annotator.apply(ev.ObjectCreated(1))
+    for click_id, plane in enumerate([(0,), (1,), (0,), (1,)]):
+        annotator.apply(ev.ClickAdded(1, plane, Click((20, 20 + click_id)), click_id))
+    text = (tmp_path / "a.cfrseg.journal").read_text()
+    assert text.count('"scaling"') == 2
+    writer.close()
+    session = Session.open(writer.path)
+    assert session.content.scalings[(0,)].high == (240.0 * 9,)
+    assert session.content.scalings[(1,)].high == (120.0 * 9,)
+    # another scaling than the pixels' own is obeyed
+    wide = Scaling((0.0,), (1e6,))
+    changed = Session(
+        session.path,
+        SessionContent(reference, events=session.content.events, scalings={(0,): wide}),
+    )
+    labels = changed.apply(segmenter=flood_segmenter())
+    assert not np.array_equal(labels, annotator.labels_array((2,)))
+    assert np.array_equal(labels[1], annotator.labels((1,)))
+
+
+def test_numpy_numbers_are_written_as_plain_ones(tmp_path: Path) -> None:
+    event = ev.ClickAdded(
+        np.int64(3), (np.int64(1),), Click((np.float32(0.5), np.int64(2))), np.int64(7)
+    )
+    assert json.loads(line_of(event)) == {
+        "type": "click_added",
+        "object": 3,
+        "click": 7,
+        "plane": [1],
+        "yx": [0.5, 2.0],
+        "positive": True,
+    }
+
+
+def test_an_act_no_file_may_hold_is_refused_before_it_is_done(tmp_path: Path) -> None:
+    annotator, writer = start(tmp_path)
+    for event in (
+        ev.ObjectCreated(1, colour="red"),
+        ev.ObjectCreated(1, "bad \udc80 name"),
+        ev.ObjectCreated(1, "long" * 1000),
+    ):
+        with pytest.raises(SessionError, match="cannot be saved") as caught:
+            annotator.apply(event)
+        assert "\n" not in str(caught.value)
+    assert not annotator.objects
+    writer.close()
+
+
+def test_image_is_found_beside_a_session_that_moved(tmp_path: Path) -> None:
+    _, path = record(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("work.tif", "work.cfrseg.json"):
+        (tmp_path / name).rename(elsewhere / name)
+    session = Session.open(elsewhere / path.name)
+    assert session.open_image().shape == SHAPE
+
+
+def test_missing_and_changed_images_are_told_apart(tmp_path: Path) -> None:
+    _, path = record(tmp_path)
+    session = Session.open(path)
+    image = pixels()
+    image[79, 99] ^= 1
+    tifffile.imwrite(tmp_path / "work.tif", image)
+    with pytest.raises(SessionError, match="other pixels"):
+        session.open_image()
+    tifffile.imwrite(tmp_path / "work.tif", image[:40])
+    with pytest.raises(SessionError, match=r"\(40, 100\).*made on"):
+        session.open_image()
+    (tmp_path / "work.tif").unlink()
+    with pytest.raises(SessionError, match="is not there"):
+        session.open_image()
+
+
+def test_no_absolute_path_unless_asked(tmp_path: Path) -> None:
+    _, path = record(tmp_path)
+    assert str(tmp_path) not in path.read_text()
+    asked = reference_of(
+        pixels(), path=tmp_path / "work.tif", folder=tmp_path, absolute=True
+    )
+    assert asked.path == (tmp_path / "work.tif").as_posix()
+
+
+@pytest.mark.parametrize("path", sorted(VERSIONS.glob("v*.cfrseg.json")), ids=str)
+def test_every_version_ever_written_is_read(path: Path) -> None:
+    session = Session.open(path)
+    assert len(session.content.events) == len(EVERY_EVENT)
+    assert session.content.events == EVERY_EVENT
+
+
+def test_there_is_a_file_of_every_version() -> None:
+    versions = {
+        json.loads(p.read_text())["schema_version"] for p in VERSIONS.glob("v*.json")
+    }
+    assert versions == set(range(1, schema.SCHEMA_VERSION + 1))
+
+
+def test_older_files_are_migrated_step_by_step() -> None:
+    steps = {
+        1: lambda raw: {**raw, "steps": [*raw.get("steps", []), 1]},
+        2: lambda raw: {**raw, "steps": [*raw["steps"], 2]},
+    }
+    assert migrated({"schema_version": 1}, 3, steps) == {
+        "schema_version": 3,
+        "steps": [1, 2],
+    }
+    assert migrated({"schema_version": 3}, 3, steps) == {"schema_version": 3}
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [(2, "newer"), (10**30, "newer"), (0, "≥ 1"), (None, "≥ 1"), ("1", "≥ 1"),
+     (True, "≥ 1"), (1.0, "≥ 1")],
+)  # fmt: skip
+def test_unknown_versions_are_one_clear_line(version, said) -> None:
+    content = SessionContent(reference_of(pixels()))
+    raw = json.loads(text_of(content))
+    raw["schema_version"] = version
+    with pytest.raises(SessionError, match=said) as caught:
+        parse_session(json.dumps(raw).encode())
+    assert "\n" not in str(caught.value)
+
+
+def test_the_published_json_schema_is_the_code_s() -> None:
+    published = Path(__file__).parents[2] / "docs" / "session.schema.json"
+    assert json.loads(published.read_text()) == schema.json_schema()
+
+
+def test_summary_names_the_event_that_does_not_fit() -> None:
+    with pytest.raises(SessionError, match="event 1: there is no object 2"):
+        summarise([ev.ObjectCreated(1), ev.ObjectDeleted(2)])
+    twice = ev.ClickAdded(1, (), Click((1, 1)), 5)
+    with pytest.raises(SessionError, match="event 2: click id 5 is used twice"):
+        summarise([ev.ObjectCreated(1), twice, twice])
+
+
+def test_apply_refuses_planes_and_images_that_do_not_fit(tmp_path: Path) -> None:
+    reference = reference_of(pixels())
+    events = (ev.ObjectCreated(1), ev.ClickAdded(1, (0,), Click((1, 1)), 1))
+    session = Session(tmp_path, SessionContent(reference, events=events))
+    with pytest.raises(SessionError, match="event 1 is on plane"):
+        session.apply(pixels(), flood_segmenter())
+    with pytest.raises(SessionError, match="of shape"):
+        session.apply(pixels()[None], flood_segmenter())
+
+
+def test_a_plain_annotator_is_not_disturbed_by_recording(tmp_path: Path) -> None:
+    annotator, _ = record(tmp_path)
+    plain = Annotator(lambda plane: pixels()[plane], SHAPE, flood_segmenter())
+    for event in WORK:
+        plain.apply(event)
+    assert np.array_equal(plain.labels(), annotator.labels())
