@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from napari_cfrseg.errors import CheckpointError
 
@@ -167,13 +166,6 @@ def fetch(source: Published, folder: Path, *, progress: Progress | None = None) 
         )
         raise CheckpointError(msg) from error
     return Path(path)
-
-
-def sha256_of(path: Path) -> str:
-    """Return a file's SHA-256, to be recorded and asked for the next time."""
-    import pooch
-
-    return cast(str, pooch.file_hash(str(path), alg="sha256"))
 
 
 class _Resuming:

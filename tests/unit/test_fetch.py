@@ -14,7 +14,7 @@ from typing import ClassVar
 import pytest
 
 from napari_cfrseg.errors import CheckpointError
-from napari_cfrseg.fetch import PUBLISHED, Published, fetch, published, sha256_of
+from napari_cfrseg.fetch import PUBLISHED, Published, fetch, published
 
 pytest.importorskip("pooch")
 
@@ -76,7 +76,6 @@ def test_a_good_file_is_fetched_once_and_progress_is_told(
     assert path == tmp_path / "some_net.pth"
     assert path.read_bytes() == CONTENT
     assert told[-1] == (len(CONTENT), len(CONTENT))
-    assert sha256_of(path) == HASH
     fetch(source(f"{server}/good"), tmp_path)
     assert len(Handler.asked) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["some_net.pth"]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from napari_cfrseg.cli import weights
 from napari_cfrseg.cli.options import JsonOption
 
 models = typer.Typer(
@@ -16,6 +17,9 @@ models = typer.Typer(
     no_args_is_help=True,
     epilog="Example: cfrseg models list",
 )
+models.command(epilog=weights.NETWORKS_EXAMPLES)(weights.networks)
+models.command(name="import", epilog=weights.IMPORT_EXAMPLES)(weights.import_file)
+models.command(name="fetch", epilog=weights.FETCH_EXAMPLES)(weights.fetch_file)
 
 
 @models.command(name="list", epilog="Example: cfrseg models list --json")

@@ -7,7 +7,7 @@ checkpoint keeps) to a network; ``named`` turns a name into such a description.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from importlib import import_module
 from typing import Any
 
@@ -15,7 +15,15 @@ from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.model.catalogue import TIMM_PREFIX, NamedNetwork, named, names
 from napari_cfrseg.model.network import ClickNetwork
 
-__all__ = ["NamedNetwork", "build", "configure", "name_of", "named", "names"]
+__all__ = [
+    "NamedNetwork",
+    "build",
+    "complete",
+    "configure",
+    "name_of",
+    "named",
+    "names",
+]
 
 # family -> module, configuration class, network class
 _FAMILIES = {
@@ -66,6 +74,17 @@ def configure(architecture: Mapping[str, Any]) -> Any:
     return config_class(
         **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     )
+
+
+def complete(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a description with every setting, so that later defaults cannot move it.
+
+    Raises
+    ------
+    CheckpointError
+        If the family or a setting is unknown here.
+    """
+    return {"family": architecture["family"], **asdict(configure(architecture))}
 
 
 def build(architecture: Mapping[str, Any]) -> ClickNetwork:

@@ -1,0 +1,171 @@
+"""``cfrseg models networks | import | fetch``, as a shell sees them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from napari_cfrseg import checkpoint
+from napari_cfrseg.cli import app
+from napari_cfrseg.model import registry
+
+
+@pytest.fixture(autouse=True)
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "models"
+    monkeypatch.setenv("CFRSEG_MODELS", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SimpleClick's smallest network in its published layout."""
+    torch.manual_seed(0)
+    network = registry.build(registry.named("simpleclick_vit_xtiny").architecture)
+    dim = 160
+    state = {"backbone.cls_token": torch.zeros(1, 1, dim)}
+    for key, value in network.state_dict().items():
+        part, _, leaf = key.partition(".")
+        if part == "position":
+            state["backbone.pos_embed"] = torch.cat([torch.zeros(1, 1, dim), value], 1)
+            continue
+        name = {
+            "embed_maps": f"patch_embed_coords.proj.{leaf}",
+            "embed_pixels": f"backbone.patch_embed.proj.{leaf}",
+            "blocks": f"backbone.{key}",
+            "pyramid": f"neck.{leaf}",
+        }.get(part)
+        if name is None:
+            layer, *rest = leaf.split(".")
+            name = {
+                "levels": f"head.convs.{rest[0]}.conv.{rest[-1]}",
+                "join": f"head.fusion_conv.conv.{rest[-1]}",
+                "classify": f"head.conv_seg.{rest[-1]}",
+            }[layer]
+        state[name] = value
+    path = tmp_path_factory.mktemp("published") / "xtiny.pth"
+    torch.save({"state_dict": state}, path)
+    return path
+
+
+@pytest.fixture
+def server(published: Path) -> Iterator[str]:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Keep the test's output clean."""
+
+    handler = partial(Quiet, directory=str(published.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=partial(running.serve_forever, 0.01))
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}/{published.name}"
+        running.shutdown()
+        thread.join()
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.output
+
+
+def test_networks_as_json() -> None:
+    code, output = run("models", "networks", "--json")
+    assert code == 0
+    rows = {row["name"]: row for row in json.loads(output)}
+    assert rows["fcfi_r101"]["parameters"] == 58_540_599
+    assert rows["simpleclick_vit_huge"]["input_sizes"] == [448, 672]
+    assert "NC" in rows["simpleclick_vit_huge"]["weights_licence"]
+
+
+def test_networks_by_name_measured() -> None:
+    code, output = run("models", "networks", "--measure", "simpleclick_vit_xtiny")
+    assert code == 0
+    (line,) = output.splitlines()
+    assert "3.85 M" in line
+    assert "next with CFR-1" in line
+    code, output = run("models", "networks", "resnet")
+    assert code == 2
+    assert "no network 'resnet'" in output
+
+
+def test_import_installs_exactly_what_was_published(
+    published: Path, models: Path
+) -> None:
+    code, output = run("models", "import", str(published))
+    assert code == 0, output
+    installed = models / "simpleclick_vit_xtiny.safetensors"
+    assert str(installed) in output
+    network, said = checkpoint.load(installed)
+    assert "NC" in said.licence
+    digest = hashlib.sha256(published.read_bytes()).hexdigest()
+    assert said.training_data == [f"as published: xtiny.pth, SHA-256 {digest}"]
+    theirs = torch.load(published, weights_only=True)["state_dict"]
+    ours = network.state_dict()["blocks.7.attn.qkv.weight"]
+    assert torch.equal(ours, theirs["backbone.blocks.7.attn.qkv.weight"])
+    assert said.architecture == network.architecture() | {
+        "pyramid": [96, 192, 288, 384]
+    }
+
+
+def test_import_of_something_else_is_one_line(tmp_path: Path, models: Path) -> None:
+    path = tmp_path / "resnet.pth"
+    torch.save({"conv1.weight": torch.ones(1)}, path)
+    code, output = run("models", "import", str(path))
+    assert code == 1
+    assert output.startswith(f"cfrseg: {path}: the keys are those of no known click")
+    assert len(output.splitlines()) == 1
+    assert not models.exists()
+
+
+def test_import_as_a_start_of_training(published: Path, models: Path) -> None:
+    code, output = run(
+        "models", "import", str(published), "--start", "simpleclick_vit_xtiny"
+    )
+    assert code == 0, output
+    said = checkpoint.read_metadata(models / "simpleclick_vit_xtiny_start.safetensors")
+    assert said.training_data[0].startswith("random, but for the backbone of xtiny.pth")
+    code, output = run("models", "import", str(published), "--start", "resnet")
+    assert code == 2
+
+
+def test_fetch_installs_and_tidies_up(
+    server: str, published: Path, models: Path
+) -> None:
+    digest = hashlib.sha256(published.read_bytes()).hexdigest()
+    arguments = ("models", "fetch", "cocolvis_vit_base", "--url", server)
+    code, output = run(*arguments)
+    assert code == 0, output
+    assert f"its SHA-256, not recorded before: {digest}" in output
+    assert "fetching: 100 %" in output
+    code, output = run(*arguments, "--sha256", digest)
+    assert code == 0, output
+    assert "not recorded" not in output
+    assert [p.name for p in models.glob("*.safetensors")] == [
+        "cocolvis_vit_base.safetensors"
+    ]
+    assert not list((models / "downloads").iterdir())
+
+
+def test_fetch_refuses_another_file(server: str, models: Path) -> None:
+    code, output = run(
+        "models", "fetch", "cocolvis_vit_base", "--url", server, "--sha256", "0" * 64
+    )
+    assert code == 1
+    assert "SHA-256 is not the expected 000" in output.splitlines()[-1]
+    assert not list(models.glob("*.safetensors"))
+
+
+def test_fetch_without_a_name_lists_what_there_is() -> None:
+    code, output = run("models", "fetch")
+    assert code == 0
+    assert "coco_lvis_h32_itermask\tMIT\thttps://github.com/" in output
+    assert "by hand: https://" in output
