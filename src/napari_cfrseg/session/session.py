@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_cfrseg.engine.rounds import SegmenterLike
     from napari_cfrseg.session.annotate import RecordedAnnotator
 
-_TRIES = 5
+_TRIES = 20
 
 
 class Session:
@@ -64,11 +64,12 @@ class Session:
         """
         target = Path(path)
         for _ in range(_TRIES):
+            before = _state(target)
             content = parse_at(target)
             start = len(content.events)
             found = read_journal(journal_path(target), content.identity, start)
-            if not found.lost:
-                break  # else: the file was saved between the two readings?
+            if _state(target) == before:
+                break  # else it was saved between the two readings
         scalings = MappingProxyType({**found.scalings, **content.scalings})
         events = (*content.events, *found.events)
         return cls(target, replace(content, events=events, scalings=scalings))
@@ -159,6 +160,15 @@ class Session:
         )
         annotator.leading = leading
         return annotator
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """Tell a file from the one that takes its place."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def split_shape(

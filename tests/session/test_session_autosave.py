@@ -1,0 +1,460 @@
+"""Autosave: killed at any moment, on a full or read-only disk, opened twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from kill_writer import content, event_number
+
+from napari_cfrseg.engine import events as ev
+from napari_cfrseg.errors import SessionError
+from napari_cfrseg.session import writer as writer_module
+from napari_cfrseg.session.durable import AppendOnly
+from napari_cfrseg.session.journal import journal_line, journal_path, lock_path
+from napari_cfrseg.session.lock import SessionInUseError, is_locked
+from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.writer import SessionWriter, line_of
+
+HERE = Path(__file__).parent
+#: events of one writer, far more than it gets to
+MANY = 10**6
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a.cfrseg.json"
+
+
+def fill(writer: SessionWriter, count: int) -> None:
+    for number in range(writer.event_count, count):
+        writer.record(event_number(number))
+
+
+def read(path: Path) -> list[ev.Event]:
+    return list(Session.open(path).content.events)
+
+
+def expected(count: int) -> list[ev.Event]:
+    return [event_number(n) for n in range(count)]
+
+
+# -- killed --------------------------------------------------------------------------
+
+
+def start_writer(path: Path, seed: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "kill_writer.py"), str(path), str(seed), str(MANY)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def kill_once(path: Path, seed: int, delay_s: float) -> tuple[int, int]:
+    """Kill a writer after a while: (events said to be recorded, events found)."""
+    process = start_writer(path, seed)
+    assert process.stdout is not None
+    said = process.stdout.readline()
+    assert said.startswith("start"), said
+    threading.Timer(delay_s, process.send_signal, [signal.SIGKILL]).start()
+    rest = process.stdout.read().splitlines(keepends=True)
+    assert process.wait(30) == -signal.SIGKILL
+    numbers = [int(line) for line in rest if line.endswith("\n")]
+    recorded = numbers[-1] + 1 if numbers else int(said.split()[1])
+    return recorded, len(read(path))
+
+
+def kill_test(folder: Path, times: int) -> None:
+    seed = int(os.environ.get("CFRSEG_KILL_SEED", time.time_ns() % 10**9))
+    log = Path(os.environ.get("CFRSEG_KILL_LOG", folder / "kills.log"))
+    chance = random.Random(seed)
+    path = folder / "killed.cfrseg.json"
+    with log.open("a") as file:
+        file.write(f"seed {seed}, {times} kills\n")
+        for kill in range(times):
+            delay_s = chance.uniform(0.0, 0.25)
+            recorded, found = kill_once(path, chance.randrange(10**6), delay_s)
+            file.write(f"{kill}: {delay_s:.4f} s, {recorded} said, {found} found\n")
+            file.flush()
+            assert recorded <= found <= recorded + 1, (seed, kill)
+            assert read(path) == expected(found), (seed, kill)
+            if chance.random() < 0.2:
+                path.unlink()
+                journal_path(path).unlink(missing_ok=True)
+    sys.stdout.write(log.read_text())
+
+
+def test_kill_at_random_moments_loses_nothing(tmp_path: Path) -> None:
+    kill_test(tmp_path, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_kill_at_random_moments_200_times(tmp_path: Path) -> None:
+    kill_test(tmp_path, 200)
+
+
+def test_a_line_cut_at_any_byte_costs_that_line_only(path: Path) -> None:
+    writer = SessionWriter.create(path, content())
+    fill(writer, 4)
+    journal = journal_path(path).read_bytes()
+    writer._lock.release()
+    last = journal.rindex(b"\n", 0, -1) + 1
+    for cut in range(last, len(journal)):
+        journal_path(path).write_bytes(journal[:cut])
+        assert read(path) == expected(3)
+    journal_path(path).write_bytes(journal[: last + 9])
+    again = SessionWriter.open(path)
+    fill(again, 6)
+    assert read(path) == expected(6)
+    again.close()
+    assert not journal_path(path).exists()
+    assert read(path) == expected(6)
+
+
+def test_crash_between_compaction_and_clearing_repeats_nothing(path: Path) -> None:
+    writer = SessionWriter.create(path, content())
+    fill(writer, 5)
+    journal = journal_path(path).read_bytes()
+    writer.save()
+    journal_path(path).write_bytes(journal)
+    assert read(path) == expected(5)
+    fill(writer, 7)
+    assert read(path) == expected(7)
+    writer.close()
+
+
+def test_journal_that_does_not_continue_the_file_is_kept_aside(path: Path) -> None:
+    writer = SessionWriter.create(path, content())
+    fill(writer, 3)
+    writer.close()
+    gap = journal_line("5" * 32, 8, line_of(event_number(8)))
+    journal_path(path).write_bytes(gap)
+    assert read(path) == expected(3)
+    writer = SessionWriter.open(path)
+    fill(writer, 4)
+    writer.close()
+    kept = list(path.parent.glob("*.lost-*"))
+    assert [p.read_bytes() for p in kept] == [gap]
+    assert read(path) == expected(4)
+
+
+def test_journal_of_another_session_is_not_mixed_in(path: Path) -> None:
+    SessionWriter.create(path, content()).close()
+    foreign = journal_line("6" * 32, 0, line_of(event_number(0)))
+    journal_path(path).write_bytes(foreign)
+    assert read(path) == []
+
+
+def test_flipped_bits_are_noticed(path: Path) -> None:
+    writer = SessionWriter.create(path, content())
+    fill(writer, 3)
+    data = bytearray(journal_path(path).read_bytes())
+    writer._lock.release()
+    data[-100] ^= 1
+    journal_path(path).write_bytes(data)
+    found = read(path)
+    assert found == expected(len(found))
+    assert len(found) < 3
+
+
+# -- compaction ----------------------------------------------------------------------
+
+
+def test_long_journals_are_folded_into_the_file(path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(writer_module, "COMPACT_BYTES", 2000)
+    writer = SessionWriter.create(path, content())
+    sizes = []
+    for count in range(1, 200):
+        fill(writer, count)
+        sizes.append(journal_path(path).stat().st_size)
+    assert sizes.count(0) >= 3
+    # amortised: ever rarer as the file grows
+    assert sizes.count(0) < 12
+    assert max(sizes) < path.stat().st_size + 3000
+    assert read(path) == expected(199)
+    writer.close()
+
+
+def test_reader_during_saves_sees_every_state_whole(path: Path) -> None:
+    writer = SessionWriter.create(path, content())
+    fill(writer, 1)
+    done = threading.Event()
+
+    def work() -> None:
+        for count in range(2, 80):
+            fill(writer, count)
+            writer.save()
+        done.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    seen = [0]
+    while not done.is_set():
+        found = read(path)
+        assert found == expected(len(found))
+        assert len(found) >= seen[-1]
+        seen.append(len(found))
+    thread.join()
+    writer.close()
+
+
+def test_moving_takes_everything_along(path: Path, tmp_path: Path) -> None:
+    writer = SessionWriter.create(path, content())
+    fill(writer, 3)
+    target = tmp_path / "saved" / "b.cfrseg.json"
+    target.parent.mkdir()
+    writer.move_to(target, content())
+    fill(writer, 5)
+    assert read(target) == expected(5)
+    assert not path.exists()
+    assert not journal_path(path).exists()
+    assert not is_locked(lock_path(path))
+    assert is_locked(lock_path(target))
+    writer.close()
+    assert sorted(p.name for p in target.parent.iterdir()) == ["b.cfrseg.json"]
+
+
+# -- two windows ---------------------------------------------------------------------
+
+
+def test_second_window_is_told_who_has_the_session(path: Path) -> None:
+    first = SessionWriter.create(path, content())
+    with pytest.raises(SessionInUseError, match=f"process {os.getpid()} on"):
+        SessionWriter.open(path)
+    fill(first, 2)
+    assert read(path) == expected(2)  # reading is free
+    first.close()
+    second = SessionWriter.open(path)
+    assert second.event_count == 2
+    second.close()
+    assert sorted(p.name for p in path.parent.iterdir()) == [path.name]
+
+
+def test_lock_of_another_process_ends_with_it(path: Path) -> None:
+    process = start_writer(path, 0)
+    assert process.stdout is not None
+    process.stdout.readline()
+    with pytest.raises(SessionInUseError, match=f"process {process.pid} on"):
+        SessionWriter.open(path)
+    process.kill()
+    process.wait(30)
+    process.stdout.close()
+    assert lock_path(path).exists()  # left behind, but locks nothing
+    writer = SessionWriter.open(path)
+    count = writer.event_count
+    fill(writer, count + 1)
+    writer.close()
+    assert len(read(path)) == count + 1
+
+
+def test_many_windows_at_once_one_wins(path: Path) -> None:
+    SessionWriter.create(path, content()).close()
+    won: list[SessionWriter] = []
+    lost: list[SessionError] = []
+    gate = threading.Barrier(8)
+
+    def window() -> None:
+        gate.wait()
+        try:
+            won.append(SessionWriter.open(path))
+        except SessionInUseError as error:
+            lost.append(error)
+
+    threads = [threading.Thread(target=window) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(won), len(lost)) == (1, 7)
+    won[0].close()
+
+
+# -- full disks, read-only folders ---------------------------------------------------
+
+
+def as_root() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not as_root() or shutil.which("mount") is None:
+        pytest.skip("mounting a small tmpfs needs root")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"cannot mount a small tmpfs: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill_up(filler: Path) -> None:
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(b"x" * 1000):
+            pass
+
+
+def test_full_disk_warns_until_there_is_room_and_loses_nothing(
+    small_disk: Path,
+) -> None:
+    path = small_disk / "a.cfrseg.json"
+    writer = SessionWriter.create(path, content())
+    told: list[str | None] = []
+    writer.on_problem = told.append
+    fill(writer, 100)
+    filler = small_disk / "filler"
+    fill_up(filler)
+    fill(writer, 300)  # work goes on
+    assert writer.problem is not None
+    assert "No space left" in writer.problem
+    found = read(path)
+    assert found == expected(len(found))  # nothing corrupt
+    assert 100 <= len(found) < 300
+    with pytest.raises(OSError, match="No space"):
+        writer.save()
+    assert read(path) == found
+    assert not list(small_disk.glob(".*.tmp"))
+    filler.unlink()
+    fill(writer, 301)
+    assert writer.problem is None
+    assert told[-1] is None
+    assert read(path) == expected(301)
+    writer.close()
+
+
+def test_read_only_disk_warns_and_work_goes_on(small_disk: Path) -> None:
+    path = small_disk / "a.cfrseg.json"
+    writer = SessionWriter.create(path, content())
+    fill(writer, 2)
+    writer.save()
+    writer._journal.close()  # else the open file keeps the disk busy
+    writer._journal = None
+    handle = writer._lock._handle
+    writer._lock._handle = None
+    os.close(handle)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    fill(writer, 4)
+    assert "Read-only" in str(writer.problem)
+    assert read(path) == expected(2)
+    with pytest.raises(OSError, match="Read-only"):
+        SessionWriter.open(path)
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    fill(writer, 5)
+    assert writer.problem is None
+    assert read(path) == expected(5)
+
+
+@pytest.fixture
+def file_size_limit() -> Iterator[int]:
+    """No file of this process may grow beyond 8 KiB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    try:
+        yield 8192
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_file_size_limit_is_met_like_a_full_disk(
+    path: Path, file_size_limit: int
+) -> None:
+    writer = SessionWriter.create(path, content())
+    fill(writer, 200)
+    assert "File too large" in str(writer.problem)
+    found = read(path)
+    assert found == expected(len(found))
+    assert 10 < len(found) < 200
+    assert journal_path(path).stat().st_size <= file_size_limit
+    before = path.read_bytes()
+    with pytest.raises(OSError, match="too large"):
+        writer.save()
+    assert path.read_bytes() == before
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    fill(writer, 201)
+    assert writer.problem is None
+    assert read(path) == expected(201)
+    writer.close()
+
+
+def test_folder_that_vanished_warns_and_work_goes_on(path: Path) -> None:
+    folder = path.parent / "gone"
+    target = folder / path.name
+    writer = SessionWriter.create(target, content())
+    fill(writer, 1)
+    writer.save()
+    shutil.rmtree(folder)
+    with pytest.raises(OSError, match="No such file"):
+        writer.save()
+    writer.close()
+    assert "is not being saved" in str(writer.problem)
+
+
+@pytest.mark.skipif(as_root(), reason="root may write anywhere; see the mounted disk")
+def test_read_only_folder_is_refused_at_once(path: Path) -> None:
+    path.parent.chmod(0o500)
+    try:
+        with pytest.raises(PermissionError):
+            SessionWriter.create(path, content())
+    finally:
+        path.parent.chmod(0o700)
+
+
+def test_failed_append_leaves_no_trace(tmp_path: Path) -> None:
+    file = AppendOnly(tmp_path / "j", 0)
+    file.append(b"one\n")
+    file.close()
+    with pytest.raises(OSError, match="closed"):
+        file.append(b"two\n")
+    again = AppendOnly(tmp_path / "j", 2)
+    again.append(b"!\n")
+    again.close()
+    assert (tmp_path / "j").read_bytes() == b"on!\n"
+
+
+# -- a million events ----------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_million_events_stay_usable(path: Path) -> None:
+    writer = SessionWriter.create(path, content())
+    writer._note([event_number(0)], [line_of(event_number(0))])
+    for number in range(1, 10**6):
+        if number % 40 == 0:  # an object has some clicks, not a million
+            event: ev.Event = ev.ObjectCreated(number)
+        else:
+            owner = max(1, number // 40 * 40)
+            event = ev.ClickAdded(owner, (), event_number(number).click, number)
+        writer._note([event], [line_of(event)])
+    writer.save()
+    start = time.perf_counter()
+    writer.record(ev.ObjectRenamed(1, "still quick"))
+    assert time.perf_counter() - start < 1.0
+    writer.close()
+    start = time.perf_counter()
+    session = Session.open(path)
+    opened = time.perf_counter() - start
+    assert len(session.content.events) == 10**6 + 1
+    sys.stdout.write(f"{path.stat().st_size / 1e6:.0f} MB opened in {opened:.1f} s\n")
+    assert json.loads(path.read_bytes())["objects"][0]["name"] == "still quick"
