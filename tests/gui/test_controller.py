@@ -308,7 +308,7 @@ def test_clicks_off_the_image_do_not_count(bench, index):
 def test_stack_gets_its_click_on_the_plane_shown():
     bench = Bench(squares((4, 80, 100)), scale=(3, 0.5, 0.5))
     bench.viewer.dims.set_point(0, 6)
-    assert bench.controller.current_plane() == (2,)
+    assert bench.controller._places.current_plane == (2,)
     bench.click(2, 20, 20)
     assert bench.labels.data[2, 20, 20] == 1
     assert not bench.labels.data[[0, 1, 3]].any()

@@ -253,7 +253,7 @@ def test_keys_and_buttons_agree_with_the_view(window, targets):
     window.settle()
     assert window.dock.controller.annotator.objects[1].threshold == 0.8
     window.press(Qt.Key.Key_Escape)
-    assert window.view.status == "Nothing is being computed."
+    assert window.view.status == "Nothing to take back."
 
 
 def test_painting_with_the_brush_corrects_the_object(window, targets):

@@ -6,12 +6,10 @@ the window shows is what a replay of the same events gives.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from psygnal import Signal
 
 from napari_cfrseg.clicks import Click
@@ -24,15 +22,11 @@ from napari_cfrseg.engine.objects import ClickEntry, ObjectState
 from napari_cfrseg.engine.rounds import SegmenterLike
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.gui.click_layer import ClickLayer, ClickRow
+from napari_cfrseg.gui.event_queue import EventQueue, Pending, rows_to_show
 from napari_cfrseg.gui.jobs import Job, JobCancelled, Report, Runner
 from napari_cfrseg.gui.label_layer import LabelLayer
-from napari_cfrseg.gui.layers import (
-    WorkingImage,
-    make_labels,
-    make_points,
-    split_index,
-    world_to_index,
-)
+from napari_cfrseg.gui.layers import WorkingImage, make_labels, make_points
+from napari_cfrseg.gui.places import Places
 from napari_cfrseg.gui.view import DockView, ObjectRow
 
 if TYPE_CHECKING:
@@ -41,18 +35,6 @@ if TYPE_CHECKING:
 
 #: labels the Labels layer's 16 bits hold
 _MOST_OBJECTS = 65_535
-#: objects whose sizes are taken as a hint for the next one
-_HINT_OBJECTS = 3
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Pending:
-    """An event on its way."""
-
-    event: ev.Event
-    job: Job
-    rows: tuple[ClickRow, ...] = ()
-    first: ev.ObjectCreated | None = None
 
 
 class Controller:
@@ -94,19 +76,23 @@ class Controller:
         )
         self._runner = runner
         self._notify = notify
-        self._pending: deque[_Pending] = deque()
         self._objects: dict[int, ObjectState] = {}
         self._next_click = 1
         self._focus_shift = 0
         self._failures = 0
-        self._closed = False
         self._device = ""
         self.view = DockView()
         labels = make_labels(self.image, f"{image_layer.name} objects")
         points = make_points(self.image, f"{image_layer.name} clicks")
         viewer.add_layer(labels)
         viewer.add_layer(points)
-        self.labels = LabelLayer(labels, self.current_plane, self._painted)
+        self._places = Places(viewer, self.image, points, labels)
+        self.labels = LabelLayer(
+            labels, lambda: self._places.current_plane, self._submit
+        )
+        self._queue = EventQueue(
+            self.annotator, runner, self._settled, self._failed, self.labels.preview
+        )
         self.clicks = ClickLayer(points, self)
         self.clicks.set_polarity(True)
         labels.events.selected_label.connect(self._label_selected)
@@ -121,19 +107,9 @@ class Controller:
             self.viewer.layers.selection.active = self.clicks.layer
             self.clicks.layer.mode = "add"
 
-    def current_plane(self) -> Plane:
-        """Return the plane the viewer shows."""
-        index = world_to_index(self.labels.layer, self.viewer.dims.point)
-        plane, _ = split_index(index)
-        return tuple(
-            min(max(i, 0), n - 1) for i, n in zip(plane, self.image.shape, strict=False)
-        )
-
     def close(self) -> None:
         """Stop listening; what is on its way is dropped, the layers stay."""
-        for pending in self._pending:
-            self._runner.cancel(pending.job)
-        self._closed = True
+        self._queue.close()
         self.labels.layer.events.selected_label.disconnect(self._label_selected)
         self.clicks.close()
         self.labels.close()
@@ -148,8 +124,12 @@ class Controller:
         self, index: Sequence[float], other_polarity: bool
     ) -> ClickRow | None:
         """Make a click of a point just added to the clicks' layer."""
-        place = self._place(index)
+        if not self._places.shows_planes:
+            self._notify("info", "Clicks count in the 2-D view of the last two axes.")
+            return None
+        place = self._places.of_point(index)
         if place is None:
+            self._notify("info", "That click is not on the image.")
             return None
         plane, yx = place
         is_positive = self.view.is_positive != other_polarity
@@ -181,7 +161,7 @@ class Controller:
 
     def points_moved(self, rows: Sequence[ClickRow]) -> None:
         """Recompute from clicks that were dragged."""
-        inside = all(self._is_inside(row.yx) for row in rows)
+        inside = all(self._places.is_inside(row.yx) for row in rows)
         if not inside:
             self._notify("info", "Clicks stay on the image.")
             self._sync_points()
@@ -265,8 +245,8 @@ class Controller:
         selected = self.view.selected
         if selected is None:
             return
-        waiting = self._pending[-1] if self._pending else None
-        if waiting is not None and isinstance(waiting.event, ev.ThresholdChanged):
+        waiting = self._queue.pending[-1:]
+        if waiting and isinstance(waiting[0].event, ev.ThresholdChanged):
             # a slider's way: only where it stands counts, see _settled
             return
         self._submit(ev.ThresholdChanged(selected, threshold))
@@ -282,14 +262,14 @@ class Controller:
     def reset_object(self) -> None:
         """Take the selected object's clicks and strokes on this plane away."""
         if self.view.selected is not None:
-            self._submit(ev.ObjectReset(self.view.selected, self.current_plane()))
+            self._submit(ev.ObjectReset(self.view.selected, self._places.current_plane))
 
     def shift_focus(self, step: int) -> None:
         """Look closer (−1) or wider (+1) at the newest click, or at the next one."""
         selected = self.view.selected
         clicks: tuple[ClickEntry, ...] = ()
         if selected in self._objects:
-            clicks = self._objects[selected].on(self.current_plane()).clicks
+            clicks = self._objects[selected].on(self._places.current_plane).clicks
         if not clicks:
             self._focus_shift += step
             self._show(status=f"Focus of the next click: {self._focus_shift:+d}")
@@ -301,12 +281,8 @@ class Controller:
 
     def cancel_pending(self) -> None:
         """Take the newest click that is still being computed back."""
-        for pending in reversed(self._pending):
-            if not pending.job.cancelled.is_set():
-                self._runner.cancel(pending.job)
-                self._show(status="Click taken back.")
-                return
-        self._show(status="Nothing is being computed.")
+        taken = self._queue.cancel_newest()
+        self._show(status="Click taken back." if taken else "Nothing to take back.")
 
     # -- the model -------------------------------------------------------------------
 
@@ -341,37 +317,10 @@ class Controller:
         rows: tuple[ClickRow, ...] = (),
         first: ev.ObjectCreated | None = None,
     ) -> None:
-        """Queue an event; ``first`` creates its object and fails with it."""
+        self._queue.submit(event, rows, first)
+        self._show(pending=len(self._queue.pending))
 
-        def work(report: Report) -> list[Change]:
-            changes = [] if first is None else [self.annotator.apply(first)]
-            try:
-                changes.append(self.annotator.apply(event, report))
-            except (CfrSegError, JobCancelled):
-                if changes:
-                    self.annotator.apply(ev.Undone())
-                raise
-            if job.cancelled.is_set() and not self._closed:
-                # too late to stop it, so it is taken back like any other act
-                changes.append(self.annotator.apply(ev.Undone()))
-            return changes
-
-        def done(changes: list[Change]) -> None:
-            self._settled(pending, changes)
-
-        def failed(error: Exception) -> None:
-            self._failed(pending, error)
-
-        job = Job(work, done, failed, self.labels.preview)
-        pending = _Pending(event, job, rows, first)
-        self._pending.append(pending)
-        self._show(pending=len(self._pending))
-        self._runner.submit(job)
-
-    def _settled(self, pending: _Pending, changes: list[Change]) -> None:
-        self._pending.remove(pending)
-        if self._closed:
-            return
+    def _settled(self, pending: Pending, changes: list[Change]) -> None:
         self.labels.paste([patch for change in changes for patch in change.patches])
         change = changes[-1]
         self._objects = dict(change.objects)
@@ -382,7 +331,7 @@ class Controller:
             objects=_table(change.objects),
             undo_depth=change.undo_depth,
             redo_depth=change.redo_depth,
-            pending=len(self._pending),
+            pending=len(self._queue.pending),
         )
         for change in changes:
             if change.runs:
@@ -393,17 +342,14 @@ class Controller:
             self._restore(pending.event.plane)
         self._chase_threshold(pending.event)
 
-    def _failed(self, pending: _Pending, error: Exception) -> None:
+    def _failed(self, pending: Pending, error: Exception) -> None:
         self._failures += 1
-        self._pending.remove(pending)
-        if self._closed:
-            return
         self.labels.paste(())
         if isinstance(pending.event, ev.Painted):
             self._restore(pending.event.plane)
         self._sync_points()
         self._follow(pending.event)
-        self._show(pending=len(self._pending))
+        self._show(pending=len(self._queue.pending))
         if not isinstance(error, JobCancelled):
             self._tell(error)
 
@@ -415,31 +361,11 @@ class Controller:
 
     def _sync_points(self) -> None:
         """Show the annotator's clicks, and those on their way."""
-        rows = {
-            entry.click_id: ClickRow(
-                entry.click_id,
-                state.object_id,
-                plane,
-                entry.click.yx,
-                entry.click.is_positive,
-            )
-            for state in self._objects.values()
-            for plane, entry in state.clicks()
-        }
-        for pending in self._pending:
-            rows.update({row.click_id: row for row in pending.rows})
-            if isinstance(pending.event, ev.ClicksRemoved):
-                for click_id in pending.event.click_ids:
-                    rows.pop(click_id, None)
-            elif isinstance(pending.event, ev.ClicksMoved):
-                for click_id, yx in pending.event.moves:
-                    if click_id in rows:
-                        rows[click_id] = replace(rows[click_id], yx=yx)
-        self.clicks.show(tuple(rows.values()))
+        self.clicks.show(rows_to_show(self._objects, self._queue.pending))
 
     def _follow(self, event: ev.Event) -> None:
         """Keep the selection on an object there is, and its number free."""
-        coming = {p.first.object_id for p in self._pending if p.first is not None}
+        coming = {p.first.object_id for p in self._queue.pending if p.first is not None}
         known = set(self._objects) | coming
         selected = self.view.selected
         if isinstance(event, ev.Redone) and selected is None and self._objects:
@@ -474,59 +400,19 @@ class Controller:
             self.view = view
             self.changed.emit(view)
 
-    # -- places ----------------------------------------------------------------------
-
-    def _place(
-        self, index: Sequence[float]
-    ) -> tuple[Plane, tuple[float, float]] | None:
-        """Return the plane and position of a point, None where it does not count."""
-        dims = self.viewer.dims
-        if set(dims.displayed) != {dims.ndim - 2, dims.ndim - 1}:
-            self._notify(
-                "info", "Clicks count in the 2-D view of the image's last two axes."
-            )
-            return None
-        world = self.clicks.layer.data_to_world(index)
-        plane, yx = split_index(world_to_index(self.labels.layer, world))
-        leading = self.image.shape[:-2]
-        on_stack = all(0 <= i < n for i, n in zip(plane, leading, strict=True))
-        if not (on_stack and self._is_inside(yx)):
-            self._notify("info", "That click is not on the image.")
-            return None
-        return plane, yx
-
-    def _is_inside(self, yx: tuple[float, float]) -> bool:
-        return all(
-            -0.5 <= v < n - 0.5 for v, n in zip(yx, self.image.plane_shape, strict=True)
-        )
+    # -- clicks ----------------------------------------------------------------------
 
     def _take_focus_shift(self) -> int:
         shift, self._focus_shift = self._focus_shift, 0
         return shift
 
     def _hint(self, object_id: int, plane: Plane) -> FocusHint | None:
-        """Return what is known of an object's size before its first click."""
         found = self._objects.get(object_id)
         if found is not None and not found.on(plane).is_empty:
             return None
-        extents = [
-            float(max(state.mask.mask.shape))
-            for other in self._objects.values()
-            for state in other.planes.values()
-            if state.mask.mask.size
-        ]
-        if len(extents) >= _HINT_OBJECTS:
-            return FocusHint.from_extents(extents[-10:])
-        corners = np.asarray(self.labels.layer.corner_pixels, float)[:, -2:]
-        visible = float(np.max(corners[1] - corners[0]))
-        if 0 < visible < max(self.image.plane_shape) / 2:
-            return FocusHint.from_view(visible)
-        return None
+        return self._places.hint(self._objects)
 
     # -- the labels' layer -----------------------------------------------------------
-
-    def _painted(self, event: ev.Painted) -> None:
-        self._submit(event)
 
     def _restore(self, plane: Plane) -> None:
         """Take back what a stroke did to pixels it may not change."""

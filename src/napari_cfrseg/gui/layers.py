@@ -116,7 +116,7 @@ def make_labels(image: WorkingImage, name: str) -> Labels:
         # napari shows 16-bit labels as they are; wider ones it converts at each change
         np.zeros(image.shape, np.uint16),
         name=name,
-        opacity=0.5,
+        opacity=0.45,
         **image.placement(),
     )
     layer.locked = LayerLock.DELETION
@@ -138,8 +138,8 @@ def make_points(image: WorkingImage, name: str) -> Points:
         features=features,
         feature_defaults={"polarity": "positive", "object": "", "click": ""},
         size=max(3.0, min(image.plane_shape) / 64),
-        canvas_size_limits=(9, 16),
-        border_width=0.12,
+        canvas_size_limits=(10, 14),
+        border_width=0.1,
         border_color="white",
         **image.placement(),
     )

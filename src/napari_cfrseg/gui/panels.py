@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QProgressBar,
     QPushButton,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -49,6 +50,8 @@ def form(*widgets: Any) -> QFormLayout:
     layout.setVerticalSpacing(4)
     layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
     for widget in widgets:
+        policy = QSizePolicy.Policy
+        widget.native.setSizePolicy(policy.Expanding, policy.Fixed)
         layout.addRow(widget.label, widget.native)
         if widget.tooltip:
             layout.labelForField(widget.native).setToolTip(widget.tooltip)
@@ -167,7 +170,7 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             tooltip="n of CFR-n and A-CFR-n",
         )
         self.changed_px = SpinBox(
-            label="Still at",
+            label="Stop at (px)",
             value=refinement.stop_changed_px,
             min=0,
             max=10_000,
