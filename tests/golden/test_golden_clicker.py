@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_cfrseg.evaluation.robot import ExactRobot, find_error_centre
+from napari_cfrseg.evaluation.robot import (
+    ExactRobot,
+    find_error_centre,
+    find_larger_error,
+)
 
 pytestmark = pytest.mark.golden
 GOLDEN = Path(os.environ.get("CFRSEG_GOLDEN", Path(__file__).parent / "data"))
@@ -39,13 +43,26 @@ def literal_centre(error, free):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_component_wise_transform_equals_the_whole_plane(seed):
+def test_the_shortcut_equals_the_transform_of_the_whole_plane(seed):
     rng = np.random.default_rng(seed)
     noise = ndimage.gaussian_filter(rng.normal(size=(61, 47)), 0.5 + 0.4 * seed)
     error = noise > np.quantile(noise, rng.uniform(0.2, 0.9))
     free = rng.random(error.shape) > 0.2
     found = find_error_centre(error, free)
     assert (found.depth, found.pixel) == literal_centre(error, free)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_deeper_of_two_errors_equals_the_comparison_of_both(seed):
+    rng = np.random.default_rng(100 + seed)
+    noise = ndimage.gaussian_filter(rng.normal(size=(61, 47)), 1 + 0.3 * seed)
+    low, high = np.quantile(noise, [0.3 + 0.02 * seed, 0.6])
+    missed, wrong = noise < low, noise > high
+    free = rng.random(noise.shape) > 0.05
+    a, b = literal_centre(missed, free), literal_centre(wrong, free)
+    expected = (a, True) if a[0] > b[0] else (b, False)
+    centre, is_positive = find_larger_error(missed, wrong, free)
+    assert ((centre.depth, centre.pixel), is_positive) == expected
 
 
 @pytest.mark.parametrize("connected", [True, False])

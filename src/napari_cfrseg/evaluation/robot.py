@@ -27,8 +27,6 @@ from scipy import ndimage
 from napari_cfrseg.clicks import Click
 
 BoolPlane = NDArray[np.bool_]
-#: 4-connectivity: it makes the transform of one component independent of the others
-_CROSS = ndimage.generate_binary_structure(2, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +40,105 @@ class ErrorCentre:
         to float32 as published; 0.0 when no pixel is left to click.
     pixel
         (row, column); (0, 0) when no pixel is left.
-    corner
-        (row, column) of the first pixel of ``distances`` on the plane.
-    distances
-        (h, w) float32 distances over the bounding box of the component the pixel
-        lies in; 0 outside the component and at clicked pixels.
     """
 
     depth: float
     pixel: tuple[int, int]
+
+
+NOWHERE = ErrorCentre(0.0, (0, 0))
+_Box = tuple[slice, slice]
+#: what a further transform costs besides its pixels, in pixels
+_REGION_COST_PX = 2000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ErrorPlane:
+    """An error mask with its chessboard distances, cut to its bounding box.
+
+    The chessboard distance C is cheap and bounds the Euclidean one, C ≤ D ≤ √2·C, so
+    with M = max C over free pixels the maximum of D lies where C ≥ M/√2.
+    """
+
     corner: tuple[int, int]
-    distances: NDArray[np.float32]
+    mask: BoolPlane
+    free_mask: BoolPlane
+    chessboard: NDArray[np.int32]
+    deepest: int
+
+    @classmethod
+    def of(cls, error_mask: BoolPlane, free_mask: BoolPlane) -> _ErrorPlane | None:
+        rows = np.flatnonzero(error_mask.any(axis=1))
+        if rows.size == 0:
+            return None
+        columns = np.flatnonzero(error_mask[rows[0] : rows[-1] + 1].any(axis=0))
+        box = (
+            slice(int(rows[0]), int(rows[-1]) + 1),
+            slice(int(columns[0]), int(columns[-1]) + 1),
+        )
+        mask, free = error_mask[box], free_mask[box]
+        padded = ndimage.distance_transform_cdt(np.pad(mask, 1), "chessboard")
+        chessboard = padded[1:-1, 1:-1] * free
+        corner = (box[0].start, box[1].start)
+        return cls(corner, mask, free, chessboard, int(chessboard.max()))
+
+    def centre(self) -> ErrorCentre:
+        """Find the maximum of the Euclidean distance, first in row-major order."""
+        if self.deepest == 0:
+            return NOWHERE
+        candidates = 2 * self.chessboard**2 >= self.deepest**2
+        regions, _ = ndimage.label(candidates)
+        best = NOWHERE
+        for box in self._search_boxes(ndimage.find_objects(regions)):
+            best = self._deepest_in(box, candidates, best)
+        return best
+
+    def _search_boxes(self, regions: list[tuple[slice, slice]]) -> list[_Box]:
+        """Say where to transform: around each region, or once where that is less."""
+        reach = self._reach
+        cost = sum(
+            _REGION_COST_PX
+            + (rows.stop - rows.start + 2 * reach)
+            * (columns.stop - columns.start + 2 * reach)
+            for rows, columns in regions
+        )
+        if cost < self.mask.size + _REGION_COST_PX:
+            return regions
+        return [(slice(0, self.mask.shape[0]), slice(0, self.mask.shape[1]))]
+
+    @property
+    def _reach(self) -> int:
+        # a candidate's nearest outside pixel is at most √2·M away: what lies farther
+        # from the candidates does not matter
+        return math.ceil(math.sqrt(2) * self.deepest) + 1
+
+    def _deepest_in(
+        self, box: _Box, candidates: BoolPlane, best: ErrorCentre
+    ) -> ErrorCentre:
+        y0, x0 = (max(0, side.start - self._reach) for side in box)
+        part = self.mask[y0 : box[0].stop + self._reach, x0 : box[1].stop + self._reach]
+        inner = (
+            slice(box[0].start - y0, box[0].stop - y0),
+            slice(box[1].start - x0, box[1].stop - x0),
+        )
+        distances = _padded_distances(part)[inner] * candidates[box]
+        y, x = divmod(int(distances.argmax()), distances.shape[1])
+        depth = float(distances[y, x])
+        pixel = (
+            self.corner[0] + box[0].start + y,
+            self.corner[1] + box[1].start + x,
+        )
+        if depth > best.depth or (depth == best.depth and pixel < best.pixel):
+            return ErrorCentre(depth, pixel)
+        return best
 
 
 def find_error_centre(error_mask: BoolPlane, free_mask: BoolPlane) -> ErrorCentre:
     """Find the pixel farthest from the outside of an error mask.
 
-    Equals the transform of the whole padded plane, at the cost of the components
-    that can hold the maximum: a pixel's nearest outside pixel never lies beyond its
-    own 4-connected component's border (one step from a nearest pixel that belonged
-    to another component towards the pixel would be nearer and outside too), nor
-    beyond a one-pixel ring around the component's bounding box.
+    Equals the maximum of the exact Euclidean transform of the padded plane, at the
+    cost of a chessboard transform of the error's bounding box and of the Euclidean one
+    around the pixels that can hold the maximum.
 
     Parameters
     ----------
@@ -77,45 +153,29 @@ def find_error_centre(error_mask: BoolPlane, free_mask: BoolPlane) -> ErrorCentr
     ErrorCentre
         First maximum in row-major order.
     """
-    best = ErrorCentre(0.0, (0, 0), (0, 0), np.zeros((0, 0), np.float32))
-    rows = np.flatnonzero(error_mask.any(axis=1))
-    if rows.size == 0:
-        return best
-    columns = np.flatnonzero(error_mask[rows[0] : rows[-1] + 1].any(axis=0))
-    y0, x0 = int(rows[0]), int(columns[0])
-    window = (slice(y0, int(rows[-1]) + 1), slice(x0, int(columns[-1]) + 1))
-    components, _ = ndimage.label(error_mask[window], structure=_CROSS)
-    areas = np.bincount(components.ravel())
-    bounds = [
-        (_depth_bound(box, int(areas[component])), component, box)
-        for component, box in enumerate(ndimage.find_objects(components), 1)
-    ]
-    bounds.sort(key=lambda item: -item[0])
-    for bound, component, box in bounds:
-        if bound < best.depth:
-            break
-        corner = (box[0].start + y0, box[1].start + x0)
-        distances = _padded_distances(components[box] == component)
-        height, width = distances.shape
-        free = free_mask[corner[0] : corner[0] + height, corner[1] : corner[1] + width]
-        distances = distances * free
-        flat = int(distances.argmax())
-        depth = float(distances.flat[flat])
-        pixel = (corner[0] + flat // width, corner[1] + flat % width)
-        if depth > best.depth or (depth == best.depth > 0 and pixel < best.pixel):
-            best = ErrorCentre(depth, pixel, corner, distances)
-    return best
+    plane = _ErrorPlane.of(error_mask, free_mask)
+    return NOWHERE if plane is None else plane.centre()
 
 
-def _depth_bound(box: tuple[slice, slice], area_px: int) -> float:
-    """Bound a component's depth by its box and by its area.
+def find_larger_error(
+    missed_mask: BoolPlane, wrong_mask: BoolPlane, free_mask: BoolPlane
+) -> tuple[ErrorCentre, bool]:
+    """Find the deeper of two errors: its centre, and whether it is the missed one.
 
-    Half the box's shorter side, rounded up; and, since every pixel nearer than d to a
-    pixel of depth d belongs to the component and their unit squares cover a disk of
-    radius d − 1/√2, no deeper than √(area/π) + 1/√2.
+    A tie goes to the wrong pixels. The transform of the shallower error is left out
+    where chessboard distances already tell which it is.
     """
-    half = float((min(s.stop - s.start for s in box) + 1) // 2)
-    return min(half, math.sqrt(area_px / math.pi) + math.sqrt(0.5) + 1e-6)
+    missed = _ErrorPlane.of(missed_mask, free_mask)
+    wrong = _ErrorPlane.of(wrong_mask, free_mask)
+    if missed is None or missed.deepest == 0:
+        return (NOWHERE if wrong is None else wrong.centre()), False
+    if wrong is None or 2 * wrong.deepest**2 < missed.deepest**2:
+        return missed.centre(), True
+    if 2 * missed.deepest**2 < wrong.deepest**2:
+        return wrong.centre(), False
+    missed_centre, wrong_centre = missed.centre(), wrong.centre()
+    is_positive = missed_centre.depth > wrong_centre.depth
+    return (missed_centre if is_positive else wrong_centre), is_positive
 
 
 def _padded_distances(mask: BoolPlane) -> NDArray[np.float32]:
@@ -167,29 +227,23 @@ class ExactRobot:
         predicted_mask
             (Y, X) bool, the mask on show; None before the first click (empty).
         """
-        centre, is_positive = self._largest_error(predicted_mask)
-        pixel = self._choose(centre)
-        self._free[pixel] = False
-        return Click(pixel, is_positive=is_positive)
-
-    def _largest_error(
-        self, predicted_mask: BoolPlane | None
-    ) -> tuple[ErrorCentre, bool]:
         if predicted_mask is None:
-            missed = find_error_centre(self._truth, self._free)
-            return missed, missed.depth > 0
+            predicted_mask = np.zeros_like(self._truth)
         if predicted_mask.shape != self._truth.shape:
             msg = (
                 f"predicted_mask {predicted_mask.shape} must have the annotation's "
                 f"shape {self._truth.shape}"
             )
             raise ValueError(msg)
-        missed = find_error_centre(self._truth & ~predicted_mask, self._free)
-        wrong = find_error_centre(self._outside & predicted_mask, self._free)
-        is_positive = missed.depth > wrong.depth
-        return (missed if is_positive else wrong), is_positive
+        missed_mask = self._truth & ~predicted_mask
+        wrong_mask = self._outside & predicted_mask
+        centre, is_positive = find_larger_error(missed_mask, wrong_mask, self._free)
+        pixel = self._choose(centre, missed_mask if is_positive else wrong_mask)
+        self._free[pixel] = False
+        return Click(pixel, is_positive=is_positive)
 
-    def _choose(self, centre: ErrorCentre) -> tuple[int, int]:
+    def _choose(self, centre: ErrorCentre, error_mask: BoolPlane) -> tuple[int, int]:
+        del error_mask
         return centre.pixel
 
 
@@ -233,21 +287,22 @@ class HumanRobot(ExactRobot):
         self._central = central
         self._jitter_px = jitter_px
 
-    def _choose(self, centre: ErrorCentre) -> tuple[int, int]:
+    def _choose(self, centre: ErrorCentre, error_mask: BoolPlane) -> tuple[int, int]:
         if centre.depth == 0:
             return centre.pixel
-        distances = centre.distances
+        components, _ = ndimage.label(error_mask)
+        component = components[centre.pixel]
+        box = ndimage.find_objects(components, max_label=component)[component - 1]
+        region = components[box] == component
+        distances = _padded_distances(region)
         candidates = np.argwhere(
-            (distances >= self._central * centre.depth) & (distances > 0)
+            (distances >= self._central * centre.depth) & self._free[box] & region
         )
         y, x = candidates[self._rng.integers(len(candidates))]
         dy, dx = np.rint(self._rng.normal(0.0, self._jitter_px, 2)).astype(int)
-        jittered = (y + dy, x + dx)
-        height, width = distances.shape
-        if (
-            0 <= jittered[0] < height
-            and 0 <= jittered[1] < width
-            and distances[jittered] > 0
-        ):
-            y, x = jittered
-        return int(y) + centre.corner[0], int(x) + centre.corner[1]
+        height, width = region.shape
+        if 0 <= y + dy < height and 0 <= x + dx < width:
+            free = self._free[box][y + dy, x + dx]
+            if region[y + dy, x + dx] and free:
+                y, x = y + dy, x + dx
+        return int(y) + box[0].start, int(x) + box[1].start
