@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -23,7 +23,8 @@ from torch import nn
 from cfrseg_training.atlas import Atlas, WindowBatch, WindowRecipe
 from cfrseg_training.photometry import PhotometricRecipe, vary
 from cfrseg_training.rounds import RoundsConfig, clicks_to_reach, train_step
-from napari_cfrseg.model.default import CfrNet
+from cfrseg_training.suem import Scene, SuemRecipe, recombine
+from napari_cfrseg.model.network import ClickNetwork
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +59,12 @@ class TrainConfig:
         Of everything drawn.
     save_every_s, validate_every_s
         Seconds between two states and between two quick validations.
+    compile
+        Whether the stages are compiled (worth it on a GPU, for long runs).
+    suem
+        Copy-paste between windows (CFR-ICL), or None.
+    windows, photometry, rounds
+        How windows lie, how they look, and how their clicks are trained.
     """
 
     budget_s: float | None = None
@@ -76,6 +83,7 @@ class TrainConfig:
     save_every_s: float = 60.0
     validate_every_s: float = 60.0
     compile: bool = False
+    suem: SuemRecipe | None = None
     windows: WindowRecipe = field(default_factory=WindowRecipe)
     photometry: PhotometricRecipe = field(default_factory=PhotometricRecipe)
     rounds: RoundsConfig = field(default_factory=RoundsConfig)
@@ -92,13 +100,13 @@ class MovingAverage:
         Approached from below: min(decay, (1 + n) / (10 + n)) at step n.
     """
 
-    def __init__(self, network: CfrNet, decay: float) -> None:
-        self.network: CfrNet = copy.deepcopy(network).eval().requires_grad_(False)
+    def __init__(self, network: ClickNetwork, decay: float) -> None:
+        self.network: ClickNetwork = copy.deepcopy(network).eval().requires_grad_(False)
         self.decay = decay
         self.count = 0
 
     @torch.no_grad()
-    def update(self, network: CfrNet) -> None:
+    def update(self, network: ClickNetwork) -> None:
         """Move towards the network's present weights."""
         self.count += 1
         decay = min(self.decay, (1 + self.count) / (10 + self.count))
@@ -130,7 +138,7 @@ class Trainer:
 
     def __init__(
         self,
-        network: CfrNet,
+        network: ClickNetwork,
         atlas: Atlas,
         config: TrainConfig,
         state_path: Path,
@@ -195,7 +203,7 @@ class Trainer:
         cosine = 0.5 * (1 + math.cos(math.pi * self.progress()))
         return self.config.learning_rate * warm * (0.01 + 0.99 * cosine)
 
-    def run(self) -> CfrNet:
+    def run(self) -> ClickNetwork:
         """Train to the end of the budget (or ``stop_after_s``); return the average."""
         start = self.clock()
         before = self.elapsed_s
@@ -233,14 +241,11 @@ class Trainer:
             group["lr"] = self.learning_rate()
         grid, count = self.grid_and_batch()
         batch = self.atlas.draw(count, grid, self.generator, config.windows)
+        if config.suem is not None:
+            batch = self._recombined(batch, config.suem)
         image = vary(batch.image, self.generator, config.photometry)
-        batch = WindowBatch(
-            image.contiguous(memory_format=torch.channels_last),
-            batch.mask,
-            batch.others,
-            batch.valid,
-            batch.first_click,
-        )
+        image = image.contiguous(memory_format=torch.channels_last)
+        batch = replace(batch, image=image)
         half = config.autocast == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             result = train_step(
@@ -252,6 +257,22 @@ class Trainer:
         self.optimizer.step()
         self.step += 1
         return result.loss.detach(), result.iou
+
+    def _recombined(self, batch: WindowBatch, recipe: SuemRecipe) -> WindowBatch:
+        """Copy-paste with further windows; unknown pixels of any of them stay so."""
+        valid = batch.valid
+        count, grid = batch.mask.shape[0], batch.mask.shape[-1]
+
+        def draw_extra() -> Scene:
+            nonlocal valid
+            extra = self.atlas.draw(count, grid, self.generator, self.config.windows)
+            valid = valid & extra.valid
+            return Scene(extra.image, extra.mask)
+
+        source = Scene(batch.image, batch.mask)
+        scene = recombine(source, draw_extra, self.generator, recipe)
+        others = batch.others & (scene.mask < 0.5)
+        return WindowBatch(scene.image, scene.mask, others, valid, batch.first_click)
 
     def _agree(self) -> None:
         """Average weights, normalisation statistics and clocks over the processes."""

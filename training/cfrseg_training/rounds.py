@@ -10,7 +10,10 @@ the updated (M^u) feedback join in each round. All rounds share one ``embed_imag
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +28,7 @@ from cfrseg_training.losses import (
     soft_iou,
 )
 from napari_cfrseg.model.default import CfrNet
-from napari_cfrseg.model.network import NetworkOutput
+from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,9 @@ class RoundsConfig:
     started
         Share of samples that begin with a mask (an imported label, a neighbouring
         plane): the truth, displaced and roughened.
-    feedback_weight, iou_weight, quality_weight
-        Weights of FCFI's terms, of 1 − soft IoU and of the expected-IoU output.
+    feedback_weight, iou_weight, quality_weight, auxiliary_weight
+        Weights of FCFI's terms, of 1 − soft IoU, of the expected-IoU output and of
+        the cross entropy of RITM's second output (published: 0.4).
     slots
         Click slots of each sign.
     """
@@ -54,6 +58,7 @@ class RoundsConfig:
     feedback_weight: float = 0.2
     iou_weight: float = 0.5
     quality_weight: float = 0.3
+    auxiliary_weight: float = 0.4
     slots: int = 12
 
 
@@ -103,7 +108,7 @@ def rough_mask(mask: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def train_step(
-    network: CfrNet,
+    network: ClickNetwork,
     batch: WindowBatch,
     config: RoundsConfig,
     generator: torch.Generator,
@@ -114,14 +119,14 @@ def train_step(
     Parameters
     ----------
     network
-        In training mode.
+        In training mode. Only ``CfrNet`` takes batches in which some samples start
+        with a mask; other networks start from none.
     batch
         Windows, photometrically varied.
     generator, host
         Chance on the device (pixels) and on the host (which rounds are refined).
     """
     device = batch.image.device
-    count = batch.image.shape[0]
     clicks = initial_clicks(
         batch.mask,
         batch.others,
@@ -131,20 +136,18 @@ def train_step(
         slots=config.slots,
     )
     embedding = network.embed_image(batch.image)
-    started = torch.rand(count, generator=generator, device=device) < config.started
-    gate = started.float().view(-1, 1, 1, 1)
-    feedback = rough_mask(batch.mask, generator) * gate
+    refine, feedback = _starting(network, batch, config, generator)
     total = torch.zeros((), device=device)
     result = StepResult(total)
     for index, weight in enumerate(config.weights):
         features = network.embed_clicks(embedding, clicks.points)
-        out = network.refine(features, feedback, clicks.newest, gate)
+        out = refine(features, feedback, clicks.newest)
         total = total + weight * _round_loss(out, batch, config)
         prob = torch.sigmoid(out.logits.detach().float())
         result.iou.append(mask_iou(prob > 0.5, batch.mask, batch.valid).mean())
-        gate = torch.ones_like(gate)
+        refine = network.refine
         if float(torch.rand((), generator=host)) < config.refined:
-            out = network.refine(features, prob, clicks.newest, gate)
+            out = refine(features, prob, clicks.newest)
             total = total + 0.5 * weight * _round_loss(out, batch, config)
             prob = torch.sigmoid(out.logits.detach().float())
         feedback = prob
@@ -153,6 +156,24 @@ def train_step(
             clicks.add(yx, positive, present)
     result.loss = total / sum(config.weights)
     return result
+
+
+Refine = Callable[[Any, Tensor | None, Tensor], NetworkOutput]
+
+
+def _starting(
+    network: ClickNetwork,
+    batch: WindowBatch,
+    config: RoundsConfig,
+    generator: torch.Generator,
+) -> tuple[Refine, Tensor | None]:
+    """Return the first round's ``refine`` and the masks it starts from."""
+    if not isinstance(network, CfrNet):
+        return network.refine, None
+    device, count = batch.image.device, batch.image.shape[0]
+    started = torch.rand(count, generator=generator, device=device) < config.started
+    gate = started.float().view(-1, 1, 1, 1)
+    return partial(network.refine, gate=gate), rough_mask(batch.mask, generator) * gate
 
 
 def _round_loss(out: NetworkOutput, batch: WindowBatch, config: RoundsConfig) -> Tensor:
@@ -171,12 +192,17 @@ def _round_loss(out: NetworkOutput, batch: WindowBatch, config: RoundsConfig) ->
                 out.quality_logits.float(), reached, reduction="none"
             )
         )
+    if out.auxiliary_logits is not None:
+        second = functional.binary_cross_entropy_with_logits(
+            out.auxiliary_logits.float(), batch.mask, weight=batch.valid.float()
+        )
+        loss = loss + config.auxiliary_weight * second
     return loss.mean()
 
 
 @torch.no_grad()
 def clicks_to_reach(
-    network: CfrNet,
+    network: ClickNetwork,
     batch: WindowBatch,
     *,
     rounds: int = 10,
