@@ -8,11 +8,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_cfrseg.evaluation.robot import (
-    ExactRobot,
-    find_error_centre,
-    find_larger_error,
-)
+from napari_cfrseg.evaluation.error_centre import find_error_centre, find_larger_error
+from napari_cfrseg.evaluation.robot import ExactRobot
 
 pytestmark = pytest.mark.golden
 GOLDEN = Path(os.environ.get("CFRSEG_GOLDEN", Path(__file__).parent / "data"))
