@@ -383,14 +383,7 @@ def test_replay_of_the_window_s_events_gives_its_labels(bench):
     from napari_cfrseg.engine.annotator import replay
 
     applied = []
-    apply = bench.controller.annotator.apply
-
-    def recording(event, on_preview=None):
-        change = apply(event, on_preview)
-        applied.append(event)
-        return change
-
-    bench.controller.annotator.apply = recording
+    bench.controller.applied.connect(applied.append)
     bench.click(20, 20)
     bench.click(20, 27, right=True)
     bench.controller.new_object()

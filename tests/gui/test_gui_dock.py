@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from closed_form import FloodNetwork
@@ -150,8 +152,6 @@ def plugin(npe2pm, plugin_settings):
 def window(make_napari_viewer, qtbot, plugin, sample, request, monkeypatch):
     """The dock as a person opens it; on the network that ``request`` names."""
     load = getattr(request, "param", flood_loader)
-    if load is None and not has_weights():
-        pytest.skip("the default weights are not there")
     if load is not None:
         monkeypatch.setattr(
             dock_module.ClickDock.__init__, "__defaults__", (load, None)
@@ -167,7 +167,13 @@ BOTH_NETWORKS = pytest.mark.parametrize(
     "window",
     [
         pytest.param(flood_loader, id="closed-form"),
-        pytest.param(None, id="default-weights"),
+        pytest.param(
+            None,
+            id="default-weights",
+            marks=pytest.mark.skipif(
+                not has_weights(), reason="the default weights are not there"
+            ),
+        ),
     ],
     indirect=True,
 )
@@ -236,6 +242,53 @@ def test_opening_a_click_is_not_stopped_by_the_worker(window, targets, qtbot):
     assert len(rows) == 5
 
 
+class WaitingNetwork(FloodNetwork):
+    """Stops before its second look at a mask until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__(0.2)
+        self.go_on = threading.Event()
+
+    def refine(self, features, feedback, newest_click):
+        if feedback is not None:
+            self.go_on.wait(60)
+        return super().refine(features, feedback, newest_click)
+
+
+@pytest.fixture
+def waiting(window):
+    network = WaitingNetwork()
+    window.dock.controller.load_model(lambda: Segmenter(network, device="cpu"))
+    window.until(lambda: not window.view.loading)
+    yield network
+    network.go_on.set()
+
+
+def test_first_mask_is_shown_before_refinement_ends(window, waiting, targets):
+    (_, y1, x1), _ = targets
+    window.click(y1, x1, settle=False)
+    window.until(lambda: window.labels.data[y1, x1] == 1)
+    assert window.view.pending == 1
+    assert window.dock.status.busy.isVisible()
+    waiting.go_on.set()
+    window.settle()
+    assert window.labels.data[y1, x1] == 1
+    assert not window.dock.status.busy.isVisible()
+
+
+def test_escape_takes_the_click_being_computed_back(window, waiting, targets):
+    (_, y1, x1), _ = targets
+    window.click(y1, x1, settle=False)
+    window.until(lambda: window.labels.data[y1, x1] == 1)
+    window.qtbot.keyClick(window.canvas, Qt.Key.Key_Escape)
+    assert window.view.status == "Click taken back."
+    waiting.go_on.set()
+    window.settle()
+    assert not window.labels.data.any()
+    assert len(window.points.data) == 0
+    assert not window.view.objects
+
+
 def test_keys_and_buttons_agree_with_the_view(window, targets):
     (_, y1, x1), _ = targets
     window.press(Qt.Key.Key_T)
@@ -281,6 +334,23 @@ def test_closing_gives_keys_and_layers_back(window, targets):
     assert not points.locked
     window.viewer.layers.remove(points)
     assert window.dock.controller is None
+
+
+@pytest.mark.parametrize("how", ["dock", "window"])
+def test_taking_the_dock_away_ends_worker_and_keys(window, targets, how):
+    (_, y1, x1), _ = targets
+    window.click(y1, x1, settle=False)
+    points = window.points
+    if how == "dock":
+        window.viewer.window.remove_dock_widget(window.dock)
+        assert not points.keymap
+        assert not points.locked
+    else:
+        window.dock.close()
+    workers = [t for t in threading.enumerate() if t.name == "cfrseg-worker"]
+    for worker in workers:
+        worker.join(60)
+    assert not any(worker.is_alive() for worker in workers)
 
 
 def test_removing_the_image_ends_its_session(window):

@@ -15,6 +15,7 @@ import numpy as np
 from napari.layers.base import ActionType
 
 from napari_cfrseg.engine.masks import Plane
+from napari_cfrseg.gui.layers import to_rgba
 
 if TYPE_CHECKING:
     from napari.layers import Points
@@ -122,8 +123,11 @@ class ClickLayer:
             "click": np.array([str(r.click_id) for r in rows], object),
         }
         if rows:
-            self.layer.symbol = [SYMBOLS[r.is_positive] for r in rows]
-            self.layer.face_color = [COLOURS[r.is_positive] for r in rows]
+            signs = np.array([r.is_positive for r in rows])
+            self.layer.symbol = np.where(signs, SYMBOLS[True], SYMBOLS[False])
+            self.layer.face_color = np.where(
+                signs[:, None], to_rgba(COLOURS[True]), to_rgba(COLOURS[False])
+            )
 
     def _on_press(self, layer: Points, event: Any) -> None:
         """Remember the button: napari's add mode does not look at it."""

@@ -57,9 +57,13 @@ class Controller:
     ----------
     changed
         Emitted with a DockView whenever something that the dock shows changed.
+    applied
+        Emitted with each event the annotator has applied, in order: a journal of
+        these replays to the same labels.
     """
 
     changed = Signal(DockView)
+    applied = Signal(object)
 
     def __init__(
         self,
@@ -321,6 +325,8 @@ class Controller:
         self._show(pending=len(self._queue.pending))
 
     def _settled(self, pending: Pending, changes: list[Change]) -> None:
+        for change in changes:
+            self.applied.emit(change.event)
         self.labels.paste([patch for change in changes for patch in change.patches])
         change = changes[-1]
         self._objects = dict(change.objects)
@@ -336,11 +342,22 @@ class Controller:
         for change in changes:
             if change.runs:
                 self._show_timing(change)
+        self._say_what_happened(pending.event)
         for note in change.notes:
             self._show(status=note)
         if isinstance(pending.event, ev.Painted) and change.notes:
             self._restore(pending.event.plane)
         self._chase_threshold(pending.event)
+
+    def _say_what_happened(self, event: ev.Event) -> None:
+        if not isinstance(event, ev.ClickAdded) or event.object_id not in self._objects:
+            return
+        found = self._objects[event.object_id]
+        count = len(found.on(event.plane).clicks)
+        self._show(
+            status=f"{found.name}: {count} click{'s' if count != 1 else ''}, "
+            f"{found.on(event.plane).mask.area} px"
+        )
 
     def _failed(self, pending: Pending, error: Exception) -> None:
         self._failures += 1

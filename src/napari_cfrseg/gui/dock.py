@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from magicgui.widgets import ComboBox
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
 from napari_cfrseg.gui.controller import Controller
@@ -56,6 +56,7 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         load: SegmenterLoader | None = None,
         runner: Runner | None = None,
     ) -> None:
+        self._was_docked = False
         super().__init__()
         self.viewer = napari_viewer
         self._load = load_segmenter if load is None else load
@@ -258,7 +259,16 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         outer.addWidget(scroll)
         self.setMinimumWidth(290)
 
-    def closeEvent(self, event: object) -> None:
+    def changeEvent(self, event: QEvent) -> None:
+        """End the session when napari takes the dock away (its × button)."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is not None:
+                self._was_docked = True
+            elif self._was_docked:
+                self.close_session()
+
+    def closeEvent(self, event: QEvent) -> None:
         """End the session with the window."""
         self.close_session()
         super().closeEvent(event)

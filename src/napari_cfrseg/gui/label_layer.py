@@ -15,11 +15,15 @@ import numpy as np
 from napari_cfrseg.engine.events import Painted
 from napari_cfrseg.engine.masks import LabelArray, LabelPatch, LabelRuns, Plane
 from napari_cfrseg.engine.objects import PALETTE_SIZE, ObjectState, default_colour
+from napari_cfrseg.gui.layers import to_rgba
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari.layers import Labels
+
+#: pixels that napari writes in about 10 ms
+_LARGEST_PREVIEW_PX = 200_000
 
 
 class LabelLayer:
@@ -68,7 +72,12 @@ class LabelLayer:
                 self._write(patch)
 
     def preview(self, patch: LabelPatch) -> None:
-        """Show a patch until the next paste or preview takes its place."""
+        """Show a patch until the next paste or preview takes its place.
+
+        Very large ones are not shown: the time is better spent on the next step.
+        """
+        if patch.size > _LARGEST_PREVIEW_PX:
+            return
         self.paste(())
         self._preview.append(patch)
         with self._own_writes(), self.layer.block_history():
@@ -154,11 +163,6 @@ class LabelLayer:
         self._colours = (dict(own), length)
         colours = [(0.0, 0.0, 0.0, 0.0)]  # the background's
         colours += [
-            _rgba(own.get(i) or default_colour(i)) for i in range(1, length + 1)
+            to_rgba(own.get(i) or default_colour(i)) for i in range(1, length + 1)
         ]
         self.layer.colormap = CyclicLabelColormap(colors=np.array(colours, np.float32))
-
-
-def _rgba(colour: str) -> tuple[float, float, float, float]:
-    r, g, b = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    return r, g, b, 1.0

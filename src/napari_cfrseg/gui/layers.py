@@ -159,3 +159,9 @@ def world_to_index(layer: Any, world: Sequence[float]) -> NDArray[np.float64]:
     """Return a world position in a layer's own (fractional) array indices."""
     own = np.asarray(world, float)[-layer.ndim :]
     return np.asarray(layer.world_to_data(own), float)
+
+
+def to_rgba(colour: str) -> tuple[float, float, float, float]:
+    """Return ``#rrggbb`` as four numbers in [0, 1], opaque."""
+    r, g, b = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return r, g, b, 1.0

@@ -1,0 +1,75 @@
+"""What the manifest promises is there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from npe2 import PluginManifest
+
+from napari_cfrseg.engine.cascade import Refinement
+from napari_cfrseg.engine.events import OverlapRule
+from napari_cfrseg.gui.contributions import sample_layers
+from napari_cfrseg.gui.keys import ACTIONS
+from napari_cfrseg.gui.preferences import PLUGIN, Preferences
+from napari_cfrseg.samples import load_sample, sample_names
+
+
+@pytest.fixture(scope="module")
+def manifest() -> PluginManifest:
+    return PluginManifest.from_distribution(PLUGIN)
+
+
+def test_every_bundled_micrograph_opens_from_the_manifest(manifest):
+    samples = manifest.contributions.sample_data
+    assert [sample.key for sample in samples] == list(sample_names())
+    commands = {c.id: c.python_name for c in manifest.contributions.commands}
+    for sample in samples:
+        module, name = commands[sample.command].split(":")
+        assert (module, name) == ("napari_cfrseg.gui.contributions", sample.key)
+
+
+@pytest.mark.parametrize("name", sample_names())
+def test_sample_layer_is_the_image_with_its_credits(name):
+    ((data, kwargs, kind),) = sample_layers(name)
+    sample = load_sample(name)
+    assert kind == "image"
+    assert np.array_equal(data, sample.image)
+    assert kwargs["rgb"] == (data.ndim == 3)
+    assert kwargs["metadata"]["attribution"] == sample.attribution
+    assert kwargs["metadata"]["licence"]
+
+
+def test_the_dock_is_in_the_menus_for_segmenting_and_annotating(manifest):
+    (widget,) = manifest.contributions.widgets
+    assert widget.display_name == "CFR-Seg: segment with clicks"
+    for menu in ("napari/layers/segment", "napari/layers/annotate"):
+        (item,) = manifest.contributions.menus[menu]
+        assert item.command == widget.command
+
+
+def test_preferences_offer_every_key_and_start_from_the_defaults(
+    manifest, npe2pm, plugin_settings
+):
+    npe2pm.register(manifest)
+    preferences = Preferences.load()
+    assert preferences == Preferences()
+    assert set(preferences.keys) == {action.name for action in ACTIONS}
+
+
+def test_preferences_follow_what_a_person_chose(manifest, npe2pm, plugin_settings):
+    from napari.settings import get_plugin_settings
+
+    npe2pm.register(manifest)
+    settings = get_plugin_settings(PLUGIN)
+    settings.click.refinement = "cfr"
+    settings.click.steps = 7
+    settings.click.overlap = "overwrite"
+    settings.keys.polarity = "X"
+    preferences = Preferences.load()
+    assert preferences.refinement == Refinement.cfr(7)
+    assert preferences.rule is OverlapRule.OVERWRITE
+    assert preferences.keys["polarity"] == "X"
+
+
+def test_preferences_without_our_manifest_are_the_defaults(npe2pm, plugin_settings):
+    assert Preferences.load() == Preferences()
