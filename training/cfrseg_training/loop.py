@@ -347,8 +347,13 @@ class Trainer:
         self.generator.set_state(state["generator"].cpu())
         self.host.set_state(state["host"].cpu())
         self.step = state["step"]
-        self.elapsed_s = state["elapsed_s"]
+        self.elapsed_s = self.agreed_s = state["elapsed_s"]
         self.history = state["history"]
+        if dist.is_initialized() and dist.get_rank():
+            # the state is the first process's; the others draw windows of their own
+            own = self.config.seed + self.step
+            self.generator.manual_seed(own)
+            self.host.manual_seed(own)
 
 
 def summary(reached: torch.Tensor) -> dict[str, float]:
