@@ -102,6 +102,24 @@ class Session:
         check_same(self.image, array, str(path))
         return array
 
+    def saved_labels(self) -> LabelArray | None:
+        """Return the labels as they were saved; None if more was done since.
+
+        Raises
+        ------
+        SessionError
+            They do not fit the image.
+        """
+        from napari_cfrseg.session.annotate import snapshot_array
+
+        snapshot = self.content.snapshot
+        if snapshot is None or snapshot.events != len(self.content.events):
+            return None
+        try:
+            return snapshot_array(snapshot, self.image.leading, self.image.plane_shape)
+        except ValueError as error:
+            raise SessionError(str(error)) from error
+
     def apply(
         self, image: Any = None, segmenter: SegmenterLike | None = None
     ) -> LabelArray:

@@ -134,3 +134,53 @@ def record(folder: Path, events=WORK, name: str = "work"):
     writer.save(annotator.snapshot(writer.event_count))
     writer.close()
     return annotator, writer.path
+
+
+def save_model(folder: Path, seed: int = 0, name: str = "small") -> Path:
+    """Write random weights of a small network of the default family."""
+    import torch
+
+    from napari_cfrseg import checkpoint
+    from napari_cfrseg.model.default import CfrNet, CfrNetConfig
+
+    torch.manual_seed(seed)
+    small = CfrNetConfig(
+        widths=(8, 8, 8, 8), feedback_width=8, head_width=8, grid_size=64
+    )
+    network = CfrNet(small).eval()
+    path = folder / f"{name}.safetensors"
+    said = checkpoint.Metadata(architecture=dict(network.architecture()), name=name)
+    checkpoint.save(path, network, said)
+    return path
+
+
+def record_with(
+    model: Path, folder: Path, name: str, *, shift: int = 0, snapshot: bool = True
+) -> tuple[np.ndarray, Path]:
+    """Record a few objects with real weights; returns (labels, session)."""
+    from napari_cfrseg.session.models import model_reference
+
+    image = np.roll(pixels(), shift, axis=1)
+    path = folder / f"{name}.tif"
+    tifffile.imwrite(path, image)
+    content = SessionContent(
+        reference_of(image, path=path, folder=folder, spacing=(0.5, 0.5)),
+        model_reference(model),
+        SessionSettings(threads=1, refinement=Refinement.cfr(1)),
+    )
+    writer = SessionWriter.create(folder / f"{name}.cfrseg.json", content)
+    annotator = RecordedAnnotator(
+        lambda plane: image[plane],
+        image.shape,
+        Segmenter.load(model, device="cpu", threads=1),
+        writer=writer,
+    )
+    annotator.apply(ev.RefinementChanged(Refinement.cfr(1)))
+    for number in (1, 2):
+        annotator.apply(ev.ObjectCreated(number, f"cell {number}"))
+        annotator.apply(ev.ClickAdded(number, (), Click(PLACES[number]), number))
+    annotator.apply(ev.ClickAdded(1, (), Click((28, 12), False), 3))
+    if snapshot:
+        writer.save(annotator.snapshot(writer.event_count))
+    writer.close()
+    return annotator.labels_array(), writer.path

@@ -1,0 +1,326 @@
+"""``cfrseg replay``: the labels of the window, one session or many, whatever fails."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from session_cases import pixels, record_with, save_model
+from typer.testing import CliRunner
+
+from napari_cfrseg.cli import app
+from napari_cfrseg.session.session import Session
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("replay-models")
+    save_model(folder, 0, "small")
+    save_model(folder, 1, "other")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def installed(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CFRSEG_MODELS", str(models))
+
+
+@pytest.fixture(scope="module")
+def recorded(
+    models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[np.ndarray, Path]:
+    folder = tmp_path_factory.mktemp("recorded")
+    return record_with(models / "small.safetensors", folder, "cells")
+
+
+def run(*arguments: object, code: int = 0) -> tuple[str, str]:
+    result = CliRunner().invoke(app, ["replay", *map(str, arguments)])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result.stdout, result.stderr
+
+
+def lines(printed: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in printed.splitlines()]
+
+
+def wait_for_a_result(folder: Path, timeout_s: float = 200.0) -> bool:
+    """Wait until the first labels are there."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if list(folder.glob("*.labels.tif")):
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def copies(session: Path, folder: Path, count: int) -> list[Path]:
+    """Several sessions on one image."""
+    folder.mkdir(exist_ok=True)
+    image = session.with_name("cells.tif").read_bytes()
+    (folder / "cells.tif").write_bytes(image)
+    made = [folder / f"s{i:03d}.cfrseg.json" for i in range(count)]
+    for path in made:
+        path.write_bytes(session.read_bytes())
+    return made
+
+
+def test_replay_gives_the_labels_of_the_window(recorded, tmp_path: Path) -> None:
+    labels, session = recorded
+    assert len(np.unique(labels)) > 1
+    printed, _ = run(session, "--output", tmp_path, "--json")
+    (said,) = lines(printed)
+    assert (said["status"], said["as_saved"]) == ("done", True)
+    assert (said["objects"], said["clicks"]) == (2, 3)
+    with tifffile.TiffFile(tmp_path / "cells.labels.tif") as file:
+        assert file.is_ome
+        assert 'PhysicalSizeX="0.5"' in (file.ome_metadata or "")
+        assert np.array_equal(file.asarray(), labels)
+    record = json.loads((tmp_path / "cells.replay.json").read_text())
+    assert record["model"]["name"] == "small"
+    assert record["image"]["is_the_session_s"] is True
+    assert record["areas"] == {
+        str(i): int((labels == i).sum()) for i in np.unique(labels) if i
+    }
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "cells.labels.tif",
+        "cells.replay.json",
+    }
+
+
+def test_python_gives_the_same_labels(recorded) -> None:
+    labels, session = recorded
+    assert np.array_equal(Session.open(session).apply(), labels)
+
+
+def test_a_process_of_its_own_gives_the_same_labels(recorded, tmp_path: Path) -> None:
+    labels, session = recorded
+    script = "from napari_cfrseg.cli import main; main()"
+    arguments = ["replay", str(session), "-o", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env={k: v for k, v in os.environ.items() if k != "DISPLAY"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "as saved" in done.stdout
+    assert np.array_equal(tifffile.imread(tmp_path / "cells.labels.tif"), labels)
+
+
+def test_labels_as_ome_zarr(recorded, tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    labels, session = recorded
+    run(session, "--output", tmp_path, "--format", "zarr")
+    group = zarr.open_group(str(tmp_path / "cells.labels.zarr"), mode="r")
+    assert np.array_equal(group["0"][...], labels)
+    said = group.attrs["ome"]
+    assert said["image-label"]["properties"][0]["name"] == "cell 1"
+    assert [a["name"] for a in said["multiscales"][0]["axes"]] == ["y", "x"]
+
+
+def test_a_failing_session_stops_nobody_and_is_listed(recorded, tmp_path: Path) -> None:
+    labels, session = recorded
+    good = copies(session, tmp_path / "in", 2)
+    bad = tmp_path / "in" / "bad.cfrseg.json"
+    bad.write_text("{")
+    lost = tmp_path / "in" / "lost.cfrseg.json"
+    lost.write_text(session.read_text().replace('"cells.tif"', '"gone.tif"'))
+    out = tmp_path / "out"
+    arguments = (good[0], bad, lost, good[1], "-o", out, "--json")
+    printed, errors = run(*arguments, code=1)
+    assert [r["status"] for r in lines(printed)] == ["done", "failed", "failed", "done"]
+    assert f"failed: {bad}" in errors
+    assert "gone.tif is not there" in errors
+    assert "2 of 4 sessions failed" in errors
+    for path in good:
+        name = path.name.removesuffix(".cfrseg.json")
+        assert np.array_equal(tifffile.imread(out / f"{name}.labels.tif"), labels)
+    assert not list(out.glob("bad*"))
+    assert not list(out.glob("lost*"))
+
+
+def test_only_changed_keeps_what_is_still_true(recorded, tmp_path: Path) -> None:
+    _, session = recorded
+    made = copies(session, tmp_path / "in", 2)
+    out = tmp_path / "out"
+    run(made[0], "-o", out)
+    before = (out / "s000.labels.tif").stat().st_mtime_ns
+    arguments = (*made, "-o", out, "--only-changed", "--json")
+    first, _ = run(*arguments)
+    assert [r["status"] for r in lines(first)] == ["kept", "done"]
+    assert (out / "s000.labels.tif").stat().st_mtime_ns == before
+    text = made[1].read_text()
+    made[1].write_text(text.replace('"yx": [28.0, 12.0]', '"yx": [27.0, 12.0]'))
+    (out / "s000.labels.tif").unlink()
+    second, _ = run(*arguments)
+    assert [r["status"] for r in lines(second)] == ["done", "done"]
+    third, _ = run(*arguments)
+    assert [r["status"] for r in lines(third)] == ["kept", "kept"]
+    other, _ = run(*arguments, "--model", "other")
+    assert [r["status"] for r in lines(other)] == ["done", "done"]
+
+
+def test_dry_run_checks_and_writes_nothing(recorded, tmp_path: Path) -> None:
+    _, session = recorded
+    out = tmp_path / "out"
+    printed, _ = run(session, "-o", out, "--dry-run", "--json")
+    assert lines(printed)[0]["status"] == "would replay"
+    assert not out.exists()
+
+
+def test_another_model_is_compared_object_by_object(recorded, tmp_path: Path) -> None:
+    labels, session = recorded
+    printed, _ = run(session, "-o", tmp_path, "--model", "other", "--json")
+    (said,) = lines(printed)
+    found = tifffile.imread(tmp_path / "cells.labels.tif")
+    assert said["as_saved"] is False
+    expected = {}
+    for i in {*np.unique(labels), *np.unique(found)} - {0}:
+        joint = ((labels == i) | (found == i)).sum()
+        iou = ((labels == i) & (found == i)).sum() / joint
+        if iou < 1:
+            expected[int(i)] = round(float(iou), 4)
+    assert expected
+    assert {c["object"]: c["iou"] for c in said["changed"]} == expected
+    picture = np.asarray(Image.open(tmp_path / "cells.compare.png"))
+    assert picture.ndim == 3
+    assert Image.open(tmp_path / "contact-sheet.png").width > picture.shape[1]
+
+
+def test_comparison_needs_no_saved_labels_if_the_model_is_there(
+    models: Path, tmp_path: Path
+) -> None:
+    model = models / "small.safetensors"
+    _, with_labels = record_with(model, tmp_path, "with")
+    _, without = record_with(model, tmp_path, "without", snapshot=False)
+    out = tmp_path / "out"
+    printed, _ = run(with_labels, without, "-o", out, "-m", "other", "--json")
+    first, second = lines(printed)
+    assert first["changed"] == second["changed"] != []
+
+
+def test_weights_that_changed_are_refused_unless_named(
+    recorded, models: Path, tmp_path: Path, monkeypatch
+) -> None:
+    _, session = recorded
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "small.safetensors").write_bytes(
+        (models / "other.safetensors").read_bytes()
+    )
+    monkeypatch.setenv("CFRSEG_MODELS", str(folder))
+    _, errors = run(session, "-o", tmp_path, code=1)
+    assert "which are not installed" in errors
+    # the same weights under another name will do
+    (folder / "renamed.safetensors").write_bytes(
+        (models / "small.safetensors").read_bytes()
+    )
+    printed, _ = run(session, "-o", tmp_path, "--json")
+    assert lines(printed)[0]["as_saved"] is True
+
+
+def test_other_images_of_the_same_kind(recorded, tmp_path: Path) -> None:
+    _, session = recorded
+    for number in range(2):
+        image = np.roll(pixels(), 5 * number, axis=0) * 1.5
+        tifffile.imwrite(tmp_path / f"t{number}.tif", image.astype(np.uint8))
+    out = tmp_path / "out"
+    run(session, "--image", tmp_path / "t*.tif", "-o", out)
+    assert {p.name for p in out.glob("*.tif")} == {
+        "cells.1.labels.tif",
+        "cells.2.labels.tif",
+    }
+    record = json.loads((out / "cells.2.replay.json").read_text())
+    assert record["image"]["name"] == "t1.tif"
+    assert record["image"]["is_the_session_s"] is False
+    tifffile.imwrite(tmp_path / "small.tif", pixels()[:10])
+    _, errors = run(session, "--image", tmp_path / "small.tif", "-o", out, code=1)
+    assert "outside" in errors
+
+
+def test_wrong_usage(recorded, tmp_path: Path) -> None:
+    _, session = recorded
+    (twin,) = copies(session, tmp_path / "in", 1)
+    same = tmp_path / twin.name
+    same.write_bytes(twin.read_bytes())
+    assert "called 's000'" in run(twin, same, code=2)[1]
+    assert "names no image" in run(session, "--image", "no*.tif", code=2)[1]
+    assert "none of tiff" in run(session, "--format", "png", code=2)[1]
+    assert "no such" in run(tmp_path / "no.cfrseg.json", code=1)[1].lower()
+
+
+def test_workers_share_the_sessions_and_survive_each_other(
+    recorded, tmp_path: Path
+) -> None:
+    """One of the two processes is killed on its way: every result is there."""
+    labels, session = recorded
+    made = copies(session, tmp_path / "in", 8)
+    out = tmp_path / "out"
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        wait_for_a_result(out)
+        for child in multiprocessing.active_children()[:1]:
+            if child.pid is not None:
+                os.kill(child.pid, signal.SIGKILL)
+                killed.append(child.pid)
+
+    thread = threading.Thread(target=kill_one, daemon=True)
+    thread.start()
+    printed, _ = run(*made, "-o", out, "--workers", 2, "--json")
+    thread.join()
+    assert killed
+    assert sorted(r["session"] for r in lines(printed)) == [str(p) for p in made]
+    for path in made:
+        name = path.name.removesuffix(".cfrseg.json")
+        assert np.array_equal(tifffile.imread(out / f"{name}.labels.tif"), labels)
+    assert not list(out.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "count", [6, pytest.param(60, marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_dask_cluster_survives_a_killed_worker(
+    recorded, tmp_path: Path, count: int
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    labels, session = recorded
+    made = copies(session, tmp_path / "in", count)
+    out = tmp_path / "out"
+    with distributed.LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=None,
+        host="127.0.0.1",
+    ) as cluster:
+        victim = next(iter(cluster.workers.values())).pid
+
+        def kill_one() -> None:
+            if wait_for_a_result(out):
+                os.kill(victim, signal.SIGKILL)
+
+        thread = threading.Thread(target=kill_one, daemon=True)
+        thread.start()
+        address = cluster.scheduler_address
+        printed, _ = run(*made, "-o", out, "--scheduler", address, "--json")
+        thread.join()
+    assert {r["status"] for r in lines(printed)} == {"done"}
+    assert len(lines(printed)) == count
+    for path in made:
+        name = path.name.removesuffix(".cfrseg.json")
+        assert np.array_equal(tifffile.imread(out / f"{name}.labels.tif"), labels)
+        json.loads((out / f"{name}.replay.json").read_text())
+    assert not list(out.glob(".*"))
