@@ -83,13 +83,15 @@ def test_one_command_measures_several_segmenters_and_reports(data, tmp_path):
 
 def test_the_human_robot_runs_once_per_seed(data, tmp_path):
     out = tmp_path / "report"
-    options = ["--robot", "human", "--seed", 1, "--seed", 2, "--surfaces"]
+    options = ["--robot", "human", "--seed", 1, "--seed", 2, "--spacing", 0.5, 0.5]
     result = call(data, "-o", out, "-s", "flood_factory:make", *options)
     assert result.exit_code == 0, result.output
     assert (
         "flood_factory:make, human-like robot | 2 |" in (out / "robot.md").read_text()
     )
-    assert "Boundary IoU" in (out / "table.md").read_text()
+    table = (out / "table.md").read_text()
+    assert "Boundary IoU" in table
+    assert "0.00 (0.000 µm)" in table
     assert (out / "runs" / "flood_factory-make-human2" / "rows.jsonl").exists()
 
 

@@ -95,6 +95,10 @@ def evaluate(
     surfaces: Annotated[
         bool, typer.Option(help="Boundary IoU and ASSD after each click, too.")
     ] = False,
+    spacing: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Size of a pixel in µm, Y X: ASSD in µm, too."),
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", "-j", min=1)] = 1,
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a Dask scheduler, tcp://HOST:PORT.")
@@ -150,7 +154,8 @@ def evaluate(
         seeds=tuple(seed or (0,)),
         max_clicks=clicks,
         target=target,
-        surfaces=surfaces,
+        surfaces=surfaces or spacing is not None,
+        spacing_um=spacing,
         workers=workers,
         scheduler=scheduler,
         command=shlex.join(["cfrseg", *sys.argv[1:]]),

@@ -48,8 +48,9 @@ class Plan:
         The human-like robot, once per seed; the exact robot runs once.
     max_clicks, target, min_clicks
         The robot's; None: the protocol's.
-    surfaces
-        Boundary IoU and ASSD too.
+    surfaces, spacing_um
+        Boundary IoU and ASSD too; ASSD in micrometres where the (y, x) size of a
+        pixel is given.
     workers, scheduler
         Where to compute.
     command
@@ -69,6 +70,7 @@ class Plan:
     target: float | None = None
     min_clicks: int | None = None
     surfaces: bool = False
+    spacing_um: tuple[float, float] | None = None
     workers: int = 1
     scheduler: str | None = None
     command: str = field(default="", compare=False)
@@ -89,6 +91,7 @@ class Plan:
                 seed=seed,
                 surfaces=self.surfaces,
                 published=published,
+                spacing_um=self.spacing_um,
             )
             for seed in (self.seeds if self.human else (0,))
         ]

@@ -74,6 +74,8 @@ class RunSettings:
         True: boundary IoU and ASSD after each click too (slower).
     published
         True: surface metrics as published, faults included.
+    spacing_um
+        (y, x) size of a pixel in micrometres: ASSD is given in micrometres too.
     """
 
     max_clicks: int = MAX_CLICKS
@@ -83,8 +85,15 @@ class RunSettings:
     seed: int = 0
     surfaces: bool = False
     published: bool = False
+    spacing_um: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        if self.spacing_um is not None:
+            y, x = self.spacing_um
+            if not (y > 0 and x > 0):
+                msg = f"spacing_um={self.spacing_um} must be two positive numbers"
+                raise ValueError(msg)
+            object.__setattr__(self, "spacing_um", (float(y), float(x)))
         if not 1 <= self.min_clicks <= self.max_clicks:
             msg = (
                 f"min_clicks={self.min_clicks} must lie between 1 and "
@@ -144,6 +153,7 @@ def evaluate_object(
         steps=tuple(run.steps),
         boundary_ious=tuple(run.boundary_ious),
         assds_px=tuple(run.assds_px),
+        assds_um=tuple(run.assds_um),
         set_image_s=set_image_s,
         seed=settings.seed if settings.human else 0,
         mask_box=box,
@@ -169,6 +179,7 @@ class _Run:
         self.steps: list[int] = []
         self.boundary_ious: list[float] = []
         self.assds_px: list[float] = []
+        self.assds_um: list[float] = []
 
     @property
     def is_over(self) -> bool:
@@ -191,6 +202,11 @@ class _Run:
             published = self._settings.published
             self.boundary_ious.append(metrics.boundary_iou(*masks, published=published))
             self.assds_px.append(metrics.assd(*masks, published=published))
+            spacing = self._settings.spacing_um
+            if spacing is not None:
+                self.assds_um.append(
+                    metrics.assd(*masks, spacing=spacing, published=published)
+                )
 
 
 def longer_side(mask: NDArray[np.bool_]) -> float:

@@ -38,8 +38,9 @@ class ObjectRow:
         Seconds of ``predict`` for each click, the mask's reading included.
     steps
         Network steps of each click; empty if the segmenter does not tell.
-    boundary_ious, assds_px
-        After each click; empty when not asked for. NaN: no mask, no distance.
+    boundary_ious, assds_px, assds_um
+        After each click; empty when not asked for (micrometres: when the spacing is
+        not known). NaN: no mask, no distance.
     set_image_s
         Seconds of ``set_image`` for the object's plane.
     seed
@@ -62,6 +63,7 @@ class ObjectRow:
     steps: tuple[int, ...] = ()
     boundary_ious: tuple[float, ...] = ()
     assds_px: tuple[float, ...] = ()
+    assds_um: tuple[float, ...] = ()
     set_image_s: float = 0.0
     seed: int = 0
     mask_box: tuple[int, ...] = (0, 0, 0, 0)

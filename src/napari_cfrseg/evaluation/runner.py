@@ -181,13 +181,15 @@ def _identity(
 ) -> dict[str, Any]:
     """Everything that decides the results."""
     keys = "\n".join(item.key for item in objects)
-    return {
+    identity = {
         "format": RUN_FORMAT,
         "segmenter": asdict(spec),
         "weights_sha256": spec.fingerprint(),
         "settings": asdict(settings),
         "objects_sha256": hashlib.sha256(keys.encode()).hexdigest(),
     }
+    as_read_back: dict[str, Any] = json.loads(json.dumps(identity))
+    return as_read_back
 
 
 def _start_or_resume(

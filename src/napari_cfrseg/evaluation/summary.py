@@ -34,9 +34,9 @@ class Summary:
     nof, nof_published
         {target in percent: objects that failed}, success at the last click counted
         as success, and as failure.
-    iou_at, boundary_iou_at, assd_at
-        {click: mean}; the latter two empty when surfaces were not measured, ASSD in
-        pixels over the objects where it is defined.
+    iou_at, boundary_iou_at, assd_at, assd_um_at
+        {click: mean}; all but the first empty when surfaces were not measured, ASSD
+        in pixels and micrometres over the objects where it is defined.
     curve
         Mean IoU after 1 … max_clicks clicks.
     area_under_curve
@@ -57,6 +57,7 @@ class Summary:
     iou_at: dict[int, float]
     boundary_iou_at: dict[int, float]
     assd_at: dict[int, float]
+    assd_um_at: dict[int, float]
     curve: tuple[float, ...]
     area_under_curve: float
     first_click_s: float
@@ -110,6 +111,7 @@ def summarize(
         iou_at={n: scores.mean_iou_at(runs, n) for n in IOU_CLICKS},
         boundary_iou_at=_mean_at([r.boundary_ious for r in surfaces]),
         assd_at=_mean_at([r.assds_px for r in surfaces]),
+        assd_um_at=_mean_at([r.assds_um for r in surfaces if r.assds_um]),
         curve=tuple(float(value) for value in curve),
         area_under_curve=scores.area_under_curve(runs, max_clicks),
         first_click_s=first_s,

@@ -26,7 +26,8 @@ def format_tables(results: Results) -> str:
     ]
     if any(s.boundary_iou_at for _, summaries in results for s in summaries):
         parts += [
-            "Boundary IoU after 1 / 3 / 5 clicks, and ASSD in pixels after 5.",
+            "Boundary IoU after 1 / 3 / 5 clicks, and ASSD after 5, in pixels (and "
+            "micrometres).",
             _by_set(results, _surface_cell),
         ]
     parts += ["Pooled.", _costs(results)]
@@ -66,7 +67,11 @@ def _surface_cell(summary: Summary) -> str:
     boundary = " / ".join(
         _number(summary.boundary_iou_at.get(n), 3) for n in IOU_CLICKS
     )
-    return f"{boundary} · {_number(summary.assd_at.get(IOU_CLICKS[-1]), 2)}"
+    last = IOU_CLICKS[-1]
+    cell = f"{boundary} · {_number(summary.assd_at.get(last), 2)}"
+    if summary.assd_um_at:
+        cell += f" ({_number(summary.assd_um_at.get(last), 3)} µm)"
+    return cell
 
 
 def _costs(results: Results) -> str:
