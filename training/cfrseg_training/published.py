@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cfrseg_training.atlas import WindowBatch
-from cfrseg_training.click_sampling import ClickSlots, depth, next_click, pick
+from cfrseg_training.click_sampling import ClickSlots, depth, pick
 from cfrseg_training.losses import feedback_loss, normalized_focal_loss
+from cfrseg_training.published_clicks import click_region, put_click
 from cfrseg_training.recipe import ClicksPart, LossPart, Recipe
 from napari_cfrseg.model.convolutions import resize
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
@@ -98,19 +99,23 @@ def published_step(
     if iteration.scheme == "ritm":
         network.eval()
         with torch.no_grad():
-            for _ in range(count):
+            for number in range(1, count + 1):
                 output = _forward(network, batch, clicks, feedback)
-                feedback = _click_the_error(output, batch, recipe, clicks, generator)
+                feedback = _click_the_error(
+                    output, batch, recipe, clicks, generator, number=number
+                )
         network.train()
         return output_loss(
             _forward(network, batch, clicks, feedback), batch, recipe.loss
         )
     network.train()
     total = batch.image.new_zeros(())
-    for weight in iteration.weights[: max(count, 1)]:
+    for number, weight in enumerate(iteration.weights[: max(count, 1)], start=1):
         output = _forward(network, batch, clicks, feedback)
         total = total + weight * output_loss(output, batch, recipe.loss)
-        feedback = _click_the_error(output, batch, recipe, clicks, generator)
+        feedback = _click_the_error(
+            output, batch, recipe, clicks, generator, number=number
+        )
     return total
 
 
@@ -120,9 +125,7 @@ def _forward(
     clicks: ClickSlots,
     feedback: Tensor | None,
 ) -> NetworkOutput:
-    output: NetworkOutput = network(
-        batch.image, clicks.points.clone(), feedback, clicks.newest
-    )
+    output: NetworkOutput = network(batch.image, clicks.points, feedback, clicks.newest)
     return output
 
 
@@ -132,15 +135,27 @@ def _click_the_error(
     recipe: Recipe,
     clicks: ClickSlots,
     generator: torch.Generator,
+    *,
+    number: int,
 ) -> Tensor:
     """Add each sample's next click; return the mask it corrects, without gradient."""
     prob = torch.sigmoid(output.logits.detach().float())
-    # next_click cuts at 0.5; the published masks are cut a little lower
-    shifted = prob + (0.5 - recipe.clicks.threshold)
-    yx, positive, present = next_click(
-        shifted, batch.mask, batch.valid, generator, centred=0.0
+    region, positive = click_region(
+        prob, batch.mask, batch.valid, recipe.clicks.threshold
     )
-    clicks.add(yx, positive, present)
+    present = _any(region).flatten()
+    yx = pick(region, generator)
+    clicks.points = put_click(
+        clicks.points,
+        yx,
+        positive,
+        present,
+        number=number,
+        rule=recipe.iteration.slot,
+    )
+    # −1: without an error there is no new click (published FCFI invents one)
+    label = torch.where(present, positive.to(yx.dtype), -torch.ones_like(yx[:, 0]))
+    clicks.newest = torch.cat([yx, label[:, None]], dim=1)
     return prob
 
 

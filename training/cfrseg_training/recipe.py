@@ -91,12 +91,14 @@ class IterationPart:
 
     ``ritm``: ``fewest`` to ``most`` forwards without gradient, then one with it.
     ``icl``: that many forwards, each with gradient and its own weight.
+    ``slot``: where generated clicks are written (``published_clicks.put_click``).
     """
 
     scheme: Literal["ritm", "icl"]
     fewest: int
     most: int
     weights: tuple[float, ...]
+    slot: Literal["from_end", "first_free"]
 
 
 @dataclass(frozen=True, slots=True)
