@@ -31,6 +31,7 @@ class Clocks:
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function with its CPU seconds added to a part."""
+
         def call(*args: Any, **kwargs: Any) -> Any:
             start = time.process_time()
             try:
