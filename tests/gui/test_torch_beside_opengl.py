@@ -1,0 +1,33 @@
+"""torch and what it brings can be imported after a window is open."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+from qtpy import API_NAME
+from vispy import app, gloo
+app.use_app(API_NAME.lower())
+canvas = app.Canvas(show=True)
+gloo.clear()
+app.process_events()
+from napari_cfrseg.gui.models import import_triton_apart
+import_triton_apart()
+import napari_cfrseg.engine.segmenter, torchvision, timm
+print("alive")
+"""
+
+
+@pytest.mark.gui
+def test_importing_torch_beside_opengl_does_not_end_the_process(qapp):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.stdout.strip() == "alive", done.stderr[-2000:]
