@@ -359,6 +359,25 @@ def test_removing_the_image_ends_its_session(window):
     assert window.dock.image_choice.value is None
 
 
+def test_clearing_the_viewer_begins_nothing_new(window):
+    """What closing the window does: layers go one by one, ours first."""
+    window.viewer.add_image(np.zeros((20, 20), np.uint8), name="another")
+    window.viewer.layers.clear()
+    window.qtbot.wait(50)
+    assert not window.viewer.layers
+    assert window.dock.controller is None
+
+
+def test_taking_our_layer_away_asks_for_an_image(window):
+    window.viewer.layers.remove(window.points)
+    assert window.dock.controller is None
+    assert window.dock.image_choice.value is None
+    assert window.dock.status.text.text() == "Choose an image to go on."
+    window.dock.image_choice.value = window.image
+    window.until(lambda: window.dock.controller is not None)
+    assert window.points in window.viewer.layers
+
+
 def test_dock_without_an_image_says_what_to_do(make_napari_viewer, plugin):
     viewer = make_napari_viewer()
     _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)

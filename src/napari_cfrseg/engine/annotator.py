@@ -139,6 +139,10 @@ class Annotator:
         """Compute rounds with another segmenter from now on; nothing is recomputed."""
         self._computer.use(segmenter)
 
+    def prepare(self, plane: Plane) -> None:
+        """Look at a plane ahead of its first click (its range of grey values)."""
+        self._computer.prepare(plane)
+
     def apply(self, event: ev.Event, on_preview: PatchCallback | None = None) -> Change:
         """Do what an event says.
 

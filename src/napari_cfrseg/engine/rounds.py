@@ -119,6 +119,15 @@ class RoundComputer:
         self._segmenter = segmenter
         self._plane = None
 
+    def prepare(self, plane: Plane) -> None:
+        """Set a plane's image, so that its first click need not."""
+        if self._segmenter is not None and self._plane != plane:
+            self._plane = None
+            self._segmenter.set_image(
+                self._plane_image(plane), rgb=self._rgb, scaling=self._scaling
+            )
+            self._plane = plane
+
     def compute(
         self,
         plane: Plane,
@@ -177,12 +186,7 @@ class RoundComputer:
         if self._segmenter is None:
             msg = "no model is loaded, so the click cannot be computed: load one first"
             raise CheckpointError(msg)
-        if self._plane != plane:
-            self._plane = None
-            self._segmenter.set_image(
-                self._plane_image(plane), rgb=self._rgb, scaling=self._scaling
-            )
-            self._plane = plane
+        self.prepare(plane)
         prediction = self._segmenter.predict(
             tuple(clicks),
             previous,

@@ -89,8 +89,9 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.image_choice.changed.connect(self._on_image)
         self.model_choice.changed.connect(self._on_model)
         layers = self.viewer.layers.events
-        for event in (layers.inserted, layers.removed, layers.renamed):
-            event.connect(self._on_layers)
+        layers.inserted.connect(self._on_inserted)
+        layers.removed.connect(self._on_removed)
+        layers.renamed.connect(self.image_choice.reset_choices)
         self.objects.connect_to(lambda: self._controller)
         self.settings.connect_to(lambda: self._controller)
         self.status.connect_to(lambda: self._controller)
@@ -111,8 +112,9 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._closed = True
         self._opened.set()
         layers = self.viewer.layers.events
-        for event in (layers.inserted, layers.removed, layers.renamed):
-            event.disconnect(self._on_layers)
+        layers.inserted.disconnect(self._on_inserted)
+        layers.removed.disconnect(self._on_removed)
+        layers.renamed.disconnect(self.image_choice.reset_choices)
         self._leave()
         self._runner.close()
         for controller in self._controllers.values():
@@ -138,24 +140,29 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         else:
             self._show(DockView(status="Open an image to begin."))
 
-    def _on_layers(self) -> None:
-        for layer in [x for x in self._controllers if x not in self.viewer.layers]:
-            self._drop(layer)
-        for layer, controller in list(self._controllers.items()):
-            own = (controller.clicks.layer, controller.labels.layer)
-            if any(x not in self.viewer.layers for x in own):
-                self._drop(layer)
+    def _on_inserted(self) -> None:
         self.image_choice.reset_choices()
-        if self._controller is None and self.image_choice.value is None:
-            images = self._images()
-            if len(images) == 1 and images[0] not in self._controllers:
-                self.image_choice.value = images[0]
+        images = self._images()
+        nothing_chosen = self._controller is None and self.image_choice.value is None
+        if nothing_chosen and len(images) == 1:
+            self.image_choice.value = images[0]
+
+    def _on_removed(self) -> None:
+        """Drop sessions that lost a layer, and begin none: all may be going."""
+        layers = self.viewer.layers
+        for layer, controller in list(self._controllers.items()):
+            own = (layer, controller.clicks.layer, controller.labels.layer)
+            if any(x not in layers for x in own):
+                self._drop(layer)
+        with self.image_choice.changed.blocked():
+            self.image_choice.reset_choices()
+            if self._controller is None:
+                self.image_choice.value = None
 
     def _drop(self, layer: Layer) -> None:
         controller = self._controllers.pop(layer)
         if controller is self._controller:
             self._leave()
-            self.image_choice.value = None
             self._show(DockView(status="Choose an image to go on."))
         controller.close()
 

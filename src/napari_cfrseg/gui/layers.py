@@ -138,8 +138,8 @@ def make_points(image: WorkingImage, name: str) -> Points:
         features=features,
         feature_defaults={"polarity": "positive", "object": "", "click": ""},
         size=max(3.0, min(image.plane_shape) / 64),
-        canvas_size_limits=(10, 14),
-        border_width=0.1,
+        canvas_size_limits=(10, 15),
+        border_width=0.05,
         border_color="white",
         **image.placement(),
     )
