@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from skimage.segmentation import flood
 
-from napari_cfrseg.errors import DatasetError
+from napari_cfrseg.errors import CfrSegError, DatasetError
 from napari_cfrseg.evaluation.folders import LabelFolder
 from napari_cfrseg.evaluation.loop import RunSettings, as_mask
 from napari_cfrseg.evaluation.objects import sample_objects
@@ -114,6 +114,14 @@ def test_processes_give_the_same_rows(squares):
 def test_a_failing_worker_is_heard(squares):
     with pytest.raises(RuntimeError, match="no such network"):
         list(evaluate_objects(Broken, squares.objects(), workers=2))
+
+
+def test_what_a_worker_lacks_is_told_as_in_one_process(squares):
+    objects = list(squares.objects())
+    (squares.folder / "images" / "b.tif").unlink()
+    for workers in (1, 2):
+        with pytest.raises(CfrSegError, match="has no b with suffix"):
+            list(evaluate_objects(Flood, objects, workers=workers))
 
 
 def test_the_human_robot_depends_on_its_seed_and_the_object_only(squares):

@@ -67,6 +67,7 @@ def save_histograms(
         axes.bar(range(1, len(counts) + 1), counts, color=COLOURS[0])
         axes.set_title(label, fontsize=9)
         axes.set_ylabel("objects", fontsize=8)
+        axes.set_xticks([1, 5, 10, 15, 20])
     grid[-1, 0].set_xlabel(f"clicks to IoU {target:.2f} (20: that many or never)")
     _save(figure, folder, "clicks")
 

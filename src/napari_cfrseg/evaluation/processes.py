@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.evaluation.loop import (
     RunSettings,
     SegmenterFactory,
@@ -54,6 +55,8 @@ def evaluate_objects(
 
     Raises
     ------
+    CfrSegError
+        If data, weights or packages are missing, in whatever process.
     RuntimeError
         If a worker process fails or is killed; the message holds its traceback.
     """
@@ -69,9 +72,13 @@ def evaluate_objects(
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """What a worker process says when it cannot go on."""
+    """What a worker process says when it cannot go on.
+
+    ``mendable``: the text is a message to the user, not a traceback.
+    """
 
     text: str
+    mendable: bool = False
 
 
 def _serve(
@@ -87,6 +94,9 @@ def _serve(
         for group in _take_tasks(tasks):
             for row in evaluate_plane(segmenter, group, settings):
                 results.put(row)
+    except CfrSegError as error:
+        results.put(_Failure(str(error), mendable=True))
+        return
     except Exception:  # noqa: BLE001 - whatever it is, the parent must hear of it
         results.put(_Failure(traceback.format_exc()))
         return
@@ -149,6 +159,8 @@ def _collect(processes: Sequence[Any], results: Any) -> Iterator[ObjectRow]:
                 msg = f"a worker process ended with exit code {dead[0]}"
                 raise RuntimeError(msg) from None
             continue
+        if isinstance(result, _Failure) and result.mendable:
+            raise CfrSegError(result.text)
         if isinstance(result, _Failure):
             msg = f"a worker process failed:\n{result.text}"
             raise RuntimeError(msg)
