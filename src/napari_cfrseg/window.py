@@ -112,6 +112,17 @@ class Window:
             (x + 0.5) * self.side / self.grid - 0.5 + self.x0,
         )
 
+    def plane_box(self, box: Box) -> Box:
+        """Return the smallest box of the plane that holds a box of grid cells."""
+        cell = self.px_per_cell
+        y0, x0, y1, x1 = box
+        return (
+            math.floor(self.y0 + y0 * cell),
+            math.floor(self.x0 + x0 * cell),
+            math.ceil(self.y0 + y1 * cell),
+            math.ceil(self.x0 + x1 * cell),
+        )
+
     def holds(self, box: Box) -> bool:
         """Whether a box of the plane lies within the window."""
         y0, x0, y1, x1 = self.box

@@ -32,14 +32,14 @@ def sides(plane, hint=None, yx=(200, 300)):
 
 
 def test_candidates_climb_until_the_plane_is_covered():
-    assert sides((300, 384)) == [48, 120, 300, 384]
-    assert sides((300, 310)) == [48, 120, 310]  # 300 and 310 would tell the same
+    assert sides((300, 384)) == [32, 64, 128, 256, 384]
+    assert sides((270, 280)) == [32, 64, 128, 280]  # 256 and 280 would tell the same
     assert sides((40, 30), yx=(5, 5)) == [40]
 
 
 def test_an_object_is_looked_at_alike_in_a_small_and_a_wide_field():
     small, wide = sides((512, 512)), sides((8192, 8192))
-    assert small == [48, 120, 300, 512]
+    assert small == [32, 64, 128, 256, 512]
     assert wide[:3] == small[:3]
     assert len(wide) == SETTINGS.most_candidates
     assert SETTINGS.ladder < SETTINGS.fill_high / SETTINGS.fill_low

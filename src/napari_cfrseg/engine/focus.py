@@ -21,7 +21,7 @@ from napari_cfrseg.engine.patch import union
 from napari_cfrseg.window import Box, Window
 
 #: A window less than this factor larger than another is not worth trying, too.
-_LITTLE = 1.25
+LITTLE = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +59,16 @@ class FocusSettings:
         What one step of ``focus_shift`` multiplies the window's side by.
     """
 
-    first_side: int = 48
-    ladder: float = 2.5
-    most_candidates: int = 6
+    first_side: int = 32
+    ladder: float = 2.0
+    most_candidates: int = 7
     min_side: int = 32
     max_side: int = 8192
     expansion: float = 1.6
     widening: float = 1.6
     click_margin: float = 0.06
     keep_from: float = 0.5
-    keep_to: float = 1.0
+    keep_to: float = 1.25
     fill_low: float = 0.25
     fill_high: float = 0.7
     fill_falloff: float = 0.8
@@ -131,7 +131,7 @@ def candidate_windows(
         sides.append(round(sides[-1] * settings.ladder))
     if sides[-1] >= widest:
         # a last window that adds little takes the place of the one before
-        sides = [s for s in sides if s * _LITTLE < widest] + [widest]
+        sides = [s for s in sides if s * LITTLE < widest] + [widest]
     return tuple(Window.centred(yx, side, grid, plane) for side in sides)
 
 

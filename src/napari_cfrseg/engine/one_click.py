@@ -14,6 +14,7 @@ from torch import Tensor
 from napari_cfrseg.clicks import Click, effective_clicks
 from napari_cfrseg.engine.cascade import Cascade, Refinement, run_cascade
 from napari_cfrseg.engine.focus import (
+    LITTLE,
     FocusHint,
     FocusSettings,
     candidate_windows,
@@ -21,7 +22,7 @@ from napari_cfrseg.engine.focus import (
     shifted,
 )
 from napari_cfrseg.engine.honour import Affinity, honour
-from napari_cfrseg.engine.patch import put_back
+from napari_cfrseg.engine.patch import mask_box, put_back
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.stages import NO_CORRECTION, Stages, Stopwatch, newest_row
 from napari_cfrseg.engine.support import (
@@ -160,23 +161,54 @@ class ClickRound:
         return Look(window, self._embed(window, task, watch))
 
     def attempts(self, task: Task, watch: Stopwatch) -> Iterator[Attempt]:
-        """Try the automatic focus's windows one after the other, small to large."""
-        plane, newest = self.image.shape, task.clicks[-1]
+        """Try the automatic focus's windows, small to large, then one that fits.
+
+        The last one is laid around the best mask so far as Zoom-In would lay it: the
+        ladder finds the object's size within a factor, the fitted window settles it.
+        """
         windows = candidate_windows(
-            task.target.yx, plane, self.stages.grid, self.focus, task.hint
+            task.target.yx, self.image.shape, self.stages.grid, self.focus, task.hint
         )
+        best: Attempt | None = None
         for window in windows:
-            features = self._embed(window, task, watch)
-            row = newest_row(window, newest)
-            output = self.stages.refine(features, None, row, watch)
-            probability = _numpy(_probability(output))
-            evidence = weigh(
-                probability, window, plane, task.effective, quality=_quality(output)
-            )
-            value = score(evidence, self.focus)
-            if evidence is None:  # no mask here: how near it is to one
-                value = _at(probability, window.to_grid(task.target.yx)) - 1
-            yield Attempt(Look(window, features, output), probability, evidence, value)
+            attempt = self._attempt(window, task, watch)
+            yield attempt
+            if best is None or attempt.score > best.score:
+                best = attempt
+        fitted = None if best is None else self._fitted(best, task)
+        if fitted is not None:
+            yield self._attempt(fitted, task, watch)
+
+    def _attempt(self, window: Window, task: Task, watch: Stopwatch) -> Attempt:
+        plane = self.image.shape
+        features = self._embed(window, task, watch)
+        row = newest_row(window, task.clicks[-1])
+        output = self.stages.refine(features, None, row, watch)
+        probability = _numpy(_probability(output))
+        evidence = weigh(
+            probability, window, plane, task.effective, quality=_quality(output)
+        )
+        value = score(evidence, self.focus)
+        if evidence is None:  # no mask here: how near it is to one
+            value = _at(probability, window.to_grid(task.target.yx)) - 1
+        return Attempt(Look(window, features, output), probability, evidence, value)
+
+    def _fitted(self, best: Attempt, task: Task) -> Window | None:
+        """Return the window that fits the best mask, None if its own nearly does."""
+        window = best.look.window
+        component = clicked_component(best.probability > 0.5, window, task.effective)
+        box = None if component is None else mask_box(component)
+        if box is None:
+            return None
+        fitted = next_window(
+            window.plane_box(box),
+            task.effective,
+            self.image.shape,
+            window.grid,
+            self.focus,
+        )
+        ratio = fitted.side / window.side
+        return None if 1 / LITTLE < ratio < LITTLE else fitted
 
     def _embed(self, window: Window, task: Task, watch: Stopwatch) -> Any:
         return self.stages.features(window, task.effective, self.image.crop, watch)
