@@ -158,3 +158,14 @@ def test_bench_refuses_sizes_that_are_none(sizes: str) -> None:
     result = CliRunner().invoke(app, ["bench", "--sizes", sizes])
     assert result.exit_code == 2
     assert "--sizes" in result.output
+
+
+def test_the_demo_with_the_shipped_model_marks_the_objects_it_clicks(
+    tmp_path: Path,
+) -> None:
+    printed = run("demo", "--headless", tmp_path, "--device", "cpu")
+    lines = [line for line in printed.splitlines() if line.startswith("object ")]
+    ious = [float(line.rpartition(" ")[2]) for line in lines]
+    assert len(ious) == len(load_demo().objects)
+    assert min(ious) > 0.5
+    assert sum(ious) / len(ious) > 0.75
