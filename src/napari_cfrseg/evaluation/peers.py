@@ -6,8 +6,9 @@ who zooms in and draws a frame would tell them; the place is not. Since no pixel
 object is farther from a click in it than its longer side, the crop holds the whole
 object, and its rim is background. Neither the product nor a network is told the size.
 
-Clicks are disks of radius 2 px; where disks meet the later click wins. Without a
-positive click the mask is empty.
+The crop is resampled to 128–256 px, and clicks are disks of radius 2 px there, small
+even on tiny objects; where disks meet the later click wins. Without a positive click
+the mask is empty.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from napari_cfrseg.images import open_plane
 
 #: the crop's side over the object's longer side
 CROP_PER_OBJECT = 3.0
-#: crops are at least so wide, and shrunk to at most so many pixels
-MIN_SIDE_PX, MAX_SIDE_PX = 24, 256
+#: the least side of a crop on the plane
+MIN_SIDE_PX = 24
+#: crops are enlarged or shrunk to a longer side in this range, so that a click's disk
+#: is small against the object
+LEAST_GRID_PX, MOST_GRID_PX = 128, 256
 CLICK_RADIUS_PX = 2
 UNKNOWN, OBJECT, BACKGROUND = 0, 1, 2
 
@@ -66,14 +70,12 @@ class CropSegmenter(ABC):
             return mask
         rows, columns = self._crop_at(clicks[0].pixel)
         crop = self._rgb[rows, columns]
-        scale = min(1.0, MAX_SIDE_PX / max(crop.shape[:2]))
+        longer = max(crop.shape[:2])
+        scale = min(max(longer, LEAST_GRID_PX), MOST_GRID_PX) / longer
         size = tuple(max(1, round(scale * n)) for n in crop.shape[:2])
-        small = crop if scale == 1 else _shrink(crop, size)
         seeds = draw_seeds(clicks, (rows.start, columns.start), scale, size)
-        found = self.segment(small, seeds)
-        if scale != 1:
-            found = transform.resize(found.astype(np.float32), crop.shape[:2]) > 0.5
-        mask[rows, columns] = found
+        found = self.segment(_resize(crop, size), seeds)
+        mask[rows, columns] = _resize(found[..., None], crop.shape[:2])[..., 0] > 0.5
         return mask
 
     def _crop_at(self, pixel: tuple[int, int]) -> tuple[slice, slice]:
@@ -183,7 +185,11 @@ def draw_seeds(
     seeds[:, [0, -1]] = BACKGROUND
     ys, xs = np.ogrid[: size[0], : size[1]]
     for click in clicks:
-        y, x = ((c - o) * scale for c, o in zip(click.yx, corner, strict=True))
+        # a pixel's centre lies half a pixel from its corner, on both grids
+        y, x = (
+            (at - start + 0.5) * scale - 0.5
+            for at, start in zip(click.yx, corner, strict=True)
+        )
         disk = (ys - y) ** 2 + (xs - x) ** 2 <= CLICK_RADIUS_PX**2
         seeds[disk] = OBJECT if click.is_positive else BACKGROUND
     return seeds
@@ -196,9 +202,15 @@ def _near(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
     return near
 
 
-def _shrink(crop: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
-    shrunk = transform.resize(crop, (*size, crop.shape[2]), anti_aliasing=True)
-    return np.asarray(shrunk, np.float32)
+def _resize(values: NDArray[Any], size: tuple[int, ...]) -> NDArray[np.float32]:
+    """(h, w, C) → (*size, C) float32, averaging where it shrinks."""
+    values = values.astype(np.float32)
+    if values.shape[:2] == size:
+        return values
+    resized = transform.resize(
+        values, (*size, values.shape[2]), anti_aliasing=size[0] < values.shape[0]
+    )
+    return np.asarray(resized, np.float32)
 
 
 def _import_cv2() -> Any:
