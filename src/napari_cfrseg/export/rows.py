@@ -66,3 +66,15 @@ def regions(
             mask = labels[plane][box] == label
             found.append(Region(row, plane, offset, mask))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class ClickRow:
+    """One click: whose, where, which sign."""
+
+    object_id: int
+    name: str
+    click_id: int
+    plane: tuple[int, ...]
+    yx: tuple[float, float]
+    is_positive: bool

@@ -14,7 +14,7 @@ from psygnal import Signal
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine import events as ev
-from napari_cfrseg.engine.annotator import Annotator, Change
+from napari_cfrseg.engine.annotator import Change
 from napari_cfrseg.engine.cascade import Refinement
 from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.masks import Plane
@@ -28,10 +28,13 @@ from napari_cfrseg.gui.label_layer import LabelLayer
 from napari_cfrseg.gui.layers import WorkingImage, make_labels, make_points
 from napari_cfrseg.gui.places import Places
 from napari_cfrseg.gui.view import DockView, ObjectRow
+from napari_cfrseg.session.annotate import RecordedAnnotator
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image
+
+    from napari_cfrseg.session.values import SessionContent
 
 #: labels the Labels layer's 16 bits hold
 _MOST_OBJECTS = 65_535
@@ -75,7 +78,7 @@ class Controller:
     ) -> None:
         self.viewer = viewer
         self.image = WorkingImage.of(image_layer)
-        self.annotator = Annotator(
+        self.annotator = RecordedAnnotator(
             self.image.plane, self.image.plane_shape, rgb=self.image.rgb
         )
         self._runner = runner
@@ -292,6 +295,7 @@ class Controller:
 
     def load_model(self, load: Callable[[], SegmenterLike]) -> None:
         """Load a segmenter on the runner; clicks wait for it."""
+        plane = self._places.current_plane
 
         def done(segmenter: SegmenterLike) -> None:
             self._device = str(getattr(segmenter, "device", ""))
@@ -308,9 +312,53 @@ class Controller:
         def work(_: Report) -> SegmenterLike:
             segmenter = load()
             self.annotator.use(segmenter)
+            self.annotator.prepare(plane)
             return segmenter
 
         self._show(loading=True, status="Loading the model …")
+        self._runner.submit(Job(work, done, failed))
+
+    # -- sessions --------------------------------------------------------------------
+
+    def restore(
+        self, content: SessionContent, failed: Callable[[Exception], None]
+    ) -> None:
+        """Do all that a session says, on the runner, and go on from there.
+
+        Parameters
+        ----------
+        content
+            The session; nothing was done here yet.
+        failed
+            Told what went wrong; the layers then show nothing of the session.
+        """
+
+        def work(report: Report) -> Change | None:
+            last = None
+            for change in self.annotator.restore(content):
+                last = change
+                report(None)
+            return last
+
+        def done(last: Change | None) -> None:
+            planes = self.annotator.planes
+            self.labels.restore({p: self.annotator.labels(p) for p in planes})
+            self._objects = dict(self.annotator.objects)
+            used = [e.click_id for e in content.events if isinstance(e, ev.ClickAdded)]
+            self._next_click = max(used, default=0) + 1
+            self.labels.show_objects(self._objects)
+            self._sync_points()
+            self._show(
+                objects=_table(self._objects),
+                refinement=self.annotator.refinement,
+                rule=self.annotator.rule,
+                next_id=max(self._objects, default=0) + 1,
+                undo_depth=0 if last is None else last.undo_depth,
+                redo_depth=0 if last is None else last.redo_depth,
+                status=f"Session reopened: {len(self._objects)} objects.",
+            )
+
+        self._show(status="Reopening the session …")
         self._runner.submit(Job(work, done, failed))
 
     # -- events ----------------------------------------------------------------------

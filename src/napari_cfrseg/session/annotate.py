@@ -111,6 +111,9 @@ class RecordedAnnotator(Annotator):
             scaling=scaling,
         )
         self.writer = writer
+        #: begins a session when the first act is done that is no mere setting
+        self.open_writer: Callable[[], SessionWriter | None] | None = None
+        self._early: list[tuple[ev.Event, Scaling | None]] = []
         self._before: Mapping[int, object] = {}
         self._depths = (0, 0)
         #: shape of the axes before Y, where there are any
@@ -129,14 +132,27 @@ class RecordedAnnotator(Annotator):
         SessionError
             Also where the event has values that no session may hold.
         """
-        if self.writer is not None:
+        if self.writer is not None or self.open_writer is not None:
             line_of(event)
         change = super().apply(event, on_preview)
-        if self._has_changed(change) and self.writer is not None:
+        if self._has_changed(change):
             plane = getattr(event, "plane", None)
             seen = None if plane is None else self._planes_seen.known.get(plane)
-            self.writer.record(event, seen)
+            self._write_down(event, seen)
         return change
+
+    def _write_down(self, event: ev.Event, seen: Scaling | None) -> None:
+        """Record an act, and those that waited for a session to begin."""
+        if self.writer is None and self.open_writer is None:
+            return
+        self._early.append((event, seen))
+        is_setting = isinstance(event, ev.RefinementChanged | ev.OverlapChanged)
+        if self.writer is None and self.open_writer is not None and not is_setting:
+            self.writer = self.open_writer()
+        if self.writer is not None:
+            waiting, self._early = self._early, []
+            for early, scaling in waiting:
+                self.writer.record(early, scaling)
 
     def _has_changed(self, change: Change) -> bool:
         """Whether an act did anything; one that did not is not written down."""
@@ -156,6 +172,8 @@ class RecordedAnnotator(Annotator):
         """Do all that a session says, writing nothing down; yield after each event."""
         self._planes_seen.known.update(content.scalings)
         writer, self.writer = self.writer, None
+        opener, self.open_writer = self.open_writer, None
+        self._early.clear()
         try:
             settings = content.settings
             self.apply(ev.RefinementChanged(settings.refinement))
@@ -163,7 +181,7 @@ class RecordedAnnotator(Annotator):
             for event in content.events:
                 yield self.apply(event)
         finally:
-            self.writer = writer
+            self.writer, self.open_writer = writer, opener
 
     def snapshot(self, events: int) -> Snapshot:
         """Return the labels of all planes, said to be those after ``events`` events."""

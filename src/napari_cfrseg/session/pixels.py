@@ -282,8 +282,11 @@ def reference_of(
         Keep the path absolute: the session then works on this machine only.
     """
     shape = tuple(int(n) for n in array.shape)
+    where = None
+    if path is not None:
+        where = relative_path(Path(path), folder, absolute=absolute)
     return ImageReference(
-        path=None if path is None else _relative(Path(path), folder, absolute=absolute),
+        path=where,
         shape=shape,
         dtype=np.dtype(array.dtype).name,
         axes=axes if axes is not None else axis_names(len(shape), rgb),
@@ -295,9 +298,10 @@ def reference_of(
     )
 
 
-def _relative(
-    path: Path, folder: str | os.PathLike[str] | None, *, absolute: bool
+def relative_path(
+    path: Path, folder: str | os.PathLike[str] | None, *, absolute: bool = False
 ) -> str | None:
+    """Return a path as a session in a folder writes it; None: there is no way to."""
     whole = path.resolve()
     if absolute or folder is None:
         return whole.as_posix()

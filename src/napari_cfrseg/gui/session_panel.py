@@ -1,0 +1,165 @@
+"""The dock's session group: where it is, save, open, export. Controls only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QMenu,
+    QMessageBox,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt.utils import ensure_main_thread
+
+from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.session.exports import FORMATS
+from napari_cfrseg.session.folders import recent_sessions, unsaved_sessions
+from napari_cfrseg.session.values import SUFFIX
+
+if TYPE_CHECKING:
+    from napari_cfrseg.gui.session_keeper import SessionKeeper
+
+_FILTER = f"Click sessions (*{SUFFIX})"
+
+
+class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
+    """Shows a keeper's state and calls it.
+
+    Parameters
+    ----------
+    open_file
+        Opens a session file in the viewer (``viewer.open`` with the reader).
+    notify
+        Told (level, message).
+    """
+
+    def __init__(
+        self, open_file: Callable[[Path], None], notify: Callable[[str, str], None]
+    ) -> None:
+        super().__init__()
+        self._open_file = open_file
+        self._notify = notify
+        self._keeper: SessionKeeper | None = None
+        self.label = QLabel("Nothing to save yet.")
+        self.label.setWordWrap(True)
+        self.open_button = self._button("Open", "Open a session, or reopen a lost one")
+        self.save_button = self._button("Save as…", "Give the session a place")
+        self.export_button = self._button("Export…", "Labels, outlines, clicks, words")
+        self.menu = QMenu(self)
+        self.menu.aboutToShow.connect(self.fill_menu)
+        self.open_button.setMenu(self.menu)
+        self.save_button.clicked.connect(self._save)
+        self.export_button.clicked.connect(self._export)
+        row = QHBoxLayout()
+        row.setContentsMargins(0, 0, 0, 0)
+        for button in (self.open_button, self.save_button, self.export_button):
+            row.addWidget(button)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.label)
+        column.addLayout(row)
+
+    def show_keeper(self, keeper: SessionKeeper | None) -> None:
+        """Show another image's session, or none."""
+        if self._keeper is not None:
+            self._keeper.changed.disconnect(self._show)
+            self._keeper.controller.changed.disconnect(self._follow)
+        self._keeper = keeper
+        if keeper is not None:
+            keeper.changed.connect(self._show)
+            keeper.controller.changed.connect(self._follow)
+        self._follow()
+
+    def fill_menu(self) -> None:
+        """List what can be opened now."""
+        self.menu.clear()
+        self.menu.addAction("Open a session…", self._choose)
+        for title, paths in (
+            ("Reopen what was not saved", unsaved_sessions()),
+            ("Recent", recent_sessions()),
+        ):
+            if not paths:
+                continue
+            self.menu.addSection(title)
+            for path in paths:
+                action = self.menu.addAction(_title(path))
+                action.setToolTip(str(path))
+                action.triggered.connect(lambda _=False, p=path: self._open(p))
+
+    def _follow(self, _: Any = None) -> None:
+        keeper = self._keeper
+        self._show("Nothing to save yet." if keeper is None else keeper.status())
+
+    @ensure_main_thread  # type: ignore[untyped-decorator]  # problems are told by the worker
+    def _show(self, text: str) -> None:
+        self.label.setText(text)
+        self.label.setStyleSheet("color: #d55e00" if text.startswith("⚠") else "")
+
+    def _choose(self) -> None:
+        chosen, _ = QFileDialog.getOpenFileName(self, "Open a session", "", _FILTER)
+        if chosen:
+            self._open(Path(chosen))
+
+    def _open(self, path: Path) -> None:
+        try:
+            self._open_file(path)
+        except CfrSegError as error:
+            self._notify("warning", str(error))
+
+    def _save(self) -> None:
+        keeper = self._keeper
+        if keeper is None or keeper.writer is None:
+            self._notify("info", "Nothing was done yet.")
+            return
+        name = f"{keeper.controller.image.layer.name}{SUFFIX}"
+        chosen, _ = QFileDialog.getSaveFileName(self, "Save as", name, _FILTER)
+        if chosen:
+            self._try(
+                lambda: keeper.save(Path(chosen), keep_pixels=self._keeps(keeper))
+            )
+
+    def _keeps(self, keeper: SessionKeeper) -> bool:
+        """Ask whether pixels that are in no file shall be saved, too."""
+        if keeper.writer is None or keeper.writer.content.image.path is not None:
+            return False
+        question = "This image is in no file. Save its pixels beside the session?"
+        answer = QMessageBox.question(self, "Save the image, too?", question)
+        return bool(answer == QMessageBox.StandardButton.Yes)
+
+    def _export(self) -> None:
+        keeper = self._keeper
+        if keeper is None:
+            return
+        filters = ";;".join(f"{said} (*{ending})" for ending, said in FORMATS.items())
+        chosen, _ = QFileDialog.getSaveFileName(self, "Export", "", filters)
+        if chosen:
+            self._try(lambda: keeper.export(Path(chosen)))
+
+    def _try(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except (CfrSegError, OSError) as error:
+            self._notify("warning", str(error))
+
+    @staticmethod
+    def _button(text: str, tooltip: str) -> QPushButton:
+        button = QPushButton(text)
+        button.setToolTip(tooltip)
+        button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        return button
+
+
+def _title(path: Path) -> str:
+    from datetime import datetime
+
+    at = datetime.fromtimestamp(path.stat().st_mtime).strftime("%d %b %H:%M")
+    name = path.name.removesuffix(SUFFIX)
+    return at if name.startswith("unsaved-") else f"{name}  ({at})"

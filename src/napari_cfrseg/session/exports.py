@@ -1,0 +1,126 @@
+"""A session's results in other programs' formats, and in words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg import __version__
+from napari_cfrseg.errors import SessionError
+from napari_cfrseg.export import formats
+from napari_cfrseg.export.labels import write_ome_tiff, write_ome_zarr
+from napari_cfrseg.export.rows import ClickRow, ObjectRow
+from napari_cfrseg.session.summary import ObjectSummary
+from napari_cfrseg.session.values import SessionContent
+
+#: file endings and what they hold
+FORMATS = {
+    ".ome.tif": "OME-TIFF labels",
+    ".tif": "OME-TIFF labels",
+    ".zarr": "OME-Zarr labels",
+    ".coco.json": "COCO JSON",
+    ".geojson": "GeoJSON polygons",
+    ".zip": "ImageJ ROIs",
+    ".csv": "clicks as CSV",
+    ".txt": "methods paragraph",
+}
+
+
+def export(
+    path: str | os.PathLike[str],
+    content: SessionContent,
+    objects: Sequence[ObjectSummary],
+    labels: NDArray[np.integer],
+) -> Path:
+    """Write a session's results in the format that the file's ending says.
+
+    Parameters
+    ----------
+    path
+        Ends in one of :data:`FORMATS`.
+    content, objects
+        The session and its objects.
+    labels
+        (…, Y, X) integers.
+
+    Returns
+    -------
+    The path.
+
+    Raises
+    ------
+    SessionError
+        No format has this ending.
+    """
+    target = Path(path)
+    ending = next((e for e in FORMATS if target.name.lower().endswith(e)), None)
+    rows = [ObjectRow(o.object_id, o.name, o.colour) for o in objects]
+    image = content.image
+    place: dict[str, Any] = {
+        "axes": image.axes[: labels.ndim],
+        "spacing": None if image.spacing is None else image.spacing[: labels.ndim],
+        "units": None if image.units is None else image.units[: labels.ndim],
+    }
+    match ending:
+        case ".ome.tif" | ".tif":
+            write_ome_tiff(target, labels, **place)
+        case ".zarr":
+            write_ome_zarr(target, labels, rows, **place)
+        case ".coco.json":
+            name = Path(image.path or "").name
+            formats.write_coco(target, labels, rows, file_name=name)
+        case ".geojson":
+            formats.write_geojson(target, labels, rows)
+        case ".zip":
+            formats.write_imagej_rois(target, labels, rows)
+        case ".csv":
+            clicks = click_rows(objects)
+            formats.write_text(target, formats.clicks_csv(clicks, labels.ndim - 2))
+        case ".txt":
+            formats.write_text(target, methods_paragraph(content, objects) + "\n")
+        case _:
+            msg = f"{target.name}: expected one of the endings {', '.join(FORMATS)}"
+            raise SessionError(msg)
+    return target
+
+
+def click_rows(objects: Sequence[ObjectSummary]) -> list[ClickRow]:
+    """Return all clicks, object by object."""
+    return [
+        ClickRow(
+            o.object_id, o.name, c.click_id, c.plane, c.click.yx, c.click.is_positive
+        )
+        for o in objects
+        for c in o.clicks
+    ]
+
+
+def methods_paragraph(content: SessionContent, objects: Sequence[ObjectSummary]) -> str:
+    """Return what a paper's methods section should say of this annotation."""
+    clicks = [c.click for o in objects for c in o.clicks]
+    positive = sum(c.is_positive for c in clicks)
+    model, settings = content.model, content.settings
+    weights = "an unnamed model"
+    if model is not None:
+        digest = f" (weights SHA-256 {model.sha256})" if model.sha256 else ""
+        weights = f"the model {model.name}{digest}"
+    image = content.image
+    size = " × ".join(str(n) for n in image.shape)
+    backend = f", {settings.backend}" if settings.backend else ""
+    planes = {c.plane for o in objects for c in o.clicks}
+    on_planes = f" on {len(planes)} planes" if len(planes) > 1 else ""
+    mean = f"{len(clicks) / len(objects):.1f}" if objects else "0"
+    return (
+        f"Objects were segmented interactively with napari-cfrseg {__version__} using "
+        f"{weights}, {settings.refinement} inference, {settings.precision} precision "
+        f"on {settings.device}{backend}. In an image of {size} pixels "
+        f"({image.dtype}), {len(objects)} objects were outlined with {len(clicks)} "
+        f"clicks ({positive} positive, {len(clicks) - positive} negative; {mean} per "
+        f"object){on_planes}. The session file holds every act in order and "
+        f"reproduces the labels (cfrseg replay)."
+    )

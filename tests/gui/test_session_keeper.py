@@ -1,0 +1,276 @@
+"""Sessions in the window, with napari's models and the runner on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from napari.components import ViewerModel
+from napari.layers.base import ActionType
+from session_cases import PLACES, SHAPE, flood_segmenter, pixels, record
+
+from napari_cfrseg.engine import events as ev
+from napari_cfrseg.gui import session_files
+from napari_cfrseg.gui.controller import Controller
+from napari_cfrseg.gui.jobs import SyncRunner
+from napari_cfrseg.gui.session_keeper import METADATA_KEY, SessionKeeper
+from napari_cfrseg.session.folders import recent_sessions, unsaved_sessions
+from napari_cfrseg.session.session import Session
+
+
+@pytest.fixture(autouse=True)
+def sessions_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "user"
+    monkeypatch.setenv("CFRSEG_SESSIONS", str(folder))
+    return folder
+
+
+class Window:
+    """A viewer with a controller and its session."""
+
+    def __init__(self, viewer: ViewerModel, layer) -> None:
+        self.viewer = viewer
+        self.said: list[tuple[str, str]] = []
+        self.controller = Controller(
+            viewer, layer, SyncRunner(), flood_segmenter, self.tell
+        )
+        self.keeper = SessionKeeper(self.controller, lambda: "absent", self.tell)
+
+    def tell(self, level: str, message: str) -> None:
+        self.said.append((level, message))
+
+    def click(self, yx: tuple[float, float]) -> None:
+        self.controller.clicks.layer.add([*yx])
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.asarray(self.controller.labels.layer.data)
+
+
+def open_image(folder: Path) -> Window:
+    path = folder / "image.tif"
+    tifffile.imwrite(path, pixels())
+    viewer = ViewerModel()
+    layer = viewer.add_image(tifffile.imread(path), name="image", scale=(0.5, 0.5))
+    layer._source = layer.source.model_copy(update={"path": str(path)})
+    return Window(viewer, layer)
+
+
+def open_session(path: Path) -> Window:
+    """Do as napari does: add what the reader returns; then the dock attaches."""
+    viewer = ViewerModel()
+    reader = session_files.get_session_reader(str(path))
+    assert reader is not None
+    for data, kwargs, kind in reader(str(path)):
+        getattr(viewer, f"add_{kind}")(data, **kwargs)
+    return Window(viewer, viewer.layers[0])
+
+
+def work(window: Window) -> None:
+    """Five objects with undo, a deletion, a drag, a lock and a stroke."""
+    controller = window.controller
+    for number in (1, 2, 3, 4, 5):
+        controller.new_object()
+        window.click(PLACES[number])
+    controller.select(1)
+    controller.set_polarity(False)
+    window.click((20, 27))
+    controller.undo()
+    controller.redo()
+    controller.set_locked(2, True)
+    controller.delete(4)
+    controller.undo()
+    layer = controller.clicks.layer
+    moved = layer.data.copy()
+    index = len(moved) - 1
+    moved[index] = (58.0, 24.0)
+    with layer.events.data.blocker():
+        layer.data = moved
+    layer.events.data(
+        value=moved,
+        action=ActionType.CHANGED,
+        data_indices=(index,),
+        vertex_indices=((),),
+    )
+    stroke = tuple(np.mgrid[14:34, 66:74].reshape(2, -1))
+    controller.labels.layer.data_setitem(stroke, 3)
+    controller.delete(5)
+
+
+def test_what_is_done_in_the_window_is_replayed_identically(tmp_path: Path) -> None:
+    window = open_image(tmp_path)
+    work(window)
+    target = tmp_path / "saved" / "work.cfrseg.json"
+    target.parent.mkdir()
+    window.keeper.save(target)
+    expected = window.labels.copy()
+    assert len(np.unique(expected)) >= 4
+    window.controller.close()
+    window.keeper.close()
+    session = Session.open(target)
+    assert session.image.path == "../image.tif"
+    assert session.image.spacing == (0.5, 0.5)
+    assert any(isinstance(e, ev.Painted) for e in session.content.events)
+    assert any(isinstance(e, ev.ClicksMoved) for e in session.content.events)
+    found = session.apply(segmenter=flood_segmenter())
+    assert np.array_equal(found, expected)
+    assert sorted(p.name for p in target.parent.iterdir()) == [target.name]
+    assert recent_sessions() == [target]
+    assert unsaved_sessions() == []
+
+
+def test_reopened_window_goes_on_with_undo(tmp_path: Path) -> None:
+    annotator, path = record(tmp_path)
+    window = open_session(path)
+    assert np.array_equal(window.labels, annotator.labels())
+    assert [o.object_id for o in window.controller.view.objects] == sorted(
+        annotator.objects
+    )
+    names = [layer.name for layer in window.viewer.layers]
+    assert len(names) == 3  # the reader's labels and clicks gave way to the dock's
+    for _ in range(4):
+        annotator.apply(ev.Undone())
+        window.controller.undo()
+        assert np.array_equal(window.labels, annotator.labels())
+    window.controller.new_object()
+    window.click((60, 80))
+    expected = window.labels.copy()
+    window.keeper.close()
+    again = Session.open(path)
+    assert np.array_equal(again.apply(segmenter=flood_segmenter()), expected)
+
+
+def test_layers_of_the_reader_lie_on_the_image(tmp_path: Path) -> None:
+    annotator, path = record(tmp_path)
+    image, labels, points = session_files.read_session(str(path))
+    assert image[0].shape == SHAPE
+    assert np.array_equal(labels[0], annotator.labels())
+    count = sum(o.click_count for o in annotator.objects.values())
+    assert points[0].shape == (count, 2)
+    for _, kwargs, _ in (image, labels, points):
+        assert kwargs["metadata"] == {METADATA_KEY: str(path)}
+
+
+def test_unsaved_work_is_reopened_after_a_crash(tmp_path: Path) -> None:
+    window = open_image(tmp_path)
+    window.click((20, 20))
+    window.click((20, 25))
+    expected = window.labels.copy()
+    assert unsaved_sessions() == []  # it is open: nothing is lost
+    writer = window.keeper.writer
+    assert writer is not None
+    writer._lock.release()  # the process is gone, nothing was closed
+    (path,) = unsaved_sessions()
+    again = open_session(path)
+    assert np.array_equal(again.labels, expected)
+    assert "Not saved yet" in again.keeper.status()
+
+
+def test_nothing_is_written_before_the_first_act(
+    tmp_path: Path, sessions_folder: Path
+) -> None:
+    window = open_image(tmp_path)
+    window.controller.set_rule(ev.OverlapRule.OVERWRITE)
+    assert not sessions_folder.exists()
+    assert window.keeper.status() == "Nothing to save yet."
+    window.click((20, 20))
+    (path,) = sessions_folder.glob("unsaved-*.cfrseg.json")
+    kinds = [type(e) for e in Session.open(path).content.events]
+    assert kinds == [ev.OverlapChanged, ev.ObjectCreated, ev.ClickAdded]
+
+
+def test_folder_that_cannot_be_written_is_said_and_work_goes_on(
+    tmp_path: Path, sessions_folder: Path
+) -> None:
+    sessions_folder.write_text("a file is in the way")
+    window = open_image(tmp_path)
+    window.click((20, 20))
+    assert window.labels.any()
+    assert window.keeper.status().startswith("⚠")
+    sessions_folder.unlink()
+    window.click((20, 25))
+    assert not window.keeper.status().startswith("⚠")
+    writer = window.keeper.writer
+    assert writer is not None
+    assert len(writer.content.events) == 3
+
+
+def test_session_open_elsewhere_is_left_alone(tmp_path: Path) -> None:
+    _, path = record(tmp_path)
+    first = open_session(path)
+    second = open_session(path)
+    assert first.keeper.writer is not None
+    assert second.keeper.writer is None
+    assert any("another window" in message for _, message in second.said)
+
+
+def test_image_in_no_file_is_saved_beside_the_session(tmp_path: Path) -> None:
+    viewer = ViewerModel()
+    window = Window(viewer, viewer.add_image(pixels(), name="made"))
+    window.click((20, 20))
+    target = tmp_path / "made.cfrseg.json"
+    window.keeper.save(target, keep_pixels=True)
+    window.keeper.close()
+    session = Session.open(target)
+    assert session.image.path == "made.tif"
+    assert np.array_equal(session.apply(segmenter=flood_segmenter()), window.labels)
+
+
+def test_channel_split_off_a_file_is_found_again(tmp_path: Path) -> None:
+    both = np.stack([pixels() // 2, pixels()])
+    tifffile.imwrite(tmp_path / "image.tif", both)
+    viewer = ViewerModel()
+    layer = viewer.add_image(both[1].copy(), name="image")
+    layer._source = layer.source.model_copy(
+        update={"path": str(tmp_path / "image.tif")}
+    )
+    window = Window(viewer, layer)
+    window.click((20, 20))
+    window.keeper.save(tmp_path / "a.cfrseg.json")
+    window.keeper.close()
+    session = Session.open(tmp_path / "a.cfrseg.json")
+    assert session.image.select == ((0, 1),)
+    assert np.array_equal(session.apply(segmenter=flood_segmenter()), window.labels)
+
+
+def test_missing_image_is_asked_for_and_checked(tmp_path: Path, monkeypatch) -> None:
+    _, path = record(tmp_path)
+    (tmp_path / "work.tif").rename(tmp_path / "renamed.tif")
+    monkeypatch.setattr(
+        session_files, "ask_for_image", lambda _: tmp_path / "renamed.tif"
+    )
+    assert session_files.read_session(str(path))[0][0].shape == SHAPE
+    tifffile.imwrite(tmp_path / "renamed.tif", pixels() + 1)
+    with pytest.raises(Exception, match="other pixels"):
+        session_files.read_session(str(path))
+
+
+def test_writer_makes_a_session_of_labels_and_points(tmp_path: Path) -> None:
+    labels = np.zeros(SHAPE, int)
+    labels[10:30, 10:30] = 4
+    points = np.array([[20.0, 50.0], [60.0, 20.0]])
+    path = session_files.write_session(
+        str(tmp_path / "made.cfrseg.json"),
+        [
+            (pixels(), {}, "image"),
+            (labels, {}, "labels"),
+            (points, {"features": {}}, "points"),
+        ],
+    )
+    session = Session.open(path[0])
+    found = session.apply(pixels(), flood_segmenter())
+    assert np.array_equal(found == 4, labels == 4)
+    assert {o.object_id for o in session.objects()} == {4, 5, 6}
+    with pytest.raises(Exception, match="select the image"):
+        session_files.write_session(
+            str(tmp_path / "b.cfrseg.json"), [(labels, {}, "labels")]
+        )
+
+
+def test_sample_session_opens() -> None:
+    image, *_, points = session_files.sample_session()
+    assert image[2] == "image"
+    assert len(points[0]) > 0
+    assert session_files.sample_session()[0][0].shape == image[0].shape

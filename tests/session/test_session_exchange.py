@@ -1,0 +1,180 @@
+"""Exports say the same as the labels; imports say the same as their source."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from session_cases import record
+from skimage.draw import polygon2mask
+
+from napari_cfrseg.engine import events as ev
+from napari_cfrseg.errors import SessionError
+from napari_cfrseg.export import formats
+from napari_cfrseg.export.rows import ObjectRow
+from napari_cfrseg.session.exports import FORMATS, export, methods_paragraph
+from napari_cfrseg.session.imports import (
+    events_from_csv,
+    events_from_labels,
+    events_from_points,
+)
+from napari_cfrseg.session.session import Session
+
+ROWS = (ObjectRow(1, "ring", "#ff0080"), ObjectRow(3, "two parts"))
+
+
+def labels() -> np.ndarray:
+    out = np.zeros((20, 24), np.int32)
+    out[2:10, 3:12] = 1
+    out[4:7, 5:9] = 0
+    out[5, 6] = 1  # an island in the hole
+    out[12:14, 1] = 3
+    out[14:18, 2:4] = 3  # touches at a corner only
+    out[19, 23] = 300
+    return out
+
+
+def filled(ring: list[list[float]], shape: tuple[int, int]) -> np.ndarray:
+    corners = np.asarray(ring)[:, ::-1] - 0.5
+    return polygon2mask(shape, corners)
+
+
+def test_geojson_polygons_fill_to_the_labels(tmp_path: Path) -> None:
+    formats.write_geojson(tmp_path / "a.geojson", labels(), ROWS)
+    said = json.loads((tmp_path / "a.geojson").read_text())
+    back = np.zeros_like(labels())
+    for feature in said["features"]:
+        geometry = feature["geometry"]
+        parts = geometry["coordinates"]
+        for outer, *holes in [parts] if geometry["type"] == "Polygon" else parts:
+            mask = filled(outer, back.shape)
+            for hole in holes:
+                mask &= ~filled(hole, back.shape)
+            back[mask] = feature["properties"]["object_id"]
+    assert np.array_equal(back, labels())
+    names = [f["properties"]["name"] for f in said["features"]]
+    assert names == ["ring", "two parts", "Object 300"]
+
+
+def test_coco_runs_give_the_labels(tmp_path: Path) -> None:
+    stack = np.stack([labels(), np.zeros_like(labels()), labels() * 2])
+    formats.write_coco(tmp_path / "a.coco.json", stack, ROWS, file_name="a.tif")
+    said = json.loads((tmp_path / "a.coco.json").read_text())
+    back = np.zeros_like(stack)
+    for found in said["annotations"]:
+        counts = found["segmentation"]["counts"]
+        ends = np.cumsum(counts)
+        flat = np.zeros(ends[-1], bool)
+        for start, end in zip(ends[::2], ends[1::2], strict=False):
+            flat[start:end] = True
+        mask = flat.reshape(found["segmentation"]["size"], order="F")
+        assert mask.sum() == found["area"]
+        back[found["image_id"] - 1][mask] = found["object_id"]
+    assert np.array_equal(back, stack)
+    assert [i["plane"] for i in said["images"]] == [[0], [1], [2]]
+
+
+def test_imagej_rois_fill_to_the_labels(tmp_path: Path) -> None:
+    roifile = pytest.importorskip("roifile")
+    whole = labels()
+    whole[4:7, 5:9] = 1  # ImageJ's polygons have no holes
+    formats.write_imagej_rois(tmp_path / "a.zip", whole, ROWS)
+    back = np.zeros_like(whole)
+    numbers = {"ring": 1, "two parts": 3, "two parts (2)": 3, "Object 300": 300}
+    rois = roifile.roiread(tmp_path / "a.zip")
+    for roi in rois:
+        back[filled(roi.coordinates().tolist(), back.shape)] = numbers[roi.name]
+    assert np.array_equal(back, whole)
+    assert rois[0].stroke_color == b"\xff\xff\x00\x80"
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_every_format_is_written_from_a_session(tmp_path: Path, ending: str) -> None:
+    if ending == ".zarr":
+        pytest.importorskip("zarr")
+    if ending == ".zip":
+        pytest.importorskip("roifile")
+    annotator, path = record(tmp_path)
+    session = Session.open(path)
+    target = tmp_path / "out" / f"a{ending}"
+    found = annotator.labels_array()
+    export(target, session.content, tuple(session.objects()), found)
+    assert target.exists()
+    assert [p.name for p in target.parent.iterdir()] == [target.name]
+    if ending.endswith(".tif"):
+        assert np.array_equal(tifffile.imread(target), found)
+
+
+def test_unknown_endings_are_refused(tmp_path: Path) -> None:
+    _, path = record(tmp_path)
+    session = Session.open(path)
+    with pytest.raises(SessionError, match="expected one of the endings"):
+        export(tmp_path / "a.xyz", session.content, (), np.zeros((2, 2), int))
+
+
+def test_methods_paragraph_counts_what_is_there(tmp_path: Path) -> None:
+    annotator, path = record(tmp_path)
+    session = Session.open(path)
+    text = methods_paragraph(session.content, tuple(session.objects()))
+    clicks = sum(o.click_count for o in annotator.objects.values())
+    assert (
+        f"{len(annotator.objects)} objects were outlined with {clicks} clicks" in text
+    )
+    assert "80 × 100 pixels" in text
+    assert "\n" not in text
+
+
+def test_clicks_csv_comes_back_as_the_same_clicks(tmp_path: Path) -> None:
+    _, path = record(tmp_path)
+    session = Session.open(path)
+    objects = tuple(session.objects())
+    target = tmp_path / "a.csv"
+    export(target, session.content, objects, np.zeros((80, 100), int))
+    events = events_from_csv(target)
+    added = [e for e in events if isinstance(e, ev.ClickAdded)]
+    expected = [(o.object_id, c.plane, c.click) for o in objects for c in o.clicks]
+    assert [(e.object_id, e.plane, e.click) for e in added] == expected
+    created = [e for e in events if isinstance(e, ev.ObjectCreated)]
+    assert [e.name for e in created] == [o.name for o in objects if o.clicks]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b\n1,2\n", "columns y and x"),
+        ("y,x\n1,two\n", "line 2"),
+        ("y,x,sign\n1,2,?\n", "sign"),
+        ("y,x\n1,nan\n", "finite"),
+        ("", "columns y and x"),
+    ],
+)
+def test_tables_that_are_no_clicks_are_one_clear_line(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    with pytest.raises(SessionError, match=said) as caught:
+        events_from_csv(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_points_become_objects_or_clicks_of_one() -> None:
+    points = np.array([[1, 2.6, 3], [0, 4, 5], [0, 6, 7]])
+    alone = events_from_points(points, first_object=5)
+    assert [e.object_id for e in alone[::2]] == [5, 6, 7]
+    assert alone[1].plane == (1,)
+    assert alone[1].click.yx == (2.6, 3.0)
+    joint = events_from_points(points, objects=["b", "a", "b"], positive=[1, 1, 0])
+    clicks = [e for e in joint if isinstance(e, ev.ClickAdded)]
+    assert [e.object_id for e in clicks] == [1, 2, 1]
+    assert [e.click.is_positive for e in clicks] == [True, True, False]
+
+
+def test_labels_become_objects_plane_by_plane() -> None:
+    stack = np.stack([labels(), np.zeros_like(labels()), labels()])
+    events = list(events_from_labels(stack))
+    assert [e.plane for e in events] == [(0,), (2,)]
+    assert set(events[0].labels.values) == {1, 3, 300}
