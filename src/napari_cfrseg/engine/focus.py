@@ -69,13 +69,13 @@ class FocusSettings:
     click_margin: float = 0.06
     keep_from: float = 0.5
     keep_to: float = 1.25
-    fill_low: float = 0.25
-    fill_high: float = 0.7
-    fill_falloff: float = 0.8
-    quality_power: float = 1.0
-    confidence_power: float = 1.0
-    purity_power: float = 0.5
-    border_power: float = 4.0
+    fill_low: float = 0.24
+    fill_high: float = 0.95
+    fill_falloff: float = 2.3
+    quality_power: float = 0.0
+    confidence_power: float = 0.2
+    purity_power: float = 2.7
+    border_power: float = 15.0
     good_enough: float = 1.0
     shift_factor: float = math.sqrt(2)
 
