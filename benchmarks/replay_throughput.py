@@ -1,0 +1,94 @@
+"""How much time of ``cfrseg replay`` is not the network's.
+
+    python benchmarks/replay_throughput.py --sessions 1000
+
+Sessions on crops of a bundled micrograph are made with the default model, replayed in
+one process, and compared with the time spent in the network's rounds. Memory is the
+process's largest, after a tenth of the sessions and at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import tifffile
+
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine import events as ev
+from napari_cfrseg.samples import load_sample
+from napari_cfrseg.session.batch import replay_all
+from napari_cfrseg.session.models import model_reference
+from napari_cfrseg.session.pixels import reference_of
+from napari_cfrseg.session.replaying import ReplayTask
+from napari_cfrseg.session.values import SessionContent, SessionSettings
+from napari_cfrseg.session.writer import SessionWriter
+
+
+def make_sessions(folder: Path, count: int, objects: int) -> list[Path]:
+    """Write sessions of one click on each of some objects."""
+    sample = load_sample("powder_sem")
+    ids = [int(i) for i in np.unique(sample.labels) if i][:objects]
+    centres = [np.argwhere(sample.labels == i).mean(axis=0) for i in ids]
+    made = []
+    for number in range(count):
+        image = np.roll(sample.image, number, axis=1)
+        path = folder / f"s{number:04d}.tif"
+        tifffile.imwrite(path, image)
+        events: list[ev.Event] = []
+        for object_id, (y, x) in enumerate(centres, start=1):
+            click = Click((float(y), float((x + number) % image.shape[1])))
+            events.append(ev.ObjectCreated(object_id))
+            events.append(ev.ClickAdded(object_id, (), click, object_id))
+        content = SessionContent(
+            reference_of(image, path=path, folder=folder),
+            model_reference("default"),
+            SessionSettings(threads=1),
+            tuple(events),
+        )
+        made.append(folder / f"s{number:04d}.cfrseg.json")
+        SessionWriter.create(made[-1], content).close()
+    return made
+
+
+def main() -> None:
+    """Measure and print one JSON value."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sessions", type=int, default=1000)
+    parser.add_argument("--objects", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=1)
+    chosen = parser.parse_args()
+    with TemporaryDirectory() as name:
+        folder, out = Path(name), Path(name) / "out"
+        made = make_sessions(folder, chosen.sessions, chosen.objects)
+        tasks = [ReplayTask(p, out, p.name.partition(".")[0]) for p in made]
+        start, network_s, inside_s = time.perf_counter(), 0.0, 0.0
+        memory_mb = []
+        for number, result in enumerate(replay_all(tasks, chosen.workers), start=1):
+            if result.status != "done":
+                raise SystemExit(result.reason)
+            if number > chosen.workers:  # the first of each process loads the model
+                network_s += result.network_s
+                inside_s += result.seconds
+            if number in (max(1, len(tasks) // 10), len(tasks)):
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                memory_mb.append(round(peak / 1024))
+        said = {
+            "sessions": len(tasks),
+            "workers": chosen.workers,
+            "wall_s": round(time.perf_counter() - start, 2),
+            "network_s": round(network_s, 2),
+            "replay_s": round(inside_s, 2),
+            "overhead": round(inside_s / network_s - 1, 4),
+            "peak_memory_mb": memory_mb,
+        }
+        print(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main()
