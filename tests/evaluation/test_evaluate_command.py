@@ -229,7 +229,15 @@ def test_only_paired_objects_of_equal_robots_are_compared(tmp_path):
         compare_runs(a, make_run(tmp_path / "b", [[0.95]] * 4, max_clicks=9))
 
 
-def test_resamples_draw_whole_images():
+def test_few_images_are_said_to_be_few(tmp_path):
+    slow = make_run(tmp_path / "a", [[0.5, 0.95], [0.5, 0.5, 0.95]])
+    fast = make_run(tmp_path / "b", [[0.95], [0.95]])
+    noc = {d.measure: d for d in compare_runs(slow, fast, resamples=500)}["NoC@90"]
+    assert (noc.low, noc.high) == (-2, -1)  # one image: its objects are resampled
+    assert noc.verdict == "B better on these 1 images"
+
+
+def test_resamples_draw_images_first():
     values = np.array([1.0, 1.0, 5.0, 5.0])
     means = bootstrap_means(values, ["x", "x", "y", "y"], np.random.default_rng(0), 400)
     assert set(means) == {1.0, 3.0, 5.0}

@@ -2,8 +2,9 @@
 
 For objects both runs did, d_i = value_B(i) − value_A(i); the interval is the 2.5th to
 97.5th percentile of the mean of d over resamples. Objects of one image resemble each
-other, so whole images are drawn with replacement, not objects: the intervals are wider
-and honest. A difference whose interval holds 0 is called not significant.
+other, so images are drawn with replacement, and then objects within each: the intervals
+are wider and honest. A difference whose interval holds 0 is called not significant.
+Fewer than five images cannot show how images differ: the verdict then says so.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from napari_cfrseg.evaluation.runner import Run
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
+#: with fewer images an interval speaks of these images only
+MIN_IMAGES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +66,14 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """``"B better"``, ``"A better"`` or ``"not significant"``."""
+        """``"B better"``, ``"A better"`` or ``"not significant"``, and on how few."""
         if not self.is_significant:
             return "not significant"
+        few = f" on these {self.images} images" if self.images < MIN_IMAGES else ""
+        return self._better + few
+
+    @property
+    def _better(self) -> str:
         return (
             "B better" if (self.difference < 0) == self.fewer_is_better else "A better"
         )
@@ -191,7 +199,7 @@ def bootstrap_means(
     rng: np.random.Generator,
     resamples: int = RESAMPLES,
 ) -> NDArray[np.float64]:
-    """Means of values over resamples of whole clusters.
+    """Means of values over two-stage resamples: clusters, then members of each.
 
     Parameters
     ----------
@@ -207,10 +215,18 @@ def bootstrap_means(
     (resamples,) float64.
     """
     _, member = np.unique(np.asarray(clusters), return_inverse=True)
-    sums = np.bincount(member, weights=values)
-    counts = np.bincount(member)
-    drawn = rng.integers(0, len(counts), (resamples, len(counts)))
-    means: NDArray[np.float64] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    count = int(member.max()) + 1
+    drawn = rng.integers(0, count, (resamples, count))
+    times = np.stack([(drawn == index).sum(axis=1) for index in range(count)])
+    sums, sizes = np.zeros(resamples), np.zeros(resamples)
+    for index in range(count):
+        group = values[member == index]
+        resample = np.repeat(np.arange(resamples), times[index])
+        picks = rng.integers(0, len(group), (len(resample), len(group)))
+        totals = group[picks].sum(axis=1)
+        sums += np.bincount(resample, weights=totals, minlength=resamples)
+        sizes += len(group) * times[index]
+    means: NDArray[np.float64] = sums / sizes
     return means
 
 
@@ -233,7 +249,8 @@ def format_differences(
     """Lay differences out as a Markdown table."""
     lines = [
         f"A = {label_a}, B = {label_b}; paired over the same objects, "
-        f"{round(100 * CONFIDENCE)} % bootstrap intervals over images.",
+        f"{round(100 * CONFIDENCE)} % bootstrap intervals over images and their "
+        "objects.",
         "",
         "| measure | on | objects (images) | A | B | B − A | interval | |",
         "|---|---|--:|--:|--:|--:|---|---|",
