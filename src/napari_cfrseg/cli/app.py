@@ -6,6 +6,7 @@ standard error, with the remedy), 2 wrong usage.
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -74,4 +75,7 @@ def _options(
 
 def main() -> None:
     """Run the command line."""
+    # On a busy machine, threads that spin while they wait for each other cost far
+    # more than they save; read once, when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()
