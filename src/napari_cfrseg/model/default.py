@@ -44,7 +44,9 @@ class CfrNetConfig:
     ratio
         FCFI's r: side of FFCM's box relative to the window (paper: 0.3).
     grid_size
-        Side in pixels of the window's grid.
+        Side in pixels of the window's grid. The network is trained on grids of 96 to
+        192; on the validation split 128 needs the fewest clicks and half the time
+        of 192.
     """
 
     backbone: str = "resnet10t"
@@ -52,7 +54,7 @@ class CfrNetConfig:
     feedback_width: int = 24
     head_width: int = 48
     ratio: float = 0.3
-    grid_size: int = 192
+    grid_size: int = 128
 
 
 class ImageEmbedding(NamedTuple):
