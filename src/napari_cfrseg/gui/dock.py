@@ -95,7 +95,9 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.objects.connect_to(lambda: self._controller)
         self.settings.connect_to(lambda: self._controller)
         self.status.connect_to(lambda: self._controller)
-        self.destroyed.connect(self._runner.close)
+        # Qt passes the dying widget, which is not the runner's timeout
+        close_runner = self._runner.close
+        self.destroyed.connect(lambda *_: close_runner())
         self._start()
         # importing torch holds the interpreter: let the dock be drawn first
         QTimer.singleShot(0, self._opened.set)
