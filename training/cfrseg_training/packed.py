@@ -11,6 +11,7 @@ import json
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,10 +82,11 @@ def read_pack(path: Path) -> Iterator[Sample]:
         raise DatasetError(msg) from error
 
 
-def _png(pixels: NDArray[np.generic]) -> bytes:
+def _png(pixels: NDArray[np.integer[Any]]) -> bytes:
     if pixels.dtype != np.uint8:
-        if pixels.min() < 0 or pixels.max() > np.iinfo(np.uint16).max:
-            msg = f"labels from {pixels.min()} to {pixels.max()} do not fit 16 bits"
+        low, high = int(pixels.min()), int(pixels.max())
+        if low < 0 or high > np.iinfo(np.uint16).max:
+            msg = f"labels from {low} to {high} do not fit 16 bits"
             raise ValueError(msg)
         pixels = pixels.astype(np.uint16)
     stream = io.BytesIO()
