@@ -28,6 +28,7 @@ from cfrseg_training.packed import read_pack
 from cfrseg_training.rounds import RoundsConfig
 from napari_cfrseg import checkpoint
 from napari_cfrseg.model.default import CfrNet, CfrNetConfig
+from napari_cfrseg.model.network import ClickNetwork
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ def options_of_command() -> argparse.Namespace:
     parser.add_argument("out", type=Path)
     parser.add_argument("--name", default="default")
     parser.add_argument("--backbone", default="resnet10t")
+    parser.add_argument("--start", type=Path, help="weights to start from")
     parser.add_argument("--budget-s", type=float, default=900)
     parser.add_argument("--stop-after-s", type=float)
     parser.add_argument("--batch", type=int, default=64)
@@ -83,6 +85,8 @@ def options_of_command() -> argparse.Namespace:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--iou-weight", type=float, default=0.5)
+    parser.add_argument("--earlier", type=int, default=0)
+    parser.add_argument("--norm-momentum", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commit", default="")
     parser.add_argument("--compile", action="store_true")
@@ -103,7 +107,8 @@ def config_of(options: argparse.Namespace, device: str, rank: int) -> TrainConfi
         autocast="bfloat16" if device == "cuda" else "float32",
         seed=options.seed + 1000 * rank,
         compile=options.compile,
-        rounds=RoundsConfig(iou_weight=options.iou_weight),
+        norm_momentum=options.norm_momentum,
+        rounds=RoundsConfig(iou_weight=options.iou_weight, earlier=options.earlier),
     )
 
 
@@ -132,7 +137,9 @@ def main() -> None:
     device, rank = prepare(options)
     started = time.monotonic()
     atlas = Atlas(read_side(options.packs, "train"), device)
-    network = CfrNet(CfrNetConfig(backbone=options.backbone))
+    network: ClickNetwork = CfrNet(CfrNetConfig(backbone=options.backbone))
+    if options.start:
+        network = checkpoint.load(options.start)[0]
     windows = []
     if rank == 0:
         held_out = Atlas(read_side(options.packs, "validation"), device, set_power=0)

@@ -49,6 +49,9 @@ class TrainConfig:
     batch, learning_rate, weight_decay, warmup_steps, clip, ema
         Batch size; AdamW's rate and decay; steps of linear warm-up; largest gradient
         norm; decay of the moving average.
+    norm_momentum
+        Share of the running statistics that each step's batch replaces; small batches
+        want a small share, or what is kept is mostly the last few batches.
     average_every
         With several processes (``torch.distributed`` initialised): each descends on
         its own windows and the weights are averaged every so many steps (local SGD),
@@ -78,6 +81,7 @@ class TrainConfig:
     warmup_steps: int = 300
     clip: float = 3.0
     ema: float = 0.999
+    norm_momentum: float = 0.1
     autocast: str = "float32"
     seed: int = 0
     save_every_s: float = 60.0
@@ -151,6 +155,9 @@ class Trainer:
         self.device = atlas.device
         self.network = network.to(self.device)
         self.network.to(memory_format=torch.channels_last)
+        for module in self.network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = config.norm_momentum
         self.atlas = atlas
         self.config = config
         self.state_path = state_path

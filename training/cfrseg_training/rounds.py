@@ -48,6 +48,9 @@ class RoundsConfig:
     feedback_weight, iou_weight, quality_weight, auxiliary_weight
         Weights of FCFI's terms, of 1 − soft IoU, of the expected-IoU output and of
         the cross entropy of RITM's second output (published: 0.4).
+    earlier
+        Up to so many rounds without gradient come first (each number as likely), so
+        that the late clicks of a long correction are trained, too; RITM's scheme.
     slots
         Click slots of each sign.
     """
@@ -59,6 +62,7 @@ class RoundsConfig:
     iou_weight: float = 0.5
     quality_weight: float = 0.3
     auxiliary_weight: float = 0.4
+    earlier: int = 0
     slots: int = 12
 
 
@@ -137,6 +141,14 @@ def train_step(
     )
     embedding = network.embed_image(batch.image)
     refine, feedback = _starting(network, batch, config, generator)
+    earlier = int(torch.randint(config.earlier + 1, (), generator=host))
+    with torch.no_grad():
+        for _ in range(earlier):
+            features = network.embed_clicks(embedding, clicks.points)
+            out = refine(features, feedback, clicks.newest)
+            feedback = torch.sigmoid(out.logits.float())
+            clicks.add(*next_click(feedback, batch.mask, batch.valid, generator))
+            refine = network.refine
     total = torch.zeros((), device=device)
     result = StepResult(total)
     for index, weight in enumerate(config.weights):
