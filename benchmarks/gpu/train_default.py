@@ -87,6 +87,7 @@ def options_of_command() -> argparse.Namespace:
     parser.add_argument("--iou-weight", type=float, default=0.5)
     parser.add_argument("--earlier", type=int, default=0)
     parser.add_argument("--norm-momentum", type=float, default=0.1)
+    parser.add_argument("--settle-batches", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commit", default="")
     parser.add_argument("--compile", action="store_true")
@@ -153,6 +154,8 @@ def main() -> None:
     trained = trainer.run()
     if rank:
         return
+    if trainer.progress() >= 1:
+        trainer.settle_norms(options.settle_batches)
     figures = trainer.validate()
     speed = trainer.step * options.batch / max(1e-9, trainer.elapsed_s)
     _log.info("%s: %.0f windows/s, %s", options.name, speed, figures)
