@@ -8,6 +8,7 @@
     ├── DeviceError          a device that is not there
     ├── SessionError         a click-session file or a click list that does not fit
     ├── DatasetError         a folder of images and labels that does not fit
+    ├── TrainingError        a training that cannot go on
     └── LockedObjectError    an edit that would change a locked object
 
 A wrong *argument* of a Python call is a plain ``ValueError`` or ``TypeError``.
@@ -38,6 +39,10 @@ class SessionError(CfrSegError):
 
 class DatasetError(CfrSegError):
     """The data set's folder does not have the documented layout."""
+
+
+class TrainingError(CfrSegError):
+    """The training cannot go on; what was written before is whole."""
 
 
 class LockedObjectError(CfrSegError):

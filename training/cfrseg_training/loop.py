@@ -12,9 +12,10 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -30,6 +31,7 @@ from cfrseg_training.rounds import (
     train_step,
 )
 from cfrseg_training.suem import Scene, SuemRecipe, recombine
+from napari_cfrseg.errors import TrainingError
 from napari_cfrseg.model.network import ClickNetwork
 
 _log = logging.getLogger(__name__)
@@ -63,7 +65,23 @@ class TrainConfig:
         its own windows and the weights are averaged every so many steps (local SGD),
         so that a process held up by its neighbours stalls the others rarely.
     autocast
-        ``"bfloat16"`` on a GPU, ``"float32"`` on a CPU (whose bf16 backward is slow).
+        ``"bfloat16"`` on a GPU, ``"float32"`` on a CPU (whose bf16 backward is slow);
+        ``"float16"`` scales the loss, for GPUs without bfloat16.
+    accumulate
+        Batches whose gradients are averaged before each step. With more than one, and
+        when ``synchronous``, every batch has a random source of its own, made of the
+        seed, the step and its number, so that one process with 2 × the batches and
+        two processes take the same steps.
+    synchronous
+        With several processes: average the gradients of every step instead of the
+        weights now and then.
+    frozen_norms
+        Leave the statistics of batch normalisations as they are (small data).
+    keep_best, patience
+        Return the weights of the best quick validation; stop after so many that were
+        no better. Both survive a resume.
+    note_every
+        Steps between two entries of the loss in the history.
     seed
         Of everything drawn.
     save_every_s, validate_every_s
@@ -93,6 +111,12 @@ class TrainConfig:
     save_every_s: float = 60.0
     validate_every_s: float = 60.0
     compile: bool = False
+    accumulate: int = 1
+    synchronous: bool = False
+    frozen_norms: bool = False
+    keep_best: bool = False
+    patience: int | None = None
+    note_every: int = 50
     suem: SuemRecipe | None = None
     windows: WindowRecipe = field(default_factory=WindowRecipe)
     photometry: PhotometricRecipe = field(default_factory=PhotometricRecipe)
@@ -144,6 +168,9 @@ class Trainer:
         Windows for the quick validation, or None.
     clock
         Returns seconds; a test's own.
+    watch
+        Called after every step; may wait (a pause, which the budget does not count)
+        and returns False to stop.
     """
 
     def __init__(
@@ -154,6 +181,7 @@ class Trainer:
         state_path: Path,
         validation: list[WindowBatch] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        watch: Callable[[Trainer], bool] | None = None,
     ) -> None:
         if config.budget_s is None and config.steps is None:
             msg = "a run needs an end: give budget_s or steps"
@@ -169,6 +197,14 @@ class Trainer:
         self.state_path = state_path
         self.validation = validation or []
         self.clock = clock
+        self.watch = watch
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=config.autocast == "float16"
+        )
+        self.best: dict[str, Any] | None = None
+        self.stale = 0
+        self.stopping = self.stopped = False
+        self._saved_at = self._validated_at = 0.0
         self.average = MovingAverage(self.network, config.ema)
         decayed = [p for p in network.parameters() if p.ndim > 1]
         plain = [p for p in network.parameters() if p.ndim <= 1]
@@ -220,45 +256,109 @@ class Trainer:
         """Train to the end of the budget (or ``stop_after_s``); return the average."""
         start = self.clock()
         before = self.elapsed_s
-        saved = validated = start
-        self.network.train()
-        if self.config.compile:
-            for stage in ("embed_image", "embed_clicks", "refine"):
-                compiled = torch.compile(getattr(self.network, stage), dynamic=False)
-                setattr(self.network, stage, compiled)
-        while self.progress() < 1.0:
+        self._saved_at = self._validated_at = start
+        self._prepare()
+        while self.progress() < 1.0 and not self.stopped:
             loss, reached = self._descend()
             self.average.update(self.network)
             now = self.clock()
             self.elapsed_s = before + now - start
             if self.step % self.config.average_every == 0:
                 self._agree()
-            if self.step % 50 == 0:
+            if self.step % self.config.note_every == 0:
                 self._note(float(loss), [float(v) for v in reached])
-            if now - validated > self.config.validate_every_s:
-                self.validate()
-                validated = self.clock()
-            if now - saved > self.config.save_every_s:
-                self.save()
-                saved = self.clock()
+            self._validate_and_save(now)
             limit = self.config.stop_after_s
             if limit is not None and now - start > limit:
                 break
+            start += self._wait_or_stop()
         self.validate()
         self.save()
+        if self.best is not None:
+            self.average.network.load_state_dict(self.best["network"])
         return self.average.network
+
+    def _prepare(self) -> None:
+        self.network.train()
+        if self.config.frozen_norms:
+            for module in self.network.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        if self.config.compile:
+            for stage in ("embed_image", "embed_clicks", "refine"):
+                compiled = torch.compile(getattr(self.network, stage), dynamic=False)
+                setattr(self.network, stage, compiled)
+
+    def _validate_and_save(self, now: float) -> None:
+        if now - self._validated_at > self.config.validate_every_s:
+            self.validate()
+            self._validated_at = self.clock()
+        if now - self._saved_at > self.config.save_every_s:
+            self.save()
+            self._saved_at = self.clock()
+
+    def _wait_or_stop(self) -> float:
+        """Ask whoever watches; return the seconds waited, which cost no budget."""
+        waited = 0.0
+        if self.watch is not None:
+            asked = self.clock()
+            self.stopping |= not self.watch(self)
+            waited = self.clock() - asked
+        if self.stopping and not self._is_shared():
+            self.stopped = True
+        return waited
 
     def _descend(self) -> tuple[torch.Tensor, list[torch.Tensor]]:
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
-        result = self._evaluate(self.network)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(result.loss)
+        loss, reached = torch.zeros((), device=self.device), []
+        for share in self._batches():
+            result = self._evaluate(self.network)
+            torch.autograd.backward(self.scaler.scale(result.loss * share))
+            loss = loss + result.loss.detach() * share
+            reached.append(result.iou)
+        if self._is_shared():
+            loss = self._share_gradients(loss)
+        self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.step += 1
-        return result.loss.detach(), result.iou
+        return loss, [torch.stack(v).mean() for v in zip(*reached, strict=True)]
+
+    def _is_shared(self) -> bool:
+        return self.config.synchronous and dist.is_initialized()
+
+    def _batches(self) -> Iterator[float]:
+        """Yield each batch's share of the gradient, its random sources being set."""
+        own = self.config.accumulate
+        if own == 1 and not self.config.synchronous:
+            yield 1.0
+            return
+        world = dist.get_world_size() if self._is_shared() else 1
+        first = own * dist.get_rank() if self._is_shared() else 0
+        for number in range(first, first + own):
+            seed = (1_000_003 * self.config.seed + self.step) * 4096 + number
+            self.generator.manual_seed(seed)
+            self.host.manual_seed(seed)
+            yield 1 / (own * world)
+
+    def _share_gradients(self, loss: torch.Tensor) -> torch.Tensor:
+        """Add the processes' gradients up; agree on the clock and on stopping."""
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+        clock = self.elapsed_s / dist.get_world_size()
+        said = torch.tensor([float(loss), clock, float(self.stopping)])
+        flat = torch.cat([g.reshape(-1) for g in grads] + [said.to(self.device)])
+        dist.all_reduce(flat)
+        parts = torch.split(flat, [*(g.numel() for g in grads), 3])
+        for parameter, part in zip(trained, parts[:-1], strict=True):
+            parameter.grad = part.view_as(parameter).clone()
+        self.agreed_s = float(parts[-1][1])
+        self.stopped = bool(parts[-1][2] > 0)
+        return parts[-1][0]
 
     def _evaluate(self, network: ClickNetwork) -> StepResult:
         """Draw a batch and run a network, in training mode, through its rounds."""
@@ -270,8 +370,8 @@ class Trainer:
         image = vary(batch.image, self.generator, config.photometry)
         image = image.contiguous(memory_format=torch.channels_last)
         batch = replace(batch, image=image)
-        half = config.autocast == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+        half = self._half()
+        with torch.autocast(self.device.type, half, enabled=half is not None):
             return train_step(network, batch, config.rounds, self.generator, self.host)
 
     def settle_norms(self, batches: int) -> None:
@@ -337,7 +437,7 @@ class Trainer:
         if not self.validation:
             return {}
         network = self.average.network
-        half = torch.bfloat16 if self.config.autocast == "bfloat16" else None
+        half = self._half()
         reached = torch.cat(
             [clicks_to_reach(network, b, autocast=half) for b in self.validation]
         )
@@ -345,7 +445,27 @@ class Trainer:
         row |= summary(reached)
         self.history.append(row)
         _log.info("validation %s", {k: round(v, 4) for k, v in row.items()})
+        self._remember(row)
         return row
+
+    def _remember(self, row: dict[str, float]) -> None:
+        """Keep the weights if they are the best so far, or count how long it was."""
+        if not (self.config.keep_best or self.config.patience):
+            return
+        score = (row["noc90"], -row["iou5"])
+        if self.best is None or score < tuple(self.best["score"]):
+            weights = self.average.network.state_dict()
+            kept = {k: v.detach().cpu().clone() for k, v in weights.items()}
+            self.best = {"score": list(score), "step": self.step, "network": kept}
+            self.stale = 0
+            return
+        self.stale += 1
+        if self.config.patience is not None and self.stale >= self.config.patience:
+            self.stopping = True
+
+    def _half(self) -> torch.dtype | None:
+        kinds = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+        return kinds.get(self.config.autocast)
 
     def save(self) -> None:
         """Write the state atomically; with several processes the first one does."""
@@ -361,10 +481,23 @@ class Trainer:
             "generator": self.generator.get_state(),
             "host": self.host.get_state(),
             "history": self.history,
+            "scaler": self.scaler.state_dict(),
+            "best": self.best,
+            "stale": self.stale,
         }
         partial = self.state_path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self.state_path)
+        try:
+            torch.save(state, partial)
+            partial.replace(self.state_path)
+        except (OSError, RuntimeError) as error:  # torch's own for a full disk
+            partial.unlink(missing_ok=True)
+            there = "the state before it is whole" if self.state_path.exists() else ""
+            msg = (
+                f"{self.state_path}: the training's state cannot be written "
+                f"({' '.join(str(error).split())[:160]}); make room and run the same "
+                f"command again{'; ' if there else ''}{there}"
+            )
+            raise TrainingError(msg) from error
 
     def _resume(self) -> None:
         state = torch.load(self.state_path, map_location=self.device, weights_only=True)
@@ -377,6 +510,11 @@ class Trainer:
         self.step = state["step"]
         self.elapsed_s = self.agreed_s = state["elapsed_s"]
         self.history = state["history"]
+        self.scaler.load_state_dict(state.get("scaler", {}))
+        self.best = state.get("best")
+        self.stale = state.get("stale", 0)
+        patience = self.config.patience
+        self.stopped = patience is not None and self.stale >= patience
         if dist.is_initialized() and dist.get_rank():
             # the state is the first process's; the others draw windows of their own
             own = self.config.seed + self.step
