@@ -62,3 +62,12 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     checkpoint.save(path, network, said)
     return path
+
+
+@pytest.fixture(autouse=True)
+def _sessions_apart(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docks opened by tests autosave, but not among a person's own sessions."""
+    folder = tmp_path_factory.getbasetemp() / "sessions"
+    monkeypatch.setenv("CFRSEG_SESSIONS", str(folder))

@@ -55,6 +55,7 @@ EVERY_EVENT: tuple[ev.Event, ...] = (
     ev.ObjectDeleted(7),
     ev.ObjectRenamed(1, "核"),
     ev.ObjectRecoloured(1, "#000000"),
+    ev.ObjectClassified(1, "nucleus, mitotic"),
     ev.ObjectLocked(1, True),
     ev.ObjectReset(1, (3, 0)),
     ev.ClickAdded(1, (), Click((0.1 + 0.2, 1e-300)), 0),
@@ -71,10 +72,14 @@ EVERY_EVENT: tuple[ev.Event, ...] = (
     ev.ThresholdChanged(1, 0.3000000004),
     ev.RefinementChanged(Refinement("a-cfr", 7, 3, False)),
     ev.RefinementChanged(Refinement.standard()),
+    ev.ModelChanged("other", "ab" * 32),
+    ev.ModelChanged("unknown"),
     ev.OverlapChanged(ev.OverlapRule.OVERWRITE),
     ev.Undone(),
     ev.Redone(),
 )
+#: kinds that a version of the file added
+ADDED_IN = {2: (ev.ObjectClassified, ev.ModelChanged)}
 
 #: five objects with undo, deletion, drag, locked objects and a painted edit
 WORK: tuple[ev.Event, ...] = (
@@ -103,6 +108,7 @@ WORK: tuple[ev.Event, ...] = (
     ev.ObjectCreated(6, "with a mask", "#112233"),
     ev.MaskImported(6, (), box_mask(slice(52, 64), slice(72, 88))),
     ev.ClickAdded(6, (), Click((66, 80)), 13),
+    ev.ObjectClassified(6, "by hand"),
     ev.ThresholdChanged(6, 0.4),
     ev.OverlapChanged(ev.OverlapRule.OVERWRITE),
     ev.ObjectDeleted(3),

@@ -34,9 +34,11 @@ class Window:
         self.viewer = viewer
         self.said: list[tuple[str, str]] = []
         self.controller = Controller(
-            viewer, layer, SyncRunner(), flood_segmenter, self.tell
+            viewer, layer, SyncRunner(), flood_segmenter, self.tell, "absent"
         )
-        self.keeper = SessionKeeper(self.controller, lambda: "absent", self.tell)
+        self.keeper = SessionKeeper(
+            self.controller, lambda _: flood_segmenter(), self.tell
+        )
 
     def tell(self, level: str, message: str) -> None:
         self.said.append((level, message))
@@ -150,7 +152,7 @@ def test_layers_of_the_reader_lie_on_the_image(tmp_path: Path) -> None:
     count = sum(o.click_count for o in annotator.objects.values())
     assert points[0].shape == (count, 2)
     for _, kwargs, _ in (image, labels, points):
-        assert kwargs["metadata"] == {METADATA_KEY: str(path)}
+        assert kwargs["metadata"][METADATA_KEY] == str(path)
 
 
 def test_unsaved_work_is_reopened_after_a_crash(tmp_path: Path) -> None:

@@ -100,6 +100,12 @@ def _(event: ev.ObjectRecoloured, act: Act) -> None:
 
 
 @perform.register
+def _(event: ev.ObjectClassified, act: Act) -> None:
+    found = replace(act.known(event.object_id), object_class=event.object_class)
+    act.put(event.object_id, found)
+
+
+@perform.register
 def _(event: ev.ObjectLocked, act: Act) -> None:
     found = act.known(event.object_id)
     if found.locked != event.locked:

@@ -139,6 +139,9 @@ class Annotator:
         """Compute rounds with another segmenter from now on; nothing is recomputed."""
         self._computer.use(segmenter)
 
+    def follow_model(self, event: ev.ModelChanged) -> None:
+        """Use the weights an event names; here the segmenter given computes all."""
+
     def prepare(self, plane: Plane) -> None:
         """Look at a plane ahead of its first click (its range of grey values)."""
         self._computer.prepare(plane)
@@ -175,6 +178,9 @@ class Annotator:
                 return self._change(event, ())
             case ev.OverlapChanged():
                 self._rule = event.rule
+                return self._change(event, ())
+            case ev.ModelChanged():
+                self.follow_model(event)
                 return self._change(event, ())
             case ev.Undone():
                 return self._change(event, self._write(self._history.undo()))

@@ -59,6 +59,14 @@ class ObjectRecoloured:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectClassified:
+    """What an object is ("nucleus", "artefact") was said, or (empty) taken back."""
+
+    object_id: int
+    object_class: str
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectLocked:
     """An object was locked (nothing changes it any more) or unlocked."""
 
@@ -182,6 +190,24 @@ class RefinementChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelChanged:
+    """Rounds computed from now on use other weights.
+
+    What was computed before stays; a click that is moved later is computed anew.
+
+    Attributes
+    ----------
+    name
+        The model's name.
+    sha256
+        Of its weights file; None: not known.
+    """
+
+    name: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class OverlapChanged:
     """The overlap rule from now on."""
 
@@ -206,6 +232,7 @@ Event = (
     | ObjectDeleted
     | ObjectRenamed
     | ObjectRecoloured
+    | ObjectClassified
     | ObjectLocked
     | ObjectReset
     | ClickAdded
@@ -217,6 +244,7 @@ Event = (
     | LabelsImported
     | ThresholdChanged
     | RefinementChanged
+    | ModelChanged
     | OverlapChanged
     | Undone
     | Redone

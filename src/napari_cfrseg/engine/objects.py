@@ -116,6 +116,8 @@ class ObjectState:
         Its label, ≥ 1.
     name, colour
         What the table shows; the colour as ``#rrggbb``.
+    object_class
+        What it is, in the person's words; may be empty.
     locked
         Nothing changes a locked object.
     threshold
@@ -129,6 +131,7 @@ class ObjectState:
     colour: str
     locked: bool = False
     threshold: float = 0.5
+    object_class: str = ""
     planes: Mapping[Plane, PlaneState] = field(
         default_factory=lambda: MappingProxyType({})
     )

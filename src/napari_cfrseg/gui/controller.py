@@ -55,6 +55,8 @@ class Controller:
         Loads the segmenter; called on the runner.
     notify
         Told (level, message), level "info", "warning" or "error".
+    model
+        Name or path of what ``load`` loads.
 
     Attributes
     ----------
@@ -75,6 +77,7 @@ class Controller:
         runner: Runner,
         load: Callable[[], SegmenterLike],
         notify: Callable[[str, str], None],
+        model: str = "",
     ) -> None:
         self.viewer = viewer
         self.image = WorkingImage.of(image_layer)
@@ -104,7 +107,7 @@ class Controller:
         self.clicks.set_polarity(True)
         labels.events.selected_label.connect(self._label_selected)
         self.ready_to_click()
-        self.load_model(load)
+        self.load_model(load, model)
 
     # -- the viewer ------------------------------------------------------------------
 
@@ -293,8 +296,16 @@ class Controller:
 
     # -- the model -------------------------------------------------------------------
 
-    def load_model(self, load: Callable[[], SegmenterLike]) -> None:
-        """Load a segmenter on the runner; clicks wait for it."""
+    def load_model(self, load: Callable[[], SegmenterLike], model: str = "") -> None:
+        """Load a segmenter on the runner; clicks from now on wait for it.
+
+        Parameters
+        ----------
+        load
+            Loads it.
+        model
+            The name or path it is known by.
+        """
         plane = self._places.current_plane
 
         def done(segmenter: SegmenterLike) -> None:
@@ -306,22 +317,26 @@ class Controller:
             )
 
         def failed(error: Exception) -> None:
-            self._show(loading=False, status="No model is loaded.")
+            used = self.annotator.model
+            self._show(loading=False, model=used, status="No model is loaded.")
             self._tell(error)
 
         def work(_: Report) -> SegmenterLike:
             segmenter = load()
-            self.annotator.use(segmenter)
+            self.annotator.use(segmenter, model)
             self.annotator.prepare(plane)
             return segmenter
 
-        self._show(loading=True, status="Loading the model …")
+        self._show(loading=True, model=model, status="Loading the model …")
         self._runner.submit(Job(work, done, failed))
 
     # -- sessions --------------------------------------------------------------------
 
     def restore(
-        self, content: SessionContent, failed: Callable[[Exception], None]
+        self,
+        content: SessionContent,
+        restored: Callable[[], None],
+        failed: Callable[[Exception], None],
     ) -> None:
         """Do all that a session says, on the runner, and go on from there.
 
@@ -329,6 +344,8 @@ class Controller:
         ----------
         content
             The session; nothing was done here yet.
+        restored
+            Told when all is there.
         failed
             Told what went wrong; the layers then show nothing of the session.
         """
@@ -355,8 +372,10 @@ class Controller:
                 next_id=max(self._objects, default=0) + 1,
                 undo_depth=0 if last is None else last.undo_depth,
                 redo_depth=0 if last is None else last.redo_depth,
+                model=self.annotator.model or self.view.model,
                 status=f"Session reopened: {len(self._objects)} objects.",
             )
+            restored()
 
         self._show(status="Reopening the session …")
         self._runner.submit(Job(work, done, failed))

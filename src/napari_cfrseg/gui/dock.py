@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox
 from napari.utils.notifications import show_error, show_info, show_warning
@@ -19,10 +19,11 @@ from napari_cfrseg.gui.models import SegmenterLoader, installed_models, load_seg
 from napari_cfrseg.gui.panels import ObjectPanel, SettingsPanel, StatusPanel, form
 from napari_cfrseg.gui.preferences import Preferences
 from napari_cfrseg.gui.runner import QtRunner
+from napari_cfrseg.gui.session_desk import SessionDesk, came_with_session
 from napari_cfrseg.gui.view import DockView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import napari
     from napari.layers import Image, Layer
@@ -85,6 +86,7 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.objects = ObjectPanel(self._preferences.keys)
         self.settings = SettingsPanel(self._preferences)
         self.status = StatusPanel(self._preferences.keys)
+        self.sessions = SessionDesk(self.viewer, self._load_when_open, notify)
         self._lay_out()
         self.image_choice.changed.connect(self._on_image)
         self.model_choice.changed.connect(self._on_model)
@@ -119,9 +121,8 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         layers.renamed.disconnect(self.image_choice.reset_choices)
         self._leave()
         self._runner.close()
-        for controller in self._controllers.values():
-            controller.close()
-        self._controllers.clear()
+        for layer in list(self._controllers):
+            self._end(layer)
 
     # -- images ----------------------------------------------------------------------
 
@@ -138,16 +139,25 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if isinstance(active, Image):
             self.image_choice.value = active
         elif images:
-            self.image_choice.value = images[-1]
+            of_sessions = [layer for layer in images if came_with_session(layer)]
+            self.image_choice.value = (of_sessions or images)[-1]
         else:
             self._show(DockView(status="Open an image to begin."))
 
-    def _on_inserted(self) -> None:
+    def _on_inserted(self, event: Any) -> None:
         self.image_choice.reset_choices()
+        if came_with_session(event.value):
+            # its clicks and labels are still to come
+            QTimer.singleShot(0, lambda: self._choose(event.value))
+            return
         images = self._images()
         nothing_chosen = self._controller is None and self.image_choice.value is None
         if nothing_chosen and len(images) == 1:
             self.image_choice.value = images[0]
+
+    def _choose(self, layer: Image) -> None:
+        if layer in self.viewer.layers and not self._closed:
+            self.image_choice.value = layer
 
     def _on_removed(self) -> None:
         """Drop sessions that lost a layer, and begin none: all may be going."""
@@ -162,11 +172,15 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
                 self.image_choice.value = None
 
     def _drop(self, layer: Layer) -> None:
-        controller = self._controllers.pop(layer)
-        if controller is self._controller:
+        if self._controllers[layer] is self._controller:
             self._leave()
             self._show(DockView(status="Choose an image to go on."))
+        self._end(layer)
+
+    def _end(self, layer: Layer) -> None:
+        controller = self._controllers.pop(layer)
         controller.close()
+        self.sessions.end(controller)
 
     def _on_image(self, layer: Image | None) -> None:
         if layer is None or self._closed:
@@ -192,6 +206,7 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._controller = controller
         self._unbind = bind_keys(controller, self._preferences.keys)
         controller.changed.connect(self._show)
+        self.sessions.show(controller)
         controller.ready_to_click()
         self._show(controller.view)
 
@@ -199,12 +214,16 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         first = not self._controllers
         model = self.model_choice.value
         controller = Controller(
-            self.viewer, layer, self._runner, self._loader(model), notify
+            self.viewer, layer, self._runner, self._loader(model), notify, model
         )
         self._controllers[layer] = controller
-        controller.set_refinement(self._preferences.refinement)
-        controller.set_rule(self._preferences.rule)
-        controller.set_threshold(self._preferences.threshold)
+        # a session's own layers take the place of those that were read
+        with self.viewer.layers.events.removed.blocker(self._on_removed):
+            goes_on = self.sessions.begin(controller)
+        if not goes_on:
+            controller.set_refinement(self._preferences.refinement)
+            controller.set_rule(self._preferences.rule)
+            controller.set_threshold(self._preferences.threshold)
         if first:
             self._runner.submit(
                 Job(
@@ -220,6 +239,7 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if self._controller is not None:
             self._controller.changed.disconnect(self._show)
             self._controller = None
+            self.sessions.show(None)
         if self._unbind is not None:
             self._unbind()
             self._unbind = None
@@ -227,25 +247,29 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
     # -- models ----------------------------------------------------------------------
 
     def _loader(self, name: str) -> Callable[[], SegmenterLike]:
-        def load() -> SegmenterLike:
-            self._opened.wait()
-            return self._load(name)
+        return lambda: self._load_when_open(name)
 
-        return load
+    def _load_when_open(self, name: str) -> SegmenterLike:
+        self._opened.wait()
+        return self._load(name)
 
     def _on_models(self, names: tuple[str, ...]) -> None:
-        chosen = self.model_choice.value
+        self._offer_models(names, self.model_choice.value)
+
+    def _offer_models(self, names: Iterable[str], chosen: str) -> None:
         with self.model_choice.changed.blocked():
             self.model_choice.choices = sorted({*names, chosen})
             self.model_choice.value = chosen
 
     def _on_model(self, name: str) -> None:
-        for controller in self._controllers.values():
-            controller.load_model(self._loader(name))
+        if self._controller is not None:
+            self._controller.load_model(self._loader(name), name)
 
     # -- looks -----------------------------------------------------------------------
 
     def _show(self, view: DockView) -> None:
+        if view.model and view.model != self.model_choice.value:
+            self._offer_models(self.model_choice.choices, view.model)
         self.objects.show_view(view)
         self.settings.show_view(view)
         self.status.show_view(view)
@@ -259,6 +283,7 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         column.addWidget(self.objects, stretch=1)
         column.addWidget(self.settings)
         column.addWidget(self.status)
+        column.addWidget(self.sessions.panel)
         scroll = QScrollArea()
         scroll.setWidgetResizable(True)
         scroll.setFrameShape(QScrollArea.Shape.NoFrame)

@@ -223,10 +223,20 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         return Refinement(kind, steps, int(self.changed_px.value))
 
     def show_view(self, view: DockView) -> None:
-        """Show the state."""
+        """Show the state; what is shown already is not touched."""
         if abs(self.threshold.value - view.threshold) > 1e-6:
             with self.threshold.changed.blocked():
                 self.threshold.value = view.threshold
+        shown: list[tuple[Any, Any]] = [(self.rule, view.rule)]
+        if self.refinement != view.refinement:
+            found = view.refinement
+            shown += [(self.kind, found.kind), (self.changed_px, found.stop_changed_px)]
+            if found.extra_steps:
+                shown.append((self.steps, found.extra_steps))
+        for widget, value in shown:
+            with widget.changed.blocked():
+                widget.value = value
+        self._enable()
 
     def _enable(self) -> None:
         self.steps.enabled = self.kind.value != "standard"

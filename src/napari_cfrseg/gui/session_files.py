@@ -11,7 +11,7 @@ import numpy as np
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.gui.click_layer import COLOURS, NAMES, SYMBOLS
 from napari_cfrseg.gui.contributions import LayerData
-from napari_cfrseg.gui.session_keeper import METADATA_KEY
+from napari_cfrseg.gui.session_keeper import METADATA_IMAGE, METADATA_KEY
 from napari_cfrseg.session.folders import note_recent, sessions_folder
 from napari_cfrseg.session.imports import events_from_labels, events_from_points
 from napari_cfrseg.session.models import model_reference
@@ -41,7 +41,7 @@ def read_session(path: str | list[str]) -> list[LayerData]:
     file = Path(path if isinstance(path, str) else path[0])
     session = Session.open(file)
     image = session.image
-    array = _find_pixels(session)
+    array, found = _find_pixels(session)
     note_recent(file)
     metadata = {METADATA_KEY: str(file)}
     stem = file.name.removesuffix(SUFFIX)
@@ -52,8 +52,10 @@ def read_session(path: str | list[str]) -> list[LayerData]:
     if image.units is not None and len(image.units) == ndim:
         placed["units"] = image.units
     labels = session.saved_labels()
+    of_image = {"metadata": {**metadata, METADATA_IMAGE: str(found)}}
+    rgb = image.has_channels
     layers: list[LayerData] = [
-        (array, {**placed, "name": stem, "rgb": image.has_channels}, "image")
+        (array, {**placed, **of_image, "name": stem, "rgb": rgb}, "image")
     ]
     if labels is not None:
         layers.append((labels, {**placed, "name": f"{stem} objects"}, "labels"))
@@ -84,7 +86,7 @@ def _points(
     return data.reshape(-1, ndim), kwargs
 
 
-def _find_pixels(session: Session) -> Any:
+def _find_pixels(session: Session) -> tuple[Any, Path]:
     """Open the session's image; where it is gone, ask for its new place."""
     try:
         path = find_image(session.image, session.path.parent)
@@ -95,7 +97,7 @@ def _find_pixels(session: Session) -> Any:
         path = asked
     array = open_reference(session.image, path).array
     check_same(session.image, array, str(path))
-    return array
+    return array, path
 
 
 def ask_for_image(image: ImageReference) -> Path | None:

@@ -6,18 +6,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from psygnal import Signal
 
 from napari_cfrseg.errors import CfrSegError, SessionError
-from napari_cfrseg.gui.layers import WorkingImage
+from napari_cfrseg.gui.image_source import layer_reference, layer_spacing, layer_units
 from napari_cfrseg.session.exports import export
-from napari_cfrseg.session.fingerprint import fingerprint
 from napari_cfrseg.session.folders import note_recent, unsaved_path
-from napari_cfrseg.session.models import model_reference
-from napari_cfrseg.session.pixels import axis_names, open_image, reference_of
+from napari_cfrseg.session.models import described, find_weights, installed_name
+from napari_cfrseg.session.pixels import reference_of, relative_path
 from napari_cfrseg.session.values import (
     SUFFIX,
     ImageReference,
@@ -30,10 +29,13 @@ from napari_cfrseg.session.writer import SessionWriter
 if TYPE_CHECKING:
     from napari.layers import Layer
 
+    from napari_cfrseg.engine.rounds import SegmenterLike
     from napari_cfrseg.gui.controller import Controller
 
 #: where a layer's metadata say which session it came with
 METADATA_KEY = "cfrseg_session"
+#: where a session's image layer says which file it was found in
+METADATA_IMAGE = "cfrseg_image"
 
 
 class SessionKeeper:
@@ -43,8 +45,8 @@ class SessionKeeper:
     ----------
     controller
         A controller on which nothing was done yet.
-    model
-        Returns the name or path of the model in use.
+    load
+        Loads a segmenter by model name or path; called on the runner.
     notify
         Told (level, message).
 
@@ -59,15 +61,19 @@ class SessionKeeper:
     def __init__(
         self,
         controller: Controller,
-        model: Callable[[], str],
+        load: Callable[[str], SegmenterLike],
         notify: Callable[[str, str], None],
     ) -> None:
         self.controller = controller
-        self._model = model
+        self._load = load
         self._notify = notify
+        self._reopening = False
+        self._not_installed: list[str] = []
         self._failed: str | None = None
         self._identity = SessionContent(_placeholder()).identity
         controller.annotator.open_writer = self._begin
+        controller.annotator.model_source = self._source
+        controller.applied.connect(self._mark_layers)
         path = controller.image.layer.metadata.get(METADATA_KEY)
         if isinstance(path, str | Path):
             self.reopen(Path(path))
@@ -89,12 +95,14 @@ class SessionKeeper:
         problem = self._failed if writer is None else writer.problem
         if problem is not None:
             return f"⚠ {problem}"
+        if self._reopening:
+            return "Reopening …"
         if writer is None:
             return "Nothing to save yet."
         acts = f"{writer.event_count} acts"
         if not self.is_saved:
             return f"Not saved yet; {acts} kept in case of a crash."
-        return f"{writer.path.name}: {acts}, all saved."
+        return f"{writer.path.name}: {acts}, all on the disk."
 
     def reopen(self, path: Path) -> None:
         """Go on with a session file: clicks, labels, objects and undo come back."""
@@ -109,8 +117,19 @@ class SessionKeeper:
         annotator = self.controller.annotator
         annotator.writer = writer
         self._listen(writer)
+        self._reopening = True
+
+        def restored() -> None:
+            self._reopening = False
+            self._note_whereabouts(writer)
+            self._mark_layers()
+            for text in dict.fromkeys(self._not_installed):
+                self._notify("warning", text)
+            self._not_installed.clear()
+            self.changed.emit(self.status())
 
         def failed(error: Exception) -> None:
+            self._reopening = False
             # acts from here on would not fit what the file says
             annotator.writer = None
             writer.close()
@@ -119,7 +138,7 @@ class SessionKeeper:
             if not isinstance(error, CfrSegError):
                 raise error
 
-        self.controller.restore(content, failed)
+        self.controller.restore(content, restored, failed)
         if self.is_saved:
             note_recent(path)
         self.changed.emit(self.status())
@@ -145,7 +164,7 @@ class SessionKeeper:
         if writer is None:
             msg = "nothing was done yet: there is nothing to save"
             raise SessionError(msg)
-        if self.controller.view.pending:
+        if self._is_busy:
             msg = "clicks are still being computed (each is kept): save in a moment"
             raise SessionError(msg)
         if path is None:
@@ -158,6 +177,7 @@ class SessionKeeper:
                 content = replace(content, image=self._write_pixels(path))
             snapshot = annotator.snapshot(writer.event_count)
             writer.move_to(path, replace(content, snapshot=snapshot))
+        self._mark_layers()
         if self.is_saved:
             note_recent(writer.path)
         self.changed.emit(self.status())
@@ -168,6 +188,9 @@ class SessionKeeper:
         if writer is None:
             msg = "nothing was done yet: there is nothing to export"
             raise SessionError(msg)
+        if self._is_busy:
+            msg = "clicks are still being computed: export in a moment"
+            raise SessionError(msg)
         leading = self.controller.image.shape[:-2]
         labels = annotator.labels_array(leading)
         return export(path, writer.content, writer.objects, labels)
@@ -175,12 +198,18 @@ class SessionKeeper:
     def close(self) -> None:
         """Let go of the session; one that was not saved waits to be reopened."""
         annotator = self.controller.annotator
+        self.controller.applied.disconnect(self._mark_layers)
         annotator.open_writer = None
         writer, annotator.writer = annotator.writer, None
         if writer is not None:
-            with suppress(OSError):
-                writer.save(annotator.snapshot(writer.event_count))
+            if not self._is_busy:  # else the labels are not those of the events
+                with suppress(OSError):
+                    writer.save(annotator.snapshot(writer.event_count))
             writer.close()
+
+    @property
+    def _is_busy(self) -> bool:
+        return self._reopening or self.controller.view.pending > 0
 
     # -- beginning -------------------------------------------------------------------
 
@@ -208,8 +237,8 @@ class SessionKeeper:
         import torch
 
         model: ModelReference | None = None
-        with suppress(CfrSegError, OSError):
-            model = model_reference(self._model())
+        if self.controller.annotator.model:
+            model = described(self.controller.annotator.model)
         device = self.controller.view.timing.partition(" ")[0] or "cpu"
         settings = SessionSettings(
             device=device,
@@ -221,8 +250,37 @@ class SessionKeeper:
             self._image_in(folder), model, settings, identity=self._identity
         )
 
+    def _source(self, model: ModelReference) -> tuple[SegmenterLike, str] | None:
+        """Load the model a session was made with (on the worker)."""
+        try:
+            name = installed_name(find_weights(model))
+        except CfrSegError as error:
+            self._not_installed.append(
+                f"{error}. The masks were computed with another model"
+            )
+            return None
+        return self._load(name), name
+
     def _image_in(self, folder: Path) -> ImageReference:
+        layer, writer = self.controller.image.layer, self.writer
+        path = layer.metadata.get(METADATA_IMAGE)
+        if path is not None and writer is not None:
+            relative = relative_path(Path(path), folder)
+            return replace(writer.content.image, path=relative)
         return layer_reference(self.controller.image, folder)
+
+    def _note_whereabouts(self, writer: SessionWriter) -> None:
+        """Write down where the image is now, if the session said otherwise."""
+        image = self._image_in(writer.path.parent)
+        known = writer.content.image
+        if image.path is not None and image.path != known.path:
+            writer.update(image=replace(known, path=image.path))
+
+    def _mark_layers(self, _: object = None) -> None:
+        """Say on our layers which session they belong to."""
+        if self.writer is not None:
+            for layer in (self.controller.labels.layer, self.controller.clicks.layer):
+                layer.metadata[METADATA_KEY] = str(self.writer.path)
 
     def _write_pixels(self, path: Path) -> ImageReference:
         """Write an image that is in no file beside the session."""
@@ -239,8 +297,8 @@ class SessionKeeper:
             path=target,
             folder=path.parent,
             rgb=bool(image.layer.rgb),
-            spacing=_spacing(image),
-            units=_units(image),
+            spacing=layer_spacing(image),
+            units=layer_units(image),
         )
 
     def _remove_read_layers(self, path: Path) -> None:
@@ -255,59 +313,6 @@ class SessionKeeper:
         ]
         for layer in shown:
             layers.remove(layer)
-
-
-def layer_reference(image: WorkingImage, folder: Path) -> ImageReference:
-    """Describe a layer's pixels for a session in a folder.
-
-    The file the layer was read from is named only if it holds these pixels, whole or
-    at one index of one axis (a channel that was split off).
-    """
-    layer = image.layer
-    rgb = bool(layer.rgb)
-    described: dict[str, Any] = {
-        "folder": folder,
-        "rgb": rgb,
-        "spacing": _spacing(image),
-        "units": _units(image),
-        "level": image.level,
-        "axes": axis_names(len(image.data.shape), rgb),
-    }
-    source = getattr(layer.source, "path", None)
-    if source:
-        select = _selection(Path(source), image)
-        if select is not None:
-            return reference_of(image.data, path=source, select=select, **described)
-    return reference_of(image.data, **described)
-
-
-def _selection(path: Path, image: WorkingImage) -> tuple[tuple[int, int], ...] | None:
-    """Return what to take of a file to get a layer's pixels; None: it has others."""
-    try:
-        array = open_image(path, image.level).array
-    except CfrSegError:
-        return None
-    wanted = tuple(int(n) for n in image.data.shape)
-    found = tuple(int(n) for n in array.shape)
-    rgb = bool(image.layer.rgb)
-    mark = fingerprint(image.data, rgb)
-    if found == wanted:
-        return () if fingerprint(array, rgb) == mark else None
-    for axis in range(len(found) - 2):
-        if found[:axis] + found[axis + 1 :] == wanted:
-            for index in range(found[axis]):
-                part = np.asarray(array[(slice(None),) * axis + (index,)])
-                if fingerprint(part, rgb) == mark:
-                    return ((axis, index),)
-    return None
-
-
-def _spacing(image: WorkingImage) -> tuple[float, ...]:
-    return tuple(abs(float(s)) or 1.0 for s in np.asarray(image.placement()["scale"]))
-
-
-def _units(image: WorkingImage) -> tuple[str, ...]:
-    return tuple(str(unit) for unit in image.layer.units)
 
 
 def _placeholder() -> ImageReference:

@@ -37,8 +37,10 @@ class DockView:
         Acts that can be taken back and done again.
     pending
         Acts not computed yet.
+    model
+        Name or path of the model; "" if it has none.
     loading
-        Whether the model is being loaded.
+        Whether it is being loaded.
     status
         One line for the person.
     timing
@@ -55,6 +57,7 @@ class DockView:
     undo_depth: int = 0
     redo_depth: int = 0
     pending: int = 0
+    model: str = ""
     loading: bool = False
     status: str = ""
     timing: str = ""

@@ -18,8 +18,12 @@ from napari_cfrseg.engine.masks import LabelRuns, Plane
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.rounds import SegmenterLike
 from napari_cfrseg.images import Scaling
-from napari_cfrseg.session.values import SessionContent, Snapshot
+from napari_cfrseg.session.models import described
+from napari_cfrseg.session.values import ModelReference, SessionContent, Snapshot
 from napari_cfrseg.session.writer import SessionWriter, line_of
+
+ModelSource = Callable[[ModelReference], tuple[SegmenterLike, str] | None]
+_SETTINGS = (ev.RefinementChanged, ev.OverlapChanged, ev.ModelChanged)
 
 
 class _PlaneScalings:
@@ -114,15 +118,52 @@ class RecordedAnnotator(Annotator):
         #: begins a session when the first act is done that is no mere setting
         self.open_writer: Callable[[], SessionWriter | None] | None = None
         self._early: list[tuple[ev.Event, Scaling | None]] = []
+        #: loads the model an event or a session names: (segmenter, what it is called
+        #: here), or None to go on with the one in use; None: the one given does all
+        self.model_source: ModelSource | None = None
+        #: name or path of the model in use
+        self.model = ""
+        self._reference: ModelReference | None = None
         self._before: Mapping[int, object] = {}
         self._depths = (0, 0)
         #: shape of the axes before Y, where there are any
         self.leading: tuple[int, ...] = ()
 
-    def use(self, segmenter: SegmenterLike) -> None:
-        """Compute rounds with another segmenter from now on; nothing is recomputed."""
+    def use(self, segmenter: SegmenterLike, model: str = "") -> None:
+        """Compute rounds with another segmenter from now on; nothing is recomputed.
+
+        Parameters
+        ----------
+        segmenter
+            Computes them.
+        model
+            Its name or path; a change of it is written down.
+        """
         self._planes_seen.segmenter = segmenter
         super().use(self._planes_seen)
+        if not model:
+            return
+        self.model, before = model, self._reference
+        self._reference = found = described(model)
+        if self.writer is not None and found != before:
+            self._write_down(ev.ModelChanged(found.name, found.sha256), None)
+
+    def begin_with(self, reference: ModelReference | None, source: ModelSource) -> None:
+        """Say which model is in use, and where others come from when events say so."""
+        self._reference, self.model_source = reference, source
+
+    def follow_model(self, event: ev.ModelChanged) -> None:
+        """Use the model an event names, if there is a source of models."""
+        self._switch(ModelReference(event.name, event.sha256))
+
+    def _switch(self, wanted: ModelReference) -> None:
+        if self.model_source is None or wanted == self._reference:
+            return
+        found = self.model_source(wanted)
+        if found is not None:
+            self._planes_seen.segmenter, self.model = found
+            self._reference = wanted
+            super().use(self._planes_seen)
 
     def apply(self, event: ev.Event, on_preview: PatchCallback | None = None) -> Change:
         """Do what an event says and write it down (see :meth:`Annotator.apply`).
@@ -146,8 +187,8 @@ class RecordedAnnotator(Annotator):
         if self.writer is None and self.open_writer is None:
             return
         self._early.append((event, seen))
-        is_setting = isinstance(event, ev.RefinementChanged | ev.OverlapChanged)
-        if self.writer is None and self.open_writer is not None and not is_setting:
+        is_act = not isinstance(event, _SETTINGS)
+        if self.writer is None and self.open_writer is not None and is_act:
             self.writer = self.open_writer()
         if self.writer is not None:
             waiting, self._early = self._early, []
@@ -159,7 +200,7 @@ class RecordedAnnotator(Annotator):
         before, depths = self._before, self._depths
         self._before = change.objects
         self._depths = (change.undo_depth, change.redo_depth)
-        if isinstance(change.event, ev.RefinementChanged | ev.OverlapChanged):
+        if isinstance(change.event, _SETTINGS):
             return True
         return (
             bool(change.patches)
@@ -175,6 +216,8 @@ class RecordedAnnotator(Annotator):
         opener, self.open_writer = self.open_writer, None
         self._early.clear()
         try:
+            if content.model is not None:
+                self._switch(content.model)
             settings = content.settings
             self.apply(ev.RefinementChanged(settings.refinement))
             self.apply(ev.OverlapChanged(settings.rule))

@@ -24,6 +24,7 @@ from napari_cfrseg.session.fields import (
     Position,
     RefinementPart,
     ScalingPart,
+    Sha256,
     Text,
     Threshold,
 )
@@ -60,6 +61,14 @@ class ObjectRecolouredPart(Part):
     type: Literal["object_recoloured"] = "object_recoloured"
     object: ObjectId
     colour: Colour
+
+
+class ObjectClassifiedPart(Part):
+    """What an object is; empty: nothing is said. Since version 2."""
+
+    type: Literal["object_classified"] = "object_classified"
+    object: ObjectId
+    object_class: Text = ""
 
 
 class ObjectLockedPart(Part):
@@ -166,6 +175,14 @@ class RefinementChangedPart(Part):
     refinement: RefinementPart
 
 
+class ModelChangedPart(Part):
+    """Rounds from now on use other weights. Since version 2."""
+
+    type: Literal["model_changed"] = "model_changed"
+    name: Text
+    sha256: Sha256 | None = None
+
+
 class OverlapChangedPart(Part):
     """The overlap rule from now on."""
 
@@ -190,6 +207,7 @@ EventPart = Annotated[
     | ObjectDeletedPart
     | ObjectRenamedPart
     | ObjectRecolouredPart
+    | ObjectClassifiedPart
     | ObjectLockedPart
     | ObjectResetPart
     | ClickAddedPart
@@ -201,6 +219,7 @@ EventPart = Annotated[
     | LabelsImportedPart
     | ThresholdChangedPart
     | RefinementChangedPart
+    | ModelChangedPart
     | OverlapChangedPart
     | UndonePart
     | RedonePart,

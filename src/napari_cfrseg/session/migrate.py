@@ -15,8 +15,14 @@ from napari_cfrseg.errors import SessionError
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 
+
+def _to_2(raw: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 added kinds of events and took none away."""
+    return raw
+
+
 #: version → how its file becomes one of the next version; 1 is the first ever written
-MIGRATIONS: Mapping[int, Migration] = MappingProxyType({})
+MIGRATIONS: Mapping[int, Migration] = MappingProxyType({1: _to_2})
 
 
 def migrated(

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_cfrseg.errors import CheckpointError
+from napari_cfrseg.errors import CfrSegError, CheckpointError
 from napari_cfrseg.session.values import ModelReference, SessionContent
 
 if TYPE_CHECKING:
@@ -39,6 +39,14 @@ def model_reference(name_or_path: str | Path) -> ModelReference:
     return ModelReference(path.stem, weights_sha256(path))
 
 
+def described(name_or_path: str | Path) -> ModelReference:
+    """Describe a model for a session, by its name alone if there are no weights."""
+    try:
+        return model_reference(name_or_path)
+    except (CfrSegError, OSError):
+        return ModelReference(Path(name_or_path).stem)
+
+
 def find_weights(model: ModelReference | None) -> Path:
     """Return the weights file a session was made with.
 
@@ -64,6 +72,14 @@ def find_weights(model: ModelReference | None) -> Path:
         "another model with --model"
     )
     raise CheckpointError(msg)
+
+
+def installed_name(path: Path) -> str:
+    """Return the name a weights file is installed under, else its path."""
+    from napari_cfrseg import checkpoint
+
+    installed = checkpoint.list_models().get(path.stem)
+    return path.stem if installed == path else str(path)
 
 
 def load_segmenter(

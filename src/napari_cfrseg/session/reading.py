@@ -17,12 +17,8 @@ from napari_cfrseg.engine.masks import Plane
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.images import Scaling
 from napari_cfrseg.session import schema
-from napari_cfrseg.session.convert import (
-    event_of,
-    labels_of,
-    refinement_of,
-    scaling_of,
-)
+from napari_cfrseg.session.convert import labels_of, refinement_of, scaling_of
+from napari_cfrseg.session.convert_events import event_of
 from napari_cfrseg.session.event_parts import ClickAddedPart
 from napari_cfrseg.session.migrate import migrated
 from napari_cfrseg.session.values import (

@@ -30,10 +30,11 @@ from napari_cfrseg.session.pixels import (
     open_reference,
 )
 from napari_cfrseg.session.session import Session
-from napari_cfrseg.session.values import SessionContent
+from napari_cfrseg.session.values import ModelReference, SessionContent
 from napari_cfrseg.session.writing import event_lines
 
 if TYPE_CHECKING:
+    from napari_cfrseg.engine.rounds import SegmenterLike
     from napari_cfrseg.engine.segmenter import Segmenter
 
 Format = Literal["tiff", "zarr"]
@@ -178,7 +179,8 @@ def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) 
         result.status = "would replay"
         return
     job = _Job(task, session, opened, device, segmenter_for)
-    labels, network_s = _labels(job, weights)
+    own_models = task.weights is None
+    labels, network_s = _labels(job, weights, follow_models=own_models)
     result.network_s = round(network_s, 4)
     rows = tuple(ObjectRow(o.object_id, o.name, o.colour) for o in summary)
     _compare(job, labels, weights, result)
@@ -202,12 +204,21 @@ class _Job:
     segmenter_for: SegmenterSource
 
 
-def _labels(job: _Job, weights: Path) -> tuple[LabelArray, float]:
+def _labels(
+    job: _Job, weights: Path, *, follow_models: bool
+) -> tuple[LabelArray, float]:
     content = job.session.content
     segmenter = job.segmenter_for(content, weights, job.device)
     if job.task.image is not None:
         content = _elsewhere(content)
     annotator = job.session.annotator(job.opened.array, segmenter)
+    if follow_models:
+
+        def source(model: ModelReference) -> tuple[SegmenterLike, str]:
+            found = find_weights(model)
+            return job.segmenter_for(content, found, job.device), model.name
+
+        annotator.begin_with(content.model, source)
     network_s = 0.0
     for change in annotator.restore(content):
         network_s += change.seconds
@@ -320,4 +331,4 @@ def _with_own_model(job: _Job) -> LabelArray | None:
         weights = find_weights(job.session.content.model)
     except CfrSegError:
         return None
-    return _labels(job, weights)[0]
+    return _labels(job, weights, follow_models=True)[0]

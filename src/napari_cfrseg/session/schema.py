@@ -1,8 +1,8 @@
-"""The session file as pydantic sees it: ``schema_version`` 1.
+"""The session file as pydantic sees it: ``schema_version`` 2.
 
 ::
 
-    {"schema_version": 1, "session": …, "written_by": …,
+    {"schema_version": 2, "session": …, "written_by": …,
      "image": {…}, "model": {…}, "settings": {…},
      "objects": [ one line each ],  a summary for readers; the events are what counts
      "events": [ one line each ],
@@ -32,7 +32,7 @@ from napari_cfrseg.session.fields import (
     Threshold,
 )
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 
 class SelectPart(Part):
@@ -85,6 +85,7 @@ class ObjectPart(Part):
     name: Text
     colour: Colour
     locked: bool = False
+    object_class: Text = ""
     threshold: Threshold = 0.5
     clicks: Annotated[int, Field(ge=0)] = 0
 
@@ -106,7 +107,7 @@ class SnapshotPart(Part):
 class HeadPart(Part):
     """A session file without its events."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     session: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     written_by: Text = ""
     image: ImagePart

@@ -21,7 +21,7 @@ from napari_cfrseg.session.pixels import (
     plane_of,
 )
 from napari_cfrseg.session.summary import ObjectSummary, summarise
-from napari_cfrseg.session.values import ImageReference, SessionContent
+from napari_cfrseg.session.values import ImageReference, ModelReference, SessionContent
 from napari_cfrseg.session.writer import parse_at
 
 if TYPE_CHECKING:
@@ -131,7 +131,8 @@ class Session:
             Pixels of the session's shape, or another image of the same kind; None:
             the session's own, from its file.
         segmenter
-            Computes the rounds; None: the session's model is loaded.
+            Computes all rounds; None: the session's model is loaded, or its models,
+            each for the rounds it computed.
 
         Returns
         -------
@@ -164,6 +165,7 @@ class Session:
         from napari_cfrseg.session.models import load_segmenter
 
         own = image is None
+        load = segmenter is None
         array: NDArray[Any] = self.open_image() if own else image
         if segmenter is None:
             segmenter = load_segmenter(self.content)
@@ -177,6 +179,13 @@ class Session:
             scaling=self.content.settings.scaling,
         )
         annotator.leading = leading
+        if load:
+            content = self.content
+
+            def source(model: ModelReference) -> tuple[SegmenterLike, str]:
+                return load_segmenter(replace(content, model=model)), model.name
+
+            annotator.begin_with(content.model, source)
         return annotator
 
 

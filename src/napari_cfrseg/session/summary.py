@@ -34,7 +34,7 @@ class ObjectSummary:
 
     Attributes
     ----------
-    object_id, name, colour, locked, threshold
+    object_id, name, colour, locked, threshold, object_class
         As the object table shows them.
     clicks
         In the order of their rounds on each plane.
@@ -46,6 +46,7 @@ class ObjectSummary:
     locked: bool = False
     threshold: float = 0.5
     clicks: tuple[ClickSummary, ...] = ()
+    object_class: str = ""
 
 
 _States = dict[int, tuple[ObjectSummary | None, ObjectSummary | None]]
@@ -92,7 +93,7 @@ class Ledger:
     def apply(self, event: ev.Event) -> None:
         """Take note of an event."""
         match event:
-            case ev.RefinementChanged() | ev.OverlapChanged():
+            case ev.RefinementChanged() | ev.OverlapChanged() | ev.ModelChanged():
                 return
             case ev.Undone():
                 self._step(self._done, self._undone, back=True)
@@ -180,6 +181,11 @@ class Ledger:
     def _(self, event: ev.ObjectRecoloured) -> None:
         found = self._known(event.object_id)
         self._put(event.object_id, replace(found, colour=event.colour))
+
+    @_note.register
+    def _(self, event: ev.ObjectClassified) -> None:
+        found = self._known(event.object_id)
+        self._put(event.object_id, replace(found, object_class=event.object_class))
 
     @_note.register
     def _(self, event: ev.ObjectLocked) -> None:

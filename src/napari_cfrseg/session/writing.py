@@ -13,10 +13,10 @@ from napari_cfrseg.images import Scaling
 from napari_cfrseg.session import schema
 from napari_cfrseg.session.convert import (
     labels_part,
-    part_of,
     refinement_part,
     scaling_part,
 )
+from napari_cfrseg.session.convert_events import part_of
 from napari_cfrseg.session.fields import Part
 from napari_cfrseg.session.summary import ObjectSummary
 from napari_cfrseg.session.values import ImageReference, SessionContent, Snapshot
@@ -124,6 +124,7 @@ def _object_part(found: ObjectSummary) -> schema.ObjectPart:
         name=found.name,
         colour=found.colour,
         locked=found.locked,
+        object_class=found.object_class,
         threshold=found.threshold,
         clicks=len(found.clicks),
     )

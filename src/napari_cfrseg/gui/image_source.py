@@ -1,0 +1,69 @@
+"""Which file a layer's pixels are in, and how a session describes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.gui.layers import WorkingImage
+from napari_cfrseg.session.fingerprint import fingerprint
+from napari_cfrseg.session.pixels import axis_names, open_image, reference_of
+from napari_cfrseg.session.values import ImageReference
+
+
+def layer_reference(image: WorkingImage, folder: Path) -> ImageReference:
+    """Describe a layer's pixels for a session in a folder.
+
+    The file the layer was read from is named only if it holds these pixels, whole or
+    at one index of one axis (a channel that was split off).
+    """
+    layer = image.layer
+    rgb = bool(layer.rgb)
+    described: dict[str, Any] = {
+        "folder": folder,
+        "rgb": rgb,
+        "spacing": layer_spacing(image),
+        "units": layer_units(image),
+        "level": image.level,
+        "axes": axis_names(len(image.data.shape), rgb),
+    }
+    source = getattr(layer.source, "path", None)
+    if source:
+        select = _selection(Path(source), image)
+        if select is not None:
+            return reference_of(image.data, path=source, select=select, **described)
+    return reference_of(image.data, **described)
+
+
+def _selection(path: Path, image: WorkingImage) -> tuple[tuple[int, int], ...] | None:
+    """Return what to take of a file to get a layer's pixels; None: it has others."""
+    try:
+        array = open_image(path, image.level).array
+    except CfrSegError:
+        return None
+    wanted = tuple(int(n) for n in image.data.shape)
+    found = tuple(int(n) for n in array.shape)
+    rgb = bool(image.layer.rgb)
+    mark = fingerprint(image.data, rgb)
+    if found == wanted:
+        return () if fingerprint(array, rgb) == mark else None
+    for axis in range(len(found) - 2):
+        if found[:axis] + found[axis + 1 :] == wanted:
+            for index in range(found[axis]):
+                part = np.asarray(array[(slice(None),) * axis + (index,)])
+                if fingerprint(part, rgb) == mark:
+                    return ((axis, index),)
+    return None
+
+
+def layer_spacing(image: WorkingImage) -> tuple[float, ...]:
+    """Return the size of a pixel along each axis, in the layer's units."""
+    return tuple(abs(float(s)) or 1.0 for s in np.asarray(image.placement()["scale"]))
+
+
+def layer_units(image: WorkingImage) -> tuple[str, ...]:
+    """Return the layer's units, one for each axis."""
+    return tuple(str(unit) for unit in image.layer.units)
