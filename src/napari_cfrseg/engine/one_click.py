@@ -51,7 +51,11 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One click's round."""
+    """One click's round.
+
+    ``forced`` false: the clicks were carried here from a neighbouring plane; what the
+    network answers stays as it is where it ignores one.
+    """
 
     clicks: tuple[Click, ...]
     previous: Prediction
@@ -59,6 +63,7 @@ class Task:
     hint: FocusHint | None
     focus_shift: int = 0
     on_step: StepCallback | None = None
+    forced: bool = True
 
     @property
     def effective(self) -> tuple[Click, ...]:
@@ -246,13 +251,15 @@ class ClickRound:
             masks = tuple(_numpy(p) > 0.5 for p in cascade.probabilities)
             probability = _numpy(cascade.probabilities[-1])
             patch = put_back(task.previous.patch, probability, window)
-            patch, corrected = honour(
-                patch,
-                task.effective,
-                threshold=0.5,
-                px_per_cell=window.px_per_cell,
-                affinity=_affinity(output, window),
-            )
+            corrected: tuple[Click, ...] = ()
+            if task.forced:
+                patch, corrected = honour(
+                    patch,
+                    task.effective,
+                    threshold=0.5,
+                    px_per_cell=window.px_per_cell,
+                    affinity=_affinity(output, window),
+                )
             component = clicked_component(masks[-1], window, task.effective)
             body = masks[-1] if component is None else component
             touches = bool(border_cells(body, window, plane).any())

@@ -234,6 +234,49 @@ class Segmenter:
             result = self._round(task, image)
         return result
 
+    def carry(
+        self,
+        clicks: Sequence[Click],
+        previous: Prediction,
+        refinement: Refinement | None = None,
+    ) -> Prediction:
+        """Segment an object known from a neighbouring plane, in one round.
+
+        Parameters
+        ----------
+        clicks
+            Clicks a program chose from that plane's mask, the most telling one last;
+            at least one. They are shown to the network but never forced on its
+            answer, and the Prediction does not keep them.
+        previous
+            That plane's result: its probability is the first feedback, its window is
+            kept while it fits.
+        refinement
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        What the network answers; ``patch`` holds the probability.
+
+        Raises
+        ------
+        ValueError
+            No image set, no click, a click outside it, or a mask of another shape.
+        """
+        image = self._ready()
+        if not clicks or previous.shape != image.shape:
+            msg = (
+                f"{len(clicks)} clicks and a mask of {previous.shape}: at least one "
+                f"click and a mask of {image.shape} are needed"
+            )
+            raise ValueError(msg)
+        for click in clicks:
+            check_inside(click, image.shape)
+        known = replace(previous, clicks=(), touches_border=False)
+        chosen = Refinement.standard() if refinement is None else refinement
+        task = Task(tuple(clicks), known, chosen, None, forced=False)
+        return replace(self._round(task, image), clicks=())
+
     def try_windows(
         self, click: Click, hint: FocusHint | None = None
     ) -> tuple[Attempt, ...]:

@@ -1,0 +1,385 @@
+"""From anchors to all planes: one sweep up, one sweep down, joined between anchors.
+
+Every plane is visited twice at most, whatever the number of objects. Planes beyond an
+object's outermost anchors are done in one sweep; between two anchors both sweeps come
+by and are joined,
+
+    F(z) = (1 − t) · F_below(z) + t · F_above(z)      t = (z − z₀) / (z₁ − z₀)
+
+so that each side decides near its own anchor. Only cropped logit maps of planes between
+anchors are kept from the first sweep to the second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from napari_cfrseg.engine.masks import MaskPatch
+from napari_cfrseg.engine.propagation.confidence import confidence_of
+from napari_cfrseg.engine.propagation.joining import compete, mixed, sibling_labels
+from napari_cfrseg.engine.propagation.shapes import Field, interpolate, overlap_iou
+from napari_cfrseg.engine.propagation.step import (
+    Answer,
+    Planes,
+    Running,
+    advance,
+    look_at,
+    plane_steps,
+    px_sampling,
+)
+from napari_cfrseg.engine.propagation.stops import stop_reason
+from napari_cfrseg.engine.propagation.trust import measure_trust
+from napari_cfrseg.engine.propagation.values import (
+    Evidence,
+    PlaneResult,
+    PropagationSettings,
+    StopReason,
+    Track,
+)
+from napari_cfrseg.window import Box
+
+Gap = tuple[int | None, int | None]
+
+
+@dataclass(slots=True, eq=False)
+class Stretch:
+    """Planes of one object between two anchors, or beyond the last one."""
+
+    track: Track
+    below: int | None
+    above: int | None
+    planes: range
+    trust: dict[int, float]
+    stored: dict[int, Answer] = field(default_factory=dict)
+
+    @property
+    def is_gap(self) -> bool:
+        """Whether it lies between two anchors."""
+        return self.below is not None and self.above is not None
+
+    @property
+    def object_id(self) -> int:
+        """Whose planes these are."""
+        return self.track.object_id
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """One stretch being walked in one direction."""
+
+    stretch: Stretch
+    direction: int
+    running: Running | None
+    left: int = 0
+
+
+def gaps_of(anchors: Iterable[int], first: int, last: int) -> tuple[Gap, ...]:
+    """Return the stretches of planes without an anchor that touch a range.
+
+    ``(None, a)`` lies before the first anchor, ``(a, b)`` between two, ``(b, None)``
+    after the last.
+    """
+    known = sorted(anchors)
+    ends: list[int | None] = [None, *known, None]
+    found = []
+    for below, above in pairwise(ends):
+        low = first if below is None else below + 1
+        high = last if above is None else above - 1
+        if known and max(low, first) <= min(high, last):
+            found.append((below, above))
+    return tuple(found)
+
+
+def planes_of(gap: Gap, first: int, last: int) -> range:
+    """Return the planes of a gap: a whole one between anchors, else up to the range."""
+    below, above = gap
+    low = first if below is None else below + 1
+    high = last if above is None else above - 1
+    return range(low, high + 1)
+
+
+def propagate(
+    planes: Planes,
+    tracks: Sequence[Track],
+    settings: PropagationSettings | None = None,
+    *,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Iterator[PlaneResult]:
+    """Find objects on the planes between and beyond their anchors.
+
+    Parameters
+    ----------
+    planes
+        The stack, the network on it, and what other objects hold.
+    tracks
+        The objects with their anchors. Anchors are never changed, and no result is
+        given for them.
+    settings
+        Constants.
+    cancelled
+        Asked before each object on each plane; True ends the iteration.
+
+    Yields
+    ------
+    Results, plane by plane, in an order that depends on the arguments only.
+
+    Raises
+    ------
+    ValueError
+        A range or an anchor lies outside the stack.
+    """
+    chosen = PropagationSettings() if settings is None else settings
+    for track in tracks:
+        inside = track.first >= 0 and track.last < planes.count
+        if not inside or any(not 0 <= a < planes.count for a in track.anchors):
+            msg = (
+                f"planes {track.first} to {track.last} and anchors "
+                f"{sorted(track.anchors)} of a stack of {planes.count}"
+            )
+            raise ValueError(msg)
+    sweep = _Sweep(planes, chosen, cancelled)
+    stretches = [s for track in tracks for s in sweep.stretches(track)]
+    for direction in (1, -1):
+        for result in sweep.walk(stretches, direction):
+            yield result
+            if sweep.stopped:
+                return
+        if sweep.stopped:
+            return
+
+
+class _Sweep:
+    def __init__(
+        self,
+        planes: Planes,
+        settings: PropagationSettings,
+        cancelled: Callable[[], bool],
+    ) -> None:
+        self.planes = planes
+        self.settings = settings
+        self.cancelled = cancelled
+        self.stopped = False
+
+    def stretches(self, track: Track) -> Iterator[Stretch]:
+        gaps = track.gaps
+        if gaps is None:
+            gaps = gaps_of(track.anchors, track.first, track.last)
+        trust: dict[int, float] = {}
+        for below, above in gaps:
+            planes = planes_of((below, above), track.first, track.last)
+            if planes:
+                yield Stretch(track, below, above, planes, trust)
+
+    def walk(self, stretches: list[Stretch], direction: int) -> Iterator[PlaneResult]:
+        """Walk all stretches in one direction, plane by plane."""
+        runs = [
+            _Run(s, direction, None, len(s.planes))
+            for s in stretches
+            if (s.below if direction > 0 else s.above) is not None
+        ]
+        indices = sorted({i for r in runs for i in r.stretch.planes})
+        for index in indices[::direction]:
+            here = [r for r in runs if r.left and index in r.stretch.planes]
+            answers: list[tuple[_Run, Answer]] = []
+            for run in here:
+                if self.cancelled():
+                    self.stopped = True
+                    return
+                answers.append((run, self._advance(run, index, here, answers)))
+            compete([answer for _, answer in answers])
+            for run, answer in answers:
+                result = self._decide(run, index, answer)
+                if result is not None:
+                    yield result
+
+    def _advance(
+        self,
+        run: _Run,
+        index: int,
+        here: list[_Run],
+        done: list[tuple[_Run, Answer]],
+    ) -> Answer:
+        stretch = run.stretch
+        if run.running is None:
+            run.running = self._begin(stretch, run.direction)
+        windows = tuple(
+            dict.fromkeys(a.window for _, a in done if a.window is not None)
+        )
+        return advance(
+            self.planes,
+            run.running,
+            index,
+            stretch.object_id,
+            self.settings,
+            prior=self._prior(stretch) if stretch.is_gap else None,
+            sigma=self._sigma(stretch, index),
+            trust=self._trust(stretch, index),
+            siblings=sibling_labels(_others(here, run)),
+            windows=windows,
+        )
+
+    def _begin(self, stretch: Stretch, direction: int) -> Running:
+        index = stretch.below if direction > 0 else stretch.above
+        if index is None:
+            msg = "a run begins at an anchor"
+            raise RuntimeError(msg)
+        mask = stretch.track.anchors[index]
+        look = look_at(self.planes, index, mask)
+        for anchor in (stretch.below, stretch.above):
+            if anchor is not None and anchor not in stretch.trust:
+                stretch.trust[anchor] = measure_trust(
+                    self.planes,
+                    anchor,
+                    stretch.track.anchors[anchor],
+                    stretch.object_id,
+                    self.settings,
+                )
+        return Running(index, mask, look, look)
+
+    def _prior(self, stretch: Stretch) -> Callable[[int, Box], Field]:
+        below, above = stretch.below, stretch.above
+        if below is None or above is None:
+            msg = "only planes between two anchors have a prior"
+            raise RuntimeError(msg)
+        anchors, sampling = stretch.track.anchors, px_sampling(self.planes)
+        first, second = anchors[below], anchors[above]
+
+        def prior(index: int, box: Box) -> Field:
+            t = (index - below) / (above - below)
+            return interpolate(first, second, t, box, sampling=sampling)
+
+        return prior
+
+    def _sigma(self, stretch: Stretch, index: int) -> float:
+        """How uncertain the prior's outline is: a bridge between anchors, in pixels."""
+        steps = 1.0
+        if stretch.below is not None and stretch.above is not None:
+            below, above = index - stretch.below, stretch.above - index
+            steps = below * above / (below + above)
+        drift = self.settings.drift * plane_steps(self.planes) * math.sqrt(steps)
+        return max(self.settings.drift_floor, drift)
+
+    def _trust(self, stretch: Stretch, index: int) -> float:
+        below, above = stretch.below, stretch.above
+        if below is None or above is None:
+            anchor = above if below is None else below
+            return stretch.trust.get(-1 if anchor is None else anchor, 0.0)
+        t = (index - below) / (above - below)
+        return (1 - t) * stretch.trust[below] + t * stretch.trust[above]
+
+    # -- decisions -------------------------------------------------------------------
+
+    def _decide(self, run: _Run, index: int, answer: Answer) -> PlaneResult | None:
+        stretch, before = run.stretch, run.running
+        if before is None:
+            msg = "a run that has not begun"
+            raise RuntimeError(msg)
+        mask = answer.logits.mask()
+        run.left -= 1
+        stop = None
+        if not stretch.is_gap:
+            spans = stretch.track.spans
+            stop = stop_reason(self.planes, self.settings, mask, before, answer, spans)
+        if stop is None:
+            self._go_on(run, before, index, mask, answer)
+        if not stretch.is_gap:
+            return self._beyond(run, index, mask, before, answer, stop)
+        if run.direction > 0:
+            stretch.stored[index] = answer
+            return None
+        return self._join(stretch, index, answer)
+
+    def _go_on(
+        self, run: _Run, before: Running, index: int, mask: MaskPatch, answer: Answer
+    ) -> None:
+        look = before.look
+        if answer.asked and mask.area >= self.settings.least_area_px:
+            look = look_at(self.planes, index, mask)
+        run.running = replace(
+            before,
+            index=index,
+            mask=mask,
+            look=look,
+            window=answer.window or before.window,
+            least_contrast=min(before.least_contrast, answer.contrast),
+        )
+
+    def _beyond(
+        self,
+        run: _Run,
+        index: int,
+        mask: MaskPatch,
+        before: Running,
+        answer: Answer,
+        stop: StopReason | None,
+    ) -> PlaneResult:
+        stretch = run.stretch
+        evidence = self._evidence(
+            stretch, index, answer, overlap_iou(mask, before.mask)
+        )
+        if stop is not None:
+            run.left = 0
+            mask = MaskPatch.empty()
+        elif run.left == 0:
+            last = self.planes.count - 1
+            stop = StopReason.EDGE if index in (0, last) else StopReason.RANGE
+        return PlaneResult(
+            stretch.object_id,
+            index,
+            mask,
+            confidence_of(evidence),
+            stop,
+            stretch.below,
+            stretch.above,
+            evidence,
+        )
+
+    def _join(self, stretch: Stretch, index: int, above: Answer) -> PlaneResult:
+        below = stretch.stored.pop(index)
+        if stretch.below is None or stretch.above is None:
+            msg = "only planes between two anchors are joined"
+            raise RuntimeError(msg)
+        t = (index - stretch.below) / (stretch.above - stretch.below)
+        logits = mixed(below.logits, above.logits, t)
+        passes = overlap_iou(below.logits.mask(), above.logits.mask())
+        both = replace(
+            above,
+            agreement=(1 - t) * below.agreement + t * above.agreement,
+            certainty=(1 - t) * below.certainty + t * above.certainty,
+        )
+        evidence = self._evidence(stretch, index, both, passes)
+        return PlaneResult(
+            stretch.object_id,
+            index,
+            logits.mask(),
+            confidence_of(evidence),
+            None,
+            stretch.below,
+            stretch.above,
+            evidence,
+        )
+
+    def _evidence(
+        self, stretch: Stretch, index: int, answer: Answer, passes: float
+    ) -> Evidence:
+        anchors = [a for a in (stretch.below, stretch.above) if a is not None]
+        distance = min(abs(index - a) for a in anchors) * plane_steps(self.planes)
+        return Evidence(
+            answer.agreement,
+            answer.certainty,
+            passes,
+            self._trust(stretch, index),
+            distance,
+        )
+
+
+def _others(here: list[_Run], own: _Run) -> list[tuple[int, MaskPatch]]:
+    """Return the other objects' masks, where they were last."""
+    return [
+        (r.stretch.object_id, r.running.mask)
+        for r in here
+        if r.stretch.object_id != own.stretch.object_id and r.running is not None
+    ]
