@@ -8,12 +8,13 @@ The metadata string, under the key ``cfrseg``::
 
     {"format_version": 1, "architecture": {…for model.registry.build…},
      "name": …, "training_data": […], "licence": …, "commit": …, "seed": …,
-     "steps": …, "validation": {…}}
+     "steps": …, "validation": {…}, "provenance": {…}}
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -55,6 +56,9 @@ class Metadata:
         Code, random seed and optimiser steps of the training; None if unknown.
     validation
         Figures measured on the validation split.
+    provenance
+        What a fine-tuning needs to be done again: the base model and its SHA-256, the
+        data's fingerprint, configuration and versions.
     """
 
     architecture: dict[str, Any]
@@ -65,6 +69,7 @@ class Metadata:
     seed: int | None = None
     steps: int | None = None
     validation: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
 
 
 def save(
@@ -115,6 +120,20 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
         msg = f"{path}: expected a safetensors file, found something else ({error})"
         raise CheckpointError(msg) from error
     return _parse(path, strings)
+
+
+def count_parameters(path: str | os.PathLike[str]) -> int:
+    """Count a weights file's trainable numbers by its header alone.
+
+    Running statistics of normalisations do not count.
+    """
+    from safetensors import safe_open
+
+    read_metadata(path)  # says what is wrong with a file that is none of ours
+    with safe_open(path, framework="numpy") as file:
+        shapes = {k: file.get_slice(k).get_shape() for k in file.keys()}  # noqa: SIM118
+    counted = (k for k in shapes if "running_" not in k and "num_batches" not in k)
+    return sum(math.prod(shapes[k]) for k in counted)
 
 
 def load(

@@ -1,9 +1,10 @@
-"""``cfrseg models networks | import | fetch``, as a shell sees them."""
+"""``cfrseg models list | import | fetch``, as a shell sees them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from published_case import write_xtiny
 from typer.testing import CliRunner
 
 from napari_cfrseg import checkpoint
@@ -28,33 +30,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SimpleClick's smallest network in its published layout."""
-    torch.manual_seed(0)
-    network = registry.build(registry.named("simpleclick_vit_xtiny").architecture)
-    dim = 160
-    state = {"backbone.cls_token": torch.zeros(1, 1, dim)}
-    for key, value in network.state_dict().items():
-        part, _, leaf = key.partition(".")
-        if part == "position":
-            state["backbone.pos_embed"] = torch.cat([torch.zeros(1, 1, dim), value], 1)
-            continue
-        name = {
-            "embed_maps": f"patch_embed_coords.proj.{leaf}",
-            "embed_pixels": f"backbone.patch_embed.proj.{leaf}",
-            "blocks": f"backbone.{key}",
-            "pyramid": f"neck.{leaf}",
-        }.get(part)
-        if name is None:
-            layer, *rest = leaf.split(".")
-            name = {
-                "levels": f"head.convs.{rest[0]}.conv.{rest[-1]}",
-                "join": f"head.fusion_conv.conv.{rest[-1]}",
-                "classify": f"head.conv_seg.{rest[-1]}",
-            }[layer]
-        state[name] = value
-    path = tmp_path_factory.mktemp("published") / "xtiny.pth"
-    torch.save({"state_dict": state}, path)
-    return path
+    return write_xtiny(tmp_path_factory.mktemp("published"))
 
 
 @pytest.fixture
@@ -77,22 +53,44 @@ def run(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_networks_as_json() -> None:
-    code, output = run("models", "networks", "--json")
+def test_networks_are_listed_beside_models() -> None:
+    code, output = run("models", "list", "--json")
     assert code == 0
     rows = {row["name"]: row for row in json.loads(output)}
+    assert set(registry.names()) < set(rows)
     assert rows["fcfi_r101"]["parameters"] == 58_540_599
     assert rows["simpleclick_vit_huge"]["input_sizes"] == [448, 672]
-    assert "NC" in rows["simpleclick_vit_huge"]["weights_licence"]
+    assert "NC" in rows["simpleclick_vit_huge"]["licence"]
+    assert rows["ritm_hrnet18"]["path"] is None
+    assert rows["default"]["path"].endswith("default.safetensors")
+    network, _ = checkpoint.load(rows["default"]["path"])
+    counted = sum(p.numel() for p in network.parameters())
+    assert rows["default"]["parameters"] == counted
+    assert rows["default"]["input_sizes"] == [network.grid_size]
 
 
-def test_networks_by_name_measured() -> None:
-    code, output = run("models", "networks", "--measure", "simpleclick_vit_xtiny")
+def test_an_installed_network_is_listed_as_a_model(published: Path) -> None:
+    run("models", "import", str(published))
+    code, output = run("models", "list")
     assert code == 0
-    (line,) = output.splitlines()
-    assert "3.85 M" in line
-    assert "next with CFR-1" in line
-    code, output = run("models", "networks", "resnet")
+    models, _, networks = output.partition("\nnetworks")
+    (line,) = (m for m in models.splitlines() if m.startswith("simpleclick"))
+    assert line.split("\t")[:4] == [
+        *("simpleclick_vit_xtiny", "3.85 M", "448/672 px", "not measured")
+    ]
+    assert "CC-BY-NC-4.0" in line
+    assert "simpleclick_vit_xtiny" not in networks
+    assert "simpleclick_vit_base\t97.07 M" in networks
+
+
+def test_a_network_is_measured_and_remembered() -> None:
+    code, output = run("models", "list", "--measure", "fcfi:resnet10t")
+    assert code == 0, output
+    assert re.search(r"\d+, \d+ ms \(cpu float32\)", output)
+    code, output = run("models", "list", "fcfi:resnet10t", "--json")
+    (row,) = json.loads(output)
+    assert row["ms"]["cpu float32"]["first"] >= row["ms"]["cpu float32"]["next"] > 0
+    code, output = run("models", "list", "resnet")
     assert code == 2
     assert "no network 'resnet'" in output
 

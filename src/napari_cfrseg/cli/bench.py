@@ -17,6 +17,8 @@ EXAMPLES = """\b
 Examples:
   cfrseg bench --threads 2
   cfrseg bench --sizes 512,2048 --device cuda --json
+  cfrseg bench --all-models --threads 1
+  cfrseg bench --network fcfi_r101 --network fcfi:convnext_tiny
 """
 _STAGES = ("crop", "embed_image", "embed_clicks", "refine", "paste")
 
@@ -34,23 +36,58 @@ def bench(
     ] = "powder_sem",
     model: ModelOption = "default",
     device: DeviceOption = "auto",
+    all_models: Annotated[
+        bool,
+        typer.Option("--all-models", help="Every model and network instead."),
+    ] = False,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this network; again for more (fcfi:<timm model>)."),
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Runs of each network that count.")
+    ] = 3,
+    cpu_time: Annotated[
+        bool,
+        typer.Option(
+            "--cpu-time", help="Networks: processor's seconds (one thread, busy CPU)."
+        ),
+    ] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Networks: through torch.compile.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Time first and next clicks, by stage, on images of several sizes.
 
     Times are medians in milliseconds; "×std" compares with standard inference on the
-    very same clicks.
+    very same clicks. With --all-models or --network: one window on each network, with
+    its weights if it is installed, else random ones, beside RITM HRNet-18s; on --device
+    auto the CPU and, where there is one, CUDA in float32, bfloat16 and float16.
     """
+    if all_models or network:
+        from napari_cfrseg.cli.bench_networks import bench_all
+
+        _check_sample(sample)
+        bench_all(
+            network or (),
+            device=device,
+            threads=threads,
+            cpu_time=cpu_time,
+            compiled=compiled,
+            repeats=repeats,
+            sample=sample,
+            as_json=as_json,
+        )
+        return
     sides = _parse_sizes(sizes)
 
     from napari_cfrseg.bench import run_bench
     from napari_cfrseg.engine.segmenter import Segmenter
     from napari_cfrseg.progress import track
-    from napari_cfrseg.samples import load_sample, sample_names
+    from napari_cfrseg.samples import load_sample
 
-    if sample not in sample_names():
-        msg = f"{sample!r} is none of {', '.join(sample_names())}"
-        raise typer.BadParameter(msg, param_hint="--sample")
+    _check_sample(sample)
     micrograph = load_sample(sample)
     segmenter = Segmenter.load(model, device=device, threads=threads)
     rows = [
@@ -69,6 +106,14 @@ def bench(
     else:
         typer.echo(f"{segmenter.name} on {segmenter.device}")
         typer.echo("\n".join(_table(rows)))
+
+
+def _check_sample(name: str) -> None:
+    from napari_cfrseg.samples import sample_names
+
+    if name not in sample_names():
+        msg = f"{name!r} is none of {', '.join(sample_names())}"
+        raise typer.BadParameter(msg, param_hint="--sample")
 
 
 def _parse_sizes(text: str) -> tuple[int, ...]:

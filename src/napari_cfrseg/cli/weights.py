@@ -1,26 +1,17 @@
-"""``cfrseg models networks | import | fetch``: the papers' networks and weights."""
+"""``cfrseg models import | fetch``: the papers' published weights."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_cfrseg.cli.options import DeviceOption, JsonOption
-
 if TYPE_CHECKING:
     from napari_cfrseg.model.network import ClickNetwork
 
-NETWORKS_EXAMPLES = """\b
-Examples:
-  cfrseg models networks
-  cfrseg models networks --measure fcfi_r101 fcfi:convnext_tiny
-"""
 IMPORT_EXAMPLES = """\b
 Examples:
   cfrseg models import coco_lvis_h18_itermask.pth
@@ -40,64 +31,6 @@ LicenceOption = Annotated[
     str | None,
     typer.Option("--licence", help="The weights' licence [as far as it is known]."),
 ]
-
-
-def networks(
-    only: Annotated[
-        list[str] | None, typer.Argument(help="Names, fcfi:<timm model> too [all].")
-    ] = None,
-    measure: Annotated[
-        bool,
-        typer.Option("--measure", help="Time a click of each here (random weights)."),
-    ] = False,
-    device: DeviceOption = "cpu",
-    as_json: JsonOption = False,
-) -> None:
-    """List the networks there are: what one can import, train, or start from."""
-    from napari_cfrseg.model.registry import named, names
-
-    try:
-        entries = [named(name) for name in only or names()]
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="NAMES") from error
-    rows = [asdict(entry) for entry in entries]
-    if measure:
-        for row in rows:
-            row |= {"ms": _measured(row["architecture"], device)}
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    for row in rows:
-        typer.echo("\t".join(_cells(row)))
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    sizes = ", ".join(str(size) for size in row["input_sizes"])
-    cells = [
-        row["name"],
-        f"{row['parameters'] / 1e6:.2f} M" if row["parameters"] else "? M",
-        f"{sizes} px",
-        f"weights: {row['weights_licence']}",
-        row["summary"],
-    ]
-    times = (f"{name} {ms:.0f}" for name, ms in row.get("ms", {}).items())
-    if timed := ", ".join(times):
-        cells.insert(3, f"ms: {timed}")
-    return cells
-
-
-def _measured(architecture: dict[str, Any], device: str) -> dict[str, float]:
-    """Milliseconds of a first and a next click, without and with A-CFR-4's steps."""
-    from napari_cfrseg.model.registry import build
-    from napari_cfrseg.model.timing import time_stages
-
-    times = time_stages(build(architecture), device=device, repeats=3)
-    return {
-        "first": round(times.first_click_ms(), 1),
-        "next": round(times.next_click_ms(), 1),
-        "next with CFR-1": round(times.next_click_ms(1), 1),
-        "next with A-CFR-4 at most": round(times.next_click_ms(4), 1),
-    }
 
 
 def import_file(
