@@ -1,4 +1,4 @@
-"""Fine-tuning end to end on a folder of made images: kept, refused, explained."""
+"""Fine-tuning end to end on made images: kept, refused, explained, described."""
 
 from __future__ import annotations
 
@@ -11,49 +11,64 @@ import torch
 from typer.testing import CliRunner
 
 from cfrseg_training.cli import app
-from cfrseg_training.finetune import compare, fine_tune, hold_out, readable_pairs
+from cfrseg_training.config import read_settings, settings_of, tables_of
+from cfrseg_training.data import LabelledData, LabelledPlane, labelled
+from cfrseg_training.finetune import fine_tune
+from cfrseg_training.fit import chance_of_fit
+from cfrseg_training.gate import compare, judged_objects, split_data
 from cfrseg_training.loop import TrainConfig
 from cfrseg_training.rounds import RoundsConfig
-from cfrseg_training.suem import SuemRecipe
 from napari_cfrseg import checkpoint
 from napari_cfrseg.errors import DatasetError
-from napari_cfrseg.evaluation.folders import LabelFolder
 from napari_cfrseg.evaluation.rows import ObjectRow
 from napari_cfrseg.model.default import CfrNet, CfrNetConfig
+from napari_cfrseg.samples import load_sample
+from napari_cfrseg.training_job import TrainingJob
 
 SMALL = CfrNetConfig(
     widths=(16, 24, 32, 32), feedback_width=8, head_width=16, grid_size=64
 )
+QUICK = TrainConfig(
+    steps=3,
+    batch=2,
+    warmup_steps=1,
+    ema=0.5,
+    rounds=RoundsConfig(weights=(1.0, 1.0), started=0.0, refined=0.0),
+)
 
 
-def write_folder(folder, count=2, size=72):
-    for part in ("images", "labels"):
-        (folder / part).mkdir(parents=True)
+def disks(index, size=72):
+    """Return an image with two bright disks and its labels."""
     ys, xs = np.mgrid[:size, :size]
-    for index in range(count):
-        rng = np.random.default_rng(index)
-        labels = np.zeros((size, size), np.uint16)
-        for number, (y, x) in enumerate(((20, 20), (50, 46)), 1):
-            labels[(ys - y) ** 2 + (xs - x) ** 2 <= (8 + 2 * index) ** 2] = number
-        image = rng.integers(0, 2000, (size, size)) + 9000 * (labels > 0)
-        tifffile.imwrite(folder / "images" / f"{index}.tif", image.astype(np.uint16))
-        tifffile.imwrite(folder / "labels" / f"{index}.tif", labels)
-    return LabelFolder(folder, "disks")
+    labels = np.zeros((size, size), np.int32)
+    for number, (y, x) in enumerate(((20, 20), (50, 46)), 1):
+        labels[(ys - y) ** 2 + (xs - x) ** 2 <= (8 + index % 3) ** 2] = number
+    noise = np.random.default_rng(index).integers(0, 2000, (size, size))
+    return (noise + 9000 * (labels > 0)).astype(np.uint16), labels
 
 
-def write_base(path):
+def made_data(count):
+    planes = [p for i in range(count) for p in labelled(f"i{i}", *disks(i))]
+    return LabelledData(tuple(planes))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
     torch.manual_seed(0)
     network = CfrNet(SMALL)
-    metadata = checkpoint.Metadata(architecture=network.architecture(), name="base")
+    metadata = checkpoint.Metadata(
+        architecture=network.architecture(), name="base", licence="BSD-3-Clause"
+    )
+    path = tmp_path_factory.mktemp("base") / "base.safetensors"
     checkpoint.save(path, network, metadata)
     return path
 
 
-def row(key, ious):
+def row(key, ious, image="i"):
     return ObjectRow(
         key=key,
         set_name="s",
-        image_name="i",
+        image_name=image,
         plane=None,
         area_px=100,
         shape=(9, 9),
@@ -74,67 +89,197 @@ def rows(*clicks_needed):
         ((6, 7, 8, 6, 9), (2, 3, 2, 3, 2), "kept"),
         ((2, 3, 2, 3, 2), (6, 7, 8, 6, 9), "refused"),
         ((3, 3, 3, 3, 3), (2, 4, 3, 2, 3), "not proven"),
+        ((3, 3, 3), (3, 3, 3), "not proven"),
     ],
 )
 def test_verdict_follows_the_change_in_clicks(before, after, verdict):
-    found, mean, low, high = compare(rows(*before), rows(*after), seed=0)
-    assert found == verdict
-    assert low <= mean <= high
+    change = compare(rows(*before), rows(*after), seed=0)
+    assert change.verdict == verdict
+    assert change.low <= change.difference <= change.high
 
 
-def test_hold_out_needs_two_images_and_never_shares_one():
-    trained, held = hold_out([str(i) for i in range(8)], seed=1)
-    assert len(held) == 2
-    assert not set(trained) & set(held)
-    with pytest.raises(DatasetError, match="at least 2"):
-        hold_out(["only"], seed=0)
-
-
-def test_broken_pairs_are_listed_with_their_reason(tmp_path):
-    folder = write_folder(tmp_path / "cells", count=3)
-    tifffile.imwrite(tmp_path / "cells/labels/1.tif", np.zeros((72, 72), np.uint16))
-    (tmp_path / "cells/images/2.tif").unlink()
-    good, broken = readable_pairs(folder)
-    assert good == ["0"]
-    assert broken["1"] == "its labels are empty"
-    assert "2" in broken["2"]
-
-
-def test_fine_tuning_learns_the_held_out_image_and_writes_model_and_report(tmp_path):
-    base = write_base(tmp_path / "base.safetensors")
-    config = TrainConfig(
-        steps=90,
-        batch=4,
-        learning_rate=3e-3,
-        warmup_steps=5,
-        ema=0.9,
-        suem=SuemRecipe(paste=0.1, combine=0.1, mix=0.1),
-        rounds=RoundsConfig(started=0.0),
+def test_interval_is_wider_where_gains_come_from_few_images():
+    keys = [str(i) for i in range(12)]
+    before = [row(k, [0.5] * 9 + [0.95], f"image {i // 4}") for i, k in enumerate(keys)]
+    after = [
+        row(k, [0.5] * (2 if i < 4 else 9) + [0.95], f"image {i // 4}")
+        for i, k in enumerate(keys)
+    ]
+    together = compare(
+        [row(r.key, r.ious) for r in before], [row(r.key, r.ious) for r in after], 0
     )
+    apart = compare(before, after, 0)
+    assert together.verdict == "kept"
+    assert apart.verdict == "not proven"
+
+
+@pytest.mark.parametrize(
+    ("count", "how", "folds"),
+    [
+        (1, "halves of the one image", 2),
+        (2, "leave one image out", 2),
+        (3, "leave one image out", 3),
+        (8, "held-out images", 1),
+    ],
+)
+def test_split_says_how_and_never_shares_an_image(count, how, folds):
+    split = split_data(made_data(count), seed=1)
+    assert (split.how, len(split.folds)) == (how, folds)
+    for fold in split.folds:
+        trained, held = ({p.name for p in s} for s in (fold.trained, fold.held_out))
+        assert count == 1 or not trained & held
+        assert judged_objects(fold, folds, 0)
+    assert len(split.held_out) == {1: 1, 2: 2, 3: 3, 8: 2}[count]
+
+
+def test_halves_of_one_image_keep_a_margin_between_them():
+    fold = split_data(made_data(1), seed=0).folds[0]
+    rows_used = fold.trained[0].labels.shape[0] + fold.held_out[0].labels.shape[0]
+    columns = fold.trained[0].labels.shape[1] + fold.held_out[0].labels.shape[1]
+    assert 72 - 8 <= min(rows_used, columns) <= 72 - 4
+    one = np.where(disks(0)[1] == 1, 1, 0).astype(np.int32)
+    data = LabelledData((LabelledPlane("one", None, disks(0)[0], one),))
+    with pytest.raises(DatasetError, match="both sides"):
+        split_data(data, 0)
+
+
+def test_labels_of_another_place_do_not_follow_the_image():
+    sample = load_sample("powder_sem")
+    labels = sample.labels.astype(np.int32)
+    right = LabelledPlane("a", None, sample.image, labels)
+    wrong = LabelledPlane("a", None, sample.image, np.flipud(labels).copy())
+    assert chance_of_fit([right]) < 0.05
+    assert chance_of_fit([wrong]) > 0.05
+
+
+def test_the_checkpoint_says_how_it_was_made(tmp_path, base):
     output = tmp_path / "models" / "disks.safetensors"
-    folder = write_folder(tmp_path / "cells")
-    outcome = fine_tune(folder, output, base=str(base), config=config, threads=1)
-    assert outcome.after.noc90 < outcome.before.noc90
-    report = json.loads(output.with_suffix(".report.json").read_text())
-    assert report["verdict"] == outcome.verdict
-    assert output.exists() == (outcome.verdict == "kept")
-
-
-def test_command_line_says_what_is_missing(tmp_path):
-    runner = CliRunner()
-    write_folder(tmp_path / "cells", count=1)
-    base = write_base(tmp_path / "base.safetensors")
-    done = runner.invoke(
-        app,
-        [
-            str(tmp_path / "cells"),
-            "--base",
-            str(base),
-            "-o",
-            str(tmp_path / "m.safetensors"),
-        ],
+    data = made_data(4)
+    fine_tune(
+        data,
+        output,
+        base=str(base),
+        config=QUICK,
+        seed=3,
+        work=tmp_path / "work",
+        forgetting=False,
     )
-    assert done.exit_code == 1
-    assert "at least 2" in done.output
-    done = runner.invoke(app, [str(tmp_path / "cells"), "-o", str(tmp_path / "m.txt")])
-    assert done.exit_code == 2
+    said = checkpoint.read_metadata(tmp_path / "work" / "candidate-0.safetensors")
+    found = said.provenance
+    assert found["base"]["name"] == "base"
+    assert len(found["base"]["sha256"]) == 64
+    assert found["data_sha256"] == data.fingerprint()
+    assert found["config"]["steps"] == 3
+    assert torch.__version__.startswith(found["versions"]["torch"])
+    assert (said.seed, said.steps, said.name) == (3, 3, "disks")
+    assert "BSD-3-Clause" in said.licence
+    report = json.loads(output.with_suffix(".report.json").read_text())
+    assert output.exists() == (report["verdict"] == "kept")
+
+
+def test_a_killed_fine_tuning_does_not_judge_twice(tmp_path, base, monkeypatch):
+    from cfrseg_training import finetune
+
+    data = made_data(4)
+    options = {"base": str(base), "config": QUICK, "forgetting": False}
+    work = tmp_path / "work"
+    first = fine_tune(data, tmp_path / "a.safetensors", work=work, **options)
+    calls = []
+    monkeypatch.setattr(finetune, "judge", lambda *a: calls.append(a))
+    again = fine_tune(data, tmp_path / "b.safetensors", work=work, **options)
+    assert not calls
+    assert again.before == first.before
+    assert again.after == first.after
+
+
+def write_pairs(folder, count):
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True)
+    for index in range(count):
+        image, labels = disks(index)
+        tifffile.imwrite(folder / "images" / f"{index}.tif", image)
+        tifffile.imwrite(folder / "labels" / f"{index}.tif", labels.astype(np.uint16))
+    return folder
+
+
+def test_dry_run_draws_the_samples_and_trains_nothing(tmp_path, base):
+    folder = write_pairs(tmp_path / "cells", 4)
+    (folder / "images" / "odd.tif").write_bytes(b"no image")
+    (folder / "labels" / "odd.tif").write_bytes(b"no image")
+    output = tmp_path / "m.safetensors"
+    arguments = [str(folder), "--base", str(base), "-o", str(output), "--json"]
+    done = CliRunner().invoke(app, [*arguments, "--dry-run", "--threads", "1"])
+    assert done.exit_code == 0, done.output
+    assert "left out odd" in done.stderr
+    found = json.loads(done.stdout)
+    assert found["how"] == "held-out images"
+    assert found["steps"] > 0
+    from PIL import Image
+
+    sheet = np.asarray(Image.open(tmp_path / "m.sheet.png"))
+    assert (sheet == (240, 228, 66)).all(axis=2).sum() > 100  # outlines
+    assert (sheet == (86, 180, 233)).all(axis=2).sum() > 50  # positive clicks
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["-o", "m.safetensors"], 2, "nothing to train on"),
+        (["cells", "-o", "m.txt"], 2, "must end in .safetensors"),
+        (["cells"], 2, "no output"),
+        (["empty", "-o", "m.safetensors"], 1, "holds neither images/"),
+        (["bad.toml", "-o", "m.safetensors"], 1, "has no colour"),
+    ],
+)
+def test_command_line_says_what_is_missing(
+    tmp_path, monkeypatch, arguments, code, text
+):
+    monkeypatch.chdir(tmp_path)
+    write_pairs(tmp_path / "cells", 1)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.toml").write_text("[train]\ncolour = 3\n")
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == code
+    assert text in " ".join(done.output.replace("│", " ").split())
+
+
+def test_config_file_says_everything_and_a_job_says_the_same(tmp_path):
+    (tmp_path / "c.toml").write_text(
+        'output = "m.safetensors"\nminutes = 2\nseed = 7\n'
+        '[data]\nimages = "raw"\nlabels = "masks"\nignore = 255\n'
+        "[train]\nlearning_rate = 1e-3\nbatch = 4\n"
+        "[rounds]\nweights = [1, 2]\n[suem]\noff = true\n"
+    )
+    settings = read_settings(tmp_path / "c.toml")
+    config = settings.train_config()
+    assert settings.data.labels == tmp_path / "masks"
+    assert (config.learning_rate, config.batch, config.seed) == (1e-3, 4, 7)
+    assert config.rounds.weights == (1, 2)
+    assert config.suem is None
+    assert config.budget_s == 120
+    again = settings_of(json.loads(json.dumps(tables_of(settings))), tmp_path, "job")
+    assert again.train_config() == config
+    assert again.data == settings.data
+
+
+def test_a_job_is_written_followed_and_stopped_through_its_folder(tmp_path, base):
+    folder = write_pairs(tmp_path / "cells", 4)
+    request = {
+        "base": str(base),
+        "output": str(tmp_path / "m.safetensors"),
+        "minutes": 10.0,
+        "forgetting": False,
+        "data": {"folders": [str(folder)]},
+        "train": {"batch": 2, "note_every": 1},
+        "rounds": {"weights": [1.0], "refined": 0.0},
+    }
+    job = TrainingJob.create("disks", request, tmp_path / "jobs")
+    job.want("stop")  # after the first step: the best so far is judged
+    done = CliRunner().invoke(app, ["--job", str(job.folder), "--threads", "1"])
+    assert done.exit_code == 0, done.output
+    assert job.is_finished
+    assert not job.is_running
+    assert job.status.verdict in ("kept", "not proven", "refused")
+    assert job.report["steps"] < 50
+    assert any("loss" in entry for entry in job.curve())

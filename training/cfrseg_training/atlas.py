@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from cfrseg_training.real_clicks import RealClick, real_clicks
+
 #: levels of each image: full, 1/2, 1/4, 1/8
 LEVELS = 4
 #: interior points kept per object: the innermost, 4 near it, 4 anywhere inside
@@ -40,6 +42,10 @@ class Sample:
     is_sparse
         True where unlabelled does not mean background: pixels away from the drawn
         object are then ignored by the losses.
+    ignore
+        (Y, X) bool, pixels nothing is known of, or None.
+    clicks
+        Clicks a person made: (label, y, x, is positive), in order.
     """
 
     image: NDArray[np.uint8]
@@ -47,6 +53,8 @@ class Sample:
     dataset: str
     group: str
     is_sparse: bool = False
+    ignore: NDArray[np.bool_] | None = None
+    clicks: tuple[RealClick, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,9 @@ class WindowBatch:
         (B, 1, G, G) bool, False outside the plane and where labels are unknown.
     first_click
         (B, 2) float32 (y, x) on the grid, a point inside the object.
+    real
+        (B, K, 3) float32 rows ``[y, x, label]`` on the grid, the clicks a person made
+        on the drawn object (label −1: none), or None where there are none at all.
     """
 
     image: Tensor
@@ -72,6 +83,7 @@ class WindowBatch:
     others: Tensor
     valid: Tensor
     first_click: Tensor
+    real: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +198,8 @@ class Atlas:
             numbered = _components(sample.labels)
             labels.append(torch.from_numpy(numbered.reshape(-1)))
             _collect(objects, index, numbered, rng, min_area_px)
+            if sample.ignore is not None:
+                numbered[sample.ignore] = -1  # shares memory with the tensor
         if not objects.image:
             msg = f"no object of {min_area_px} px or more in {len(samples)} images"
             raise ValueError(msg)
@@ -205,6 +219,8 @@ class Atlas:
             objects.box, dtype=torch.float32, device=self.device
         )
         self.object_points = torch.from_numpy(np.stack(objects.points)).to(self.device)
+        real = real_clicks(samples, objects.image, objects.points)
+        self.object_real = None if real is None else real.to(self.device)
         weights = _object_weights(samples, objects.image, set_power)
         self.object_weight = torch.tensor(weights, device=self.device)
 
@@ -291,7 +307,13 @@ class Atlas:
         away = self._away(objects, plane) & ~others & (mask < 0.5)
         valid = inside & ~(away & self.sparse[image_index].view(-1, 1, 1, 1))
         on_grid = torch.linalg.solve(matrix, (click - centre)[..., None])[..., 0]
-        return WindowBatch(image, mask, others, valid, on_grid + (grid - 1) / 2)
+        middle = (grid - 1) / 2
+        real = None
+        if self.object_real is not None:
+            real = self.object_real[objects].clone()
+            offset = (real[..., :2] - centre[:, None]).transpose(1, 2)
+            real[..., :2] = torch.linalg.solve(matrix, offset).transpose(1, 2) + middle
+        return WindowBatch(image, mask, others, valid, on_grid + middle, real)
 
     def _image(self, index: Tensor, plane: Tensor, matrix: Tensor) -> Tensor:
         step = matrix.square().sum(dim=1).sqrt().amax(dim=1)  # plane px per grid px
@@ -337,7 +359,7 @@ class Atlas:
         found = self.labels[flat]
         mask = ((amount > 0.5) & inside)[:, None].float()
         others = ((found > 0) & (found != wanted) & inside)[:, None]
-        return mask, others & (mask < 0.5), inside[:, None]
+        return mask, others & (mask < 0.5), (inside & (found >= 0))[:, None]
 
     def _away(self, objects: Tensor, plane: Tensor) -> Tensor:
         """(B, 1, G, G) bool: outside the object's box widened by a quarter."""

@@ -1,18 +1,23 @@
-"""``cfrseg-train``: fine-tune a model on a folder of images and labels."""
+"""``cfrseg-train``: fine-tune a model on one's own labels."""
 
 from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict
+import os
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.errors import CfrSegError, TrainingError
+from napari_cfrseg.training_job import JobStatus, TrainingJob
 
 if TYPE_CHECKING:
+    from cfrseg_training.config import Settings
+    from cfrseg_training.data import LabelledData
     from cfrseg_training.finetune import Outcome
 
 app = typer.Typer(
@@ -23,94 +28,328 @@ app = typer.Typer(
 )
 
 EXAMPLES = """\b
-Example:
-  cfrseg-train my-cells --base default --minutes 15 --output my-cells.safetensors
+Examples:
+  cfrseg-train --images raw --labels masks --minutes 15 --output my-cells.safetensors
+  cfrseg-train my-cells --output my-cells.safetensors --dry-run
+  cfrseg-train config.toml
+  torchrun --nproc-per-node 4 -m cfrseg_training.cli config.toml
 """
 
 
 @app.command(epilog=EXAMPLES)
 def train(
-    folder: Annotated[
-        Path,
+    sources: Annotated[
+        list[Path] | None,
         typer.Argument(
             exists=True,
-            file_okay=False,
-            help="Holds images/NAME.tif and labels/NAME.tif (or .png).",
+            help="A .toml with everything; or folders with images/ and labels/, of "
+            "*.zarr or of *.cfrseg.json; or one .zarr or session.",
         ),
-    ],
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(exists=True, help="TIFF or PNG files (or one).")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(exists=True, help="Their labels, of the same names.")
+    ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The new weights, .safetensors.")
-    ],
-    base: Annotated[str, typer.Option(help="Model to start from.")] = "default",
+        Path | None, typer.Option("--output", "-o", help="New weights, .safetensors.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Model to start from. [default]")
+    ] = None,
     minutes: Annotated[
-        float, typer.Option(min=0.01, help="Of training; judging comes on top.")
-    ] = 15.0,
+        float | None,
+        typer.Option(min=0.01, help="Of training; judging comes on top. [15]"),
+    ] = None,
+    ignore: Annotated[
+        str | None,
+        typer.Option(
+            help="What unlabelled pixels are: background, sparse (unknown away from "
+            "the object), or a label's number that does not count. [background]"
+        ),
+    ] = None,
     keep_unproven: Annotated[
         bool, typer.Option(help="Write the model although its gain is not proven.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of everything drawn.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of everything drawn. [0]")] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads [torch's choice].")
+        int | None, typer.Option(min=1, help="CPU threads. [torch's choice]")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            help="Train nothing: list the data, time a step, and write a contact "
+            "sheet of samples with their clicks (OUTPUT.sheet.png)."
+        ),
+    ] = False,
+    job: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            help="Folder of states and progress: run the same command again to go on "
+            "after a kill. With a job.json in it nothing else is needed.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Fine-tune on your labels; keep the model only if it needs fewer clicks."""
-    if output.suffix != ".safetensors":
-        raise typer.BadParameter(f"{output} must end in .safetensors")
-    if output.exists():
-        raise typer.BadParameter(f"{output} exists: choose another name")
-    from cfrseg_training.finetune import fine_tune
-    from napari_cfrseg.evaluation.folders import LabelFolder
-
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if threads is not None:
+    given: dict[str, Any] = {
+        "output": output,
+        "base": base,
+        "minutes": minutes,
+        "seed": seed,
+        "threads": threads,
+        "keep_unproven": keep_unproven or None,
+    }
+    folder = None if job is None else TrainingJob(job)
+    try:
+        settings = _settings(sources or [], images, labels, ignore, folder)
+        changed = {k: v for k, v in given.items() if v is not None}
+        settings = replace(settings, **changed)
+        _check_output(settings, dry_run=dry_run)
+        _run(settings, folder, dry_run=dry_run, as_json=as_json)
+    except CfrSegError as error:
+        text = " ".join(str(error).split())
+        if folder is not None and folder.folder.is_dir():
+            folder.tell(JobStatus("failed", folder.status.share, None, text))
+        typer.echo(f"cfrseg-train: {text}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _settings(
+    sources: list[Path],
+    images: Path | None,
+    labels: Path | None,
+    ignore: str | None,
+    job: TrainingJob | None,
+) -> Settings:
+    from cfrseg_training.config import Settings, read_settings, settings_of
+    from cfrseg_training.data import SESSION_SUFFIX, DataRequest
+
+    configs = [path for path in sources if path.suffix == ".toml"]
+    if configs:
+        if len(sources) > 1 or images or labels:
+            msg = "a .toml names its data: give nothing beside it"
+            raise typer.BadParameter(msg)
+        return read_settings(configs[0])
+    if job is not None and job.request and not (sources or images):
+        return settings_of(job.request, job.folder, str(job.folder / "job.json"))
+    if not (sources or images):
+        msg = "nothing to train on: give --images and --labels, a folder or a .toml"
+        raise typer.BadParameter(msg)
+    sessions = tuple(p for p in sources if p.name.endswith(SESSION_SUFFIX))
+    policy: str | int = "background" if ignore is None else ignore
+    if isinstance(policy, str) and policy.lstrip("-").isdigit():
+        policy = int(policy)
+    try:
+        request = DataRequest(
+            images,
+            labels,
+            tuple(p for p in sources if p not in sessions),
+            sessions,
+            policy,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return Settings(request)
+
+
+def _check_output(settings: Settings, *, dry_run: bool) -> None:
+    if settings.output is None:
+        msg = "no output: say --output NAME.safetensors"
+        raise typer.BadParameter(msg)
+    if settings.output.suffix != ".safetensors":
+        msg = f"{settings.output} must end in .safetensors"
+        raise typer.BadParameter(msg)
+    if settings.output.exists() and not dry_run:
+        msg = f"{settings.output} exists: choose another name"
+        raise typer.BadParameter(msg)
+
+
+def _run(
+    settings: Settings, job: TrainingJob | None, *, dry_run: bool, as_json: bool
+) -> None:
+    from cfrseg_training.data import read_data
+    from cfrseg_training.finetune import fine_tune
+    from cfrseg_training.report import JobReporter, LogReporter
+
+    if settings.threads is not None:
         import torch
 
-        torch.set_num_threads(threads)
-    try:
-        outcome = fine_tune(
-            LabelFolder(folder, folder.name),
-            output,
-            base=base,
-            minutes=minutes,
-            keep_unproven=keep_unproven,
-            seed=seed,
-            threads=threads,
-        )
-    except CfrSegError as error:
-        typer.echo(f"cfrseg-train: {' '.join(str(error).split())}", err=True)
-        raise typer.Exit(1) from error
-    typer.echo(json.dumps(asdict(outcome)) if as_json else _report(outcome, output))
+        torch.set_num_threads(settings.threads)
+    if job is not None:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        job.start_beating()
+        job.tell(JobStatus("reading", 0.0, None, "reading images and labels"))
+    is_first = _join_others()
+    data = read_data(settings.data)
+    if is_first:
+        _tell_data(data)
+    output = settings.output
+    if output is None:  # checked before
+        raise TrainingError
+    if dry_run:
+        typer.echo(_dry_run(settings, data, output, as_json=as_json))
+        return
+    reporter = LogReporter() if job is None else JobReporter(job)
+    outcome = fine_tune(
+        data,
+        output,
+        base=settings.base,
+        minutes=settings.minutes,
+        keep_unproven=settings.keep_unproven,
+        config=replace(settings.train_config(), synchronous=_world() > 1),
+        seed=settings.seed,
+        threads=settings.threads,
+        work=None if job is None else job.folder,
+        reporter=reporter,
+        forgetting=settings.forgetting,
+    )
+    if not is_first:
+        return
+    if job is not None:
+        _finish(job, outcome)
+    typer.echo(json.dumps(asdict(outcome)) if as_json else report_text(outcome))
 
 
-def _report(outcome: Outcome, output: Path) -> str:
-    lines = [
-        "         objects  NoC@85  NoC@90  IoU@1  IoU@5",
-        *(
-            f"{name:8s} {f.objects:7d}  {f.noc85:6.2f}  {f.noc90:6.2f}  "
-            f"{f.iou1:.3f}  {f.iou5:.3f}"
-            for name, f in (("before", outcome.before), ("after", outcome.after))
-        ),
-        f"change in clicks to 90 %: {outcome.difference:+.2f} "
-        f"(95 % interval {outcome.low:+.2f} to {outcome.high:+.2f}), judged on "
-        f"{len(outcome.held_out)} held-out images",
+def _finish(job: TrainingJob, outcome: Outcome) -> None:
+    (job.folder / "report.json").write_text(json.dumps(asdict(outcome)), "utf-8")
+    text = verdict_text(outcome)
+    job.tell(JobStatus("done", 1.0, 0.0, text, outcome.verdict, outcome.model))
+
+
+def _world() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _join_others() -> bool:
+    """Join the processes that torchrun or accelerate started; True in the first."""
+    if _world() == 1:
+        return True
+    from datetime import timedelta
+
+    import torch
+    import torch.distributed as dist
+
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    # the others wait while the first one judges
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(hours=4))
+    return dist.get_rank() == 0
+
+
+def _tell_data(data: LabelledData) -> None:
+    from cfrseg_training.data import describe
+
+    for name, reason in data.broken.items():
+        typer.echo(f"left out {name}: {reason}", err=True)
+    typer.echo(f"training data: {describe(data.planes)}", err=True)
+
+
+def _dry_run(
+    settings: Settings, data: LabelledData, output: Path, *, as_json: bool
+) -> str:
+    """Draw the contact sheet and measure how long a step and a judgement take."""
+    import tempfile
+
+    from cfrseg_training.atlas import Atlas
+    from cfrseg_training.gate import bundled_objects, judge, judged_objects, split_data
+    from cfrseg_training.loop import Trainer
+    from cfrseg_training.sheet import write_sheet
+    from napari_cfrseg import checkpoint
+
+    split = split_data(data, settings.seed)
+    folds = len(split.folds)
+    objects = [
+        item
+        for fold in split.folds
+        for item in judged_objects(fold, folds, settings.seed)
     ]
-    endings = {
-        "kept": f"kept: {output}",
-        "not proven": (
-            f"not proven: kept as you asked: {output}"
-            if output.exists()
-            else "not proven, so not written: more images, more minutes, or "
-            "--keep-unproven"
-        ),
-        "refused": (
-            "refused: it needs more clicks than before; check the labels, or give "
-            "more images"
-        ),
+    source = checkpoint.resolve(settings.base)
+    started = time.monotonic()
+    judge(source, objects[:3], settings.threads)
+    per_object = (time.monotonic() - started) / len(objects[:3])
+    network, _ = checkpoint.load(source)
+    atlas = Atlas([plane.sample() for plane in split.folds[0].trained])
+    config = replace(settings.train_config(), steps=3, keep_best=False)
+    sheet = output.with_suffix(".sheet.png")
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = Trainer(network, atlas, config, Path(scratch) / "state.pt")
+        write_sheet(trainer, sheet)
+        started = time.monotonic()
+        trainer.run()
+        per_step = (time.monotonic() - started) / 3
+    count = 2 * (len(objects) + (len(bundled_objects()) if settings.forgetting else 0))
+    found: dict[str, Any] = {
+        "images": len(data.names),
+        "objects_trained_on": len(atlas),
+        "objects_judged": len(objects),
+        "how": split.how,
+        "steps": round(60 * settings.minutes / per_step),
+        "training_s": round(60 * settings.minutes),
+        "judging_s": round(per_object * count),
+        "sheet": str(sheet),
+        "left_out": data.broken,
     }
-    return "\n".join([*lines, endings[outcome.verdict]])
+    if as_json:
+        return json.dumps(found)
+    return (
+        f"would train on {found['objects_trained_on']} objects and judge on "
+        f"{found['objects_judged']} ({split.how})\n"
+        f"{settings.minutes:g} minutes of training (about {found['steps']} steps of "
+        f"{config.batch} windows), about {found['judging_s'] / 60:.1f} of judging\n"
+        f"samples with their clicks: {sheet}"
+    )
+
+
+def report_text(outcome: Outcome) -> str:
+    """Lay an outcome out for people."""
+    lines = [
+        "                  objects  NoC@85  NoC@90  IoU@1  @2    @3    @4    @5",
+    ]
+    for name, before, after in (
+        ("held out", outcome.before, outcome.after),
+        ("bundled", outcome.bundled_before, outcome.bundled_after),
+    ):
+        for when, f in (("before", before), ("after", after)):
+            if f is not None:
+                ious = " ".join(
+                    f"{v:.3f}" for v in (f.iou1, f.iou2, f.iou3, f.iou4, f.iou5)
+                )
+                lines.append(
+                    f"{name:9s}{when:8s} {f.objects:7d}  {f.noc85:6.2f}  "
+                    f"{f.noc90:6.2f}  {ious}"
+                )
+    lines.append(
+        f"change in clicks to 90 %: {outcome.difference:+.2f} (95 % interval "
+        f"{outcome.low:+.2f} to {outcome.high:+.2f}); judged by {outcome.how}: "
+        f"{', '.join(outcome.held_out[:8])}"
+    )
+    lines.append(verdict_text(outcome))
+    lines += [f"  - {text}" for text in outcome.suggestions]
+    return "\n".join(lines)
+
+
+def verdict_text(outcome: Outcome) -> str:
+    """Say in one line what became of the model."""
+    if outcome.verdict == "kept":
+        return f"kept: {outcome.model}"
+    if outcome.verdict == "not proven":
+        if outcome.model:
+            return f"not proven: kept as you asked: {outcome.model}"
+        return "not proven, so not written (--keep-unproven writes it)"
+    if outcome.difference > 0:
+        return "refused: it needs more clicks than before; the old model stays"
+    return "refused: the labels do not follow the images; the old model stays"
 
 
 def main() -> None:
     """Run the command line."""
     app()
+
+
+if __name__ == "__main__":
+    main()

@@ -124,6 +124,8 @@ def initial_clicks(
     extra: float = 0.4,
     decay: float = 0.7,
     most: int = 6,
+    real: Tensor | None = None,
+    real_share: float = 0.5,
 ) -> ClickSlots:
     """Place the first click and, in some samples, several more.
 
@@ -136,6 +138,9 @@ def initial_clicks(
     extra, decay, most
         Share of samples with further clicks; probability of each next one; their
         largest number.
+    real, real_share
+        (B, K, 3) rows ``[y, x, label]``, clicks a person made on the objects (label
+        −1: none); this share of the samples that have any gets the first few of them.
     """
     batch, device = mask.shape[0], mask.device
     rows = torch.arange(batch, device=device)
@@ -176,7 +181,35 @@ def initial_clicks(
         clicks.newest = torch.where(present[:, None], clicks.newest, kept)
         going = going & (chance() < decay)
     clicks.newest = torch.where((clicks.newest[:, 2:] < 0), first_newest, clicks.newest)
+    if real is not None:
+        _replace_by_real(clicks, real, (height, width), real_share, generator)
     return clicks
+
+
+def _replace_by_real(
+    clicks: ClickSlots,
+    real: Tensor,
+    size: tuple[int, int],
+    share: float,
+    generator: torch.Generator,
+) -> None:
+    """Give some samples the first few of a person's clicks instead of drawn ones."""
+    batch, most = real.shape[:2]
+    limits = torch.tensor(size, device=real.device) - 0.5
+    on_grid = ((real[..., :2] > -0.5) & (real[..., :2] < limits)).all(2)
+    there = on_grid & (real[..., 2] >= 0)
+    chance = torch.rand(2, batch, generator=generator, device=real.device)
+    count = 1 + (chance[1] * (real[..., 2] >= 0).sum(1)).long()
+    chosen = (chance[0] < share) & there[:, 0] & (real[:, 0, 2] > 0.5)
+    theirs = ClickSlots(batch, clicks.slots, real.device)
+    for index in range(most):
+        present = there[:, index] & (index < count)
+        kept = theirs.newest
+        theirs.add(real[:, index, :2], real[:, index, 2] > 0.5, present)
+        theirs.newest = torch.where(present[:, None], theirs.newest, kept)
+    clicks.points = torch.where(chosen[:, None, None], theirs.points, clicks.points)
+    clicks.used = torch.where(chosen[:, None], theirs.used, clicks.used)
+    clicks.newest = torch.where(chosen[:, None], theirs.newest, clicks.newest)
 
 
 def next_click(

@@ -1,60 +1,58 @@
 """Fine-tune a model on one's own labels, and keep it only if it needs fewer clicks.
 
-Some images are held out; a robot user clicks their objects with the model before and
-with the model after. The difference in clicks to 90 % IoU, with a bootstrap interval
-over objects, decides: *kept* (fewer clicks, interval below 0), *not proven* (interval
-holds 0) or *refused* (more clicks).
+Images are held out (:mod:`cfrseg_training.gate` says how); a robot clicks their objects
+with the model before and after. With few images every one is held out in turn: each
+training has the same share of the time, and the model that is kept was trained on all.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import platform
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-import numpy as np
 import torch
+import torch.distributed as dist
 
-from cfrseg_training.atlas import Atlas, Sample
+from cfrseg_training.atlas import Atlas, WindowBatch, WindowRecipe
+from cfrseg_training.data import LabelledData, LabelledPlane, describe
+from cfrseg_training.fit import chance_of_fit
+from cfrseg_training.gate import (
+    Change,
+    Figures,
+    Fold,
+    Split,
+    Verdict,
+    bundled_objects,
+    compare,
+    figures,
+    judge,
+    judged_objects,
+    split_data,
+    suggestions,
+)
 from cfrseg_training.loop import TrainConfig, Trainer
-from cfrseg_training.packed import to_uint8
+from cfrseg_training.report import LogReporter, Reporter
 from cfrseg_training.suem import SuemRecipe
 from napari_cfrseg import checkpoint
 from napari_cfrseg.atomic import atomic_path
-from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.errors import CfrSegError, DatasetError
-from napari_cfrseg.evaluation.compare import bootstrap_means
-from napari_cfrseg.evaluation.folders import LabelFolder
-from napari_cfrseg.evaluation.loop import RunSettings
-from napari_cfrseg.evaluation.objects import BenchmarkObject, sample_objects
-from napari_cfrseg.evaluation.processes import evaluate_objects
+from napari_cfrseg.evaluation.objects import BenchmarkObject
 from napari_cfrseg.evaluation.rows import ObjectRow
-from napari_cfrseg.evaluation.scores import clicks_to, mean_clicks_to, mean_iou_at
 
 _log = logging.getLogger(__name__)
 
-Verdict = Literal["kept", "not proven", "refused"]
-#: share of the images held out, at least one
-HELD_OUT = 0.25
-#: objects the robot clicks before and after
-JUDGED_OBJECTS = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What the robot needed on the held-out objects."""
-
-    objects: int
-    noc85: float
-    noc90: float
-    iou1: float
-    iou5: float
+#: labels whose places explain the image no better than chance are refused
+LARGEST_CHANCE = 0.05
+#: windows of the live curve
+CURVE_WINDOWS = 12
+_NO_CHANGE = Change(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +64,25 @@ class Outcome:
     verdict
         "kept", "not proven" or "refused".
     before, after
-        Figures of the base model and of the fine-tuned one.
+        Figures of the base model and of the fine-tuned one on held-out objects.
     difference, low, high
         Mean change in clicks to 90 %, after − before, and its 95 % interval.
+    how
+        How images were held out.
     held_out
-        Names of the images that were not trained on.
+        Names of the images that were judged on.
     steps, seconds
-        Of training.
+        Of the last training, and of everything.
+    bundled_before, bundled_after
+        Figures on the bundled micrographs: what was forgotten; None if not measured.
+    chance
+        p-value of the labels following their images (:mod:`cfrseg_training.fit`).
+    suggestions
+        What to try where the model was not kept.
+    left_out
+        Files that could not be used, with the reason.
+    model
+        Path of the new weights, or "".
     """
 
     verdict: Verdict
@@ -81,123 +91,57 @@ class Outcome:
     difference: float
     low: float
     high: float
+    how: str
     held_out: tuple[str, ...]
     steps: int
     seconds: float
+    bundled_before: Figures | None
+    bundled_after: Figures | None
+    chance: float
+    suggestions: tuple[str, ...]
+    left_out: Mapping[str, str]
+    model: str = ""
 
 
-def readable_pairs(folder: LabelFolder) -> tuple[list[str], dict[str, str]]:
-    """Return the names whose image and labels fit, and the others with the reason."""
-    good, broken = [], {}
-    for name in folder.names():
-        try:
-            plane = folder.read_plane(name, None)
-        except (CfrSegError, OSError, ValueError) as error:
-            broken[name] = " ".join(str(error).split())
-            continue
-        if plane.labels.any():
-            good.append(name)
-        else:
-            broken[name] = "its labels are empty"
-    return good, broken
-
-
-def hold_out(names: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
-    """Split names into those trained on and those held out (a quarter, at least 1).
-
-    Raises
-    ------
-    DatasetError
-        Fewer than two images.
-    """
-    if len(names) < 2:
-        msg = (
-            f"{len(names)} usable image: fine-tuning needs at least 2, one of them to "
-            "judge the result on"
-        )
-        raise DatasetError(msg)
-    order = np.random.default_rng(seed).permutation(len(names))
-    count = max(1, round(HELD_OUT * len(names)))
-    held = {names[i] for i in order[:count]}
-    return [n for n in names if n not in held], sorted(held)
-
-
-def read_samples(folder: LabelFolder, names: Sequence[str]) -> list[Sample]:
-    """Read labelled planes for training; of a stack, every plane with labels."""
-    chosen = replace(folder, image_names=tuple(names))
-    planes = dict.fromkeys((o.image_name, o.plane) for o in chosen.objects())
-    samples = []
-    for name, plane in planes:
-        annotated = chosen.read_plane(name, plane)
-        pixels = to_uint8(annotated.image)
-        samples.append(Sample(pixels, annotated.labels[0], folder.name, name))
-    return samples
-
-
-def judge(
-    weights: Path, objects: Sequence[BenchmarkObject], threads: int | None
-) -> list[ObjectRow]:
-    """Let the robot click the objects with a model; rows in the objects' order."""
-    factory = partial(Segmenter.load, weights, device="auto", threads=threads)
-    settings = RunSettings(max_clicks=20, target=0.90)
-    rows = {r.key: r for r in evaluate_objects(factory, objects, settings=settings)}
-    return [rows[item.key] for item in objects]
-
-
-def figures(rows: Sequence[ObjectRow]) -> Figures:
-    """Summarise rows."""
-    runs = [row.ious for row in rows]
-    return Figures(
-        len(rows),
-        mean_clicks_to(runs, 0.85),
-        mean_clicks_to(runs, 0.90),
-        mean_iou_at(runs, 1),
-        mean_iou_at(runs, 5),
+def default_config(seconds: float, seed: int = 0) -> TrainConfig:
+    """Return how own labels are trained on: small steps, statistics left alone."""
+    on_gpu = torch.cuda.is_available()
+    return TrainConfig(
+        budget_s=seconds,
+        batch=64 if on_gpu else 8,
+        learning_rate=2e-4,
+        warmup_steps=10,
+        ema=0.99,
+        autocast="bfloat16" if on_gpu else "float32",
+        seed=seed,
+        suem=SuemRecipe(mix=0.2),
+        frozen_norms=True,
+        validate_every_s=max(20.0, seconds / 12),
+        save_every_s=20.0,
+        note_every=5,
     )
-
-
-def compare(
-    before: Sequence[ObjectRow], after: Sequence[ObjectRow], seed: int
-) -> tuple[Verdict, float, float, float]:
-    """Return the verdict, the mean change in clicks to 90 % and its interval."""
-    change = np.array(
-        [
-            clicks_to(b.ious, 0.90) - clicks_to(a.ious, 0.90)
-            for a, b in zip(before, after, strict=True)
-        ],
-        float,
-    )
-    # objects, not images, are resampled: one held-out image must do
-    each = [row.key for row in before]
-    means = bootstrap_means(change, each, np.random.default_rng(seed))
-    low, high = (float(v) for v in np.quantile(means, (0.025, 0.975)))
-    mean = float(change.mean())
-    verdict: Verdict = "not proven"
-    if high < 0:
-        verdict = "kept"
-    elif mean > 0:
-        verdict = "refused"
-    return verdict, mean, low, high
 
 
 def fine_tune(
-    folder: LabelFolder,
+    data: LabelledData,
     output: Path,
     *,
     base: str = "default",
     minutes: float = 15.0,
     keep_unproven: bool = False,
-    suem: SuemRecipe | None = None,
     config: TrainConfig | None = None,
     seed: int = 0,
     threads: int | None = None,
+    work: Path | None = None,
+    reporter: Reporter | None = None,
+    forgetting: bool = True,
 ) -> Outcome:
     """Fine-tune a model and write it where it is better.
 
     Parameters
     ----------
-    folder
-        Images and labels.
+    data
+        Labelled planes (:func:`cfrseg_training.data.read_data`).
     output
         The new weights file; written when the verdict is "kept" (or "not proven" and
         ``keep_unproven``). A report stands beside it in any case.
@@ -205,74 +149,309 @@ def fine_tune(
         Name or path of the model to start from.
     minutes
         Of training; judging comes on top.
-    suem
-        Copy-paste recipe; None: the default recipe.
     config
-        The run; by default small steps for the given minutes.
+        The run; by default :func:`default_config`. Its budget is shared by the folds.
+    seed, threads
+        Of everything drawn; CPU threads of the robot's model.
+    work
+        Folder of the states: a run that was killed goes on from them. By default a
+        temporary one.
+    reporter
+        Hears of progress, and may pause or stop.
+    forgetting
+        Whether the bundled micrographs are clicked, too.
 
     Raises
     ------
     DatasetError
-        No usable pair, or only one.
+        Nothing to judge on.
     CheckpointError
         No such base model.
+    TrainingError
+        The state cannot be written.
     """
-    source = checkpoint.resolve(base)
-    names, broken = readable_pairs(folder)
-    for name, reason in broken.items():
-        _log.warning("left out %s: %s", name, reason)
-    trained_on, held_out = hold_out(names, seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    judged = replace(folder, image_names=tuple(held_out))
-    objects = sample_objects(list(judged.objects()), JUDGED_OBJECTS, seed=seed)
-    if not objects:
-        msg = f"no object of {folder.min_area_px} px or more in {', '.join(held_out)}"
-        raise DatasetError(msg)
-    before = judge(source, objects, threads)
-    _log.info("before: %s", figures(before))
-    network, metadata = checkpoint.load(source)
-    config = config or TrainConfig(
-        budget_s=60 * minutes,
-        batch=8 if device == "cpu" else 64,
-        learning_rate=2e-4,
-        warmup_steps=50,
-        ema=0.99,
-        autocast="bfloat16" if device == "cuda" else "float32",
-        seed=seed,
-        suem=suem or SuemRecipe(mix=0.2),
-    )
-    atlas = Atlas(read_samples(folder, trained_on), device)
-    start = time.monotonic()
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = Trainer(network, atlas, config, Path(scratch) / "state.pt")
+    with ExitStack() as stack:
+        if work is None:
+            work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        options = _Options(output, base, minutes, keep_unproven, seed, threads)
+        return _FineTuning(
+            data, options, config, work, reporter or LogReporter(), forgetting
+        ).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    output: Path
+    base: str
+    minutes: float
+    keep_unproven: bool
+    seed: int
+    threads: int | None
+
+
+class _FineTuning:
+    """One fine-tuning from beginning to end; see :func:`fine_tune`."""
+
+    def __init__(
+        self,
+        data: LabelledData,
+        options: _Options,
+        config: TrainConfig | None,
+        work: Path,
+        reporter: Reporter,
+        forgetting: bool,
+    ) -> None:
+        self.data = data
+        self.options = options
+        self.work = work
+        self.reporter = reporter
+        self.source = checkpoint.resolve(options.base)
+        self.split: Split = split_data(data, options.seed)
+        folds = len(self.split.folds)
+        self.trainings = 1 if folds == 1 else folds + 1
+        seconds = 60 * options.minutes / self.trainings
+        self.config = config or default_config(seconds, options.seed)
+        if config is not None and config.budget_s is not None:
+            self.config = replace(config, budget_s=config.budget_s / self.trainings)
+        self.objects = [
+            judged_objects(fold, folds, options.seed) for fold in self.split.folds
+        ]
+        self.bundled = bundled_objects() if forgetting else []
+        self.is_first = not dist.is_initialized() or dist.get_rank() == 0
+        self.stopped = False
+        self.judging_s = 0.0
+        self.steps = self._told = 0
+        self.start = time.monotonic()
+
+    def run(self) -> Outcome:
+        """Judge, train, judge, decide, write."""
+        self._say("judging before", 0.0, message=describe(self.data.planes))
+        chance = chance_of_fit(self.data.planes)
+        asked = time.monotonic()
+        before = [
+            self._judged(self.source, objects, f"before-{index}")
+            for index, objects in enumerate(self.objects)
+        ]
+        bundled_before = self._judged(self.source, self.bundled, "bundled-before")
+        self.judging_s = time.monotonic() - asked
+        after: list[list[ObjectRow]] = []
+        candidate = self.source
+        for index, fold in enumerate(self.split.folds):
+            if self.stopped:
+                break
+            candidate = self._train(index, fold.trained, fold, self.objects[index])
+            self._say("judging after", 0.1 + 0.8 * (index + 1) / self.trainings)
+            rows = self._judged(candidate, self.objects[index], f"after-{index}")
+            after.append(rows)
+        judged = _flat(before[: len(after)]), _flat(after)
+        change = compare(*judged, self.options.seed) if self.is_first else _NO_CHANGE
+        verdict: Verdict = change.verdict
+        if chance > LARGEST_CHANCE:
+            verdict = "refused"
+        unproven = verdict == "not proven" and self.options.keep_unproven
+        wanted = self._agreed(verdict == "kept" or unproven)
+        if self.trainings > 1 and wanted and not self.stopped:
+            candidate = self._train(len(self.split.folds), self.data.planes, None, [])
+        self._say("judging after", 0.95)
+        bundled = bundled_before, self._judged(candidate, self.bundled, "bundled-after")
+        outcome = self._outcome(change, verdict, judged, bundled, chance)
+        outcome = replace(outcome, model=str(self.options.output) if wanted else "")
+        if self.is_first:
+            self._write(outcome, candidate)
+        return outcome
+
+    def _outcome(
+        self,
+        change: Change,
+        verdict: Verdict,
+        judged: tuple[list[ObjectRow], list[ObjectRow]],
+        bundled: tuple[list[ObjectRow], list[ObjectRow]],
+        chance: float,
+    ) -> Outcome:
+        before, after = (figures(rows) for rows in judged)
+        facts = {
+            "chance": chance,
+            "before": before.noc90,
+            "judged": float(before.objects),
+            "minutes": self.options.minutes,
+        }
+        was, now_is = (figures(rows) if rows else None for rows in bundled)
+        return Outcome(
+            verdict,
+            before,
+            after,
+            change.difference,
+            change.low,
+            change.high,
+            self.split.how,
+            self.split.held_out,
+            self.steps,
+            time.monotonic() - self.start,
+            was,
+            now_is,
+            chance,
+            tuple(suggestions(verdict, self.data, facts)),
+            dict(self.data.broken),
+        )
+
+    # -- training --------------------------------------------------------------------
+
+    def _train(
+        self,
+        index: int,
+        planes: Sequence[LabelledPlane],
+        fold: Fold | None,
+        judged: Sequence[BenchmarkObject],
+    ) -> Path:
+        """Train on planes and return the candidate's weights file."""
+        candidate = self.work / f"candidate-{index}.safetensors"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        network, metadata = checkpoint.load(self.source)
+        atlas = Atlas([plane.sample() for plane in planes], device)
+        windows: list[WindowBatch] = []
+        own = False
+        if fold is not None and self.is_first:
+            windows, own = _curve_windows(fold, judged, network.grid_size, device)
+        config = replace(
+            self.config, keep_best=own and self.config.budget_s is not None
+        )
+        trainer = Trainer(
+            network,
+            atlas,
+            config,
+            self.work / f"training-{index}.pt",
+            windows,
+            watch=lambda trainer: self._watch(index, trainer),
+        )
+        self._told = len(trainer.history)
         tuned = trainer.run()
-        candidate = Path(scratch) / output.name
-        described = replace(
-            metadata,
-            name=output.stem,
-            training_data=[*metadata.training_data, f"fine-tuned on {folder.name}"],
-            licence="yours: fine-tuned on your images",
-            seed=seed,
+        self.stopped = trainer.stopped and trainer.progress() < 1.0
+        self.steps = trainer.step
+        if self.is_first:
+            checkpoint.save(candidate, tuned, self._description(metadata, trainer))
+        return candidate
+
+    def _watch(self, index: int, trainer: Trainer) -> bool:
+        if not self.is_first:
+            return True
+        for row in trainer.history[self._told :]:
+            self.reporter.row({"training": float(index), **row})
+        self._told = len(trainer.history)
+        done = trainer.progress()
+        share = 0.1 + 0.8 * (index + done) / self.trainings
+        budget = self.config.budget_s or trainer.elapsed_s / max(done, 1e-6)
+        left = budget * (1 - done + self.trainings - 1 - index) + self.judging_s
+        message = (
+            f"training {index + 1} of {self.trainings}, step {trainer.step}; "
+            f"{self.split.how}"
+        )
+        self._say("training", share, left, message)
+        return self.reporter.goes_on()
+
+    def _description(
+        self, base: checkpoint.Metadata, trainer: Trainer
+    ) -> checkpoint.Metadata:
+        from importlib.metadata import version
+
+        from napari_cfrseg.session.models import weights_sha256
+
+        provenance: dict[str, Any] = {
+            "base": {"name": base.name, "sha256": weights_sha256(self.source)},
+            "data_sha256": self.data.fingerprint(),
+            "images": self.data.names,
+            "config": asdict(trainer.config),
+            "versions": {
+                "python": platform.python_version(),
+                **{n: version(n) for n in ("napari-cfrseg", "torch", "timm", "numpy")},
+            },
+            "device": str(trainer.device),
+            "seconds": round(trainer.elapsed_s, 1),
+        }
+        own = f"own images ({describe(self.data.planes)}), not published"
+        return replace(
+            base,
+            name=self.options.output.stem,
+            training_data=[*base.training_data, own],
+            licence=f"{base.licence} (base model); the fine-tuning images are yours",
+            seed=self.options.seed,
             steps=trainer.step,
             validation={},
+            provenance=provenance,
         )
-        checkpoint.save(candidate, tuned, described)
-        after = judge(candidate, objects, threads)
-        verdict, mean, low, high = compare(before, after, seed)
-        outcome = Outcome(
-            verdict,
-            figures(before),
-            figures(after),
-            mean,
-            low,
-            high,
-            tuple(held_out),
-            trainer.step,
-            time.monotonic() - start,
-        )
-        if verdict == "kept" or (verdict == "not proven" and keep_unproven):
-            described = replace(described, validation=asdict(outcome))
-            checkpoint.save(output, tuned, described)
-    with atomic_path(output.with_suffix(".report.json")) as report:
-        report.write_text(json.dumps({**asdict(outcome), "left_out": broken}, indent=1))
-    return outcome
+
+    # -- judging ---------------------------------------------------------------------
+
+    def _judged(
+        self, weights: Path, objects: Sequence[BenchmarkObject], kept_as: str
+    ) -> list[ObjectRow]:
+        """Click objects; what was done before a kill is read, not done again."""
+        if not self.is_first or not objects:
+            return []
+        path = self.work / f"{kept_as}.json"
+        if path.exists():
+            listed = json.loads(path.read_text(encoding="utf-8"))
+            rows = [ObjectRow.from_dict(values) for values in listed]
+            if [row.key for row in rows] == [item.key for item in objects]:
+                return rows
+        rows = judge(weights, objects, self.options.threads)
+        with atomic_path(path) as temporary:
+            text = json.dumps([row.to_dict() for row in rows])
+            temporary.write_text(text, encoding="utf-8")
+        return rows
+
+    def _agreed(self, wanted: bool) -> bool:
+        """Tell the first process's decision to all."""
+        if not dist.is_initialized():
+            return wanted
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        flag = torch.tensor([float(wanted)], device=device)
+        dist.broadcast(flag, 0)
+        return bool(flag[0] > 0)
+
+    def _say(
+        self, phase: str, share: float, eta_s: float | None = None, message: str = ""
+    ) -> None:
+        if self.is_first:
+            self.reporter.phase(phase, share, eta_s, message)
+
+    def _write(self, outcome: Outcome, candidate: Path) -> None:
+        output = self.options.output
+        if outcome.model:
+            network, said = checkpoint.load(candidate)
+            checkpoint.save(output, network, replace(said, validation=asdict(outcome)))
+        with atomic_path(output.with_suffix(".report.json")) as report:
+            report.write_text(json.dumps(asdict(outcome), indent=1), encoding="utf-8")
+
+
+def _flat(groups: Sequence[Sequence[ObjectRow]]) -> list[ObjectRow]:
+    return [row for rows in groups for row in rows]
+
+
+def _curve_windows(
+    fold: Fold, judged: Sequence[BenchmarkObject], grid: int, device: str
+) -> tuple[list[WindowBatch], bool]:
+    """Draw the live curve's windows around held-out objects.
+
+    Returns
+    -------
+    The windows, and whether none of their objects is judged on (only then may weights
+    be chosen by them).
+    """
+    atlas = Atlas([plane.sample() for plane in fold.held_out], device)
+    places = {(p.name, p.plane): i for i, p in enumerate(fold.held_out)}
+    taken = set()
+    for item in judged:
+        index = places[item.image_name, item.plane]
+        y, x = item.anchor or (0, 0)
+        width = int(atlas.level_size[index, 0, 1])
+        number = int(atlas.labels[int(atlas.label_start[index]) + y * width + x])
+        taken.add((index, number))
+    pairs = zip(atlas.object_image.tolist(), atlas.object_label.tolist(), strict=True)
+    free = [i for i, pair in enumerate(pairs) if pair not in taken]
+    chosen = free or list(range(len(atlas)))
+    step = max(1, len(chosen) // CURVE_WINDOWS)
+    objects = torch.tensor(chosen[::step][:CURVE_WINDOWS], device=device)
+    generator = torch.Generator(device).manual_seed(7)
+    recipe = WindowRecipe(zoomed=1.0, rotate=False, stretch=1.0001, shift=0.05)
+    batch = atlas.draw(len(objects), grid, generator, recipe, objects)
+    return [batch], bool(free)

@@ -362,17 +362,21 @@ class Trainer:
 
     def _evaluate(self, network: ClickNetwork) -> StepResult:
         """Draw a batch and run a network, in training mode, through its rounds."""
-        config = self.config
         grid, count = self.grid_and_batch()
+        batch = self.draw(count, grid)
+        half, rounds = self._half(), self.config.rounds
+        with torch.autocast(self.device.type, half, enabled=half is not None):
+            return train_step(network, batch, rounds, self.generator, self.host)
+
+    def draw(self, count: int, grid: int) -> WindowBatch:
+        """Draw windows as a step sees them: recombined and varied."""
+        config = self.config
         batch = self.atlas.draw(count, grid, self.generator, config.windows)
         if config.suem is not None:
             batch = self._recombined(batch, config.suem)
         image = vary(batch.image, self.generator, config.photometry)
         image = image.contiguous(memory_format=torch.channels_last)
-        batch = replace(batch, image=image)
-        half = self._half()
-        with torch.autocast(self.device.type, half, enabled=half is not None):
-            return train_step(network, batch, config.rounds, self.generator, self.host)
+        return replace(batch, image=image)
 
     def settle_norms(self, batches: int) -> None:
         """Take the average's normalisation statistics anew, over many batches.
@@ -400,7 +404,12 @@ class Trainer:
         source = Scene(batch.image, batch.mask)
         scene = recombine(source, draw_extra, self.generator, recipe)
         others = batch.others & (scene.mask < 0.5)
-        return WindowBatch(scene.image, scene.mask, others, valid, batch.first_click)
+        real = batch.real
+        if real is not None:  # made for this very object
+            same = (scene.mask == batch.mask).flatten(1).all(1).view(-1, 1, 1)
+            real = torch.where(same, real, torch.full_like(real, -1.0))
+        first = batch.first_click
+        return WindowBatch(scene.image, scene.mask, others, valid, first, real)
 
     def _agree(self) -> None:
         """Average weights, normalisation statistics and clocks over the processes."""

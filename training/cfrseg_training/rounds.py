@@ -138,6 +138,7 @@ def train_step(
         batch.first_click,
         generator,
         slots=config.slots,
+        real=batch.real,
     )
     embedding = network.embed_image(batch.image)
     refine, feedback = _starting(network, batch, config, generator)
