@@ -37,11 +37,11 @@ def write_coco(
     labels
         (…, Y, X) integers; each plane is one COCO image.
     rows
-        Names of the objects.
+        Names and classes of the objects; each class is a category.
     file_name
         Of the image.
     category
-        What the objects are.
+        What objects are that were given no class.
     """
     planes = list(np.ndindex(labels.shape[:-2]))
     height, width = labels.shape[-2:]
@@ -55,13 +55,22 @@ def write_coco(
         }
         for i, plane in enumerate(planes)
     ]
+    found = regions(labels, tuple(rows))
+    classes = sorted({r.row.object_class for r in found} - {"", category})
+    categories = {name: i for i, name in enumerate((category, *classes), start=1)}
     annotations = [
-        _coco_annotation(number, region, planes, (height, width))
-        for number, region in enumerate(regions(labels, tuple(rows)), start=1)
+        _coco_annotation(
+            number,
+            region,
+            planes,
+            (height, width),
+            categories[region.row.object_class or category],
+        )
+        for number, region in enumerate(found, start=1)
     ]
     said = {
         "images": images,
-        "categories": [{"id": 1, "name": category}],
+        "categories": [{"id": i, "name": name} for name, i in categories.items()],
         "annotations": annotations,
     }
     _write_json(path, said)
@@ -72,6 +81,7 @@ def _coco_annotation(
     region: Region,
     planes: list[tuple[int, ...]],
     shape: tuple[int, int],
+    category_id: int,
 ) -> dict[str, Any]:
     (y, x), (h, w) = region.offset, region.mask.shape
     whole = np.zeros(shape, np.bool_)
@@ -82,7 +92,7 @@ def _coco_annotation(
     return {
         "id": number,
         "image_id": planes.index(region.plane) + 1,
-        "category_id": 1,
+        "category_id": category_id,
         "segmentation": {
             "size": list(shape),
             "counts": np.diff(bounds).tolist(),
@@ -124,13 +134,15 @@ def _feature(region: Region) -> dict[str, Any]:
         for outer, holes in rings_of(region)
     ]
     colour = [int(region.row.colour[i : i + 2], 16) for i in (1, 3, 5)]
-    properties = {
+    properties: dict[str, Any] = {
         "objectType": "annotation",
         "name": region.row.name,
         "color": colour,
         "object_id": region.row.object_id,
         "plane": list(region.plane),
     }
+    if region.row.object_class:
+        properties["classification"] = {"name": region.row.object_class}
     single = len(polygons) == 1
     geometry = {
         "type": "Polygon" if single else "MultiPolygon",

@@ -171,9 +171,7 @@ def _ngff(
                 "datasets": [
                     {
                         "path": "0",
-                        "coordinateTransformations": [
-                            {"type": "scale", "scale": scale}
-                        ],
+                        "coordinateTransformations": [scale],
                     }
                 ],
             }
@@ -185,7 +183,12 @@ def _ngff(
                 for row in rows
             ],
             "properties": [
-                {"label-value": row.object_id, "name": row.name} for row in rows
+                {
+                    "label-value": row.object_id,
+                    "name": row.name,
+                    **({"class": row.object_class} if row.object_class else {}),
+                }
+                for row in rows
             ],
         },
     }

@@ -11,11 +11,12 @@ from scipy import ndimage
 
 @dataclass(frozen=True, slots=True)
 class ObjectRow:
-    """One object: its label, name and colour (``#rrggbb``)."""
+    """One object: its label, name, colour (``#rrggbb``) and, if said, class."""
 
     object_id: int
     name: str
     colour: str = "#ffffff"
+    object_class: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

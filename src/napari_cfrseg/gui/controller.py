@@ -6,7 +6,7 @@ the window shows is what a replay of the same events gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,12 @@ from napari_cfrseg.gui.click_layer import ClickLayer, ClickRow
 from napari_cfrseg.gui.event_queue import EventQueue, Pending, rows_to_show
 from napari_cfrseg.gui.jobs import Job, JobCancelled, Report, Runner
 from napari_cfrseg.gui.label_layer import LabelLayer
-from napari_cfrseg.gui.layers import WorkingImage, make_labels, make_points
+from napari_cfrseg.gui.layers import (
+    MOST_OBJECTS,
+    WorkingImage,
+    make_labels,
+    make_points,
+)
 from napari_cfrseg.gui.places import Places
 from napari_cfrseg.gui.view import DockView, ObjectRow
 from napari_cfrseg.session.annotate import RecordedAnnotator
@@ -35,9 +40,6 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_cfrseg.session.values import SessionContent
-
-#: labels the Labels layer's 16 bits hold
-_MOST_OBJECTS = 65_535
 
 
 class Controller:
@@ -149,8 +151,8 @@ class Controller:
                 self._notify("info", "The first click of an object must be positive.")
                 return None
             object_id = self.view.next_id
-            if object_id > _MOST_OBJECTS:
-                self._notify("warning", f"No more than {_MOST_OBJECTS} objects fit.")
+            if object_id > MOST_OBJECTS:
+                self._notify("warning", f"No more than {MOST_OBJECTS} objects fit.")
                 return None
             first = ev.ObjectCreated(object_id, threshold=self.view.threshold)
             self._show(selected=object_id, next_id=object_id + 1)
@@ -181,6 +183,39 @@ class Controller:
     def points_removed(self, rows: Sequence[ClickRow]) -> None:
         """Recompute without clicks that were deleted."""
         self._submit(ev.ClicksRemoved(tuple(r.click_id for r in rows)))
+
+    @property
+    def current_plane(self) -> Plane:
+        """The plane the viewer shows, or the nearest one the image has."""
+        return self._places.current_plane
+
+    @property
+    def next_click(self) -> int:
+        """The number of the next click."""
+        return self._next_click
+
+    def do(self, events: Iterable[ev.Event]) -> None:
+        """Do acts made elsewhere (clicks and labels that are imported), in order.
+
+        An object's creation is one act with the click that follows it.
+        """
+        created: ev.ObjectCreated | None = None
+        for event in events:
+            first, created = created, None
+            if isinstance(event, ev.ObjectCreated):
+                if first is not None:
+                    self._submit(first)
+                created = event
+            elif isinstance(event, ev.ClickAdded):
+                yx, sign = event.click.yx, event.click.is_positive
+                number = event.click_id
+                row = ClickRow(number, event.object_id, event.plane, yx, sign)
+                self._next_click = max(self._next_click, number + 1)
+                self._submit(event, (row,), first)
+            else:
+                self._submit(event, (), first)
+        if created is not None:
+            self._submit(created)
 
     def new_object(self) -> None:
         """Let the next click start a new object."""
@@ -221,6 +256,11 @@ class Controller:
         """Give an object another name."""
         if name.strip() and name != self._objects[object_id].name:
             self._submit(ev.ObjectRenamed(object_id, name.strip()))
+
+    def classify(self, object_id: int, object_class: str) -> None:
+        """Say what an object is; empty: nothing is said."""
+        if object_class.strip() != self._objects[object_id].object_class:
+            self._submit(ev.ObjectClassified(object_id, object_class.strip()))
 
     def recolour(self, object_id: int, colour: str) -> None:
         """Give an object another colour (``#rrggbb``)."""
@@ -512,6 +552,8 @@ class Controller:
 
 def _table(objects: Any) -> tuple[ObjectRow, ...]:
     return tuple(
-        ObjectRow(s.object_id, s.name, s.colour, s.click_count, s.locked)
+        ObjectRow(
+            s.object_id, s.name, s.colour, s.click_count, s.locked, s.object_class
+        )
         for s in sorted(objects.values(), key=lambda s: s.object_id)
     )

@@ -14,6 +14,8 @@ from napari_cfrseg.engine.masks import Plane
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Points
 
+#: labels the Labels layer's 16 bits hold
+MOST_OBJECTS = 65_535
 #: longest side of a pyramid level that is worked on: what one texture can show
 LONGEST_SIDE_PX = 8192
 

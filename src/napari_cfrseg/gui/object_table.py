@@ -1,4 +1,4 @@
-"""The table of objects: colour, name, clicks, lock."""
+"""The table of objects: colour, name, class, clicks, lock."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from qtpy.QtWidgets import (
 
 from napari_cfrseg.gui.view import ObjectRow
 
-_COLOUR, _NAME, _CLICKS, _LOCKED = range(4)
+_COLOUR, _NAME, _CLASS, _CLICKS, _LOCKED = range(5)
 
 
 class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
     """Shows the objects and says what a person does with them.
 
     Signals carry the object's id: ``chosen(id)``, ``renamed(id, name)``,
-    ``recoloured(id, colour)``, ``locked(id, bool)``.
+    ``classified(id, class)``, ``recoloured(id, colour)``, ``locked(id, bool)``.
     """
 
     chosen = Signal(int)
     renamed = Signal(int, str)
+    classified = Signal(int, str)
     recoloured = Signal(int, str)
     locked = Signal(int, bool)
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(0, 4, parent)
+        super().__init__(0, 5, parent)
         self._rows: tuple[ObjectRow, ...] = ()
         self._filling = False
-        self.setHorizontalHeaderLabels(["", "Object", "Clicks", "Locked"])
+        self.setHorizontalHeaderLabels(["", "Object", "Class", "Clicks", "Locked"])
         header = self.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(_NAME, QHeaderView.ResizeMode.Stretch)
@@ -51,8 +52,8 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
         # keys stay with the canvas
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.setToolTip(
-            "Click a row to go on with that object; double-click its name or colour "
-            "to change it."
+            "Click a row to go on with that object; double-click its name, "
+            "class or colour to change it."
         )
         self.itemSelectionChanged.connect(self._on_selection)
         self.itemChanged.connect(self._on_item)
@@ -86,6 +87,8 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
             colour.setToolTip(f"Label {row.object_id}. Double-click: another colour")
             name = QTableWidgetItem(row.name)
             name.setToolTip(f"Label {row.object_id}")
+            kind = QTableWidgetItem(row.object_class)
+            kind.setToolTip("What it is, for exports; double-click to say")
             clicks = QTableWidgetItem(str(row.clicks))
             clicks.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
             clicks.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
@@ -99,7 +102,7 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
                 Qt.CheckState.Checked if row.locked else Qt.CheckState.Unchecked
             )
             locked.setToolTip("A locked object never changes")
-            for x, item in enumerate((colour, name, clicks, locked)):
+            for x, item in enumerate((colour, name, kind, clicks, locked)):
                 self.setItem(y, x, item)
         self._rows = rows
 
@@ -114,6 +117,8 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
         row = self._rows[item.row()]
         if item.column() == _NAME:
             self.renamed.emit(row.object_id, item.text())
+        elif item.column() == _CLASS:
+            self.classified.emit(row.object_id, item.text())
         elif item.column() == _LOCKED:
             locked = item.checkState() == Qt.CheckState.Checked
             if locked != row.locked:

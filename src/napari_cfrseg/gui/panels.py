@@ -135,6 +135,7 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
         table.chosen.connect(with_current("select"))
         table.renamed.connect(with_current("rename"))
+        table.classified.connect(with_current("classify"))
         table.recoloured.connect(with_current("recolour"))
         table.locked.connect(with_current("set_locked"))
 

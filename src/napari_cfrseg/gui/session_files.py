@@ -11,6 +11,7 @@ import numpy as np
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.gui.click_layer import COLOURS, NAMES, SYMBOLS
 from napari_cfrseg.gui.contributions import LayerData
+from napari_cfrseg.gui.imports import said_by
 from napari_cfrseg.gui.session_keeper import METADATA_IMAGE, METADATA_KEY
 from napari_cfrseg.session.folders import note_recent, sessions_folder
 from napari_cfrseg.session.imports import events_from_labels, events_from_points
@@ -171,13 +172,10 @@ def _from_layers(layers: Sequence[LayerData], folder: Path) -> SessionContent:
     highest = max((max(e.labels.values, default=0) for e in events), default=0)
     for points, said, kind in layers:
         if kind == "points" and len(points):
-            features = said.get("features") or {}
-            objects = features.get("object")
-            polarity = features.get("polarity")
-            signs = None if polarity is None else [p != "negative" for p in polarity]
+            objects, signs = said_by(said.get("features") or {})
             made = events_from_points(
                 np.asarray(points),
-                objects=None if objects is None else list(objects),
+                objects=objects,
                 positive=signs,
                 first_object=highest + 1,
                 first_click=1 + sum(hasattr(e, "click_id") for e in events),

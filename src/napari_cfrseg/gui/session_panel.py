@@ -20,11 +20,19 @@ from qtpy.QtWidgets import (
 from superqt.utils import ensure_main_thread
 
 from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.gui.imports import (
+    import_csv,
+    import_labels,
+    import_points,
+    importable,
+)
 from napari_cfrseg.session.exports import FORMATS
 from napari_cfrseg.session.folders import recent_sessions, unsaved_sessions
 from napari_cfrseg.session.values import SUFFIX
 
 if TYPE_CHECKING:
+    from napari.layers import Labels, Points
+
     from napari_cfrseg.gui.session_keeper import SessionKeeper
 
 _FILTER = f"Click sessions (*{SUFFIX})"
@@ -51,16 +59,26 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.label = QLabel("Nothing to save yet.")
         self.label.setWordWrap(True)
         self.open_button = self._button("Open", "Open a session, or reopen a lost one")
+        said = "Labels to correct, clicks made elsewhere"
+        self.import_button = self._button("Import", said)
         self.save_button = self._button("Save as…", "Give the session a place")
         self.export_button = self._button("Export…", "Labels, outlines, clicks, words")
-        self.menu = QMenu(self)
+        self.menu, self.import_menu = QMenu(self), QMenu(self)
         self.menu.aboutToShow.connect(self.fill_menu)
+        self.import_menu.aboutToShow.connect(self.fill_import_menu)
         self.open_button.setMenu(self.menu)
+        self.import_button.setMenu(self.import_menu)
         self.save_button.clicked.connect(self._save)
         self.export_button.clicked.connect(self._export)
         row = QHBoxLayout()
         row.setContentsMargins(0, 0, 0, 0)
-        for button in (self.open_button, self.save_button, self.export_button):
+        row.setSpacing(4)
+        for button in (
+            self.open_button,
+            self.import_button,
+            self.save_button,
+            self.export_button,
+        ):
             row.addWidget(button)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -94,6 +112,28 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
                 action.setToolTip(str(path))
                 action.triggered.connect(lambda _=False, p=path: self._open(p))
 
+    def fill_import_menu(self) -> None:
+        """List what can be imported now."""
+        self.import_menu.clear()
+        if self._keeper is None:
+            self.import_menu.addAction("Choose an image first").setEnabled(False)
+            return
+        labels, points = importable(self._keeper.controller)
+        for title, layers, act in (
+            ("Objects from labels", labels, self._import_labels),
+            ("Clicks from points", points, self._import_points),
+        ):
+            self.import_menu.addSection(title)
+            for layer in layers:
+                action = self.import_menu.addAction(layer.name)
+                action.triggered.connect(
+                    lambda _=False, act=act, layer=layer: act(layer)
+                )
+            if not layers:
+                self.import_menu.addAction("(no such layer)").setEnabled(False)
+        self.import_menu.addSection("Clicks from a file")
+        self.import_menu.addAction("CSV with the columns y and x…", self._import_csv)
+
     def _follow(self, _: Any = None) -> None:
         keeper = self._keeper
         self._show("Nothing to save yet." if keeper is None else keeper.status())
@@ -111,7 +151,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def _open(self, path: Path) -> None:
         try:
             self._open_file(path)
-        except CfrSegError as error:
+        except (CfrSegError, OSError) as error:
             self._notify("warning", str(error))
 
     def _save(self) -> None:
@@ -142,6 +182,32 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         chosen, _ = QFileDialog.getSaveFileName(self, "Export", "", filters)
         if chosen:
             self._try(lambda: keeper.export(Path(chosen)))
+
+    def _import_labels(self, layer: Labels) -> None:
+        keeper = self._keeper
+        if keeper is not None:
+            self._try(lambda: self._say(import_labels(keeper.controller, layer)))
+
+    def _import_points(self, layer: Points) -> None:
+        keeper = self._keeper
+        if keeper is not None:
+            self._try(lambda: self._say(*import_points(keeper.controller, layer)))
+
+    def _import_csv(self) -> None:
+        keeper = self._keeper
+        said = "Import clicks"
+        chosen, _ = QFileDialog.getOpenFileName(self, said, "", "Tables (*.csv)")
+        if chosen and keeper is not None:
+            path = Path(chosen)
+            self._try(lambda: self._say(*import_csv(keeper.controller, path)))
+
+    def _say(self, count: int, left: int | None = None) -> None:
+        """Tell what was imported: objects, or clicks and those that were left out."""
+        if left is None:
+            self._notify("info", f"{count} objects imported: click to correct them.")
+        elif left:
+            said = f"{left} of {count + left} clicks are not on the image: left out."
+            self._notify("warning", said)
 
     def _try(self, act: Callable[[], object]) -> None:
         try:

@@ -17,6 +17,7 @@ class ObjectRow:
     colour: str
     clicks: int
     locked: bool
+    object_class: str = ""
 
 
 @dataclass(frozen=True, slots=True)

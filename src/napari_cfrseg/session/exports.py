@@ -59,7 +59,7 @@ def export(
     """
     target = Path(path)
     ending = next((e for e in FORMATS if target.name.lower().endswith(e)), None)
-    rows = [ObjectRow(o.object_id, o.name, o.colour) for o in objects]
+    rows = object_rows(objects)
     image = content.image
     place: dict[str, Any] = {
         "axes": image.axes[: labels.ndim],
@@ -87,6 +87,13 @@ def export(
             msg = f"{target.name}: expected one of the endings {', '.join(FORMATS)}"
             raise SessionError(msg)
     return target
+
+
+def object_rows(objects: Sequence[ObjectSummary]) -> tuple[ObjectRow, ...]:
+    """Return what exports say of objects."""
+    return tuple(
+        ObjectRow(o.object_id, o.name, o.colour, o.object_class) for o in objects
+    )
 
 
 def click_rows(objects: Sequence[ObjectSummary]) -> list[ClickRow]:

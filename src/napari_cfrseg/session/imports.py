@@ -105,6 +105,40 @@ def events_from_points(
     return _events(rows, first_object, first_click)
 
 
+def renumbered(
+    labels: NDArray[np.integer], first_object: int, most: int
+) -> NDArray[np.int64]:
+    """Return labels whose numbers are free and small enough to be objects'.
+
+    Parameters
+    ----------
+    labels
+        (…, Y, X) integers, 0 and below: background.
+    first_object
+        The first number that is free; labels keep theirs where it is 1.
+    most
+        The largest number there may be.
+
+    Raises
+    ------
+    SessionError
+        There are more labels than numbers.
+    """
+    found = np.where(labels > 0, labels, 0).astype(np.int64)
+    if first_object == 1 and int(found.max(initial=0)) <= most:
+        return found
+    ids, compact = np.unique(found, return_inverse=True)
+    count = int((ids > 0).sum())
+    if first_object + count - 1 > most:
+        msg = (
+            f"{count} labels: {most} objects are the most, {first_object - 1} are there"
+        )
+        raise SessionError(msg)
+    numbers = np.zeros(len(ids), np.int64)
+    numbers[ids > 0] = np.arange(first_object, first_object + count)
+    return numbers[compact].reshape(found.shape)
+
+
 def events_from_labels(labels: NDArray[np.integer]) -> Iterator[ev.Event]:
     """Make an object of every label, plane by plane: its mask is the first feedback.
 

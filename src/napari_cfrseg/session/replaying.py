@@ -20,6 +20,7 @@ from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.export.labels import write_ome_tiff, write_ome_zarr
 from napari_cfrseg.export.rows import ObjectRow
 from napari_cfrseg.session.compare import compare_labels, write_comparison
+from napari_cfrseg.session.exports import object_rows
 from napari_cfrseg.session.journal import stem_of
 from napari_cfrseg.session.models import find_weights, load_segmenter, weights_sha256
 from napari_cfrseg.session.pixels import (
@@ -182,7 +183,7 @@ def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) 
     own_models = task.weights is None
     labels, network_s = _labels(job, weights, follow_models=own_models)
     result.network_s = round(network_s, 4)
-    rows = tuple(ObjectRow(o.object_id, o.name, o.colour) for o in summary)
+    rows = object_rows(summary)
     _compare(job, labels, weights, result)
     _write_labels(task, session, labels, rows)
     record["areas"] = _areas(labels)

@@ -1,0 +1,254 @@
+"""The dock's session group, and what it imports, on napari's models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from napari.components import ViewerModel
+from qtpy.QtWidgets import QFileDialog, QMessageBox
+from session_cases import PLACES, SHAPE, flood_segmenter, pixels, record
+
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine import events as ev
+from napari_cfrseg.errors import SessionError
+from napari_cfrseg.gui.controller import Controller
+from napari_cfrseg.gui.imports import import_csv, import_labels, import_points
+from napari_cfrseg.gui.jobs import SyncRunner
+from napari_cfrseg.gui.session_keeper import SessionKeeper
+from napari_cfrseg.gui.session_panel import SessionPanel
+from napari_cfrseg.session.folders import note_recent
+from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.values import ModelReference
+
+
+class Desk:
+    """A panel on a controller's session; nothing of it is on a screen."""
+
+    def __init__(self, image: np.ndarray | None = None) -> None:
+        self.said: list[tuple[str, str]] = []
+        self.opened: list[Path] = []
+        self.viewer = ViewerModel()
+        layer = self.viewer.add_image(pixels() if image is None else image, name="a")
+        self.controller = Controller(
+            self.viewer, layer, SyncRunner(), flood_segmenter, self.tell, "small"
+        )
+        self.keeper = SessionKeeper(
+            self.controller, lambda _: flood_segmenter(), self.tell
+        )
+        self.panel = SessionPanel(self.opened.append, self.tell)
+        self.panel.show_keeper(self.keeper)
+
+    def tell(self, level: str, message: str) -> None:
+        self.said.append((level, message))
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.asarray(self.controller.labels.layer.data)
+
+
+@pytest.fixture(autouse=True)
+def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CFRSEG_SESSIONS", str(tmp_path / "user"))
+    return tmp_path / "user"
+
+
+@pytest.fixture
+def desk(qapp) -> Desk:
+    return Desk()
+
+
+def entries(menu) -> list[str]:
+    return [action.text() for action in menu.actions() if action.text()]
+
+
+def choose(menu, text: str) -> None:
+    (action,) = [a for a in menu.actions() if a.text().startswith(text)]
+    action.trigger()
+
+
+def test_menu_lists_lost_and_recent_sessions(desk: Desk, tmp_path: Path) -> None:
+    _, path = record(tmp_path)
+    note_recent(path)
+    lost = Desk()
+    lost.controller.clicks.layer.add([20.0, 20.0])
+    writer = lost.keeper.writer
+    assert writer is not None
+    writer._lock.release()  # its process died
+    desk.panel.fill_menu()
+    found = entries(desk.panel.menu)
+    assert found[:2] == ["Open a session…", "Reopen what was not saved"]
+    assert found[3] == "Recent"
+    assert found[4].startswith("work  (")
+    choose(desk.panel.menu, "work  (")
+    desk.panel.menu.actions()[2].trigger()
+    assert desk.opened == [path, writer.path]
+
+
+def test_panel_follows_the_session_and_its_problems(desk: Desk) -> None:
+    text = desk.panel.label.text
+    assert text() == "Nothing to save yet."
+    desk.panel.save_button.click()
+    assert desk.said == [("info", "Nothing was done yet.")]
+    desk.controller.clicks.layer.add([20.0, 20.0])
+    assert text() == "Not saved yet; 2 acts kept in case of a crash."
+    writer = desk.keeper.writer
+    assert writer is not None
+    writer._set_problem(OSError(28, "No space left on device"))
+    assert text().startswith("⚠ unsaved-")
+    assert "No space left" in text()
+    assert desk.panel.label.styleSheet()
+    desk.controller.clicks.layer.add([20.0, 25.0])  # there is room again
+    assert text() == "Not saved yet; 3 acts kept in case of a crash."
+    assert not desk.panel.label.styleSheet()
+    desk.panel.show_keeper(None)
+    assert text() == "Nothing to save yet."
+
+
+def test_saving_asks_for_a_name_and_for_the_pixels(
+    desk: Desk, tmp_path: Path, monkeypatch
+) -> None:
+    asked = []
+
+    def question(*said) -> QMessageBox.StandardButton:
+        asked.append(said[-1])
+        return QMessageBox.StandardButton.Yes
+
+    monkeypatch.setattr(QMessageBox, "question", question)
+    monkeypatch.setattr(
+        QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "b"), "")
+    )
+    desk.controller.clicks.layer.add([20.0, 20.0])
+    desk.panel.save_button.click()
+    assert asked == ["This image is in no file. Save its pixels beside the session?"]
+    assert desk.panel.label.text() == "b.cfrseg.json: 2 acts, all on the disk."
+    assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), pixels())
+    labels = desk.controller.labels.layer
+    assert labels.metadata["cfrseg_session"] == str(tmp_path / "b.cfrseg.json")
+
+
+def test_exports_by_ending_and_says_what_is_wrong(
+    desk: Desk, tmp_path: Path, monkeypatch
+) -> None:
+    desk.controller.clicks.layer.add([20.0, 20.0])
+    wanted = tmp_path / "a.ome.tif"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(wanted), ""))
+    desk.panel.export_button.click()
+    assert np.array_equal(tifffile.imread(wanted), desk.labels)
+    wanted = tmp_path / "a.txt"
+    desk.panel.export_button.click()
+    assert "1 objects were outlined with 1 clicks" in wanted.read_text()
+    wanted = tmp_path / "a.docx"
+    desk.panel.export_button.click()
+    assert "expected one of the endings" in desk.said[-1][1]
+
+
+def test_labels_are_imported_from_the_menu_and_clicks_correct_them(desk: Desk) -> None:
+    made = np.zeros(SHAPE, np.int64)
+    made[10:30, 12:30] = 7
+    made[50:70, 40:60] = 70_000
+    layer = desk.viewer.add_labels(made.copy(), name="cellpose")
+    desk.panel.fill_import_menu()
+    assert "a objects" not in entries(desk.panel.import_menu)
+    choose(desk.panel.import_menu, "cellpose")
+    assert np.array_equal(desk.labels > 0, made > 0)
+    assert [o.object_id for o in desk.controller.view.objects] == [1, 2]
+    assert ("info", "2 objects imported: click to correct them.") in desk.said
+    desk.controller.select(1)
+    desk.controller.clicks.layer.add([20.0, 11.0])
+    assert desk.labels[20, 11] == 1
+    assert np.array_equal(layer.data, made)  # never changed
+    # again: free numbers, what is there keeps its pixels
+    import_labels(desk.controller, layer)
+    assert [o.object_id for o in desk.controller.view.objects] == [1, 2, 3, 4]
+    desk.controller.undo()
+    assert [o.object_id for o in desk.controller.view.objects] == [1, 2]
+    with pytest.raises(SessionError, match="the image"):
+        import_labels(desk.controller, desk.viewer.add_labels(made[:50]))
+
+
+def test_labels_of_one_plane_go_to_the_plane_shown(qapp) -> None:
+    desk = Desk(np.stack([pixels(), pixels(), pixels()]))
+    desk.viewer.dims.set_point(0, 2)
+    made = np.zeros(SHAPE, np.uint8)
+    made[10:30, 10:30] = 1
+    import_labels(desk.controller, desk.viewer.add_labels(made))
+    assert [int(plane.any()) for plane in desk.labels] == [0, 0, 1]
+
+
+def test_points_are_imported_through_the_world(qapp) -> None:
+    desk = Desk()
+    desk.controller.clicks.layer.add([*map(float, PLACES[1])])
+    layer = desk.viewer.add_points(
+        np.array([[40.0, 100.0], [44.0, 110.0], [400.0, 0.0]]),
+        scale=(0.5, 0.5),
+        features={"object": ["b", "b", "b"], "polarity": ["positive", "negative"] * 1
+                  + ["positive"]},
+        name="seeds",
+    )  # fmt: skip
+    assert import_points(desk.controller, layer) == (2, 1)
+    (second,) = [o for i, o in desk.controller.annotator.objects.items() if i > 1]
+    clicks = [entry.click for _, entry in second.clicks()]
+    assert clicks == [Click((20, 50)), Click((22, 55), False)]
+    desk.controller.undo()
+    desk.controller.undo()
+    assert len(desk.controller.view.objects) == 1
+
+
+def test_points_without_columns_are_objects_of_their_own(qapp) -> None:
+    desk = Desk()
+    layer = desk.viewer.add_points([PLACES[1], PLACES[4], PLACES[5]])
+    assert import_points(desk.controller, layer) == (3, 0)
+    assert [o.clicks for o in desk.controller.view.objects] == [1, 1, 1]
+    desk.controller.new_object()
+    desk.controller.clicks.layer.add([*map(float, PLACES[2])])
+    assert len(desk.controller.view.objects) == 4
+
+
+def test_clicks_come_from_a_table(desk: Desk, tmp_path: Path, monkeypatch) -> None:
+    table = tmp_path / "clicks.csv"
+    rows = ["3,20,20,+,cell", "3,12,12,-,", "9,999,0,+,", "5,0,-9,+,", "6,60,20,+,",
+            "5,20,80,+,"]  # fmt: skip
+    table.write_text("\n".join(["object,y,x,sign,name", *rows]))
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(table), ""))
+    desk.panel.fill_import_menu()
+    choose(desk.panel.import_menu, "CSV")
+    assert [(o.object_id, o.name) for o in desk.controller.view.objects] == [
+        (3, "cell"),
+        (5, "Object 5"),
+        (6, "Object 6"),
+    ]
+    assert desk.said[-1][1] == "2 of 6 clicks are not on the image: left out."
+    assert desk.labels[20, 20] == 3
+    table.write_text("a,b\n")
+    with pytest.raises(SessionError, match="columns y and x"):
+        import_csv(desk.controller, table)
+
+
+def test_another_model_in_mid_session_is_written_down(desk: Desk) -> None:
+    controller = desk.controller
+    controller.clicks.layer.add([20.0, 20.0])
+    controller.load_model(flood_segmenter, "other")
+    controller.load_model(flood_segmenter, "other")
+    controller.clicks.layer.add([20.0, 25.0])
+    writer = desk.keeper.writer
+    assert writer is not None
+    assert writer.content.model == ModelReference("small")
+    kinds = [type(e) for e in writer.content.events[1:]]
+    assert kinds == [ev.ClickAdded, ev.ModelChanged, ev.ClickAdded]
+    assert writer.content.events[2] == ev.ModelChanged("other")
+    assert controller.view.model == "other"
+
+
+def test_classes_are_said_in_the_table_and_exported(desk: Desk, tmp_path: Path) -> None:
+    desk.controller.clicks.layer.add([20.0, 20.0])
+    desk.controller.classify(1, " nucleus ")
+    assert desk.controller.view.objects[0].object_class == "nucleus"
+    assert '"nucleus"' in desk.keeper.export(tmp_path / "a.coco.json").read_text()
+    desk.controller.undo()
+    assert desk.controller.view.objects[0].object_class == ""
+    writer = desk.keeper.writer
+    assert writer is not None
+    assert ev.ObjectClassified(1, "nucleus") in Session.open(writer.path).content.events

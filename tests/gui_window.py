@@ -1,0 +1,103 @@
+"""The dock in a real viewer, and hands that click on its canvas."""
+
+from __future__ import annotations
+
+import numpy as np
+from qtpy.QtCore import QPoint, Qt
+
+PLUGIN, DOCK = "napari-cfrseg", "CFR-Seg: segment with clicks"
+PLACEMENT = {"scale": (0.2, 0.2), "translate": (30, -12), "units": ("um", "um")}
+TIMEOUT_MS = 120_000
+
+
+class Window:
+    """A viewer with the dock open, and hands that click on its canvas."""
+
+    def __init__(self, viewer, qtbot, image=None) -> None:
+        """Open the dock, on an image to be added or on what the viewer has."""
+        self.viewer, self.qtbot = viewer, qtbot
+        if image is None:
+            self.image = viewer.layers[0]
+        else:
+            self.image = viewer.add_image(image, name="cells", **PLACEMENT)
+        _, self.dock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+        self.until(lambda: self.dock.controller is not None)
+        self.until(lambda: not self.view.loading)
+        self.canvas = viewer.window._qt_viewer.canvas.native
+        viewer.reset_view()
+        self.settle()
+
+    @property
+    def view(self):
+        return self.dock.controller.view
+
+    @property
+    def points(self):
+        return self.dock.controller.clicks.layer
+
+    @property
+    def labels(self):
+        return self.dock.controller.labels.layer
+
+    def until(self, condition) -> None:
+        self.qtbot.waitUntil(condition, timeout=TIMEOUT_MS)
+
+    def settle(self) -> None:
+        self.until(lambda: self.view.pending == 0)
+        self.qtbot.wait(20)
+
+    def at(self, y: float, x: float) -> QPoint:
+        """Where pixel (y, x) of the image is on the canvas."""
+        world = np.asarray(self.image.data_to_world((y, x)))
+        centre = np.asarray(self.viewer.camera.center[-2:])
+        size = np.array([self.canvas.height(), self.canvas.width()])
+        row, column = (world - centre) * self.viewer.camera.zoom + size / 2
+        return QPoint(round(column), round(row))
+
+    def click(self, y, x, button=Qt.MouseButton.LeftButton, settle=True) -> None:
+        place = self.at(y, x)
+        self.qtbot.mouseMove(self.canvas, place)
+        self.qtbot.mousePress(self.canvas, button, pos=place)
+        self.qtbot.mouseRelease(self.canvas, button, pos=place)
+        if settle:
+            self.settle()
+
+    def drag(self, start, end) -> None:
+        left = Qt.MouseButton.LeftButton
+        a, b = self.at(*start), self.at(*end)
+        self.qtbot.mouseMove(self.canvas, a)
+        self.qtbot.mousePress(self.canvas, left, pos=a)
+        for share in (0.3, 0.6, 1.0):
+            step = a + (b - a) * share
+            event = mouse_move(step, left)
+            post(self.canvas, event)
+        self.qtbot.mouseRelease(self.canvas, left, pos=b)
+        self.settle()
+
+    def press(self, key, modifier=Qt.KeyboardModifier.NoModifier) -> None:
+        self.qtbot.keyClick(self.canvas, key, modifier)
+        self.settle()
+
+    def area(self, label: int) -> int:
+        return int((self.labels.data == label).sum())
+
+
+def mouse_move(place: QPoint, button):
+    from qtpy.QtCore import QEvent, QPointF
+    from qtpy.QtGui import QMouseEvent
+
+    return QMouseEvent(
+        QEvent.Type.MouseMove,
+        QPointF(place),
+        QPointF(place),
+        Qt.MouseButton.NoButton,
+        button,
+        Qt.KeyboardModifier.NoModifier,
+    )
+
+
+def post(widget, event) -> None:
+    from qtpy.QtWidgets import QApplication
+
+    QApplication.sendEvent(widget, event)
+    QApplication.processEvents()
