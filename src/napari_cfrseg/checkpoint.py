@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import resources
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cfrseg.atomic import atomic_path
 from napari_cfrseg.errors import CheckpointError
+from napari_cfrseg.folders import data_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -202,17 +202,7 @@ def load_strictly(
 
 def models_folder() -> Path:
     """Where installed models live; the variable ``CFRSEG_MODELS`` overrides it."""
-    named = os.environ.get(MODELS_VARIABLE)
-    if named:
-        return Path(named)
-    home = Path.home()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME", home / ".local" / "share"))
-    return base / "napari-cfrseg" / "models"
+    return data_folder("models", MODELS_VARIABLE)
 
 
 def list_models() -> dict[str, Path]:

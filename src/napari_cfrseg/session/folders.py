@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 from napari_cfrseg.atomic import atomic_path
+from napari_cfrseg.folders import data_folder
 from napari_cfrseg.session.journal import lock_path
 from napari_cfrseg.session.lock import is_locked
 from napari_cfrseg.session.values import SUFFIX
@@ -20,17 +19,7 @@ _MOST_RECENT = 10
 
 def sessions_folder() -> Path:
     """Where unsaved sessions live; the variable ``CFRSEG_SESSIONS`` overrides it."""
-    named = os.environ.get(VARIABLE)
-    if named:
-        return Path(named)
-    home = Path.home()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME", home / ".local" / "share"))
-    return base / "napari-cfrseg" / "sessions"
+    return data_folder("sessions", VARIABLE)
 
 
 def unsaved_path(identity: str) -> Path:
