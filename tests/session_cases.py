@@ -69,6 +69,9 @@ EVERY_EVENT: tuple[ev.Event, ...] = (
     ev.Painted((), LabelRuns(SHAPE, (), (), ())),
     ev.MaskImported(1, (), box_mask(slice(0, 80), slice(99, 100))),
     ev.LabelsImported((0,), stroke(3, slice(0, 1), slice(0, 1))),
+    ev.Propagated((1, 7), (2, 5), 0, 1, 8, 9, (1.75, 0.8, 0.1 + 0.2), True, False, 3),
+    ev.Propagated((1,), (0,), 0, 0, 3, 4),
+    ev.PlaneConfirmed(1, (2, 5)),
     ev.ThresholdChanged(1, 0.3000000004),
     ev.RefinementChanged(Refinement("a-cfr", 7, 3, False)),
     ev.RefinementChanged(Refinement.standard()),
@@ -79,7 +82,7 @@ EVERY_EVENT: tuple[ev.Event, ...] = (
     ev.Redone(),
 )
 #: kinds that a version of the file added
-ADDED_IN = {2: (ev.ObjectClassified, ev.ModelChanged)}
+ADDED_IN = {2: (ev.ObjectClassified, ev.ModelChanged, ev.Propagated, ev.PlaneConfirmed)}
 
 #: five objects with undo, deletion, drag, locked objects and a painted edit
 WORK: tuple[ev.Event, ...] = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine import events as ev
@@ -21,7 +21,26 @@ from napari_cfrseg.engine.ownership import LabelDraft, claim
 from napari_cfrseg.engine.rounds import RoundComputer, shown_mask
 from napari_cfrseg.errors import LockedObjectError, SessionError
 
-PatchCallback = Callable[[LabelPatch], None]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Progress:
+    """How far an act of many planes is.
+
+    Attributes
+    ----------
+    done, total
+        Planes computed, and to be computed at most.
+    patches
+        What the labels changed by since the last report.
+    """
+
+    done: int
+    total: int
+    patches: tuple[LabelPatch, ...] = ()
+
+
+#: told the labels so far, or progress; True in return to progress: keep what is done
+PatchCallback = Callable[[LabelPatch | Progress], object]
 
 
 class Act:
@@ -62,10 +81,12 @@ class Act:
         self.refinement = refinement
         self.notes: list[str] = []
         self.draft = LabelDraft(labels_of)
-        self._computer = computer
+        #: the event as it is to be recorded, where that differs from the one performed
+        self.recorded: ev.Event | None = None
+        self.computer = computer
         self._rule = rule
         self._stamp = stamp
-        self._on_preview = on_preview
+        self.on_preview = on_preview
         self._before: dict[int, ObjectState | None] = {}
 
     # -- reading ---------------------------------------------------------------------
@@ -137,9 +158,9 @@ class Act:
         """Compute a plane's rounds from entry ``first`` on and show the result."""
         threshold = self.objects[object_id].threshold
         preview = None
-        if self._on_preview is not None:
-            preview = self._preview_of(object_id, plane, self._on_preview)
-        rounds = self._computer.compute(plane, state, first, threshold, preview)
+        if self.on_preview is not None:
+            preview = self._preview_of(object_id, plane, self.on_preview)
+        rounds = self.computer.compute(plane, state, first, threshold, preview)
         self.show(object_id, plane, replace(state, rounds=rounds))
 
     def show(self, object_id: int, plane: Plane, state: PlaneState) -> None:

@@ -20,6 +20,7 @@ from napari_cfrseg.engine.objects import (
     PlaneState,
     default_colour,
 )
+from napari_cfrseg.engine.propagating import perform_propagation
 from napari_cfrseg.errors import SessionError
 
 
@@ -116,7 +117,7 @@ def _(event: ev.ObjectLocked, act: Act) -> None:
 def _(event: ev.ObjectReset, act: Act) -> None:
     state = act.unlocked(event.object_id).on(event.plane)
     if state.entries:
-        act.restart(event.object_id, event.plane, PlaneState(start=state.start))
+        act.restart(event.object_id, event.plane, replace(state, entries=(), rounds=()))
 
 
 @perform.register
@@ -192,7 +193,9 @@ def _(event: ev.MaskImported, act: Act) -> None:
     act.check_plane(event.mask.shape)
     state = act.unlocked(event.object_id).on(event.plane)
     act.restart(
-        event.object_id, event.plane, replace(state, start=event.mask.to_patch())
+        event.object_id,
+        event.plane,
+        replace(state, start=event.mask.to_patch(), carried=None),
     )
 
 
@@ -210,7 +213,22 @@ def _(event: ev.LabelsImported, act: Act) -> None:
         found = act.objects.get(object_id) or new_object(object_id)
         act.put(object_id, found)
         state = found.on(event.plane)
-        act.restart(object_id, event.plane, replace(state, start=mask))
+        act.restart(object_id, event.plane, replace(state, start=mask, carried=None))
+
+
+@perform.register
+def _(event: ev.Propagated, act: Act) -> None:
+    perform_propagation(event, act)
+
+
+@perform.register
+def _(event: ev.PlaneConfirmed, act: Act) -> None:
+    found = act.unlocked(event.object_id)
+    state = found.on(event.plane)
+    if state.carried is None or state.start is None:
+        msg = f"{found.name} has no propagated mask on plane {event.plane}"
+        raise SessionError(msg)
+    act.show(event.object_id, event.plane, replace(state, carried=None))
 
 
 @perform.register

@@ -155,7 +155,9 @@ class Annotator:
             What was done.
         on_preview
             Called with the labels' changes so far after each refinement step of the
-            newest click; what it raises cancels the event.
+            newest click; what it raises cancels the event. A propagation calls it with
+            its :class:`~napari_cfrseg.engine.act.Progress`; True in return ends it
+            and keeps the planes done.
 
         Returns
         -------
@@ -206,6 +208,7 @@ class Annotator:
         done = False
         try:
             perform(event, act)
+            event = event if act.recorded is None else act.recorded
             transaction = act.transaction(event)
             done = True
         finally:

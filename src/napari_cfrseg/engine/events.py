@@ -170,6 +170,63 @@ class LabelsImported:
 
 
 @dataclass(frozen=True, slots=True)
+class Propagated:
+    """Objects were carried from their annotated planes to others (see propagation).
+
+    Attributes
+    ----------
+    object_ids
+        Which objects.
+    plane
+        A plane of the line walked along; its entry at ``axis`` does not count.
+    axis
+        Which of the plane's indices is walked along.
+    first, last
+        From which plane to which, both inclusive.
+    count
+        How many planes there are along the axis.
+    spacing
+        (between planes, y, x) size of a voxel.
+    spans
+        The objects reach from first to last: runs do not end where they fade.
+    only_stale
+        Leave out what is as it would become: gaps whose anchors are the same.
+    results
+        How many planes were kept of what was cancelled; None: all.
+    """
+
+    object_ids: tuple[int, ...]
+    plane: Plane
+    axis: int
+    first: int
+    last: int
+    count: int
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    spans: bool = False
+    only_stale: bool = True
+    results: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first <= self.last < self.count:
+            msg = f"planes {self.first} to {self.last} of {self.count}: no such range"
+            raise ValueError(msg)
+        if not 0 <= self.axis < len(self.plane):
+            msg = f"axis {self.axis} of a plane with index {self.plane}"
+            raise ValueError(msg)
+        if not all(0 < v < float("inf") for v in self.spacing):
+            msg = f"voxel size {self.spacing}: expected three positive numbers"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneConfirmed:
+    """A propagated mask was found right: from now on it is annotated, an anchor."""
+
+    object_id: int
+    plane: Plane
+
+
+@dataclass(frozen=True, slots=True)
 class ThresholdChanged:
     """The probability from which a pixel belongs to the object changed."""
 
@@ -242,6 +299,8 @@ Event = (
     | Painted
     | MaskImported
     | LabelsImported
+    | Propagated
+    | PlaneConfirmed
     | ThresholdChanged
     | RefinementChanged
     | ModelChanged

@@ -71,6 +71,26 @@ class Round:
     mask: MaskPatch | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Marks a plane whose mask was carried there and not confirmed.
+
+    Attributes
+    ----------
+    confidence
+        The IoU to expect, in [0, 1].
+    stop
+        Why the run ended on this plane, None: it went on.
+    source
+        What it was computed from: the anchors' indices and their states' stamps, and
+        whether the object was said to span the range.
+    """
+
+    confidence: float
+    stop: str | None = None
+    source: tuple[object, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PlaneState:
     """One object on one plane.
@@ -87,6 +107,8 @@ class PlaneState:
         The mask now, at the object's threshold; what it would own if it were alone.
     stamp
         Number of the act that changed it last.
+    carried
+        Set where the start mask came from a propagation.
     """
 
     start: MaskPatch | None = None
@@ -94,6 +116,7 @@ class PlaneState:
     rounds: tuple[Round, ...] = ()
     mask: MaskPatch = field(default_factory=MaskPatch.empty)
     stamp: int = 0
+    carried: Carried | None = None
 
     @property
     def clicks(self) -> tuple[ClickEntry, ...]:
@@ -103,7 +126,12 @@ class PlaneState:
     @property
     def is_empty(self) -> bool:
         """True when nothing was done on the plane and nothing imported."""
-        return self.start is None and not self.entries
+        return self.start is None and not self.entries and self.carried is None
+
+    @property
+    def is_anchor(self) -> bool:
+        """True when a person annotated the plane: propagation never changes it."""
+        return bool(self.entries) or (self.start is not None and self.carried is None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

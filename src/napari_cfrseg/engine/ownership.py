@@ -105,10 +105,13 @@ class LabelDraft:
         self.reserve(plane, box)
         self._labels_of(plane)[box] = labels
 
-    def patches(self) -> tuple[LabelPatch, ...]:
+    def patches(self, only: Iterable[Plane] | None = None) -> tuple[LabelPatch, ...]:
         """Return what changed since the draft began, one patch for each plane."""
         patches = []
-        for plane, (box, before) in self._before.items():
+        for plane in self._before if only is None else only:
+            if plane not in self._before:
+                continue
+            box, before = self._before[plane]
             labels = self._labels_of(plane)
             patch = LabelPatch.between(plane, labels.shape, box, before, labels[box])
             if patch.size:

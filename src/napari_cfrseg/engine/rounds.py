@@ -50,6 +50,14 @@ class SegmenterLike(Protocol):
     ) -> Prediction:
         """Return the mask that the clicks, all of one object's in order, ask for."""
 
+    def carry(
+        self,
+        clicks: Sequence[Click],
+        previous: Prediction,
+        refinement: Refinement | None = None,
+    ) -> Prediction:
+        """Return the mask of an object known from a neighbouring plane."""
+
 
 PreviewCallback = Callable[[MaskPatch], None]
 
@@ -117,6 +125,31 @@ class RoundComputer:
     def use(self, segmenter: SegmenterLike) -> None:
         """Compute further rounds with another segmenter."""
         self._segmenter = segmenter
+        self._plane = None
+
+    def read(self, plane: Plane) -> Any:
+        """Return a plane's pixels, (Y, X) or (Y, X, C); lazy ones unread."""
+        return self._plane_image(plane)
+
+    def carry(
+        self,
+        plane: Plane,
+        clicks: Sequence[Click],
+        previous: Prediction,
+        refinement: Refinement,
+    ) -> Prediction:
+        """Run the network once with clicks carried from a neighbouring plane."""
+        if self._segmenter is None:
+            msg = "no model is loaded, so nothing can be propagated: load one first"
+            raise CheckpointError(msg)
+        self.prepare(plane)
+        prediction = self._segmenter.carry(clicks, previous, refinement)
+        self.runs += 1
+        self.steps, self.seconds = prediction.steps, prediction.seconds
+        return prediction
+
+    def forget_plane(self) -> None:
+        """Set the next plane's image anew, whichever it is."""
         self._plane = None
 
     def prepare(self, plane: Plane) -> None:

@@ -75,6 +75,15 @@ class _PlaneScalings:
             self.known.setdefault(self._plane, prediction.scaling)
         return prediction
 
+    def carry(
+        self,
+        clicks: Sequence[Click],
+        previous: Prediction,
+        refinement: Refinement | None = None,
+    ) -> Prediction:
+        # a plane's scaling is recorded with its first click, and this is none
+        return self._ready().carry(clicks, previous, refinement)
+
     def _ready(self) -> SegmenterLike:
         if self.segmenter is None:
             msg = "no segmenter was given"
@@ -179,7 +188,7 @@ class RecordedAnnotator(Annotator):
         if self._has_changed(change):
             plane = getattr(event, "plane", None)
             seen = None if plane is None else self._planes_seen.known.get(plane)
-            self._write_down(event, seen)
+            self._write_down(change.event, seen)
         return change
 
     def _write_down(self, event: ev.Event, seen: Scaling | None) -> None:

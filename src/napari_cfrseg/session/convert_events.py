@@ -144,6 +144,27 @@ def _(event: ev.LabelsImported, scaling: Scaling | None = None) -> Part:
 
 
 @part_of.register
+def _(event: ev.Propagated, scaling: Scaling | None = None) -> Part:
+    return p.PropagatedPart(
+        objects=[int(i) for i in event.object_ids],
+        plane=_plane(event.plane),
+        axis=int(event.axis),
+        first=int(event.first),
+        last=int(event.last),
+        count=int(event.count),
+        spacing=[float(v) for v in event.spacing],
+        spans=event.spans,
+        only_stale=event.only_stale,
+        results=event.results,
+    )
+
+
+@part_of.register
+def _(event: ev.PlaneConfirmed, scaling: Scaling | None = None) -> Part:
+    return p.PlaneConfirmedPart(object=int(event.object_id), plane=_plane(event.plane))
+
+
+@part_of.register
 def _(event: ev.ThresholdChanged, scaling: Scaling | None = None) -> Part:
     return p.ThresholdChangedPart(
         object=int(event.object_id), threshold=float(event.threshold)
@@ -187,6 +208,22 @@ def _click_added(part: p.ClickAddedPart) -> ev.Event:
     )
 
 
+def _propagated(part: p.PropagatedPart) -> ev.Event:
+    between, y, x = part.spacing
+    return ev.Propagated(
+        tuple(part.objects),
+        tuple(part.plane),
+        part.axis,
+        part.first,
+        part.last,
+        part.count,
+        (between, y, x),
+        part.spans,
+        part.only_stale,
+        part.results,
+    )
+
+
 _EVENTS: Mapping[type[Part], Callable[[Any], ev.Event]] = MappingProxyType(
     {
         p.ObjectCreatedPart: lambda e: ev.ObjectCreated(
@@ -211,6 +248,8 @@ _EVENTS: Mapping[type[Part], Callable[[Any], ev.Event]] = MappingProxyType(
         p.LabelsImportedPart: lambda e: ev.LabelsImported(
             tuple(e.plane), labels_of(e.labels)
         ),
+        p.PropagatedPart: _propagated,
+        p.PlaneConfirmedPart: lambda e: ev.PlaneConfirmed(e.object, tuple(e.plane)),
         p.ThresholdChangedPart: lambda e: ev.ThresholdChanged(e.object, e.threshold),
         p.RefinementChangedPart: lambda e: ev.RefinementChanged(
             refinement_of(e.refinement)

@@ -25,6 +25,8 @@ from napari_cfrseg.session.fields import (
     RefinementPart,
     ScalingPart,
     Sha256,
+    Side,
+    Spacing,
     Text,
     Threshold,
 )
@@ -160,6 +162,33 @@ class LabelsImportedPart(Part):
     labels: LabelsPart
 
 
+class PropagatedPart(Part):
+    """Objects were carried from annotated planes to others. Since version 2.
+
+    ``results``: how many planes were kept of what was cancelled; null: all.
+    """
+
+    type: Literal["propagated"] = "propagated"
+    objects: Annotated[list[ObjectId], Field(min_length=1)]
+    plane: Annotated[PlaneIndex, Field(min_length=1)]
+    axis: Index
+    first: Index
+    last: Index
+    count: Side
+    spacing: Spacing
+    spans: bool = False
+    only_stale: bool = True
+    results: Index | None = None
+
+
+class PlaneConfirmedPart(Part):
+    """A propagated mask was found right. Since version 2."""
+
+    type: Literal["plane_confirmed"] = "plane_confirmed"
+    object: ObjectId
+    plane: PlaneIndex = Field(default_factory=list)
+
+
 class ThresholdChangedPart(Part):
     """An object's probability threshold changed."""
 
@@ -217,6 +246,8 @@ EventPart = Annotated[
     | PaintedPart
     | MaskImportedPart
     | LabelsImportedPart
+    | PropagatedPart
+    | PlaneConfirmedPart
     | ThresholdChangedPart
     | RefinementChangedPart
     | ModelChangedPart

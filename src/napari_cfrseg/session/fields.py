@@ -35,6 +35,9 @@ PlaneIndex = Annotated[list[Index], Field(max_length=MOST_AXES - 2)]
 Side = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Coordinate = Annotated[float, Field(ge=-1e9, le=1e9)]
 Position = Annotated[list[Coordinate], Field(min_length=2, max_length=2)]
+Spacing = Annotated[
+    list[Annotated[float, Field(gt=0.0, le=1e12)]], Field(min_length=3, max_length=3)
+]
 Threshold = Annotated[float, Field(gt=0.0, lt=1.0)]
 FocusShift = Annotated[int, Field(ge=-64, le=64)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -25,9 +25,10 @@ from scipy import ndimage
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.cascade import Refinement
 from napari_cfrseg.engine.masks import LabelArray, MaskPatch
-from napari_cfrseg.engine.patch import Patch
+from napari_cfrseg.engine.patch import Patch, union
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.propagation import carried
+from napari_cfrseg.engine.propagation.priors import Prior
 from napari_cfrseg.engine.propagation.shapes import (
     Field,
     Floats,
@@ -152,7 +153,10 @@ def plane_steps(planes: Planes) -> float:
 
 def look_at(planes: Planes, index: int, mask: MaskPatch) -> carried.Look:
     """Measure what an object looks like on a plane."""
-    box = _room(mask, planes.shape)
+    found = box_of(mask)
+    if found is None:
+        return carried.Look(0.0, 0.0, 0.0)
+    box = _with_room(found, planes.shape)
     grey = mean_plane(planes.read(index, box))
     return carried.Look.of(
         grey, signed_distance(mask.window(slices(box)), px_sampling(planes))
@@ -166,7 +170,7 @@ def advance(
     object_id: int,
     settings: PropagationSettings,
     *,
-    prior: Callable[[int, Box], Field] | None,
+    prior: Prior | None,
     sigma: float,
     trust: float,
     siblings: Callable[[Box], LabelArray] | None = None,
@@ -190,19 +194,15 @@ def advance(
         Focus windows already embedded on that plane: one that fits is used again.
     """
     sampling = px_sampling(planes)
-    here = None if prior is None else prior(index, _all_of(planes.shape)).mask()
-    masks = [run.mask] if here is None else [run.mask, here]
-    found = box_of(*masks)
+    found = _hull(box_of(run.mask), None if prior is None else prior.box(index))
     if found is None:
-        return _nothing(planes.shape)
-    box = _room(
-        MaskPatch((found[0], found[1]), np.ones(_size(found), bool)), planes.shape
-    )
+        return _nothing()
+    box = _with_room(found, planes.shape)
     expected = signed_distance(run.mask.window(slices(box)), sampling)
     shape = expected
     if prior is not None:
-        shape = prior(index, box).values
-        expected = expected + shape - prior(run.index, box).values
+        shape = prior.field(index, box).values
+        expected = expected + shape - prior.field(run.index, box).values
         if not (expected > 0).any():
             expected = shape
     others = planes.taken(index, object_id, box)
@@ -275,11 +275,14 @@ def _connected(
     return out
 
 
-def _room(mask: MaskPatch, plane: tuple[int, int]) -> Box:
-    """Return a mask's box with room to grow."""
-    found = box_of(mask)
-    if found is None:
-        return (0, 0, *plane)
+def _hull(first: Box | None, second: Box | None) -> Box | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return union(first, second)
+
+
+def _with_room(found: Box, plane: tuple[int, int]) -> Box:
+    """Return a box with room to grow."""
     size = max(found[2] - found[0], found[3] - found[1])
     return grown(found, max(8, size // 2), plane)
 
@@ -303,11 +306,7 @@ def _size(box: Box) -> tuple[int, int]:
     return box[2] - box[0], box[3] - box[1]
 
 
-def _all_of(plane: tuple[int, int]) -> Box:
-    return (0, 0, *plane)
-
-
-def _nothing(plane: tuple[int, int]) -> Answer:
+def _nothing() -> Answer:
     field = Field((0, 0, 1, 1), np.full((1, 1), -1.0, np.float32))
     return Answer(field, MaskPatch.empty(), False, 1.0, 0.0, 0.0, None)
 

@@ -20,7 +20,8 @@ from itertools import pairwise
 from napari_cfrseg.engine.masks import MaskPatch
 from napari_cfrseg.engine.propagation.confidence import confidence_of
 from napari_cfrseg.engine.propagation.joining import compete, mixed, sibling_labels
-from napari_cfrseg.engine.propagation.shapes import Field, interpolate, overlap_iou
+from napari_cfrseg.engine.propagation.priors import Bridge, Cap, Prior
+from napari_cfrseg.engine.propagation.shapes import overlap_iou
 from napari_cfrseg.engine.propagation.step import (
     Answer,
     Planes,
@@ -39,7 +40,6 @@ from napari_cfrseg.engine.propagation.values import (
     StopReason,
     Track,
 )
-from napari_cfrseg.window import Box
 
 Gap = tuple[int | None, int | None]
 
@@ -214,7 +214,7 @@ class _Sweep:
             index,
             stretch.object_id,
             self.settings,
-            prior=self._prior(stretch) if stretch.is_gap else None,
+            prior=self._prior(stretch),
             sigma=self._sigma(stretch, index),
             trust=self._trust(stretch, index),
             siblings=sibling_labels(_others(here, run)),
@@ -239,26 +239,37 @@ class _Sweep:
                 )
         return Running(index, mask, look, look)
 
-    def _prior(self, stretch: Stretch) -> Callable[[int, Box], Field]:
+    def _prior(self, stretch: Stretch) -> Prior | None:
+        """Expect a bridge between anchors, or a cap towards an end the person gave."""
         below, above = stretch.below, stretch.above
-        if below is None or above is None:
-            msg = "only planes between two anchors have a prior"
-            raise RuntimeError(msg)
         anchors, sampling = stretch.track.anchors, px_sampling(self.planes)
-        first, second = anchors[below], anchors[above]
+        if below is not None and above is not None:
+            return Bridge(below, above, anchors[below], anchors[above], sampling)
+        end = self._end(stretch)
+        anchor = above if below is None else below
+        if end is None or anchor is None:
+            return None
+        return Cap(anchor, end, anchors[anchor], sampling)
 
-        def prior(index: int, box: Box) -> Field:
-            t = (index - below) / (above - below)
-            return interpolate(first, second, t, box, sampling=sampling)
-
-        return prior
+    def _end(self, stretch: Stretch) -> int | None:
+        """Return the first plane without the object, where the person said so."""
+        track = stretch.track
+        if stretch.is_gap or not track.spans:
+            return None
+        if stretch.below is None:
+            return track.first - 1 if track.first > 0 else None
+        return track.last + 1 if track.last < self.planes.count - 1 else None
 
     def _sigma(self, stretch: Stretch, index: int) -> float:
-        """How uncertain the prior's outline is: a bridge between anchors, in pixels."""
+        """Return how uncertain the prior is: a bridge between anchors, in pixels."""
         steps = 1.0
-        if stretch.below is not None and stretch.above is not None:
-            below, above = index - stretch.below, stretch.above - index
-            steps = below * above / (below + above)
+        ends = [e for e in (stretch.below, stretch.above) if e is not None]
+        end = self._end(stretch)
+        if end is not None:
+            ends.append(end)
+        if len(ends) == 2:
+            one, other = abs(index - ends[0]), abs(index - ends[1])
+            steps = one * other / (one + other)
         drift = self.settings.drift * plane_steps(self.planes) * math.sqrt(steps)
         return max(self.settings.drift_floor, drift)
 

@@ -1,0 +1,337 @@
+"""Anchors stay, gaps fill, runs stop: on a network one can predict by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from closed_form import FloodNetwork
+
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine import events as ev
+from napari_cfrseg.engine.act import Progress
+from napari_cfrseg.engine.annotator import Annotator, replay
+from napari_cfrseg.engine.masks import MaskPatch
+from napari_cfrseg.engine.propagation import (
+    PropagationSettings,
+    StopReason,
+    Track,
+    gaps_of,
+    propagate,
+)
+from napari_cfrseg.engine.propagation.shapes import interpolate
+from napari_cfrseg.engine.propagation.stack import SegmenterPlanes
+from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.errors import LockedObjectError, SessionError
+
+SIZE = 64
+
+
+def disk(yx, radius):
+    y, x = np.mgrid[:SIZE, :SIZE]
+    return np.hypot(y - yx[0], x - yx[1]) <= radius
+
+
+def stack(planes=9, first=0, last=None, second=False):
+    """A bright disk that moves and swells, dark elsewhere; maybe a neighbour."""
+    out = np.full((planes, SIZE, SIZE), 20, np.uint8)
+    truth = np.zeros((planes, SIZE, SIZE), np.int32)
+    for z in range(planes):
+        if first <= z <= (planes - 1 if last is None else last):
+            truth[z][disk((24 + z * 0.8, 22), 9 + 0.3 * z)] = 1
+            if second:
+                truth[z][disk((26, 46), 8) & (truth[z] == 0)] = 2
+    out[truth == 1] = 150
+    out[truth == 2] = 220
+    return out, truth
+
+
+def segmenter():
+    return Segmenter(FloodNetwork(), device="cpu")
+
+
+def annotator(image):
+    return Annotator(lambda plane: image[plane], image.shape[1:], segmenter())
+
+
+def clicked(image, *clicks):
+    """Objects with a click each: (object id, plane, yx)."""
+    done = annotator(image)
+    for number, (object_id, z, yx) in enumerate(clicks, 1):
+        if object_id not in done.objects:
+            done.apply(ev.ObjectCreated(object_id))
+        done.apply(ev.ClickAdded(object_id, (z,), Click(yx), number))
+    return done
+
+
+def whole(image, *object_ids, **options):
+    count = len(image)
+    return ev.Propagated(
+        object_ids or (1,),
+        (0,),
+        0,
+        options.pop("first", 0),
+        options.pop("last", count - 1),
+        count,
+        **options,
+    )
+
+
+def iou(a, b):
+    return (a & b).sum() / (a | b).sum()
+
+
+class TestPlanes:
+    def test_one_click_finds_the_object_on_all_planes(self):
+        image, truth = stack()
+        done = clicked(image, (1, 4, (27, 22)))
+        before = done.labels((4,)).copy()
+        done.apply(whole(image))
+        labels = done.labels_array((9,))
+        assert all(iou(labels[z] == 1, truth[z] == 1) > 0.85 for z in range(9))
+        assert (labels[4] == before).all()
+
+    def test_a_run_stops_where_the_object_ends_and_says_why(self):
+        image, truth = stack(9, first=2, last=6)
+        done = clicked(image, (1, 4, (27, 22)))
+        done.apply(whole(image))
+        labels = done.labels_array((9,))
+        assert not labels[:2].any()
+        assert not labels[7:].any()
+        assert iou(labels[6] == 1, truth[6] == 1) > 0.8
+        carried = done.objects[1].on((7,)).carried
+        assert carried is not None
+        assert carried.stop in {
+            StopReason.EMPTY,
+            StopReason.UNSUPPORTED,
+            StopReason.FADED,
+        }
+        assert (8,) not in done.objects[1].planes
+
+    def test_the_end_of_the_stack_is_a_reason_too(self):
+        image, _ = stack()
+        done = clicked(image, (1, 4, (27, 22)))
+        done.apply(whole(image, last=6))
+        on = done.objects[1].on
+        assert on((0,)).carried.stop == StopReason.EDGE
+        assert on((6,)).carried.stop == StopReason.RANGE
+        assert on((5,)).carried.stop is None
+        assert (7,) not in done.objects[1].planes
+
+    def test_a_range_on_one_side_leaves_the_other_alone(self):
+        image, _ = stack()
+        done = clicked(image, (1, 4, (27, 22)))
+        done.apply(whole(image, first=4))
+        assert set(done.objects[1].planes) == {(z,) for z in range(4, 9)}
+
+    def test_siblings_do_not_leak_into_each_other(self):
+        image, truth = stack(second=True)
+        done = clicked(image, (1, 4, (27, 22)), (2, 4, (26, 46)))
+        done.apply(whole(image, 1, 2))
+        labels = done.labels_array((9,))
+        for z in range(9):
+            assert iou(labels[z] == 1, truth[z] == 1) > 0.8
+            assert iou(labels[z] == 2, truth[z] == 2) > 0.8
+
+    def test_a_locked_neighbours_pixels_are_not_taken(self):
+        image, _ = stack()
+        done = clicked(image, (1, 4, (27, 22)))
+        done.apply(ev.ObjectCreated(2))
+        wall = np.zeros((SIZE, SIZE), bool)
+        wall[:, 24:] = True
+        from napari_cfrseg.engine.masks import MaskRuns
+
+        done.apply(ev.MaskImported(2, (6,), MaskRuns.from_mask(wall)))
+        done.apply(ev.ObjectLocked(2, True))
+        done.apply(whole(image))
+        assert not done.objects[1].on((6,)).mask.to_mask((SIZE, SIZE))[wall].any()
+
+
+class TestActs:
+    def test_undo_takes_the_whole_propagation_back(self):
+        image, _ = stack()
+        done = clicked(image, (1, 4, (27, 22)))
+        before = done.labels_array((9,))
+        depth = done.apply(whole(image)).undo_depth
+        after = done.labels_array((9,))
+        change = done.apply(ev.Undone())
+        assert change.undo_depth == depth - 1
+        assert (done.labels_array((9,)) == before).all()
+        assert set(done.objects[1].planes) == {(4,)}
+        done.apply(ev.Redone())
+        assert (done.labels_array((9,)) == after).all()
+
+    def test_a_correction_recomputes_only_its_gaps(self):
+        image, _ = stack(24)
+        places = ((1, 2, (26, 22)), (1, 12, (34, 22)), (1, 21, (40, 22)))
+        done = clicked(image, *places)
+        done.apply(whole(image))
+        anchors = {z: done.labels((z,)).copy() for z in (2, 12, 21)}
+        old = {z: done.objects[1].on((z,)) for z in range(24)}
+        done.apply(ev.ClickAdded(1, (7,), Click((30, 36), False), 9))
+        corrected = done.objects[1].on((7,))
+        rounds = done.rounds_computed
+        done.apply(whole(image))
+        new = {z: z for z in range(24) if done.objects[1].on((z,)) is not old[z]}
+        assert set(new) == {3, 4, 5, 6, 7, 8, 9, 10, 11}
+        assert done.objects[1].on((7,)) is corrected
+        assert all((done.labels((z,)) == m).all() for z, m in anchors.items())
+        # two passes over eight planes, and two anchors asked at each of two gaps
+        assert done.rounds_computed - rounds <= 2 * 8 + 4
+        assert not done.apply(whole(image)).patches
+        assert done.rounds_computed - rounds <= 2 * 8 + 4
+
+    def test_cancelled_keeps_what_is_done_and_replays_to_the_same(self):
+        image, _ = stack()
+        done = clicked(image, (1, 2, (26, 22)))
+        seen = []
+
+        def stop(progress):
+            if isinstance(progress, Progress) and progress.patches:
+                seen.append(progress)
+            return len(seen) == 3
+
+        change = done.apply(whole(image), stop)
+        assert change.event.results == 3
+        assert {(2,), (3,), (4,), (5,)} == set(done.objects[1].planes)
+        again = clicked(image, (1, 2, (26, 22)))
+        again.apply(change.event)
+        assert (again.labels_array((9,)) == done.labels_array((9,))).all()
+
+    def test_cancelled_at_once_changes_nothing(self):
+        image, _ = stack()
+        done = clicked(image, (1, 2, (26, 22)))
+        change = done.apply(whole(image), lambda _: True)
+        assert not change.patches
+        assert change.undo_depth == 1
+
+    def test_replay_equals(self):
+        image, _ = stack()
+        events = [
+            ev.ObjectCreated(1),
+            ev.ClickAdded(1, (2,), Click((26, 22)), 1),
+            whole(image),
+            ev.ClickAdded(1, (6,), Click((30, 22)), 2),
+            whole(image),
+            ev.PlaneConfirmed(1, (8,)),
+            ev.Undone(),
+        ]
+        done = annotator(image)
+        for event in events:
+            done.apply(event)
+        assert (replay(events, image, segmenter()) == done.labels_array((9,))).all()
+
+    def test_a_confirmed_plane_is_an_anchor(self):
+        image, _ = stack()
+        done = clicked(image, (1, 2, (26, 22)))
+        done.apply(whole(image))
+        assert not done.objects[1].on((6,)).is_anchor
+        done.apply(ev.PlaneConfirmed(1, (6,)))
+        assert done.objects[1].on((6,)).is_anchor
+        with pytest.raises(SessionError, match="no propagated mask"):
+            done.apply(ev.PlaneConfirmed(1, (6,)))
+
+    def test_refused(self):
+        image, _ = stack()
+        done = clicked(image, (1, 2, (26, 22)))
+        done.apply(ev.ObjectCreated(2))
+        with pytest.raises(SessionError, match="annotated on no plane"):
+            done.apply(whole(image, 1, 2))
+        done.apply(ev.ObjectLocked(1, True))
+        with pytest.raises(LockedObjectError):
+            done.apply(whole(image))
+        with pytest.raises(ValueError, match="no such range"):
+            ev.Propagated((1,), (0,), 0, 3, 9, 9)
+
+    def test_a_plane_of_several_axes(self):
+        image, _ = stack()
+        both = np.stack([image, image[::-1]])
+        done = Annotator(lambda plane: both[plane], image.shape[1:], segmenter())
+        done.apply(ev.ObjectCreated(1))
+        done.apply(ev.ClickAdded(1, (1, 4), Click((27, 22)), 1))
+        done.apply(ev.Propagated((1,), (1, 0), 1, 0, 8, 9))
+        assert set(done.objects[1].planes) == {(1, z) for z in range(9)}
+
+
+class TestStack:
+    class Lazy:
+        """A stack that counts what is read of it."""
+
+        def __init__(self, image):
+            self.image, self.reads = image, []
+            self.shape, self.dtype = image.shape, image.dtype
+
+        def __len__(self):
+            return len(self.image)
+
+        def __getitem__(self, z):
+            outer = self
+
+            class Plane:
+                shape, dtype = outer.image.shape[1:], outer.image.dtype
+
+                def __getitem__(self, key):
+                    outer.reads.append(z)
+                    return outer.image[z][key]
+
+            return Plane()
+
+    def test_planes_are_read_one_by_one_and_twice_at_most(self):
+        image, truth = stack(12)
+        lazy = self.Lazy(image)
+        planes = SegmenterPlanes(segmenter(), lazy)
+        anchors = {z: MaskPatch.from_mask(truth[z] == 1) for z in (1, 10)}
+        results = list(propagate(planes, [Track(1, anchors, 1, 10)]))
+        assert sorted(r.index for r in results) == list(range(2, 10))
+        assert max(np.bincount(lazy.reads)) <= 4  # two sweeps, and two anchors' trust
+
+    def test_gap_follows_the_network_where_interpolation_is_wrong(self):
+        image, truth = stack(9)
+        swollen = disk((28, 22), 14)
+        image[4][swollen], truth[4][swollen] = 150, 1
+        anchors = {z: MaskPatch.from_mask(truth[z] == 1) for z in (2, 6)}
+        planes = SegmenterPlanes(segmenter(), image)
+        settings = PropagationSettings()
+        found = {
+            r.index: r.mask.to_mask((SIZE, SIZE))
+            for r in propagate(planes, [Track(1, anchors, 2, 6)], settings)
+        }
+        plain = interpolate(anchors[2], anchors[6], 0.5, (0, 0, SIZE, SIZE)).values > 0
+        assert iou(found[4], truth[4] == 1) > iou(plain, truth[4] == 1)
+
+    def test_cancelled_between_planes(self):
+        image, truth = stack()
+        planes = SegmenterPlanes(segmenter(), image)
+        track = Track(1, {4: MaskPatch.from_mask(truth[4] == 1)}, 0, 8)
+        results = propagate(planes, [track], cancelled=lambda: planes.runs > 2)
+        assert len(list(results)) <= 2
+
+    def test_outside_the_stack(self):
+        image, truth = stack()
+        track = Track(1, {4: MaskPatch.from_mask(truth[4] == 1)}, 0, 9)
+        with pytest.raises(ValueError, match="stack of 9"):
+            list(propagate(SegmenterPlanes(segmenter(), image), [track]))
+
+
+@pytest.mark.parametrize(
+    ("anchors", "first", "last", "gaps"),
+    [
+        ((4,), 0, 8, ((None, 4), (4, None))),
+        ((0, 8), 0, 8, ((0, 8),)),
+        ((2, 3), 0, 8, ((None, 2), (3, None))),
+        ((2, 6), 3, 4, ((2, 6),)),
+        ((2, 6), 7, 8, ((6, None),)),
+        ((), 0, 8, ()),
+    ],
+)
+def test_gaps(anchors, first, last, gaps):
+    assert gaps_of(anchors, first, last) == gaps
+
+
+def test_interpolation_halfway_of_two_squares():
+    a, b = np.zeros((40, 40), bool), np.zeros((40, 40), bool)
+    a[10:30, 10:30] = True
+    b[14:26, 14:26] = True
+    found = interpolate(
+        MaskPatch.from_mask(a), MaskPatch.from_mask(b), 0.5, (0, 0, 40, 40)
+    ).mask()
+    assert found.slices == (slice(12, 28), slice(12, 28))
