@@ -14,10 +14,11 @@ from psygnal import Signal
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine import events as ev
+from napari_cfrseg.engine.act import Progress
 from napari_cfrseg.engine.annotator import Change
 from napari_cfrseg.engine.cascade import Refinement
 from napari_cfrseg.engine.focus import FocusHint
-from napari_cfrseg.engine.masks import Plane
+from napari_cfrseg.engine.masks import LabelPatch, Plane
 from napari_cfrseg.engine.objects import ClickEntry, ObjectState
 from napari_cfrseg.engine.rounds import SegmenterLike
 from napari_cfrseg.errors import CfrSegError
@@ -32,6 +33,7 @@ from napari_cfrseg.gui.layers import (
     make_points,
 )
 from napari_cfrseg.gui.places import Places
+from napari_cfrseg.gui.propagation import Propagator
 from napari_cfrseg.gui.view import DockView, ObjectRow
 from napari_cfrseg.session.annotate import RecordedAnnotator
 
@@ -103,7 +105,15 @@ class Controller:
             labels, lambda: self._places.current_plane, self._submit
         )
         self._queue = EventQueue(
-            self.annotator, runner, self._settled, self._failed, self.labels.preview
+            self.annotator, runner, self._settled, self._failed, self._preview
+        )
+        self.stack = Propagator(
+            viewer,
+            self.image,
+            self._places,
+            self._submit,
+            lambda view: self._show(stack=view),
+            lambda text: self._show(status=text),
         )
         self.clicks = ClickLayer(points, self)
         self.clicks.set_polarity(True)
@@ -122,6 +132,7 @@ class Controller:
     def close(self) -> None:
         """Stop listening; what is on its way is dropped, the layers stay."""
         self._queue.close()
+        self.stack.close()
         self.labels.layer.events.selected_label.disconnect(self._label_selected)
         self.clicks.close()
         self.labels.close()
@@ -224,6 +235,7 @@ class Controller:
             is_positive=True,
             status=f"Click on the next object (object {self.view.next_id}).",
         )
+        self.refresh_stack()
         self.clicks.set_polarity(True)
         self.ready_to_click()
 
@@ -237,6 +249,7 @@ class Controller:
             threshold=found.threshold,
             status=f"Clicks go to {found.name}.",
         )
+        self.refresh_stack()
         self._select_label(object_id)
 
     def delete(self, object_id: int) -> None:
@@ -415,6 +428,7 @@ class Controller:
                 model=self.annotator.model or self.view.model,
                 status=f"Session reopened: {len(self._objects)} objects.",
             )
+            self.refresh_stack()
             restored()
 
         self._show(status="Reopening the session …")
@@ -456,7 +470,23 @@ class Controller:
             self._restore(pending.event.plane)
         self._chase_threshold(pending.event)
 
+    def _preview(self, value: LabelPatch | Progress) -> None:
+        if isinstance(value, Progress):
+            self.labels.preview_more(value.patches)
+            self.stack.progressed(value)
+        else:
+            self.labels.preview(value)
+
+    def refresh_stack(self) -> None:
+        """Show the planes of the object that is selected now."""
+        self.stack.refresh(self._objects, self.view.selected)
+
     def _say_what_happened(self, event: ev.Event) -> None:
+        self.refresh_stack()
+        if isinstance(event, ev.Propagated):
+            self.stack.progressed(None)
+            self._show(status=self.stack.summary())
+            return
         if not isinstance(event, ev.ClickAdded) or event.object_id not in self._objects:
             return
         found = self._objects[event.object_id]
@@ -473,6 +503,7 @@ class Controller:
             self._restore(pending.event.plane)
         self._sync_points()
         self._follow(pending.event)
+        self.stack.progressed(None)
         self._show(pending=len(self._queue.pending))
         if not isinstance(error, JobCancelled):
             self._tell(error)

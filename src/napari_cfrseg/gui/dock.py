@@ -20,6 +20,7 @@ from napari_cfrseg.gui.panels import ObjectPanel, SettingsPanel, StatusPanel, fo
 from napari_cfrseg.gui.preferences import Preferences
 from napari_cfrseg.gui.runner import QtRunner
 from napari_cfrseg.gui.session_desk import SessionDesk, came_with_session
+from napari_cfrseg.gui.stack_panel import StackPanel
 from napari_cfrseg.gui.view import DockView
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         )
         self.objects = ObjectPanel(self._preferences.keys)
         self.settings = SettingsPanel(self._preferences)
+        self.stack = StackPanel()
         self.status = StatusPanel(self._preferences.keys)
         self.sessions = SessionDesk(self.viewer, self._load_when_open, notify)
         self._lay_out()
@@ -96,6 +98,7 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         layers.renamed.connect(self.image_choice.reset_choices)
         self.objects.connect_to(lambda: self._controller)
         self.settings.connect_to(lambda: self._controller)
+        self.stack.connect_to(lambda: self._controller)
         self.status.connect_to(lambda: self._controller)
         # Qt passes the dying widget, which is not the runner's timeout
         close_runner = self._runner.close
@@ -272,6 +275,7 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self._offer_models(self.model_choice.choices, view.model)
         self.objects.show_view(view)
         self.settings.show_view(view)
+        self.stack.show_view(view)
         self.status.show_view(view)
 
     def _lay_out(self) -> None:
@@ -282,6 +286,7 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         column.addLayout(form(self.image_choice, self.model_choice))
         column.addWidget(self.objects, stretch=1)
         column.addWidget(self.settings)
+        column.addWidget(self.stack)
         column.addWidget(self.status)
         column.addWidget(self.sessions.panel)
         scroll = QScrollArea()

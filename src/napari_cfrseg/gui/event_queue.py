@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from napari_cfrseg.engine import events as ev
+from napari_cfrseg.engine.act import Progress
 from napari_cfrseg.engine.annotator import Annotator, Change
 from napari_cfrseg.engine.masks import LabelPatch
 from napari_cfrseg.engine.objects import ObjectState
@@ -50,7 +51,8 @@ class EventQueue:
     failed
         Told each event that was refused or cancelled, and why.
     preview
-        Told what the newest click's labels look like so far.
+        Told what the newest click's labels look like so far, or how far a propagation
+        is; a cancelled propagation keeps the planes that are done.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class EventQueue:
         runner: Runner,
         settled: Callable[[Pending, list[Change]], None],
         failed: Callable[[Pending, Exception], None],
-        preview: Callable[[LabelPatch], None],
+        preview: Callable[[LabelPatch | Progress], None],
     ) -> None:
         self._annotator = annotator
         self._runner = runner
@@ -76,16 +78,18 @@ class EventQueue:
         first: ev.ObjectCreated | None = None,
     ) -> None:
         """Queue an event; ``first`` is applied before it and fails with it."""
+        is_long = isinstance(event, ev.Propagated)
 
         def work(report: Report) -> list[Change]:
+            told = _keeping(report) if is_long else report
             changes = [] if first is None else [self._annotator.apply(first)]
             try:
-                changes.append(self._annotator.apply(event, report))
+                changes.append(self._annotator.apply(event, told))
             except (CfrSegError, JobCancelled):
                 if changes:
                     self._annotator.apply(ev.Undone())
                 raise
-            if job.cancelled.is_set() and not self._closed:
+            if job.cancelled.is_set() and not self._closed and not is_long:
                 # too late to stop it, so it is taken back like any other act
                 changes.append(self._annotator.apply(ev.Undone()))
             return changes
@@ -118,6 +122,19 @@ class EventQueue:
         self.pending.remove(pending)
         if not self._closed:
             tell()
+
+
+def _keeping(report: Report) -> Callable[[object], bool]:
+    """Turn a cancelled job's exception into True: end, and keep what is done."""
+
+    def told(value: object) -> bool:
+        try:
+            report(value)
+        except JobCancelled:
+            return True
+        return False
+
+    return told
 
 
 def rows_to_show(

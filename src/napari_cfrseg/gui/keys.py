@@ -52,6 +52,8 @@ ACTIONS = (
     KeyAction(
         "wider", "E", "larger focus", lambda c: c.shift_focus(+1), on_labels=False
     ),
+    KeyAction("forward", "D", "propagate forward", lambda c: c.stack.forward()),
+    KeyAction("both", "Shift-D", "propagate both ways", lambda c: c.stack.both()),
     KeyAction(
         "cancel",
         "Escape",

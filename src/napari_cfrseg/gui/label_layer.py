@@ -83,6 +83,13 @@ class LabelLayer:
         with self._own_writes(), self.layer.block_history():
             self._write(patch)
 
+    def preview_more(self, patches: Iterable[LabelPatch]) -> None:
+        """Show patches on top of those shown, until the next paste or preview."""
+        with self._own_writes(), self.layer.block_history():
+            for patch in patches:
+                self._preview.append(patch)
+                self._write(patch)
+
     def restore(self, labels: Mapping[Plane, LabelArray]) -> None:
         """Make planes show exactly the given labels (after a refused stroke)."""
         self._preview.clear()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from napari_cfrseg.engine.cascade import Refinement
 from napari_cfrseg.engine.events import OverlapRule
+from napari_cfrseg.gui.propagation import StackView
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class DockView:
         One line for the person.
     timing
         Device and time of the last click.
+    stack
+        The strip of planes; empty for an image of one plane.
     """
 
     objects: tuple[ObjectRow, ...] = ()
@@ -62,3 +65,4 @@ class DockView:
     loading: bool = False
     status: str = ""
     timing: str = ""
+    stack: StackView = field(default_factory=StackView)
