@@ -31,7 +31,7 @@ from napari_cfrseg.atomic import atomic_path
 #: Environment variable that names the folder of the jobs.
 VARIABLE = "CFRSEG_JOBS"
 #: a program whose beat is older is not running
-DEAD_AFTER_S = 30.0
+DEAD_AFTER_S = 60.0
 BEAT_S = 2.0
 FINISHED = ("done", "failed", "stopped")
 

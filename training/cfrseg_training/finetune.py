@@ -43,6 +43,7 @@ from cfrseg_training.report import LogReporter, Reporter
 from cfrseg_training.suem import SuemRecipe
 from napari_cfrseg import checkpoint
 from napari_cfrseg.atomic import atomic_path
+from napari_cfrseg.errors import TrainingError
 from napari_cfrseg.evaluation.objects import BenchmarkObject
 from napari_cfrseg.evaluation.rows import ObjectRow
 
@@ -83,6 +84,8 @@ class Outcome:
         Files that could not be used, with the reason.
     model
         Path of the new weights, or "".
+    candidate
+        Path of the weights in the job's folder, whatever the verdict, or "".
     """
 
     verdict: Verdict
@@ -101,6 +104,7 @@ class Outcome:
     suggestions: tuple[str, ...]
     left_out: Mapping[str, str]
     model: str = ""
+    candidate: str = ""
 
 
 def default_config(seconds: float, seed: int = 0) -> TrainConfig:
@@ -170,10 +174,13 @@ def fine_tune(
     TrainingError
         The state cannot be written.
     """
+    keeps_work = work is not None
     with ExitStack() as stack:
         if work is None:
             work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        options = _Options(output, base, minutes, keep_unproven, seed, threads)
+        options = _Options(
+            output, base, minutes, keep_unproven, seed, threads, keeps_work
+        )
         return _FineTuning(
             data, options, config, work, reporter or LogReporter(), forgetting
         ).run()
@@ -187,6 +194,7 @@ class _Options:
     keep_unproven: bool
     seed: int
     threads: int | None
+    keeps_work: bool
 
 
 class _FineTuning:
@@ -225,6 +233,7 @@ class _FineTuning:
 
     def run(self) -> Outcome:
         """Judge, train, judge, decide, write."""
+        self._check_same_data()
         self._say("judging before", 0.0, message=describe(self.data.planes))
         chance = chance_of_fit(self.data.planes)
         asked = time.monotonic()
@@ -249,13 +258,19 @@ class _FineTuning:
         if chance > LARGEST_CHANCE:
             verdict = "refused"
         unproven = verdict == "not proven" and self.options.keep_unproven
-        wanted = self._agreed(verdict == "kept" or unproven)
-        if self.trainings > 1 and wanted and not self.stopped:
+        wanted = verdict == "kept" or unproven
+        # a person may keep what is not proven: it is made ready
+        final = self._agreed(verdict != "refused")
+        if self.trainings > 1 and final and not self.stopped:
             candidate = self._train(len(self.split.folds), self.data.planes, None, [])
         self._say("judging after", 0.95)
         bundled = bundled_before, self._judged(candidate, self.bundled, "bundled-after")
         outcome = self._outcome(change, verdict, judged, bundled, chance)
-        outcome = replace(outcome, model=str(self.options.output) if wanted else "")
+        outcome = replace(
+            outcome,
+            model=str(self.options.output) if wanted else "",
+            candidate=str(candidate) if self.options.keeps_work else "",
+        )
         if self.is_first:
             self._write(outcome, candidate)
         return outcome
@@ -293,6 +308,20 @@ class _FineTuning:
             tuple(suggestions(verdict, self.data, facts)),
             dict(self.data.broken),
         )
+
+    def _check_same_data(self) -> None:
+        """Refuse to go on with other data than the states were made with."""
+        path, found = self.work / "data.json", self.data.fingerprint()
+        if not path.exists():
+            path.write_text(json.dumps(found), encoding="utf-8")
+        elif json.loads(path.read_text(encoding="utf-8")) != found:
+            lost = "; ".join(f"{k}: {v}" for k, v in self.data.broken.items())
+            msg = (
+                f"the data are not those this training began with"
+                f"{f' ({lost[:300]})' if lost else ''}: put them back to go on from "
+                f"{self.work}, or start anew"
+            )
+            raise TrainingError(msg)
 
     # -- training --------------------------------------------------------------------
 

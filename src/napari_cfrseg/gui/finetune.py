@@ -1,0 +1,430 @@
+"""The fine-tuning dock: labels in, a model that needs fewer clicks out.
+
+Training runs in a process of its own, which goes on when the dock or napari is closed;
+a dock opened later finds it by its folder (:mod:`napari_cfrseg.training_job`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, LineEdit
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtWidgets import (
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cfrseg.atomic import atomic_path
+from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.gui.dock import ClickDock
+from napari_cfrseg.gui.finetune_curve import Curve
+from napari_cfrseg.gui.finetune_job import (
+    Pixels,
+    free_name,
+    last_words,
+    pixels_of,
+    request_of,
+    start_program,
+    write_pixels,
+)
+from napari_cfrseg.gui.models import DEFAULT_MODEL, installed_models
+from napari_cfrseg.gui.panels import form
+from napari_cfrseg.training_job import JobStatus, TrainingJob, list_jobs
+
+if TYPE_CHECKING:
+    import napari
+    from napari.layers import Image, Labels
+
+#: milliseconds between two looks at the job's folder
+LOOK_MS = 500
+_COLUMNS = ("", "objects", "NoC@85", "NoC@90", "IoU@1", "IoU@3", "IoU@5")
+_KEYS = ("objects", "noc85", "noc90", "iou1", "iou3", "iou5")
+_ROWS = (
+    ("held out, before", "before"),
+    ("held out, after", "after"),
+    ("bundled, before", "bundled_before"),
+    ("bundled, after", "bundled_after"),
+)
+
+
+class FineTuneDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
+    """Fine-tune a model on an image and its labels, or on a folder of them.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer the dock is opened in.
+    """
+
+    def __init__(self, napari_viewer: napari.Viewer) -> None:
+        self._was_docked = self._closed = False  # events come while Qt begins
+        super().__init__()
+        self.viewer = napari_viewer
+        self.job: TrainingJob | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._writing: threading.Thread | None = None
+        self._write_error = ""
+        self._shown: object = None
+        self._make_controls()
+        self._lay_out()
+        self._timer = QTimer(self)
+        self._timer.setInterval(LOOK_MS)
+        self._timer.timeout.connect(self.look)
+        layers = self.viewer.layers.events
+        for event in (layers.inserted, layers.removed, layers.renamed):
+            event.connect(self._on_layers)
+        self._find_job()
+        self.look()
+        self._timer.start()
+
+    # -- what a person does ------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start a fine-tuning with what is chosen, or let a killed one go on."""
+        if self.job is not None and self._is_interrupted():
+            self._process = start_program(self.job)
+            self.look()
+            return
+        name = free_name(self.name.value)
+        folder = self._folder()
+        try:
+            pixels = None if folder is not None else self._pixels()
+        except CfrSegError as error:
+            show_error(str(error))
+            return
+        request = request_of(
+            name,
+            self.base.value,
+            self.minutes.value,
+            sparse=not self.all_labelled.value,
+            folder=folder,
+        )
+        self.job = TrainingJob.create(name, request)
+        self._process, self._shown, self._write_error = None, None, ""
+        if pixels is None:
+            self._process = start_program(self.job)
+        else:
+            self._write_and_start(pixels, self.job)
+        self.look()
+
+    def pause(self) -> None:
+        """Pause, or go on."""
+        if self.job is not None:
+            self.job.want("run" if self.job.control == "pause" else "pause")
+            self.look()
+
+    def stop(self) -> None:
+        """Stop training and judge the best so far."""
+        if self.job is not None:
+            self.job.want("stop")
+            self.look()
+
+    def keep(self) -> None:
+        """Keep a model whose gain is not proven."""
+        if self.job is None:
+            return
+        source = Path(str(self.job.report.get("candidate", "")))
+        target = Path(str(self.job.request.get("output", "")))
+        try:
+            with atomic_path(target) as temporary:
+                shutil.copyfile(source, temporary)
+        except OSError as error:
+            show_error(f"the model cannot be kept: {error}")
+            return
+        self.keep_button.setEnabled(False)
+        self._offer(target)
+
+    # -- looking at the job ------------------------------------------------------------
+
+    def look(self) -> None:
+        """Show how far the job is."""
+        job = self.job
+        if self._writing is not None and not self._writing.is_alive():
+            self._writing = None
+            if self._write_error:
+                show_error(self._write_error)
+                self.job = job = None
+        status = JobStatus() if job is None else job.status
+        active = self._is_active()
+        self.start_button.setEnabled(not active)
+        interrupted = self._is_interrupted()
+        self.start_button.setText("Go on" if interrupted else "Start")
+        self.pause_button.setEnabled(active)
+        paused = job is not None and job.control == "pause"
+        self.pause_button.setText("Go on" if paused and active else "Pause")
+        self.stop_button.setEnabled(active and status.phase in ("training", "paused"))
+        self.progress.setValue(round(1000 * status.share))
+        self.status.setText(self._sentence(status, interrupted=interrupted))
+        if job is not None:
+            self.curve.show_rows(job.curve())
+            if job.is_finished and self._shown != job.folder:
+                self._shown = job.folder
+                self._finish(job, status)
+
+    def _sentence(self, status: JobStatus, *, interrupted: bool) -> str:
+        if self.job is None:
+            return "Choose an image and its labels, or a folder."
+        if interrupted:
+            return f"Interrupted ({last_words(self.job)}). Go on where it stopped?"
+        left = "" if status.eta_s is None else f" · {_minutes(status.eta_s)} left"
+        phase = status.phase.capitalize()
+        if status.phase in ("done", "failed"):
+            left = ""
+        return f"{phase}{left}\n{status.message}"
+
+    def _finish(self, job: TrainingJob, status: JobStatus) -> None:
+        report = job.report
+        for index, (_, key) in enumerate(_ROWS):
+            figures = report.get(key) or {}
+            for column, name in enumerate(_KEYS, 1):
+                value = figures.get(name)
+                text = "" if value is None else f"{value:.4g}"
+                self.table.setItem(index, column, QTableWidgetItem(text))
+        self.table.setVisible(bool(report))
+        lines = [str(line) for line in report.get("suggestions", ())]
+        if report:
+            lines.insert(
+                0,
+                f"Change {report['difference']:+.2f} clicks (95 % interval "
+                f"{report['low']:+.2f} to {report['high']:+.2f}), by {report['how']}.",
+            )
+        self.advice.setText("\n".join(f"• {line}" for line in lines))
+        undecided = status.verdict == "not proven" and not status.model
+        self.keep_button.setVisible(undecided)
+        self.keep_button.setEnabled(undecided)
+        if status.model:
+            self._offer(Path(status.model))
+
+    def _offer(self, model: Path) -> None:
+        """Put a new model into the lists of the docks that segment."""
+        name = model.stem
+        for dock in self.viewer.window.dock_widgets.values():
+            if isinstance(dock, ClickDock):
+                choice = dock.model_choice
+                chosen = choice.value
+                with choice.changed.blocked():
+                    choice.choices = sorted({*choice.choices, name})
+                    choice.value = chosen
+        chosen = self.base.value
+        self.base.choices = sorted({*self.base.choices, name})
+        self.base.value = chosen
+        show_info(f"The model {name} can be chosen in the segmenting dock.")
+
+    def _is_active(self) -> bool:
+        if self._writing is not None:
+            return True
+        if self.job is None or self.job.is_finished:
+            return False
+        if self._process is not None:
+            return self._process.poll() is None
+        return self.job.is_running
+
+    def _is_interrupted(self) -> bool:
+        known = self.job is not None and not self.job.is_finished
+        return known and not self._is_active()
+
+    def _find_job(self) -> None:
+        """Take up the newest job that has not come to an end."""
+        for job in list_jobs():
+            if not job.is_finished:
+                self.job = job
+                return
+
+    # -- data --------------------------------------------------------------------------
+
+    def _pixels(self) -> Pixels:
+        image, labels = self.image.value, self.labels.value
+        if image is None or labels is None:
+            msg = "choose an image layer and a labels layer, or a folder"
+            raise CfrSegError(msg)
+        return pixels_of(image, labels)
+
+    def _folder(self) -> Path | None:
+        value = self.folder.value
+        return None if value is None or str(value) in ("", ".") else Path(value)
+
+    def _write_and_start(self, pixels: Pixels, job: TrainingJob) -> None:
+        """Write the pixels beside the window's thread, then start the program."""
+
+        def work() -> None:
+            try:
+                write_pixels(pixels, job.folder)
+                self._process = start_program(job)
+            except (CfrSegError, OSError, ValueError) as error:
+                self._write_error = f"the labels cannot be handed over: {error}"
+                job.tell(JobStatus("failed", 0.0, None, self._write_error))
+
+        self._writing = threading.Thread(target=work, name="cfrseg-hand-over")
+        self._writing.start()
+
+    # -- looks -------------------------------------------------------------------------
+
+    def _make_controls(self) -> None:
+        self.image = ComboBox(
+            label="Image",
+            choices=self._images,
+            nullable=True,
+            tooltip="The image the labels were drawn on",
+        )
+        self.labels = ComboBox(
+            label="Labels",
+            choices=self._all_labels,
+            nullable=True,
+            tooltip="Objects clicked or painted; two are enough to begin",
+        )
+        self.folder = FileEdit(
+            label="or folder",
+            mode="d",
+            nullable=True,
+            value=None,
+            tooltip="With images/ and labels/, *.zarr or click sessions; it goes first",
+        )
+        self.all_labelled = CheckBox(
+            label="All labelled",
+            value=False,
+            tooltip="Every object is labelled. Off: the rest may be anything",
+        )
+        names = sorted({DEFAULT_MODEL, *installed_models()})
+        self.base = ComboBox(
+            label="Base model",
+            choices=names,
+            value=DEFAULT_MODEL,
+            tooltip="What training starts from; it is left as it is",
+        )
+        self.minutes = FloatSpinBox(
+            label="Minutes",
+            min=0.1,
+            max=1440,
+            step=1,
+            value=15,
+            tooltip="Of training; judging before and after comes on top",
+        )
+        self.name = LineEdit(
+            label="Name", value="my-model", tooltip="What the new model is called"
+        )
+
+    def _lay_out(self) -> None:
+        inner = QWidget()
+        column = QVBoxLayout(inner)
+        column.setContentsMargins(6, 6, 6, 6)
+        column.addLayout(
+            form(
+                self.image,
+                self.labels,
+                self.folder,
+                self.all_labelled,
+                self.base,
+                self.minutes,
+                self.name,
+            )
+        )
+        buttons = QHBoxLayout()
+        self.start_button = QPushButton("Start")
+        self.pause_button = QPushButton("Pause")
+        self.stop_button = QPushButton("Stop, keep best")
+        self.keep_button = QPushButton("Keep it although it is not proven")
+        for button, action in (
+            (self.start_button, self.start),
+            (self.pause_button, self.pause),
+            (self.stop_button, self.stop),
+        ):
+            button.clicked.connect(action)
+            buttons.addWidget(button)
+        self.keep_button.clicked.connect(self.keep)
+        self.keep_button.hide()
+        column.addLayout(buttons)
+        self.progress = QProgressBar()
+        self.progress.setRange(0, 1000)
+        self.progress.setTextVisible(False)
+        self.status = QLabel()
+        self.advice = QLabel()
+        for label in (self.status, self.advice):
+            label.setWordWrap(True)
+            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.curve = Curve()
+        self.table = _table()
+        for widget in (self.progress, self.status, self.curve, self.table):
+            column.addWidget(widget)
+        column.addWidget(self.advice)
+        column.addWidget(self.keep_button)
+        column.addStretch()
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+        scroll.setWidget(inner)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(scroll)
+        self.setMinimumWidth(300)
+
+    def _images(self, _: object = None) -> list[Image]:
+        from napari.layers import Image
+
+        return [layer for layer in self.viewer.layers if type(layer) is Image]
+
+    def _all_labels(self, _: object = None) -> list[Labels]:
+        from napari.layers import Labels
+
+        return [layer for layer in self.viewer.layers if isinstance(layer, Labels)]
+
+    def _on_layers(self, _: Any = None) -> None:
+        self.image.reset_choices()
+        self.labels.reset_choices()
+
+    def close_dock(self) -> None:
+        """Look no more; a training goes on."""
+        if self._closed:
+            return
+        self._closed = True
+        self._timer.stop()
+        if self._writing is not None:
+            self._writing.join()
+        layers = self.viewer.layers.events
+        for event in (layers.inserted, layers.removed, layers.renamed):
+            event.disconnect(self._on_layers)
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Let go when napari takes the dock away (its × button)."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is not None:
+                self._was_docked = True
+            elif self._was_docked:
+                self.close_dock()
+
+    def closeEvent(self, event: QEvent) -> None:
+        """Let go with the window."""
+        self.close_dock()
+        super().closeEvent(event)
+
+
+def _table() -> QTableWidget:
+    table = QTableWidget(len(_ROWS), len(_COLUMNS))
+    table.setHorizontalHeaderLabels(list(_COLUMNS))
+    table.verticalHeader().hide()
+    table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+    for index, (title, _) in enumerate(_ROWS):
+        table.setItem(index, 0, QTableWidgetItem(title))
+    table.resizeColumnsToContents()
+    table.setFixedHeight(150)
+    table.hide()
+    return table
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min"

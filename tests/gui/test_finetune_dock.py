@@ -1,0 +1,206 @@
+"""The fine-tuning dock: its job's folder, and half a minute for real in a viewer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from napari.layers import Image, Labels
+from npe2 import PluginManifest
+from qtpy.QtCore import QPoint, Qt
+
+from napari_cfrseg import checkpoint
+from napari_cfrseg.errors import DatasetError
+from napari_cfrseg.gui.finetune_job import (
+    free_name,
+    pixels_of,
+    request_of,
+    write_pixels,
+)
+from napari_cfrseg.model.default import CfrNet, CfrNetConfig
+from napari_cfrseg.training_job import JobStatus, TrainingJob, list_jobs
+
+PLUGIN = "napari-cfrseg"
+CLICKS, TUNE = "CFR-Seg: segment with clicks", "CFR-Seg: fine-tune on your labels"
+SMALL = CfrNetConfig(
+    widths=(16, 24, 32, 32), feedback_width=8, head_width=16, grid_size=64
+)
+CENTRES = [(24, 20), (26, 70), (24, 118), (72, 24), (70, 72), (74, 120)]
+
+
+def disks():
+    ys, xs = np.mgrid[:96, :144]
+    labels = np.zeros(ys.shape, np.int32)
+    for number, (y, x) in enumerate(CENTRES, 1):
+        labels[(ys - y) ** 2 + (xs - x) ** 2 <= (11 + number) ** 2] = number
+    noise = np.random.default_rng(0).integers(0, 40, labels.shape)
+    return (noise + 150 * (labels > 0)).astype(np.uint8), labels
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Models and jobs of this test only, and a tiny untrained base model."""
+    monkeypatch.setenv("CFRSEG_JOBS", str(tmp_path / "jobs"))
+    monkeypatch.setenv("CFRSEG_MODELS", str(tmp_path / "models"))
+    torch.manual_seed(0)
+    network = CfrNet(SMALL)
+    said = checkpoint.Metadata(architecture=network.architecture(), name="tiny")
+    checkpoint.save(tmp_path / "models" / "tiny.safetensors", network, said)
+    return tmp_path
+
+
+def test_only_labelled_planes_are_handed_over(tmp_path):
+    image, labels = disks()
+    stack = np.stack([image, image // 2, image // 3])
+    drawn = np.stack([labels * 0, labels, labels * 0])
+    pixels = pixels_of(Image(stack, name="a/b c"), Labels(drawn))
+    write_pixels(pixels, tmp_path)
+    np.testing.assert_array_equal(
+        tifffile.imread(tmp_path / "images" / "a_b_c.tif"), image // 2
+    )
+    np.testing.assert_array_equal(
+        tifffile.imread(tmp_path / "labels" / "a_b_c.tif"), labels
+    )
+
+
+def test_layers_that_do_not_fit_and_empty_labels_are_refused(tmp_path):
+    image, labels = disks()
+    with pytest.raises(DatasetError, match="drawn on this image"):
+        pixels_of(Image(image), Labels(labels[:50]))
+    colours = np.repeat(image[..., None], 3, axis=2)
+    pixels = pixels_of(Image(colours, rgb=True), Labels(labels * 0))
+    with pytest.raises(DatasetError, match="empty"):
+        write_pixels(pixels, tmp_path)
+
+
+def test_of_a_pyramid_the_level_that_fits_is_taken():
+    image, labels = disks()
+    pyramid = Image([image, image[::2, ::2]], multiscale=True)
+    found = pixels_of(pyramid, Labels(labels[::2, ::2]))
+    assert tuple(found.image.shape) == (48, 72)
+
+
+def test_a_model_never_takes_the_name_of_another(folders):
+    assert free_name("tiny") == "tiny-2"
+    assert free_name("../my cells") == "my-cells"
+
+
+def test_a_job_is_found_by_its_folder_and_knows_whether_it_lives(folders):
+    request = request_of("m", "tiny", 1, sparse=True, folder=None)
+    first = TrainingJob.create("m", request)
+    second = TrainingJob.create("m", request)
+    assert [j.folder for j in list_jobs()] == [second.folder, first.folder]
+    assert first.request["data"]["ignore"] == "sparse"
+    assert not first.is_running
+    first.start_beating()
+    assert first.is_running
+    first.tell(JobStatus("done", 1.0))
+    assert not first.is_running
+    with pytest.raises(ValueError, match="expected run, pause or stop"):
+        first.want("sing")
+
+
+@pytest.fixture
+def viewer(make_napari_viewer, npe2pm, plugin_settings, folders):
+    npe2pm.register(PluginManifest.from_distribution(PLUGIN))
+    viewer = make_napari_viewer(show=True)
+    image, _ = disks()
+    viewer.add_image(image, name="disks")
+    yield viewer
+    for job in list_jobs():
+        job.want("stop")
+
+
+def click(viewer, qtbot, y, x):
+    canvas = viewer.window._qt_viewer.canvas.native
+    centre = np.asarray(viewer.camera.center[-2:])
+    size = np.array([canvas.height(), canvas.width()])
+    row, column = (np.array([y, x]) - centre) * viewer.camera.zoom + size / 2
+    place = QPoint(round(column), round(row))
+    qtbot.mouseMove(canvas, place)
+    qtbot.mousePress(canvas, Qt.MouseButton.LeftButton, pos=place)
+    qtbot.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=place)
+
+
+@pytest.mark.gui
+@pytest.mark.timeout(900)
+def test_half_a_minute_of_fine_tuning_makes_a_model_that_clicks(viewer, qtbot):
+    """Paint, fine-tune, close the dock meanwhile, keep the model, click with it."""
+    image = viewer.layers["disks"]
+    painted = viewer.add_labels(np.zeros(image.data.shape, np.int32), name="painted")
+    for number, (y, x) in enumerate(CENTRES, 1):
+        painted.selected_label = number
+        painted.brush_size = 2 * (11 + number)
+        painted.paint((y, x), number)
+    _, clicks = viewer.window.add_plugin_dock_widget(PLUGIN, CLICKS)
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, TUNE)
+    dock.image.value, dock.labels.value = image, painted
+    dock.base.value, dock.minutes.value, dock.name.value = "tiny", 0.5, "disks"
+    dock.start_button.click()
+    qtbot.waitUntil(lambda: dock.job.status.phase == "training", timeout=300_000)
+    folder = dock.job.folder
+
+    # the program goes on without the dock; another dock finds it
+    viewer.window.remove_dock_widget(dock)
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, TUNE)
+    assert dock.job.folder == folder
+    assert not dock.start_button.isEnabled()
+    dock.pause_button.click()
+    qtbot.waitUntil(lambda: dock.job.status.phase == "paused", timeout=120_000)
+    assert dock.pause_button.text() == "Go on"
+    dock.pause_button.click()
+    qtbot.waitUntil(lambda: dock.job.is_finished, timeout=600_000)
+    dock.look()
+    assert dock.job.status.phase == "done", (folder / "log.txt").read_text()
+    assert dock.curve.loss
+    assert dock.table.item(1, 3).text()
+    assert dock.job.report["how"] == "halves of the one image"
+    if dock.job.status.verdict == "not proven":
+        dock.keep_button.click()
+    assert dock.job.status.verdict != "refused"
+
+    assert "disks" in clicks.model_choice.choices
+    clicks.image_choice.value = image
+    qtbot.waitUntil(lambda: clicks.controller is not None, timeout=120_000)
+    clicks.model_choice.value = "disks"
+    qtbot.waitUntil(lambda: not clicks.controller.view.loading, timeout=120_000)
+    viewer.reset_view()
+    click(viewer, qtbot, *CENTRES[4])
+    qtbot.waitUntil(
+        lambda: clicks.controller.labels.layer.data[CENTRES[4]] == 1, timeout=120_000
+    )
+    assert clicks.controller.annotator.model == "disks"
+    if "CFRSEG_SCREENSHOT" in os.environ:
+        viewer.screenshot(os.environ["CFRSEG_SCREENSHOT"], canvas_only=False)
+    clicks.close_session()
+    dock.close_dock()
+
+
+@pytest.mark.gui
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
+@pytest.mark.timeout(600)
+def test_a_killed_program_is_said_to_be_and_goes_on(viewer, qtbot):
+    _, labels = disks()
+    drawn = viewer.add_labels(labels, name="drawn")
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, TUNE)
+    dock.image.value, dock.labels.value = viewer.layers["disks"], drawn
+    dock.base.value, dock.minutes.value = "tiny", 5
+    dock.start_button.click()
+    qtbot.waitUntil(lambda: dock._process is not None, timeout=60_000)
+    os.kill(dock._process.pid, signal.SIGKILL)
+    qtbot.waitUntil(lambda: dock.start_button.text() == "Go on", timeout=60_000)
+    assert "Interrupted" in dock.status.text()
+    dock.job.want("stop")
+    dock.start_button.click()
+    assert dock.job.control == "run"
+    qtbot.waitUntil(lambda: dock.job.status.phase == "training", timeout=300_000)
+    dock.stop_button.setEnabled(True)
+    dock.stop_button.click()
+    qtbot.waitUntil(lambda: dock.job.is_finished, timeout=300_000)
+    assert dock.job.status.phase == "done"
+    dock.close_dock()

@@ -1,0 +1,179 @@
+"""Killing, sharing, accumulating, stopping early: the training loop's promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from train_made import made_atlas, made_trainer
+
+from cfrseg_training.atlas import WindowRecipe
+from napari_cfrseg.errors import TrainingError
+
+PROGRAM = Path(__file__).with_name("train_made.py")
+
+
+def program(state, options, **environment):
+    return subprocess.Popen(
+        [sys.executable, str(PROGRAM), str(state), json.dumps(options)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process):
+    _, errors = process.communicate(timeout=280)
+    assert process.returncode == 0, errors
+
+
+def result(state):
+    return json.loads(state.with_suffix(".json").read_text())
+
+
+def state_of(path):
+    return torch.load(path, weights_only=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
+def test_a_killed_and_resumed_training_equals_the_uninterrupted_one(tmp_path):
+    options = {"steps": 9, "save_every_s": 0.0}
+    whole, parts = tmp_path / "whole.pt", tmp_path / "parts.pt"
+    uninterrupted = program(whole, options)
+    killed = program(parts, options)
+    deadline = time.monotonic() + 250
+    while not parts.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert 0 < state_of(parts)["step"] < 9
+    finished(program(parts, options))
+    finished(uninterrupted)
+    assert result(parts) == result(whole)
+    one, two = state_of(whole), state_of(parts)
+    for part in ("network", "average"):
+        for key, value in one[part].items():
+            assert torch.equal(value, two[part][key]), key
+
+
+def test_two_processes_take_the_steps_of_one_with_the_doubled_batch(tmp_path):
+    """No batch statistics (frozen normalisations), gradients shared over gloo."""
+    options = {"steps": 4, "frozen_norms": True}
+    alone, shared = tmp_path / "alone.pt", tmp_path / "shared.pt"
+    one = program(alone, {**options, "accumulate": 2})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    both = [
+        program(
+            shared,
+            {**options, "synchronous": True},
+            WORLD_SIZE="2",
+            RANK=str(rank),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=port,
+        )
+        for rank in range(2)
+    ]
+    for process in (one, *both):
+        finished(process)
+    expected, found = result(alone), result(shared)
+    assert len(found["losses"]) == 4
+    assert found["losses"] == pytest.approx(expected["losses"], rel=1e-4)
+    assert found["weights"] == pytest.approx(expected["weights"], rel=1e-5)
+
+
+@pytest.mark.parametrize("half", ["bfloat16", "float16"])
+def test_accumulation_is_the_same_with_and_without_mixed_precision(tmp_path, half):
+    options = {"steps": 2, "accumulate": 2, "frozen_norms": True}
+    full = made_trainer(tmp_path / "full.pt", **options)
+    mixed = made_trainer(tmp_path / "mixed.pt", autocast=half, **options)
+    for trainer in (full, mixed):
+        trainer.run()
+    losses = [[r["loss"] for r in t.history if "loss" in r] for t in (full, mixed)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+    for a, b in zip(full.network.parameters(), mixed.network.parameters(), strict=True):
+        assert (a - b).abs().max() < 5e-3  # two Adam steps of 1e-3 at most
+
+
+def test_accumulated_gradients_are_the_mean_over_the_batches(tmp_path):
+    options = {"steps": 1, "frozen_norms": True, "clip": 1e9}
+    both = made_trainer(tmp_path / "both.pt", accumulate=2, **options)
+    both.run()
+    means = [p.grad for p in both.network.parameters()]
+    single = made_trainer(tmp_path / "single.pt", accumulate=2, **options)
+    single._prepare()
+    parts = []
+    for share in single._batches():
+        assert share == 0.5
+        single.optimizer.zero_grad()
+        single._evaluate(single.network).loss.backward()
+        parts.append([p.grad.clone() for p in single.network.parameters()])
+    for mean, first, second in zip(means, *parts, strict=True):
+        torch.testing.assert_close(mean, (first + second) / 2, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_one_error_and_the_state_before_it_is_whole(tmp_path):
+    state = tmp_path / "s.pt"
+    trainer = made_trainer(state, steps=2)
+    trainer.run()
+    before = state.read_bytes()
+    state.with_suffix(".partial").symlink_to("/dev/full")
+    with pytest.raises(TrainingError, match=r"make room .* state before it is whole"):
+        trainer.save()
+    assert state.read_bytes() == before
+    assert made_trainer(state, steps=2).step == 2
+
+
+def curve_windows(trainer):
+    recipe = WindowRecipe(zoomed=1.0, rotate=False)
+    generator = torch.Generator().manual_seed(0)
+    return [made_atlas().draw(2, 64, generator, recipe)]
+
+
+def test_early_stop_and_the_best_weights_survive_a_resume(tmp_path):
+    trainer = made_trainer(
+        tmp_path / "s.pt", steps=4, keep_best=True, patience=2, learning_rate=0.0
+    )
+    trainer.validation = curve_windows(trainer)
+    trainer.run()  # its last validation is the first: the best
+    best = trainer.best
+    assert best is not None
+    for parameter in trainer.average.network.parameters():
+        parameter.data.zero_()
+    trainer.validate()
+    assert (trainer.stale, trainer.stopping) == (1, False)
+    trainer.validate()
+    assert (trainer.stale, trainer.stopping) == (2, True)
+    trainer.save()
+    again = made_trainer(tmp_path / "s.pt", steps=100, keep_best=True, patience=2)
+    assert again.stopped
+    kept = again.run().state_dict()
+    assert again.step == 4
+    for key, value in best["network"].items():
+        torch.testing.assert_close(kept[key], value, rtol=0, atol=0, msg=key)
+
+
+def test_whoever_watches_may_stop_and_waiting_costs_no_budget(tmp_path):
+    now = [0.0]
+
+    def watch(trainer):
+        now[0] += 1000.0  # a long pause
+        return trainer.step < 3
+
+    trainer = made_trainer(tmp_path / "s.pt", budget_s=50.0)
+    trainer.clock = lambda: now[0]
+    trainer.watch = watch
+    trainer.run()
+    assert trainer.step == 3
+    assert trainer.elapsed_s == 0.0
+    assert trainer.stopped

@@ -1,0 +1,72 @@
+"""A training on made windows as a program, for tests that kill it or run it twice.
+
+    python train_made.py STATE OPTIONS.json
+
+writes STATE and STATE.json: the losses and a sum over the weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from cfrseg_training.atlas import Atlas, Sample
+from cfrseg_training.loop import TrainConfig, Trainer
+from cfrseg_training.rounds import RoundsConfig
+from napari_cfrseg.model.default import CfrNet, CfrNetConfig
+
+SHAPE = CfrNetConfig(
+    widths=(16, 16, 16, 16), feedback_width=8, head_width=8, grid_size=64
+)
+
+
+def made_atlas() -> Atlas:
+    rng = np.random.default_rng(0)
+    ys, xs = np.mgrid[:96, :96]
+    labels = np.zeros((96, 96), np.int32)
+    for number, (y, x, r) in enumerate(((22, 24, 9), (60, 30, 14), (50, 74, 12)), 1):
+        labels[(ys - y) ** 2 + (xs - x) ** 2 <= r**2] = number
+    image = rng.integers(0, 50, (96, 96, 1)) + 150 * (labels > 0)[..., None]
+    return Atlas([Sample(np.repeat(image, 3, 2).astype(np.uint8), labels, "d", "g")])
+
+
+def made_trainer(state: Path, **options) -> Trainer:
+    torch.manual_seed(0)
+    rounds = RoundsConfig(weights=(1.0, 2.0), started=0.0)
+    config = {
+        "batch": 2,
+        "warmup_steps": 2,
+        "ema": 0.9,
+        "note_every": 1,
+        "learning_rate": 1e-3,
+        "rounds": rounds,
+        **options,
+    }
+    return Trainer(CfrNet(SHAPE), made_atlas(), TrainConfig(**config), state)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("gloo")
+    state = Path(sys.argv[1])
+    trainer = made_trainer(state, **json.loads(sys.argv[2]))
+    trainer.run()
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        report = {
+            "losses": [row["loss"] for row in trainer.history if "loss" in row],
+            "weights": float(
+                sum(p.double().sum() for p in trainer.network.parameters())
+            ),
+        }
+        state.with_suffix(".json").write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
