@@ -23,7 +23,7 @@ from napari_cfrseg.session.imports import (
 )
 from napari_cfrseg.session.session import Session
 
-ROWS = (ObjectRow(1, "ring", "#ff0080"), ObjectRow(3, "two parts"))
+ROWS = (ObjectRow(1, "ring", "#ff0080", "vesicle"), ObjectRow(3, "two parts"))
 
 
 def labels() -> np.ndarray:
@@ -57,6 +57,8 @@ def test_geojson_polygons_fill_to_the_labels(tmp_path: Path) -> None:
     assert np.array_equal(back, labels())
     names = [f["properties"]["name"] for f in said["features"]]
     assert names == ["ring", "two parts", "Object 300"]
+    classes = [f["properties"].get("classification") for f in said["features"]]
+    assert classes == [{"name": "vesicle"}, None, None]
 
 
 def test_coco_runs_give_the_labels(tmp_path: Path) -> None:
@@ -64,7 +66,11 @@ def test_coco_runs_give_the_labels(tmp_path: Path) -> None:
     formats.write_coco(tmp_path / "a.coco.json", stack, ROWS, file_name="a.tif")
     said = json.loads((tmp_path / "a.coco.json").read_text())
     back = np.zeros_like(stack)
+    kinds = {c["id"]: c["name"] for c in said["categories"]}
+    assert kinds == {1: "object", 2: "vesicle"}
     for found in said["annotations"]:
+        is_ring = found["name"] == "ring"
+        assert kinds[found["category_id"]] == ("vesicle" if is_ring else "object")
         counts = found["segmentation"]["counts"]
         ends = np.cumsum(counts)
         flat = np.zeros(ends[-1], bool)

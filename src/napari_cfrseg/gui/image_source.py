@@ -10,7 +10,8 @@ import numpy as np
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.gui.layers import WorkingImage
 from napari_cfrseg.session.fingerprint import fingerprint
-from napari_cfrseg.session.pixels import axis_names, open_image, reference_of
+from napari_cfrseg.session.image_files import axis_names, open_image
+from napari_cfrseg.session.pixels import reference_of
 from napari_cfrseg.session.values import ImageReference
 
 

@@ -11,7 +11,7 @@ from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.gui.session_keeper import METADATA_KEY, SessionKeeper
 from napari_cfrseg.gui.session_panel import SessionPanel
 from napari_cfrseg.session.pixels import check_same
-from napari_cfrseg.session.writer import parse_at
+from napari_cfrseg.session.reading import parse_at
 
 if TYPE_CHECKING:
     import napari

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from napari_cfrseg.gui.contributions import LayerData
 from napari_cfrseg.gui.imports import said_by
 from napari_cfrseg.gui.session_keeper import METADATA_IMAGE, METADATA_KEY
 from napari_cfrseg.session.folders import note_recent, sessions_folder
+from napari_cfrseg.session.image_files import open_image
 from napari_cfrseg.session.imports import events_from_labels, events_from_points
 from napari_cfrseg.session.models import model_reference
 from napari_cfrseg.session.pixels import (
@@ -21,6 +23,7 @@ from napari_cfrseg.session.pixels import (
     find_image,
     open_reference,
     reference_of,
+    relative_path,
 )
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.values import SUFFIX, ImageReference, SessionContent
@@ -149,10 +152,6 @@ def reference_of_file(
     path: Path, image: ImageReference, folder: Path
 ) -> ImageReference:
     """Return a reference with its path made relative to another folder."""
-    from dataclasses import replace
-
-    from napari_cfrseg.session.pixels import relative_path
-
     return replace(image, path=relative_path(path, folder))
 
 
@@ -213,8 +212,6 @@ def sample_session() -> list[LayerData]:
         model = None
         with suppress(CfrSegError, OSError):
             model = model_reference("default")
-        from napari_cfrseg.session.pixels import open_image
-
         place = files("napari_cfrseg") / "sample_data" / f"{demo.sample}.image.tif"
         with as_file(place) as image_path:
             opened = open_image(image_path)

@@ -93,6 +93,16 @@ def parse_session(data: bytes) -> SessionContent:
         raise SessionError(" ".join(str(error).split())) from error
 
 
+def parse_at(path: Path) -> SessionContent:
+    """Read a session file without its journal; errors name the file."""
+    try:
+        return parse_session(read_bytes(path))
+    except SessionError as error:
+        text = str(error)
+        msg = text if text.startswith(str(path)) else f"{path}: {text}"
+        raise SessionError(msg) from error
+
+
 def parse_json(data: bytes) -> Any:
     """Parse strict JSON: no NaN, bounded depth; errors are SessionErrors."""
     try:

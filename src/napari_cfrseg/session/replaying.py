@@ -21,15 +21,10 @@ from napari_cfrseg.export.labels import write_ome_tiff, write_ome_zarr
 from napari_cfrseg.export.rows import ObjectRow
 from napari_cfrseg.session.compare import compare_labels, write_comparison
 from napari_cfrseg.session.exports import object_rows
+from napari_cfrseg.session.image_files import OpenImage, open_image
 from napari_cfrseg.session.journal import stem_of
 from napari_cfrseg.session.models import find_weights, load_segmenter, weights_sha256
-from napari_cfrseg.session.pixels import (
-    OpenImage,
-    check_same,
-    find_image,
-    open_image,
-    open_reference,
-)
+from napari_cfrseg.session.pixels import check_same, find_image, open_reference
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.values import ModelReference, SessionContent
 from napari_cfrseg.session.writing import event_lines

@@ -20,9 +20,9 @@ from napari_cfrseg.session.pixels import (
     open_reference,
     plane_of,
 )
+from napari_cfrseg.session.reading import parse_at
 from napari_cfrseg.session.summary import ObjectSummary, summarise
 from napari_cfrseg.session.values import ImageReference, ModelReference, SessionContent
-from napari_cfrseg.session.writer import parse_at
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.annotator import Change

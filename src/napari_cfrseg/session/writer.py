@@ -29,7 +29,7 @@ from napari_cfrseg.session.journal import (
     read_journal,
 )
 from napari_cfrseg.session.lock import FileLock
-from napari_cfrseg.session.reading import one_line, parse_session, read_bytes
+from napari_cfrseg.session.reading import one_line, parse_at
 from napari_cfrseg.session.summary import Ledger, ObjectSummary
 from napari_cfrseg.session.values import SessionContent, Snapshot
 from napari_cfrseg.session.writing import event_line, event_lines, session_lines
@@ -310,16 +310,6 @@ class SessionWriter:
         if problem != self.problem:
             self.problem = problem
             self.on_problem(problem)
-
-
-def parse_at(path: Path) -> SessionContent:
-    """Read a session file without its journal; errors name the file."""
-    try:
-        return parse_session(read_bytes(path))
-    except SessionError as error:
-        text = str(error)
-        msg = text if text.startswith(str(path)) else f"{path}: {text}"
-        raise SessionError(msg) from error
 
 
 def line_of(event: Event, scaling: Scaling | None = None) -> str:
