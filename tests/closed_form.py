@@ -25,6 +25,9 @@ class FloodNetwork(ClickNetwork):
         self.nothing = nn.Parameter(torch.zeros(1))
         self.calls = {"embed_image": 0, "embed_clicks": 0, "refine": 0}
 
+    def architecture(self) -> dict[str, object]:
+        return {"family": "flood"}
+
     def embed_image(self, image: Tensor) -> Tensor:
         self.calls["embed_image"] += 1
         return image.mean(dim=1)

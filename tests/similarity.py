@@ -43,6 +43,9 @@ class SimilarityNetwork(ClickNetwork):
         self.newest: list[tuple[float, float, float]] = []
         self.gates: list[bool] = []
 
+    def architecture(self) -> dict[str, object]:
+        return {"family": "similarity"}
+
     def embed_image(self, image: Tensor) -> Tensor:
         self.calls["embed_image"] += 1
         return image.mean(dim=1)

@@ -17,9 +17,14 @@ import torch.nn.functional as F
 from timm.models.resnet import Bottleneck, ResNet
 from torch import Tensor, nn
 
-from napari_cfrseg.model.cffm import CFFM, Fusion, FusionState
+from napari_cfrseg.model.cffm import CFFM, Fusion
 from napari_cfrseg.model.clickmaps import disk_maps
 from napari_cfrseg.model.convolutions import resize
+from napari_cfrseg.model.feedback import (
+    FeedbackState,
+    fuse_feedback,
+    prepare_feedback,
+)
 from napari_cfrseg.model.ffcm import FFCM, Affinity
 from napari_cfrseg.model.inputs import (
     ClickStem,
@@ -116,8 +121,7 @@ class ImageEmbedding(NamedTuple):
 class ClickFeatures(NamedTuple):
     """What image and clicks decide: all but the feedback modules and the decoder."""
 
-    correction: Tensor  # FFCM's share that no mask changes
-    fusion: FusionState  # CFFM's share that no mask changes; F among it
+    feedback: FeedbackState
     skip: Tensor  # (B, 32, H/4, W/4)
     size: tuple[int, int]  # (H, W)
 
@@ -192,13 +196,8 @@ class DeepLabClicks(ClickNetwork):
         x = self.backbone.layer4(self.backbone.layer3(self.backbone.layer2(fine)))
         quarter = (fine.shape[-2], fine.shape[-1])
         deep = resize(self.aspp(x), quarter)
-        context = resize(torch.cat([image, maps], dim=1), quarter)
-        return ClickFeatures(
-            self.ffcm.prepare(deep, context),
-            self.cffm.prepare(deep),
-            self.skip(fine),
-            size,
-        )
+        state = prepare_feedback(self.ffcm, self.cffm, deep, image, maps)
+        return ClickFeatures(state, self.skip(fine), size)
 
     def refine(
         self,
@@ -217,12 +216,8 @@ class DeepLabClicks(ClickNetwork):
         """
         skip, size = features.skip, features.size
         feedback, gate = feedback_and_gate(feedback, gate, skip, size)
-        small = resize(feedback, (skip.shape[-2], skip.shape[-1]))
-        corrected, region, affinity = self.ffcm.correct(
-            features.correction, small, newest_click, size
+        fused = fuse_feedback(
+            self.ffcm, self.cffm, features.feedback, feedback, gate, newest_click, size
         )
-        fused, updated = self.cffm.fuse(features.fusion, corrected, gate)
-        logits = self.classify(self.decode(torch.cat([fused, skip], dim=1)))
-        return NetworkOutput(
-            resize(logits, size), corrected, updated, region, affinity=affinity
-        )
+        logits = self.classify(self.decode(torch.cat([fused.features, skip], dim=1)))
+        return fused.output(logits, size)

@@ -16,9 +16,14 @@ import torch
 from torch import Tensor
 
 from napari_cfrseg.model.backbones.hrnet import HighResolutionNet
-from napari_cfrseg.model.cffm import CFFM, Fusion, FusionState
+from napari_cfrseg.model.cffm import CFFM, Fusion
 from napari_cfrseg.model.clickmaps import disk_maps
 from napari_cfrseg.model.convolutions import resize
+from napari_cfrseg.model.feedback import (
+    FeedbackState,
+    fuse_feedback,
+    prepare_feedback,
+)
 from napari_cfrseg.model.ffcm import FFCM, Affinity
 from napari_cfrseg.model.inputs import (
     ClickStem,
@@ -76,8 +81,7 @@ class ClickFeatures(NamedTuple):
     embedding: ImageEmbedding
     maps: Tensor  # (B, 2, H, W) positive, negative disks
     deep: Tensor | None  # (B, 15w, H/4, W/4)
-    correction: Tensor | None  # FFCM's share that no mask changes
-    fusion: FusionState | None  # CFFM's share that no mask changes
+    feedback: FeedbackState | None  # with FCFI
 
 
 class HRNetClicks(ClickNetwork):
@@ -135,7 +139,7 @@ class HRNetClicks(ClickNetwork):
         """Draw the clicks; run the backbone where no mask is needed for it."""
         size = (embedding.image.shape[-2], embedding.image.shape[-1])
         maps = disk_maps(points, size).to(embedding.image.dtype)
-        features = ClickFeatures(embedding, maps, None, None, None)
+        features = ClickFeatures(embedding, maps, None, None)
         return features if self.config.mask_at_input else self._deepen(features, maps)
 
     def _deepen(self, features: ClickFeatures, maps: Tensor) -> ClickFeatures:
@@ -144,13 +148,8 @@ class HRNetClicks(ClickNetwork):
         deep = self.backbone.body(embedding.stem + self.click_stem(maps))
         if self.ffcm is None or self.cffm is None:
             return features._replace(deep=deep)
-        size = (deep.shape[-2], deep.shape[-1])
-        context = resize(torch.cat([embedding.image, maps], dim=1), size)
-        return features._replace(
-            deep=deep,
-            correction=self.ffcm.prepare(deep, context),
-            fusion=self.cffm.prepare(deep),
-        )
+        state = prepare_feedback(self.ffcm, self.cffm, deep, embedding.image, maps)
+        return features._replace(deep=deep, feedback=state)
 
     def refine(
         self,
@@ -173,27 +172,13 @@ class HRNetClicks(ClickNetwork):
         if self.config.mask_at_input:
             maps = torch.cat([feedback, features.maps], dim=1)
             features = self._deepen(features, maps)
-        deep = features.deep
-        corrected = updated = region = affinity = None
-        if self.ffcm is not None and self.cffm is not None:
-            if features.correction is None or features.fusion is None:
-                msg = "features were not made by this network's embed_clicks"
-                raise ValueError(msg)
-            small = resize(feedback, _size(features.correction))
-            corrected, region, affinity = self.ffcm.correct(
-                features.correction, small, newest_click, size
+        if self.ffcm is None or self.cffm is None:
+            logits, coarse = self.ocr(features.deep)
+            return NetworkOutput(
+                resize(logits, size), auxiliary_logits=resize(coarse, size)
             )
-            deep, updated = self.cffm.fuse(features.fusion, corrected, gate)
-        logits, coarse = self.ocr(deep)
-        return NetworkOutput(
-            resize(logits, size),
-            corrected,
-            updated,
-            region,
-            auxiliary_logits=resize(coarse, size),
-            affinity=affinity,
+        fused = fuse_feedback(
+            self.ffcm, self.cffm, features.feedback, feedback, gate, newest_click, size
         )
-
-
-def _size(x: Tensor) -> tuple[int, int]:
-    return x.shape[-2], x.shape[-1]
+        logits, coarse = self.ocr(fused.features)
+        return fused.output(logits, size, coarse)

@@ -21,9 +21,15 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from napari_cfrseg.model.cffm import CFFM, Fusion, FusionState
+from napari_cfrseg.model.cffm import CFFM, Fusion
 from napari_cfrseg.model.clickmaps import disk_maps
 from napari_cfrseg.model.convolutions import resize
+from napari_cfrseg.model.feedback import (
+    FOREIGN_FEATURES,
+    FeedbackState,
+    fuse_feedback,
+    prepare_feedback,
+)
 from napari_cfrseg.model.ffcm import FFCM, Affinity
 from napari_cfrseg.model.inputs import ImageNetNormalize, feedback_and_gate
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
@@ -82,13 +88,12 @@ class ImageEmbedding(NamedTuple):
 
 
 class ClickFeatures(NamedTuple):
-    """What image and clicks decide; the last three only with FCFI."""
+    """What image and clicks decide; the last two only with FCFI."""
 
     embedding: ImageEmbedding
     maps: Tensor  # (B, 2, H, W) positive, negative disks
     coarse: Tensor | None  # the head's share of the coarse levels
-    correction: Tensor | None  # FFCM's share that no mask changes
-    fusion: FusionState | None  # CFFM's share that no mask changes
+    feedback: FeedbackState | None
 
 
 class PlainViTClicks(ClickNetwork):
@@ -184,20 +189,13 @@ class PlainViTClicks(ClickNetwork):
     def embed_clicks(self, embedding: ImageEmbedding, points: Tensor) -> ClickFeatures:
         """Draw the clicks; with FCFI also run the ViT, pyramid and coarse head."""
         image = embedding.image
-        size = (image.shape[-2], image.shape[-1])
-        maps = disk_maps(points, size).to(image.dtype)
-        features = ClickFeatures(embedding, maps, None, None, None)
+        maps = disk_maps(points, (image.shape[-2], image.shape[-1])).to(image.dtype)
+        features = ClickFeatures(embedding, maps, None, None)
         if self.ffcm is None or self.cffm is None:
             return features
         pyramid = self.pyramid(self.encode(embedding.tokens + self.embed_maps(maps)))
-        finest = pyramid[0]
-        quarter = (finest.shape[-2], finest.shape[-1])
-        context = resize(torch.cat([image, maps], dim=1), quarter)
-        return features._replace(
-            coarse=self.head.coarse(pyramid),
-            correction=self.ffcm.prepare(finest, context),
-            fusion=self.cffm.prepare(finest),
-        )
+        state = prepare_feedback(self.ffcm, self.cffm, pyramid[0], image, maps)
+        return features._replace(coarse=self.head.coarse(pyramid), feedback=state)
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Run the blocks on a (B, D, h, w) token map; no norm after the last one."""
@@ -238,21 +236,13 @@ class PlainViTClicks(ClickNetwork):
             pyramid = self.pyramid(self.encode(tokens + self.embed_maps(maps)))
             logits = self.head.finish(self.head.coarse(pyramid), pyramid[0])
             return NetworkOutput(resize(logits, size))
-        if features.coarse is None or features.correction is None:
-            msg = "features were not made by this network's embed_clicks"
-            raise ValueError(msg)
-        if features.fusion is None:
-            msg = "features were not made by this network's embed_clicks"
-            raise ValueError(msg)
-        quarter = (features.coarse.shape[-2], features.coarse.shape[-1])
-        corrected, region, affinity = self.ffcm.correct(
-            features.correction, resize(feedback, quarter), newest_click, size
+        if features.coarse is None:
+            raise ValueError(FOREIGN_FEATURES)
+        fused = fuse_feedback(
+            self.ffcm, self.cffm, features.feedback, feedback, gate, newest_click, size
         )
-        finest, updated = self.cffm.fuse(features.fusion, corrected, gate)
-        logits = self.head.finish(features.coarse, finest)
-        return NetworkOutput(
-            resize(logits, size), corrected, updated, region, affinity=affinity
-        )
+        logits = self.head.finish(features.coarse, fused.features)
+        return fused.output(logits, size)
 
 
 def _split(x: Tensor, rows: int, columns: int) -> Tensor:

@@ -17,10 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_cfrseg.model.cffm import CFFM, Fusion, FusionState
+from napari_cfrseg.model.cffm import CFFM, Fusion
 from napari_cfrseg.model.clickmaps import disk_maps
-from napari_cfrseg.model.convolutions import SplitInputConv2d, resize
+from napari_cfrseg.model.convolutions import SplitInputConv2d
 from napari_cfrseg.model.deeplab import separable
+from napari_cfrseg.model.feedback import (
+    FeedbackState,
+    fuse_feedback,
+    prepare_feedback,
+)
 from napari_cfrseg.model.ffcm import FFCM, Affinity
 from napari_cfrseg.model.inputs import ImageNetNormalize, feedback_and_gate
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
@@ -60,8 +65,7 @@ class TimmFcfiConfig:
 class ClickFeatures(NamedTuple):
     """What image and clicks decide: all but the feedback modules and the decoder."""
 
-    correction: Tensor  # FFCM's share that no mask changes
-    fusion: FusionState  # CFFM's share that no mask changes; F among it
+    feedback: FeedbackState
     size: tuple[int, int]  # (H, W)
 
 
@@ -128,12 +132,8 @@ class TimmFcfi(ClickNetwork):
         clicks = self.embed_maps(maps) * self.scale.abs()
         levels = self.backbone(embedding + clicks)
         deep = self._join([levels[i] for i in self._levels])
-        context = resize(
-            torch.cat([embedding, maps], dim=1), (deep.shape[-2], deep.shape[-1])
-        )
-        return ClickFeatures(
-            self.ffcm.prepare(deep, context), self.cffm.prepare(deep), size
-        )
+        state = prepare_feedback(self.ffcm, self.cffm, deep, embedding, maps)
+        return ClickFeatures(state, size)
 
     def _join(self, levels: list[Tensor]) -> Tensor:
         """1×1 over the concatenated levels, each reduced before it is enlarged."""
@@ -163,15 +163,13 @@ class TimmFcfi(ClickNetwork):
             (B, 1, 1, 1) of 0 and 1, for batches in which only some samples have a
             mask yet (training). By default 0 without feedback, else 1.
         """
-        deep = features.fusion.features
-        feedback, gate = feedback_and_gate(feedback, gate, deep, features.size)
-        small = resize(feedback, (deep.shape[-2], deep.shape[-1]))
-        corrected, region, affinity = self.ffcm.correct(
-            features.correction, small, newest_click, features.size
+        state, size = features
+        deep = state.fusion.features
+        feedback, gate = feedback_and_gate(feedback, gate, deep, size)
+        fused = fuse_feedback(
+            self.ffcm, self.cffm, state, feedback, gate, newest_click, size
         )
-        fused, updated = self.cffm.fuse(features.fusion, corrected, gate)
-        logits = resize(self.decode(fused), features.size)
-        return NetworkOutput(logits, corrected, updated, region, affinity=affinity)
+        return fused.output(self.decode(fused.features), size)
 
 
 def _backbone(config: TimmFcfiConfig) -> Any:
