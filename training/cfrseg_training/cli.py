@@ -32,6 +32,7 @@ Examples:
   cfrseg-train --images raw --labels masks --minutes 15 --output my-cells.safetensors
   cfrseg-train my-cells --output my-cells.safetensors --dry-run
   cfrseg-train config.toml
+  cfrseg-train my-cells --recipe cfr_icl_vit_base_sbd --base random -o vit.safetensors
   torchrun --nproc-per-node 4 -m cfrseg_training.cli config.toml
 """
 
@@ -91,6 +92,13 @@ def train(
             "after a kill. With a job.json in it nothing else is needed.",
         ),
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Train a paper's network as the paper did instead: a recipe's name or "
+            "file. --base: its network's weights, or random; nothing is judged."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Fine-tune on your labels; keep the model only if it needs fewer clicks."""
@@ -109,6 +117,9 @@ def train(
         changed = {k: v for k, v in given.items() if v is not None}
         settings = replace(settings, **changed)
         _check_output(settings, dry_run=dry_run)
+        if recipe is not None:
+            _run_recipe(recipe, settings, base, minutes, as_json=as_json)
+            return
         _run(settings, folder, dry_run=dry_run, as_json=as_json)
     except CfrSegError as error:
         text = " ".join(str(error).split())
@@ -212,6 +223,44 @@ def _run(
     if job is not None:
         _finish(job, outcome)
     typer.echo(json.dumps(asdict(outcome)) if as_json else report_text(outcome))
+
+
+def _run_recipe(
+    name: str,
+    settings: Settings,
+    base: str | None,
+    minutes: float | None,
+    *,
+    as_json: bool,
+) -> None:
+    from cfrseg_training.data import describe, read_data
+    from cfrseg_training.from_recipe import find_recipe, train_by_recipe
+
+    if settings.output is None:  # checked before
+        raise TrainingError
+    recipe = find_recipe(name)
+    if settings.threads is not None:
+        import torch
+
+        torch.set_num_threads(settings.threads)
+    data = read_data(settings.data)
+    _tell_data(data)
+    outcome = train_by_recipe(
+        recipe,
+        [plane.sample() for plane in data.planes],
+        settings.output,
+        trained_on=[describe(data.planes)],
+        base=base,
+        minutes=minutes,
+        seed=settings.seed,
+    )
+    typer.echo(
+        json.dumps(asdict(outcome))
+        if as_json
+        else f"{outcome.network} by {outcome.recipe}: {outcome.epochs} epochs, "
+        f"{outcome.steps} steps, {outcome.seconds:.0f} s, last loss "
+        f"{outcome.loss:.4f}: {outcome.model}"
+    )
 
 
 def _finish(job: TrainingJob, outcome: Outcome) -> None:
