@@ -70,6 +70,10 @@ class ClickNetwork(nn.Module, ABC):
     refines_cheaply: bool = False
 
     @abstractmethod
+    def architecture(self) -> dict[str, Any]:
+        """Return the description that ``model.registry.build`` makes it again from."""
+
+    @abstractmethod
     def embed_image(self, image: Tensor) -> Any:
         """Embed the window's pixels.
 
