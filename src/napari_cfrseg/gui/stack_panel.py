@@ -10,7 +10,6 @@ from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QGridLayout,
     QHBoxLayout,
     QLabel,
     QProgressBar,
@@ -116,16 +115,16 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         super().__init__()
         self.axis = QComboBox()
         self.axis.setToolTip("Which axis to walk along")
-        self.backward = _button("◀ Backward", "From this plane to the first")
+        self.backward = _button("◀ Back", "From this plane to the first")
         self.both = _button("Both", "To all planes; what is up to date stays (Shift+D)")
-        self.forward = _button("Forward ▶", "From this plane to the last (D)")
+        self.forward = _button("Forth ▶", "From this plane to the last (D)")
         self.first, self.last = QSpinBox(), QSpinBox()
         self.range = _button("Range", "These planes only")
-        self.spans = QCheckBox("spans it")
+        self.spans = QCheckBox("spans range")
         self.spans.setToolTip(
-            "The object reaches from the first to the last of these planes"
+            "Range only: the object reaches from the first of its planes to the last"
         )
-        self.every = QCheckBox("all objects")
+        self.every = QCheckBox("all")
         self.every.setToolTip("Every unlocked object, not just the selected one")
         self.strip = Strip()
         self.worst = _button("Worst plane", "Go where a click helps most")
@@ -143,22 +142,19 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         top = QHBoxLayout()
-        top.addWidget(QLabel("Stack along"))
+        top.addWidget(QLabel("Along"))
         top.addWidget(self.axis)
-        top.addWidget(self.every, stretch=1)
+        top.addWidget(self.every)
+        top.addWidget(self.spans, stretch=1)
         column.addLayout(top)
-        grid = QGridLayout()
-        grid.setSpacing(4)
-        for place, button in enumerate((self.backward, self.both, self.forward)):
-            grid.addWidget(button, 0, place)
-        ends = QHBoxLayout()
-        ends.addWidget(self.first)
-        ends.addWidget(QLabel("–"))
-        ends.addWidget(self.last)
-        grid.addLayout(ends, 1, 0)
-        grid.addWidget(self.spans, 1, 1)
-        grid.addWidget(self.range, 1, 2)
-        column.addLayout(grid)
+        column.addLayout(_row(self.backward, self.both, self.forward))
+        for box in (self.first, self.last):
+            # arrows would make the dock wider than its other rows
+            box.setButtonSymbols(QSpinBox.ButtonSymbols.NoButtons)
+            box.setMaximumWidth(60)
+        column.addLayout(
+            _row(QLabel("From"), self.first, QLabel("to"), self.last, self.range)
+        )
         column.addWidget(self.strip)
         column.addLayout(_row(self.worst, self.confirm))
         self.busy.setLayout(_row(self.bar, self.cancel))

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from napari_cfrseg.engine.propagation.values import Evidence
 
 #: b, then the weights in the order of ``features``
-COEFFICIENTS: tuple[float, ...] = (-1.5, 1.0, 1.0, 1.5, 0.3, -0.8)
+COEFFICIENTS: tuple[float, ...] = (-1.546, 1.044, 0.88, 1.294, 2.074, -0.99)
 
 
 def features(evidence: Evidence) -> tuple[float, ...]:

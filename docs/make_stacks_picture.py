@@ -1,0 +1,115 @@
+"""Make docs/stacks.png: objects carried through a stack, in a real window.
+
+Run with a display (on a server: ``xvfb-run -a -s "-screen 0 1600x1000x24"``)::
+
+    python docs/make_stacks_picture.py [--output docs/stacks.png]
+
+The stack is synthetic (nuclei that move, grow and end), so that the picture needs no
+data; the network is the default one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import napari
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtWidgets import QApplication
+from scipy import ndimage
+
+from napari_cfrseg.gui.controller import Controller
+from napari_cfrseg.gui.dock import ClickDock
+from napari_cfrseg.gui.launch import DOCK, PLUGIN
+
+_PATIENCE_S = 900
+
+
+def nuclei(planes: int = 30, size: int = 160) -> NDArray[np.uint8]:
+    """Return (planes, size, size) pixels of five blurred, noisy ellipsoids."""
+    rng = np.random.default_rng(5)
+    z, y, x = np.mgrid[:planes, :size, :size].astype(np.float32)
+    out = np.full((planes, size, size), 18.0, np.float32)
+    for cz, cy, cx, radius in (
+        (14, 60, 52, 22),
+        (12, 58, 100, 20),
+        (18, 110, 60, 19),
+        (15, 112, 108, 24),
+        (6, 30, 130, 14),
+    ):
+        texture = ndimage.gaussian_filter(rng.normal(0, 1, out.shape), (1, 3, 3))
+        shift = 0.5 * (z - cz)
+        r = np.hypot((y - cy - shift) / radius, (x - cx) / (0.85 * radius))
+        inside = np.hypot(r, (z - cz) / (0.5 * radius)) < 1
+        out[inside] = (95 + 220 * texture)[inside]
+    out = ndimage.gaussian_filter(out, (0.7, 1.2, 1.2))
+    return (out + rng.normal(0, 5, out.shape)).clip(0, 255).astype(np.uint8)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Let Qt work until the condition holds."""
+    end = time.monotonic() + _PATIENCE_S
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+
+def ready(dock: ClickDock) -> Controller:
+    """Wait for the model; return the controller."""
+    wait_until(lambda: dock.controller is not None)
+    controller = dock.controller
+    if controller is None:
+        raise RuntimeError
+    wait_until(lambda: not controller.view.loading)
+    return controller
+
+
+def annotate(controller: Controller) -> None:
+    """Click three nuclei on one plane each, and carry them both ways."""
+    for z, yx in ((14, (60, 52)), (18, (110, 60)), (15, (112, 108))):
+        controller.new_object()
+        controller.stack.jump(z)
+        controller.clicks.layer.add((z, *yx))
+        wait_until(lambda: controller.view.pending == 0)
+    controller.stack.all_objects = True
+    controller.stack.both()
+    wait_until(lambda: controller.view.pending == 0)
+    controller.stack.all_objects = False
+    controller.select(1)
+    controller.stack.jump_to_worst()
+
+
+def main() -> None:
+    """Open the window, propagate, save the picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", default="1400x1000", help="window, WIDTHxHEIGHT")
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).with_name("stacks.png")
+    )
+    arguments = parser.parse_args()
+    width, height = (int(n) for n in arguments.size.split("x"))
+    viewer = napari.Viewer(title="napari")
+    viewer.window.resize(width, height)
+    viewer.add_image(
+        nuclei(),
+        name="nuclei",
+        scale=(1.0, 0.5, 0.5),
+        units=("um", "um", "um"),
+        axis_labels=("z", "y", "x"),
+    )
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+    annotate(ready(dock))
+    viewer.reset_view()
+    end = time.monotonic() + 1
+    wait_until(lambda: time.monotonic() > end)
+    viewer.screenshot(str(arguments.output), canvas_only=False, flash=False)
+    viewer.close()
+
+
+if __name__ == "__main__":
+    main()
