@@ -16,11 +16,19 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from session_cases import pixels, record_with, save_model
+from session_cases import PLACES, pixels, record_with, save_model
 from typer.testing import CliRunner
 
 from napari_cfrseg.cli import app
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine import events as ev
+from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.session.annotate import RecordedAnnotator
+from napari_cfrseg.session.models import model_reference
+from napari_cfrseg.session.pixels import reference_of
 from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.values import SessionContent, SessionSettings
+from napari_cfrseg.session.writer import SessionWriter
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +136,9 @@ def test_labels_as_ome_zarr(recorded, tmp_path: Path) -> None:
     said = group.attrs["ome"]
     assert said["image-label"]["properties"][0]["name"] == "cell 1"
     assert [a["name"] for a in said["multiscales"][0]["axes"]] == ["y", "x"]
+    (dataset,) = said["multiscales"][0]["datasets"]
+    size = {"type": "scale", "scale": [0.5, 0.5]}
+    assert dataset["coordinateTransformations"] == [size]
 
 
 def test_a_failing_session_stops_nobody_and_is_listed(recorded, tmp_path: Path) -> None:
@@ -178,6 +189,40 @@ def test_dry_run_checks_and_writes_nothing(recorded, tmp_path: Path) -> None:
     printed, _ = run(session, "-o", out, "--dry-run", "--json")
     assert lines(printed)[0]["status"] == "would replay"
     assert not out.exists()
+
+
+def test_models_changed_in_mid_session_are_followed(
+    models: Path, tmp_path: Path
+) -> None:
+    image = pixels()
+    tifffile.imwrite(tmp_path / "two.tif", image)
+    small, other = (models / f"{n}.safetensors" for n in ("small", "other"))
+    content = SessionContent(
+        reference_of(image, path=tmp_path / "two.tif", folder=tmp_path),
+        model_reference(small),
+        SessionSettings(threads=1),
+    )
+    writer = SessionWriter.create(tmp_path / "two.cfrseg.json", content)
+    annotator = RecordedAnnotator(
+        lambda _: image, image.shape, Segmenter.load(small, threads=1), writer=writer
+    )
+    for number, weights in ((1, None), (2, other), (3, small)):
+        if weights is not None:
+            annotator.use(Segmenter.load(weights, threads=1), str(weights))
+        annotator.apply(ev.ObjectCreated(number))
+        annotator.apply(ev.ClickAdded(number, (), Click(PLACES[number]), number))
+    writer.save(annotator.snapshot(writer.event_count))
+    writer.close()
+    labels = annotator.labels_array()
+    changes = [e for e in writer.content.events if isinstance(e, ev.ModelChanged)]
+    assert [c.name for c in changes] == ["other", "small"]
+    assert np.array_equal(Session.open(writer.path).apply(), labels)
+    printed, _ = run(writer.path, "-o", tmp_path / "out", "--json")
+    assert lines(printed)[0]["as_saved"] is True
+    # one model named for all: the first object changes, too
+    printed, _ = run(writer.path, "-o", tmp_path / "out", "-m", "other", "--json")
+    (said,) = lines(printed)
+    assert 1 in [c["object"] for c in said["changed"]]
 
 
 def test_another_model_is_compared_object_by_object(recorded, tmp_path: Path) -> None:

@@ -9,9 +9,18 @@ import pytest
 import tifffile
 from napari.components import ViewerModel
 from napari.layers.base import ActionType
-from session_cases import PLACES, SHAPE, flood_segmenter, pixels, record
+from session_cases import (
+    PLACES,
+    SHAPE,
+    flood_segmenter,
+    pixels,
+    record,
+    record_with,
+    save_model,
+)
 
 from napari_cfrseg.engine import events as ev
+from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui import session_files
 from napari_cfrseg.gui.controller import Controller
 from napari_cfrseg.gui.jobs import SyncRunner
@@ -30,14 +39,14 @@ def sessions_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class Window:
     """A viewer with a controller and its session."""
 
-    def __init__(self, viewer: ViewerModel, layer) -> None:
+    def __init__(self, viewer: ViewerModel, layer, load=None) -> None:
         self.viewer = viewer
         self.said: list[tuple[str, str]] = []
         self.controller = Controller(
             viewer, layer, SyncRunner(), flood_segmenter, self.tell, "absent"
         )
         self.keeper = SessionKeeper(
-            self.controller, lambda _: flood_segmenter(), self.tell
+            self.controller, load or (lambda _: flood_segmenter()), self.tell
         )
 
     def tell(self, level: str, message: str) -> None:
@@ -60,14 +69,14 @@ def open_image(folder: Path) -> Window:
     return Window(viewer, layer)
 
 
-def open_session(path: Path) -> Window:
+def open_session(path: Path, load=None) -> Window:
     """Do as napari does: add what the reader returns; then the dock attaches."""
     viewer = ViewerModel()
     reader = session_files.get_session_reader(str(path))
     assert reader is not None
     for data, kwargs, kind in reader(str(path)):
         getattr(viewer, f"add_{kind}")(data, **kwargs)
-    return Window(viewer, viewer.layers[0])
+    return Window(viewer, viewer.layers[0], load)
 
 
 def work(window: Window) -> None:
@@ -247,6 +256,53 @@ def test_missing_image_is_asked_for_and_checked(tmp_path: Path, monkeypatch) -> 
     tifffile.imwrite(tmp_path / "renamed.tif", pixels() + 1)
     with pytest.raises(Exception, match="other pixels"):
         session_files.read_session(str(path))
+
+
+def test_image_that_moved_is_written_down(tmp_path: Path, monkeypatch) -> None:
+    annotator, path = record(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "work.tif").rename(elsewhere / "renamed.tif")
+    monkeypatch.setattr(
+        session_files, "ask_for_image", lambda _: elsewhere / "renamed.tif"
+    )
+    window = open_session(path)
+    assert np.array_equal(window.labels, annotator.labels())
+    window.keeper.close()
+    assert Session.open(path).image.path == "elsewhere/renamed.tif"
+
+
+def test_saving_the_dock_s_layers_takes_every_act_along(tmp_path: Path) -> None:
+    window = open_image(tmp_path)
+    work(window)
+    layers = (window.controller.labels.layer, window.controller.clicks.layer)
+    named = [layer.as_layer_data_tuple() for layer in layers]
+    (path,) = session_files.write_session(str(tmp_path / "copy.cfrseg.json"), named)
+    copy, writer = Session.open(path), window.keeper.writer
+    assert writer is not None
+    assert copy.content.events == writer.content.events
+    assert copy.image.path == "image.tif"
+
+
+def test_the_session_s_model_is_loaded_on_reopening(
+    tmp_path: Path, monkeypatch
+) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    monkeypatch.setenv("CFRSEG_MODELS", str(models))
+    model = save_model(models)
+    expected, path = record_with(model, tmp_path, "cells")
+    window = open_session(path, lambda name: Segmenter.load(name, device="cpu"))
+    assert window.controller.view.model == "small"
+    assert np.array_equal(window.labels, expected)
+    assert not window.said
+    window.keeper.close()
+    model.unlink()
+    window = open_session(path)
+    assert window.controller.view.model == "absent"
+    (said,) = window.said
+    assert "not installed" in said[1]
+    assert "another model" in said[1]
 
 
 def test_writer_makes_a_session_of_labels_and_points(tmp_path: Path) -> None:

@@ -85,6 +85,9 @@ def test_menu_lists_lost_and_recent_sessions(desk: Desk, tmp_path: Path) -> None
     choose(desk.panel.menu, "work  (")
     desk.panel.menu.actions()[2].trigger()
     assert desk.opened == [path, writer.path]
+    fresh = Desk()
+    said = "Nothing to save yet. 1 not saved earlier: see Open."
+    assert fresh.panel.label.text() == said
 
 
 def test_panel_follows_the_session_and_its_problems(desk: Desk) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from napari_cfrseg.session.imports import (
     events_from_points,
 )
 from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.values import ModelReference
 
 ROWS = (ObjectRow(1, "ring", "#ff0080", "vesicle"), ObjectRow(3, "two parts"))
 
@@ -131,6 +133,16 @@ def test_methods_paragraph_counts_what_is_there(tmp_path: Path) -> None:
     )
     assert "80 × 100 pixels" in text
     assert "\n" not in text
+    assert "an unnamed model" in text
+    assert "A-CFR-4 and CFR-2 inference" in text
+    changes = (ev.ModelChanged("b", "cd" * 32), ev.ModelChanged("a", "ab" * 32))
+    content = replace(
+        session.content,
+        model=ModelReference("a", "ab" * 32),
+        events=(*session.content.events, *changes),
+    )
+    said = f"the models a (weights SHA-256 {'ab' * 32}), then b (weights SHA-256 "
+    assert said in methods_paragraph(content, tuple(session.objects()))
 
 
 def test_clicks_csv_comes_back_as_the_same_clicks(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from napari_cfrseg.atomic import atomic_path
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.gui.layers import WorkingImage
 from napari_cfrseg.session.fingerprint import fingerprint
 from napari_cfrseg.session.image_files import axis_names, open_image
 from napari_cfrseg.session.pixels import reference_of
-from napari_cfrseg.session.values import ImageReference
+from napari_cfrseg.session.values import SUFFIX, ImageReference
 
 
 def layer_reference(image: WorkingImage, folder: Path) -> ImageReference:
@@ -37,6 +38,30 @@ def layer_reference(image: WorkingImage, folder: Path) -> ImageReference:
         if select is not None:
             return reference_of(image.data, path=source, select=select, **described)
     return reference_of(image.data, **described)
+
+
+def write_pixels(image: WorkingImage, session: Path) -> ImageReference:
+    """Write an image that is in no file beside a session, as TIFF, and describe it.
+
+    Raises
+    ------
+    OSError
+        It cannot be written.
+    """
+    import tifffile
+
+    target = session.with_name(session.name.removesuffix(SUFFIX) + ".tif")
+    data, rgb = np.asarray(image.data), bool(image.layer.rgb)
+    with atomic_path(target) as temporary:
+        tifffile.imwrite(temporary, data, photometric="rgb" if rgb else "minisblack")
+    return reference_of(
+        data,
+        path=target,
+        folder=session.parent,
+        rgb=rgb,
+        spacing=layer_spacing(image),
+        units=layer_units(image),
+    )
 
 
 def _selection(path: Path, image: WorkingImage) -> tuple[tuple[int, int], ...] | None:

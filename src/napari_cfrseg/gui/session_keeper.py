@@ -8,15 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from psygnal import Signal
 
 from napari_cfrseg.errors import CfrSegError, SessionError
-from napari_cfrseg.gui.image_source import layer_reference, layer_spacing, layer_units
+from napari_cfrseg.gui.image_source import layer_reference, write_pixels
 from napari_cfrseg.session.exports import export
 from napari_cfrseg.session.folders import note_recent, unsaved_path
 from napari_cfrseg.session.models import described, find_weights, installed_name
-from napari_cfrseg.session.pixels import reference_of, relative_path
+from napari_cfrseg.session.pixels import relative_path
 from napari_cfrseg.session.values import (
     SUFFIX,
     ImageReference,
@@ -89,12 +88,16 @@ class SessionKeeper:
         writer = self.writer
         return writer is not None and writer.path != unsaved_path(self._identity)
 
+    @property
+    def problem(self) -> str | None:
+        """Why acts are not on the disk; None if they are."""
+        return self._failed if self.writer is None else self.writer.problem
+
     def status(self) -> str:
         """Return where the session is, or what is wrong, in one line."""
         writer = self.writer
-        problem = self._failed if writer is None else writer.problem
-        if problem is not None:
-            return f"⚠ {problem}"
+        if self.problem is not None:
+            return f"⚠ {self.problem}"
         if self._reopening:
             return "Reopening …"
         if writer is None:
@@ -174,7 +177,9 @@ class SessionKeeper:
                 path = path.with_name(path.name.removesuffix(".json") + SUFFIX)
             content = replace(writer.content, image=self._image_in(path.parent))
             if keep_pixels and content.image.path is None:
-                content = replace(content, image=self._write_pixels(path))
+                content = replace(
+                    content, image=write_pixels(self.controller.image, path)
+                )
             snapshot = annotator.snapshot(writer.event_count)
             writer.move_to(path, replace(content, snapshot=snapshot))
         self._mark_layers()
@@ -281,25 +286,6 @@ class SessionKeeper:
         if self.writer is not None:
             for layer in (self.controller.labels.layer, self.controller.clicks.layer):
                 layer.metadata[METADATA_KEY] = str(self.writer.path)
-
-    def _write_pixels(self, path: Path) -> ImageReference:
-        """Write an image that is in no file beside the session."""
-        import tifffile
-
-        image = self.controller.image
-        target = path.with_name(path.name.removesuffix(SUFFIX) + ".tif")
-        data = np.asarray(image.data)
-        tifffile.imwrite(
-            target, data, photometric="rgb" if image.layer.rgb else "minisblack"
-        )
-        return reference_of(
-            data,
-            path=target,
-            folder=path.parent,
-            rgb=bool(image.layer.rgb),
-            spacing=layer_spacing(image),
-            units=layer_units(image),
-        )
 
     def _remove_read_layers(self, path: Path) -> None:
         """Take away the layers the reader showed: the controller makes its own."""

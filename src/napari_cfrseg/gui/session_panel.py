@@ -56,7 +56,8 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._open_file = open_file
         self._notify = notify
         self._keeper: SessionKeeper | None = None
-        self.label = QLabel("Nothing to save yet.")
+        self._lost = ""
+        self.label = QLabel()
         self.label.setWordWrap(True)
         self.open_button = self._button("Open", "Open a session, or reopen a lost one")
         said = "Labels to correct, clicks made elsewhere"
@@ -84,6 +85,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.label)
         column.addLayout(row)
+        self.show_keeper(None)
 
     def show_keeper(self, keeper: SessionKeeper | None) -> None:
         """Show another image's session, or none."""
@@ -91,6 +93,8 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self._keeper.changed.disconnect(self._show)
             self._keeper.controller.changed.disconnect(self._follow)
         self._keeper = keeper
+        lost = len(unsaved_sessions())
+        self._lost = f" {lost} not saved earlier: see Open." if lost else ""
         if keeper is not None:
             keeper.changed.connect(self._show)
             keeper.controller.changed.connect(self._follow)
@@ -136,7 +140,10 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def _follow(self, _: Any = None) -> None:
         keeper = self._keeper
-        self._show("Nothing to save yet." if keeper is None else keeper.status())
+        if keeper is None or (keeper.writer is None and not keeper.problem):
+            self._show(f"Nothing to save yet.{self._lost}")
+        else:
+            self._show(keeper.status())
 
     @ensure_main_thread  # type: ignore[untyped-decorator]  # problems are told by the worker
     def _show(self, text: str) -> None:

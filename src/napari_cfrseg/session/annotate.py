@@ -197,12 +197,13 @@ class RecordedAnnotator(Annotator):
             return
         self._early.append((event, seen))
         is_act = not isinstance(event, _SETTINGS)
-        if self.writer is None and self.open_writer is not None and is_act:
-            self.writer = self.open_writer()
-        if self.writer is not None:
+        writer, opener = self.writer, self.open_writer
+        if writer is None and opener is not None and is_act:
+            writer = self.writer = opener()
+        if writer is not None:
             waiting, self._early = self._early, []
             for early, scaling in waiting:
-                self.writer.record(early, scaling)
+                writer.record(early, scaling)
 
     def _has_changed(self, change: Change) -> bool:
         """Whether an act did anything; one that did not is not written down."""

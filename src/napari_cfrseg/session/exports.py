@@ -11,12 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg import __version__
+from napari_cfrseg.engine.events import (
+    ClickAdded,
+    ModelChanged,
+    Propagated,
+    RefinementChanged,
+)
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.export import formats
 from napari_cfrseg.export.labels import write_ome_tiff, write_ome_zarr
 from napari_cfrseg.export.rows import ClickRow, ObjectRow
 from napari_cfrseg.session.summary import ObjectSummary
-from napari_cfrseg.session.values import SessionContent
+from napari_cfrseg.session.values import ModelReference, SessionContent
 
 #: file endings and what they hold
 FORMATS = {
@@ -111,11 +117,7 @@ def methods_paragraph(content: SessionContent, objects: Sequence[ObjectSummary])
     """Return what a paper's methods section should say of this annotation."""
     clicks = [c.click for o in objects for c in o.clicks]
     positive = sum(c.is_positive for c in clicks)
-    model, settings = content.model, content.settings
-    weights = "an unnamed model"
-    if model is not None:
-        digest = f" (weights SHA-256 {model.sha256})" if model.sha256 else ""
-        weights = f"the model {model.name}{digest}"
+    settings = content.settings
     image = content.image
     size = " × ".join(str(n) for n in image.shape)
     backend = f", {settings.backend}" if settings.backend else ""
@@ -124,10 +126,46 @@ def methods_paragraph(content: SessionContent, objects: Sequence[ObjectSummary])
     mean = f"{len(clicks) / len(objects):.1f}" if objects else "0"
     return (
         f"Objects were segmented interactively with napari-cfrseg {__version__} using "
-        f"{weights}, {settings.refinement} inference, {settings.precision} precision "
-        f"on {settings.device}{backend}. In an image of {size} pixels "
+        f"{_weights(content)}, {_refinements(content)} inference, "
+        f"{settings.precision} precision on {settings.device}{backend}. In an image of "
+        f"{size} pixels "
         f"({image.dtype}), {len(objects)} objects were outlined with {len(clicks)} "
         f"clicks ({positive} positive, {len(clicks) - positive} negative; {mean} per "
-        f"object){on_planes}. The session file holds every act in order and "
-        f"reproduces the labels (cfrseg replay)."
+        f"object){on_planes}.{_propagations(content)} The session file holds every act "
+        f"in order and reproduces the labels (cfrseg replay)."
     )
+
+
+def _weights(content: SessionContent) -> str:
+    """Name the models that computed the masks, in the order they came in."""
+    used = [] if content.model is None else [content.model]
+    used += [
+        ModelReference(e.name, e.sha256)
+        for e in content.events
+        if isinstance(e, ModelChanged)
+    ]
+    named = [
+        f"{model.name} (weights SHA-256 {model.sha256})" if model.sha256 else model.name
+        for model in dict.fromkeys(used)
+    ]
+    if not named:
+        return "an unnamed model"
+    return f"the model{'s' if len(named) > 1 else ''} {', then '.join(named)}"
+
+
+def _refinements(content: SessionContent) -> str:
+    """Name the refinements that clicks were made with, in the order they came in."""
+    now = content.settings.refinement
+    used = []
+    for event in content.events:
+        if isinstance(event, RefinementChanged):
+            now = event.refinement
+        elif isinstance(event, ClickAdded):
+            used.append(str(now))
+    return " and ".join(dict.fromkeys(used)) or str(now)
+
+
+def _propagations(content: SessionContent) -> str:
+    count = sum(isinstance(event, Propagated) for event in content.events)
+    times = "once" if count == 1 else f"{count} times"
+    return f" Objects were carried to further planes {times}." if count else ""
