@@ -30,6 +30,11 @@ class Counting(CfrNet):
         super().__init__(TINY)
         self.calls = {"embed_image": 0, "embed_clicks": 0, "refine": 0}
 
+    def for_inference(self) -> CfrNet:
+        fast = super().for_inference()
+        fast.calls = self.calls
+        return fast
+
     def embed_image(self, image: Tensor):
         self.calls["embed_image"] += 1
         return super().embed_image(image)

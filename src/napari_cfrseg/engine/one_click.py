@@ -191,7 +191,11 @@ class ClickRound:
         output = self.stages.refine(features, None, row, watch)
         probability = _numpy(_probability(output))
         evidence = weigh(
-            probability, window, plane, task.effective, quality=_quality(output)
+            probability,
+            window,
+            plane,
+            task.effective,
+            quality=self.stages.judge(output),
         )
         value = score(evidence, self.focus)
         if evidence is None:  # no mask here: how near it is to one
@@ -269,7 +273,7 @@ class ClickRound:
             window=window,
             steps=cascade.steps,
             step_masks=masks,
-            quality=_quality(output),
+            quality=self.stages.judge(output),
             touches_border=touches,
             corrected=corrected,
             stages=watch.read(),
@@ -285,12 +289,6 @@ def _probability(output: NetworkOutput) -> Tensor:
 def _at(values: NDArray[np.float32], yx: tuple[float, float]) -> float:
     y, x = (min(max(round(v), 0), values.shape[0] - 1) for v in yx)
     return float(values[y, x])
-
-
-def _quality(output: NetworkOutput) -> float | None:
-    if output.quality_logits is None:
-        return None
-    return float(torch.sigmoid(output.quality_logits[0].float()))
 
 
 def _affinity(output: NetworkOutput, window: Window) -> Affinity | None:

@@ -150,11 +150,12 @@ class Stages:
         self.to(device)
 
     def to(self, device: torch.device) -> None:
-        """Move the network and forget all embeddings."""
+        """Move the network, read its weights anew and forget all embeddings."""
         self.device = device
         self.network.to(device)
         if device.type == "cpu":  # SPEED: convolutions run faster in this layout
             self.network.to(memory_format=torch.channels_last)
+        self._fast = self.network.for_inference()
         self.forget()
 
     def forget(self) -> None:
@@ -185,12 +186,12 @@ class Stages:
             with watch.time("crop"):
                 image = self._tensor(read(window)[None])
             with watch.time("embed_image"), self._arithmetic():
-                return self.network.embed_image(image)
+                return self._fast.embed_image(image)
 
         def embed_clicks() -> Any:
             embedding = self._images.get(window, embed_image)
             with watch.time("embed_clicks"), self._arithmetic():
-                return self.network.embed_clicks(embedding, self._tensor(points[None]))
+                return self._fast.embed_clicks(embedding, self._tensor(points[None]))
 
         return self._clicks.get((window, points.tobytes()), embed_clicks)
 
@@ -208,7 +209,13 @@ class Stages:
             mask = mask[None, None]
         row = torch.tensor([newest], dtype=torch.float32, device=self.device)
         with watch.time("refine"), self._arithmetic():
-            return self.network.refine(features, mask, row)
+            return self._fast.refine(features, mask, row)
+
+    def judge(self, output: NetworkOutput) -> float | None:
+        """Return the IoU the network expects of a step's mask; None if it has none."""
+        with self._arithmetic():
+            logits = self._fast.judge(output)
+            return None if logits is None else float(torch.sigmoid(logits[0].float()))
 
     def _tensor(self, values: NDArray[np.float32]) -> Tensor:
         tensor = torch.from_numpy(values).to(self.device)
@@ -223,11 +230,12 @@ class Stages:
             and self.device.type == "cpu"
             and has_native_bfloat16()
         )
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled),
-        ):
-            yield
+        with torch.inference_mode():
+            if not enabled:
+                yield
+                return
+            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                yield
 
 
 def grid_points(window: Window, clicks: Sequence[Click]) -> NDArray[np.float32]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_cfrseg.model.convolutions import SplitInputConv2d
+from napari_cfrseg.model.convolutions import DirectConv2d, SplitInputConv2d
+from napari_cfrseg.model.folding import fold_named
 
 
 def conv_norm_relu(
@@ -28,6 +29,13 @@ def _upsample(x: Tensor, like: Tensor) -> Tensor:
     )
 
 
+def _interleave(x: Tensor) -> Tensor:
+    """``pixel_shuffle`` by 2 from four channels to one, of which torch makes a loop."""
+    batch, _, height, width = x.shape
+    quads = x.permute(0, 2, 3, 1).reshape(batch, height, width, 2, 2)
+    return quads.permute(0, 1, 3, 2, 4).reshape(batch, 1, 2 * height, 2 * width)
+
+
 class Residual(nn.Module):
     """Two 3×3 convolutions around a shortcut."""
 
@@ -40,6 +48,17 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Keep the shape, (B, C, H, W)."""
         return functional.relu(x + self.norm(self.second(self.first(x))))
+
+    def fold(self) -> None:
+        """Fold the second normalisation (the first is in a sequence)."""
+        fold_named(self, "second", "norm")
+
+    def make_direct(self) -> None:
+        """Let both convolutions skip torch's path for small inputs (inference)."""
+        first = self.first[0]
+        if isinstance(first, nn.Conv2d):
+            self.first[0] = DirectConv2d(first)
+        self.second = DirectConv2d(self.second)
 
 
 class Pyramid(nn.Module):
@@ -118,24 +137,33 @@ class Head(nn.Module):
             nn.Linear(2 * width + 3, 64), nn.ReLU(inplace=True), nn.Linear(64, 1)
         )
 
+    def fold(self) -> None:
+        """Fold the normalisation after ``sharpen``; its bias is then ``prepare``'s."""
+        fold_named(self, "sharpen", "sharpen_norm")
+        self.middle.make_direct()
+
     def prepare(self, detail: Tensor) -> Tensor:
         """Return the detail map's share of ``sharpen``, which no click changes."""
-        return self.sharpen.part(1, detail)
+        return self.sharpen.part(1, detail, with_bias=True)
 
     def forward(self, fused: Tensor, detail: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, 1, H, W) and the logit of their expected IoU (B,)."""
+        logits, hidden = self.draw(fused, detail)
+        return logits, self.expect(hidden, logits)
+
+    def draw(self, fused: Tensor, detail: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (B, 1, H, W) and what ``expect`` reads, (B, C, h, w)."""
         coarse = self.middle(self.down(fused))
         x = self.fuse(fused + _upsample(self.up(coarse), fused))
         half = functional.pixel_shuffle(self.split(x), 2)
         half = self.sharpen_norm(self.sharpen.part(0, half) + detail)
         half = functional.relu(half)
-        logits = functional.pixel_shuffle(self.full(half), 2)
-        return logits, self._expected_quality(x, logits)
+        return _interleave(self.full(half)), x
 
-    def _expected_quality(self, x: Tensor, logits: Tensor) -> Tensor:
+    def expect(self, hidden: Tensor, logits: Tensor) -> Tensor:
         """(B,) logit of the IoU; reads the mask but does not shape it."""
-        with torch.autocast(x.device.type, enabled=False):
-            x = x.detach().float()
+        with torch.autocast(hidden.device.type, enabled=False):
+            x = hidden.detach().float()
             prob = torch.sigmoid(logits.detach().float())
             small = functional.interpolate(prob, size=x.shape[-2:], mode="area")
             area = small.mean(dim=(2, 3))

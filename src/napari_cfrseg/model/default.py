@@ -12,6 +12,7 @@ second encoding of the image.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -21,8 +22,15 @@ from torch.nn import functional
 
 from napari_cfrseg.model.cffm import CFFM, FusionState
 from napari_cfrseg.model.clickmaps import disk_maps
-from napari_cfrseg.model.decoder import ClickDecoder, Head, Pyramid, conv_norm_relu
+from napari_cfrseg.model.decoder import (
+    ClickDecoder,
+    Head,
+    Pyramid,
+    Residual,
+    conv_norm_relu,
+)
 from napari_cfrseg.model.ffcm import FFCM
+from napari_cfrseg.model.folding import fold_named, fold_numbered, fold_sequences
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
 #: coarsest stride of the pyramid: other sizes are filled up to a multiple of it
@@ -123,6 +131,8 @@ class CfrNet(ClickNetwork):
         )
         self.cffm = CFFM(widths[0], self.config.feedback_width)
         self.head = Head(widths[0], self.config.head_width, detail=24)
+        #: whether this is a copy that ``for_inference`` made
+        self.is_folded = False
 
     def architecture(self) -> dict[str, Any]:
         """Return what ``model.registry.build`` needs to make this network again."""
@@ -164,7 +174,7 @@ class CfrNet(ClickNetwork):
         features: ClickFeatures,
         feedback: Tensor | None,
         newest_click: Tensor,
-        gate: Tensor | None = None,
+        gate: Tensor | float | None = None,
     ) -> NetworkOutput:
         """Compute the mask once more; see ``ClickNetwork.refine``.
 
@@ -178,19 +188,47 @@ class CfrNet(ClickNetwork):
         batch = deep.shape[0]
         if feedback is None:
             small = deep.new_zeros(batch, 1, *deep.shape[-2:])
-            gate = deep.new_zeros(batch, 1, 1, 1)
+            gate = 0.0
         else:
-            small = functional.interpolate(
-                _fill_stride(feedback).to(deep.dtype), size=deep.shape[-2:], mode="area"
-            )
-            if gate is None:
-                gate = deep.new_ones(batch, 1, 1, 1)
+            filled = _fill_stride(feedback).to(deep.dtype)
+            small = functional.avg_pool2d(filled, filled.shape[-1] // deep.shape[-1])
+            gate = 1.0 if gate is None else gate
         corrected, region, affinity = self.ffcm.correct(
             features.correction, small, newest_click, features.padded
         )
         fused, updated = self.cffm.fuse(features.fusion, corrected, gate)
-        logits, quality = self.head(fused, features.detail)
-        logits = logits[..., : features.size[0], : features.size[1]]
+        logits, hidden = self.head.draw(fused, features.detail)
+        # a step of a cascade that another one follows is never judged
+        quality = None if self.is_folded else self.head.expect(hidden, logits)
         return NetworkOutput(
-            logits, corrected, updated, region, quality, affinity=affinity
+            logits[..., : features.size[0], : features.size[1]],
+            corrected,
+            updated,
+            region,
+            quality,
+            affinity=affinity,
+            unjudged=(hidden, logits) if self.is_folded else None,
         )
+
+    def judge(self, output: NetworkOutput) -> Tensor | None:
+        """Return the expected IoU's logit; see ``ClickNetwork.judge``."""
+        if output.unjudged is None:
+            return output.quality_logits
+        return self.head.expect(*output.unjudged)
+
+    def for_inference(self) -> CfrNet:
+        """Return a copy with its normalisations folded into its convolutions."""
+        copy = deepcopy(self).eval().requires_grad_(False)
+        if self.is_folded:
+            return copy
+        fold_sequences(copy)
+        if self.config.backbone.startswith("resnet"):
+            fold_numbered(copy.backbone)
+        for module in copy.modules():
+            if isinstance(module, Residual | Head):
+                module.fold()
+        fold_named(copy, "ffcm.first", "ffcm.rest.0")
+        fold_named(copy, "cffm.phi2_first", "cffm.phi2_rest.0")
+        fold_named(copy, "cffm.phi3_first", "cffm.phi3_rest.0")
+        copy.is_folded = True
+        return copy

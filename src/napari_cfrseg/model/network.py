@@ -46,6 +46,8 @@ class NetworkOutput:
         (B, 1, H, W) float or None: a training-only second output.
     affinity
         (B, 1, h, w) float in [0, 1] or None: FFCM's similarity to the newest click.
+    unjudged
+        Tensors or None: what ``judge`` reads where ``quality_logits`` is left to it.
     """
 
     logits: Tensor
@@ -55,6 +57,7 @@ class NetworkOutput:
     quality_logits: Tensor | None = None
     auxiliary_logits: Tensor | None = None
     affinity: Tensor | None = None
+    unjudged: tuple[Tensor, ...] | None = None
 
 
 class ClickNetwork(nn.Module, ABC):
@@ -112,6 +115,21 @@ class ClickNetwork(nn.Module, ABC):
         newest_click
             (B, 3) float rows ``[y, x, label]``, label 1 positive, 0 negative.
         """
+
+    def judge(self, output: NetworkOutput) -> Tensor | None:
+        """Return the (B,) logit of the IoU it expects of an output; None without one.
+
+        Asked of the last step of a cascade only, so a network may leave the work to
+        this method.
+        """
+        return output.quality_logits
+
+    def for_inference(self) -> ClickNetwork:
+        """Return what computes the same in evaluation, up to rounding, but faster.
+
+        Either the network itself or a copy that later training does not reach.
+        """
+        return self
 
     def forward(
         self,
