@@ -15,11 +15,11 @@ from cfrseg_training.config import read_settings, settings_of, tables_of
 from cfrseg_training.data import LabelledData, LabelledPlane, labelled
 from cfrseg_training.finetune import fine_tune
 from cfrseg_training.fit import chance_of_fit
-from cfrseg_training.gate import compare, judged_objects, split_data
+from cfrseg_training.gate import compare, decide, judged_objects, split_data
 from cfrseg_training.loop import TrainConfig
 from cfrseg_training.rounds import RoundsConfig
 from napari_cfrseg import checkpoint
-from napari_cfrseg.errors import DatasetError
+from napari_cfrseg.errors import CfrSegError, DatasetError
 from napari_cfrseg.evaluation.rows import ObjectRow
 from napari_cfrseg.model.default import CfrNet, CfrNetConfig
 from napari_cfrseg.samples import load_sample
@@ -96,6 +96,12 @@ def test_verdict_follows_the_change_in_clicks(before, after, verdict):
     change = compare(rows(*before), rows(*after), seed=0)
     assert change.verdict == verdict
     assert change.low <= change.difference <= change.high
+
+
+def test_labels_that_fit_by_chance_prove_nothing():
+    gain = compare(rows(6, 7, 8, 6, 9), rows(2, 3, 2, 3, 2), seed=0)
+    verdicts = [decide(gain, chance) for chance in (1 / 60, 0.05, 0.3)]
+    assert verdicts == ["kept", "not proven", "refused"]
 
 
 def test_interval_is_wider_where_gains_come_from_few_images():
@@ -283,3 +289,32 @@ def test_a_job_is_written_followed_and_stopped_through_its_folder(tmp_path, base
     assert job.status.verdict in ("kept", "not proven", "refused")
     assert job.report["steps"] < 50
     assert any("loss" in entry for entry in job.curve())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("turned", [False, True])
+def test_labels_of_another_image_are_refused(tmp_path, turned):
+    """The shipped model, a real micrograph, a short training: what no. 2 asks for."""
+    try:
+        checkpoint.resolve("default")
+    except CfrSegError:
+        pytest.skip("the default weights are not there")
+    sample = load_sample("powder_sem")
+    image, labels = sample.image[:224, :224], sample.labels[:224, :224]
+    if turned:
+        labels = np.rot90(labels, 2)
+    planes = tuple(labelled("powder", image, np.ascontiguousarray(labels)))
+    outcome = fine_tune(
+        LabelledData(planes),
+        tmp_path / "m.safetensors",
+        minutes=0.5,
+        threads=1,
+        forgetting=False,
+    )
+    if turned:
+        assert outcome.verdict == "refused"
+        assert "belongs to its image" in outcome.suggestions[0]
+        assert not (tmp_path / "m.safetensors").exists()
+    else:
+        assert outcome.chance < 0.05

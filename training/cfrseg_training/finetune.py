@@ -32,6 +32,7 @@ from cfrseg_training.gate import (
     Verdict,
     bundled_objects,
     compare,
+    decide,
     figures,
     judge,
     judged_objects,
@@ -49,8 +50,6 @@ from napari_cfrseg.evaluation.rows import ObjectRow
 
 _log = logging.getLogger(__name__)
 
-#: labels whose places explain the image no better than chance are refused
-LARGEST_CHANCE = 0.05
 #: windows of the live curve
 CURVE_WINDOWS = 12
 _NO_CHANGE = Change(0.0, 0.0, 0.0)
@@ -254,9 +253,7 @@ class _FineTuning:
             after.append(rows)
         judged = _flat(before[: len(after)]), _flat(after)
         change = compare(*judged, self.options.seed) if self.is_first else _NO_CHANGE
-        verdict: Verdict = change.verdict
-        if chance > LARGEST_CHANCE:
-            verdict = "refused"
+        verdict = decide(change, chance)
         unproven = verdict == "not proven" and self.options.keep_unproven
         wanted = verdict == "kept" or unproven
         # a person may keep what is not proven: it is made ready

@@ -43,6 +43,9 @@ JUDGED_OBJECTS = 60
 MARGIN = 0.06
 #: objects of the bundled images on which forgetting is measured
 FORGETTING_OBJECTS = 24
+#: p-values of the labels following their images: from which a gain counts as proven,
+#: and beyond which the model is refused
+PROVEN_CHANCE, LARGEST_CHANCE = 0.02, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +275,31 @@ def compare(
     images = [row.image_name for row in before]
     means = bootstrap_means(change, images, np.random.default_rng(seed))
     low, high = (float(v) for v in np.quantile(means, (0.025, 0.975)))
-    return Change(float(change.mean()), low, high)
+    mean, wider = float(change.mean()), _small_sample_factor(len(change))
+    return Change(mean, mean - wider * (mean - low), mean + wider * (high - mean))
+
+
+def _small_sample_factor(count: int) -> float:
+    """Return how much wider Student's interval is than the normal one.
+
+    Percentiles of a bootstrap are too narrow for few objects, as the normal interval
+    is: √(n / (n − 1)) for the spread and t for the quantile.
+    """
+    from scipy import stats
+
+    if count < 2:
+        return 100.0
+    student = float(stats.t.ppf(0.975, count - 1) / stats.norm.ppf(0.975))
+    return student * float(np.sqrt(count / (count - 1)))
+
+
+def decide(change: Change, chance: float) -> Verdict:
+    """Return the verdict, given also how likely the labels fit by chance."""
+    if chance > LARGEST_CHANCE:
+        return "refused"
+    if chance > PROVEN_CHANCE and change.verdict == "kept":
+        return "not proven"
+    return change.verdict
 
 
 def suggestions(
@@ -289,7 +316,7 @@ def suggestions(
     if verdict == "kept":
         return []
     found = []
-    if facts["chance"] > 0.05:
+    if facts["chance"] > PROVEN_CHANCE:
         found.append(
             "the labels follow their images no better than the same labels moved "
             "elsewhere: check that each label file belongs to its image"
