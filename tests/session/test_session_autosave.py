@@ -436,11 +436,16 @@ def test_failed_append_leaves_no_trace(tmp_path: Path) -> None:
 # -- a million events ----------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_a_million_events_stay_usable(path: Path) -> None:
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize(
+    "count",
+    [20_000, pytest.param(10**6, marks=pytest.mark.slow)],
+    ids=["many", "a million"],
+)
+def test_many_events_stay_usable(path: Path, count: int) -> None:
     writer = SessionWriter.create(path, content())
     writer._note([event_number(0)], [line_of(event_number(0))])
-    for number in range(1, 10**6):
+    for number in range(1, count):
         if number % 40 == 0:  # an object has some clicks, not a million
             event: ev.Event = ev.ObjectCreated(number)
         else:
@@ -452,12 +457,12 @@ def test_a_million_events_stay_usable(path: Path) -> None:
     saved = time.perf_counter() - start
     start = time.perf_counter()
     writer.record(ev.ObjectRenamed(1, "still quick"))
-    assert time.perf_counter() - start < 1.0
+    assert time.perf_counter() - start < 10.0  # seconds, not minutes: no rewriting
     writer.close()
     start = time.perf_counter()
     session = Session.open(path)
     opened = time.perf_counter() - start
-    assert len(session.content.events) == 10**6 + 1
+    assert len(session.content.events) == count + 1
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     sys.stdout.write(
         f"{path.stat().st_size / 1e6:.0f} MB opened in {opened:.1f} s, saved in "
