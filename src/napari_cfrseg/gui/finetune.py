@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 
 #: milliseconds between two looks at the job's folder
 LOOK_MS = 500
-_COLUMNS = ("", "objects", "NoC@85", "NoC@90", "IoU@1", "IoU@3", "IoU@5")
-_KEYS = ("objects", "noc85", "noc90", "iou1", "iou3", "iou5")
+_COLUMNS = ("", "objects", "NoC@85", "NoC@90", "IoU@1", "IoU@5")
+_KEYS = ("objects", "noc85", "noc90", "iou1", "iou5")
 _ROWS = (
     ("held out, before", "before"),
     ("held out, after", "after"),
@@ -191,7 +191,7 @@ class FineTuneDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
             figures = report.get(key) or {}
             for column, name in enumerate(_KEYS, 1):
                 value = figures.get(name)
-                text = "" if value is None else f"{value:.4g}"
+                text = "" if value is None else f"{value:.3g}"
                 self.table.setItem(index, column, QTableWidgetItem(text))
         self.table.setVisible(bool(report))
         lines = [str(line) for line in report.get("suggestions", ())]
@@ -293,10 +293,11 @@ class FineTuneDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
             tooltip="With images/ and labels/, *.zarr or click sessions; it goes first",
         )
         self.all_labelled = CheckBox(
-            label="All labelled",
+            label="Labelled",
             value=False,
             tooltip="Every object is labelled. Off: the rest may be anything",
         )
+        self.all_labelled.native.setText("every object is labelled")
         names = sorted({DEFAULT_MODEL, *installed_models()})
         self.base = ComboBox(
             label="Base model",
@@ -418,8 +419,10 @@ def _table() -> QTableWidget:
     table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
     for index, (title, _) in enumerate(_ROWS):
         table.setItem(index, 0, QTableWidgetItem(title))
+    for index in range(len(_ROWS)):
+        table.setRowHeight(index, 24)
     table.resizeColumnsToContents()
-    table.setFixedHeight(150)
+    table.setFixedHeight(24 * len(_ROWS) + table.horizontalHeader().height() + 20)
     table.hide()
     return table
 
