@@ -16,7 +16,9 @@ from napari_cfrseg.engine.propagation import (
     StopReason,
     Track,
     gaps_of,
+    planes_along,
     propagate,
+    suggest,
 )
 from napari_cfrseg.engine.propagation.shapes import interpolate
 from napari_cfrseg.engine.propagation.stack import SegmenterPlanes
@@ -37,7 +39,7 @@ def stack(planes=9, first=0, last=None, second=False):
     truth = np.zeros((planes, SIZE, SIZE), np.int32)
     for z in range(planes):
         if first <= z <= (planes - 1 if last is None else last):
-            truth[z][disk((24 + z * 0.8, 22), 9 + 0.3 * z)] = 1
+            truth[z][disk((24 + z * 7.2 / planes, 22), 9 + 2.7 * z / planes)] = 1
             if second:
                 truth[z][disk((26, 46), 8) & (truth[z] == 0)] = 2
     out[truth == 1] = 150
@@ -161,17 +163,17 @@ class TestActs:
         assert (done.labels_array((9,)) == after).all()
 
     def test_a_correction_recomputes_only_its_gaps(self):
-        image, _ = stack(24)
-        places = ((1, 2, (26, 22)), (1, 12, (34, 22)), (1, 21, (40, 22)))
+        image, _ = stack(100)
+        places = ((1, 2, (26, 22)), (1, 12, (28, 22)), (1, 97, (34, 22)))
         done = clicked(image, *places)
         done.apply(whole(image))
-        anchors = {z: done.labels((z,)).copy() for z in (2, 12, 21)}
-        old = {z: done.objects[1].on((z,)) for z in range(24)}
-        done.apply(ev.ClickAdded(1, (7,), Click((30, 36), False), 9))
+        anchors = {z: done.labels((z,)).copy() for z in (2, 12, 97)}
+        old = {z: done.objects[1].on((z,)) for z in range(100)}
+        done.apply(ev.ClickAdded(1, (7,), Click((27, 36), False), 9))
         corrected = done.objects[1].on((7,))
         rounds = done.rounds_computed
         done.apply(whole(image))
-        new = {z: z for z in range(24) if done.objects[1].on((z,)) is not old[z]}
+        new = {z: z for z in range(100) if done.objects[1].on((z,)) is not old[z]}
         assert set(new) == {3, 4, 5, 6, 7, 8, 9, 10, 11}
         assert done.objects[1].on((7,)) is corrected
         assert all((done.labels((z,)) == m).all() for z, m in anchors.items())
@@ -298,6 +300,22 @@ class TestStack:
         plain = interpolate(anchors[2], anchors[6], 0.5, (0, 0, SIZE, SIZE)).values > 0
         assert iou(found[4], truth[4] == 1) > iou(plain, truth[4] == 1)
 
+    @pytest.mark.parametrize("axis", [1, 2])
+    def test_planes_across_y_and_x_with_the_voxels_size(self, axis):
+        z, y, x = np.mgrid[:24, :48, :48]
+        inside = ((z - 12) / 6) ** 2 + ((y - 24) / 12) ** 2 + ((x - 24) / 12) ** 2 < 1
+        image = np.where(inside, 150, 20).astype(np.uint8)
+        planes = planes_along(segmenter(), image, axis, voxel=(2.0, 1.0, 1.0))
+        assert planes.shape == (24, 48)
+        assert planes.sampling == (1.0, 2.0, 1.0)
+        anchor = MaskPatch.from_mask(np.take(inside, 24, axis=axis))
+        found = {
+            r.index: r.mask.to_mask((24, 48))
+            for r in propagate(planes, [Track(1, {24: anchor}, 17, 31)])
+        }
+        for index, mask in found.items():
+            assert iou(mask, np.take(inside, index, axis=axis)) > 0.75
+
     def test_cancelled_between_planes(self):
         image, truth = stack()
         planes = SegmenterPlanes(segmenter(), image)
@@ -335,3 +353,21 @@ def test_interpolation_halfway_of_two_squares():
         MaskPatch.from_mask(a), MaskPatch.from_mask(b), 0.5, (0, 0, 40, 40)
     ).mask()
     assert found.slices == (slice(12, 28), slice(12, 28))
+
+
+class TestSuggestion:
+    def test_the_least_sure_plane_and_where_it_differs(self):
+        square = np.zeros((40, 40), bool)
+        square[10:20, 10:20] = True
+        leaked = square.copy()
+        leaked[10:20, 20:30] = True
+        masks = {0: square, 1: square, 2: leaked, 3: square}
+        patches = {z: MaskPatch.from_mask(m) for z, m in masks.items()}
+        found = suggest(patches, {1: 0.9, 2: 0.3, 3: 0.8})
+        assert found.index == 2
+        y, x = (round(v) for v in found.yx)
+        assert leaked[y, x]
+        assert not square[y, x]
+
+    def test_nothing_propagated(self):
+        assert suggest({0: MaskPatch.from_mask(np.ones((3, 3), bool))}, {}) is None

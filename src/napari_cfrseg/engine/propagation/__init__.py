@@ -1,5 +1,7 @@
 """Slice by slice: from a few annotated planes to all; anchors never change."""
 
+from napari_cfrseg.engine.propagation.stack import SegmenterPlanes, planes_along
+from napari_cfrseg.engine.propagation.suggestion import Suggestion, suggest
 from napari_cfrseg.engine.propagation.sweep import gaps_of, planes_of, propagate
 from napari_cfrseg.engine.propagation.values import (
     Evidence,
@@ -13,9 +15,13 @@ __all__ = [
     "Evidence",
     "PlaneResult",
     "PropagationSettings",
+    "SegmenterPlanes",
     "StopReason",
+    "Suggestion",
     "Track",
     "gaps_of",
+    "planes_along",
     "planes_of",
     "propagate",
+    "suggest",
 ]

@@ -169,6 +169,49 @@ class SegmenterPlanes:
         return self._taken(index, object_id, box)
 
 
+def planes_along(
+    segmenter: CarryingSegmenter,
+    stack: Any,
+    axis: int,
+    *,
+    voxel: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    rgb: bool | None = None,
+    scaling: Scaling | None = None,
+) -> SegmenterPlanes:
+    """Return the planes of a (Z, Y, X[, C]) stack across any of its axes.
+
+    Parameters
+    ----------
+    axis
+        0, 1 or 2: the axis walked along; the other two, in their order, are a plane's
+        rows and columns.
+    voxel
+        (z, y, x) size of a voxel. Give moments the size of a pixel.
+
+    Notes
+    -----
+    A lazy stack is read by slices, ``stack[:, y]`` for planes across Y: how fast that
+    is depends on how it is chunked.
+    """
+    if axis not in (0, 1, 2):
+        msg = f"axis {axis}: expected 0, 1 or 2"
+        raise ValueError(msg)
+    rest = [i for i in range(3) if i != axis]
+
+    def plane(index: int) -> Any:
+        return stack[tuple(index if i == axis else slice(None) for i in range(3))]
+
+    return SegmenterPlanes(
+        segmenter,
+        plane,
+        count=int(stack.shape[axis]),
+        shape=(int(stack.shape[rest[0]]), int(stack.shape[rest[1]])),
+        sampling=(voxel[axis], voxel[rest[0]], voxel[rest[1]]),
+        rgb=rgb,
+        scaling=scaling,
+    )
+
+
 def checked_sampling(
     sampling: tuple[float, float, float],
 ) -> tuple[float, float, float]:
