@@ -72,6 +72,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--target", type=float, default=0.95)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--optimiser", choices=("adam", "sgd"), default="adam")
     parser.add_argument("--judge-every", type=int, default=10)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seed", type=int, default=0)
@@ -92,6 +93,7 @@ def main() -> int:
         target=options.target,
         steps=options.steps,
         rounds=options.rounds,
+        optimiser=options.optimiser,
         learning_rate=options.learning_rate,
         judge_every=options.judge_every,
         seed=options.seed,

@@ -149,20 +149,37 @@ def load(
     """
     from safetensors.torch import load_file
 
-    from napari_cfrseg.model.registry import build
-
     metadata = read_metadata(path)
     try:
-        network = build(metadata.architecture)
+        network = _build_empty(metadata.architecture)
     except (CheckpointError, ValueError, TypeError, KeyError) as error:
         msg = (
             f"{path}: expected an architecture this version knows, found "
             f"{metadata.architecture} ({error})"
         )
         raise CheckpointError(msg) from error
-    tensors = load_file(path, device="cpu")
-    load_strictly(path, network, tensors)
+    load_strictly(path, network, load_file(path, device="cpu"))
     return network.to(device).eval(), metadata
+
+
+def _build_empty(architecture: Mapping[str, Any]) -> ClickNetwork:
+    """Build a network whose weights are to come: nothing is drawn at random.
+
+    That halves the time a ViT-L takes to load. A network that computes while it is
+    built, or has constants that no file brings, is built in full.
+    """
+    import torch
+
+    from napari_cfrseg.model.registry import build
+
+    try:
+        with torch.device("meta"):
+            network = build(architecture)
+    except RuntimeError:
+        return build(architecture)
+    brought = network.state_dict().keys()
+    constants = (b for name, b in network.named_buffers() if name not in brought)
+    return build(architecture) if any(b.is_meta for b in constants) else network
 
 
 def load_strictly(
@@ -195,9 +212,16 @@ def load_strictly(
         )
         raise CheckpointError(msg)
     network.load_state_dict(
-        {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()},
+        {k: _loaded(v, like=expected[k]) for k, v in tensors.items()},
         strict=True,
+        assign=any(v.is_meta for v in expected.values()),
     )
+
+
+def _loaded(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return a tensor as the network keeps it, never memory of the file's own."""
+    wanted = tensor.float() if tensor.is_floating_point() else tensor
+    return wanted.clone() if like.is_meta and wanted is tensor else wanted
 
 
 def models_folder() -> Path:

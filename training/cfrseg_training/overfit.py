@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -28,8 +29,10 @@ class OverfitConfig:
         Mean IoU after one click, in evaluation mode, at which it is done.
     steps
         Given up after so many.
+    optimiser
+        "adam"; or "sgd", which keeps nothing per weight: half of Adam's memory.
     learning_rate, warmup_steps, clip
-        Adam's rate, its linear warm-up and the largest gradient norm.
+        The rate, its linear warm-up and the largest gradient norm.
     rounds
         Rounds of clicks per step.
     judge_every
@@ -40,6 +43,7 @@ class OverfitConfig:
 
     target: float = 0.95
     steps: int = 400
+    optimiser: Literal["adam", "sgd"] = "adam"
     learning_rate: float = 1e-3
     warmup_steps: int = 5
     clip: float = 1.0
@@ -93,8 +97,9 @@ def overfit(
     The last look; its ``iou`` is at least ``target``, or all steps were taken.
     """
     config = config or OverfitConfig()
+    kinds = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
     # one tensor at a time: a list-wise step needs room for all weights once more
-    optimiser = torch.optim.Adam(
+    optimiser = kinds[config.optimiser](
         network.parameters(), lr=config.learning_rate, foreach=False
     )
     generator = torch.Generator(windows.image.device).manual_seed(config.seed)
