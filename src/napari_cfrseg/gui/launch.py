@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import napari
+from qtpy.QtCore import QTimer
+from qtpy.QtGui import QGuiApplication
+from qtpy.QtWidgets import QApplication
 
 from napari_cfrseg.samples import Sample
 
 PLUGIN, DOCK = "napari-cfrseg", "CFR-Seg: segment with clicks"
+#: widest and highest the demo's window is made, and its largest share of the screen
+LARGEST_PX = (1600, 1000)
+SCREEN_SHARE = 0.92
+#: the canvas gets its last size a moment after the dock; then the image is fitted
+SETTLED_MS = 300
 
 
 def open_demo(sample: Sample) -> None:
@@ -18,9 +26,23 @@ def open_demo(sample: Sample) -> None:
         The micrograph to click on; its annotation is not shown.
     """
     viewer = napari.Viewer()
+    viewer.window.resize(*window_size())
     show_sample(viewer, sample)
     viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+    QApplication.processEvents()
+    viewer.reset_view()
+    QTimer.singleShot(SETTLED_MS, viewer.reset_view)
     napari.run()
+
+
+def window_size() -> tuple[int, int]:
+    """Width and height for a window that leaves room on the screen it is on."""
+    screen = QGuiApplication.primaryScreen()
+    if screen is None:
+        return LARGEST_PX
+    free = screen.availableGeometry()
+    width, height = (int(SCREEN_SHARE * n) for n in (free.width(), free.height()))
+    return min(width, LARGEST_PX[0]), min(height, LARGEST_PX[1])
 
 
 def show_sample(viewer: napari.Viewer, sample: Sample) -> None:

@@ -17,10 +17,21 @@ SegmenterLoader = Callable[[str], SegmenterLike]
 
 def load_segmenter(name: str) -> SegmenterLike:
     """Load a model by name or path on the best device there is (imports torch)."""
+    wait_passively()
     import_triton_apart()
     from napari_cfrseg.engine.segmenter import Segmenter
 
     return Segmenter.load(name, device="auto")
+
+
+def wait_passively() -> None:
+    """Let torch's threads sleep while they wait, unless somebody chose otherwise.
+
+    Threads that spin cost far more than they save on a busy machine. OpenMP reads the
+    variable once, when torch loads: once that has happened it is left alone.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def import_triton_apart() -> None:
