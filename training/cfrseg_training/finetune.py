@@ -310,6 +310,8 @@ class _FineTuning:
         """Refuse to go on with other data than the states were made with."""
         path, found = self.work / "data.json", self.data.fingerprint()
         if not path.exists():
+            if not self.is_first:
+                return
             path.write_text(json.dumps(found), encoding="utf-8")
         elif json.loads(path.read_text(encoding="utf-8")) != found:
             lost = "; ".join(f"{k}: {v}" for k, v in self.data.broken.items())
