@@ -40,6 +40,8 @@ RANGES = {
     "confidence_power": (0.0, 6.0),
     "purity_power": (0.0, 3.0),
     "border_power": (0.0, 30.0),
+    "octave_cost": (0.0, 0.15),
+    "agreement_weight": (0.0, 0.8),
 }
 
 

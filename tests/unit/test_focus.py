@@ -16,6 +16,7 @@ from napari_cfrseg.engine.focus import (
 )
 from napari_cfrseg.engine.support import (
     Evidence,
+    agreement,
     border_cells,
     clicked_component,
     score,
@@ -199,3 +200,24 @@ def test_focus_keys_change_the_side_by_root_two(shift):
 def test_no_shift_keeps_the_window():
     window = Window(400, 400, 100, 64)
     assert shifted(window, (450, 450), 0, PLANE, SETTINGS) is window
+
+
+def test_agreement_is_the_iou_of_two_windows_masks_in_the_plane():
+    narrow, wide = Window(32, 32, 64, 64), Window(0, 0, 128, 64)
+    fine = np.zeros((64, 64), np.float32)
+    fine[16:48, 16:48] = 1  # plane 48 … 80
+    coarse = np.zeros((64, 64), np.float32)
+    coarse[24:40, 24:40] = 1  # the same pixels, two by two
+    assert agreement((fine, narrow), (coarse, wide)) == 1
+    assert agreement((coarse, wide), (fine, narrow)) == 1
+    coarse[24:40, 40:56] = 1  # as much again beside it, half of it out of sight
+    assert agreement((fine, narrow), (coarse, wide)) == pytest.approx(0.5)
+    assert agreement((fine, narrow), (0 * coarse, wide)) == 0
+    assert agreement((0 * fine, narrow), (0 * coarse, wide)) == 0
+
+
+@pytest.mark.parametrize("worse", [{"octaves": 3.0}, {"agreement": 0.2}])
+def test_wide_windows_and_lonely_masks_score_less(worse):
+    assert score(evidence(**worse), SETTINGS) < score(evidence(), SETTINGS)
+    free = replace(SETTINGS, octave_cost=0.0, agreement_weight=0.0)
+    assert score(evidence(**worse), free) == score(evidence(), free)

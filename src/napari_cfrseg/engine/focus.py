@@ -52,9 +52,16 @@ class FocusSettings:
         … and loses a factor e^(−½) for this many octaves beyond.
     quality_power, confidence_power, purity_power, border_power
         Weights (exponents) of the parts of the score.
+    octave_cost
+        Octaves of score that a window loses for each octave it is wider than
+        ``first_side``: a click may fall on anything, but most often on what is small
+        in a wide field.
+    agreement_weight
+        Share of the score that hangs on the next narrower or wider window finding
+        the same mask.
     good_enough
-        Windows are tried from small to large until one scores this much; at 1 all
-        are tried.
+        Windows are tried from small to large until one scores this much (octaves and
+        agreement aside); at 1 all are tried.
     shift_factor
         What one step of ``focus_shift`` multiplies the window's side by.
     """
@@ -76,6 +83,8 @@ class FocusSettings:
     confidence_power: float = 0.2
     purity_power: float = 2.7
     border_power: float = 15.0
+    octave_cost: float = 0.05
+    agreement_weight: float = 0.3
     good_enough: float = 1.0
     shift_factor: float = math.sqrt(2)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +28,7 @@ from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.stages import NO_CORRECTION, Stages, Stopwatch, newest_row
 from napari_cfrseg.engine.support import (
     Evidence,
+    agreement,
     border_cells,
     clicked_component,
     score,
@@ -165,7 +167,7 @@ class ClickRound:
         )
         return Look(window, self._embed(window, task, watch))
 
-    def attempts(self, task: Task, watch: Stopwatch) -> Iterator[Attempt]:
+    def attempts(self, task: Task, watch: Stopwatch) -> tuple[Attempt, ...]:
         """Try the automatic focus's windows, small to large, then one that fits.
 
         The last one is laid around the best mask so far as Zoom-In would lay it: the
@@ -174,15 +176,39 @@ class ClickRound:
         windows = candidate_windows(
             task.target.yx, self.image.shape, self.stages.grid, self.focus, task.hint
         )
-        best: Attempt | None = None
+        alone: list[Attempt] = []
         for window in windows:
-            attempt = self._attempt(window, task, watch)
-            yield attempt
-            if best is None or attempt.score > best.score:
-                best = attempt
-        fitted = None if best is None else self._fitted(best, task)
-        if fitted is not None:
-            yield self._attempt(fitted, task, watch)
+            alone.append(self._attempt(window, task, watch))
+            if alone[-1].score >= self.focus.good_enough:
+                break
+        tried = tuple(
+            self._compared(attempt, (*alone[max(i - 1, 0) : i], *alone[i + 1 : i + 2]))
+            for i, attempt in enumerate(alone)
+        )
+        best = max(tried, key=lambda attempt: attempt.score)
+        fitted = self._fitted(best, task)
+        if fitted is None:
+            return tried
+        return (*tried, self._compared(self._attempt(fitted, task, watch), (best,)))
+
+    def _compared(self, attempt: Attempt, others: tuple[Attempt, ...]) -> Attempt:
+        """Weigh an attempt again, knowing what neighbouring windows showed."""
+        if attempt.evidence is None:
+            return attempt
+        window = attempt.look.window
+        mine = (attempt.probability, window)
+        shared = [
+            0.0
+            if o.evidence is None
+            else agreement(mine, (o.probability, o.look.window))
+            for o in others
+        ]
+        evidence = replace(
+            attempt.evidence,
+            octaves=max(0.0, math.log2(window.side / self.focus.first_side)),
+            agreement=max(shared, default=1.0),
+        )
+        return replace(attempt, evidence=evidence, score=score(evidence, self.focus))
 
     def _attempt(self, window: Window, task: Task, watch: Stopwatch) -> Attempt:
         plane = self.image.shape
@@ -224,15 +250,7 @@ class ClickRound:
 
     def _search(self, task: Task, watch: Stopwatch) -> Look:
         """Automatic focus: keep the window of the best supported mask."""
-        best: Attempt | None = None
-        for attempt in self.attempts(task, watch):
-            if best is None or attempt.score > best.score:
-                best = attempt
-            if attempt.score >= self.focus.good_enough:
-                break
-        if best is None:
-            msg = "no window to look at"
-            raise RuntimeError(msg)
+        best = max(self.attempts(task, watch), key=lambda attempt: attempt.score)
         look, yx = best.look, task.target.yx
         window = shifted(
             look.window, yx, task.focus_shift, self.image.shape, self.focus

@@ -290,7 +290,7 @@ class Segmenter:
         start = Prediction.empty(image.shape)
         task = Task((click,), start, Refinement.standard(), hint)
         watch = Stopwatch(self._stages.device)
-        return tuple(self._computer(image).attempts(task, watch))
+        return self._computer(image).attempts(task, watch)
 
     # -- one click ---------------------------------------------------------------
 

@@ -33,6 +33,11 @@ class Evidence:
         Mean of |2p − 1| over the component, in [0, 1].
     purity
         The component's share of the mask's area.
+    octaves
+        Doublings from the narrowest window to this one, at least 0.
+    agreement
+        IoU of its mask with that of the next narrower or wider window, the better of
+        both: an object that is there is found on neighbouring scales alike.
     """
 
     quality: float
@@ -40,6 +45,8 @@ class Evidence:
     border: float
     confidence: float
     purity: float
+    octaves: float = 0.0
+    agreement: float = 1.0
 
 
 def weigh(
@@ -78,8 +85,10 @@ def weigh(
 def score(evidence: Evidence | None, settings: FocusSettings) -> float:
     """Return how well a window's mask is supported, in [0, 1].
 
-    ``quality^a · confidence^b · purity^c · (1 − border)^d · fit(fill)``, fit a
-    plateau of 1 with Gaussian flanks in log₂ of the fill.
+    ``quality^a · confidence^b · purity^c · (1 − border)^d · fit(fill) ·
+    2^(−e · octaves) · (1 − w + w · agreement)``, fit a plateau of 1 with Gaussian
+    flanks in log₂ of the fill. The last two keep a click in a wide field from being
+    answered with a patch of the field: there are more wide windows to be wrong in.
     """
     if evidence is None or evidence.fill <= 0:
         return 0.0
@@ -93,7 +102,42 @@ def score(evidence: Evidence | None, settings: FocusSettings) -> float:
         * evidence.purity**settings.purity_power
         * (1 - evidence.border) ** settings.border_power
         * math.exp(-0.5 * (beyond / settings.fill_falloff) ** 2)
+        * 2 ** (-settings.octave_cost * evidence.octaves)
+        * (1 - settings.agreement_weight * (1 - evidence.agreement))
     )
+
+
+def agreement(
+    one: tuple[NDArray[np.float32], Window],
+    other: tuple[NDArray[np.float32], Window],
+    threshold: float = 0.5,
+) -> float:
+    """Return the IoU of two windows' masks in the plane; 0 if both are empty.
+
+    Compared on the narrower window's cells; what the wider mask covers beyond that
+    window counts as disagreement.
+
+    Parameters
+    ----------
+    one, other
+        (grid, grid) float32 probability and its window.
+    """
+    (fine, narrow), (coarse, wide) = sorted((one, other), key=lambda x: x[1].side)
+    narrow_mask, wide_mask = fine > threshold, coarse > threshold
+    cells = []
+    for start, wide_start in ((narrow.y0, wide.y0), (narrow.x0, wide.x0)):
+        centres = start + (np.arange(narrow.grid) + 0.5) * narrow.px_per_cell
+        cells.append(np.floor((centres - wide_start) / wide.px_per_cell).astype(int))
+    rows, columns = (np.clip(c, 0, wide.grid - 1) for c in cells)
+    inside = (cells[0] == rows)[:, None] & (cells[1] == columns)
+    both = narrow_mask & inside & wide_mask[rows][:, columns]
+    shared = np.count_nonzero(both) * narrow.px_per_cell**2
+    total = (
+        np.count_nonzero(narrow_mask) * narrow.px_per_cell**2
+        + np.count_nonzero(wide_mask) * wide.px_per_cell**2
+    )
+    union = total - shared
+    return float(shared / union) if union > 0 else 0.0
 
 
 def clicked_component(
