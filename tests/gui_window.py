@@ -7,7 +7,7 @@ from qtpy.QtCore import QPoint, Qt
 
 PLUGIN, DOCK = "napari-cfrseg", "CFR-Seg: segment with clicks"
 PLACEMENT = {"scale": (0.2, 0.2), "translate": (30, -12), "units": ("um", "um")}
-TIMEOUT_MS = 120_000
+TIMEOUT_MS = 300_000  # a busy machine loads torch for minutes
 
 
 class Window:
