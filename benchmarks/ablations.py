@@ -161,7 +161,11 @@ def take_encoder(network: VariantNet, name: str) -> None:
 def measure(network: torch.nn.Module, options: argparse.Namespace) -> list[ObjectRow]:
     """Let the robot click the validation objects, without a cascade."""
     objects = micro_objects(
-        options.data, SPLIT, "validation", max_per_set=options.objects
+        options.data,
+        SPLIT,
+        "validation",
+        max_per_set=options.objects,
+        sets=options.sets,
     )
     network.grid_size = options.grid
     settings = RunSettings(max_clicks=options.clicks, target=0.90)
@@ -256,6 +260,7 @@ def options_of_command() -> argparse.Namespace:
         command.add_argument("--settle", type=int, default=40)
         command.add_argument("--objects", type=int, default=12, help="per set")
         command.add_argument("--clicks", type=int, default=20)
+        command.add_argument("--sets", nargs="+", help="[all with validation images]")
         command.add_argument("--encoder", default="default")
         command.add_argument("--threads", type=int)
     return parser.parse_args()
