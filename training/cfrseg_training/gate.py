@@ -45,7 +45,7 @@ MARGIN = 0.06
 FORGETTING_OBJECTS = 24
 #: p-values of the labels following their images: from which a gain counts as proven,
 #: and beyond which the model is refused
-PROVEN_CHANCE, LARGEST_CHANCE = 0.02, 0.1
+PROVEN_CHANCE, LARGEST_CHANCE = 0.02, 0.04
 
 
 @dataclass(frozen=True, slots=True)
