@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from napari_cfrseg import __version__
-from napari_cfrseg.cli import bench, demo, replay, segment
+from napari_cfrseg.cli import bench, demo, propagate, replay, segment
 from napari_cfrseg.cli.models import models
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.evaluation import cli as evaluation
@@ -49,6 +49,7 @@ app = typer.Typer(
 )
 app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.command(epilog=segment.EXAMPLES)(segment.segment)
+app.command(epilog=propagate.EXAMPLES)(propagate.propagate)
 app.command(epilog=replay.EXAMPLES)(replay.replay)
 app.add_typer(models)
 app.command(epilog=evaluation.EXAMPLES)(evaluation.evaluate)

@@ -28,7 +28,7 @@ from napari_cfrseg.engine.propagation import (
     planes_of,
     propagate,
 )
-from napari_cfrseg.engine.propagation.sweep import Gap
+from napari_cfrseg.engine.propagation.stretches import Gap
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.window import Box
 

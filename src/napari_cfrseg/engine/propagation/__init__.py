@@ -1,8 +1,9 @@
 """Slice by slice: from a few annotated planes to all; anchors never change."""
 
 from napari_cfrseg.engine.propagation.stack import SegmenterPlanes, planes_along
+from napari_cfrseg.engine.propagation.stretches import gaps_of, planes_of
 from napari_cfrseg.engine.propagation.suggestion import Suggestion, suggest
-from napari_cfrseg.engine.propagation.sweep import gaps_of, planes_of, propagate
+from napari_cfrseg.engine.propagation.sweep import propagate
 from napari_cfrseg.engine.propagation.values import (
     Evidence,
     PlaneResult,

@@ -12,15 +12,12 @@ anchors are kept from the first sweep to the second.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from napari_cfrseg.engine.masks import MaskPatch
 from napari_cfrseg.engine.propagation.confidence import confidence_of
 from napari_cfrseg.engine.propagation.joining import compete, mixed, sibling_labels
-from napari_cfrseg.engine.propagation.priors import Bridge, Cap, Prior
 from napari_cfrseg.engine.propagation.shapes import overlap_iou
 from napari_cfrseg.engine.propagation.step import (
     Answer,
@@ -29,9 +26,16 @@ from napari_cfrseg.engine.propagation.step import (
     advance,
     look_at,
     plane_steps,
-    px_sampling,
 )
 from napari_cfrseg.engine.propagation.stops import stop_reason
+from napari_cfrseg.engine.propagation.stretches import (
+    Stretch,
+    gaps_of,
+    planes_of,
+    prior_of,
+    sigma_of,
+    trust_of,
+)
 from napari_cfrseg.engine.propagation.trust import measure_trust
 from napari_cfrseg.engine.propagation.values import (
     Evidence,
@@ -40,30 +44,6 @@ from napari_cfrseg.engine.propagation.values import (
     StopReason,
     Track,
 )
-
-Gap = tuple[int | None, int | None]
-
-
-@dataclass(slots=True, eq=False)
-class Stretch:
-    """Planes of one object between two anchors, or beyond the last one."""
-
-    track: Track
-    below: int | None
-    above: int | None
-    planes: range
-    trust: dict[int, float]
-    stored: dict[int, Answer] = field(default_factory=dict)
-
-    @property
-    def is_gap(self) -> bool:
-        """Whether it lies between two anchors."""
-        return self.below is not None and self.above is not None
-
-    @property
-    def object_id(self) -> int:
-        """Whose planes these are."""
-        return self.track.object_id
 
 
 @dataclass(slots=True, eq=False)
@@ -74,31 +54,6 @@ class _Run:
     direction: int
     running: Running | None
     left: int = 0
-
-
-def gaps_of(anchors: Iterable[int], first: int, last: int) -> tuple[Gap, ...]:
-    """Return the stretches of planes without an anchor that touch a range.
-
-    ``(None, a)`` lies before the first anchor, ``(a, b)`` between two, ``(b, None)``
-    after the last.
-    """
-    known = sorted(anchors)
-    ends: list[int | None] = [None, *known, None]
-    found = []
-    for below, above in pairwise(ends):
-        low = first if below is None else below + 1
-        high = last if above is None else above - 1
-        if known and max(low, first) <= min(high, last):
-            found.append((below, above))
-    return tuple(found)
-
-
-def planes_of(gap: Gap, first: int, last: int) -> range:
-    """Return the planes of a gap: a whole one between anchors, else up to the range."""
-    below, above = gap
-    low = first if below is None else below + 1
-    high = last if above is None else above - 1
-    return range(low, high + 1)
 
 
 def propagate(
@@ -214,9 +169,9 @@ class _Sweep:
             index,
             stretch.object_id,
             self.settings,
-            prior=self._prior(stretch),
-            sigma=self._sigma(stretch, index),
-            trust=self._trust(stretch, index),
+            prior=prior_of(self.planes, stretch),
+            sigma=sigma_of(self.planes, self.settings, stretch, index),
+            trust=trust_of(stretch, index),
             siblings=sibling_labels(_others(here, run)),
             windows=windows,
         )
@@ -238,48 +193,6 @@ class _Sweep:
                     self.settings,
                 )
         return Running(index, mask, look, look)
-
-    def _prior(self, stretch: Stretch) -> Prior | None:
-        """Expect a bridge between anchors, or a cap towards an end the person gave."""
-        below, above = stretch.below, stretch.above
-        anchors, sampling = stretch.track.anchors, px_sampling(self.planes)
-        if below is not None and above is not None:
-            return Bridge(below, above, anchors[below], anchors[above], sampling)
-        end = self._end(stretch)
-        anchor = above if below is None else below
-        if end is None or anchor is None:
-            return None
-        return Cap(anchor, end, anchors[anchor], sampling)
-
-    def _end(self, stretch: Stretch) -> int | None:
-        """Return the first plane without the object, where the person said so."""
-        track = stretch.track
-        if stretch.is_gap or not track.spans:
-            return None
-        if stretch.below is None:
-            return track.first - 1 if track.first > 0 else None
-        return track.last + 1 if track.last < self.planes.count - 1 else None
-
-    def _sigma(self, stretch: Stretch, index: int) -> float:
-        """Return how uncertain the prior is: a bridge between anchors, in pixels."""
-        steps = 1.0
-        ends = [e for e in (stretch.below, stretch.above) if e is not None]
-        end = self._end(stretch)
-        if end is not None:
-            ends.append(end)
-        if len(ends) == 2:
-            one, other = abs(index - ends[0]), abs(index - ends[1])
-            steps = one * other / (one + other)
-        drift = self.settings.drift * plane_steps(self.planes) * math.sqrt(steps)
-        return max(self.settings.drift_floor, drift)
-
-    def _trust(self, stretch: Stretch, index: int) -> float:
-        below, above = stretch.below, stretch.above
-        if below is None or above is None:
-            anchor = above if below is None else below
-            return stretch.trust.get(-1 if anchor is None else anchor, 0.0)
-        t = (index - below) / (above - below)
-        return (1 - t) * stretch.trust[below] + t * stretch.trust[above]
 
     # -- decisions -------------------------------------------------------------------
 
@@ -382,7 +295,7 @@ class _Sweep:
             answer.agreement,
             answer.certainty,
             passes,
-            self._trust(stretch, index),
+            trust_of(stretch, index),
             distance,
         )
 

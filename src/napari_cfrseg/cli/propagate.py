@@ -1,0 +1,186 @@
+"""``cfrseg propagate``: clicks on a few planes in, the object on all planes out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_cfrseg.cli.options import DeviceOption, JsonOption, ModelOption, parse_click
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.errors import CfrSegError
+
+if TYPE_CHECKING:
+    from napari_cfrseg.engine.annotator import Annotator
+
+EXAMPLES = """\b
+Example:
+  cfrseg propagate stack.tif --click 12,80,64,+ --click 30,84,60,+ --voxel 2,0.5,0.5
+"""
+
+
+class _UnsuitableError(CfrSegError):
+    """The image is no stack, or the output is there already."""
+
+
+def parse_plane_click(text: str) -> tuple[int, Click]:
+    """Read ``Z,Y,X,+``: plane, row, column and sign.
+
+    Raises
+    ------
+    typer.BadParameter
+        If the text is none.
+
+    Examples
+    --------
+    >>> parse_plane_click("3,120,88.5,-")
+    (3, Click(yx=(120.0, 88.5), is_positive=False))
+    """
+    plane, _, rest = text.partition(",")
+    if not plane.strip().isdigit() or not rest:
+        msg = f"{text!r} is not PLANE,ROW,COLUMN,+ or - (example: 12,80,64,+)"
+        raise typer.BadParameter(msg)
+    return int(plane), parse_click(rest)
+
+
+def parse_voxel(text: str) -> tuple[float, float, float]:
+    """Read ``Z,Y,X``: three positive numbers.
+
+    Raises
+    ------
+    typer.BadParameter
+        If the text is none.
+
+    Examples
+    --------
+    >>> parse_voxel("2,0.5,0.5")
+    (2.0, 0.5, 0.5)
+    """
+    try:
+        z, y, x = (float(part) for part in text.split(","))
+    except ValueError as error:
+        msg = f"{text!r} is not Z,Y,X (example: 2,0.5,0.5)"
+        raise typer.BadParameter(msg) from error
+    if not (0 < z < float("inf") and 0 < y < float("inf") and 0 < x < float("inf")):
+        msg = f"{text!r}: a voxel's size is three positive numbers"
+        raise typer.BadParameter(msg)
+    return z, y, x
+
+
+def propagate(
+    image: Annotated[Path, typer.Argument(exists=True, help="A stack: TIFF, OME-Zarr")],
+    clicks: Annotated[
+        list[Any],
+        typer.Option(
+            "--click",
+            "-c",
+            parser=parse_plane_click,
+            metavar="Z,Y,X,+",
+            help="Plane, row, column and sign; again for every further click.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Labels [IMAGE's name.propagated.tif]."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output that exists.")
+    ] = False,
+    first: Annotated[int, typer.Option(min=0, help="First plane to fill.")] = 0,
+    last: Annotated[
+        int | None, typer.Option(min=0, help="Last plane to fill [the last there is].")
+    ] = None,
+    spans: Annotated[
+        bool,
+        typer.Option("--spans", help="The object reaches from --first to --last."),
+    ] = False,
+    voxel: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_voxel,
+            metavar="Z,Y,X",
+            help="Size of a voxel [the file's, else 1,1,1].",
+        ),
+    ] = None,
+    model: ModelOption = "default",
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Segment one object on the planes clicked, and carry it to the others.
+
+    The planes clicked are anchors and stay as the clicks make them. The labels are 1 in
+    the object, 0 outside. Every plane is reported with the confidence of its mask, and
+    with the reason where a run ended.
+    """
+    import numpy as np
+
+    from napari_cfrseg.cli.files import write_labels
+    from napari_cfrseg.engine import events as ev
+    from napari_cfrseg.session.image_files import open_image
+
+    target = output or Path(f"{image.stem}.propagated.tif")
+    if target.exists() and not overwrite:
+        msg = f"{target} exists: choose another --output, or add --overwrite"
+        raise _UnsuitableError(msg)
+    opened = open_image(image)
+    count = int(opened.array.shape[0])
+    if opened.array.ndim - opened.has_channels != 3:
+        msg = f"{image} has axes {''.join(opened.axes)}: expected one axis before y, x"
+        raise _UnsuitableError(msg)
+    end = count - 1 if last is None else last
+    if not first <= end < count:
+        msg = f"planes {first} to {end} of {count}: no such range"
+        raise typer.BadParameter(msg, param_hint="--first, --last")
+    z, y, x = voxel or (opened.spacing or (1.0, 1.0, 1.0))[:3]
+    annotator = _clicked(opened.array, clicks, model, device)
+    annotator.apply(ev.Propagated((1,), (0,), 0, first, end, count, (z, y, x), spans))
+    write_labels(target, annotator.labels_array((count,)).astype(np.uint16))
+    typer.echo(_report(target, annotator, as_json=as_json))
+
+
+def _clicked(
+    array: Any, clicks: list[tuple[int, Click]], model: str, device: str
+) -> Annotator:
+    from napari_cfrseg.engine import events as ev
+    from napari_cfrseg.engine.annotator import Annotator
+    from napari_cfrseg.engine.segmenter import Segmenter
+    from napari_cfrseg.session.pixels import plane_of
+
+    for plane, _ in clicks:
+        if plane >= len(array):
+            msg = f"plane {plane} does not exist: the stack has {len(array)}"
+            raise typer.BadParameter(msg, param_hint="--click")
+    annotator = Annotator(
+        lambda plane: plane_of(array, plane),
+        (int(array.shape[1]), int(array.shape[2])),
+        Segmenter.load(model, device=device),
+    )
+    annotator.apply(ev.ObjectCreated(1))
+    for number, (plane, click) in enumerate(clicks, 1):
+        annotator.apply(ev.ClickAdded(1, (plane,), click, number))
+    return annotator
+
+
+def _report(target: Path, annotator: Annotator, *, as_json: bool) -> str:
+    planes = []
+    for (index,), state in sorted(annotator.objects[1].planes.items()):
+        carried = None if state.is_anchor else state.carried
+        planes.append(
+            {
+                "plane": index,
+                "annotated": state.is_anchor,
+                "area_px": state.mask.area,
+                "confidence": None if carried is None else carried.confidence,
+                "ended": None if carried is None else carried.stop,
+            }
+        )
+    if as_json:
+        return json.dumps({"output": str(target), "planes": planes})
+    lines = [f"{target}: {sum(1 for p in planes if p['area_px'])} planes"]
+    for plane in planes:
+        said = "annotated" if plane["annotated"] else f"{plane['confidence']:.2f}"
+        ended = f"  ended: {plane['ended']}" if plane["ended"] else ""
+        lines.append(f"  {plane['plane']:>5}  {plane['area_px']:>7} px  {said}{ended}")
+    return "\n".join(lines)

@@ -1,0 +1,65 @@
+"""``cfrseg propagate`` writes what the engine computes, and says how sure it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from typer.testing import CliRunner
+
+from napari_cfrseg import Click, Segmenter
+from napari_cfrseg.cli import app
+from napari_cfrseg.engine import events as ev
+from napari_cfrseg.engine.annotator import replay
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Path:
+    y, x = np.mgrid[:64, :64]
+    planes = [np.where(np.hypot(y - 30 - z, x - 30) < 12, 150, 20) for z in range(5)]
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, np.stack(planes).astype(np.uint8), metadata={"axes": "ZYX"})
+    return path
+
+
+def invoke(*arguments: object):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_the_labels_of_the_engine(stack: Path, random_model: Path) -> None:
+    output = stack.with_name("out.tif")
+    result = invoke(
+        *("propagate", stack, "-c", "2,32,30,+", "--voxel", "2,0.5,0.5", "-o", output),
+        *("--model", random_model, "--device", "cpu", "--json"),
+    )
+    assert result.exit_code == 0, result.output
+    events = [
+        ev.ObjectCreated(1),
+        ev.ClickAdded(1, (2,), Click((32, 30)), 1),
+        ev.Propagated((1,), (0,), 0, 0, 4, 5, (2.0, 0.5, 0.5)),
+    ]
+    segmenter = Segmenter.load(random_model, device="cpu")
+    expected = replay(events, tifffile.imread(stack), segmenter)
+    np.testing.assert_array_equal(tifffile.imread(output), expected)
+    planes = json.loads(result.output)["planes"]
+    annotated = [p for p in planes if p["annotated"]]
+    assert [p["plane"] for p in annotated] == [2]
+    assert all(0 <= p["confidence"] <= 1 for p in planes if not p["annotated"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("-c", "9,1,1,+"), 2, "plane 9"),
+        (("-c", "1,1,+"), 2, "is not"),
+        (("-c", "2,32,30,+", "--voxel", "1,0,1"), 2, "positive"),
+        (("-c", "2,32,30,+", "--first", "4", "--last", "2"), 2, "no such range"),
+    ],
+)
+def test_refused(stack: Path, random_model: Path, arguments, code, said) -> None:
+    result = invoke("propagate", stack, "--model", random_model, *arguments)
+    assert result.exit_code == code
+    assert said in " ".join(result.output.split())
