@@ -93,8 +93,15 @@ def evaluate(arguments: argparse.Namespace) -> None:
             ]
         spent = time.perf_counter() - start
         print(f"{volume.name} object {item.label}: {spent:.0f} s", flush=True)
+        write(arguments, rows, robots)
+    print(write(arguments, rows, robots))
+
+
+def write(
+    arguments: argparse.Namespace, rows: list[AnchorRow], robots: list[RobotRow]
+) -> str:
+    """Write what is measured so far, so that a run cut short is not lost."""
     text = f"{anchor_table(rows)}\n\n{robot_table(robots)}\n"
-    print(text)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / f"stacks-{arguments.side}.md").write_text(text)
     known = {
@@ -102,6 +109,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         "robots": [asdict(r) for r in robots],
     }
     (arguments.out / f"stacks-{arguments.side}.json").write_text(json.dumps(known))
+    return text
 
 
 def calibrate(arguments: argparse.Namespace) -> None:
