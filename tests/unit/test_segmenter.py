@@ -64,13 +64,15 @@ def test_the_focus_finds_the_object_in_a_wide_field():
 
 
 def test_the_best_supported_of_the_tried_windows_is_taken():
-    made = segmenter()
-    tried = made.try_windows(Click((80, 100)))
+    plane = np.full((200, 240), 20, dtype=np.uint8)
+    plane[60:112, 70:122] = 220  # too tight in 64 pixels, roomy in 128
+    made, click = segmenter(plane), Click((86, 96))
+    tried = made.try_windows(click)
     *ladder, fitted = [a.look.window.side for a in tried]
     assert ladder == [32, 64, 128, 240]
-    assert fitted < 120  # laid around the best mask of the ladder
+    assert 64 < fitted < 128  # laid around the best mask of the ladder
     best = max(tried, key=lambda a: a.score)
-    assert made.predict([Click((80, 100))]).window == best.look.window
+    assert made.predict([click]).window == best.look.window
     assert best.evidence is not None
     assert best.probability.shape == (32, 32)
 

@@ -179,7 +179,7 @@ class ClickRound:
         alone: list[Attempt] = []
         for window in windows:
             alone.append(self._attempt(window, task, watch))
-            if alone[-1].score >= self.focus.good_enough:
+            if alone[-1].score >= self.focus.good_enough < 1:
                 break
         tried = tuple(
             self._compared(attempt, (*alone[max(i - 1, 0) : i], *alone[i + 1 : i + 2]))
