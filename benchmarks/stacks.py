@@ -1,7 +1,7 @@
 """Objects of stacks from a few annotated planes: tables, calibration, speed.
 
-    python benchmarks/stacks.py evaluate --data ../shared/data --side validation
-    python benchmarks/stacks.py calibrate --data ../shared/data
+    python benchmarks/stacks.py evaluate --data DATA --side validation
+    python benchmarks/stacks.py calibrate --data DATA
     python benchmarks/stacks.py speed
 
 ``evaluate`` writes ``stacks-SIDE.md`` and the rows as JSON into ``--out``; with
@@ -287,7 +287,7 @@ def main() -> None:
     ):
         one = commands.add_parser(name)
         one.set_defaults(run=run)
-        one.add_argument("--data", type=Path, default=Path("../shared/data"))
+        one.add_argument("--data", type=Path, required=True)
         one.add_argument("--side", choices=("validation", "test"), default="validation")
         one.add_argument("--anchors", default="1,2,3,5")
         one.add_argument("--objects", type=int, default=10, help="per stack, at most")
