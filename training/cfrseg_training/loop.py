@@ -315,7 +315,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss, reached = torch.zeros((), device=self.device), []
         for share in self._batches():
-            result = self._evaluate(self.network)
+            result = self._evaluate(self.network, self.config.rounds)
             torch.autograd.backward(self.scaler.scale(result.loss * share))
             loss = loss + result.loss.detach() * share
             reached.append(result.iou)
@@ -360,11 +360,11 @@ class Trainer:
         self.stopped = bool(parts[-1][2] > 0)
         return parts[-1][0]
 
-    def _evaluate(self, network: ClickNetwork) -> StepResult:
+    def _evaluate(self, network: ClickNetwork, rounds: RoundsConfig) -> StepResult:
         """Draw a batch and run a network, in training mode, through its rounds."""
         grid, count = self.grid_and_batch()
         batch = self.draw(count, grid)
-        half, rounds = self._half(), self.config.rounds
+        half = self._half()
         with torch.autocast(self.device.type, half, enabled=half is not None):
             return train_step(network, batch, rounds, self.generator, self.host)
 
@@ -383,12 +383,15 @@ class Trainer:
 
         The running statistics that training leaves behind belong to the last few
         batches and to weights that moved; the averaged weights deserve their own. On
-        the validation split this alone saved the shipped model half a click.
+        the validation split this alone saved the shipped model half a click. The first
+        clicks are run alone, without the rounds that may come before them: with those
+        rounds among the statistics a first click's mask is worse by 0.02 of IoU.
         """
         network = self.average.network
+        rounds = replace(self.config.rounds, earlier=0)
         with fresh_statistics(network), torch.no_grad():
             for _ in range(batches):
-                self._evaluate(network)
+                self._evaluate(network, rounds)
 
     def _recombined(self, batch: WindowBatch, recipe: SuemRecipe) -> WindowBatch:
         """Copy-paste with further windows; unknown pixels of any of them stay so."""
