@@ -137,6 +137,16 @@ def test_crash_between_compaction_and_clearing_repeats_nothing(path: Path) -> No
     writer.close()
 
 
+def test_file_half_written_when_killed_is_removed_by_the_next(path: Path) -> None:
+    SessionWriter.create(path, content()).close()
+    half = path.with_name(f".{path.name}.12345.tmp")
+    foreign = path.with_name(f".b{path.name}.12345.tmp")
+    for left in (half, foreign):
+        left.write_text("{")
+    SessionWriter.open(path).close()
+    assert {p.name for p in path.parent.iterdir()} == {path.name, foreign.name}
+
+
 def test_journal_that_does_not_continue_the_file_is_kept_aside(path: Path) -> None:
     writer = SessionWriter.create(path, content())
     fill(writer, 3)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from napari_cfrseg.atomic import atomic_path
+from napari_cfrseg.atomic import atomic_path, clear_leftovers, temporary_beside
 from napari_cfrseg.cli.files import read_plane, write_labels
 from napari_cfrseg.errors import ImageError
 
@@ -97,3 +100,29 @@ def test_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
         fail()
     assert target.read_text() == "before"
     assert [p.name for p in tmp_path.iterdir()] == ["labels.tif"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes cannot be asked after")
+def test_leftovers_of_ended_processes_are_removed(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    mine = temporary_beside(tmp_path / "a.labels.tif")
+    theirs = mine.name.replace(f"-{os.getpid()}", f"-{ended.pid}")
+    elsewhere = f".a.labels.other-host-{ended.pid}.tif"
+    old = f".a.labels.old-host-{ended.pid}.tif"
+    kept = [
+        mine.name,
+        elsewhere,
+        theirs.replace(".a.", ".b."),
+        ".a.labels.tif",
+        "a.tif",
+    ]
+    for name in (*kept, theirs, old):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / old, (0, 0))
+    folder = tmp_path / theirs.replace(".tif", "-old.zarr")
+    folder.mkdir()
+    (folder / "0").touch()
+    clear_leftovers(tmp_path, {"a.labels"})
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(kept)
+    clear_leftovers(tmp_path / "not there", {"a.labels"})

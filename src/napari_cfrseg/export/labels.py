@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfrseg.atomic import atomic_path
+from napari_cfrseg.atomic import atomic_path, temporary_beside
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.export.rows import ObjectRow
 
@@ -121,7 +121,7 @@ def write_ome_zarr(
         raise ImageError(msg) from error
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary = temporary_beside(target)
     names = list(axes) if axes is not None else list("tczyx"[-labels.ndim :])
     whole = compact_dtype(labels)
     try:
@@ -139,7 +139,7 @@ def write_ome_zarr(
 
 def _replace_folder(temporary: Path, target: Path) -> None:
     """Put a folder in another's place; a reader finds the old or the new one."""
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    old = temporary_beside(target, "-old")
     if target.exists():
         target.rename(old)
     temporary.rename(target)

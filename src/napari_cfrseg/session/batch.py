@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_cfrseg.atomic import clear_leftovers
 from napari_cfrseg.errors import DeviceError
 from napari_cfrseg.session.replaying import (
     Replayed,
@@ -88,13 +89,27 @@ def replay_all(tasks: Sequence[ReplayTask], workers: int = 1) -> Iterator[Replay
     workers
         Processes. On GPUs each takes one of them in turn.
     """
-    if workers <= 1 or len(tasks) <= 1:
-        segmenter_for = KeptSegmenters()
-        for task in tasks:
-            yield replay_session(task, segmenter_for)
-        return
-    with _Pool(min(workers, len(tasks))) as pool:
-        yield from pool.run(tasks)
+    try:
+        if workers <= 1 or len(tasks) <= 1:
+            segmenter_for = KeptSegmenters()
+            for task in tasks:
+                yield replay_session(task, segmenter_for)
+            return
+        with _Pool(min(workers, len(tasks))) as pool:
+            yield from pool.run(tasks)
+    finally:
+        _tidy(tasks)
+
+
+def _tidy(tasks: Sequence[ReplayTask]) -> None:
+    """Remove what workers that were killed had begun to write."""
+    endings = ("labels", "replay", "compare")
+    stems: dict[Path, set[str]] = {}
+    for task in tasks:
+        names = stems.setdefault(task.output, set())
+        names.update(f"{task.name}.{ending}" for ending in endings)
+    for folder, names in stems.items():
+        clear_leftovers(folder, names)
 
 
 @dataclass(slots=True)
@@ -230,13 +245,22 @@ def replay_on_cluster(
         msg = f"the scheduler at {scheduler} does not answer ({error})"
         raise DeviceError(msg) from error
     with client:
-        futures = client.map(replay_on_worker, list(tasks), pure=False, retries=TRIES)
-        by_key = {f.key: task for f, task in zip(futures, tasks, strict=True)}
-        for future in distributed.as_completed(futures, loop=client.loop):
-            if future.status == "finished":
-                yield future.result()
-            else:
-                said = " ".join(str(future.exception()).split())[:300]
-                task = by_key[future.key]
-                yield Replayed(str(task.session), "failed", f"on the cluster: {said}")
-            future.release()
+        try:
+            yield from _from_cluster(client, tasks)
+        finally:
+            _tidy(tasks)
+
+
+def _from_cluster(client: Any, tasks: Sequence[ReplayTask]) -> Iterator[Replayed]:
+    import distributed
+
+    futures = client.map(replay_on_worker, list(tasks), pure=False, retries=TRIES)
+    by_key = {f.key: task for f, task in zip(futures, tasks, strict=True)}
+    for future in distributed.as_completed(futures, loop=client.loop):
+        if future.status == "finished":
+            yield future.result()
+        else:
+            said = " ".join(str(future.exception()).split())[:300]
+            task = by_key[future.key]
+            yield Replayed(str(task.session), "failed", f"on the cluster: {said}")
+        future.release()

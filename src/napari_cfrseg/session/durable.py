@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -41,6 +42,18 @@ def replace_file(path: Path, lines: Iterable[str]) -> int:
             temporary.unlink()
     sync_folder(path.parent)
     return size
+
+
+def clear_unfinished(path: Path) -> None:
+    """Remove what killed writers of a file left half written beside it.
+
+    For whoever holds the lock: nobody else writes the file now.
+    """
+    unfinished = re.compile(rf"\.{re.escape(path.name)}\.\d+\.tmp")
+    with suppress(OSError):
+        for found in list(path.parent.iterdir()):
+            if unfinished.fullmatch(found.name):
+                found.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -21,7 +21,11 @@ from pydantic import ValidationError
 from napari_cfrseg.engine.events import ClickAdded, Event
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.images import Scaling
-from napari_cfrseg.session.durable import AppendOnly, replace_file
+from napari_cfrseg.session.durable import (
+    AppendOnly,
+    clear_unfinished,
+    replace_file,
+)
 from napari_cfrseg.session.journal import (
     journal_line,
     journal_path,
@@ -110,6 +114,7 @@ class SessionWriter:
         content = parse_at(target)  # what is no session is not locked
         lock = FileLock(lock_path(target))
         try:
+            clear_unfinished(target)
             content = parse_at(target)
             journal = journal_path(target)
             found = read_journal(journal, content.identity, len(content.events))
