@@ -13,11 +13,26 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from napari_cfrseg import checkpoint
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "napari_cfrseg" / "weights"
 LIMIT_MB = 16
+
+
+def pooled_figures(summary: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Return each run's pooled figures by the run's name, nothing of the machine."""
+    found = {}
+    for run in summary["runs"]:
+        pooled = run["sets"]["pooled"]
+        found[run["name"]] = {
+            "objects": pooled["objects"],
+            **{f"noc{at}": clicks for at, clicks in pooled["noc"].items()},
+            **{f"nof{at}": count for at, count in pooled["nof"].items()},
+            **{f"iou{at}": iou for at, iou in pooled["iou_at"].items()},
+        }
+    return found
 
 
 def main() -> None:
@@ -31,7 +46,7 @@ def main() -> None:
     figures = metadata.validation
     if options.validation:
         summary = json.loads((options.validation / "summary.json").read_text())
-        figures = {**figures, "micro": summary.get("pooled", summary)}
+        figures = {**figures, **pooled_figures(summary)}
     metadata = replace(metadata, name=options.name, validation=figures)
     path = WEIGHTS / f"{options.name}.safetensors"
     checkpoint.save(path, network, metadata)
