@@ -122,6 +122,11 @@ class Annotator:
         """How many rounds the network has computed so far."""
         return self._computer.runs
 
+    @property
+    def network_s(self) -> float:
+        """Seconds the network's own stages have taken so far."""
+        return self._computer.network_s
+
     def labels(self, plane: Plane = ()) -> LabelArray:
         """Return a plane's labels, (Y, X) int32, 0 = background; read-only."""
         view = self._labels_of(plane).view()

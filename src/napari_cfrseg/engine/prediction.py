@@ -30,6 +30,11 @@ class StageSeconds:
     paste: float = 0.0
 
     @property
+    def network(self) -> float:
+        """Sum over the network's stages."""
+        return self.embed_image + self.embed_clicks + self.refine
+
+    @property
     def total(self) -> float:
         """Sum over the stages."""
         return (

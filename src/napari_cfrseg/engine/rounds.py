@@ -121,6 +121,7 @@ class RoundComputer:
         self.steps = 0
         self.seconds = 0.0
         self.runs = 0
+        self.network_s = 0.0
 
     def use(self, segmenter: SegmenterLike) -> None:
         """Compute further rounds with another segmenter."""
@@ -145,6 +146,7 @@ class RoundComputer:
         self.prepare(plane)
         prediction = self._segmenter.carry(clicks, previous, refinement)
         self.runs += 1
+        self.network_s += prediction.stages.network
         self.steps, self.seconds = prediction.steps, prediction.seconds
         return prediction
 
@@ -229,6 +231,7 @@ class RoundComputer:
             on_step=on_step,
         )
         self.runs += 1
+        self.network_s += prediction.stages.network
         self.steps, self.seconds = prediction.steps, prediction.seconds
         # each round is kept for undo: without the pictures of its steps
         return replace(prediction, step_masks=())

@@ -31,6 +31,7 @@ from napari_cfrseg.session.values import (
 
 #: Larger files are refused unread; a million clicks take about 150 MB.
 MOST_BYTES = 1 << 30
+_LONGEST_PROBLEM = 300
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
@@ -141,13 +142,21 @@ def note_scaling(
 
 
 def one_line(error: ValidationError) -> str:
-    """Say in one line where the file is wrong first."""
+    """Say in one short line where the file is wrong first.
+
+    What it quotes is the file's: long tags are cut, and line ends and other control
+    characters (a terminal's commands) are not shown.
+    """
     problems = error.errors(include_url=False, include_context=False)
     first = problems[0]
     where = ".".join(str(step)[:40] for step in first["loc"][:8])
     found = repr(first["input"])[:60]
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{where}: {first['msg']}, found {found}{more}"
+    problem = first["msg"]
+    if len(problem) > _LONGEST_PROBLEM:
+        problem = f"{problem[:_LONGEST_PROBLEM]}…"
+    said = " ".join(f"{where}: {problem}, found {found}{more}".split())
+    return "".join(c if c.isprintable() else "?" for c in said)
 
 
 def _content(

@@ -215,10 +215,9 @@ def _labels(
             return job.segmenter_for(content, found, job.device), model.name
 
         annotator.begin_with(content.model, source)
-    network_s = 0.0
-    for change in annotator.restore(content):
-        network_s += change.seconds
-    return annotator.labels_array(annotator.leading), network_s
+    for _ in annotator.restore(content):
+        pass
+    return annotator.labels_array(annotator.leading), annotator.network_s
 
 
 def _elsewhere(content: SessionContent) -> SessionContent:
