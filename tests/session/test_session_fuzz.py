@@ -234,12 +234,20 @@ def test_huge_planes_cost_nothing(tmp_path: Path) -> None:
     raw["snapshot"] = None
     path = write(tmp_path, raw)
     tifffile.imwrite(tmp_path / "image.tif", pixels())
-    start = time.perf_counter()
+    start, before_mb = time.perf_counter(), peak_mb()
     assert [o.object_id for o in Session.open(path).objects()] == [1]
     replay_into(path, tmp_path / "out")
     with pytest.raises(SessionError, match="plane of shape"):
         Session.open(path).apply(pixels(), flood_segmenter())
     assert time.perf_counter() - start < 10
+    assert peak_mb() - before_mb < 100
+
+
+def peak_mb() -> float:
+    """Return this process's largest memory so far (0 where it is not told)."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(int(x.split()[1]) for x in lines if x.startswith("VmHWM")) / 1000
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
