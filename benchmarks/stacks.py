@@ -38,12 +38,11 @@ from napari_cfrseg.evaluation.stack_runs import (
     AnchorRow,
     RobotRow,
     Sample,
-    anchor_table,
-    robot_table,
     run_anchors,
     run_clicking,
     run_robot,
 )
+from napari_cfrseg.evaluation.stack_tables import anchor_table, robot_table
 from napari_cfrseg.evaluation.volumes import (
     Volume,
     VolumeObject,
@@ -52,7 +51,7 @@ from napari_cfrseg.evaluation.volumes import (
 )
 
 SPLIT = Path(__file__).with_name("split.json")
-#: its labels are another model's: no quality is measured on it
+#: its labels are another model's: with the test stacks, as a smoke test only
 SMOKE = "stacks/mcf10_nuclei_timelapse"
 
 
@@ -60,13 +59,19 @@ def volumes(data: Path, side: str) -> Iterator[Volume]:
     """Read the stacks of one side of the split."""
     for name, sides in sorted(read_split(SPLIT).items()):
         if name.startswith("stacks/"):
-            for stack in sides.get(side, ()):
+            stacks = [*sides.get(side, ())]
+            if side == "test" and name == SMOKE:
+                stacks += sides.get("excluded", ())
+            for stack in stacks:
                 yield open_volume(data / name, name, stack)
 
 
 def drawn(arguments: argparse.Namespace) -> Iterator[tuple[Volume, VolumeObject]]:
     """Draw objects, the same number per stack at most."""
+    wanted = arguments.sets.split(",")
     for volume in volumes(arguments.data, arguments.side):
+        if not any(w in volume.set_name for w in wanted):
+            continue
         for item in objects_of(volume, most=arguments.objects, seed=arguments.seed):
             yield volume, item
 
@@ -84,8 +89,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     robots: list[RobotRow] = []
     start = time.perf_counter()
     for number, (volume, item) in enumerate(drawn(arguments)):
-        rows += run_anchors(segmenter, volume, item, counts)
-        if number % arguments.every == 0:
+        rows += run_anchors(segmenter, volume, item, counts, drawn=arguments.drawn)
+        if number % arguments.every == 0 and not arguments.drawn:
             rows.append(run_clicking(segmenter, volume, item))
             robots += [
                 run_robot(segmenter, volume, item, method)
@@ -287,12 +292,19 @@ def main() -> None:
     ):
         one = commands.add_parser(name)
         one.set_defaults(run=run)
-        one.add_argument("--data", type=Path, required=True)
+        if run in (evaluate, calibrate):
+            one.add_argument("--data", type=Path, required=True)
         one.add_argument("--side", choices=("validation", "test"), default="validation")
         one.add_argument("--anchors", default="1,2,3,5")
         one.add_argument("--objects", type=int, default=10, help="per stack, at most")
         one.add_argument(
             "--every", type=int, default=3, help="robot: every n-th object"
+        )
+        one.add_argument(
+            "--sets", default="", help="only sets with one of these, comma-separated"
+        )
+        one.add_argument(
+            "--drawn", action="store_true", help="anchors are the annotation's outlines"
         )
         one.add_argument("--seed", type=int, default=0)
         one.add_argument("--model", default="default")

@@ -20,7 +20,8 @@ from napari_cfrseg.engine.propagation import (
     propagate,
     suggest,
 )
-from napari_cfrseg.engine.propagation.shapes import interpolate
+from napari_cfrseg.engine.propagation.priors import Bridge, Cap, Profile
+from napari_cfrseg.engine.propagation.shapes import interpolate, overlap_iou
 from napari_cfrseg.engine.propagation.stack import SegmenterPlanes
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import LockedObjectError, SessionError
@@ -353,6 +354,41 @@ def test_interpolation_halfway_of_two_squares():
         MaskPatch.from_mask(a), MaskPatch.from_mask(b), 0.5, (0, 0, 40, 40)
     ).mask()
     assert found.slices == (slice(12, 28), slice(12, 28))
+
+
+class TestProfile:
+    """A ball of radius 9.6 around plane 10, annotated on planes 5 and 15."""
+
+    @staticmethod
+    def ball(z):
+        return MaskPatch.from_mask(disk((30, 30), (9.6**2 - (z - 10) ** 2) ** 0.5))
+
+    def expected(self, index, ends):
+        anchors = {5: self.ball(5), 15: self.ball(15)}
+        profile = Profile(anchors, ends)
+        bridge = Bridge(5, 15, anchors[5], anchors[15], (1.0, 1.0), profile)
+        cap = Cap(15, anchors[15], (1.0, 1.0), profile)
+        prior = bridge if index < 15 else cap
+        return prior.field(index, (0, 0, SIZE, SIZE)).mask()
+
+    @pytest.mark.parametrize("index", [7, 10, 13, 16, 17])
+    def test_between_and_beyond_equal_anchors_it_finds_the_ball(self, index):
+        found, wanted = self.expected(index, (0, 20)), self.ball(index)
+        assert overlap_iou(found, wanted) > 0.85
+
+    def test_with_no_known_end_the_shape_between_stays_flat(self):
+        found = self.expected(10, (None, None))
+        assert overlap_iou(found, self.ball(5)) == 1
+
+    def test_an_outline_does_not_explode(self):
+        wide = disk((30, 30), 4)
+        anchors = {
+            5: MaskPatch.from_mask(wide),
+            7: MaskPatch.from_mask(disk((9, 9), 9)),
+        }
+        profile = Profile(anchors, (0, 40))
+        found = Cap(5, anchors[5], (1.0, 1.0), profile).field(6, (0, 0, SIZE, SIZE))
+        assert found.mask().area < 2.5 * wide.sum()
 
 
 class TestSuggestion:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,11 +11,8 @@ import numpy as np
 from napari_cfrseg.engine.masks import MaskPatch
 from napari_cfrseg.engine.propagation import Evidence, PropagationSettings, gaps_of
 from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.evaluation.fillers import FILLERS, Filler, FillerName, Gap
 from napari_cfrseg.evaluation.volumes import (
-    FILLERS,
-    Filler,
-    FillerName,
-    Gap,
     PlaneAnnotator,
     Volume,
     VolumeObject,
@@ -109,19 +105,31 @@ def run_anchors(
     settings: PropagationSettings | None = None,
     *,
     methods: Sequence[FillerName] = FILLERS,
+    drawn: bool = False,
     samples: list[Sample] | None = None,
 ) -> Iterator[AnchorRow]:
     """Fill an object from 1, 2, … evenly spread anchors in every way.
 
-    All ways get the same anchors, annotated by the same clicks. ``samples`` collects
-    what the propagation said of each plane, for its calibration.
+    Parameters
+    ----------
+    counts
+        How many anchors.
+    methods
+        Ways; all get the same anchors, annotated by the same clicks.
+    drawn
+        Anchors are the annotation's own outlines, as if drawn by hand, and cost no
+        click: this shows the filling alone.
+    samples
+        Collects what the propagation said of each plane, for its calibration.
     """
     annotator = PlaneAnnotator(segmenter, volume, item)
     known: dict[int, tuple[MaskPatch, int]] = {}
     for count in counts:
         places = spread_anchors(item, count)
         for index in places:
-            if index not in known:
+            if index not in known and drawn:
+                known[index] = MaskPatch.from_mask(item.truth[index]), 0
+            elif index not in known:
                 known[index] = annotator.annotate(index)
         anchors = {index: known[index][0] for index in places}
         clicks = sum(known[index][1] for index in places)
@@ -264,58 +272,3 @@ def _samples(item: VolumeObject, filler: Filler) -> Iterator[Sample]:
         union = int(np.count_nonzero(mask | truth))
         iou = int(np.count_nonzero(mask & truth)) / union if union else 1.0
         yield Sample(item.label, result.evidence, result.confidence, iou)
-
-
-def anchor_table(rows: Sequence[AnchorRow]) -> str:
-    """Return Markdown: per set and number of anchors, the IoU of each way."""
-    groups: dict[tuple[str, int], list[AnchorRow]] = defaultdict(list)
-    for row in rows:
-        if row.method != "clicking":
-            groups[row.set_name, row.anchors].append(row)
-    methods = list(dict.fromkeys(r.method for r in rows if r.method != "clicking"))
-    lines = [
-        "| set | anchors | objects | clicks | " + " | ".join(methods) + " |",
-        "|---|--:|--:|--:|" + "--:|" * len(methods),
-    ]
-    for (set_name, anchors), group in sorted(groups.items()):
-        by = {m: [r for r in group if r.method == m] for m in methods}
-        count = max(len(found) for found in by.values())
-        clicks = np.mean([r.clicks for r in group])
-        means = " | ".join(f"{np.mean([r.iou for r in by[m]]):.3f}" for m in methods)
-        lines.append(f"| {set_name} | {anchors} | {count} | {clicks:.1f} | {means} |")
-    for set_name in sorted({r.set_name for r in rows if r.method == "clicking"}):
-        found = [r for r in rows if r.method == "clicking" and r.set_name == set_name]
-        lines.append(
-            f"| {set_name} | every plane clicked | {len(found)} | "
-            f"{np.mean([r.clicks for r in found]):.1f} | "
-            f"{np.mean([r.iou for r in found]):.3f} |" + " |" * (len(methods) - 1)
-        )
-    return "\n".join(lines)
-
-
-def robot_table(rows: Sequence[RobotRow]) -> str:
-    """Return Markdown: clicks to each target, planes clicked, IoU, planes computed."""
-    lines = [
-        "| set | way | objects | "
-        + " | ".join(f"clicks to {t:.2f} (reached)" for t in TARGETS)
-        + " | planes clicked | IoU at the end | planes computed again | s per object |",
-        "|---|---|--:|" + "--:|" * (len(TARGETS) + 4),
-    ]
-    groups: dict[tuple[str, str], list[RobotRow]] = defaultdict(list)
-    for row in rows:
-        groups[row.set_name, row.method].append(row)
-    for (set_name, method), group in sorted(groups.items()):
-        cells = []
-        for target in TARGETS:
-            reached = [c for r in group if (c := r.clicks_to(target)) is not None]
-            mean = f"{np.mean(reached):.1f}" if reached else "–"
-            cells.append(f"{mean} ({len(reached)}/{len(group)})")
-        lines.append(
-            f"| {set_name} | {method} | {len(group)} | "
-            + " | ".join(cells)
-            + f" | {np.mean([len(r.clicks) for r in group]):.1f}"
-            f" | {np.mean([r.ious[-1] for r in group]):.3f}"
-            f" | {np.mean([r.computed for r in group]):.1f}"
-            f" | {np.mean([r.seconds for r in group]):.1f} |"
-        )
-    return "\n".join(lines)

@@ -1,49 +1,25 @@
-"""Objects of stacks, and ways to fill the planes between annotated ones.
-
-A 3-D object is annotated on a few planes, its *anchors*, by clicks; a *filler* makes
-masks of the other planes from them. The fillers compared:
-
-``propagation``
-    this project's (:mod:`napari_cfrseg.engine.propagation`)
-``interpolation``
-    signed-distance interpolation between anchors, copies of the outermost anchor beyond
-``copying``
-    every plane gets the mask of the nearest anchor (the lower of two)
-
-All are told on which planes the object lies, as a person gives a range; ``free`` is the
-propagation that is not told and has to stop by itself.
-"""
+"""Stacks with an annotation, and a robot that clicks planes of their objects."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.masks import MaskPatch
-from napari_cfrseg.engine.propagation import PropagationSettings, Track, propagate
-from napari_cfrseg.engine.propagation.shapes import interpolate
-from napari_cfrseg.engine.propagation.stack import SegmenterPlanes
-from napari_cfrseg.engine.propagation.values import PlaneResult
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.evaluation.folders import find_file, read_image
 from napari_cfrseg.evaluation.robot import ExactRobot
-
-FillerName = Literal["propagation", "free", "interpolation", "copying"]
-FILLERS: tuple[FillerName, ...] = ("propagation", "free", "interpolation", "copying")
 
 #: (z, y, x) voxel size of the sets that are not isotropic, from their descriptions
 VOXELS: Mapping[str, tuple[float, float, float]] = {
     "stacks/bbbc050_mouse_embryo": (1.75, 0.8, 0.8),
 }
-
-Gap = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -207,122 +183,6 @@ class PlaneAnnotator:
         return MaskPatch.from_mask(mask), len(clicks)
 
 
-class Filler:
-    """Fills planes from anchors in one of the ways compared.
-
-    Parameters
-    ----------
-    name
-        Which.
-    segmenter
-        For the propagation.
-    volume, item
-        The stack and the object.
-    settings
-        Of the propagation.
-    """
-
-    def __init__(
-        self,
-        name: FillerName,
-        segmenter: Segmenter,
-        volume: Volume,
-        item: VolumeObject,
-        settings: PropagationSettings | None = None,
-    ) -> None:
-        self.name = name
-        self._item = item
-        self._settings = settings
-        self._count = len(volume.image)
-        self._planes = SegmenterPlanes(segmenter, volume.image, sampling=volume.voxel)
-        self.results: list[PlaneResult] = []
-        self.seconds = 0.0
-        self.planes_computed = 0
-
-    @property
-    def runs(self) -> int:
-        """How often the network ran."""
-        return self._planes.runs
-
-    def fill(
-        self,
-        anchors: Mapping[int, MaskPatch],
-        masks: Mapping[int, MaskPatch] | None = None,
-        gaps: tuple[Gap, ...] | None = None,
-    ) -> dict[int, MaskPatch]:
-        """Return masks by plane, the anchors' among them.
-
-        ``masks`` and ``gaps``: what there is already, and which gaps to compute anew.
-        """
-        start = time.perf_counter()
-        out = dict(masks or {})
-        out.update(anchors)
-        for index, mask in self._fill(anchors, gaps):
-            self.planes_computed += 1
-            out[index] = mask
-        self.seconds += time.perf_counter() - start
-        return out
-
-    def _fill(
-        self, anchors: Mapping[int, MaskPatch], gaps: tuple[Gap, ...] | None
-    ) -> Iterator[tuple[int, MaskPatch]]:
-        item = self._item
-        low, high = min(*anchors, item.first), max(*anchors, item.last)
-        if self.name == "free":
-            low, high = 0, self._count - 1
-        if self.name in ("propagation", "free"):
-            track = Track(
-                item.label,
-                dict(anchors),
-                low,
-                high,
-                spans=self.name == "propagation",
-                gaps=gaps,
-            )
-            self._planes.forget()
-            self.results = list(propagate(self._planes, [track], self._settings))
-            for result in self.results:
-                yield result.index, result.mask
-            return
-        rule = _copied if self.name == "copying" else _interpolated
-        for index in range(low, high + 1):
-            if index not in anchors:
-                yield index, rule(anchors, index)
-
-
-def _copied(anchors: Mapping[int, MaskPatch], index: int) -> MaskPatch:
-    return anchors[min(anchors, key=lambda a: (abs(a - index), a))]
-
-
-def _interpolated(anchors: Mapping[int, MaskPatch], index: int) -> MaskPatch:
-    below = max((a for a in anchors if a < index), default=None)
-    above = min((a for a in anchors if a > index), default=None)
-    if below is None or above is None:
-        return _copied(anchors, index)
-    first, second = anchors[below], anchors[above]
-    if not (first.mask.size or second.mask.size):
-        return MaskPatch.empty()
-    t = (index - below) / (above - below)
-    return between(first, second, t)
-
-
-def between(first: MaskPatch, second: MaskPatch, t: float) -> MaskPatch:
-    """Return plain signed-distance interpolation, nothing moved."""
-    rows = [s for m in (first, second) if m.mask.size for s in [m.slices[0]]]
-    columns = [s for m in (first, second) if m.mask.size for s in [m.slices[1]]]
-    box = (
-        min(s.start for s in rows),
-        min(s.start for s in columns),
-        max(s.stop for s in rows),
-        max(s.stop for s in columns),
-    )
-    return interpolate(first, second, t, box, align=False).mask()
-
-
 def _iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     union = int(np.count_nonzero(first | second))
     return int(np.count_nonzero(first & second)) / union if union else 1.0
-
-
-#: called with what was just measured
-Told = Callable[[str], None]

@@ -1,13 +1,34 @@
-"""What to expect on a plane before the network is asked."""
+"""What to expect on a plane before the network is asked.
+
+Signed-distance interpolation is flat where objects are round: halfway between two equal
+cross-sections of a ball it expects one more of them. Where the person said on which
+planes the object ends, its cross-section's radius r is therefore taken from a spline::
+
+    r²(z) = cubic spline through r² of the anchors, and 0 at both ends
+
+(r² of an ellipsoid is a parabola of z, so that it is found exactly), and the outline
+moves in or out by ``ρ · (r(z) / r₀(z) − 1)``, with r₀ the radius and ρ the inner radius
+of the interpolated shape.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from scipy.interpolate import CubicSpline
+
 from napari_cfrseg.engine.masks import MaskPatch
-from napari_cfrseg.engine.propagation.shapes import Field, box_of, capped, interpolate
+from napari_cfrseg.engine.propagation.shapes import Field, box_of, interpolate
 from napari_cfrseg.window import Box
+
+#: an outline's radius changes by no more than this factor, whatever the spline says
+_MOST_CHANGE = 1.4
+#: an object ends so many planes beyond the last plane it is on
+END = 0.25
 
 
 class Prior(Protocol):
@@ -18,6 +39,38 @@ class Prior(Protocol):
 
     def field(self, index: int, box: Box) -> Field:
         """Return its signed distance over a box."""
+
+
+class Profile:
+    """Radius of an object's cross-sections along the axis.
+
+    Parameters
+    ----------
+    anchors
+        Its annotated planes.
+    ends
+        The first planes below and above without the object, None: not known.
+    """
+
+    def __init__(
+        self, anchors: Mapping[int, MaskPatch], ends: tuple[int | None, int | None]
+    ) -> None:
+        knots = {float(i): mask.area / math.pi for i, mask in anchors.items()}
+        below, above = ends
+        if below is not None:
+            knots[below + 1 - END] = 0.0
+        if above is not None:
+            knots[above - 1 + END] = 0.0
+        places = sorted(knots)
+        self._spline = None
+        if len(places) > 1:
+            self._spline = CubicSpline(places, [knots[z] for z in places])
+
+    def radius(self, index: int) -> float | None:
+        """Return the radius expected on a plane in pixels, None: nothing is known."""
+        if self._spline is None:
+            return None
+        return math.sqrt(max(float(self._spline(index)), 0.0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +85,8 @@ class Bridge:
         Their masks.
     sampling
         (y, x) size of a pixel over the smaller of the two.
+    profile
+        The radius to expect, None: that of the interpolated shape.
     """
 
     below: int
@@ -39,6 +94,7 @@ class Bridge:
     first: MaskPatch
     second: MaskPatch
     sampling: tuple[float, float]
+    profile: Profile | None = None
 
     def box(self, index: int) -> Box | None:
         """Return the boxes of both masks, in the middle of the way between them."""
@@ -65,7 +121,9 @@ class Bridge:
     def field(self, index: int, box: Box) -> Field:
         """Return the interpolated shape."""
         t = self._share(index)
-        return interpolate(self.first, self.second, t, box, sampling=self.sampling)
+        shape = interpolate(self.first, self.second, t, box, sampling=self.sampling)
+        radius = None if self.profile is None else self.profile.radius(index)
+        return shape if radius is None else _swollen(shape, radius)
 
     def _share(self, index: int) -> float:
         return (index - self.below) / (self.above - self.below)
@@ -77,24 +135,37 @@ class Cap:
 
     Attributes
     ----------
-    anchor, end
-        The anchor's plane, and the first one without the object.
+    anchor
+        Its plane.
     mask
-        The anchor's.
+        Its mask.
     sampling
         As in :class:`Bridge`.
+    profile
+        The radius to expect.
     """
 
     anchor: int
-    end: int
     mask: MaskPatch
     sampling: tuple[float, float]
+    profile: Profile
 
     def box(self, index: int) -> Box | None:
-        """Return the anchor's box: caps only shrink."""
+        """Return the anchor's box."""
         return box_of(self.mask)
 
     def field(self, index: int, box: Box) -> Field:
-        """Return the shrunken shape."""
-        t = (index - self.anchor) / (self.end - self.anchor)
-        return capped(self.mask, t, box, sampling=self.sampling)
+        """Return the shape, shrunken or swollen."""
+        shape = interpolate(self.mask, self.mask, 0.0, box, sampling=self.sampling)
+        radius = self.profile.radius(index)
+        return shape if radius is None else _swollen(shape, radius)
+
+
+def _swollen(shape: Field, radius: float) -> Field:
+    """Return a shape whose outline moved so that its radius is another."""
+    inside = shape.values > 0
+    if not inside.any():
+        return shape
+    own = math.sqrt(np.count_nonzero(inside) / math.pi)
+    change = min(radius / own, _MOST_CHANGE) - 1
+    return Field(shape.box, shape.values + change * float(shape.values.max()))

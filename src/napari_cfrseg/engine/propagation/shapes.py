@@ -181,25 +181,6 @@ def interpolate(
     return Field(box, Field(whole, (1 - t) * a + t * b).over(box))
 
 
-def capped(
-    mask: MaskPatch,
-    t: float,
-    box: Box,
-    *,
-    sampling: tuple[float, float] = (1.0, 1.0),
-) -> Field:
-    """Return a shape a share ``t`` of the way from a mask to where the object ends.
-
-    The object is taken for a cap of an ellipsoid: its inner radius R shrinks to
-    ``R · √(1 − t²)``, and the whole outline moves in by as much.
-    """
-    whole = _joined(box, mask)
-    distance = signed_distance(mask.window(slices(whole)), sampling)
-    radius = max(float(distance.max()), 0.0)
-    shrunk = distance - radius * (1 - max(1 - t * t, 0.0) ** 0.5)
-    return Field(box, Field(whole, shrunk).over(box))
-
-
 def _joined(box: Box, *masks: MaskPatch) -> Box:
     own = box_of(*masks)
     if own is None:

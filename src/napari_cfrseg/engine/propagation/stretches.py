@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from napari_cfrseg.engine.propagation.priors import Bridge, Cap, Prior
+from napari_cfrseg.engine.propagation.priors import Bridge, Cap, Prior, Profile
 from napari_cfrseg.engine.propagation.step import (
     Answer,
     Planes,
@@ -70,23 +70,25 @@ def prior_of(planes: Planes, stretch: Stretch) -> Prior | None:
     """Expect a bridge between anchors, or a cap towards an end the person gave."""
     below, above = stretch.below, stretch.above
     anchors, sampling = stretch.track.anchors, px_sampling(planes)
+    ends = _ends(planes, stretch.track)
+    profile = None if ends == (None, None) else Profile(anchors, ends)
     if below is not None and above is not None:
-        return Bridge(below, above, anchors[below], anchors[above], sampling)
-    end = _end(planes, stretch)
+        first, second = anchors[below], anchors[above]
+        return Bridge(below, above, first, second, sampling, profile)
     anchor = above if below is None else below
-    if end is None or anchor is None:
+    end = ends[0] if below is None else ends[1]
+    if end is None or anchor is None or profile is None:
         return None
-    return Cap(anchor, end, anchors[anchor], sampling)
+    return Cap(anchor, anchors[anchor], sampling, profile)
 
 
-def _end(planes: Planes, stretch: Stretch) -> int | None:
-    """Return the first plane without the object, where the person said so."""
-    track = stretch.track
-    if stretch.is_gap or not track.spans:
-        return None
-    if stretch.below is None:
-        return track.first - 1 if track.first > 0 else None
-    return track.last + 1 if track.last < planes.count - 1 else None
+def _ends(planes: Planes, track: Track) -> tuple[int | None, int | None]:
+    """Return the first planes without the object, where the person said so."""
+    if not track.spans:
+        return None, None
+    first = track.first - 1 if track.first > 0 else None
+    last = track.last + 1 if track.last < planes.count - 1 else None
+    return first, last
 
 
 def sigma_of(
@@ -95,14 +97,17 @@ def sigma_of(
     """Return how uncertain the prior is: a bridge between anchors, in pixels."""
     steps = 1.0
     ends = [e for e in (stretch.below, stretch.above) if e is not None]
-    end = _end(planes, stretch)
+    outer = _ends(planes, stretch.track)
+    end = None if stretch.is_gap else outer[0 if stretch.below is None else 1]
     if end is not None:
         ends.append(end)
     if len(ends) == 2:
         one, other = abs(index - ends[0]), abs(index - ends[1])
         steps = one * other / (one + other)
     drift = settings.drift * plane_steps(planes) * math.sqrt(steps)
-    return max(settings.drift_floor, drift)
+    areas = [stretch.track.anchors[e].area for e in ends if e in stretch.track.anchors]
+    radius = math.sqrt(max(areas, default=0) / math.pi)
+    return max(settings.drift_floor, min(drift, settings.most_drift * radius))
 
 
 def trust_of(stretch: Stretch, index: int) -> float:

@@ -39,8 +39,9 @@ class PropagationSettings:
     drift
         How far an outline moves from plane to plane, in pixels, where the spacing of
         planes is that of pixels; the prior's uncertainty grows with it.
-    drift_floor
-        The prior's least uncertainty in pixels.
+    drift_floor, most_drift
+        The prior's least uncertainty in pixels, and its greatest as a share of the
+        object's radius on the anchors.
     network_weight
         Weight of the network's logit against the prior's, where it can be trusted.
     faded, fading_weight
@@ -68,9 +69,10 @@ class PropagationSettings:
     most_positives: int = 3
     most_negatives: int = 3
     surround_negatives: int = 0
-    drift: float = 0.6
+    drift: float = 0.25
     drift_floor: float = 0.5
-    network_weight: float = 1.0
+    most_drift: float = 0.15
+    network_weight: float = 0.5
     faded: float = 0.15
     fading_weight: float = 6.0
     least_trust: float = 0.4
