@@ -68,6 +68,13 @@ def parse_session(data: bytes) -> SessionContent:
     SessionError
         Saying in one line what was expected and found.
     """
+    try:
+        return _parsed(data)
+    except SessionError as error:
+        raise SessionError(_shown(str(error))) from error
+
+
+def _parsed(data: bytes) -> SessionContent:
     raw = parse_json(data)
     if not isinstance(raw, dict):
         msg = f"expected a session (a JSON object), found {type(raw).__name__}"
@@ -142,21 +149,21 @@ def note_scaling(
 
 
 def one_line(error: ValidationError) -> str:
-    """Say in one short line where the file is wrong first.
-
-    What it quotes is the file's: long tags are cut, and line ends and other control
-    characters (a terminal's commands) are not shown.
-    """
+    """Say in one line where the file is wrong first."""
     problems = error.errors(include_url=False, include_context=False)
     first = problems[0]
     where = ".".join(str(step)[:40] for step in first["loc"][:8])
-    found = repr(first["input"])[:60]
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     problem = first["msg"]
     if len(problem) > _LONGEST_PROBLEM:
         problem = f"{problem[:_LONGEST_PROBLEM]}…"
-    said = " ".join(f"{where}: {problem}, found {found}{more}".split())
-    return "".join(c if c.isprintable() else "?" for c in said)
+    found = repr(first["input"])[:60]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return _shown(f"{where}: {problem}, found {found}{more}")
+
+
+def _shown(said: str) -> str:
+    """Return one line without what a file could command a terminal to do."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(said.split()))
 
 
 def _content(
