@@ -3,9 +3,10 @@
 Run with a display (on a server: ``xvfb-run -a -s "-screen 0 1600x1000x24"``)::
 
     python docs/make_stacks_picture.py [--output docs/stacks.png]
+    python docs/make_stacks_picture.py --stack nuclei.tif --click 13,59,35
 
-The stack is synthetic (nuclei that move, grow and end), so that the picture needs no
-data; the network is the default one.
+Without ``--stack`` it is synthetic (nuclei that move, grow and end), so that the
+picture needs no data; the network is the default one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import napari
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QApplication
 from scipy import ndimage
@@ -26,6 +28,8 @@ from napari_cfrseg.gui.dock import ClickDock
 from napari_cfrseg.gui.launch import DOCK, PLUGIN
 
 _PATIENCE_S = 900
+#: in the synthetic stack
+CLICKS = [(14, 60, 52), (18, 110, 60), (15, 112, 108)]
 
 
 def nuclei(planes: int = 30, size: int = 160) -> NDArray[np.uint8]:
@@ -69,12 +73,12 @@ def ready(dock: ClickDock) -> Controller:
     return controller
 
 
-def annotate(controller: Controller) -> None:
-    """Click three nuclei on one plane each, and carry them both ways."""
-    for z, yx in ((14, (60, 52)), (18, (110, 60)), (15, (112, 108))):
+def annotate(controller: Controller, clicks: list[tuple[float, ...]]) -> None:
+    """Click nuclei on one plane each, and carry them both ways."""
+    for z, y, x in clicks:
         controller.new_object()
-        controller.stack.jump(z)
-        controller.clicks.layer.add((z, *yx))
+        controller.stack.jump(round(z))
+        controller.clicks.layer.add((z, y, x))
         wait_until(lambda: controller.view.pending == 0)
     controller.stack.all_objects = True
     controller.stack.both()
@@ -84,6 +88,11 @@ def annotate(controller: Controller) -> None:
     controller.stack.jump_to_worst()
 
 
+def numbers(text: str) -> tuple[float, ...]:
+    """Read ``1,2,3``."""
+    return tuple(float(part) for part in text.split(","))
+
+
 def main() -> None:
     """Open the window, propagate, save the picture."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -91,19 +100,23 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).with_name("stacks.png")
     )
+    parser.add_argument("--stack", type=Path, help="a TIFF, (z, y, x)")
+    parser.add_argument("--voxel", type=numbers, default=(1.0, 0.5, 0.5))
+    parser.add_argument("--click", type=numbers, action="append", help="z,y,x")
     arguments = parser.parse_args()
     width, height = (int(n) for n in arguments.size.split("x"))
     viewer = napari.Viewer(title="napari")
     viewer.window.resize(width, height)
+    stack = nuclei() if arguments.stack is None else tifffile.imread(arguments.stack)
     viewer.add_image(
-        nuclei(),
+        stack,
         name="nuclei",
-        scale=(1.0, 0.5, 0.5),
+        scale=arguments.voxel,
         units=("um", "um", "um"),
         axis_labels=("z", "y", "x"),
     )
     _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
-    annotate(ready(dock))
+    annotate(ready(dock), arguments.click or CLICKS)
     viewer.reset_view()
     end = time.monotonic() + 1
     wait_until(lambda: time.monotonic() > end)

@@ -50,6 +50,28 @@ def test_the_labels_of_the_engine(stack: Path, random_model: Path) -> None:
     assert all(0 <= p["confidence"] <= 1 for p in planes if not p["annotated"])
 
 
+def test_across_y_the_planes_are_orthogonal_views(
+    stack: Path, random_model: Path
+) -> None:
+    output = stack.with_name("out.tif")
+    result = invoke(
+        *("propagate", stack, "-c", "2,32,30,+", "--voxel", "2,0.5,1", "-o", output),
+        *("--along", "y", "--first", "30", "--last", "34"),
+        *("--model", random_model, "--device", "cpu"),
+    )
+    assert result.exit_code == 0, result.output
+    events = [
+        ev.ObjectCreated(1),
+        ev.ClickAdded(1, (32,), Click((2, 30)), 1),
+        ev.Propagated((1,), (0,), 0, 30, 34, 64, (0.5, 2.0, 1.0)),
+    ]
+    turned = np.moveaxis(tifffile.imread(stack), 1, 0)
+    expected = replay(events, turned, Segmenter.load(random_model, device="cpu"))
+    found = tifffile.imread(output)
+    assert found.shape == (5, 64, 64)
+    np.testing.assert_array_equal(np.moveaxis(found, 1, 0), expected)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

@@ -68,7 +68,7 @@ def test_what_each_way_makes_of_exact_anchors(ball, segmenter):
     # a ball's cross-sections are what the prior's spline finds
     assert ious["prior"] > 0.9 > ious["interpolation"]
     assert ious["propagation"] > 0.9
-    assert ious["free"] > 0.9
+    assert ious["free"] > 0.85
 
 
 def test_only_asked_gaps_are_filled(ball, segmenter):

@@ -10,7 +10,7 @@ from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine import events as ev
 from napari_cfrseg.engine.act import Progress
 from napari_cfrseg.engine.annotator import Annotator, replay
-from napari_cfrseg.engine.masks import MaskPatch
+from napari_cfrseg.engine.masks import MaskPatch, MaskRuns
 from napari_cfrseg.engine.propagation import (
     PropagationSettings,
     StopReason,
@@ -110,6 +110,60 @@ class TestPlanes:
         }
         assert (8,) not in done.objects[1].planes
 
+    def test_a_mask_the_network_denies_is_not_copied_for_ever(self):
+        """Beside the object lies nothing: only copying could go on."""
+        image = np.full((40, SIZE, SIZE), 90, np.uint8)
+        image[20][disk((32, 32), 8)] = 95
+        image[:, 12:20, 12:20] = 160
+        done = annotator(image)
+        done.apply(ev.ObjectCreated(1))
+        patch = MaskRuns.from_mask(disk((32, 32), 8))
+        done.apply(ev.MaskImported(1, (20,), patch))
+        done.apply(whole(image))
+        planes = {p[0] for p, s in done.objects[1].planes.items() if s.mask.area}
+        assert planes <= set(range(12, 29))
+        stops = {s.carried.stop for s in done.objects[1].planes.values() if s.carried}
+        assert StopReason.EDGE not in stops
+
+    def test_one_that_becomes_two_and_one_again_keeps_both_parts(self):
+        image = np.full((9, SIZE, SIZE), 20, np.uint8)
+        truth = np.zeros(image.shape, bool)
+        for z in range(9):
+            off = (4 - abs(z - 4)) * 2.8
+            truth[z] = disk((32, 32 - off), 9) | disk((32, 32 + off), 9)
+        image[truth] = 150
+        track = Track(1, {0: MaskPatch.from_mask(truth[0])}, 0, 8)
+        planes = SegmenterPlanes(segmenter(), image)
+        found = {
+            r.index: r.mask.to_mask((SIZE, SIZE)) for r in propagate(planes, [track])
+        }
+        assert set(found) == set(range(1, 9))
+        for z, mask in found.items():
+            off = round((4 - abs(z - 4)) * 2.8)
+            assert mask[32, 32 - off]
+            assert mask[32, 32 + off]
+        assert all(iou(found[z], truth[z]) > 0.85 for z in (1, 2, 5, 6, 7, 8))
+
+    def test_a_hole_stays_open(self):
+        image = np.full((5, SIZE, SIZE), 20, np.uint8)
+        ring = disk((32, 32), 16) & ~disk((32, 32), 7)
+        image[:, ring] = 150
+        planes = SegmenterPlanes(segmenter(), image)
+        track = Track(1, {2: MaskPatch.from_mask(ring)}, 0, 4)
+        for result in propagate(planes, [track]):
+            mask = result.mask.to_mask((SIZE, SIZE))
+            assert not mask[32, 32]
+            assert iou(mask, ring) > 0.85
+
+    def test_an_object_that_jumps_away_is_left(self):
+        image = np.full((6, SIZE, SIZE), 20, np.uint8)
+        for z in range(6):
+            image[z][disk((16 if z < 3 else 44, 30), 8)] = 150
+        done = clicked(image, (1, 1, (16, 30)))
+        done.apply(whole(image))
+        assert done.objects[1].on((2,)).mask.area
+        assert not any(done.objects[1].on((z,)).mask.area for z in (3, 4, 5))
+
     def test_the_end_of_the_stack_is_a_reason_too(self):
         image, _ = stack()
         done = clicked(image, (1, 4, (27, 22)))
@@ -141,8 +195,6 @@ class TestPlanes:
         done.apply(ev.ObjectCreated(2))
         wall = np.zeros((SIZE, SIZE), bool)
         wall[:, 24:] = True
-        from napari_cfrseg.engine.masks import MaskRuns
-
         done.apply(ev.MaskImported(2, (6,), MaskRuns.from_mask(wall)))
         done.apply(ev.ObjectLocked(2, True))
         done.apply(whole(image))
@@ -379,6 +431,11 @@ class TestProfile:
     def test_with_no_known_end_the_shape_between_stays_flat(self):
         found = self.expected(10, (None, None))
         assert overlap_iou(found, self.ball(5)) == 1
+
+    def test_one_anchor_and_one_end_shrink_like_a_ball(self):
+        profile = Profile({10: self.ball(10)}, (None, 20))
+        assert profile.radius(10) == pytest.approx(9.6, abs=0.3)
+        assert profile.radius(15) == pytest.approx(8.2, abs=0.5)
 
     def test_an_outline_does_not_explode(self):
         wide = disk((30, 30), 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,8 @@ from napari_cfrseg.errors import CfrSegError
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.annotator import Annotator
+
+Along = Literal["z", "y", "x"]
 
 EXAMPLES = """\b
 Example:
@@ -104,6 +106,13 @@ def propagate(
             help="Size of a voxel [the file's, else 1,1,1].",
         ),
     ] = None,
+    along: Annotated[
+        Along,
+        typer.Option(
+            help="Walk across this axis: y and x are the orthogonal views. Clicks and "
+            "voxel stay in the order z, y, x; planes are counted along this axis."
+        ),
+    ] = "z",
     model: ModelOption = "default",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -125,41 +134,61 @@ def propagate(
         msg = f"{target} exists: choose another --output, or add --overwrite"
         raise _UnsuitableError(msg)
     opened = open_image(image)
-    count = int(opened.array.shape[0])
     if opened.array.ndim - opened.has_channels != 3:
         msg = f"{image} has axes {''.join(opened.axes)}: expected one axis before y, x"
         raise _UnsuitableError(msg)
+    axis = "zyx".index(along)
+    count = int(opened.array.shape[axis])
     end = count - 1 if last is None else last
     if not first <= end < count:
         msg = f"planes {first} to {end} of {count}: no such range"
         raise typer.BadParameter(msg, param_hint="--first, --last")
     z, y, x = voxel or (opened.spacing or (1.0, 1.0, 1.0))[:3]
-    annotator = _clicked(opened.array, clicks, model, device)
-    annotator.apply(ev.Propagated((1,), (0,), 0, first, end, count, (z, y, x), spans))
-    write_labels(target, annotator.labels_array((count,)).astype(np.uint16))
+    spacing = {"z": (z, y, x), "y": (y, z, x), "x": (x, z, y)}[along]
+    turned = [_turned(plane, click, axis) for plane, click in clicks]
+    annotator = _clicked(opened.array, axis, turned, model, device)
+    annotator.apply(ev.Propagated((1,), (0,), 0, first, end, count, spacing, spans))
+    labels = np.moveaxis(annotator.labels_array((count,)), 0, axis)
+    write_labels(target, np.ascontiguousarray(labels, np.uint16))
     typer.echo(_report(target, annotator, as_json=as_json))
 
 
+def _turned(plane: int, click: Click, axis: int) -> tuple[int, Click]:
+    """Return a click at (z; y, x) as one on a plane across another axis."""
+    place = [float(plane), *click.yx]
+    index = round(place.pop(axis))
+    return index, Click((place[0], place[1]), click.is_positive)
+
+
 def _clicked(
-    array: Any, clicks: list[tuple[int, Click]], model: str, device: str
+    array: Any, axis: int, clicks: list[tuple[int, Click]], model: str, device: str
 ) -> Annotator:
+    import numpy as np
+
     from napari_cfrseg.engine import events as ev
     from napari_cfrseg.engine.annotator import Annotator
     from napari_cfrseg.engine.segmenter import Segmenter
     from napari_cfrseg.session.pixels import plane_of
 
-    for plane, _ in clicks:
-        if plane >= len(array):
-            msg = f"plane {plane} does not exist: the stack has {len(array)}"
+    count = int(array.shape[axis])
+    rows, columns = (int(n) for i, n in enumerate(array.shape[:3]) if i != axis)
+    for index, _ in clicks:
+        if index >= count:
+            msg = f"plane {index} does not exist: the stack has {count}"
             raise typer.BadParameter(msg, param_hint="--click")
+
+    def plane_image(plane: tuple[int, ...]) -> Any:
+        if axis == 0:
+            return plane_of(array, plane)
+        before = (slice(None),) * axis
+        return np.asarray(array[(*before, plane[0])])
+
     annotator = Annotator(
-        lambda plane: plane_of(array, plane),
-        (int(array.shape[1]), int(array.shape[2])),
-        Segmenter.load(model, device=device),
+        plane_image, (rows, columns), Segmenter.load(model, device=device)
     )
     annotator.apply(ev.ObjectCreated(1))
-    for number, (plane, click) in enumerate(clicks, 1):
-        annotator.apply(ev.ClickAdded(1, (plane,), click, number))
+    for number, (index, click) in enumerate(clicks, 1):
+        annotator.apply(ev.ClickAdded(1, (index,), click, number))
     return annotator
 
 

@@ -175,7 +175,7 @@ def expected_shapes(planes: Planes, track: Track) -> Iterator[tuple[int, MaskPat
     planes
         The stack; its pixels are not read.
     track
-        The object; without ``spans`` nothing is expected beyond its anchors.
+        The object; where its end is not known, its outermost anchor is copied.
 
     Yields
     ------
@@ -189,7 +189,9 @@ def expected_shapes(planes: Planes, track: Track) -> Iterator[tuple[int, MaskPat
         prior = prior_of(planes, Stretch(track, *gap, indices, {}))
         for index in indices:
             box = None if prior is None else prior.box(index)
-            if prior is None or box is None:
+            if prior is None:
+                yield index, _copied(track.anchors, index)
+            elif box is None:
                 yield index, MaskPatch.empty()
             else:
                 yield index, prior.field(index, box).mask()

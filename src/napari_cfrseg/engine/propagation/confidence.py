@@ -14,7 +14,14 @@ from collections.abc import Sequence
 from napari_cfrseg.engine.propagation.values import Evidence
 
 #: b, then the weights in the order of ``features``
-COEFFICIENTS: tuple[float, ...] = (-1.546, 1.044, 0.88, 1.294, 2.074, -0.99)
+COEFFICIENTS: tuple[float, ...] = (
+    -0.333,
+    1.213,
+    0.798,
+    0.267,
+    2.329,
+    -1.274,
+)
 
 
 def features(evidence: Evidence) -> tuple[float, ...]:

@@ -61,6 +61,11 @@ class Profile:
             knots[below + 1 - END] = 0.0
         if above is not None:
             knots[above - 1 + END] = 0.0
+        if len(anchors) == 1 and len(knots) == 2:
+            # widest at the anchor: the other end, unknown, is as far away
+            (anchor,) = anchors
+            (end,) = set(knots) - {float(anchor)}
+            knots[2 * anchor - end] = 0.0
         places = sorted(knots)
         self._spline = None
         if len(places) > 1:

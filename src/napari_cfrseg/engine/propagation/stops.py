@@ -5,9 +5,14 @@ from __future__ import annotations
 import math
 
 from napari_cfrseg.engine.masks import MaskPatch
+from napari_cfrseg.engine.propagation.confidence import confidence_of
 from napari_cfrseg.engine.propagation.shapes import overlap_iou
 from napari_cfrseg.engine.propagation.step import Answer, Planes, Running, plane_steps
-from napari_cfrseg.engine.propagation.values import PropagationSettings, StopReason
+from napari_cfrseg.engine.propagation.values import (
+    Evidence,
+    PropagationSettings,
+    StopReason,
+)
 
 
 def stop_reason(
@@ -16,6 +21,7 @@ def stop_reason(
     mask: MaskPatch,
     before: Running,
     answer: Answer,
+    evidence: Evidence,
     spans: bool,
 ) -> StopReason | None:
     """Return why a run ends on a plane, None: it goes on.
@@ -26,6 +32,8 @@ def stop_reason(
         What was found there.
     before
         The run up to the plane before.
+    evidence
+        What the confidence of the mask is computed from.
     spans
         The person said that the object reaches through: only nothing at all ends it.
     """
@@ -35,7 +43,8 @@ def stop_reason(
         return StopReason.EMPTY
     if spans:
         return None
-    if answer.certainty < settings.least_certainty:
+    unsure = answer.certainty < settings.least_certainty
+    if unsure or confidence_of(evidence) < settings.least_confidence:
         return StopReason.UNSURE
     if _has_faded(settings, before, answer):
         return StopReason.FADED

@@ -94,20 +94,24 @@ def _ends(planes: Planes, track: Track) -> tuple[int | None, int | None]:
 def sigma_of(
     planes: Planes, settings: PropagationSettings, stretch: Stretch, index: int
 ) -> float:
-    """Return how uncertain the prior is: a bridge between anchors, in pixels."""
-    steps = 1.0
+    """Return how uncertain the prior is, in pixels.
+
+    Between two known places it grows like a Brownian bridge; with nothing but the plane
+    before, by ``drift_alone`` a plane. A share of the radius limits both.
+    """
     ends = [e for e in (stretch.below, stretch.above) if e is not None]
+    areas = [stretch.track.anchors[e].area for e in ends]
     outer = _ends(planes, stretch.track)
     end = None if stretch.is_gap else outer[0 if stretch.below is None else 1]
     if end is not None:
         ends.append(end)
+    drift = settings.drift_alone
     if len(ends) == 2:
         one, other = abs(index - ends[0]), abs(index - ends[1])
-        steps = one * other / (one + other)
-    drift = settings.drift * plane_steps(planes) * math.sqrt(steps)
-    areas = [stretch.track.anchors[e].area for e in ends if e in stretch.track.anchors]
+        drift = settings.drift * math.sqrt(one * other / (one + other))
     radius = math.sqrt(max(areas, default=0) / math.pi)
-    return max(settings.drift_floor, min(drift, settings.most_drift * radius))
+    most = settings.most_drift * radius
+    return max(settings.drift_floor, min(drift * plane_steps(planes), most))
 
 
 def trust_of(stretch: Stretch, index: int) -> float:

@@ -203,14 +203,17 @@ class _Sweep:
             raise RuntimeError(msg)
         mask = answer.logits.mask()
         run.left -= 1
-        stop = None
         if not stretch.is_gap:
+            same = overlap_iou(mask, before.mask)
+            evidence = self._evidence(stretch, index, answer, same)
             spans = stretch.track.spans
-            stop = stop_reason(self.planes, self.settings, mask, before, answer, spans)
-        if stop is None:
-            self._go_on(run, before, index, mask, answer)
-        if not stretch.is_gap:
-            return self._beyond(run, index, mask, before, answer, stop)
+            stop = stop_reason(
+                self.planes, self.settings, mask, before, answer, evidence, spans
+            )
+            if stop is None:
+                self._go_on(run, before, index, mask, answer)
+            return self._beyond(run, index, mask, evidence, stop)
+        self._go_on(run, before, index, mask, answer)
         if run.direction > 0:
             stretch.stored[index] = answer
             return None
@@ -236,14 +239,10 @@ class _Sweep:
         run: _Run,
         index: int,
         mask: MaskPatch,
-        before: Running,
-        answer: Answer,
+        evidence: Evidence,
         stop: StopReason | None,
     ) -> PlaneResult:
         stretch = run.stretch
-        evidence = self._evidence(
-            stretch, index, answer, overlap_iou(mask, before.mask)
-        )
         if stop is not None:
             run.left = 0
             mask = MaskPatch.empty()

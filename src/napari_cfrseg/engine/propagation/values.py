@@ -37,8 +37,10 @@ class PropagationSettings:
     surround_negatives
         How many of the negatives may lie on plain background.
     drift
-        How far an outline moves from plane to plane, in pixels, where the spacing of
-        planes is that of pixels; the prior's uncertainty grows with it.
+        How far an outline strays from the interpolation of two anchors, per plane, in
+        pixels, where the spacing of planes is that of pixels.
+    drift_alone
+        How far it moves from plane to plane, where the plane before is all there is.
     drift_floor, most_drift
         The prior's least uncertainty in pixels, and its greatest as a share of the
         object's radius on the anchors.
@@ -56,8 +58,9 @@ class PropagationSettings:
         planes as far apart as pixels; farther ones are allowed less).
     most_growth
         … or its area more than this factor larger or smaller.
-    least_certainty
-        … or the network is less sure than this (mean of |2p − 1| over the mask).
+    least_certainty, least_confidence
+        … or the network is less sure than this (mean of |2p − 1| over the mask), or the
+        IoU to expect is lower: a mask that is only copied on does not run for ever.
     least_contrast, dip, rise
         … or less than this share of the anchor's contrast is left, or the contrast had
         dipped below ``dip`` and rises by ``rise`` again: the next object begins.
@@ -70,6 +73,7 @@ class PropagationSettings:
     most_negatives: int = 3
     surround_negatives: int = 0
     drift: float = 0.25
+    drift_alone: float = 1.2
     drift_floor: float = 0.5
     most_drift: float = 0.15
     network_weight: float = 0.5
@@ -80,6 +84,7 @@ class PropagationSettings:
     least_overlap: float = 0.3
     most_growth: float = 3.0
     least_certainty: float = 0.3
+    least_confidence: float = 0.35
     least_contrast: float = 0.25
     dip: float = 0.6
     rise: float = 0.15
@@ -154,8 +159,8 @@ class PlaneResult:
     mask
         The mask; empty where the run stopped.
     confidence
-        The IoU to expect, in [0, 1]; of an empty mask, how sure it is that there is
-        nothing.
+        The IoU to expect, in [0, 1]; where the run stopped, of the mask that was
+        refused.
     stop
         Why the run ended on this plane; None: it went on.
     below, above
