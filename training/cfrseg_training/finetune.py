@@ -312,6 +312,7 @@ class _FineTuning:
         if not path.exists():
             if not self.is_first:
                 return
+            self.work.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(found), encoding="utf-8")
         elif json.loads(path.read_text(encoding="utf-8")) != found:
             lost = "; ".join(f"{k}: {v}" for k, v in self.data.broken.items())
