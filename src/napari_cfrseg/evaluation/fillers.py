@@ -34,8 +34,8 @@ from napari_cfrseg.engine.propagation import (
     planes_of,
     propagate,
 )
+from napari_cfrseg.engine.propagation.planes import Planes
 from napari_cfrseg.engine.propagation.shapes import interpolate
-from napari_cfrseg.engine.propagation.step import Planes
 from napari_cfrseg.engine.propagation.stretches import Stretch, prior_of
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.evaluation.volumes import Volume, VolumeObject

@@ -16,18 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.cascade import Refinement
 from napari_cfrseg.engine.masks import LabelArray, MaskPatch
 from napari_cfrseg.engine.patch import Patch, union
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.propagation import carried
+from napari_cfrseg.engine.propagation.planes import Planes, px_sampling
 from napari_cfrseg.engine.propagation.priors import Prior
 from napari_cfrseg.engine.propagation.shapes import (
     Field,
@@ -48,37 +47,6 @@ _KEPT = (0.6, 1.1)
 _EXPANSION = 1.6
 #: logit of a pixel that another object holds
 TAKEN = -1e4
-
-
-class Planes(Protocol):
-    """A stack, the network on it, and what other objects hold."""
-
-    @property
-    def count(self) -> int:
-        """How many planes."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(Y, X) of each."""
-
-    @property
-    def sampling(self) -> tuple[float, float, float]:
-        """(between planes, y, x) size of a voxel, in any one unit."""
-
-    def read(self, index: int, box: Box) -> NDArray[Any]:
-        """Return the pixels of a plane's box, (h, w) or (h, w, C)."""
-
-    def carry(
-        self,
-        index: int,
-        clicks: list[Click],
-        previous: Prediction,
-        refinement: Refinement,
-    ) -> Prediction:
-        """Run the network on a plane (``Segmenter.carry``)."""
-
-    def taken(self, index: int, object_id: int, box: Box) -> LabelArray:
-        """Return the labels of other objects that are settled on a plane's box."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,19 +104,6 @@ class Answer:
     certainty: float
     contrast: float
     window: Window | None
-
-
-def px_sampling(planes: Planes) -> tuple[float, float]:
-    """(y, x) size of a pixel over the smaller of the two."""
-    _, y, x = planes.sampling
-    least = min(y, x)
-    return y / least, x / least
-
-
-def plane_steps(planes: Planes) -> float:
-    """How much farther apart planes are than pixels."""
-    z, y, x = planes.sampling
-    return z / min(y, x)
 
 
 def look_at(planes: Planes, index: int, mask: MaskPatch) -> carried.Look:

@@ -6,8 +6,9 @@ import math
 
 from napari_cfrseg.engine.masks import MaskPatch
 from napari_cfrseg.engine.propagation.confidence import confidence_of
+from napari_cfrseg.engine.propagation.planes import Planes, plane_steps
 from napari_cfrseg.engine.propagation.shapes import overlap_iou
-from napari_cfrseg.engine.propagation.step import Answer, Planes, Running, plane_steps
+from napari_cfrseg.engine.propagation.step import Answer, Running
 from napari_cfrseg.engine.propagation.values import (
     Evidence,
     PropagationSettings,

@@ -7,13 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from napari_cfrseg.engine.masks import MaskPatch
+from napari_cfrseg.engine.propagation.planes import Planes, plane_steps, px_sampling
 from napari_cfrseg.engine.propagation.priors import Bridge, Cap, Prior, Profile
-from napari_cfrseg.engine.propagation.step import (
-    Answer,
-    Planes,
-    plane_steps,
-    px_sampling,
-)
+from napari_cfrseg.engine.propagation.step import Answer, Running
 from napari_cfrseg.engine.propagation.values import PropagationSettings, Track
 
 Gap = tuple[int | None, int | None]
@@ -39,6 +36,16 @@ class Stretch:
     def object_id(self) -> int:
         """Whose planes these are."""
         return self.track.object_id
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One stretch being walked in one direction."""
+
+    stretch: Stretch
+    direction: int
+    running: Running | None
+    left: int = 0
 
 
 def gaps_of(anchors: Iterable[int], first: int, last: int) -> tuple[Gap, ...]:
@@ -122,3 +129,12 @@ def trust_of(stretch: Stretch, index: int) -> float:
         return stretch.trust.get(-1 if anchor is None else anchor, 0.0)
     t = (index - below) / (above - below)
     return (1 - t) * stretch.trust[below] + t * stretch.trust[above]
+
+
+def others_of(here: list[Run], own: Run) -> list[tuple[int, MaskPatch]]:
+    """Return the other objects' masks, where they were last."""
+    return [
+        (r.stretch.object_id, r.running.mask)
+        for r in here
+        if r.stretch.object_id != own.stretch.object_id and r.running is not None
+    ]

@@ -13,24 +13,20 @@ anchors are kept from the first sweep to the second.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from napari_cfrseg.engine.masks import MaskPatch
 from napari_cfrseg.engine.propagation.confidence import confidence_of
 from napari_cfrseg.engine.propagation.joining import compete, mixed, sibling_labels
+from napari_cfrseg.engine.propagation.planes import Planes, plane_steps
 from napari_cfrseg.engine.propagation.shapes import overlap_iou
-from napari_cfrseg.engine.propagation.step import (
-    Answer,
-    Planes,
-    Running,
-    advance,
-    look_at,
-    plane_steps,
-)
+from napari_cfrseg.engine.propagation.step import Answer, Running, advance, look_at
 from napari_cfrseg.engine.propagation.stops import stop_reason
 from napari_cfrseg.engine.propagation.stretches import (
+    Run,
     Stretch,
     gaps_of,
+    others_of,
     planes_of,
     prior_of,
     sigma_of,
@@ -44,16 +40,6 @@ from napari_cfrseg.engine.propagation.values import (
     StopReason,
     Track,
 )
-
-
-@dataclass(slots=True, eq=False)
-class _Run:
-    """One stretch being walked in one direction."""
-
-    stretch: Stretch
-    direction: int
-    running: Running | None
-    left: int = 0
 
 
 def propagate(
@@ -131,14 +117,14 @@ class _Sweep:
     def walk(self, stretches: list[Stretch], direction: int) -> Iterator[PlaneResult]:
         """Walk all stretches in one direction, plane by plane."""
         runs = [
-            _Run(s, direction, None, len(s.planes))
+            Run(s, direction, None, len(s.planes))
             for s in stretches
             if (s.below if direction > 0 else s.above) is not None
         ]
         indices = sorted({i for r in runs for i in r.stretch.planes})
         for index in indices[::direction]:
             here = [r for r in runs if r.left and index in r.stretch.planes]
-            answers: list[tuple[_Run, Answer]] = []
+            answers: list[tuple[Run, Answer]] = []
             for run in here:
                 if self.cancelled():
                     self.stopped = True
@@ -152,10 +138,10 @@ class _Sweep:
 
     def _advance(
         self,
-        run: _Run,
+        run: Run,
         index: int,
-        here: list[_Run],
-        done: list[tuple[_Run, Answer]],
+        here: list[Run],
+        done: list[tuple[Run, Answer]],
     ) -> Answer:
         stretch = run.stretch
         if run.running is None:
@@ -172,7 +158,7 @@ class _Sweep:
             prior=prior_of(self.planes, stretch),
             sigma=sigma_of(self.planes, self.settings, stretch, index),
             trust=trust_of(stretch, index),
-            siblings=sibling_labels(_others(here, run)),
+            siblings=sibling_labels(others_of(here, run)),
             windows=windows,
         )
 
@@ -196,7 +182,7 @@ class _Sweep:
 
     # -- decisions -------------------------------------------------------------------
 
-    def _decide(self, run: _Run, index: int, answer: Answer) -> PlaneResult | None:
+    def _decide(self, run: Run, index: int, answer: Answer) -> PlaneResult | None:
         stretch, before = run.stretch, run.running
         if before is None:
             msg = "a run that has not begun"
@@ -220,7 +206,7 @@ class _Sweep:
         return self._join(stretch, index, answer)
 
     def _go_on(
-        self, run: _Run, before: Running, index: int, mask: MaskPatch, answer: Answer
+        self, run: Run, before: Running, index: int, mask: MaskPatch, answer: Answer
     ) -> None:
         look = before.look
         if answer.asked and mask.area >= self.settings.least_area_px:
@@ -236,7 +222,7 @@ class _Sweep:
 
     def _beyond(
         self,
-        run: _Run,
+        run: Run,
         index: int,
         mask: MaskPatch,
         evidence: Evidence,
@@ -297,12 +283,3 @@ class _Sweep:
             trust_of(stretch, index),
             distance,
         )
-
-
-def _others(here: list[_Run], own: _Run) -> list[tuple[int, MaskPatch]]:
-    """Return the other objects' masks, where they were last."""
-    return [
-        (r.stretch.object_id, r.running.mask)
-        for r in here
-        if r.stretch.object_id != own.stretch.object_id and r.running is not None
-    ]

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 
 from napari_cfrseg.engine.masks import MaskPatch
+from napari_cfrseg.engine.propagation.planes import Planes
 from napari_cfrseg.engine.propagation.shapes import box_of, moved, overlap_iou
-from napari_cfrseg.engine.propagation.step import Planes, Running, advance, look_at
+from napari_cfrseg.engine.propagation.step import Running, advance, look_at
 from napari_cfrseg.engine.propagation.values import PropagationSettings
 
 #: the wrong feedback is off by this share of the object's radius along both axes
