@@ -45,7 +45,7 @@ def make_sessions(folder: Path, count: int, objects: int) -> list[Path]:
         tifffile.imwrite(path, image)
         events: list[ev.Event] = []
         for object_id, (y, x) in enumerate(centres, start=1):
-            click = Click((float(y), float((x + number) % image.shape[1])))
+            click = Click((round(y), (round(x) + number) % image.shape[1]))
             events.append(ev.ObjectCreated(object_id))
             events.append(ev.ClickAdded(object_id, (), click, object_id))
         content = SessionContent(
