@@ -111,6 +111,7 @@ def main() -> None:
     viewer.add_image(
         stack,
         name="nuclei",
+        contrast_limits=np.percentile(stack, (1, 99.9)).tolist(),
         scale=arguments.voxel,
         units=("um", "um", "um"),
         axis_labels=("z", "y", "x"),

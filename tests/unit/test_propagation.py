@@ -125,6 +125,12 @@ class TestPlanes:
         stops = {s.carried.stop for s in done.objects[1].planes.values() if s.carried}
         assert StopReason.EDGE not in stops
 
+    def test_what_is_found_on_every_plane_is_followed_through_all(self):
+        image, _ = stack(60)
+        done = clicked(image, (1, 2, (24, 22)))
+        done.apply(whole(image))
+        assert all(done.objects[1].on((z,)).mask.area > 150 for z in range(60))
+
     def test_one_that_becomes_two_and_one_again_keeps_both_parts(self):
         image = np.full((9, SIZE, SIZE), 20, np.uint8)
         truth = np.zeros(image.shape, bool)

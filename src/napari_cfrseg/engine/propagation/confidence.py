@@ -14,14 +14,7 @@ from collections.abc import Sequence
 from napari_cfrseg.engine.propagation.values import Evidence
 
 #: b, then the weights in the order of ``features``
-COEFFICIENTS: tuple[float, ...] = (
-    -0.333,
-    1.213,
-    0.798,
-    0.267,
-    2.329,
-    -1.274,
-)
+COEFFICIENTS: tuple[float, ...] = (-1.197, 1.104, 0.703, 0.455, 1.961, -2.027)
 
 
 def features(evidence: Evidence) -> tuple[float, ...]:

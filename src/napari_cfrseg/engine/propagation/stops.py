@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from napari_cfrseg.engine.masks import MaskPatch
 from napari_cfrseg.engine.propagation.confidence import confidence_of
@@ -44,8 +45,9 @@ def stop_reason(
         return StopReason.EMPTY
     if spans:
         return None
+    near = replace(evidence, distance=min(evidence.distance, 1.0))
     unsure = answer.certainty < settings.least_certainty
-    if unsure or confidence_of(evidence) < settings.least_confidence:
+    if unsure or confidence_of(near) < settings.least_confidence:
         return StopReason.UNSURE
     if _has_faded(settings, before, answer):
         return StopReason.FADED

@@ -12,6 +12,7 @@ anchors are kept from the first sweep to the second.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -275,7 +276,10 @@ class _Sweep:
         self, stretch: Stretch, index: int, answer: Answer, passes: float
     ) -> Evidence:
         anchors = [a for a in (stretch.below, stretch.above) if a is not None]
-        distance = min(abs(index - a) for a in anchors) * plane_steps(self.planes)
+        masks = stretch.track.anchors
+        radius = max(math.sqrt(max(masks[a].area for a in anchors) / math.pi), 1.0)
+        steps = min(abs(index - a) for a in anchors)
+        distance = steps * plane_steps(self.planes) / radius
         return Evidence(
             answer.agreement,
             answer.certainty,

@@ -60,7 +60,8 @@ class PropagationSettings:
         … or its area more than this factor larger or smaller.
     least_certainty, least_confidence
         … or the network is less sure than this (mean of |2p − 1| over the mask), or the
-        IoU to expect is lower: a mask that is only copied on does not run for ever.
+        IoU to expect is lower were the anchor no farther than the object's radius: a
+        mask that is only copied on does not run for ever, one that is found does.
     least_contrast, dip, rise
         … or less than this share of the anchor's contrast is left, or the contrast had
         dipped below ``dip`` and rises by ``rise`` again: the next object begins.
@@ -137,8 +138,7 @@ class Evidence:
     trust
         How well the network repeats the anchors, 0 to 1.
     distance
-        Planes to the nearest anchor, times how much farther apart planes are than
-        pixels.
+        From the nearest anchor, over the object's radius there.
     """
 
     agreement: float
