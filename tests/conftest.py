@@ -22,10 +22,18 @@ def _window_problem() -> str | None:
     return display_problem()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
     for item in items:
         if _WINDOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.gui)
+    if "slow" in config.option.markexpr:
+        return
+    # ``-m golden`` replaces the default ``-m 'not slow'``: minutes are for who asks
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
 
 
 @pytest.hookimpl(tryfirst=True)
