@@ -29,6 +29,7 @@ from cfrseg_training.rounds import RoundsConfig
 from napari_cfrseg import checkpoint
 from napari_cfrseg.model.default import CfrNet, CfrNetConfig
 from napari_cfrseg.model.network import ClickNetwork
+from napari_cfrseg.weights_import.starting import start_from
 
 _log = logging.getLogger(__name__)
 
@@ -71,8 +72,13 @@ def options_of_command() -> argparse.Namespace:
     parser.add_argument("packs", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--name", default="default")
-    parser.add_argument("--backbone", default="resnet10t")
+    parser.add_argument(
+        "--backbone", help="a timm model; by default resnet10t or START's"
+    )
     parser.add_argument("--start", type=Path, help="weights to start from")
+    parser.add_argument(
+        "--backbone-weights", type=Path, help="a pretrained file of the backbone alone"
+    )
     parser.add_argument("--budget-s", type=float, default=900)
     parser.add_argument("--stop-after-s", type=float)
     parser.add_argument("--batch", type=int, default=64)
@@ -132,15 +138,36 @@ def prepare(options: argparse.Namespace) -> tuple[str, int]:
     return device, rank
 
 
+def make_network(options: argparse.Namespace) -> ClickNetwork:
+    """Make the network to train: new, from weights, or on a pretrained backbone.
+
+    With another backbone than that of the weights, what is behind the backbone is
+    taken from them wherever it fits.
+    """
+    old = checkpoint.load(options.start)[0] if options.start else None
+    if old is not None and options.backbone in {None, old.architecture()["backbone"]}:
+        network = old
+    else:
+        network = CfrNet(CfrNetConfig(backbone=options.backbone or "resnet10t"))
+        if old is not None:
+            mine, theirs = network.state_dict(), old.state_dict()
+            for key, tensor in mine.items():
+                given = theirs.get(key)
+                behind = not key.startswith("backbone.")
+                if behind and given is not None and given.shape == tensor.shape:
+                    tensor.copy_(given)
+    if options.backbone_weights:
+        start_from(network, options.backbone_weights)
+    return network
+
+
 def main() -> None:
     """Run the command."""
     options = options_of_command()
     device, rank = prepare(options)
     started = time.monotonic()
     atlas = Atlas(read_side(options.packs, "train"), device)
-    network: ClickNetwork = CfrNet(CfrNetConfig(backbone=options.backbone))
-    if options.start:
-        network = checkpoint.load(options.start)[0]
+    network = make_network(options)
     windows = []
     if rank == 0:
         held_out = Atlas(read_side(options.packs, "validation"), device, set_power=0)
@@ -161,7 +188,7 @@ def main() -> None:
     _log.info("%s: %.0f windows/s, %s", options.name, speed, figures)
     report = {
         "name": options.name,
-        "backbone": options.backbone,
+        "backbone": network.architecture()["backbone"],
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "figures": figures,
         "config": asdict(config),

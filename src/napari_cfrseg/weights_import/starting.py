@@ -7,6 +7,8 @@ plain ViT          MAE or timm ViT                      click embedding, pyramid
 plain ViT + FCFI   SimpleClick / CFR-ICL (published)    FFCM, CFFM
 HRNet              HRNet ImageNet (official or timm)    click stem, OCR, FFCM, CFFM
 DeepLab            ResNet v1s ImageNet (gluon, timm)    click stem, ASPP, decoder, …
+default network    EfficientNet (efficientnet_pytorch,  pyramid, clicks, FFCM, CFFM,
+                   timm)                                head
 =================  ===================================  ==============================
 
 Every tensor of the named part must be in the file and fit; what the file holds beside
@@ -26,6 +28,7 @@ from torch import Tensor
 
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.model.deeplab import DeepLabClicks
+from napari_cfrseg.model.default import CfrNet
 from napari_cfrseg.model.hrnet import HRNetClicks
 from napari_cfrseg.model.network import ClickNetwork
 from napari_cfrseg.model.plain_vit import PlainViTClicks
@@ -36,6 +39,31 @@ from napari_cfrseg.weights_import.reading import read_state
 _VIT_REST = r"(cls_token|mask_token|norm\.|fc_norm\.|head\.|decoder_).*"
 _HRNET_REST = r"(incre_modules|downsamp_modules|final_layer|classifier|head)\..*"
 _RESNET_REST = r"(fc|head)\..*"
+_EFFICIENTNET_REST = r"(conv_head|bn2|classifier)\..*"
+
+# efficientnet_pytorch counts its blocks through and numbers the normalisations from the
+# expansion on, which timm's first block, having none, does not
+_EFFICIENTNET_TOP = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+_EFFICIENTNET_PLAIN = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
+_EFFICIENTNET_EXPANDED = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
 
 
 def start_from(network: ClickNetwork, path: Path) -> tuple[str, ...]:
@@ -44,7 +72,7 @@ def start_from(network: ClickNetwork, path: Path) -> tuple[str, ...]:
     Parameters
     ----------
     network
-        A plain-ViT, HRNet or DeepLab click network.
+        A plain-ViT, HRNet or DeepLab click network, or the default one.
     path
         The pretrained backbone's ``.pth`` or ``.safetensors`` file.
 
@@ -74,6 +102,10 @@ def _translate(network: ClickNetwork, state: dict[str, Tensor]) -> dict[str, Ten
         return _prefixed(state, _HRNET_REST)
     if isinstance(network, DeepLabClicks):
         return _prefixed(state, _RESNET_REST)
+    if isinstance(network, CfrNet):
+        if "_conv_stem.weight" in state:
+            state = _timm_efficientnet(state, list(network.backbone.state_dict()))
+        return _prefixed(state, _EFFICIENTNET_REST + "|" + _RESNET_REST)
     msg = (
         f"{type(network).__name__} has no importable backbone; networks on timm "
         "backbones take timm's weights (pretrained = true)"
@@ -108,6 +140,28 @@ def _regrid(position: Tensor, count: int) -> Tensor:
     grid = position.transpose(1, 2).reshape(1, -1, side, side)
     grid = F.interpolate(grid, (target, target), mode="bicubic", align_corners=False)
     return grid.flatten(2).transpose(1, 2)
+
+
+def _timm_efficientnet(
+    state: Mapping[str, Tensor], names: list[str]
+) -> dict[str, Tensor]:
+    """Rename efficientnet_pytorch's tensors as timm's; ``names`` are timm's."""
+    stages = (re.match(r"blocks\.\d+\.\d+", name) for name in names)
+    blocks = list(dict.fromkeys(stage[0] for stage in stages if stage))
+    renamed = {}
+    for key, tensor in state.items():
+        part, _, rest = key.partition(".")
+        if part != "_blocks":
+            renamed[f"{_EFFICIENTNET_TOP.get(part, part)}.{rest}"] = tensor
+            continue
+        number, inner, rest = rest.split(".", 2)
+        expands = f"_blocks.{number}._expand_conv.weight" in state
+        table = _EFFICIENTNET_EXPANDED if expands else _EFFICIENTNET_PLAIN
+        if int(number) >= len(blocks) or inner not in table:
+            msg = f"{key}: not of this network's backbone"
+            raise CheckpointError(msg)
+        renamed[f"{blocks[int(number)]}.{table[inner]}.{rest}"] = tensor
+    return renamed
 
 
 def _prefixed(state: Mapping[str, Tensor], rest: str) -> dict[str, Tensor]:
