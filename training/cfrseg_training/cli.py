@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import time
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -121,12 +123,25 @@ def train(
             _run_recipe(recipe, settings, base, minutes, as_json=as_json)
             return
         _run(settings, folder, dry_run=dry_run, as_json=as_json)
-    except CfrSegError as error:
-        text = " ".join(str(error).split())
+    except (CfrSegError, OSError) as error:
+        text = _explained(error, folder)
         if folder is not None and folder.folder.is_dir():
-            folder.tell(JobStatus("failed", folder.status.share, None, text))
+            with suppress(OSError):  # a full disk takes no status either
+                folder.tell(JobStatus("failed", folder.status.share, None, text))
         typer.echo(f"cfrseg-train: {text}", err=True)
         raise typer.Exit(1) from error
+
+
+def _explained(error: CfrSegError | OSError, job: TrainingJob | None) -> str:
+    """Return one line: what went wrong and what to do."""
+    text = " ".join(str(error).split())
+    if isinstance(error, CfrSegError):
+        return text
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        text += "; make room"
+    if job is None:
+        return f"{text}; then run the same command again"
+    return f"{text}; then run the same command again to go on from {job.folder}"
 
 
 def _settings(

@@ -247,7 +247,7 @@ def labelled(
         yield LabelledPlane(
             name,
             z if labels.ndim > 2 else None,
-            np.ascontiguousarray(planes[z]),
+            np.array(planes[z]),  # a copy: the file may change once it was read
             np.where(unknown, 0, stack[z]).astype(np.int32),
             unknown if unknown.any() else None,
             ignore == "sparse",

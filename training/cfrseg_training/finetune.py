@@ -41,6 +41,7 @@ from cfrseg_training.gate import (
 )
 from cfrseg_training.loop import TrainConfig, Trainer
 from cfrseg_training.report import LogReporter, Reporter
+from cfrseg_training.state import write_weights
 from cfrseg_training.suem import SuemRecipe
 from napari_cfrseg import checkpoint
 from napari_cfrseg.atomic import atomic_path
@@ -171,7 +172,8 @@ def fine_tune(
     CheckpointError
         No such base model.
     TrainingError
-        The state cannot be written.
+        The state or the weights cannot be written, or the data are not those of the
+        states in ``work``.
     """
     keeps_work = work is not None
     with ExitStack() as stack:
@@ -312,8 +314,8 @@ class _FineTuning:
         if not path.exists():
             if not self.is_first:
                 return
-            self.work.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(found), encoding="utf-8")
+            with atomic_path(path) as temporary:
+                temporary.write_text(json.dumps(found), encoding="utf-8")
         elif json.loads(path.read_text(encoding="utf-8")) != found:
             lost = "; ".join(f"{k}: {v}" for k, v in self.data.broken.items())
             msg = (
@@ -357,7 +359,7 @@ class _FineTuning:
         self.stopped = trainer.stopped and trainer.progress() < 1.0
         self.steps = trainer.step
         if self.is_first:
-            checkpoint.save(candidate, tuned, self._description(metadata, trainer))
+            write_weights(candidate, tuned, self._description(metadata, trainer))
         return candidate
 
     def _watch(self, index: int, trainer: Trainer) -> bool:
@@ -447,7 +449,7 @@ class _FineTuning:
         output = self.options.output
         if outcome.model:
             network, said = checkpoint.load(candidate)
-            checkpoint.save(output, network, replace(said, validation=asdict(outcome)))
+            write_weights(output, network, replace(said, validation=asdict(outcome)))
         with atomic_path(output.with_suffix(".report.json")) as report:
             report.write_text(json.dumps(asdict(outcome), indent=1), encoding="utf-8")
 

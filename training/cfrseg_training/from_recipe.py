@@ -22,6 +22,7 @@ from cfrseg_training.atlas import Sample, WindowBatch
 from cfrseg_training.published import optimiser_of, published_step, schedule_of
 from cfrseg_training.recipe import Recipe, read_recipe
 from cfrseg_training.recipe_windows import RecipeWindows
+from cfrseg_training.state import write_state, write_weights
 from cfrseg_training.suem import Scene, SuemRecipe, recombine
 from napari_cfrseg import checkpoint
 from napari_cfrseg.errors import CheckpointError, DatasetError
@@ -169,6 +170,8 @@ def train_by_recipe(
         There is no such base model, or it is another network.
     DatasetError
         The images hold nothing the recipe can use.
+    TrainingError
+        The state or the weights cannot be written.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(seed)
@@ -191,7 +194,7 @@ def train_by_recipe(
         seed=seed,
         steps=trainer.steps,
     )
-    checkpoint.save(output, trained, metadata, half=False)
+    write_weights(output, trained, metadata, half=False)
     state.unlink(missing_ok=True)
     return RecipeOutcome(
         recipe.name,
@@ -337,9 +340,7 @@ class RecipeTrainer:
             "dropout": torch.get_rng_state(),
             "dropout_cuda": torch.cuda.get_rng_state_all(),
         }
-        partial = self.state_path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self.state_path)
+        write_state(state, self.state_path)
 
     def _resume(self, path: Path) -> None:
         state = torch.load(path, map_location=self.windows.device, weights_only=True)

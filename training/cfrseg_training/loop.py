@@ -30,8 +30,8 @@ from cfrseg_training.rounds import (
     clicks_to_reach,
     train_step,
 )
+from cfrseg_training.state import write_state
 from cfrseg_training.suem import Scene, SuemRecipe, recombine
-from napari_cfrseg.errors import TrainingError
 from napari_cfrseg.model.network import ClickNetwork
 
 _log = logging.getLogger(__name__)
@@ -480,7 +480,7 @@ class Trainer:
         return kinds.get(self.config.autocast)
 
     def save(self) -> None:
-        """Write the state atomically; with several processes the first one does."""
+        """Write the state; with several processes the first one does."""
         if dist.is_initialized() and dist.get_rank():
             return
         state = {
@@ -497,19 +497,7 @@ class Trainer:
             "best": self.best,
             "stale": self.stale,
         }
-        partial = self.state_path.with_suffix(".partial")
-        try:
-            torch.save(state, partial)
-            partial.replace(self.state_path)
-        except (OSError, RuntimeError) as error:  # torch's own for a full disk
-            partial.unlink(missing_ok=True)
-            there = "the state before it is whole" if self.state_path.exists() else ""
-            msg = (
-                f"{self.state_path}: the training's state cannot be written "
-                f"({' '.join(str(error).split())[:160]}); make room and run the same "
-                f"command again{'; ' if there else ''}{there}"
-            )
-            raise TrainingError(msg) from error
+        write_state(state, self.state_path)
 
     def _resume(self) -> None:
         state = torch.load(self.state_path, map_location=self.device, weights_only=True)

@@ -11,6 +11,8 @@ with (Z, Y, X) labels it is a stack, measured plane by plane.
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,17 @@ SUFFIXES = (".tif", ".tiff", ".png")
 MAX_CHANNELS = 4
 #: planes of a stack that are looked at for objects, spread evenly along z
 PLANES_PER_STACK = 8
+#: what the readers say of files that are cut short or are something else
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    RuntimeError,  # the codecs of imagecodecs
+    SyntaxError,  # Pillow: a broken PNG
+    struct.error,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +228,7 @@ def read_image(path: Path) -> NDArray[Any]:
         from skimage.io import imread
 
         return np.asarray(imread(path))
-    except (OSError, ValueError) as error:
+    except _UNREADABLE as error:
         msg = f"{path} cannot be read as an image: {error}"
         raise DatasetError(msg) from error
 
