@@ -1,243 +1,251 @@
-"""The papers' trained ablations in kind, equal budgets per row, paired intervals.
+"""The papers' trained ablations in kind: equal budgets, same windows, paired intervals.
 
     python benchmarks/ablations.py rows
-    python benchmarks/ablations.py run icl/both PACKS DATA OUT --seed 0 --minutes 20
-    python benchmarks/ablations.py all PACKS DATA OUT --minutes 20
-    python benchmarks/ablations.py table OUT > benchmarks/ablations.md
+    python benchmarks/ablations.py run icl/both PACKS OUT --seed 0 --steps 300
+    python benchmarks/ablations.py all PACKS OUT --steps 300
+    python benchmarks/ablations.py table OUT
 
-PACKS is what ``benchmarks/gpu/pack.py`` writes, DATA the folder of the sets. A row that
-was killed goes on; a row that is done is not done again. All rows of a table start from
-the same encoder (``--encoder``: the backbone and pyramid of a model, "none": fresh) and
-draw the same windows for a seed; everything that sees clicks or masks starts fresh.
+PACKS is what ``benchmarks/gpu/pack.py`` writes. Every row has a file of its own in OUT:
+a row that was killed goes on, a row that is done is not done again. All rows start from
+the same encoder (``--encoder``: the backbone, pyramid and detail map of a model, or
+"none") and, for a seed, from the same fresh remainder as far as it has the same parts;
+at each step all rows draw windows about the same objects. Judged are windows about
+validation objects that a robot clicks (``--judge windows``: the network alone, cheap)
+or whole images with automatic focus (``--judge images --data DATA``).
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
+from ablation_rows import TABLES, Row
+from ablation_tables import tables
 
-from cfrseg_training.atlas import Atlas
+from cfrseg_training.atlas import Atlas, Sample, WindowBatch, WindowRecipe
 from cfrseg_training.loop import TrainConfig, Trainer
 from cfrseg_training.packed import read_pack
-from cfrseg_training.rounds import RoundsConfig
-from cfrseg_training.suem import SuemRecipe
-from cfrseg_training.variants import VariantConfig, VariantNet
+from cfrseg_training.rounds import RoundsConfig, clicks_to_reach
+from cfrseg_training.variants import VariantNet
 from napari_cfrseg import checkpoint
+from napari_cfrseg.atomic import atomic_path
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.evaluation.compare import bootstrap_means
 from napari_cfrseg.evaluation.loop import RunSettings
 from napari_cfrseg.evaluation.micrographs import micro_objects
 from napari_cfrseg.evaluation.processes import evaluate_objects
-from napari_cfrseg.evaluation.rows import ObjectRow
-from napari_cfrseg.evaluation.scores import clicks_to, mean_clicks_to, mean_iou_at
+from napari_cfrseg.model.default import CfrNet
+from napari_cfrseg.model.network import ClickNetwork
 
 SPLIT = Path(__file__).parent / "split.json"
 #: parts of the network that see neither clicks nor masks
-ENCODER = ("backbone.", "pyramid.", "detail.")
-DEFAULT = VariantConfig()
-#: RITM's scheme: up to three rounds without gradient, then one with it
-NFL = RoundsConfig(weights=(1.0,), earlier=3, refined=0.0, started=0.0)
-ICL = RoundsConfig(weights=(1.0, 2.0, 3.0), refined=0.0, started=0.0)
+ENCODER = ("backbone", "pyramid", "detail")
+#: rounds from which every row takes its normalisation statistics
+SETTLING = RoundsConfig(weights=(1.0, 1.0, 1.0), refined=0.0, started=0.0)
+#: windows clicked at a time
+JUDGED_AT_ONCE = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a table."""
+class FrozenEncoder(VariantNet):
+    """A variant whose encoder stays as it was taken over."""
 
-    variant: VariantConfig = DEFAULT
-    rounds: RoundsConfig = ICL
-    suem: SuemRecipe | None = None
-    seeds: int = 1
+    def freeze(self) -> None:
+        """Train the encoder no more; its normalisation statistics stay, too."""
+        for part in ENCODER:
+            getattr(self, part).requires_grad_(requires_grad=False)
+            for module in getattr(self, part).modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.track_running_stats = False  # nobody takes them anew
+        self.train(self.training)
 
-
-#: the first row of each table is what the others are compared with
-TABLES: Mapping[str, Mapping[str, Row]] = {
-    "icl": {  # CFR-ICL, Table 1
-        "nfl": Row(rounds=NFL, seeds=3),
-        "icl": Row(seeds=3),
-        "suem": Row(rounds=NFL, suem=SuemRecipe(), seeds=3),
-        "both": Row(suem=SuemRecipe(), seeds=3),
-    },
-    "modules": {  # FCFI, Table 3
-        "baseline": Row(VariantConfig(feedback="input")),
-        "ffc": Row(VariantConfig(fusion="concat")),
-        "cffm": Row(VariantConfig(feedback="uncorrected")),
-        "both": Row(),
-    },
-    "affinity": {  # FCFI, Table 4
-        "cosine": Row(),
-        "exponential": Row(VariantConfig(affinity="exponential")),
-    },
-    "ratio": {  # FCFI, Table 5
-        f"r{ratio}": Row(VariantConfig(ratio=ratio))
-        for ratio in (0.3, 0.1, 0.2, 0.4, 0.5)
-    },
-    "fusion": {  # FCFI, Table 6
-        "none": Row(VariantConfig(feedback="none")),
-        "input": Row(VariantConfig(feedback="input")),
-        "no_residual": Row(VariantConfig(fusion="no_residual")),
-        "no_gate": Row(VariantConfig(fusion="no_gate")),
-        "cffm": Row(),
-    },
-}
+    def train(self, mode: bool = True) -> FrozenEncoder:
+        """Set the mode of what is trained."""
+        super().train(mode)
+        for part in ENCODER:
+            getattr(self, part).eval()
+        return self
 
 
-def run(name: str, options: argparse.Namespace) -> Path:
-    """Train and measure one row; return its result file."""
-    table, key = name.split("/")
-    row = TABLES[table][key]
-    result = options.out / f"{table}-{key}-{options.seed}.json"
-    twin = _twin(row, options)
-    if result.exists() or twin.exists():
+class Bench:
+    """Images, read once for all rows.
+
+    Parameters
+    ----------
+    options
+        The command line's.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.training = Atlas(_samples(options.packs, "train"), self.device)
+        self.judged: list[dict[str, Any]] = []
+        self.windows: list[WindowBatch] = []
+        if options.judge == "windows":
+            self._draw_windows(list(_samples(options.packs, "validation")))
+
+    def _draw_windows(self, samples: list[Sample]) -> None:
+        """Lay a window about so many objects of each set, as after the first click."""
+        atlas = Atlas(samples, self.device, set_power=0)
+        generator = torch.Generator().manual_seed(20261121)
+        order = torch.randperm(len(atlas), generator=generator).tolist()
+        taken: dict[str, list[int]] = {}
+        for index in order:
+            of_set = taken.setdefault(
+                samples[int(atlas.object_image[index])].dataset, []
+            )
+            if len(of_set) < self.options.objects:
+                of_set.append(index)
+        chosen = [index for name in sorted(taken) for index in taken[name]]
+        for index in chosen:
+            number = int(atlas.object_image[index])
+            self.judged.append(
+                {"set": samples[number].dataset, "image": number, "object": index}
+            )
+        recipe = WindowRecipe(zoomed=1.0, rotate=False, stretch=1.0001, shift=0.05)
+        chance = torch.Generator(self.device).manual_seed(7)
+        for start in range(0, len(chosen), JUDGED_AT_ONCE):
+            objects = torch.tensor(
+                chosen[start : start + JUDGED_AT_ONCE], device=self.device
+            )
+            grid = self.options.grid
+            self.windows.append(atlas.draw(len(objects), grid, chance, recipe, objects))
+
+    def run(self, name: str, seed: int) -> Path:
+        """Train and judge one row; return its result file."""
+        table, key = name.split("/")
+        row, out = TABLES[table][key], self.options.out
+        result = out / f"{table}-{key}-{seed}.json"
+        twin = out / "trained" / f"{self._digest(row, seed)}.json"
+        if not twin.exists() and not result.exists():
+            began = time.process_time()
+            if row.swapped is None:
+                network, steps = self._train(row, seed, twin.with_suffix(".pt"))
+            else:
+                network, steps = _swapped(row.swapped, self.options.grid), 0
+            values = {
+                "row": name,
+                "seed": seed,
+                "steps": steps,
+                "cpu_s": time.process_time() - began,
+                "objects": self._judge(network),
+            }
+            _write(twin, values)
+            twin.with_suffix(".pt").unlink(missing_ok=True)
         if not result.exists():
-            result.write_bytes(twin.read_bytes())
+            _write(result, json.loads(twin.read_text()))
         return result
-    options.out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(options.seed)
-    network = VariantNet(row.variant)
-    if options.encoder != "none":
-        take_encoder(network, options.encoder)
-    config = TrainConfig(
-        budget_s=60 * options.minutes,
-        batch=options.batch,
-        learning_rate=1e-3,
-        warmup_steps=50,
-        ema=0.995,
-        norm_momentum=0.01,
-        seed=options.seed,
-        suem=row.suem,
-        rounds=row.rounds,
-        grids=((1.0, options.grid),),
-        note_every=20,
-    )
-    samples = [
-        s for p in sorted(options.packs.glob("train-*.zip")) for s in read_pack(p)
-    ]
-    trainer = Trainer(network, Atlas(samples), config, result.with_suffix(".pt"))
-    network = trainer.run()
-    trainer.settle_norms(options.settle)
-    rows = measure(network, options)
-    values = {
-        "row": name,
-        "seed": options.seed,
-        "steps": trainer.step,
-        "seconds": trainer.elapsed_s,
-        "options": {k: str(v) for k, v in vars(options).items()},
-        "rows": [r.to_dict() for r in rows],
-    }
-    for path in (result, twin):
-        path.write_text(json.dumps(values))
-    return result
+
+    def _train(self, row: Row, seed: int, state: Path) -> tuple[ClickNetwork, int]:
+        options = self.options
+        torch.manual_seed(seed)
+        network = FrozenEncoder(row.variant)
+        network.grid_size = options.grid
+        if options.encoder != "none":
+            take_encoder(network, options.encoder)
+            if options.freeze:
+                network.freeze()
+        config = TrainConfig(
+            steps=options.steps,
+            budget_s=None if options.minutes is None else 60 * options.minutes,
+            batch=options.batch,
+            learning_rate=1e-3,
+            warmup_steps=50,
+            ema=0.99,
+            norm_momentum=0.05,
+            seed=seed,
+            suem=row.suem,
+            rounds=row.rounds,
+            # each step has a random source of its own, so that all rows draw windows
+            # about the same objects whatever else they draw
+            synchronous=True,
+            note_every=50,
+            save_every_s=120.0,
+        )
+        trainer = Trainer(network, self.training, config, state)
+        trainer.run()
+        # every row takes its statistics from the same plain windows and rounds
+        trainer.generator.manual_seed(seed)
+        trainer.host.manual_seed(seed)
+        trainer.config = replace(trainer.config, suem=None, rounds=SETTLING)
+        trainer.settle_norms(options.settle)
+        return trainer.average.network, trainer.step
+
+    def _judge(self, network: ClickNetwork) -> list[dict[str, Any]]:
+        """Return, per object, its set and image and the IoU after each click."""
+        options = self.options
+        network.eval()
+        if options.judge == "windows":
+            device = torch.device(self.device)
+            network.to(device)
+            reached = [
+                iou
+                for batch in self.windows
+                for iou in clicks_to_reach(
+                    network, batch, rounds=options.clicks
+                ).tolist()
+            ]
+            pairs = zip(self.judged, reached, strict=True)
+            return [{**item, "ious": [round(v, 4) for v in iou]} for item, iou in pairs]
+        objects = micro_objects(
+            options.data, SPLIT, "validation", max_per_set=options.objects
+        )
+        settings = RunSettings(max_clicks=options.clicks, target=0.90)
+        rows = evaluate_objects(
+            lambda: Segmenter(network, device="auto"), objects, settings=settings
+        )
+        return [
+            {
+                "set": r.set_name,
+                "image": f"{r.image_name}/{r.plane}",
+                "object": r.key,
+                "ious": list(r.ious),
+            }
+            for r in sorted(rows, key=lambda r: r.key)
+        ]
+
+    def _digest(self, row: Row, seed: int) -> str:
+        """Rows of several tables that are one training share its result."""
+        o = self.options
+        said = (replace(row, seeds=1), seed, o.steps, o.minutes, o.batch, o.grid)
+        how = (o.encoder, o.freeze, o.settle, o.judge, o.objects, o.clicks)
+        return hashlib.sha256(repr((said, how)).encode()).hexdigest()[:16]
 
 
-def _twin(row: Row, options: argparse.Namespace) -> Path:
-    """Rows of several tables that are one training share its result."""
-    import hashlib
+def _samples(packs: Path, side: str) -> Iterable[Sample]:
+    for path in sorted(packs.glob(f"{side}-*.zip")):
+        yield from read_pack(path)
 
-    said = (replace(row, seeds=1), options.seed, options.minutes, options.batch)
-    digest = hashlib.sha256(repr((*said, options.grid, options.encoder)).encode())
-    return options.out / "trained" / f"{digest.hexdigest()[:16]}.json"
+
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(values), encoding="utf-8")
 
 
 def take_encoder(network: VariantNet, name: str) -> None:
     """Give a fresh network the encoder of a model."""
     other, _ = checkpoint.load(checkpoint.resolve(name))
-    mine = network.state_dict()
-    theirs = {
-        k: v
-        for k, v in other.state_dict().items()
-        if k.startswith(ENCODER) and mine[k].shape == v.shape
-    }
-    network.load_state_dict({**mine, **theirs})
+    for part in ENCODER:
+        getattr(network, part).load_state_dict(getattr(other, part).state_dict())
 
 
-def measure(network: torch.nn.Module, options: argparse.Namespace) -> list[ObjectRow]:
-    """Let the robot click the validation objects, without a cascade."""
-    objects = micro_objects(
-        options.data,
-        SPLIT,
-        "validation",
-        max_per_set=options.objects,
-        sets=options.sets,
-    )
-    network.grid_size = options.grid
-    settings = RunSettings(max_clicks=options.clicks, target=0.90)
-    found = {
-        r.key: r
-        for r in evaluate_objects(
-            lambda: Segmenter(network, device="auto"), objects, settings=settings
-        )
-    }
-    return [found[item.key] for item in objects]
-
-
-def table(out: Path) -> str:
-    """Lay the results out, each row against the first of its table."""
-    lines = ["# Ablations in kind", "", "Negative differences favour the row.", ""]
-    for name, rows in TABLES.items():
-        lines += [
-            f"## {name}",
-            "",
-            "| row | seeds | steps | objects | NoC@85 | NoC@90 | IoU@1 | IoU@5 "
-            "| Δ NoC@90 | interval |",
-            "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
-        ]
-        first: dict[tuple[int, str], ObjectRow] = {}
-        for key in rows:
-            found = [
-                json.loads(p.read_text())
-                for p in sorted(out.glob(f"{name}-{key}-*.json"))
-            ]
-            mine = {
-                (f["seed"], r["key"]): ObjectRow.from_dict(r)
-                for f in found
-                for r in f["rows"]
-            }
-            if not found:
-                lines.append(f"| {key} | not run |" + " |" * 8)
-                continue
-            first = first or mine
-            lines.append(_line(key, found, mine, first))
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _line(
-    key: str,
-    found: list[dict],
-    mine: Mapping[tuple[int, str], ObjectRow],
-    first: Mapping[tuple[int, str], ObjectRow],
-) -> str:
-    runs = [r.ious for r in mine.values()]
-    shared = sorted(mine.keys() & first.keys())
-    most = max(len(r.ious) for r in (*mine.values(), *first.values()))
-    change = np.array(
-        [
-            clicks_to(mine[k].ious, 0.9, most) - clicks_to(first[k].ious, 0.9, most)
-            for k in shared
-        ],
-        float,
-    )
-    cells = ["–", "–"]
-    if shared and mine is not first:
-        images = [f"{mine[k].set_name}/{mine[k].image_name}" for k in shared]
-        means = bootstrap_means(change, images, np.random.default_rng(0))
-        low, high = np.quantile(means, (0.025, 0.975))
-        cells = [f"{change.mean():+.2f}", f"{low:+.2f} to {high:+.2f}"]
-    steps = round(np.mean([f["steps"] for f in found]))
-    return (
-        f"| {key} | {len(found)} | {steps} | {len(runs)} "
-        f"| {mean_clicks_to(runs, 0.85):.2f} | {mean_clicks_to(runs, 0.9):.2f} "
-        f"| {mean_iou_at(runs, 1):.3f} | {mean_iou_at(runs, 5):.3f} "
-        f"| {cells[0]} | {cells[1]} |"
-    )
+def _swapped(changes: Iterable[tuple[str, Any]], grid: int) -> ClickNetwork:
+    """Return the shipped default network with another FFCM at inference."""
+    network, _ = checkpoint.load(checkpoint.resolve("default"))
+    if not isinstance(network, CfrNet):
+        msg = "the default model has no FFCM"
+        raise TypeError(msg)
+    network.grid_size = grid
+    for name, value in changes:
+        setattr(network.ffcm, name, value)
+    return network
 
 
 def options_of_command() -> argparse.Namespace:
@@ -252,16 +260,20 @@ def options_of_command() -> argparse.Namespace:
             command.add_argument("row", help="TABLE/ROW")
             command.add_argument("--seed", type=int, default=0)
         command.add_argument("packs", type=Path)
-        command.add_argument("data", type=Path)
         command.add_argument("out", type=Path)
-        command.add_argument("--minutes", type=float, default=20)
+        command.add_argument("--steps", type=int, help="budget, in steps")
+        command.add_argument("--minutes", type=float, help="budget, in minutes")
         command.add_argument("--batch", type=int, default=8)
-        command.add_argument("--grid", type=int, default=128)
-        command.add_argument("--settle", type=int, default=40)
-        command.add_argument("--objects", type=int, default=12, help="per set")
+        command.add_argument("--grid", type=int, default=96)
+        command.add_argument("--settle", type=int, default=30)
+        command.add_argument(
+            "--judge", choices=("windows", "images"), default="windows"
+        )
+        command.add_argument("--data", type=Path, help="the sets, to judge on images")
+        command.add_argument("--objects", type=int, default=32, help="judged, per set")
         command.add_argument("--clicks", type=int, default=20)
-        command.add_argument("--sets", nargs="+", help="[all with validation images]")
         command.add_argument("--encoder", default="default")
+        command.add_argument("--freeze", action="store_true", help="keep it as it is")
         command.add_argument("--threads", type=int)
     return parser.parse_args()
 
@@ -275,19 +287,25 @@ def main() -> None:
         print("\n".join(names))
         return
     if options.command == "table":
-        print(table(options.out))
+        print(tables(options.out, {t: list(rows) for t, rows in TABLES.items()}))
         return
-    (options.out / "trained").mkdir(parents=True, exist_ok=True)
     if options.threads:
         torch.set_num_threads(options.threads)
+    bench = Bench(options)
     if options.command == "run":
-        print(run(options.row, options))
+        print(bench.run(options.row, options.seed))
         return
-    for name in names:
-        group, key = name.split("/")
-        for seed in range(TABLES[group][key].seeds):
-            options.seed = seed
-            print(run(name, options), flush=True)
+    most = max(row.seeds for rows in TABLES.values() for row in rows.values())
+    # a table's rows with one seed first, then with the next
+    wanted = [
+        (f"{t}/{k}", seed)
+        for t, rows in TABLES.items()
+        for seed in range(most)
+        for k, row in rows.items()
+        if seed < row.seeds
+    ]
+    for name, seed in wanted:
+        print(bench.run(name, seed), flush=True)
 
 
 if __name__ == "__main__":

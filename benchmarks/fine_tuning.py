@@ -7,8 +7,9 @@
 
 ``base`` trains OUT/base.safetensors without the five sets (resumed where it was
 killed). ``tune`` fine-tunes it on so many images of the set's train side, as
-``cfrseg-train`` would, and lets the robot click the set's validation images before and
-after. The images are the first of a seeded draw: 4 images hold the 1, 16 the 4.
+``cfrseg-train`` would, lets the robot click the set's validation images before and
+after, and asks the gate what it says of that. The images are the first of a seeded
+draw: 4 images hold the 1, 16 the 4.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ import torch
 from cfrseg_training.atlas import Atlas
 from cfrseg_training.data import labelled
 from cfrseg_training.finetune import default_config
-from cfrseg_training.gate import compare, figures, judge
+from cfrseg_training.fit import chance_of_fit
+from cfrseg_training.gate import compare, decide, figures, judge
 from cfrseg_training.loop import TrainConfig, Trainer
 from cfrseg_training.packed import read_pack
 from cfrseg_training.rounds import RoundsConfig
@@ -128,6 +130,7 @@ def tune(set_name: str, count: int, options: argparse.Namespace) -> Path:
     checkpoint.save(weights, trainer.run(), replace(said, name=result.stem))
     after = judge(weights, objects, options.threads)
     change = compare(before, after, options.seed)
+    chance = chance_of_fit(planes)
     values = {
         "set": set_name,
         "images": names,
@@ -141,6 +144,8 @@ def tune(set_name: str, count: int, options: argparse.Namespace) -> Path:
         "difference": change.difference,
         "low": change.low,
         "high": change.high,
+        "chance": chance,
+        "verdict": decide(change, chance),
         "objects": len(objects),
         "rows": [r.to_dict() for r in after],
     }
@@ -154,8 +159,9 @@ def table(out: Path) -> str:
         "# Fine-tuning on a few images of kinds the base model never saw",
         "",
         "| set | images | objects trained on | steps | objects judged "
-        "| NoC@90 before | after | fewer | Δ | interval |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
+        "| NoC@85 before | after | NoC@90 before | after | fewer | Δ | interval "
+        "| the gate says |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|---|",
     ]
     for set_name in LEFT_OUT:
         for count in COUNTS:
@@ -164,9 +170,10 @@ def table(out: Path) -> str:
                 saved = 100 * (1 - f["after"] / f["before"])
                 lines.append(
                     f"| {set_name} | {len(f['images'])} | {f['objects_trained_on']} "
-                    f"| {f['steps']} | {f['objects']} | {f['before']:.2f} "
+                    f"| {f['steps']} | {f['objects']} | {f['before_85']:.2f} "
+                    f"| {f['after_85']:.2f} | {f['before']:.2f} "
                     f"| {f['after']:.2f} | {saved:.0f} % | {f['difference']:+.2f} "
-                    f"| {f['low']:+.2f} to {f['high']:+.2f} |"
+                    f"| {f['low']:+.2f} to {f['high']:+.2f} | {f['verdict']} |"
                 )
     return "\n".join(lines)
 
