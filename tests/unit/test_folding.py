@@ -36,10 +36,10 @@ def unsettle(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-@pytest.fixture(scope="module")
-def network() -> CfrNet:
+@pytest.fixture(scope="module", params=["resnet10t", "tf_efficientnet_lite0"])
+def network(request: pytest.FixtureRequest) -> CfrNet:
     torch.manual_seed(0)
-    network = CfrNet(CfrNetConfig(widths=(16, 16, 16, 16), feedback_width=8))
+    network = CfrNet(CfrNetConfig(request.param, (16, 16, 16, 16), feedback_width=8))
     return unsettle(network)  # type: ignore[return-value]  # the very same object
 
 

@@ -30,7 +30,12 @@ from napari_cfrseg.model.decoder import (
     conv_norm_relu,
 )
 from napari_cfrseg.model.ffcm import FFCM
-from napari_cfrseg.model.folding import fold_named, fold_numbered, fold_sequences
+from napari_cfrseg.model.folding import (
+    fold_acting,
+    fold_named,
+    fold_numbered,
+    fold_sequences,
+)
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
 #: coarsest stride of the pyramid: other sizes are filled up to a multiple of it
@@ -224,6 +229,8 @@ class CfrNet(ClickNetwork):
         fold_sequences(copy)
         if self.config.backbone.startswith("resnet"):
             fold_numbered(copy.backbone)
+        elif "efficientnet" in self.config.backbone:
+            fold_acting(copy.backbone)
         for module in copy.modules():
             if isinstance(module, Residual | Head):
                 module.fold()

@@ -80,6 +80,24 @@ def fold_numbered(root: nn.Module) -> None:
                 setattr(module, name, nn.Identity())
 
 
+def fold_acting(root: nn.Module) -> None:
+    """Fold the norms of timm's EfficientNets; the activation each one holds stays.
+
+    There each belongs to the convolution that was registered last before it.
+    """
+    from timm.layers.norm_act import BatchNormAct2d
+
+    for module in root.modules():
+        conv: nn.Conv2d | None = None
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Conv2d):
+                conv = child
+            elif isinstance(child, BatchNormAct2d) and conv is not None:
+                fold(conv, child)
+                setattr(module, name, child.act)
+                conv = None
+
+
 def fold_named(module: nn.Module, conv: str, norm: str) -> None:
     """Fold one normalisation into one convolution, both by their dotted names."""
     first, second = module.get_submodule(conv), module.get_submodule(norm)
