@@ -1,8 +1,8 @@
 """The papers' trained ablations in kind: equal budgets, same windows, paired intervals.
 
     python benchmarks/ablations.py rows
-    python benchmarks/ablations.py run icl/both PACKS OUT --seed 0 --steps 300
-    python benchmarks/ablations.py all PACKS OUT --steps 300
+    python benchmarks/ablations.py run icl/both PACKS OUT --seed 0 --steps 160
+    python benchmarks/ablations.py all PACKS OUT --steps 160
     python benchmarks/ablations.py table OUT
 
 PACKS is what ``benchmarks/gpu/pack.py`` writes. Every row has a file of its own in OUT:
@@ -51,26 +51,6 @@ ENCODER = ("backbone", "pyramid", "detail")
 SETTLING = RoundsConfig(weights=(1.0, 1.0, 1.0), refined=0.0, started=0.0)
 #: windows clicked at a time
 JUDGED_AT_ONCE = 32
-
-
-class FrozenEncoder(VariantNet):
-    """A variant whose encoder stays as it was taken over."""
-
-    def freeze(self) -> None:
-        """Train the encoder no more; its normalisation statistics stay, too."""
-        for part in ENCODER:
-            getattr(self, part).requires_grad_(requires_grad=False)
-            for module in getattr(self, part).modules():
-                if isinstance(module, torch.nn.BatchNorm2d):
-                    module.track_running_stats = False  # nobody takes them anew
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> FrozenEncoder:
-        """Set the mode of what is trained."""
-        super().train(mode)
-        for part in ENCODER:
-            getattr(self, part).eval()
-        return self
 
 
 class Bench:
@@ -146,19 +126,17 @@ class Bench:
     def _train(self, row: Row, seed: int, state: Path) -> tuple[ClickNetwork, int]:
         options = self.options
         torch.manual_seed(seed)
-        network = FrozenEncoder(row.variant)
+        network = VariantNet(row.variant)
         network.grid_size = options.grid
         if options.encoder != "none":
             take_encoder(network, options.encoder)
-            if options.freeze:
-                network.freeze()
         config = TrainConfig(
             steps=options.steps,
             budget_s=None if options.minutes is None else 60 * options.minutes,
             batch=options.batch,
             learning_rate=1e-3,
-            warmup_steps=50,
-            ema=0.99,
+            warmup_steps=20,
+            ema=0.98,
             norm_momentum=0.05,
             seed=seed,
             suem=row.suem,
@@ -166,7 +144,7 @@ class Bench:
             # each step has a random source of its own, so that all rows draw windows
             # about the same objects whatever else they draw
             synchronous=True,
-            note_every=50,
+            note_every=20,
             save_every_s=120.0,
         )
         trainer = Trainer(network, self.training, config, state)
@@ -215,7 +193,7 @@ class Bench:
         """Rows of several tables that are one training share its result."""
         o = self.options
         said = (replace(row, seeds=1), seed, o.steps, o.minutes, o.batch, o.grid)
-        how = (o.encoder, o.freeze, o.settle, o.judge, o.objects, o.clicks)
+        how = (o.encoder, o.settle, o.judge, o.objects, o.clicks)
         return hashlib.sha256(repr((said, how)).encode()).hexdigest()[:16]
 
 
@@ -265,15 +243,14 @@ def options_of_command() -> argparse.Namespace:
         command.add_argument("--minutes", type=float, help="budget, in minutes")
         command.add_argument("--batch", type=int, default=8)
         command.add_argument("--grid", type=int, default=96)
-        command.add_argument("--settle", type=int, default=30)
+        command.add_argument("--settle", type=int, default=20)
         command.add_argument(
             "--judge", choices=("windows", "images"), default="windows"
         )
         command.add_argument("--data", type=Path, help="the sets, to judge on images")
-        command.add_argument("--objects", type=int, default=32, help="judged, per set")
+        command.add_argument("--objects", type=int, default=24, help="judged, per set")
         command.add_argument("--clicks", type=int, default=20)
         command.add_argument("--encoder", default="default")
-        command.add_argument("--freeze", action="store_true", help="keep it as it is")
         command.add_argument("--threads", type=int)
     return parser.parse_args()
 
