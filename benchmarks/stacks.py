@@ -14,6 +14,7 @@ and 1,000 planes that are read lazily.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import resource
 import subprocess
@@ -205,12 +206,41 @@ def reliability(expected: np.ndarray, found: np.ndarray) -> str:
 
 
 def speed(arguments: argparse.Namespace) -> None:
-    """Measure each length in a fresh process: peak memory is a process's."""
+    """Measure with reading and embedding ahead and without, in turn.
+
+    Each measurement has a process of its own: peak memory is a process's.
+    """
     for count in (50, 1000):
-        command = [sys.executable, __file__, "one-speed", "--planes", str(count)]
-        command += ["--threads", str(arguments.threads), "--model", arguments.model]
-        command += ["--device", arguments.device, "--format", arguments.format]
-        subprocess.run(command, check=True)
+        rows: dict[bool, list[dict[str, float]]] = {True: [], False: []}
+        for _ in range(arguments.repeats):
+            for ahead, found in rows.items():
+                found.append(one_process(arguments, count, ahead=ahead))
+        for ahead, found in rows.items():
+            median = {k: float(np.median([f[k] for f in found])) for k in found[0]}
+            print(
+                f"{count} planes, {'ahead' if ahead else 'one by one'}: "
+                f"{median['rate']:.1f} planes/s, {median['cpu_ms']:.0f} ms of CPU time "
+                f"each, {median['early']:.0%} of the windows embedded ahead, peak "
+                f"memory {median['peak']:.0f} MiB ({median['grown']:+.0f} MiB while "
+                f"propagating; the stack is {median['stack']:.0f} MiB)",
+                flush=True,
+            )
+        ratios = [a["rate"] / b["rate"] for a, b in zip(*rows.values(), strict=True)]
+        print(
+            f"ratio: {np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+
+
+def one_process(
+    arguments: argparse.Namespace, count: int, *, ahead: bool
+) -> dict[str, float]:
+    command = [sys.executable, __file__, "one-speed", "--planes", str(count)]
+    command += ["--threads", str(arguments.threads), "--model", arguments.model]
+    command += ["--device", arguments.device, "--format", arguments.format]
+    command += ["--shift", str(arguments.shift), *([] if ahead else ["--one-by-one"])]
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found: dict[str, float] = json.loads(said)
+    return found
 
 
 def one_speed(arguments: argparse.Namespace) -> None:
@@ -218,40 +248,51 @@ def one_speed(arguments: argparse.Namespace) -> None:
     segmenter = load(arguments)
     size, count = 512, arguments.planes
     with tempfile.TemporaryDirectory() as folder:
-        stack = lazy_stack(Path(folder), count, size, arguments.format)
+        stack = lazy_stack(Path(folder), count, size, arguments.format, arguments.shift)
         y, x = np.mgrid[:size, :size]
         anchor = MaskPatch.from_mask(np.hypot(y - 256, x - 256) < 40)
-        planes = SegmenterPlanes(segmenter, stack, count=count, shape=(size, size))
+        planes = SegmenterPlanes(
+            segmenter,
+            stack,
+            count=count,
+            shape=(size, size),
+            ahead=not arguments.one_by_one,
+        )
         # torch's first runs allocate what all others use
         warm = Track(1, {0: anchor}, 0, 4)
         list(propagate(planes, [warm]))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        planes.runs = 0
+        planes.runs = planes.ahead.hits = 0
         start, cpu = time.perf_counter(), time.process_time()
         found = 0
+        digest = hashlib.sha256()
         for result in propagate(planes, [Track(1, {0: anchor}, 0, count - 1)]):
             found += bool(result.mask.mask.size)
+            digest.update(repr((result.mask.offset, result.confidence)).encode())
+            digest.update(result.mask.mask.tobytes())
         spent, cpu = time.perf_counter() - start, time.process_time() - cpu
-        planes.reader.close()
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"{count} planes of {size}², {arguments.format}, {segmenter.device}, "
-        f"{arguments.threads} threads: {found} found, "
-        f"{planes.runs / spent:.1f} planes/s ({1000 * cpu / planes.runs:.0f} ms of CPU "
-        f"time each), peak memory {after:.0f} MiB "
-        f"({after - before:+.0f} MiB while propagating; the stack is "
-        f"{count * size * size / 2**20:.0f} MiB)",
-        flush=True,
+        f"{digest.hexdigest()[:12]} {found} found, {segmenter.device}", file=sys.stderr
     )
+    measured = {
+        "rate": planes.runs / spent,
+        "cpu_ms": 1000 * cpu / planes.runs,
+        "early": planes.ahead.hits / planes.runs,
+        "peak": after,
+        "grown": after - before,
+        "stack": count * size * size / 2**20,
+    }
+    print(json.dumps(measured), flush=True)
 
 
-def lazy_stack(folder: Path, count: int, size: int, kind: str):
+def lazy_stack(folder: Path, count: int, size: int, kind: str, shift: float):
     """Write planes one by one; return what reads them one by one."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:size, :size]
 
     def plane(z: int) -> np.ndarray:
-        centre = 256 + 30 * np.sin(z / 40)
+        centre = 256 + 40 * shift * np.sin(z / 40)
         grey = 60 + 90 * (np.hypot(y - 256, x - centre) < 40)
         return (grey + rng.normal(0, 8, (size, size))).clip(0, 255).astype(np.uint8)
 
@@ -312,6 +353,11 @@ def main() -> None:
         one.add_argument("--threads", type=int, default=2)
         one.add_argument("--out", type=Path, default=Path("stacks-report"))
         one.add_argument("--planes", type=int, default=50)
+        one.add_argument(
+            "--shift", type=float, default=0.75, help="px per plane, at most"
+        )
+        one.add_argument("--one-by-one", action="store_true", help="nothing ahead")
+        one.add_argument("--repeats", type=int, default=3)
         one.add_argument("--format", choices=("zarr", "tiff"), default="zarr")
     arguments = parser.parse_args()
     arguments.run(arguments)

@@ -74,6 +74,8 @@ class Annotator:
     scaling
         Image values painted black and white on every plane; None: each plane's own
         percentiles.
+    scalings
+        The same of single planes, known from before.
     """
 
     def __init__(
@@ -84,10 +86,16 @@ class Annotator:
         *,
         rgb: bool | None = None,
         scaling: Scaling | None = None,
+        scalings: Mapping[Plane, Scaling] | None = None,
     ) -> None:
         self.plane_shape = (int(plane_shape[0]), int(plane_shape[1]))
         self._computer = RoundComputer(
-            plane_image, self.plane_shape, segmenter, rgb=rgb, scaling=scaling
+            plane_image,
+            self.plane_shape,
+            segmenter,
+            rgb=rgb,
+            scaling=scaling,
+            scalings=scalings,
         )
         self._objects: dict[int, ObjectState] = {}
         self._labels: dict[Plane, LabelArray] = {}

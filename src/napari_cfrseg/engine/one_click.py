@@ -66,6 +66,7 @@ class Task:
     focus_shift: int = 0
     on_step: StepCallback | None = None
     forced: bool = True
+    on_window: Callable[[Window], None] | None = None
 
     @property
     def effective(self) -> tuple[Click, ...]:
@@ -122,6 +123,8 @@ class ClickRound:
         """Return the Prediction after the task's newest click."""
         watch = Stopwatch(self.stages.device)
         look = self._look(task, watch)
+        if task.on_window is not None:
+            task.on_window(look.window)
         feedback = None
         if task.previous.has_mask:
             with watch.time("crop"):

@@ -55,7 +55,7 @@ def perform_propagation(event: ev.Propagated, act: Act) -> None:
     try:
         walk.go()
     finally:
-        act.computer.forget_plane()
+        walk.rest()
 
 
 def anchors_of(state: ObjectState, event: ev.Propagated) -> dict[int, MaskPatch]:
@@ -117,6 +117,7 @@ class _Walk:
         self.count = event.count
         self.shape = act.plane_shape
         self.sampling = event.spacing
+        self.ahead = act.computer.ahead(lambda index: plane_at(event, index))
         self.total = sum(
             len(planes_of(gap, t.first, t.last)) * (1 if None in gap else 2)
             for t in tracks
@@ -143,9 +144,18 @@ class _Walk:
 
     # -- what the propagation asks ---------------------------------------------------
 
+    def expect(self, index: int, following: int | None) -> None:
+        """Read these planes ahead."""
+        self.ahead.expect(index, following)
+
+    def rest(self) -> None:
+        """End the thread that reads ahead."""
+        self.ahead.close()
+        self.act.computer.forget_plane()
+
     def read(self, index: int, box: Box) -> NDArray[Any]:
         """Return the pixels of a plane's box."""
-        pixels = self.act.computer.read(plane_at(self.event, index))
+        pixels = self.ahead.pixels(index)
         return np.asarray(pixels[box[0] : box[2], box[1] : box[3]])
 
     def carry(
@@ -156,8 +166,7 @@ class _Walk:
         refinement: Refinement,
     ) -> Prediction:
         """Run the network."""
-        plane = plane_at(self.event, index)
-        return self.act.computer.carry(plane, clicks, previous, refinement)
+        return self.act.computer.carry(self.ahead, index, clicks, previous, refinement)
 
     def taken(self, index: int, object_id: int, box: Box) -> LabelArray:
         """Return other objects' labels, less those still on their way."""

@@ -10,20 +10,22 @@ clicks and painted edits, and their settings, and of nothing else::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.ahead import Early, PlanesAhead, held
 from napari_cfrseg.engine.cascade import Refinement
 from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.masks import MaskPatch, Plane
 from napari_cfrseg.engine.objects import ClickEntry, PaintEntry, PlaneState, Round
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.errors import CheckpointError
-from napari_cfrseg.images import Scaling
+from napari_cfrseg.images import PlaneImage, Scaling, open_plane
+from napari_cfrseg.window import PlaneLike, Window
 
 
 class SegmenterLike(Protocol):
@@ -37,6 +39,18 @@ class SegmenterLike(Protocol):
         scaling: Scaling | None = None,
     ) -> None:
         """Make (Y, X[, C]) pixels the ones that predictions are made on."""
+
+    @property
+    def embeds_ahead(self) -> bool:
+        """Whether another thread may call ``embed_ahead``."""
+
+    def embed_ahead(self, image: PlaneImage, window: Window) -> object:
+        """Embed a window of a plane that is not shown yet."""
+
+    def show(
+        self, image: PlaneImage, early: Mapping[Window, Early] | None = None
+    ) -> None:
+        """Make a plane that was opened ahead the one that predictions are made on."""
 
     def predict(
         self,
@@ -55,6 +69,8 @@ class SegmenterLike(Protocol):
         clicks: Sequence[Click],
         previous: Prediction,
         refinement: Refinement | None = None,
+        *,
+        on_window: Callable[[Window], None] | None = None,
     ) -> Prediction:
         """Return the mask of an object known from a neighbouring plane."""
 
@@ -101,6 +117,9 @@ class RoundComputer:
         May be given later; needed when the first click comes.
     rgb, scaling
         How the planes' pixels are read.
+    scalings
+        Black and white of single planes, seen before; those of planes clicked on are
+        added.
     """
 
     def __init__(
@@ -111,13 +130,16 @@ class RoundComputer:
         *,
         rgb: bool | None = None,
         scaling: Scaling | None = None,
+        scalings: Mapping[Plane, Scaling] | None = None,
     ) -> None:
         self._rgb = rgb
         self._scaling = scaling
+        self.scalings = dict(scalings or {})
         self._plane_image = plane_image
         self._plane_shape = plane_shape
         self._segmenter = segmenter
         self._plane: Plane | None = None
+        self._carried_on: int | None = None
         self.steps = 0
         self.seconds = 0.0
         self.runs = 0
@@ -128,23 +150,46 @@ class RoundComputer:
         self._segmenter = segmenter
         self._plane = None
 
-    def read(self, plane: Plane) -> Any:
-        """Return a plane's pixels, (Y, X) or (Y, X, C); lazy ones unread."""
-        return self._plane_image(plane)
+    def ahead(self, plane_at: Callable[[int], Plane]) -> PlanesAhead:
+        """Return what reads and embeds the planes of a line ahead of a walk."""
+
+        def look(index: int, pixels: PlaneLike) -> PlaneImage:
+            scaling = self._scaling_of(plane_at(index))
+            return open_plane(pixels, rgb=self._rgb, scaling=scaling)
+
+        found = self._segmenter
+        return PlanesAhead(
+            lambda index: held(self._plane_image(plane_at(index))),
+            look,
+            found.embed_ahead if found is not None and found.embeds_ahead else None,
+        )
 
     def carry(
         self,
-        plane: Plane,
+        ahead: PlanesAhead,
+        index: int,
         clicks: Sequence[Click],
         previous: Prediction,
         refinement: Refinement,
     ) -> Prediction:
-        """Run the network once with clicks carried from a neighbouring plane."""
+        """Run the network once with clicks carried from a neighbouring plane.
+
+        ``ahead`` is what :meth:`ahead` returned, ``index`` a plane of its line. A
+        plane's black and white are recorded with its first click, and this is none.
+        """
         if self._segmenter is None:
             msg = "no model is loaded, so nothing can be propagated: load one first"
             raise CheckpointError(msg)
-        self.prepare(plane)
-        prediction = self._segmenter.carry(clicks, previous, refinement)
+        if self._carried_on != index:
+            self._plane = self._carried_on = None
+            self._segmenter.show(ahead.image(index), ahead.early(index))
+            self._carried_on = index
+        prediction = self._segmenter.carry(
+            clicks,
+            previous,
+            refinement,
+            on_window=lambda window: ahead.used(index, window),
+        )
         self.runs += 1
         self.network_s += prediction.stages.network
         self.steps, self.seconds = prediction.steps, prediction.seconds
@@ -152,16 +197,19 @@ class RoundComputer:
 
     def forget_plane(self) -> None:
         """Set the next plane's image anew, whichever it is."""
-        self._plane = None
+        self._plane = self._carried_on = None
 
     def prepare(self, plane: Plane) -> None:
         """Set a plane's image, so that its first click need not."""
         if self._segmenter is not None and self._plane != plane:
-            self._plane = None
+            self.forget_plane()
             self._segmenter.set_image(
-                self._plane_image(plane), rgb=self._rgb, scaling=self._scaling
+                self._plane_image(plane), rgb=self._rgb, scaling=self._scaling_of(plane)
             )
             self._plane = plane
+
+    def _scaling_of(self, plane: Plane) -> Scaling | None:
+        return self.scalings.get(plane, self._scaling)
 
     def compute(
         self,
@@ -230,6 +278,8 @@ class RoundComputer:
             focus_shift=entry.focus_shift,
             on_step=on_step,
         )
+        if prediction.scaling is not None:
+            self.scalings.setdefault(plane, prediction.scaling)
         self.runs += 1
         self.network_s += prediction.stages.network
         self.steps, self.seconds = prediction.steps, prediction.seconds

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from napari_cfrseg.engine.one_click import (
 )
 from napari_cfrseg.engine.prediction import Prediction, start_from
 from napari_cfrseg.engine.stages import (
+    Embedded,
     Precision,
     Stages,
     Stopwatch,
@@ -36,7 +37,7 @@ from napari_cfrseg.engine.stages import (
 )
 from napari_cfrseg.images import PlaneImage, Scaling, open_plane
 from napari_cfrseg.model.network import ClickNetwork
-from napari_cfrseg.window import PlaneLike
+from napari_cfrseg.window import PlaneLike, Window
 
 __all__ = ["Prediction", "Refinement", "Segmenter", "StepCallback"]
 
@@ -169,8 +170,36 @@ class Segmenter:
         ImageError
             Wrong shape or dtype, or no finite pixel.
         """
-        self._image = open_plane(image, rgb=rgb, scaling=scaling)
-        self._stages.forget()
+        self.show(open_plane(image, rgb=rgb, scaling=scaling))
+
+    def show(
+        self,
+        image: PlaneImage,
+        early: Mapping[Window, Callable[[], Any]] | None = None,
+    ) -> None:
+        """Set a plane that was opened ahead.
+
+        Parameters
+        ----------
+        image
+            The plane (``images.open_plane``).
+        early
+            By window what returns :meth:`embed_ahead`'s answer for that plane.
+        """
+        self._image = image
+        self._stages.forget(early)
+
+    @property
+    def embeds_ahead(self) -> bool:
+        """Whether :meth:`embed_ahead` may be called on another thread."""
+        return self._stages.embeds_ahead
+
+    def embed_ahead(self, image: PlaneImage, window: Window) -> Embedded | None:
+        """Embed a window of a plane that comes later, on another thread.
+
+        The masks on that plane are the same with it and without.
+        """
+        return self._stages.embed_ahead(window, image.crop)
 
     def predict(
         self,
@@ -239,6 +268,8 @@ class Segmenter:
         clicks: Sequence[Click],
         previous: Prediction,
         refinement: Refinement | None = None,
+        *,
+        on_window: Callable[[Window], None] | None = None,
     ) -> Prediction:
         """Segment an object known from a neighbouring plane, in one round.
 
@@ -253,6 +284,8 @@ class Segmenter:
             kept while it fits.
         refinement
             As for :meth:`predict`.
+        on_window
+            Told the window once it is embedded, before it is decoded.
 
         Returns
         -------
@@ -274,7 +307,9 @@ class Segmenter:
             check_inside(click, image.shape)
         known = replace(previous, clicks=(), touches_border=False)
         chosen = Refinement.standard() if refinement is None else refinement
-        task = Task(tuple(clicks), known, chosen, None, forced=False)
+        task = Task(
+            tuple(clicks), known, chosen, None, forced=False, on_window=on_window
+        )
         return replace(self._round(task, image), clicks=())
 
     def try_windows(

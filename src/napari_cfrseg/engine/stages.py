@@ -1,16 +1,16 @@
 """A network's three stages on a device, timed, with what can be kept kept.
 
 ``embed_image`` is repeated only for a new window, ``embed_clicks`` only for new
-clicks. Every evaluation has batch size 1, also when several windows are compared:
-results of a batch can differ in the last bit from those of its members, and then an
-object's mask would depend on what happened to be cached.
+clicks. Every evaluation has batch size 1, also when several windows are compared or
+embedded ahead: results of a batch can differ in the last bit from those of its members,
+and then an object's mask would depend on what happened to be cached.
 """
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -102,6 +102,14 @@ class Stopwatch:
         return StageSeconds(**self._seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A window's embedding, and the state of the network that made it."""
+
+    value: Any
+    state: object
+
+
 @dataclass(slots=True)
 class _Recent:
     """The last few values by key; the oldest is forgotten first."""
@@ -152,16 +160,21 @@ class Stages:
     def to(self, device: torch.device) -> None:
         """Move the network, read its weights anew and forget all embeddings."""
         self.device = device
+        self._state = object()  # embeddings made ahead by another one are not used
         self.network.to(device)
         if device.type == "cpu":  # SPEED: convolutions run faster in this layout
             self.network.to(memory_format=torch.channels_last)
         self._fast = self.network.for_inference()
         self.forget()
 
-    def forget(self) -> None:
-        """Drop the kept embeddings: another image is coming."""
+    def forget(self, early: Mapping[Window, Callable[[], Any]] | None = None) -> None:
+        """Drop the kept embeddings: another image is coming.
+
+        ``early`` returns what :meth:`embed_ahead` made of its windows, or None.
+        """
         self._images = _Recent(8)  # at least as many as the focus tries
         self._clicks = _Recent(8)
+        self._early = dict(early or {})
 
     @property
     def grid(self) -> int:
@@ -183,6 +196,11 @@ class Stages:
         points = grid_points(window, clicks)
 
         def embed_image() -> Any:
+            if window in self._early:
+                with watch.time("embed_image"):
+                    found = self._early.pop(window)()
+                if isinstance(found, Embedded) and found.state is self._state:
+                    return found.value
             with watch.time("crop"):
                 image = self._tensor(read(window)[None])
             with watch.time("embed_image"), self._arithmetic():
@@ -194,6 +212,32 @@ class Stages:
                 return self._fast.embed_clicks(embedding, self._tensor(points[None]))
 
         return self._clicks.get((window, points.tobytes()), embed_clicks)
+
+    @property
+    def embeds_ahead(self) -> bool:
+        """Whether another thread may embed: torch's MPS backend is not made for it."""
+        return self.device.type in ("cpu", "cuda")
+
+    def embed_ahead(
+        self, window: Window, read: Callable[[Window], NDArray[np.float32]]
+    ) -> Embedded | None:
+        """Embed a window on another thread, for an image that is not set yet.
+
+        None where the device's memory does not suffice or the network moves to another
+        device meanwhile: then the window is embedded when it is needed.
+        """
+        state = self._state
+        try:
+            with self._arithmetic():
+                return Embedded(
+                    self._fast.embed_image(self._tensor(read(window)[None])), state
+                )
+        except torch.OutOfMemoryError:
+            return None
+        except RuntimeError:
+            if state is self._state:
+                raise
+            return None
 
     def refine(
         self,

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine import events as ev
 from napari_cfrseg.engine.act import PatchCallback
 from napari_cfrseg.engine.annotator import Annotator, Change
-from napari_cfrseg.engine.cascade import Refinement
-from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.masks import LabelRuns, Plane
-from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.rounds import SegmenterLike
 from napari_cfrseg.images import Scaling
 from napari_cfrseg.session.models import described
@@ -24,71 +20,6 @@ from napari_cfrseg.session.writer import SessionWriter, line_of
 
 ModelSource = Callable[[ModelReference], tuple[SegmenterLike, str] | None]
 _SETTINGS = (ev.RefinementChanged, ev.OverlapChanged, ev.ModelChanged)
-
-
-class _PlaneScalings:
-    """Gives each plane its recorded scaling, and remembers those that are measured.
-
-    A segmenter is told the scaling with the image: this one stands in between.
-    """
-
-    def __init__(
-        self,
-        plane_image: Callable[[Plane], Any],
-        scalings: Mapping[Plane, Scaling],
-        segmenter: SegmenterLike | None,
-    ) -> None:
-        self.known = dict(scalings)
-        self.segmenter = segmenter
-        self._plane_image = plane_image
-        self._plane: Plane = ()
-
-    def read(self, plane: Plane) -> Any:
-        self._plane = plane
-        return self._plane_image(plane)
-
-    def set_image(
-        self, image: Any, *, rgb: bool | None = None, scaling: Scaling | None = None
-    ) -> None:
-        given = self.known.get(self._plane, scaling)
-        self._ready().set_image(image, rgb=rgb, scaling=given)
-
-    def predict(
-        self,
-        clicks: Sequence[Click],
-        previous: Prediction | NDArray[Any] | None = None,
-        refinement: Refinement | None = None,
-        *,
-        hint: FocusHint | None = None,
-        focus_shift: int = 0,
-        on_step: Callable[[Prediction], None] | None = None,
-    ) -> Prediction:
-        prediction = self._ready().predict(
-            clicks,
-            previous,
-            refinement,
-            hint=hint,
-            focus_shift=focus_shift,
-            on_step=on_step,
-        )
-        if prediction.scaling is not None:
-            self.known.setdefault(self._plane, prediction.scaling)
-        return prediction
-
-    def carry(
-        self,
-        clicks: Sequence[Click],
-        previous: Prediction,
-        refinement: Refinement | None = None,
-    ) -> Prediction:
-        # a plane's scaling is recorded with its first click, and this is none
-        return self._ready().carry(clicks, previous, refinement)
-
-    def _ready(self) -> SegmenterLike:
-        if self.segmenter is None:
-            msg = "no segmenter was given"
-            raise RuntimeError(msg)
-        return self.segmenter
 
 
 class RecordedAnnotator(Annotator):
@@ -115,13 +46,13 @@ class RecordedAnnotator(Annotator):
         scalings: Mapping[Plane, Scaling] | None = None,
         writer: SessionWriter | None = None,
     ) -> None:
-        self._planes_seen = _PlaneScalings(plane_image, scalings or {}, segmenter)
         super().__init__(
-            self._planes_seen.read,
+            plane_image,
             plane_shape,
-            None if segmenter is None else self._planes_seen,
+            segmenter,
             rgb=rgb,
             scaling=scaling,
+            scalings=scalings,
         )
         self.writer = writer
         #: begins a session when the first act is done that is no mere setting
@@ -148,8 +79,7 @@ class RecordedAnnotator(Annotator):
         model
             Its name or path; a change of it is written down.
         """
-        self._planes_seen.segmenter = segmenter
-        super().use(self._planes_seen)
+        super().use(segmenter)
         if not model:
             return
         self.model, before = model, self._reference
@@ -170,9 +100,9 @@ class RecordedAnnotator(Annotator):
             return
         found = self.model_source(wanted)
         if found is not None:
-            self._planes_seen.segmenter, self.model = found
+            segmenter, self.model = found
             self._reference = wanted
-            super().use(self._planes_seen)
+            super().use(segmenter)
 
     def apply(self, event: ev.Event, on_preview: PatchCallback | None = None) -> Change:
         """Do what an event says and write it down (see :meth:`Annotator.apply`).
@@ -187,7 +117,7 @@ class RecordedAnnotator(Annotator):
         change = super().apply(event, on_preview)
         if self._has_changed(change):
             plane = getattr(event, "plane", None)
-            seen = None if plane is None else self._planes_seen.known.get(plane)
+            seen = None if plane is None else self._computer.scalings.get(plane)
             self._write_down(change.event, seen)
         return change
 
@@ -221,7 +151,7 @@ class RecordedAnnotator(Annotator):
 
     def restore(self, content: SessionContent) -> Iterator[Change]:
         """Do all that a session says, writing nothing down; yield after each event."""
-        self._planes_seen.known.update(content.scalings)
+        self._computer.scalings.update(content.scalings)
         writer, self.writer = self.writer, None
         opener, self.open_writer = self.open_writer, None
         self._early.clear()

@@ -135,11 +135,12 @@ class TiffPlanes:
     def _page(self, flat: int) -> Any:
         import tifffile
 
-        if self._kept is None or self._kept[0] != flat:
+        kept = self._kept  # another thread may read another page meanwhile
+        if kept is None or kept[0] != flat:
             with tifffile.TiffFile(self._path) as file:
                 page = _level_of(file, self._level, self._path).pages[flat]
-                self._kept = (flat, page.asarray())
-        return self._kept[1]
+                kept = self._kept = (flat, page.asarray())
+        return kept[1]
 
 
 def _level_of(file: Any, level: int, path: Path) -> Any:

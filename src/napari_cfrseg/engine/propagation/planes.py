@@ -28,6 +28,12 @@ class Planes(Protocol):
     def sampling(self) -> tuple[float, float, float]:
         """(between planes, y, x) size of a voxel, in any one unit."""
 
+    def expect(self, index: int, following: int | None) -> None:
+        """Take note of which plane comes now, and which one after it: read ahead."""
+
+    def rest(self) -> None:
+        """Take note that no plane is to come: end what reads ahead."""
+
     def read(self, index: int, box: Box) -> NDArray[Any]:
         """Return the pixels of a plane's box, (h, w) or (h, w, C)."""
 

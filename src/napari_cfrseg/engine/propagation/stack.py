@@ -2,96 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.ahead import Early, PlanesAhead, held
 from napari_cfrseg.engine.cascade import Refinement
 from napari_cfrseg.engine.masks import LabelArray
 from napari_cfrseg.engine.prediction import Prediction
-from napari_cfrseg.images import Scaling
-from napari_cfrseg.window import Box, PlaneLike
-
-#: planes larger than this many bytes are read by windows, not whole and ahead
-_READ_WHOLE_BYTES = 1 << 26
+from napari_cfrseg.images import PlaneImage, Scaling, open_plane
+from napari_cfrseg.window import Box, PlaneLike, Window
 
 
 class CarryingSegmenter(Protocol):
     """What a propagation asks of a segmenter."""
 
-    def set_image(
-        self, image: Any, *, rgb: bool | None = None, scaling: Scaling | None = None
+    @property
+    def embeds_ahead(self) -> bool:
+        """Whether another thread may call ``embed_ahead``."""
+
+    def embed_ahead(self, image: PlaneImage, window: Window) -> object:
+        """Embed a window of a plane that is not shown yet."""
+
+    def show(
+        self, image: PlaneImage, early: Mapping[Window, Early] | None = None
     ) -> None:
-        """Make (Y, X[, C]) pixels the ones that predictions are made on."""
+        """Make a plane the one that predictions are made on."""
 
     def carry(
         self,
         clicks: list[Click],
         previous: Prediction,
         refinement: Refinement | None = None,
+        *,
+        on_window: Callable[[Window], None] | None = None,
     ) -> Prediction:
         """Run the network with clicks that are not forced on its answer."""
-
-
-class PlaneReader:
-    """Reads planes of a stack; the neighbour in the direction of travel in advance.
-
-    Two planes are held at most, so memory does not grow with the stack. Large planes
-    are not read whole: the windows that are looked at are.
-
-    Parameters
-    ----------
-    plane
-        Returns a plane, (Y, X) or (Y, X, C), lazy or not.
-    count
-        How many there are.
-    """
-
-    def __init__(self, plane: Callable[[int], PlaneLike], count: int) -> None:
-        self._plane = plane
-        self._count = count
-        self._pool: ThreadPoolExecutor | None = None
-        self._ahead: tuple[int, Future[PlaneLike]] | None = None
-        self._here: tuple[int, PlaneLike] | None = None
-        self.reads = 0
-
-    def __getitem__(self, index: int) -> PlaneLike:
-        """Return a plane, read if it is not large."""
-        if self._here is not None and self._here[0] == index:
-            return self._here[1]
-        before = None if self._here is None else self._here[0]
-        if self._ahead is not None and self._ahead[0] == index:
-            plane = self._ahead[1].result()
-        else:
-            plane = self._read(index)
-        self._here, self._ahead = (index, plane), None
-        following = index + (1 if before is None or index >= before else -1)
-        if 0 <= following < self._count and not isinstance(
-            self._plane(following), np.ndarray
-        ):
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(1, "cfrseg-read-ahead")
-            self._ahead = following, self._pool.submit(self._read, following)
-        return plane
-
-    def close(self) -> None:
-        """End the reading thread."""
-        self._here = self._ahead = None
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
-
-    def _read(self, index: int) -> PlaneLike:
-        self.reads += 1
-        plane = self._plane(index)
-        size = int(np.prod(plane.shape)) * np.dtype(plane.dtype).itemsize
-        if isinstance(plane, np.ndarray) or size > _READ_WHOLE_BYTES:
-            return plane
-        return np.asarray(plane[: plane.shape[0], : plane.shape[1]])
 
 
 class SegmenterPlanes:
@@ -100,7 +49,7 @@ class SegmenterPlanes:
     Parameters
     ----------
     segmenter
-        Its image is set plane by plane.
+        Is shown plane by plane.
     stack
         NumPy or lazy (dask, zarr); or a function that returns a plane.
     count, shape
@@ -111,6 +60,16 @@ class SegmenterPlanes:
         Labels of other objects on a plane's box that are settled; None: none.
     rgb, scaling
         As for ``Segmenter.set_image``.
+    ahead
+        Whether the next plane is read and embedded while one is decoded: results are
+        the same without.
+
+    Attributes
+    ----------
+    runs
+        How often the network was run.
+    ahead
+        What reads ahead; it ends with each walk.
     """
 
     def __init__(
@@ -124,27 +83,43 @@ class SegmenterPlanes:
         taken: Callable[[int, int, Box], LabelArray] | None = None,
         rgb: bool | None = None,
         scaling: Scaling | None = None,
+        ahead: bool = True,
     ) -> None:
+        plane: Callable[[int], PlaneLike]
         plane = stack if callable(stack) else stack.__getitem__
         self.count = int(len(stack) if count is None else count)
         found = stack.shape[1:3] if shape is None else shape
         self.shape = (int(found[0]), int(found[1]))
         self.sampling = checked_sampling(sampling)
         self.runs = 0
-        self.reader = PlaneReader(plane, self.count)
+        self.ahead = PlanesAhead(
+            lambda index: held(plane(index)),
+            lambda _, pixels: open_plane(pixels, rgb=rgb, scaling=scaling),
+            segmenter.embed_ahead if ahead and segmenter.embeds_ahead else None,
+        )
+        self._walks_ahead = ahead
         self._segmenter = segmenter
         self._taken = taken
-        self._rgb = rgb
-        self._scaling = scaling
         self._set: int | None = None
 
     def forget(self) -> None:
-        """Set the next plane anew: the segmenter was used elsewhere."""
+        """Show the next plane anew: the segmenter was used elsewhere."""
+        self._set = None
+
+    def expect(self, index: int, following: int | None) -> None:
+        """Read these planes ahead."""
+        if self._walks_ahead:
+            self.ahead.expect(index, following)
+
+    def rest(self) -> None:
+        """End the thread that reads ahead."""
+        self.ahead.close()
         self._set = None
 
     def read(self, index: int, box: Box) -> NDArray[Any]:
         """Return the pixels of a plane's box."""
-        return np.asarray(self.reader[index][box[0] : box[2], box[1] : box[3]])
+        pixels = self.ahead.pixels(index)
+        return np.asarray(pixels[box[0] : box[2], box[1] : box[3]])
 
     def carry(
         self,
@@ -155,12 +130,15 @@ class SegmenterPlanes:
     ) -> Prediction:
         """Run the network on a plane."""
         if self._set != index:
-            self._segmenter.set_image(
-                self.reader[index], rgb=self._rgb, scaling=self._scaling
-            )
+            self._segmenter.show(self.ahead.image(index), self.ahead.early(index))
             self._set = index
         self.runs += 1
-        return self._segmenter.carry(clicks, previous, refinement)
+        return self._segmenter.carry(
+            clicks,
+            previous,
+            refinement,
+            on_window=lambda window: self.ahead.used(index, window),
+        )
 
     def taken(self, index: int, object_id: int, box: Box) -> LabelArray:
         """Return other objects' labels."""

@@ -47,6 +47,10 @@ class Run:
     running: Running | None
     left: int = 0
 
+    def goes_to(self, index: int) -> bool:
+        """Whether a plane is still to be walked to."""
+        return bool(self.left) and index in self.stretch.planes
+
 
 def gaps_of(anchors: Iterable[int], first: int, last: int) -> tuple[Gap, ...]:
     """Return the stretches of planes without an anchor that touch a range.

@@ -84,13 +84,16 @@ def propagate(
             raise ValueError(msg)
     sweep = _Sweep(planes, chosen, cancelled)
     stretches = [s for track in tracks for s in sweep.stretches(track)]
-    for direction in (1, -1):
-        for result in sweep.walk(stretches, direction):
-            yield result
+    try:
+        for direction in (1, -1):
+            for result in sweep.walk(stretches, direction):
+                yield result
+                if sweep.stopped:
+                    return
             if sweep.stopped:
                 return
-        if sweep.stopped:
-            return
+    finally:
+        planes.rest()
 
 
 class _Sweep:
@@ -122,9 +125,14 @@ class _Sweep:
             for s in stretches
             if (s.below if direction > 0 else s.above) is not None
         ]
-        indices = sorted({i for r in runs for i in r.stretch.planes})
-        for index in indices[::direction]:
-            here = [r for r in runs if r.left and index in r.stretch.planes]
+        indices = sorted({i for r in runs for i in r.stretch.planes})[::direction]
+        for place, index in enumerate(indices):
+            here = [r for r in runs if r.goes_to(index)]
+            if not here:
+                continue
+            later = indices[place + 1 :]
+            following = (i for i in later if any(r.goes_to(i) for r in runs))
+            self.planes.expect(index, next(following, None))
             answers: list[tuple[Run, Answer]] = []
             for run in here:
                 if self.cancelled():
