@@ -268,6 +268,7 @@ def main() -> None:
         return
     if options.threads:
         torch.set_num_threads(options.threads)
+    (options.out / "trained").mkdir(parents=True, exist_ok=True)
     bench = Bench(options)
     if options.command == "run":
         print(bench.run(options.row, options.seed))
