@@ -191,8 +191,8 @@ def test_a_killed_program_is_said_to_be_and_goes_on(viewer, qtbot):
     dock.image.value, dock.labels.value = viewer.layers["disks"], drawn
     dock.base.value, dock.minutes.value = "tiny", 5
     dock.start_button.click()
-    qtbot.waitUntil(lambda: dock._process is not None, timeout=60_000)
-    os.kill(dock._process.pid, signal.SIGKILL)
+    qtbot.waitUntil(lambda: dock.run.process is not None, timeout=60_000)
+    os.kill(dock.run.process.pid, signal.SIGKILL)
     qtbot.waitUntil(lambda: dock.start_button.text() == "Go on", timeout=60_000)
     assert "Interrupted" in dock.status.text()
     dock.job.want("stop")

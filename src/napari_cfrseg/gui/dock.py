@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_cfrseg.gui.controller import Controller
+from napari_cfrseg.gui.controls import form
+from napari_cfrseg.gui.dock_widget import DockWidget, images_of
 from napari_cfrseg.gui.jobs import Job, Runner
 from napari_cfrseg.gui.keys import bind_keys
 from napari_cfrseg.gui.models import SegmenterLoader, installed_models, load_segmenter
-from napari_cfrseg.gui.panels import ObjectPanel, SettingsPanel, StatusPanel, form
+from napari_cfrseg.gui.panels import ObjectPanel, SettingsPanel, StatusPanel
 from napari_cfrseg.gui.preferences import Preferences
 from napari_cfrseg.gui.runner import QtRunner
 from napari_cfrseg.gui.session_desk import SessionDesk, came_with_session
@@ -39,7 +41,7 @@ def notify(level: str, message: str) -> None:
     _TELL[level](message)
 
 
-class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
+class ClickDock(DockWidget):
     """Segment the objects of an image by clicks.
 
     Parameters
@@ -58,7 +60,6 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         load: SegmenterLoader | None = None,
         runner: Runner | None = None,
     ) -> None:
-        self._was_docked = False
         super().__init__()
         self.viewer = napari_viewer
         self._load = load_segmenter if load is None else load
@@ -74,7 +75,7 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self._opened.set()
         self.image_choice = ComboBox(
             label="Image",
-            choices=self._images,
+            choices=lambda _: images_of(self.viewer),
             nullable=True,
             tooltip="What to segment",
         )
@@ -129,15 +130,10 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     # -- images ----------------------------------------------------------------------
 
-    def _images(self, _: object = None) -> list[Image]:
-        from napari.layers import Image
-
-        return [layer for layer in self.viewer.layers if type(layer) is Image]
-
     def _start(self) -> None:
         from napari.layers import Image
 
-        images = self._images()
+        images = images_of(self.viewer)
         active = self.viewer.layers.selection.active
         if isinstance(active, Image):
             self.image_choice.value = active
@@ -153,7 +149,7 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
             # its clicks and labels are still to come
             QTimer.singleShot(0, lambda: self._choose(event.value))
             return
-        images = self._images()
+        images = images_of(self.viewer)
         nothing_chosen = self._controller is None and self.image_choice.value is None
         if nothing_chosen and len(images) == 1:
             self.image_choice.value = images[0]
@@ -289,25 +285,8 @@ class ClickDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         column.addWidget(self.stack)
         column.addWidget(self.status)
         column.addWidget(self.sessions.panel)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        scroll.setWidget(inner)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(scroll)
-        self.setMinimumWidth(290)
+        self.fill_with(inner, 290)
 
-    def changeEvent(self, event: QEvent) -> None:
-        """End the session when napari takes the dock away (its × button)."""
-        super().changeEvent(event)
-        if event.type() == QEvent.Type.ParentChange:
-            if self.parent() is not None:
-                self._was_docked = True
-            elif self._was_docked:
-                self.close_session()
-
-    def closeEvent(self, event: QEvent) -> None:
-        """End the session with the window."""
+    def let_go(self) -> None:
+        """End the session, as :meth:`close_session`."""
         self.close_session()
-        super().closeEvent(event)

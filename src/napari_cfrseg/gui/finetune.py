@@ -6,30 +6,25 @@ a dock opened later finds it by its folder (:mod:`napari_cfrseg.training_job`).
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, LineEdit
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QProgressBar,
     QPushButton,
-    QScrollArea,
-    QTableWidget,
-    QTableWidgetItem,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_cfrseg.atomic import atomic_path
 from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.gui.controls import form
 from napari_cfrseg.gui.dock import ClickDock
+from napari_cfrseg.gui.dock_widget import DockWidget, images_of
 from napari_cfrseg.gui.finetune_curve import Curve
 from napari_cfrseg.gui.finetune_job import (
     Pixels,
@@ -37,30 +32,21 @@ from napari_cfrseg.gui.finetune_job import (
     last_words,
     pixels_of,
     request_of,
-    start_program,
-    write_pixels,
 )
+from napari_cfrseg.gui.finetune_report import ReportTable, advice, how_far
+from napari_cfrseg.gui.finetune_run import FineTuneRun
 from napari_cfrseg.gui.models import DEFAULT_MODEL, installed_models
-from napari_cfrseg.gui.panels import form
-from napari_cfrseg.training_job import JobStatus, TrainingJob, list_jobs
+from napari_cfrseg.training_job import JobStatus, TrainingJob
 
 if TYPE_CHECKING:
     import napari
-    from napari.layers import Image, Labels
+    from napari.layers import Labels
 
 #: milliseconds between two looks at the job's folder
 LOOK_MS = 500
-_COLUMNS = ("", "objects", "NoC@85", "NoC@90", "IoU@1", "IoU@5")
-_KEYS = ("objects", "noc85", "noc90", "iou1", "iou5")
-_ROWS = (
-    ("held out, before", "before"),
-    ("held out, after", "after"),
-    ("bundled, before", "bundled_before"),
-    ("bundled, after", "bundled_after"),
-)
 
 
-class FineTuneDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
+class FineTuneDock(DockWidget):
     """Fine-tune a model on an image and its labels, or on a folder of them.
 
     Parameters
@@ -70,13 +56,10 @@ class FineTuneDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
     """
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
-        self._was_docked = self._closed = False  # events come while Qt begins
+        self._closed = False  # events come while Qt begins
         super().__init__()
         self.viewer = napari_viewer
-        self.job: TrainingJob | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._writing: threading.Thread | None = None
-        self._write_error = ""
+        self.run = FineTuneRun()
         self._shown: object = None
         self._make_controls()
         self._lay_out()
@@ -86,16 +69,21 @@ class FineTuneDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         layers = self.viewer.layers.events
         for event in (layers.inserted, layers.removed, layers.renamed):
             event.connect(self._on_layers)
-        self._find_job()
+        self.run.find()
         self.look()
         self._timer.start()
+
+    @property
+    def job(self) -> TrainingJob | None:
+        """The job that is looked at, None before there is one."""
+        return self.run.job
 
     # -- what a person does ------------------------------------------------------------
 
     def start(self) -> None:
         """Start a fine-tuning with what is chosen, or let a killed one go on."""
-        if self.job is not None and self._is_interrupted():
-            self._process = start_program(self.job)
+        if self.run.is_interrupted:
+            self.run.go_on()
             self.look()
             return
         name = free_name(self.name.value)
@@ -112,12 +100,8 @@ class FineTuneDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
             sparse=not self.all_labelled.value,
             folder=folder,
         )
-        self.job = TrainingJob.create(name, request)
-        self._process, self._shown, self._write_error = None, None, ""
-        if pixels is None:
-            self._process = start_program(self.job)
-        else:
-            self._write_and_start(pixels, self.job)
+        self.run.begin(name, request, pixels)
+        self._shown = None
         self.look()
 
     def pause(self) -> None:
@@ -136,11 +120,8 @@ class FineTuneDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Keep a model whose gain is not proven."""
         if self.job is None:
             return
-        source = Path(str(self.job.report.get("candidate", "")))
-        target = Path(str(self.job.request.get("output", "")))
         try:
-            with atomic_path(target) as temporary:
-                shutil.copyfile(source, temporary)
+            target = self.run.keep_candidate()
         except OSError as error:
             show_error(f"the model cannot be kept: {error}")
             return
@@ -151,16 +132,14 @@ class FineTuneDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def look(self) -> None:
         """Show how far the job is."""
+        error = self.run.hand_over_error()
+        if error:
+            show_error(error)
         job = self.job
-        if self._writing is not None and not self._writing.is_alive():
-            self._writing = None
-            if self._write_error:
-                show_error(self._write_error)
-                self.job = job = None
         status = JobStatus() if job is None else job.status
-        active = self._is_active()
+        active = self.run.is_active
         self.start_button.setEnabled(not active)
-        interrupted = self._is_interrupted()
+        interrupted = self.run.is_interrupted
         self.start_button.setText("Go on" if interrupted else "Start")
         self.pause_button.setEnabled(active)
         paused = job is not None and job.control == "pause"
@@ -179,29 +158,12 @@ class FineTuneDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
             return "Choose an image and its labels, or a folder."
         if interrupted:
             return f"Interrupted ({last_words(self.job)}). Go on where it stopped?"
-        left = "" if status.eta_s is None else f" · {_minutes(status.eta_s)} left"
-        phase = status.phase.capitalize()
-        if status.phase in ("done", "failed"):
-            left = ""
-        return f"{phase}{left}\n{status.message}"
+        return how_far(status)
 
     def _finish(self, job: TrainingJob, status: JobStatus) -> None:
         report = job.report
-        for index, (_, key) in enumerate(_ROWS):
-            figures = report.get(key) or {}
-            for column, name in enumerate(_KEYS, 1):
-                value = figures.get(name)
-                text = "" if value is None else f"{value:.3g}"
-                self.table.setItem(index, column, QTableWidgetItem(text))
-        self.table.setVisible(bool(report))
-        lines = [str(line) for line in report.get("suggestions", ())]
-        if report:
-            lines.insert(
-                0,
-                f"Change {report['difference']:+.2f} clicks (95 % interval "
-                f"{report['low']:+.2f} to {report['high']:+.2f}), by {report['how']}.",
-            )
-        self.advice.setText("\n".join(f"• {line}" for line in lines))
+        self.table.show_report(report)
+        self.advice.setText(advice(report))
         undecided = status.verdict == "not proven" and not status.model
         self.keep_button.setVisible(undecided)
         self.keep_button.setEnabled(undecided)
@@ -223,26 +185,6 @@ class FineTuneDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.base.value = chosen
         show_info(f"The model {name} can be chosen in the segmenting dock.")
 
-    def _is_active(self) -> bool:
-        if self._writing is not None:
-            return True
-        if self.job is None or self.job.is_finished:
-            return False
-        if self._process is not None:
-            return self._process.poll() is None
-        return self.job.is_running
-
-    def _is_interrupted(self) -> bool:
-        known = self.job is not None and not self.job.is_finished
-        return known and not self._is_active()
-
-    def _find_job(self) -> None:
-        """Take up the newest job that has not come to an end."""
-        for job in list_jobs():
-            if not job.is_finished:
-                self.job = job
-                return
-
     # -- data --------------------------------------------------------------------------
 
     def _pixels(self) -> Pixels:
@@ -256,26 +198,12 @@ class FineTuneDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
         value = self.folder.value
         return None if value is None or str(value) in ("", ".") else Path(value)
 
-    def _write_and_start(self, pixels: Pixels, job: TrainingJob) -> None:
-        """Write the pixels beside the window's thread, then start the program."""
-
-        def work() -> None:
-            try:
-                write_pixels(pixels, job.folder)
-                self._process = start_program(job)
-            except (CfrSegError, OSError, ValueError) as error:
-                self._write_error = f"the labels cannot be handed over: {error}"
-                job.tell(JobStatus("failed", 0.0, None, self._write_error))
-
-        self._writing = threading.Thread(target=work, name="cfrseg-hand-over")
-        self._writing.start()
-
     # -- looks -------------------------------------------------------------------------
 
     def _make_controls(self) -> None:
         self.image = ComboBox(
             label="Image",
-            choices=self._images,
+            choices=lambda _: images_of(self.viewer),
             nullable=True,
             tooltip="The image the labels were drawn on",
         )
@@ -356,25 +284,13 @@ class FineTuneDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
             label.setWordWrap(True)
             label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.curve = Curve()
-        self.table = _table()
+        self.table = ReportTable()
         for widget in (self.progress, self.status, self.curve, self.table):
             column.addWidget(widget)
         column.addWidget(self.advice)
         column.addWidget(self.keep_button)
         column.addStretch()
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        scroll.setWidget(inner)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(scroll)
-        self.setMinimumWidth(300)
-
-    def _images(self, _: object = None) -> list[Image]:
-        from napari.layers import Image
-
-        return [layer for layer in self.viewer.layers if type(layer) is Image]
+        self.fill_with(inner, 300)
 
     def _all_labels(self, _: object = None) -> list[Labels]:
         from napari.layers import Labels
@@ -391,43 +307,11 @@ class FineTuneDock(QWidget):  # type: ignore[misc]  # qtpy is untyped
             return
         self._closed = True
         self._timer.stop()
-        if self._writing is not None:
-            self._writing.join()
+        self.run.wait()
         layers = self.viewer.layers.events
         for event in (layers.inserted, layers.removed, layers.renamed):
             event.disconnect(self._on_layers)
 
-    def changeEvent(self, event: QEvent) -> None:
-        """Let go when napari takes the dock away (its × button)."""
-        super().changeEvent(event)
-        if event.type() == QEvent.Type.ParentChange:
-            if self.parent() is not None:
-                self._was_docked = True
-            elif self._was_docked:
-                self.close_dock()
-
-    def closeEvent(self, event: QEvent) -> None:
-        """Let go with the window."""
+    def let_go(self) -> None:
+        """Look no more, as :meth:`close_dock`."""
         self.close_dock()
-        super().closeEvent(event)
-
-
-def _table() -> QTableWidget:
-    table = QTableWidget(len(_ROWS), len(_COLUMNS))
-    table.setHorizontalHeaderLabels(list(_COLUMNS))
-    table.verticalHeader().hide()
-    table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-    for index, (title, _) in enumerate(_ROWS):
-        table.setItem(index, 0, QTableWidgetItem(title))
-    for index in range(len(_ROWS)):
-        table.setRowHeight(index, 24)
-    table.resizeColumnsToContents()
-    table.setFixedHeight(24 * len(_ROWS) + table.horizontalHeader().height() + 20)
-    table.hide()
-    return table
-
-
-def _minutes(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min"

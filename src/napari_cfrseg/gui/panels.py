@@ -9,12 +9,9 @@ from magicgui.widgets import ComboBox, FloatSlider, SpinBox
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QButtonGroup,
-    QFormLayout,
     QHBoxLayout,
     QLabel,
     QProgressBar,
-    QPushButton,
-    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -22,6 +19,7 @@ from qtpy.QtWidgets import (
 from napari_cfrseg.engine.cascade import Refinement
 from napari_cfrseg.engine.events import OverlapRule
 from napari_cfrseg.gui.click_layer import COLOURS
+from napari_cfrseg.gui.controls import button, form, on_current, row
 from napari_cfrseg.gui.keys import ACTIONS
 from napari_cfrseg.gui.object_table import ObjectTable
 from napari_cfrseg.gui.preferences import Preferences
@@ -29,8 +27,7 @@ from napari_cfrseg.gui.view import DockView
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.controller import Controller
-
-    Current = Callable[[], Controller | None]
+    from napari_cfrseg.gui.controls import Current
 
 _REFINEMENTS = {
     "Standard (once)": "standard",
@@ -41,30 +38,6 @@ _RULES = {
     "Keep neighbours' pixels": OverlapRule.KEEP,
     "Overwrite neighbours": OverlapRule.OVERWRITE,
 }
-
-
-def form(*widgets: Any) -> QFormLayout:
-    """Return labelled rows of magicgui widgets."""
-    layout = QFormLayout()
-    layout.setContentsMargins(0, 0, 0, 0)
-    layout.setVerticalSpacing(4)
-    layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
-    for widget in widgets:
-        policy = QSizePolicy.Policy
-        widget.native.setSizePolicy(policy.Expanding, policy.Fixed)
-        layout.addRow(widget.label, widget.native)
-        if widget.tooltip:
-            layout.labelForField(widget.native).setToolTip(widget.tooltip)
-    return layout
-
-
-def _button(text: str, tooltip: str, *, checkable: bool = False) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tooltip)
-    button.setCheckable(checkable)
-    # keys stay with the canvas
-    button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-    return button
 
 
 def _shown_key(keys: dict[str, str], name: str) -> str:
@@ -80,10 +53,10 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         super().__init__()
         key = {action.name: _shown_key(keys, action.name) for action in ACTIONS}
         swap = f"{key['polarity']} swaps; right-click: the other"
-        self.positive = _button("● Positive", f"Belongs to it. {swap}", checkable=True)
-        self.negative = _button("✕ Negative", f"Does not. {swap}", checkable=True)
-        for is_positive, button in ((True, self.positive), (False, self.negative)):
-            button.setStyleSheet(
+        self.positive = button("● Positive", f"Belongs to it. {swap}", checkable=True)
+        self.negative = button("✕ Negative", f"Does not. {swap}", checkable=True)
+        for is_positive, sign in ((True, self.positive), (False, self.negative)):
+            sign.setStyleSheet(
                 f"QPushButton:checked {{ background: {COLOURS[is_positive]}; "
                 "color: black; font-weight: bold; }"
             )
@@ -91,28 +64,28 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         group.addButton(self.positive)
         group.addButton(self.negative)
         self.table = ObjectTable()
-        self.new = _button("New", f"Next object ({key['new_object']})")
-        self.delete = _button("Delete", "Delete the selected object")
-        self.reset = _button(
+        self.new = button("New", f"Next object ({key['new_object']})")
+        self.delete = button("Delete", "Delete the selected object")
+        self.reset = button(
             "Reset", f"Take its clicks on this plane away ({key['reset_object']})"
         )
-        self.undo = _button("Undo", f"Clicks and labels together ({key['undo']})")
-        self.redo = _button("Redo", f"Clicks and labels together ({key['redo']})")
-        self.closer = _button("Focus −", f"Look closer ({key['closer']})")
-        self.wider = _button("Focus +", f"Look wider ({key['wider']})")
+        self.undo = button("Undo", f"Clicks and labels together ({key['undo']})")
+        self.redo = button("Redo", f"Clicks and labels together ({key['redo']})")
+        self.closer = button("Focus −", f"Look closer ({key['closer']})")
+        self.wider = button("Focus +", f"Look wider ({key['wider']})")
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
-        column.addLayout(_row(self.positive, self.negative))
+        column.addLayout(row(self.positive, self.negative))
         column.addWidget(self.table, stretch=1)
-        column.addLayout(_row(self.new, self.delete, self.reset))
-        column.addLayout(_row(self.undo, self.redo, self.closer, self.wider))
+        column.addLayout(row(self.new, self.delete, self.reset))
+        column.addLayout(row(self.undo, self.redo, self.closer, self.wider))
 
     def connect_to(self, current: Current) -> None:
         """Let the controls act on the controller that ``current`` returns."""
 
         def does(action: Callable[[Controller], None]) -> Callable[..., None]:
-            return _on_current(current, action)
+            return on_current(current, action)
 
         self.positive.clicked.connect(does(lambda c: c.set_polarity(True)))
         self.negative.clicked.connect(does(lambda c: c.set_polarity(False)))
@@ -210,10 +183,10 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         for widget in (self.kind, self.steps, self.changed_px):
             widget.changed.connect(refine)
         self.threshold.changed.connect(
-            lambda v: _on_current(current, lambda c: c.set_threshold(float(v)))()
+            lambda v: on_current(current, lambda c: c.set_threshold(float(v)))()
         )
         self.rule.changed.connect(
-            lambda v: _on_current(current, lambda c: c.set_rule(v))()
+            lambda v: on_current(current, lambda c: c.set_rule(v))()
         )
 
     @property
@@ -253,7 +226,7 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.bar.setRange(0, 0)
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(6)
-        self.cancel = _button("Cancel", "Take the pending click back (Esc)")
+        self.cancel = button("Cancel", "Take the pending click back (Esc)")
         self.text = QLabel()
         self.text.setWordWrap(True)
         self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -279,7 +252,7 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def connect_to(self, current: Current) -> None:
         """Let the controls act on the controller that ``current`` returns."""
-        self.cancel.clicked.connect(_on_current(current, lambda c: c.cancel_pending()))
+        self.cancel.clicked.connect(on_current(current, lambda c: c.cancel_pending()))
 
     def show_view(self, view: DockView) -> None:
         """Show the state."""
@@ -290,22 +263,3 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.cancel.setEnabled(view.pending > 0)
         self.text.setText(view.status)
         self.timing.setText(view.timing)
-
-
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    row.setSpacing(4)
-    for widget in widgets:
-        row.addWidget(widget)
-    return row
-
-
-def _on_current(
-    current: Current, action: Callable[[Controller], None]
-) -> Callable[..., None]:
-    def run(*_: Any) -> None:
-        controller = current()
-        if controller is not None:
-            action(controller)
-
-    return run

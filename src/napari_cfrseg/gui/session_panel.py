@@ -6,20 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QFileDialog,
-    QHBoxLayout,
     QLabel,
     QMenu,
     QMessageBox,
-    QPushButton,
     QVBoxLayout,
     QWidget,
 )
 from superqt.utils import ensure_main_thread
 
 from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.gui.controls import button, row
 from napari_cfrseg.gui.imports import (
     import_csv,
     import_labels,
@@ -59,11 +57,11 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._lost = ""
         self.label = QLabel()
         self.label.setWordWrap(True)
-        self.open_button = self._button("Open", "Open a session, or reopen a lost one")
+        self.open_button = button("Open", "Open a session, or reopen a lost one")
         said = "Labels to correct, clicks made elsewhere"
-        self.import_button = self._button("Import", said)
-        self.save_button = self._button("Save as…", "Give the session a place")
-        self.export_button = self._button("Export…", "Labels, outlines, clicks, words")
+        self.import_button = button("Import", said)
+        self.save_button = button("Save as…", "Give the session a place")
+        self.export_button = button("Export…", "Labels, outlines, clicks, words")
         self.menu, self.import_menu = QMenu(self), QMenu(self)
         self.menu.aboutToShow.connect(self.fill_menu)
         self.import_menu.aboutToShow.connect(self.fill_import_menu)
@@ -71,20 +69,17 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.import_button.setMenu(self.import_menu)
         self.save_button.clicked.connect(self._save)
         self.export_button.clicked.connect(self._export)
-        row = QHBoxLayout()
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(4)
-        for button in (
-            self.open_button,
-            self.import_button,
-            self.save_button,
-            self.export_button,
-        ):
-            row.addWidget(button)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.label)
-        column.addLayout(row)
+        column.addLayout(
+            row(
+                self.open_button,
+                self.import_button,
+                self.save_button,
+                self.export_button,
+            )
+        )
         self.show_keeper(None)
 
     def show_keeper(self, keeper: SessionKeeper | None) -> None:
@@ -221,13 +216,6 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             act()
         except (CfrSegError, OSError) as error:
             self._notify("warning", str(error))
-
-    @staticmethod
-    def _button(text: str, tooltip: str) -> QPushButton:
-        button = QPushButton(text)
-        button.setToolTip(tooltip)
-        button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        return button
 
 
 def _title(path: Path) -> str:
