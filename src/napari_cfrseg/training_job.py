@@ -16,8 +16,6 @@ how far it is; neither needs the other to live. In the folder::
 from __future__ import annotations
 
 import json
-import os
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -27,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cfrseg.atomic import atomic_path
+from napari_cfrseg.folders import data_folder
 
 #: Environment variable that names the folder of the jobs.
 VARIABLE = "CFRSEG_JOBS"
@@ -67,17 +66,7 @@ class JobStatus:
 
 def jobs_folder() -> Path:
     """Where jobs live; the variable ``CFRSEG_JOBS`` overrides it."""
-    named = os.environ.get(VARIABLE)
-    if named:
-        return Path(named)
-    home = Path.home()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME", home / ".local" / "share"))
-    return base / "napari-cfrseg" / "fine-tuning"
+    return data_folder("fine-tuning", VARIABLE)
 
 
 def list_jobs(root: Path | None = None) -> list[TrainingJob]:
