@@ -24,7 +24,7 @@ from cfrseg_training.from_recipe import (
 from cfrseg_training.recipe import Recipe
 from cfrseg_training.recipe_windows import RecipeWindows, crop_map, jitter
 from napari_cfrseg import checkpoint
-from napari_cfrseg.errors import CheckpointError, DatasetError
+from napari_cfrseg.errors import CheckpointError, DatasetError, TrainingError
 from napari_cfrseg.model import registry
 
 HRNET = {"family": "hrnet", "width": 4, "ocr_width": 8, "grid_size": 48}
@@ -175,6 +175,21 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
     second.run()
     pairs = zip(whole.network.parameters(), second.network.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_one_error_and_the_state_before_it_is_whole(
+    tmp_path: Path,
+) -> None:
+    state = tmp_path / "state.pt"
+    read = recipe(optimiser={"scale": {}})
+    trainer(state, read).run(epochs=1)
+    before = state.read_bytes()
+    second = trainer(state, read)
+    state.with_suffix(".partial").symlink_to("/dev/full")
+    with pytest.raises(TrainingError, match=r"make room .* state before it is whole"):
+        second.save()
+    assert state.read_bytes() == before
 
 
 def test_the_start_must_be_the_recipes_network(tmp_path: Path, random_model) -> None:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -23,8 +24,9 @@ from typer.testing import CliRunner
 from cfrseg_training.cli import app
 from cfrseg_training.data import DataRequest, read_data
 from cfrseg_training.report import JobReporter
+from cfrseg_training.state import write_state, write_weights
 from napari_cfrseg import checkpoint
-from napari_cfrseg.errors import DatasetError
+from napari_cfrseg.errors import DatasetError, TrainingError
 from napari_cfrseg.model.default import CfrNet, CfrNetConfig
 
 SMALL = CfrNetConfig(
@@ -326,3 +328,36 @@ def test_the_pixels_of_a_session_are_its_own(tmp_path):
     (plane,) = labelled("mapped", np.asarray(mapped), labels)
     assert not np.shares_memory(plane.image, mapped)
     np.testing.assert_array_equal(plane.image, mapped)
+
+
+@contextmanager
+def quota(most):
+    """Let no file of this process grow beyond ``most`` bytes."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@posix
+@pytest.mark.parametrize("name", ["m.pt", "m.safetensors"])
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"what was there")
+    layer = torch.nn.Linear(64, 64)
+    said = checkpoint.Metadata(architecture={}, name="m", licence="BSD-3-Clause")
+    write = {
+        "m.pt": lambda: write_state(layer.state_dict(), path),
+        "m.safetensors": lambda: write_weights(path, layer, said),
+    }[name]
+    with quota(4096), pytest.raises(TrainingError, match="make room") as caught:
+        write()
+    assert ("state before it is whole" in str(caught.value)) == (name == "m.pt")
+    assert path.read_bytes() == b"what was there"
+    assert list(tmp_path.iterdir()) == [path]
+    write()
+    assert path.stat().st_size > 4096
