@@ -23,6 +23,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,15 @@ class Bench:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.training = Atlas(_samples(options.packs, "train"), self.device)
         self.judged: list[dict[str, Any]] = []
         self.windows: list[WindowBatch] = []
         if options.judge == "windows":
             self._draw_windows(list(_samples(options.packs, "validation")))
+
+    @cached_property
+    def training(self) -> Atlas:
+        """What rows are trained on."""
+        return Atlas(_samples(self.options.packs, "train"), self.device)
 
     def _draw_windows(self, samples: list[Sample]) -> None:
         """Lay a window about so many objects of each set, as after the first click."""
@@ -237,6 +242,8 @@ def options_of_command() -> argparse.Namespace:
         if name == "run":
             command.add_argument("row", help="TABLE/ROW")
             command.add_argument("--seed", type=int, default=0)
+        else:
+            command.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
         command.add_argument("packs", type=Path)
         command.add_argument("out", type=Path)
         command.add_argument("--steps", type=int, help="budget, in steps")
@@ -277,9 +284,9 @@ def main() -> None:
     # a table's rows with one seed first, then with the next
     wanted = [
         (f"{t}/{k}", seed)
-        for t, rows in TABLES.items()
+        for t in options.tables
         for seed in range(most)
-        for k, row in rows.items()
+        for k, row in TABLES[t].items()
         if seed < row.seeds
     ]
     for name, seed in wanted:
