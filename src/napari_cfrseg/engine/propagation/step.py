@@ -37,14 +37,12 @@ from napari_cfrseg.engine.propagation.shapes import (
     signed_distance,
     slices,
 )
+from napari_cfrseg.engine.propagation.sharing import fits
 from napari_cfrseg.engine.propagation.values import PropagationSettings
 from napari_cfrseg.window import Box, Window
 
 #: logits beyond this say no more
 _MOST_LOGIT = 6.0
-#: a shared window may be so much wider or narrower than an object's own would be
-_KEPT = (0.6, 1.1)
-_EXPANSION = 1.6
 #: logit of a pixel that another object holds
 TAKEN = -1e4
 
@@ -146,7 +144,8 @@ def advance(
     siblings
         Labels of objects on their way in the same run; to be kept away from.
     windows
-        Focus windows already embedded on that plane: one that fits is used again.
+        Focus windows that other objects use on that plane: the first that fits is
+        used, too.
     """
     sampling = px_sampling(planes)
     found = _hull(box_of(run.mask), None if prior is None else prior.box(index))
@@ -172,11 +171,12 @@ def advance(
         values[others > 0] = TAKEN
         return Answer(Field(box, values), MaskPatch.empty(), False, 0.0, 0.0, 0.0, None)
     feedback = Patch(planes.shape, box[0], box[1], (expected > 0).astype(np.float32))
+    shared = _shared(feedback, windows)
+    if shared is not None:  # a neighbour's click beyond it would ask for another one
+        clicks = [c for c in clicks if c.is_positive or _shows(shared, c)]
+    window = run.window if shared is None else shared
     prediction = planes.carry(
-        index,
-        clicks,
-        Prediction(feedback, window=_window(feedback, run.window, windows)),
-        settings.refinement,
+        index, clicks, Prediction(feedback, window=window), settings.refinement
     )
     probability = _connected(prediction.patch.read(box), expected, clicks, box)
     logits = np.clip(_logit(probability), -_MOST_LOGIT, _MOST_LOGIT)
@@ -242,23 +242,17 @@ def _with_room(found: Box, plane: tuple[int, int]) -> Box:
     return grown(found, max(8, size // 2), plane)
 
 
-def _window(
-    feedback: Patch, own: Window | None, shared: Sequence[Window]
-) -> Window | None:
-    """Return a window embedded already that shows the object well, else its own."""
+def _shared(feedback: Patch, windows: Sequence[Window]) -> Window | None:
+    """Return a window of others that shows the object well."""
     box = feedback.mask_box(0.5)
     if box is None:
-        return own
-    needed = _EXPANSION * max(_size(box))
-    for window in shared:
-        ratio = needed / window.side
-        if _KEPT[0] <= ratio <= _KEPT[1] and window.holds(box):
-            return window
-    return own
+        return None
+    return next((window for window in windows if fits(window, box)), None)
 
 
-def _size(box: Box) -> tuple[int, int]:
-    return box[2] - box[0], box[3] - box[1]
+def _shows(window: Window, click: Click) -> bool:
+    y, x = click.pixel
+    return window.holds((y, x, y + 1, x + 1))
 
 
 def _nothing() -> Answer:

@@ -10,8 +10,10 @@ from itertools import pairwise
 from napari_cfrseg.engine.masks import MaskPatch
 from napari_cfrseg.engine.propagation.planes import Planes, plane_steps, px_sampling
 from napari_cfrseg.engine.propagation.priors import Bridge, Cap, Prior, Profile
+from napari_cfrseg.engine.propagation.shapes import box_of
 from napari_cfrseg.engine.propagation.step import Answer, Running
 from napari_cfrseg.engine.propagation.values import PropagationSettings, Track
+from napari_cfrseg.window import Box, Window
 
 Gap = tuple[int | None, int | None]
 
@@ -133,6 +135,13 @@ def trust_of(stretch: Stretch, index: int) -> float:
         return stretch.trust.get(-1 if anchor is None else anchor, 0.0)
     t = (index - below) / (above - below)
     return (1 - t) * stretch.trust[below] + t * stretch.trust[above]
+
+
+def seen_through(run: Run) -> tuple[Box | None, Window | None]:
+    """Return where a run's object was last, and the window it was seen through."""
+    if run.running is None:
+        return None, None
+    return box_of(run.running.mask), run.running.window
 
 
 def others_of(here: list[Run], own: Run) -> list[tuple[int, MaskPatch]]:

@@ -21,6 +21,7 @@ from napari_cfrseg.engine.propagation.confidence import confidence_of
 from napari_cfrseg.engine.propagation.joining import compete, mixed, sibling_labels
 from napari_cfrseg.engine.propagation.planes import Planes, plane_steps
 from napari_cfrseg.engine.propagation.shapes import overlap_iou
+from napari_cfrseg.engine.propagation.sharing import common_windows
 from napari_cfrseg.engine.propagation.step import Answer, Running, advance, look_at
 from napari_cfrseg.engine.propagation.stops import stop_reason
 from napari_cfrseg.engine.propagation.stretches import (
@@ -30,6 +31,7 @@ from napari_cfrseg.engine.propagation.stretches import (
     others_of,
     planes_of,
     prior_of,
+    seen_through,
     sigma_of,
     trust_of,
 )
@@ -41,6 +43,7 @@ from napari_cfrseg.engine.propagation.values import (
     StopReason,
     Track,
 )
+from napari_cfrseg.window import Window
 
 
 def propagate(
@@ -134,11 +137,15 @@ class _Sweep:
             following = (i for i in later if any(r.goes_to(i) for r in runs))
             self.planes.expect(index, next(following, None))
             answers: list[tuple[Run, Answer]] = []
-            for run in here:
+            shared = common_windows([seen_through(r) for r in here], self.planes.shape)
+            for run, window in zip(here, shared, strict=True):
                 if self.cancelled():
                     self.stopped = True
                     return
-                answers.append((run, self._advance(run, index, here, answers)))
+                used = [a.window for _, a in answers]
+                others = others_of(here, run)
+                answer = self._advance(run, index, others, (window, *used))
+                answers.append((run, answer))
             compete([answer for _, answer in answers])
             for run, answer in answers:
                 result = self._decide(run, index, answer)
@@ -149,15 +156,12 @@ class _Sweep:
         self,
         run: Run,
         index: int,
-        here: list[Run],
-        done: list[tuple[Run, Answer]],
+        others: list[tuple[int, MaskPatch]],
+        windows: Sequence[Window | None],
     ) -> Answer:
         stretch = run.stretch
         if run.running is None:
             run.running = self._begin(stretch, run.direction)
-        windows = tuple(
-            dict.fromkeys(a.window for _, a in done if a.window is not None)
-        )
         return advance(
             self.planes,
             run.running,
@@ -167,8 +171,8 @@ class _Sweep:
             prior=prior_of(self.planes, stretch),
             sigma=sigma_of(self.planes, self.settings, stretch, index),
             trust=trust_of(stretch, index),
-            siblings=sibling_labels(others_of(here, run)),
-            windows=windows,
+            siblings=sibling_labels(others),
+            windows=tuple(dict.fromkeys(w for w in windows if w is not None)),
         )
 
     def _begin(self, stretch: Stretch, direction: int) -> Running:
