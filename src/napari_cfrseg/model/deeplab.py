@@ -17,21 +17,17 @@ import torch.nn.functional as F
 from timm.models.resnet import Bottleneck, ResNet
 from torch import Tensor, nn
 
-from napari_cfrseg.model.cffm import CFFM, Fusion
+from napari_cfrseg.model.cffm import Fusion
 from napari_cfrseg.model.clickmaps import disk_maps
 from napari_cfrseg.model.convolutions import resize
-from napari_cfrseg.model.feedback import (
-    FeedbackState,
-    fuse_feedback,
-    prepare_feedback,
-)
-from napari_cfrseg.model.ffcm import FFCM, Affinity
+from napari_cfrseg.model.feedback import FeedbackNetwork, FeedbackState
+from napari_cfrseg.model.ffcm import Affinity
 from napari_cfrseg.model.inputs import (
     ClickStem,
     ImageNetNormalize,
     feedback_and_gate,
 )
-from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
+from napari_cfrseg.model.network import NetworkOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +122,7 @@ class ClickFeatures(NamedTuple):
     size: tuple[int, int]  # (H, W)
 
 
-class DeepLabClicks(ClickNetwork):
+class DeepLabClicks(FeedbackNetwork):
     """ResNet (v1s) + DeepLabV3+ with clicks, FFCM and CFFM.
 
     Parameters
@@ -141,7 +137,7 @@ class DeepLabClicks(ClickNetwork):
         super().__init__()
         self.config = config or DeepLabConfig()
         self.grid_size = self.config.grid_size
-        width, mid = self.config.width, self.config.feedback_width
+        width = self.config.width
         self.normalize = ImageNetNormalize()
         self.click_stem = ClickStem(2)
         self.backbone = ResNet(
@@ -153,14 +149,7 @@ class DeepLabClicks(ClickNetwork):
             output_stride=8,
         )
         self.aspp = Aspp(2048, width)
-        self.ffcm = FFCM(
-            width,
-            mid,
-            self.config.ratio,
-            context_channels=5,
-            affinity=self.config.affinity,
-        )
-        self.cffm = CFFM(width, mid, fusion=self.config.fusion)
+        self.add_feedback(width, self.config)
         self.skip = _conv_norm_relu(256, 32)
         self.decode = nn.Sequential(
             separable(width + 32, width),
@@ -196,7 +185,7 @@ class DeepLabClicks(ClickNetwork):
         x = self.backbone.layer4(self.backbone.layer3(self.backbone.layer2(fine)))
         quarter = (fine.shape[-2], fine.shape[-1])
         deep = resize(self.aspp(x), quarter)
-        state = prepare_feedback(self.ffcm, self.cffm, deep, image, maps)
+        state = self.prepare_feedback(deep, image, maps)
         return ClickFeatures(state, self.skip(fine), size)
 
     def refine(
@@ -206,18 +195,11 @@ class DeepLabClicks(ClickNetwork):
         newest_click: Tensor,
         gate: Tensor | None = None,
     ) -> NetworkOutput:
-        """Compute the mask once more; see ``ClickNetwork.refine``.
-
-        Parameters
-        ----------
-        gate
-            (B, 1, 1, 1) of 0 and 1, for batches in which only some samples have a
-            mask yet (training). By default 0 without feedback, else 1.
-        """
+        """Compute the mask once more; see ``FeedbackNetwork.refine``."""
         skip, size = features.skip, features.size
         feedback, gate = feedback_and_gate(feedback, gate, skip, size)
-        fused = fuse_feedback(
-            self.ffcm, self.cffm, features.feedback, feedback, gate, newest_click, size
+        fused = self.fuse_feedback(
+            features.feedback, feedback, gate, newest_click, size
         )
         logits = self.classify(self.decode(torch.cat([fused.features, skip], dim=1)))
         return fused.output(logits, size)

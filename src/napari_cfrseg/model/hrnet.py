@@ -16,21 +16,17 @@ import torch
 from torch import Tensor
 
 from napari_cfrseg.model.backbones.hrnet import HighResolutionNet
-from napari_cfrseg.model.cffm import CFFM, Fusion
+from napari_cfrseg.model.cffm import Fusion
 from napari_cfrseg.model.clickmaps import disk_maps
 from napari_cfrseg.model.convolutions import resize
-from napari_cfrseg.model.feedback import (
-    FeedbackState,
-    fuse_feedback,
-    prepare_feedback,
-)
-from napari_cfrseg.model.ffcm import FFCM, Affinity
+from napari_cfrseg.model.feedback import FeedbackNetwork, FeedbackState
+from napari_cfrseg.model.ffcm import Affinity
 from napari_cfrseg.model.inputs import (
     ClickStem,
     ImageNetNormalize,
     feedback_and_gate,
 )
-from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
+from napari_cfrseg.model.network import NetworkOutput
 from napari_cfrseg.model.ocr import OcrHead
 
 
@@ -84,7 +80,7 @@ class ClickFeatures(NamedTuple):
     feedback: FeedbackState | None  # with FCFI
 
 
-class HRNetClicks(ClickNetwork):
+class HRNetClicks(FeedbackNetwork):
     """HRNet + OCR with clicks, a previous mask and, for FCFI, FFCM and CFFM.
 
     Parameters
@@ -106,19 +102,9 @@ class HRNetClicks(ClickNetwork):
             relu_after_exchange=self.config.relu_after_exchange,
         )
         channels = self.backbone.out_channels
-        self.ffcm: FFCM | None = None
-        self.cffm: CFFM | None = None
+        self.ffcm = self.cffm = None
         if self.config.feedback_width:
-            self.ffcm = FFCM(
-                channels,
-                self.config.feedback_width,
-                self.config.ratio,
-                context_channels=3 + maps,
-                affinity=self.config.affinity,
-            )
-            self.cffm = CFFM(
-                channels, self.config.feedback_width, fusion=self.config.fusion
-            )
+            self.add_feedback(channels, self.config, context_channels=3 + maps)
         self.ocr = OcrHead(channels, self.config.ocr_width)
 
     @property
@@ -146,9 +132,9 @@ class HRNetClicks(ClickNetwork):
         """Run the backbone on the image and these input maps."""
         embedding = features.embedding
         deep = self.backbone.body(embedding.stem + self.click_stem(maps))
-        if self.ffcm is None or self.cffm is None:
+        if self.ffcm is None:
             return features._replace(deep=deep)
-        state = prepare_feedback(self.ffcm, self.cffm, deep, embedding.image, maps)
+        state = self.prepare_feedback(deep, embedding.image, maps)
         return features._replace(deep=deep, feedback=state)
 
     def refine(
@@ -158,27 +144,20 @@ class HRNetClicks(ClickNetwork):
         newest_click: Tensor,
         gate: Tensor | None = None,
     ) -> NetworkOutput:
-        """Compute the mask once more; see ``ClickNetwork.refine``.
-
-        Parameters
-        ----------
-        gate
-            (B, 1, 1, 1) of 0 and 1, for batches in which only some samples have a
-            mask yet (training). By default 0 without feedback, else 1.
-        """
+        """Compute the mask once more; see ``FeedbackNetwork.refine``."""
         image = features.embedding.image
         size = (image.shape[-2], image.shape[-1])
         feedback, gate = feedback_and_gate(feedback, gate, image, size)
         if self.config.mask_at_input:
             maps = torch.cat([feedback, features.maps], dim=1)
             features = self._deepen(features, maps)
-        if self.ffcm is None or self.cffm is None:
+        if self.ffcm is None:
             logits, coarse = self.ocr(features.deep)
             return NetworkOutput(
                 resize(logits, size), auxiliary_logits=resize(coarse, size)
             )
-        fused = fuse_feedback(
-            self.ffcm, self.cffm, features.feedback, feedback, gate, newest_click, size
+        fused = self.fuse_feedback(
+            features.feedback, feedback, gate, newest_click, size
         )
         logits, coarse = self.ocr(fused.features)
         return fused.output(logits, size, coarse)

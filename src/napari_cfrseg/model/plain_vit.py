@@ -21,18 +21,17 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from napari_cfrseg.model.cffm import CFFM, Fusion
+from napari_cfrseg.model.cffm import Fusion
 from napari_cfrseg.model.clickmaps import disk_maps
 from napari_cfrseg.model.convolutions import resize
 from napari_cfrseg.model.feedback import (
     FOREIGN_FEATURES,
+    FeedbackNetwork,
     FeedbackState,
-    fuse_feedback,
-    prepare_feedback,
 )
-from napari_cfrseg.model.ffcm import FFCM, Affinity
+from napari_cfrseg.model.ffcm import Affinity
 from napari_cfrseg.model.inputs import ImageNetNormalize, feedback_and_gate
-from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
+from napari_cfrseg.model.network import NetworkOutput
 from napari_cfrseg.model.vit_head import MlpHead, SimplePyramid
 
 #: side in pixels of the squares that windowed blocks attend within
@@ -96,7 +95,7 @@ class ClickFeatures(NamedTuple):
     feedback: FeedbackState | None
 
 
-class PlainViTClicks(ClickNetwork):
+class PlainViTClicks(FeedbackNetwork):
     """Plain ViT with clicks; mask at the input, or FCFI at the pyramid.
 
     Parameters
@@ -134,17 +133,9 @@ class PlainViTClicks(ClickNetwork):
         )
         self.pyramid = SimplePyramid(c.dim, c.pyramid)
         self.head = MlpHead(c.pyramid, c.head_width)
-        self.ffcm: FFCM | None = None
-        self.cffm: CFFM | None = None
+        self.ffcm = self.cffm = None
         if c.feedback_width:
-            self.ffcm = FFCM(
-                c.pyramid[0],
-                c.feedback_width,
-                c.ratio,
-                context_channels=5,
-                affinity=c.affinity,
-            )
-            self.cffm = CFFM(c.pyramid[0], c.feedback_width, fusion=c.fusion)
+            self.add_feedback(c.pyramid[0], c)
 
     @property
     def refines_cheaply(self) -> bool:  # type: ignore[override] # depends on the config
@@ -191,10 +182,10 @@ class PlainViTClicks(ClickNetwork):
         image = embedding.image
         maps = disk_maps(points, (image.shape[-2], image.shape[-1])).to(image.dtype)
         features = ClickFeatures(embedding, maps, None, None)
-        if self.ffcm is None or self.cffm is None:
+        if self.ffcm is None:
             return features
         pyramid = self.pyramid(self.encode(embedding.tokens + self.embed_maps(maps)))
-        state = prepare_feedback(self.ffcm, self.cffm, pyramid[0], image, maps)
+        state = self.prepare_feedback(pyramid[0], image, maps)
         return features._replace(coarse=self.head.coarse(pyramid), feedback=state)
 
     def encode(self, tokens: Tensor) -> Tensor:
@@ -219,27 +210,19 @@ class PlainViTClicks(ClickNetwork):
         newest_click: Tensor,
         gate: Tensor | None = None,
     ) -> NetworkOutput:
-        """Compute the mask once more; see ``ClickNetwork.refine``.
-
-        Parameters
-        ----------
-        gate
-            (B, 1, 1, 1) of 0 and 1, for batches in which only some samples have a
-            mask yet (training). By default 0 without feedback, else 1. Without FCFI
-            it is not read.
-        """
+        """Compute the mask once more; see ``FeedbackNetwork.refine``."""
         tokens, image = features.embedding
         size = (image.shape[-2], image.shape[-1])
         feedback, gate = feedback_and_gate(feedback, gate, image, size)
-        if self.ffcm is None or self.cffm is None:
+        if self.ffcm is None:
             maps = torch.cat([feedback, features.maps], dim=1)
             pyramid = self.pyramid(self.encode(tokens + self.embed_maps(maps)))
             logits = self.head.finish(self.head.coarse(pyramid), pyramid[0])
             return NetworkOutput(resize(logits, size))
         if features.coarse is None:
             raise ValueError(FOREIGN_FEATURES)
-        fused = fuse_feedback(
-            self.ffcm, self.cffm, features.feedback, feedback, gate, newest_click, size
+        fused = self.fuse_feedback(
+            features.feedback, feedback, gate, newest_click, size
         )
         logits = self.head.finish(features.coarse, fused.features)
         return fused.output(logits, size)

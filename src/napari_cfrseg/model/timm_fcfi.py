@@ -17,18 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_cfrseg.model.cffm import CFFM, Fusion
+from napari_cfrseg.model.cffm import Fusion
 from napari_cfrseg.model.clickmaps import disk_maps
 from napari_cfrseg.model.convolutions import SplitInputConv2d
 from napari_cfrseg.model.deeplab import separable
-from napari_cfrseg.model.feedback import (
-    FeedbackState,
-    fuse_feedback,
-    prepare_feedback,
-)
-from napari_cfrseg.model.ffcm import FFCM, Affinity
+from napari_cfrseg.model.feedback import FeedbackNetwork, FeedbackState
+from napari_cfrseg.model.ffcm import Affinity
 from napari_cfrseg.model.inputs import ImageNetNormalize, feedback_and_gate
-from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
+from napari_cfrseg.model.network import NetworkOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +65,7 @@ class ClickFeatures(NamedTuple):
     size: tuple[int, int]  # (H, W)
 
 
-class TimmFcfi(ClickNetwork):
+class TimmFcfi(FeedbackNetwork):
     """A timm backbone with clicks at its input, FFCM and CFFM on its joined maps.
 
     Parameters
@@ -102,14 +98,7 @@ class TimmFcfi(ClickNetwork):
         self.scale = nn.Parameter(torch.tensor([0.05]))
         self.join = SplitInputConv2d(channels, c.width, 1, bias=False)
         self.joined = nn.Sequential(nn.BatchNorm2d(c.width), nn.ReLU(inplace=True))
-        self.ffcm = FFCM(
-            c.width,
-            c.feedback_width,
-            c.ratio,
-            context_channels=5,
-            affinity=c.affinity,
-        )
-        self.cffm = CFFM(c.width, c.feedback_width, fusion=c.fusion)
+        self.add_feedback(c.width, c)
         self.decode = nn.Sequential(
             separable(c.width, c.width),
             separable(c.width, c.width // 2),
@@ -132,7 +121,7 @@ class TimmFcfi(ClickNetwork):
         clicks = self.embed_maps(maps) * self.scale.abs()
         levels = self.backbone(embedding + clicks)
         deep = self._join([levels[i] for i in self._levels])
-        state = prepare_feedback(self.ffcm, self.cffm, deep, embedding, maps)
+        state = self.prepare_feedback(deep, embedding, maps)
         return ClickFeatures(state, size)
 
     def _join(self, levels: list[Tensor]) -> Tensor:
@@ -155,20 +144,11 @@ class TimmFcfi(ClickNetwork):
         newest_click: Tensor,
         gate: Tensor | None = None,
     ) -> NetworkOutput:
-        """Compute the mask once more; see ``ClickNetwork.refine``.
-
-        Parameters
-        ----------
-        gate
-            (B, 1, 1, 1) of 0 and 1, for batches in which only some samples have a
-            mask yet (training). By default 0 without feedback, else 1.
-        """
+        """Compute the mask once more; see ``FeedbackNetwork.refine``."""
         state, size = features
         deep = state.fusion.features
         feedback, gate = feedback_and_gate(feedback, gate, deep, size)
-        fused = fuse_feedback(
-            self.ffcm, self.cffm, state, feedback, gate, newest_click, size
-        )
+        fused = self.fuse_feedback(state, feedback, gate, newest_click, size)
         return fused.output(self.decode(fused.features), size)
 
 
