@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cfrseg.engine.runs import expand, flat_of, runs_of
+
 Plane = tuple[int, ...]
 """Index of a 2-D plane: one integer per axis that is not displayed; () for 2-D."""
 
@@ -110,37 +112,6 @@ def union_box(*patches: MaskPatch) -> tuple[slice, slice] | None:
     )
 
 
-def _runs_of(
-    flat: NDArray[np.int64], *values: NDArray[np.int32]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return first positions (into ``flat``) and lengths of runs of equal values."""
-    if flat.size == 0:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    breaks = np.diff(flat) != 1
-    for value in values:
-        breaks |= np.diff(value) != 0
-    first = np.concatenate(([0], np.flatnonzero(breaks) + 1))
-    lengths = np.diff(np.concatenate((first, [flat.size])))
-    return first.astype(np.int64), lengths.astype(np.int64)
-
-
-def _flat_of(
-    mask: NDArray[np.bool_], offset: tuple[int, int], width: int
-) -> NDArray[np.int64]:
-    """Flat plane indices, ascending, of the pixels set in a box."""
-    y, x = np.nonzero(mask)
-    flat: NDArray[np.int64] = (y + offset[0]).astype(np.int64) * width + x + offset[1]
-    return flat
-
-
-def _expand(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Flat indices of every pixel of the runs."""
-    if starts.size == 0:
-        return np.zeros(0, np.int64)
-    before = np.cumsum(lengths) - lengths
-    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
-
-
 @dataclass(frozen=True, slots=True)
 class LabelRuns:
     """Labels given to some pixels of a plane; compares and hashes by value.
@@ -192,9 +163,9 @@ class LabelRuns:
         offset
             (row, column) of the box's first pixel.
         """
-        flat = _flat_of(changed, offset, shape[1])
+        flat = flat_of(changed, offset, shape[1])
         values = np.asarray(labels[changed], dtype=np.int32)
-        first, lengths = _runs_of(flat, values)
+        first, lengths = runs_of(flat, values)
         return cls(
             (int(shape[0]), int(shape[1])),
             tuple(flat[first].tolist()),
@@ -209,7 +180,7 @@ class LabelRuns:
         values = np.asarray(self.values, np.int64)
         return {
             int(label): patch_from_flat(
-                _expand(starts[values == label], lengths[values == label]),
+                expand(starts[values == label], lengths[values == label]),
                 self.shape[1],
             )
             for label in np.unique(values)
@@ -232,8 +203,8 @@ class MaskRuns:
     @classmethod
     def from_patch(cls, patch: MaskPatch, shape: tuple[int, ...]) -> MaskRuns:
         """Describe a cropped mask of a plane of the given shape."""
-        flat = _flat_of(patch.mask, patch.offset, shape[1])
-        first, lengths = _runs_of(flat)
+        flat = flat_of(patch.mask, patch.offset, shape[1])
+        first, lengths = runs_of(flat)
         return cls(
             (int(shape[0]), int(shape[1])),
             tuple(flat[first].tolist()),
@@ -242,7 +213,7 @@ class MaskRuns:
 
     def to_patch(self) -> MaskPatch:
         """Return the mask cropped to its bounding box."""
-        flat = _expand(
+        flat = expand(
             np.asarray(self.starts, np.int64), np.asarray(self.lengths, np.int64)
         )
         return patch_from_flat(flat, self.shape[1])
@@ -293,9 +264,9 @@ class LabelPatch:
     ) -> LabelPatch:
         """Return what changed in a box, from its labels before and after."""
         changed = before != after
-        flat = _flat_of(changed, (box[0].start, box[1].start), shape[1])
+        flat = flat_of(changed, (box[0].start, box[1].start), shape[1])
         old, new = before[changed], after[changed]
-        first, lengths = _runs_of(flat, old, new)
+        first, lengths = runs_of(flat, old, new)
         return cls(plane, shape, flat[first], lengths, old[first], new[first])
 
     @property
@@ -316,7 +287,7 @@ class LabelPatch:
 
     def indices(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return (rows, columns) of the changed pixels."""
-        y, x = np.divmod(_expand(self.starts, self.lengths), self.shape[1])
+        y, x = np.divmod(expand(self.starts, self.lengths), self.shape[1])
         return y, x
 
     def values(self) -> NDArray[np.int32]:
