@@ -318,7 +318,7 @@ def test_stack_gets_its_click_on_the_plane_shown():
     assert bench.agrees()
     bench.viewer.dims.order = (1, 0, 2)
     bench.click(1, 20, 20)
-    assert "2-D view" in bench.told[-1][1]
+    assert "annotated on yx planes" in bench.told[-1][1]
     bench.viewer.dims.order = (0, 1, 2)
     bench.labels.paint((3, 60, 60), 1)
     assert bench.agrees()

@@ -16,6 +16,7 @@ from napari.layers.base import ActionType
 
 from napari_cfrseg.engine.masks import Plane
 from napari_cfrseg.gui.layers import to_rgba
+from napari_cfrseg.session.turning import Order, back, put
 
 if TYPE_CHECKING:
     from napari.layers import Points
@@ -39,7 +40,7 @@ class ClickRow:
 
     @property
     def index(self) -> tuple[float, ...]:
-        """The point's coordinates in the layer."""
+        """The point's coordinates, in the order of planes."""
         return (*(float(i) for i in self.plane), *self.yx)
 
 
@@ -67,11 +68,16 @@ class ClickLayer:
         A Points layer with the clicks' feature columns.
     listener
         Told what a person does with the points.
+    order
+        Which of the layer's axes comes where in the planes' order; (): Y and X last.
     """
 
-    def __init__(self, layer: Points, listener: ClickListener) -> None:
+    def __init__(
+        self, layer: Points, listener: ClickListener, order: Order = ()
+    ) -> None:
         self.layer = layer
         self._listener = listener
+        self._order = order
         self._rows: list[ClickRow] = []
         self._writing = False
         self._button = 1
@@ -99,7 +105,8 @@ class ClickLayer:
             return
         self._rows = kept
         ndim = self.layer.ndim
-        data = np.array([row.index for row in kept], float).reshape(-1, ndim)
+        places = [put(row.index, back(self._order)) for row in kept]
+        data = np.array(places, float).reshape(-1, ndim)
         with self._own_writes():
             self.layer.selected_data = set()
             self.layer.data = data
@@ -168,7 +175,7 @@ class ClickLayer:
         moved = []
         for index in sorted({int(i) % max(len(self._rows), 1) for i in indices}):
             row = self._rows[index]
-            y, x = (float(v) for v in data[index][-2:])
+            y, x = (float(v) for v in put(data[index], self._order)[-2:])
             if (y, x) != row.yx:
                 self._rows[index] = replace(row, yx=(y, x))
                 moved.append(self._rows[index])

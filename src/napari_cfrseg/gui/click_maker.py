@@ -57,8 +57,9 @@ class ClickMaker:
             Whether it means the opposite of what a left click means now.
         """
         view, notify = self._state.view, self._state.notify
-        if not self._places.shows_planes:
-            notify("info", "Clicks count in the 2-D view of the last two axes.")
+        why_not = self._places.why_not_here()
+        if why_not:
+            notify("info", why_not)
             return None
         place = self._places.of_point(index)
         if place is None:

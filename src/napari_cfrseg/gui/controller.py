@@ -22,7 +22,12 @@ from napari_cfrseg.gui.click_maker import ClickMaker
 from napari_cfrseg.gui.dock_state import DockState
 from napari_cfrseg.gui.jobs import Runner
 from napari_cfrseg.gui.label_layer import LabelLayer
-from napari_cfrseg.gui.layers import WorkingImage, make_labels, make_points
+from napari_cfrseg.gui.layers import (
+    WorkingImage,
+    make_labels,
+    make_points,
+    working_order,
+)
 from napari_cfrseg.gui.loading import model_job, session_job
 from napari_cfrseg.gui.outcomes import Outcomes
 from napari_cfrseg.gui.places import Places
@@ -77,7 +82,7 @@ class Controller:
         model: str = "",
     ) -> None:
         self.viewer = viewer
-        self.image = WorkingImage.of(image_layer)
+        self.image = WorkingImage.of(image_layer, working_order(viewer, image_layer))
         self.annotator = RecordedAnnotator(
             self.image.plane, self.image.plane_shape, rgb=self.image.rgb
         )
@@ -89,7 +94,10 @@ class Controller:
         viewer.add_layer(points)
         self._places = Places(viewer, self.image, points, labels)
         self.labels = LabelLayer(
-            labels, lambda: self._places.current_plane, self._submit
+            labels,
+            lambda: self._places.current_plane,
+            self._submit,
+            self.image.order,
         )
         self.stack = Propagator(
             viewer,
@@ -100,7 +108,7 @@ class Controller:
             lambda text: self._state.show(status=text),
         )
         self._maker = ClickMaker(self._places, self._state)
-        self.clicks = ClickLayer(points, self)
+        self.clicks = ClickLayer(points, self, self.image.order)
         self._outcomes = Outcomes(
             self.annotator,
             runner,

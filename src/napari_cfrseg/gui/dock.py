@@ -17,6 +17,7 @@ from napari_cfrseg.gui.controls import form
 from napari_cfrseg.gui.dock_widget import DockWidget, images_of
 from napari_cfrseg.gui.jobs import Job, Runner
 from napari_cfrseg.gui.keys import bind_keys
+from napari_cfrseg.gui.layers import show_planes_of, shown_order, working_order
 from napari_cfrseg.gui.models import SegmenterLoader, installed_models, load_segmenter
 from napari_cfrseg.gui.panels import ObjectPanel, SettingsPanel, StatusPanel
 from napari_cfrseg.gui.preferences import Preferences
@@ -97,6 +98,8 @@ class ClickDock(DockWidget):
         layers.inserted.connect(self._on_inserted)
         layers.removed.connect(self._on_removed)
         layers.renamed.connect(self.image_choice.reset_choices)
+        for turned in (self.viewer.dims.events.order, self.viewer.dims.events.ndisplay):
+            turned.connect(self._on_turned)
         self.objects.connect_to(lambda: self._controller)
         self.settings.connect_to(lambda: self._controller)
         self.stack.connect_to(lambda: self._controller)
@@ -123,6 +126,8 @@ class ClickDock(DockWidget):
         layers.inserted.disconnect(self._on_inserted)
         layers.removed.disconnect(self._on_removed)
         layers.renamed.disconnect(self.image_choice.reset_choices)
+        for turned in (self.viewer.dims.events.order, self.viewer.dims.events.ndisplay):
+            turned.disconnect(self._on_turned)
         self._leave()
         self._runner.close()
         for layer in list(self._controllers):
@@ -198,6 +203,23 @@ class ClickDock(DockWidget):
             )
         )
 
+    def _on_turned(self) -> None:
+        """Work on the planes that are shown now, unless objects are on others."""
+        found = self._controller
+        if found is None or not found.view.is_untouched:
+            return
+        layer = found.image.layer
+        if shown_order(self.viewer, layer) is None:
+            return
+        if working_order(self.viewer, layer) == found.image.order:
+            return
+        own = found.clicks.layer, found.labels.layer
+        self._drop(layer)
+        with self.viewer.layers.events.removed.blocker(self._on_removed):
+            for one in own:
+                self.viewer.layers.remove(one)
+        self._enter(layer)
+
     def _enter(self, layer: Image) -> None:
         controller = self._controllers.get(layer)
         if controller is None:
@@ -216,6 +238,7 @@ class ClickDock(DockWidget):
             self.viewer, layer, self._runner, self._loader(model), notify, model
         )
         self._controllers[layer] = controller
+        show_planes_of(self.viewer, controller.image)
         # a session's own layers take the place of those that were read
         with self.viewer.layers.events.removed.blocker(self._on_removed):
             goes_on = self.sessions.begin(controller)

@@ -13,6 +13,7 @@ from napari_cfrseg.gui.layers import WorkingImage
 from napari_cfrseg.session.fingerprint import fingerprint
 from napari_cfrseg.session.image_files import axis_names, open_image
 from napari_cfrseg.session.pixels import reference_of
+from napari_cfrseg.session.turning import back, put, turned
 from napari_cfrseg.session.values import SUFFIX, ImageReference
 
 
@@ -30,7 +31,8 @@ def layer_reference(image: WorkingImage, folder: Path) -> ImageReference:
         "spacing": layer_spacing(image),
         "units": layer_units(image),
         "level": image.level,
-        "axes": axis_names(len(image.data.shape), rgb),
+        "axes": put(axis_names(len(image.data.shape), rgb), image.order),
+        "order": image.order,
     }
     source = getattr(layer.source, "path", None)
     if source:
@@ -51,16 +53,17 @@ def write_pixels(image: WorkingImage, session: Path) -> ImageReference:
     import tifffile
 
     target = session.with_name(session.name.removesuffix(SUFFIX) + ".tif")
-    data, rgb = np.asarray(image.data), bool(image.layer.rgb)
+    data, rgb = np.asarray(turned(image.data, back(image.order))), bool(image.layer.rgb)
     with atomic_path(target) as temporary:
         tifffile.imwrite(temporary, data, photometric="rgb" if rgb else "minisblack")
     return reference_of(
-        data,
+        image.data,
         path=target,
         folder=session.parent,
         rgb=rgb,
         spacing=layer_spacing(image),
         units=layer_units(image),
+        order=image.order,
     )
 
 
@@ -70,26 +73,28 @@ def _selection(path: Path, image: WorkingImage) -> tuple[tuple[int, int], ...] |
         array = open_image(path, image.level).array
     except CfrSegError:
         return None
-    wanted = tuple(int(n) for n in image.data.shape)
+    order = image.order
+    wanted = put(tuple(int(n) for n in image.data.shape), back(order))
     found = tuple(int(n) for n in array.shape)
     rgb = bool(image.layer.rgb)
     mark = fingerprint(image.data, rgb)
     if found == wanted:
-        return () if fingerprint(array, rgb) == mark else None
+        return () if fingerprint(turned(array, order), rgb) == mark else None
     for axis in range(len(found) - 2):
         if found[:axis] + found[axis + 1 :] == wanted:
             for index in range(found[axis]):
                 part = np.asarray(array[(slice(None),) * axis + (index,)])
-                if fingerprint(part, rgb) == mark:
+                if fingerprint(turned(part, order), rgb) == mark:
                     return ((axis, index),)
     return None
 
 
 def layer_spacing(image: WorkingImage) -> tuple[float, ...]:
-    """Return the size of a pixel along each axis, in the layer's units."""
-    return tuple(abs(float(s)) or 1.0 for s in np.asarray(image.placement()["scale"]))
+    """Return the size of a pixel along each working axis, in the layer's units."""
+    scale = np.asarray(image.placement()["scale"])
+    return tuple(abs(s) or 1.0 for s in image.of_layer(scale))
 
 
 def layer_units(image: WorkingImage) -> tuple[str, ...]:
-    """Return the layer's units, one for each axis."""
-    return tuple(str(unit) for unit in image.layer.units)
+    """Return the layer's units, one for each working axis."""
+    return put(tuple(str(unit) for unit in image.layer.units), image.order)

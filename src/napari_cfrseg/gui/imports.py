@@ -17,6 +17,7 @@ from napari_cfrseg.session.imports import (
     events_from_points,
     renumbered,
 )
+from napari_cfrseg.session.turning import turned
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer, Points
@@ -56,6 +57,8 @@ def import_labels(controller: Controller, layer: Labels) -> int:
         They are of another shape, or too many.
     """
     data = layer.data[0] if layer.multiscale else layer.data
+    if len(data.shape) == len(controller.image.shape):
+        data = turned(data, controller.image.order)
     shape, wanted = tuple(int(n) for n in data.shape), controller.image.shape
     on_one_plane = shape == wanted[-2:] != wanted
     if shape != wanted and not on_one_plane:
@@ -91,7 +94,8 @@ def import_points(controller: Controller, layer: Points) -> tuple[int, int]:
     for point in np.asarray(layer.data, float):
         world = tuple(layer.data_to_world(point))
         world = (*leading[: max(target.ndim - len(world), 0)], *world)
-        plane, yx = split_index(world_to_index(target, world))
+        place = controller.image.of_layer(world_to_index(target, world))
+        plane, yx = split_index(place)
         data.append((*plane, *yx))
     points = np.array(data, float).reshape(-1, target.ndim)
     objects, positive = said_by(layer.features)

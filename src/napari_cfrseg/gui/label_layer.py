@@ -16,6 +16,7 @@ from napari_cfrseg.engine.events import Painted
 from napari_cfrseg.engine.masks import LabelArray, LabelPatch, LabelRuns, Plane
 from napari_cfrseg.engine.objects import PALETTE_SIZE, ObjectState, default_colour
 from napari_cfrseg.gui.layers import to_rgba
+from napari_cfrseg.session.turning import Order, back, put, turned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +38,8 @@ class LabelLayer:
         Returns the plane that is shown.
     painted
         Told each stroke a person painted.
+    order
+        Which of the layer's axes comes where in the planes' order; (): Y and X last.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class LabelLayer:
         layer: Labels,
         current_plane: Callable[[], Plane],
         painted: Callable[[Painted], None],
+        order: Order = (),
     ) -> None:
         self.layer = layer
         self._current_plane = current_plane
@@ -52,7 +56,9 @@ class LabelLayer:
         self._preview: list[LabelPatch] = []
         self._writing = False
         self._colours: tuple[dict[int, str], int] | None = None
-        self.plane_shape = (int(layer.data.shape[-2]), int(layer.data.shape[-1]))
+        self._order = order
+        shape = put(layer.data.shape, order)
+        self.plane_shape = (int(shape[-2]), int(shape[-1]))
         self._awaited = False
         layer.events.paint.connect(self._on_paint)
         layer.events.labels_update.connect(self._on_update)
@@ -95,7 +101,7 @@ class LabelLayer:
         self._preview.clear()
         with self._own_writes(), self.layer.block_history():
             for plane, wanted in labels.items():
-                shown = np.asarray(self.layer.data[plane])
+                shown = self._on_layer(plane)
                 box = (slice(0, self.plane_shape[0]), slice(0, self.plane_shape[1]))
                 self._write(
                     LabelPatch.between(plane, self.plane_shape, box, shown, wanted)
@@ -120,7 +126,10 @@ class LabelLayer:
         values = patch.values()
         self._shadow(patch.plane)[y, x] = values
         leading = tuple(np.full(y.shape, i) for i in patch.plane)
-        self.layer.data_setitem((*leading, y, x), values)
+        self.layer.data_setitem(put((*leading, y, x), back(self._order)), values)
+
+    def _on_layer(self, plane: Plane) -> LabelArray:
+        return np.asarray(turned(self.layer.data, self._order)[plane])
 
     def _shadow(self, plane: Plane) -> LabelArray:
         if plane not in self._shown:
@@ -148,10 +157,10 @@ class LabelLayer:
         """Tell what a person painted since the last look; False if nothing."""
         planes: Iterable[Plane] = (self._current_plane(),)
         if self.layer.n_edit_dimensions > 2:
-            planes = np.ndindex(self.layer.data.shape[:-2])
+            planes = np.ndindex(put(self.layer.data.shape, self._order)[:-2])
         found = False
         for plane in planes:
-            labels = np.asarray(self.layer.data[plane])
+            labels = self._on_layer(plane)
             shadow = self._shadow(plane)
             changed = labels != shadow
             if changed.any():

@@ -10,10 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.engine.masks import Plane
+from napari_cfrseg.session.turning import Order, across, back, put, turned
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
     from napari.layers import Image, Labels, Points
 
+#: where an image layer's metadata say in which order its session has the axes
+METADATA_ORDER = "cfrseg_order"
 #: labels the Labels layer's 16 bits hold
 MOST_OBJECTS = 65_535
 #: longest side of a pyramid level that is worked on: what one texture can show
@@ -46,27 +50,58 @@ class WorkingImage:
     level
         Pyramid level, 0 where there is none.
     data
-        That level's array: leading axes, Y, X, and C for RGB.
+        That level's array with its axes in the working order: leading axes, a plane's
+        rows and columns, and C for RGB.
     shape
         Its shape without C.
+    order
+        Which of the layer's axes comes where in ``data``; (): as the layer has them,
+        with Y and X last.
     """
 
     layer: Image
     level: int
     data: Any
     shape: tuple[int, ...]
+    order: Order = ()
 
     @classmethod
-    def of(cls, layer: Image) -> WorkingImage:
+    def of(cls, layer: Image, order: Order = ()) -> WorkingImage:
         """Choose the finest level that one texture can show."""
         level = 0
         if layer.multiscale:
-            sides = [max(s[layer.ndim - 2 : layer.ndim]) for s in layer.level_shapes]
+            sides = [max(put(s[: layer.ndim], order)[-2:]) for s in layer.level_shapes]
             fits = [i for i, side in enumerate(sides) if side <= LONGEST_SIDE_PX]
             level = fits[0] if fits else len(sides) - 1
-        data = layer.data[level] if layer.multiscale else layer.data
+        data = turned(layer.data[level] if layer.multiscale else layer.data, order)
         shape = tuple(int(n) for n in data.shape[: layer.ndim])
-        return cls(layer, level, data, shape)
+        return cls(layer, level, data, shape, order)
+
+    @property
+    def axes(self) -> Order:
+        """Which of the layer's axes each of ``shape`` is."""
+        return self.order or tuple(range(len(self.shape)))
+
+    def of_layer(
+        self, index: Sequence[float] | NDArray[np.float64]
+    ) -> tuple[float, ...]:
+        """Turn a place given along the layer's axes into the working order."""
+        return put(tuple(float(v) for v in index), self.order)
+
+    def to_layer(self, index: Sequence[Any]) -> tuple[Any, ...]:
+        """Turn a place, or a shape, in the working order into the layer's axes."""
+        return put(index, back(self.order))
+
+    def names(self) -> tuple[str, ...]:
+        """Return the axes' names in the working order; z, y, x where there are none."""
+        said = [str(name) for name in self.layer.axis_labels]
+        if any(n.removeprefix("axis ").lstrip("-").isdigit() or not n for n in said):
+            known = ("z", "y", "x")[-len(said) :]
+            more = len(said) - len(known)
+            said = [*(f"axis {i}" for i in range(more)), *known]
+            if more:
+                said[more] = f"axis {more}"
+        return put(tuple(said), self.order)
 
     @property
     def plane_shape(self) -> tuple[int, int]:
@@ -116,7 +151,7 @@ def make_labels(image: WorkingImage, name: str) -> Labels:
 
     layer = Labels(
         # napari shows 16-bit labels as they are; wider ones it converts at each change
-        np.zeros(image.shape, np.uint16),
+        np.zeros(image.to_layer(image.shape), np.uint16),
         name=name,
         opacity=0.45,
         **image.placement(),
@@ -147,6 +182,34 @@ def make_points(image: WorkingImage, name: str) -> Points:
     )
     layer.locked = LayerLock.DELETION
     return layer
+
+
+def shown_order(viewer: ViewerModel, layer: Any) -> Order | None:
+    """Return the order whose planes of a layer the viewer shows.
+
+    None where it shows none: in 3-D, or along an axis that the layer does not have.
+    Which of the two axes runs down the screen does not matter.
+    """
+    dims = viewer.dims
+    missing = dims.ndim - layer.ndim
+    axes = [axis - missing for axis in dims.displayed]
+    if len(axes) != 2 or min(axes) < 0:
+        return None
+    return across((axes[0], axes[1]), layer.ndim)
+
+
+def working_order(viewer: ViewerModel, layer: Any) -> Order:
+    """Return the order to work in: the session's, else that of the planes shown."""
+    said = layer.metadata.get(METADATA_ORDER)
+    return tuple(said) if said is not None else shown_order(viewer, layer) or ()
+
+
+def show_planes_of(viewer: ViewerModel, image: WorkingImage) -> None:
+    """Turn a 2-D view that shows other planes than those worked on."""
+    dims, found = viewer.dims, shown_order(viewer, image.layer)
+    if dims.ndisplay == 2 and found != image.order:
+        missing = dims.ndim - image.layer.ndim
+        dims.order = (*range(missing), *(missing + axis for axis in image.axes))
 
 
 def split_index(

@@ -10,7 +10,12 @@ import numpy as np
 from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.masks import Plane
 from napari_cfrseg.engine.objects import ObjectState
-from napari_cfrseg.gui.layers import WorkingImage, split_index, world_to_index
+from napari_cfrseg.gui.layers import (
+    WorkingImage,
+    shown_order,
+    split_index,
+    world_to_index,
+)
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -36,24 +41,36 @@ class Places:
     @property
     def current_plane(self) -> Plane:
         """The plane the viewer shows, or the nearest one the image has."""
-        plane, _ = split_index(world_to_index(self._labels, self._viewer.dims.point))
+        plane, _ = self._split(self._viewer.dims.point)
         return tuple(
             min(max(i, 0), n - 1)
             for i, n in zip(plane, self._image.shape, strict=False)
         )
 
-    @property
-    def shows_planes(self) -> bool:
-        """Whether the viewer shows the image's last two axes, in 2-D."""
-        dims = self._viewer.dims
-        return set(dims.displayed) == {dims.ndim - 2, dims.ndim - 1}
+    def why_not_here(self) -> str:
+        """Return why a click would not count in this view; "" if it would."""
+        order = shown_order(self._viewer, self._image.layer)
+        if order == self._image.order:
+            return ""
+        if self._viewer.dims.ndisplay != 2:
+            return "Clicks count in the 2-D view: leave the 3-D one (Ctrl+Y)."
+        if order is None:
+            return "This view shows no plane of the image: roll its axes (Ctrl+E)."
+        mine = "".join(self._image.names()[-2:])
+        return (
+            f"The objects here are annotated on {mine} planes: roll the axes back "
+            "(Ctrl+E), or duplicate the image to annotate others in this view."
+        )
+
+    def _split(self, world: Sequence[float]) -> tuple[Plane, tuple[float, float]]:
+        return split_index(self._image.of_layer(world_to_index(self._labels, world)))
 
     def of_point(
         self, index: Sequence[float]
     ) -> tuple[Plane, tuple[float, float]] | None:
         """Return the plane and (row, column) of a point; None off the image."""
         world = self._points.data_to_world(index)
-        plane, yx = split_index(world_to_index(self._labels, world))
+        plane, yx = self._split(world)
         leading = self._image.shape[:-2]
         on_stack = all(0 <= i < n for i, n in zip(plane, leading, strict=True))
         return (plane, yx) if on_stack and self.is_inside(yx) else None
@@ -75,7 +92,8 @@ class Places:
         ]
         if len(extents) >= _HINT_OBJECTS:
             return FocusHint.from_extents(extents[-_LATEST_OBJECTS:])
-        corners = np.asarray(self._labels.corner_pixels, float)[:, -2:]
+        corners = np.asarray(self._labels.corner_pixels, float)
+        corners = corners[:, list(self._image.axes[-2:])]
         visible = float(np.max(corners[1] - corners[0]))
         if 0 < visible < max(self._image.plane_shape) / 2:
             return FocusHint.from_view(visible)

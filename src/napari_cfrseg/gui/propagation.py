@@ -13,6 +13,7 @@ from napari_cfrseg.engine.act import Progress
 from napari_cfrseg.engine.masks import Plane
 from napari_cfrseg.engine.objects import ObjectState, PlaneState
 from napari_cfrseg.engine.propagation.suggestion import Suggestion, suggest
+from napari_cfrseg.session.turning import put
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -105,11 +106,8 @@ class Propagator:
         self._selected: int | None = None
         self.all_objects = False
         self.spans = False
-        leading = len(image.shape) - 2
-        names = [str(n) for n in image.layer.axis_labels[:leading]]
-        if any(n.lstrip("-").isdigit() or not n for n in names):
-            names = ["z"] if leading == 1 else [f"axis {i}" for i in range(leading)]
-        self.view = StackView(tuple(names), max(leading - 1, 0))
+        names = image.names()[:-2]
+        self.view = StackView(names, max(len(names) - 1, 0))
         viewer.dims.events.current_step.connect(self._moved)
         self.refresh({}, None)
 
@@ -189,11 +187,10 @@ class Propagator:
         factors = np.ones(layer.ndim)
         if self._image.level:
             factors = np.asarray(layer.downsample_factors[self._image.level], float)
-        point = np.array([*plane, 0, 0], float) * factors
-        axis = self._viewer.dims.ndim - layer.ndim + self.view.axis
-        self._viewer.dims.set_point(
-            axis, float(layer.data_to_world(point)[self.view.axis])
-        )
+        point = np.array(self._image.to_layer([*plane, 0, 0]), float) * factors
+        own = self._image.axes[self.view.axis]
+        axis = self._viewer.dims.ndim - layer.ndim + own
+        self._viewer.dims.set_point(axis, float(layer.data_to_world(point)[own]))
 
     def suggestion(self) -> Suggestion | None:
         """Return where to click next, over the objects in question."""
@@ -251,7 +248,8 @@ class Propagator:
 
     def spacing(self) -> tuple[float, float, float]:
         """Return (between planes, y, x); moments are taken for as near as pixels."""
-        scale = [abs(float(v)) or 1.0 for v in self._image.placement()["scale"]]
+        size = self._image.of_layer(self._image.placement()["scale"])
+        scale = [abs(v) or 1.0 for v in size]
         y, x = scale[-2:]
         axis = self.view.axis
         between = scale[axis]
@@ -260,7 +258,7 @@ class Propagator:
         return between, y, x
 
     def _other_unit(self, axis: int) -> bool:
-        units = self._image.layer.units
+        units = put(self._image.layer.units, self._image.order)
         return bool(
             getattr(units[axis], "dimensionality", None)
             != getattr(units[-1], "dimensionality", None)

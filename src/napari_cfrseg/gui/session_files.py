@@ -13,6 +13,7 @@ from napari_cfrseg.errors import SessionError
 from napari_cfrseg.gui.click_layer import COLOURS, NAMES, SYMBOLS
 from napari_cfrseg.gui.contributions import LayerData
 from napari_cfrseg.gui.imports import said_by
+from napari_cfrseg.gui.layers import METADATA_ORDER
 from napari_cfrseg.gui.session_keeper import METADATA_IMAGE, METADATA_KEY
 from napari_cfrseg.session.folders import note_recent, sessions_folder
 from napari_cfrseg.session.image_files import open_image
@@ -26,6 +27,7 @@ from napari_cfrseg.session.pixels import (
     relative_path,
 )
 from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.turning import back, put, turned
 from napari_cfrseg.session.values import SUFFIX, ImageReference, SessionContent
 from napari_cfrseg.session.writer import SessionWriter
 
@@ -44,7 +46,8 @@ def read_session(path: str | list[str]) -> list[LayerData]:
     """
     file = Path(path if isinstance(path, str) else path[0])
     session = Session.open(file)
-    image = session.image
+    image = session.image.in_the_file
+    own = back(session.image.order)
     array, found = _find_pixels(session)
     note_recent(file)
     metadata = {METADATA_KEY: str(file)}
@@ -56,13 +59,24 @@ def read_session(path: str | list[str]) -> list[LayerData]:
     if image.units is not None and len(image.units) == ndim:
         placed["units"] = image.units
     labels = session.saved_labels()
-    of_image = {"metadata": {**metadata, METADATA_IMAGE: str(found)}}
+    of_image = {
+        "metadata": {
+            **metadata,
+            METADATA_IMAGE: str(found),
+            METADATA_ORDER: session.image.order,
+        }
+    }
     rgb = image.has_channels
     layers: list[LayerData] = [
-        (array, {**placed, **of_image, "name": stem, "rgb": rgb}, "image")
+        (
+            turned(array, own),
+            {**placed, **of_image, "name": stem, "rgb": rgb},
+            "image",
+        )
     ]
     if labels is not None:
-        layers.append((labels, {**placed, "name": f"{stem} objects"}, "labels"))
+        shown = turned(labels, own)
+        layers.append((shown, {**placed, "name": f"{stem} objects"}, "labels"))
     layers.append((*_points(session, ndim, stem, placed), "points"))
     return layers
 
@@ -71,7 +85,8 @@ def _points(
     session: Session, ndim: int, stem: str, placed: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     clicks = [(o, c) for o in session.objects() for c in o.clicks]
-    data = np.array([(*c.plane, *c.click.yx) for _, c in clicks], float)
+    own = back(session.image.order)
+    data = np.array([put((*c.plane, *c.click.yx), own) for _, c in clicks], float)
     signs = [c.click.is_positive for _, c in clicks]
     kwargs = {
         **placed,

@@ -66,3 +66,9 @@ class DockView:
     status: str = ""
     timing: str = ""
     stack: StackView = field(default_factory=StackView)
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing was done yet, so that nothing is lost by beginning anew."""
+        acts = self.undo_depth or self.redo_depth or self.pending
+        return not (self.objects or acts)

@@ -22,6 +22,7 @@ from napari_cfrseg.export import formats
 from napari_cfrseg.export.labels import write_ome_tiff, write_ome_zarr
 from napari_cfrseg.export.rows import ClickRow, ObjectRow
 from napari_cfrseg.session.summary import ObjectSummary
+from napari_cfrseg.session.turning import Order, back, put, turned
 from napari_cfrseg.session.values import ModelReference, SessionContent
 
 #: file endings and what they hold
@@ -66,7 +67,8 @@ def export(
     target = Path(path)
     ending = next((e for e in FORMATS if target.name.lower().endswith(e)), None)
     rows = object_rows(objects)
-    image = content.image
+    image = content.image.in_the_file
+    labels = turned(labels, back(content.image.order))
     place: dict[str, Any] = {
         "axes": image.axes[: labels.ndim],
         "spacing": None if image.spacing is None else image.spacing[: labels.ndim],
@@ -85,7 +87,7 @@ def export(
         case ".zip":
             formats.write_imagej_rois(target, labels, rows)
         case ".csv":
-            clicks = click_rows(objects)
+            clicks = click_rows(objects, content.image.order)
             formats.write_text(target, formats.clicks_csv(clicks, labels.ndim - 2))
         case ".txt":
             formats.write_text(target, methods_paragraph(content, objects) + "\n")
@@ -102,15 +104,23 @@ def object_rows(objects: Sequence[ObjectSummary]) -> tuple[ObjectRow, ...]:
     )
 
 
-def click_rows(objects: Sequence[ObjectSummary]) -> list[ClickRow]:
-    """Return all clicks, object by object."""
-    return [
-        ClickRow(
-            o.object_id, o.name, c.click_id, c.plane, c.click.yx, c.click.is_positive
-        )
-        for o in objects
-        for c in o.clicks
-    ]
+def click_rows(objects: Sequence[ObjectSummary], order: Order = ()) -> list[ClickRow]:
+    """Return all clicks, object by object; places as the file has its axes."""
+    rows = []
+    for found in objects:
+        for made in found.clicks:
+            *plane, y, x = put((*made.plane, *made.click.yx), back(order))
+            rows.append(
+                ClickRow(
+                    found.object_id,
+                    found.name,
+                    made.click_id,
+                    tuple(round(i) for i in plane),
+                    (float(y), float(x)),
+                    made.click.is_positive,
+                )
+            )
+    return rows
 
 
 def methods_paragraph(content: SessionContent, objects: Sequence[ObjectSummary]) -> str:

@@ -12,6 +12,7 @@ from napari_cfrseg.engine.masks import Plane
 from napari_cfrseg.errors import ImageError, SessionError
 from napari_cfrseg.session.fingerprint import fingerprint
 from napari_cfrseg.session.image_files import OpenImage, axis_names, open_image
+from napari_cfrseg.session.turning import Order, put, turned
 from napari_cfrseg.session.values import ImageReference
 
 
@@ -57,6 +58,7 @@ def reference_of(
     units: tuple[str, ...] | None = None,
     level: int = 0,
     select: tuple[tuple[int, int], ...] = (),
+    order: Order = (),
     absolute: bool = False,
 ) -> ImageReference:
     """Describe an image for a session.
@@ -69,6 +71,8 @@ def reference_of(
         The file it was read from, None if there is none.
     folder
         The session's folder, which ``path`` is made relative to.
+    order
+        In which ``array``'s axes, and all that is given of them, already are.
     absolute
         Keep the path absolute: the session then works on this machine only.
     """
@@ -80,12 +84,13 @@ def reference_of(
         path=where,
         shape=shape,
         dtype=np.dtype(array.dtype).name,
-        axes=axes if axes is not None else axis_names(len(shape), rgb),
+        axes=put(axis_names(len(shape), rgb), order) if axes is None else axes,
         fingerprint=fingerprint(array, rgb),
         spacing=spacing,
         units=units,
         level=level,
         select=select,
+        order=order,
     )
 
 
@@ -131,12 +136,26 @@ def find_image(reference: ImageReference, folder: Path) -> Path:
 
 
 def open_reference(reference: ImageReference, path: Path) -> OpenImage:
-    """Open a file as a session's image: the same level and selection."""
+    """Open a file as a session's image: the same level, selection and order."""
     found = open_image(path, reference.level)
-    if not reference.select:
+    if not reference.select and not reference.order:
         return found
-    array = select_from(found.array, reference.select)
+    array = turn_to(reference, select_from(found.array, reference.select))
     return OpenImage(array, reference.axes, reference.spacing, reference.units)
+
+
+def turn_to(reference: ImageReference, array: Any) -> Any:
+    """Return an array with its axes in a session's order.
+
+    Raises
+    ------
+    ImageError
+        It has another number of axes.
+    """
+    try:
+        return turned(array, reference.order)
+    except ValueError as error:
+        raise ImageError(str(error)) from error
 
 
 def check_same(reference: ImageReference, array: Any, what: str) -> None:

@@ -21,6 +21,7 @@ from napari_cfrseg.session.convert import labels_of, refinement_of, scaling_of
 from napari_cfrseg.session.convert_events import event_of
 from napari_cfrseg.session.event_parts import ClickAddedPart
 from napari_cfrseg.session.migrate import migrated
+from napari_cfrseg.session.turning import is_order
 from napari_cfrseg.session.values import (
     ImageReference,
     ModelReference,
@@ -194,6 +195,12 @@ def _image(part: schema.ImagePart) -> ImageReference:
     if len(part.axes) != len(part.shape) or len(set(part.axes)) != len(part.axes):
         msg = f"image.axes {part.axes}: expected {len(part.shape)} different names"
         raise ValueError(msg)
+    planes = len(part.axes) - (part.axes[-1] == "c" and len(part.axes) > 2)
+    if part.order and not is_order(part.order, planes):
+        msg = (
+            f"image.order {part.order}: expected the axes 0 to {planes - 1}, each once"
+        )
+        raise ValueError(msg)
     return ImageReference(
         path=part.path,
         shape=tuple(part.shape),
@@ -204,6 +211,7 @@ def _image(part: schema.ImagePart) -> ImageReference:
         units=None if part.units is None else tuple(part.units),
         level=part.level,
         select=tuple((s.axis, s.index) for s in part.select),
+        order=tuple(part.order),
     )
 
 

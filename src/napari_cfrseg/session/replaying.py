@@ -24,8 +24,14 @@ from napari_cfrseg.session.exports import object_rows
 from napari_cfrseg.session.image_files import OpenImage, open_image
 from napari_cfrseg.session.journal import stem_of
 from napari_cfrseg.session.models import find_weights, load_segmenter, weights_sha256
-from napari_cfrseg.session.pixels import check_same, find_image, open_reference
+from napari_cfrseg.session.pixels import (
+    check_same,
+    find_image,
+    open_reference,
+    turn_to,
+)
 from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.turning import back, turned
 from napari_cfrseg.session.values import ModelReference, SessionContent
 from napari_cfrseg.session.writing import event_lines
 
@@ -161,7 +167,7 @@ def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) 
     opened = (
         open_reference(session.image, image_path)
         if task.image is None
-        else open_image(image_path, session.image.level)
+        else _opened_elsewhere(session, image_path)
     )
     if task.image is None:
         check_same(session.image, opened.array, str(image_path))
@@ -220,6 +226,11 @@ def _labels(
     return annotator.labels_array(annotator.leading), annotator.network_s
 
 
+def _opened_elsewhere(session: Session, path: Path) -> OpenImage:
+    found = open_image(path, session.image.level)
+    return replace(found, array=turn_to(session.image, found.array))
+
+
 def _elsewhere(content: SessionContent) -> SessionContent:
     """Return a session for another image: its black and white are measured anew."""
     return replace(content, scalings={})
@@ -231,7 +242,8 @@ def _write_labels(
     labels: LabelArray,
     rows: tuple[ObjectRow, ...],
 ) -> None:
-    image = session.image
+    image = session.image.in_the_file
+    labels = turned(labels, back(session.image.order))
     axes = image.axes[: labels.ndim]
     placed: dict[str, Any] = {
         "axes": axes,

@@ -56,6 +56,9 @@ class ImagePart(Part):
     select: Annotated[list[SelectPart], Field(max_length=MOST_AXES)] = Field(
         default_factory=list
     )
+    order: Annotated[
+        list[Annotated[int, Field(ge=0, lt=MOST_AXES)]], Field(max_length=MOST_AXES)
+    ] = Field(default_factory=list)
 
 
 class ModelPart(Part):

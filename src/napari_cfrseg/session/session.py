@@ -128,15 +128,17 @@ class Session:
         Parameters
         ----------
         image
-            Pixels of the session's shape, or another image of the same kind; None:
-            the session's own, from its file.
+            Pixels of the session's shape, or another image of the same kind, axes in
+            the session's order (``session.image.axes``); None: the session's own, from
+            its file.
         segmenter
             Computes all rounds; None: the session's model is loaded, or its models,
             each for the rounds it computed.
 
         Returns
         -------
-        int32 labels of shape (leading axes, Y, X), 0 = background.
+        int32 labels of shape (leading axes, Y, X), 0 = background; axes in the
+        session's order.
 
         Raises
         ------

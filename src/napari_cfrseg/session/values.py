@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from napari_cfrseg.engine.cascade import Refinement
 from napari_cfrseg.engine.events import Event, OverlapRule
 from napari_cfrseg.engine.masks import LabelRuns, Plane
 from napari_cfrseg.images import Scaling
+from napari_cfrseg.session.turning import back, put
 
 SUFFIX = ".cfrseg.json"
 
@@ -36,6 +37,9 @@ class ImageReference:
         Pyramid level worked on.
     select
         (axis, index) pairs, applied in order to the file's array to get this image.
+    order
+        Which of that array's axes comes where in ``shape``, ``axes``, ``spacing``,
+        ``units`` and all of the session's planes (see :mod:`.turning`); (): as it is.
     fingerprint
         SHA-256 of a sample of the pixels (see :mod:`.fingerprint`).
     """
@@ -49,6 +53,7 @@ class ImageReference:
     units: tuple[str, ...] | None = None
     level: int = 0
     select: tuple[tuple[int, int], ...] = ()
+    order: tuple[int, ...] = ()
 
     @property
     def has_channels(self) -> bool:
@@ -59,6 +64,21 @@ class ImageReference:
     def leading(self) -> tuple[int, ...]:
         """Shape of the axes before Y."""
         return self.shape[: len(self.shape) - 2 - self.has_channels]
+
+    @property
+    def in_the_file(self) -> ImageReference:
+        """The same image with its axes as the file has them."""
+        if not self.order:
+            return self
+        own = back(self.order)
+        return replace(
+            self,
+            shape=put(self.shape, own),
+            axes=put(self.axes, own),
+            spacing=None if self.spacing is None else put(self.spacing, own),
+            units=None if self.units is None else put(self.units, own),
+            order=(),
+        )
 
     @property
     def plane_shape(self) -> tuple[int, int]:

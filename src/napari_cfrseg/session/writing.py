@@ -115,6 +115,7 @@ def _image_part(image: ImageReference) -> schema.ImagePart:
         units=None if image.units is None else list(image.units),
         level=image.level,
         select=[schema.SelectPart(axis=a, index=i) for a, i in image.select],
+        order=list(image.order),
     )
 
 

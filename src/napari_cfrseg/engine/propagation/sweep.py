@@ -89,10 +89,7 @@ def propagate(
     stretches = [s for track in tracks for s in sweep.stretches(track)]
     try:
         for direction in (1, -1):
-            for result in sweep.walk(stretches, direction):
-                yield result
-                if sweep.stopped:
-                    return
+            yield from sweep.walk(stretches, direction)
             if sweep.stopped:
                 return
     finally:
