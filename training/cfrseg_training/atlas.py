@@ -15,15 +15,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
+from cfrseg_training.atlas_objects import (
+    POINTS,
+    ObjectColumns,
+    collect,
+    number_components,
+    object_weights,
+)
 from cfrseg_training.real_clicks import RealClick, real_clicks
 
 #: levels of each image: full, 1/2, 1/4, 1/8
 LEVELS = 4
-#: interior points kept per object: the innermost, 4 near it, 4 anywhere inside
-POINTS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,45 +121,6 @@ class WindowRecipe:
     side_px: tuple[float, float] = (24.0, 4096.0)
 
 
-def interior_points(
-    mask: NDArray[np.bool_], rng: np.random.Generator
-) -> NDArray[np.float32]:
-    """Return (9, 2) float32 points (y, x) inside a mask that is padded by zeros."""
-    depth = ndimage.distance_transform_edt(mask)
-    innermost = np.unravel_index(int(depth.argmax()), depth.shape)
-    near = np.argwhere(depth > depth.max() / 2)
-    inside = np.argwhere(mask)
-    return np.concatenate(
-        [
-            np.asarray([innermost]),
-            near[rng.integers(len(near), size=4)],
-            inside[rng.integers(len(inside), size=4)],
-        ]
-    ).astype(np.float32)
-
-
-def _components(labels: NDArray[np.integer]) -> NDArray[np.int32]:
-    """Return the connected components of every label, numbered from 1."""
-    out = np.zeros(labels.shape, np.int32)
-    count = 0
-    for index, box in enumerate(ndimage.find_objects(labels.astype(np.int32)), 1):
-        if box is None:
-            continue
-        parts, found = ndimage.label(labels[box] == index, np.ones((3, 3)))
-        out[box][parts > 0] = parts[parts > 0] + count
-        count += found
-    return out
-
-
-@dataclass(slots=True)
-class _Objects:
-    image: list[int]
-    label: list[int]
-    box: list[tuple[int, int, int, int]]
-    points: list[NDArray[np.float32]]
-    weight: list[float]
-
-
 class Atlas:
     """Images, labels and objects, flat in memory (see the module docstring).
 
@@ -190,14 +155,14 @@ class Atlas:
         pixels: list[Tensor] = []
         labels: list[Tensor] = []
         shapes: list[list[tuple[int, int]]] = []
-        objects = _Objects([], [], [], [], [])
+        objects = ObjectColumns([], [], [], [])
         for index, sample in enumerate(samples):
             levels = _levels(sample.image)
             pixels += [level.reshape(-1, 3) for level in levels]
             shapes.append([(level.shape[0], level.shape[1]) for level in levels])
-            numbered = _components(sample.labels)
+            numbered = number_components(sample.labels)
             labels.append(torch.from_numpy(numbered.reshape(-1)))
-            _collect(objects, index, numbered, rng, min_area_px)
+            collect(objects, index, numbered, rng, min_area_px)
             if sample.ignore is not None:
                 numbered[sample.ignore] = -1  # shares memory with the tensor
         if not objects.image:
@@ -221,7 +186,7 @@ class Atlas:
         self.object_points = torch.from_numpy(np.stack(objects.points)).to(self.device)
         real = real_clicks(samples, objects.image, objects.points)
         self.object_real = None if real is None else real.to(self.device)
-        weights = _object_weights(samples, objects.image, set_power)
+        weights = object_weights(samples, objects.image, set_power)
         self.object_weight = torch.tensor(weights, device=self.device)
 
     def __len__(self) -> int:
@@ -379,51 +344,3 @@ def _levels(image: NDArray[np.uint8]) -> list[Tensor]:
         )[0]
         out.append(level)
     return [x.round().to(torch.uint8).permute(1, 2, 0) for x in out]
-
-
-def _collect(
-    objects: _Objects,
-    index: int,
-    numbered: NDArray[np.int32],
-    rng: np.random.Generator,
-    min_area_px: int,
-) -> None:
-    half_plane = numbered.size / 2
-    for number, box in enumerate(ndimage.find_objects(numbered), 1):
-        if box is None:
-            continue
-        mask = np.pad(numbered[box] == number, 1)
-        if not min_area_px <= mask.sum() <= half_plane:
-            continue
-        corner = np.asarray([box[0].start, box[1].start])
-        objects.image.append(index)
-        objects.label.append(number)
-        objects.box.append((*corner.tolist(), box[0].stop, box[1].stop))
-        objects.points.append(
-            (interior_points(mask, rng) + corner - 1).astype(np.float32)
-        )
-
-
-def _object_weights(
-    samples: list[Sample], object_image: list[int], set_power: float
-) -> list[float]:
-    """Weigh objects so that sets, groups, images and crowded images balance."""
-    groups: dict[str, set[str]] = {}
-    images: dict[tuple[str, str], int] = {}
-    for sample in samples:
-        groups.setdefault(sample.dataset, set()).add(sample.group)
-        key = (sample.dataset, sample.group)
-        images[key] = images.get(key, 0) + 1
-    per_image = np.bincount(object_image, minlength=len(samples))
-    total = {
-        name: sum(images[name, g] ** 0.5 for g in members)
-        for name, members in groups.items()
-    }
-    weights = []
-    for index in object_image:
-        sample = samples[index]
-        in_group = images[sample.dataset, sample.group]
-        share = in_group**0.5 / total[sample.dataset] / in_group
-        of_set = len(groups[sample.dataset]) ** set_power
-        weights.append(of_set * share / float(per_image[index]))
-    return weights
