@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -11,9 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from napari_cfrseg import __version__
 from napari_cfrseg.atomic import atomic_path
 from napari_cfrseg.engine.masks import LabelArray
 from napari_cfrseg.errors import CfrSegError, SessionError
@@ -30,10 +27,15 @@ from napari_cfrseg.session.pixels import (
     open_reference,
     turn_to,
 )
+from napari_cfrseg.session.replay_record import (
+    areas_of,
+    is_current,
+    labels_sha256,
+    record_of,
+)
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.turning import back, turned
 from napari_cfrseg.session.values import ModelReference, SessionContent
-from napari_cfrseg.session.writing import event_lines
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.rounds import SegmenterLike
@@ -172,8 +174,8 @@ def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) 
     if task.image is None:
         check_same(session.image, opened.array, str(image_path))
     device = task.device or content.settings.device
-    record = _record(task, session, opened, weights, device)
-    if task.only_changed and _is_current(task, record):
+    record = record_of(task, session, opened, weights, device)
+    if task.only_changed and is_current(task, record):
         result.status = "kept"
         result.labels = str(task.labels_path)
         return
@@ -187,7 +189,7 @@ def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) 
     rows = object_rows(summary)
     _compare(job, labels, weights, result)
     _write_labels(task, session, labels, rows)
-    record["areas"] = _areas(labels)
+    record["areas"] = areas_of(labels)
     record["labels_sha256"] = labels_sha256(labels)
     record["result"] = {"seconds": round(network_s, 4), "changed": result.changed}
     with atomic_path(task.record_path) as temporary:
@@ -254,63 +256,6 @@ def _write_labels(
         write_ome_tiff(task.labels_path, labels, **placed)
     else:
         write_ome_zarr(task.labels_path, labels, rows, **placed)
-
-
-def _record(
-    task: ReplayTask, session: Session, opened: OpenImage, weights: Path, device: str
-) -> dict[str, Any]:
-    """All that the labels depend on, and where they came from."""
-    from napari_cfrseg.session.fingerprint import fingerprint
-
-    settings = session.content.settings
-    pixels = session.image.fingerprint
-    if task.image is not None:
-        pixels = fingerprint(opened.array, session.image.has_channels)
-    return {
-        "session": session.path.name,
-        "events_sha256": events_sha256(session.content),
-        "image": {
-            "fingerprint": pixels,
-            "is_the_session_s": pixels == session.image.fingerprint,
-            "name": (task.image or Path(session.image.path or "")).name,
-        },
-        "model": {"name": weights.stem, "sha256": weights_sha256(weights)},
-        "device": device,
-        "precision": settings.precision,
-        "threads": settings.threads,
-        "format": task.format,
-        "version": __version__,
-    }
-
-
-def events_sha256(content: SessionContent) -> str:
-    """Return a digest of all that was done, and how."""
-    digest = hashlib.sha256(repr(content.settings).encode())
-    for line in event_lines(content.events, content.scalings):
-        digest.update(line.encode() + b"\n")
-    return digest.hexdigest()
-
-
-def labels_sha256(labels: NDArray[np.integer]) -> str:
-    """Return a digest of labels: shape and values, whatever their type."""
-    whole = np.ascontiguousarray(labels, dtype="<i4")
-    return hashlib.sha256(repr(whole.shape).encode() + whole.tobytes()).hexdigest()
-
-
-def _is_current(task: ReplayTask, record: dict[str, Any]) -> bool:
-    """Whether the results there are were made from exactly this."""
-    if not task.labels_path.exists():
-        return False
-    try:
-        there = json.loads(task.record_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(there, dict) and all(there.get(k) == v for k, v in record.items())
-
-
-def _areas(labels: LabelArray) -> dict[str, int]:
-    ids, counts = np.unique(labels, return_counts=True)
-    return {str(i): int(n) for i, n in zip(ids, counts, strict=True) if i > 0}
 
 
 def _compare(job: _Job, labels: LabelArray, weights: Path, result: Replayed) -> None:
