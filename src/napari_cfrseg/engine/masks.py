@@ -274,17 +274,6 @@ class LabelPatch:
         """Number of changed pixels."""
         return int(self.lengths.sum())
 
-    @property
-    def bbox(self) -> tuple[slice, slice]:
-        """Smallest box of the plane holding every changed pixel."""
-        if self.size == 0:
-            return slice(0, 0), slice(0, 0)
-        y, x = self.indices()
-        return (
-            slice(int(y.min()), int(y.max()) + 1),
-            slice(int(x.min()), int(x.max()) + 1),
-        )
-
     def indices(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return (rows, columns) of the changed pixels."""
         y, x = np.divmod(expand(self.starts, self.lengths), self.shape[1])

@@ -154,10 +154,6 @@ class SessionWriter:
         """The objects as they are now."""
         return () if self._ledger is None else self._ledger.summary()
 
-    def knows_scaling_of(self, event: Event) -> bool:
-        """Whether a click's plane has its scaling written already."""
-        return getattr(event, "plane", None) in self._scalings
-
     def record(self, event: Event, scaling: Scaling | None = None) -> None:
         """Write an event down; returns when it is on the disk, or ``problem`` is set.
 
