@@ -177,7 +177,18 @@ def test_objects_stay_on_their_planes_and_other_views_say_so(window):
     (said,) = window.told
     assert "annotated on yx planes" in said
     assert "Ctrl+E" in said
-    window.turn(0, 1, 2)
+
+    # as it says: another image of the same pixels for another axis; and back
+    again = window.viewer.add_image(stack()[0], name="again", scale=SCALE)
+    window.dock.image_choice.value = again
+    window.until(lambda: not window.view.loading)
+    assert window.dock.controller.image.order == (1, 0, 2)
+    window.click_voxel(9, 30, 26)
+    assert window.labels.data[:, 30].any()
+    window.dock.image_choice.value = window.image
+    assert window.dock.controller is controller
+    assert window.viewer.dims.displayed == (1, 2)
+    window.viewer.reset_view()
     window.go_to(0, 9)
     window.click_voxel(9, 34, 26, right=True)
     assert len(window.points.data) == 2

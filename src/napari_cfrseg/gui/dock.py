@@ -230,6 +230,10 @@ class ClickDock(DockWidget):
         self.sessions.show(controller)
         controller.ready_to_click()
         self._show(controller.view)
+        if controller.view.is_untouched:
+            self._on_turned()
+        else:
+            show_planes_of(self.viewer, controller.image)
 
     def _begin(self, layer: Image) -> Controller:
         first = not self._controllers
