@@ -41,17 +41,17 @@ TABLES: Mapping[str, Mapping[str, Row]] = {
         "both": Row(suem=SuemRecipe(), seeds=3),
     },
     "modules": {  # FCFI, Table 3
-        "baseline": Row(VariantConfig(feedback="input")),
-        "ffc": Row(VariantConfig(fusion="concat")),
-        "cffm": Row(VariantConfig(feedback="uncorrected")),
-        "both": Row(),
+        "baseline": Row(VariantConfig(feedback="input"), seeds=3),
+        "ffc": Row(VariantConfig(fusion="concat"), seeds=3),
+        "cffm": Row(VariantConfig(feedback="uncorrected"), seeds=3),
+        "both": Row(seeds=3),
     },
     "fusion": {  # FCFI, Table 6
-        "none": Row(VariantConfig(feedback="none")),
-        "input": Row(VariantConfig(feedback="input")),
-        "no_residual": Row(VariantConfig(fusion="no_residual")),
-        "no_gate": Row(VariantConfig(fusion="no_gate")),
-        "cffm": Row(),
+        "none": Row(VariantConfig(feedback="none"), seeds=3),
+        "input": Row(VariantConfig(feedback="input"), seeds=3),
+        "no_residual": Row(VariantConfig(fusion="no_residual"), seeds=3),
+        "no_gate": Row(VariantConfig(fusion="no_gate"), seeds=3),
+        "cffm": Row(seeds=3),
     },
     "ratio": {  # FCFI, Table 5
         f"r{ratio}": Row(VariantConfig(ratio=ratio)) for ratio in RATIOS
