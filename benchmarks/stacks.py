@@ -3,12 +3,14 @@
     python benchmarks/stacks.py evaluate --data DATA --side validation
     python benchmarks/stacks.py calibrate --data DATA
     python benchmarks/stacks.py speed
+    python benchmarks/stacks.py ahead
 
 ``evaluate`` writes ``stacks-SIDE.md`` and the rows as JSON into ``--out``; with
 ``--side test`` it measures the test stacks, which no constant was chosen on.
 ``calibrate`` fits the confidence on validation stacks and prints its constants and the
 reliability table. ``speed`` measures planes per second and peak memory on stacks of 50
-and 1,000 planes that are read lazily.
+and 1,000 planes that are read lazily; ``ahead`` compares, in turn in one process, walks
+that read and embed the next plane ahead with ones that do not.
 """
 
 from __future__ import annotations
@@ -286,6 +288,43 @@ def one_speed(arguments: argparse.Namespace) -> None:
     print(json.dumps(measured), flush=True)
 
 
+def ahead(arguments: argparse.Namespace) -> None:
+    """Walk ahead and one by one in turn: other work slows both alike."""
+    segmenter = load(arguments)
+    size, count = 512, arguments.planes
+    y, x = np.mgrid[:size, :size]
+    anchor = MaskPatch.from_mask(np.hypot(y - 256, x - 256) < 40)
+    spent: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    hits = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        stack = lazy_stack(Path(folder), count, size, arguments.format, arguments.shift)
+        for number in range(arguments.repeats + 1):
+            for is_ahead, times in spent.items():
+                planes = SegmenterPlanes(
+                    segmenter, stack, count=count, shape=(size, size), ahead=is_ahead
+                )
+                start, cpu = time.perf_counter(), time.process_time()
+                list(propagate(planes, [Track(1, {0: anchor}, 0, count - 1)]))
+                wall = (time.perf_counter() - start) / planes.runs
+                cpu = (time.process_time() - cpu) / planes.runs
+                hits = max(hits, planes.ahead.hits / planes.runs)
+                if number:  # torch's first runs allocate what all others use
+                    times.append((wall, cpu))
+    for is_ahead, times in spent.items():
+        wall, cpu = np.median(times, axis=0)
+        print(
+            f"{'ahead' if is_ahead else 'one by one'}: {1 / wall:.1f} planes/s, "
+            f"{1000 * cpu:.0f} ms of CPU time each"
+        )
+    ratios = [b[0] / a[0] for a, b in zip(*spent.values(), strict=True)]
+    low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
+    print(
+        f"{len(ratios)} pairs of {count} planes, {segmenter.device}, "
+        f"{arguments.threads} threads: {middle:.2f} times as fast (quartiles {low:.2f} "
+        f"to {high:.2f}), {hits:.0%} of the windows embedded ahead"
+    )
+
+
 def lazy_stack(folder: Path, count: int, size: int, kind: str, shift: float):
     """Write planes one by one; return what reads them one by one."""
     rng = np.random.default_rng(0)
@@ -330,6 +369,7 @@ def main() -> None:
         ("calibrate", calibrate),
         ("speed", speed),
         ("one-speed", one_speed),
+        ("ahead", ahead),
     ):
         one = commands.add_parser(name)
         one.set_defaults(run=run)
