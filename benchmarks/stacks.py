@@ -294,7 +294,7 @@ def ahead(arguments: argparse.Namespace) -> None:
     size, count = 512, arguments.planes
     y, x = np.mgrid[:size, :size]
     anchor = MaskPatch.from_mask(np.hypot(y - 256, x - 256) < 40)
-    spent: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    spent: dict[bool, list[tuple[float, float, float]]] = {True: [], False: []}
     hits = 0.0
     with tempfile.TemporaryDirectory() as folder:
         stack = lazy_stack(Path(folder), count, size, arguments.format, arguments.shift)
@@ -303,18 +303,21 @@ def ahead(arguments: argparse.Namespace) -> None:
                 planes = SegmenterPlanes(
                     segmenter, stack, count=count, shape=(size, size), ahead=is_ahead
                 )
-                start, cpu = time.perf_counter(), time.process_time()
+                start = time.perf_counter(), time.process_time(), time.thread_time()
                 list(propagate(planes, [Track(1, {0: anchor}, 0, count - 1)]))
-                wall = (time.perf_counter() - start) / planes.runs
-                cpu = (time.process_time() - cpu) / planes.runs
+                end = time.perf_counter(), time.process_time(), time.thread_time()
+                wall, cpu, own = (
+                    (b - a) / planes.runs for a, b in zip(start, end, strict=True)
+                )
                 hits = max(hits, planes.ahead.hits / planes.runs)
                 if number:  # torch's first runs allocate what all others use
-                    times.append((wall, cpu))
+                    times.append((wall, cpu, own))
     for is_ahead, times in spent.items():
-        wall, cpu = np.median(times, axis=0)
+        wall, cpu, own = np.median(times, axis=0)
         print(
             f"{'ahead' if is_ahead else 'one by one'}: {1 / wall:.1f} planes/s, "
-            f"{1000 * cpu:.0f} ms of CPU time each"
+            f"{1000 * cpu:.1f} ms of CPU time each, {1000 * own:.1f} of them on the "
+            "thread that walks"
         )
     ratios = [b[0] / a[0] for a, b in zip(*spent.values(), strict=True)]
     low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
