@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.masks import BoolMask, LabelArray
+from napari_cfrseg.engine.masks import LabelArray
 from napari_cfrseg.engine.propagation.shapes import Floats
 from napari_cfrseg.window import Box
 
@@ -147,8 +147,3 @@ def surround_negatives(
 def _click(merit: Floats, box: Box, is_positive: bool) -> Click:
     y, x = np.unravel_index(int(np.argmax(merit)), merit.shape)
     return Click((float(y + box[0]), float(x + box[1])), is_positive)
-
-
-def masked(others: LabelArray, labels: BoolMask) -> LabelArray:
-    """Return others' labels where a mask holds."""
-    return np.where(labels, others, 0).astype(np.int32)

@@ -116,13 +116,6 @@ def signed_distance(
     return out
 
 
-def distance_field(
-    mask: MaskPatch, box: Box, sampling: tuple[float, float] = (1.0, 1.0)
-) -> Field:
-    """Return a mask's signed distance over a box that holds it."""
-    return Field(box, signed_distance(mask.window(slices(box)), sampling))
-
-
 def centre(mask: MaskPatch) -> tuple[float, float]:
     """Return the centroid (row, column) of a mask that is not empty."""
     y, x = np.nonzero(mask.mask)
@@ -191,24 +184,6 @@ def _joined(box: Box, *masks: MaskPatch) -> Box:
         max(box[2], own[2] + 1),
         max(box[3], own[3] + 1),
     )
-
-
-def displacement(first: MaskPatch, second: MaskPatch) -> float:
-    """Mean distance in pixels from one outline to the other, both ways.
-
-    0 for equal masks; the diameter of what is there if one is empty.
-    """
-    box = box_of(first, second)
-    if box is None:
-        return 0.0
-    box = (box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1)
-    if not first.mask.size or not second.mask.size:
-        there = first if first.mask.size else second
-        return float(max(there.mask.shape))
-    a = signed_distance(first.window(slices(box)))
-    b = signed_distance(second.window(slices(box)))
-    on_a, on_b = np.abs(a) < 1, np.abs(b) < 1
-    return float((np.abs(b[on_a]).mean() + np.abs(a[on_b]).mean()) / 2)
 
 
 def mean_plane(values: NDArray[Any]) -> Floats:
