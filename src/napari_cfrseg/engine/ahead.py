@@ -13,13 +13,16 @@ is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.cascade import Refinement
+from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.errors import CfrSegError, ImageError
 from napari_cfrseg.images import PlaneImage
 from napari_cfrseg.window import PlaneLike, Window
@@ -34,6 +37,35 @@ ValueT = TypeVar("ValueT")
 _READ_ERRORS = (OSError, ValueError, RuntimeError, LookupError, TypeError)
 #: returns an embedding made ahead; None: there is none after all
 Early = Callable[[], Any]
+
+
+class CarryingSegmenter(Protocol):
+    """What a walk through planes asks of a segmenter."""
+
+    @property
+    def embeds_ahead(self) -> bool:
+        """Whether another thread may call ``embed_ahead``."""
+
+    def embed_ahead(self, image: PlaneImage, window: Window) -> object:
+        """Embed a window of a plane that is not shown yet."""
+
+    def show(
+        self, image: PlaneImage, early: Mapping[Window, Early] | None = None
+    ) -> None:
+        """Make a plane that was opened ahead the one that predictions are made on."""
+
+    def carry(
+        self,
+        clicks: Sequence[Click],
+        previous: Prediction,
+        refinement: Refinement | None = None,
+        *,
+        on_window: Callable[[Window], None] | None = None,
+    ) -> Prediction:
+        """Return the mask of an object known from a neighbouring plane.
+
+        Its clicks are not forced on the answer.
+        """
 
 
 class HeldPlane:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.ahead import Early, PlanesAhead, held
+from napari_cfrseg.engine.ahead import CarryingSegmenter, PlanesAhead, held
 from napari_cfrseg.engine.cascade import Refinement
 from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.masks import MaskPatch, Plane
@@ -25,10 +25,10 @@ from napari_cfrseg.engine.objects import ClickEntry, PaintEntry, PlaneState, Rou
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.images import PlaneImage, Scaling, open_plane
-from napari_cfrseg.window import PlaneLike, Window
+from napari_cfrseg.window import PlaneLike
 
 
-class SegmenterLike(Protocol):
+class SegmenterLike(CarryingSegmenter, Protocol):
     """What the annotator asks of a segmenter."""
 
     def set_image(
@@ -39,18 +39,6 @@ class SegmenterLike(Protocol):
         scaling: Scaling | None = None,
     ) -> None:
         """Make (Y, X[, C]) pixels the ones that predictions are made on."""
-
-    @property
-    def embeds_ahead(self) -> bool:
-        """Whether another thread may call ``embed_ahead``."""
-
-    def embed_ahead(self, image: PlaneImage, window: Window) -> object:
-        """Embed a window of a plane that is not shown yet."""
-
-    def show(
-        self, image: PlaneImage, early: Mapping[Window, Early] | None = None
-    ) -> None:
-        """Make a plane that was opened ahead the one that predictions are made on."""
 
     def predict(
         self,
@@ -63,16 +51,6 @@ class SegmenterLike(Protocol):
         on_step: Callable[[Prediction], None] | None = None,
     ) -> Prediction:
         """Return the mask that the clicks, all of one object's in order, ask for."""
-
-    def carry(
-        self,
-        clicks: Sequence[Click],
-        previous: Prediction,
-        refinement: Refinement | None = None,
-        *,
-        on_window: Callable[[Window], None] | None = None,
-    ) -> Prediction:
-        """Return the mask of an object known from a neighbouring plane."""
 
 
 PreviewCallback = Callable[[MaskPatch], None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QEvent, QRectF, Qt, Signal
 from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent
@@ -13,13 +13,13 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QProgressBar,
-    QPushButton,
     QSpinBox,
     QToolTip,
     QVBoxLayout,
     QWidget,
 )
 
+from napari_cfrseg.gui.controls import button, on_current, row
 from napari_cfrseg.gui.propagation import StackView, StripCell
 
 if TYPE_CHECKING:
@@ -115,11 +115,11 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         super().__init__()
         self.axis = QComboBox()
         self.axis.setToolTip("Which axis to walk along")
-        self.backward = _button("◀ Back", "From this plane to the first")
-        self.both = _button("Both", "To all planes; what is up to date stays (Shift+D)")
-        self.forward = _button("Forth ▶", "From this plane to the last (D)")
+        self.backward = button("◀ Back", "From this plane to the first")
+        self.both = button("Both", "To all planes; what is up to date stays (Shift+D)")
+        self.forward = button("Forth ▶", "From this plane to the last (D)")
         self.first, self.last = QSpinBox(), QSpinBox()
-        self.range = _button("Range", "These planes only")
+        self.range = button("Range", "These planes only")
         self.spans = QCheckBox("spans range")
         self.spans.setToolTip(
             "Range only: the object reaches from the first of its planes to the last"
@@ -127,11 +127,11 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.every = QCheckBox("all")
         self.every.setToolTip("Every unlocked object, not just the selected one")
         self.strip = Strip()
-        self.worst = _button("Worst plane", "Go where a click helps most")
-        self.confirm = _button("Confirm", "The mask on this plane is right: an anchor")
+        self.worst = button("Worst plane", "Go where a click helps most")
+        self.confirm = button("Confirm", "The mask on this plane is right: an anchor")
         self.bar = QProgressBar()
         self.bar.setFixedHeight(12)
-        self.cancel = _button("Cancel", "End it and keep the planes done (Esc)")
+        self.cancel = button("Cancel", "End it and keep the planes done (Esc)")
         self.busy = QWidget()
         self._lay_out()
         self.busy.setVisible(False)
@@ -147,17 +147,17 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         top.addWidget(self.every)
         top.addWidget(self.spans, stretch=1)
         column.addLayout(top)
-        column.addLayout(_row(self.backward, self.both, self.forward))
+        column.addLayout(row(self.backward, self.both, self.forward))
         for box in (self.first, self.last):
             # arrows would make the dock wider than its other rows
             box.setButtonSymbols(QSpinBox.ButtonSymbols.NoButtons)
             box.setMaximumWidth(60)
         column.addLayout(
-            _row(QLabel("From"), self.first, QLabel("to"), self.last, self.range)
+            row(QLabel("From"), self.first, QLabel("to"), self.last, self.range)
         )
         column.addWidget(self.strip)
-        column.addLayout(_row(self.worst, self.confirm))
-        self.busy.setLayout(_row(self.bar, self.cancel))
+        column.addLayout(row(self.worst, self.confirm))
+        self.busy.setLayout(row(self.bar, self.cancel))
         self.busy.layout().setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.busy)
 
@@ -165,12 +165,7 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Let the controls act on the controller that ``current`` returns."""
 
         def does(action: Callable[[Controller], None]) -> Callable[..., None]:
-            def run(*_: Any) -> None:
-                controller = current()
-                if controller is not None:
-                    action(controller)
-
-            return run
+            return on_current(current, action)
 
         self.forward.clicked.connect(does(lambda c: c.stack.forward()))
         self.backward.clicked.connect(does(lambda c: c.stack.backward()))
@@ -220,19 +215,3 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def _choose_all(self, controller: Controller) -> None:
         controller.stack.all_objects = self.every.isChecked()
         controller.refresh_stack()
-
-
-def _button(text: str, tooltip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tooltip)
-    # keys stay with the canvas
-    button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-    return button
-
-
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    row.setSpacing(4)
-    for widget in widgets:
-        row.addWidget(widget)
-    return row

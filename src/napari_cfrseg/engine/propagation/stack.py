@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.ahead import Early, PlanesAhead, held
+from napari_cfrseg.engine.ahead import CarryingSegmenter, PlanesAhead, held
 from napari_cfrseg.engine.cascade import Refinement
 from napari_cfrseg.engine.masks import LabelArray
 from napari_cfrseg.engine.prediction import Prediction
-from napari_cfrseg.images import PlaneImage, Scaling, open_plane
-from napari_cfrseg.window import Box, PlaneLike, Window
-
-
-class CarryingSegmenter(Protocol):
-    """What a propagation asks of a segmenter."""
-
-    @property
-    def embeds_ahead(self) -> bool:
-        """Whether another thread may call ``embed_ahead``."""
-
-    def embed_ahead(self, image: PlaneImage, window: Window) -> object:
-        """Embed a window of a plane that is not shown yet."""
-
-    def show(
-        self, image: PlaneImage, early: Mapping[Window, Early] | None = None
-    ) -> None:
-        """Make a plane the one that predictions are made on."""
-
-    def carry(
-        self,
-        clicks: list[Click],
-        previous: Prediction,
-        refinement: Refinement | None = None,
-        *,
-        on_window: Callable[[Window], None] | None = None,
-    ) -> Prediction:
-        """Run the network with clicks that are not forced on its answer."""
+from napari_cfrseg.images import Scaling, open_plane
+from napari_cfrseg.window import Box, PlaneLike
 
 
 class SegmenterPlanes:
