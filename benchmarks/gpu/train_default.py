@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -78,6 +78,11 @@ def options_of_command() -> argparse.Namespace:
     parser.add_argument("--start", type=Path, help="weights to start from")
     parser.add_argument(
         "--backbone-weights", type=Path, help="a pretrained file of the backbone alone"
+    )
+    parser.add_argument(
+        "--fine-feedback",
+        type=int,
+        help="channels of the fine feedback; by default START's",
     )
     parser.add_argument("--budget-s", type=float, default=900)
     parser.add_argument("--stop-after-s", type=float)
@@ -141,21 +146,21 @@ def prepare(options: argparse.Namespace) -> tuple[str, int]:
 def make_network(options: argparse.Namespace) -> ClickNetwork:
     """Make the network to train: new, from weights, or on a pretrained backbone.
 
-    With another backbone than that of the weights, what is behind the backbone is
-    taken from them wherever it fits.
+    With another shape than that of the weights, what fits is taken from them; of
+    another backbone, nothing is.
     """
     old = checkpoint.load(options.start)[0] if options.start else None
-    if old is not None and options.backbone in {None, old.architecture()["backbone"]}:
-        network = old
-    else:
-        network = CfrNet(CfrNetConfig(backbone=options.backbone or "resnet10t"))
-        if old is not None:
-            mine, theirs = network.state_dict(), old.state_dict()
-            for key, tensor in mine.items():
-                given = theirs.get(key)
-                behind = not key.startswith("backbone.")
-                if behind and given is not None and given.shape == tensor.shape:
-                    tensor.copy_(given)
+    config = old.config if isinstance(old, CfrNet) else CfrNetConfig()
+    asked = {"backbone": options.backbone, "fine_feedback": options.fine_feedback}
+    wanted = replace(config, **{k: v for k, v in asked.items() if v is not None})
+    network = CfrNet(wanted)
+    if old is not None:
+        given, mine = old.state_dict(), network.state_dict()
+        same_backbone = wanted.backbone == config.backbone
+        for key, tensor in mine.items():
+            fits = key in given and given[key].shape == tensor.shape
+            if fits and (same_backbone or not key.startswith("backbone.")):
+                tensor.copy_(given[key])
     if options.backbone_weights:
         start_from(network, options.backbone_weights)
     return network

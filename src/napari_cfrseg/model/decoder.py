@@ -121,6 +121,9 @@ class ClickDecoder(nn.Module):
 class Head(nn.Module):
     """Fused features → logits at full window resolution, and their expected IoU."""
 
+    #: channels of what ``prepare`` returns
+    detail_width = 16
+
     def __init__(self, width: int, coarse: int, detail: int) -> None:
         super().__init__()
         self.down = conv_norm_relu(width, coarse, stride=2)
@@ -129,10 +132,11 @@ class Head(nn.Module):
         self.fuse = conv_norm_relu(width, width)
         # stride 4 → 2 and 2 → 1 by rearranging channels: dearer upsampling of wide
         # maps would be most of this stage's cost
-        self.split = nn.Conv2d(width, 64, 1)
-        self.sharpen = SplitInputConv2d((16, detail), 16, 3, bias=False)
-        self.sharpen_norm = nn.BatchNorm2d(16)
-        self.full = nn.Conv2d(16, 4, 3, padding=1)
+        fine = self.detail_width
+        self.split = nn.Conv2d(width, 4 * fine, 1)
+        self.sharpen = SplitInputConv2d((fine, detail), fine, 3, bias=False)
+        self.sharpen_norm = nn.BatchNorm2d(fine)
+        self.full = nn.Conv2d(fine, 4, 3, padding=1)
         self.quality = nn.Sequential(
             nn.Linear(2 * width + 3, 64), nn.ReLU(inplace=True), nn.Linear(64, 1)
         )
@@ -151,13 +155,18 @@ class Head(nn.Module):
         logits, hidden = self.draw(fused, detail)
         return logits, self.expect(hidden, logits)
 
-    def draw(self, fused: Tensor, detail: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (B, 1, H, W) and what ``expect`` reads, (B, C, h, w)."""
+    def draw(
+        self, fused: Tensor, detail: Tensor, fine: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits (B, 1, H, W) and what ``expect`` reads, (B, C, h, w).
+
+        ``fine`` (B, D, H/2, W/2) is the fine feedback's addition, if there is one.
+        """
         coarse = self.middle(self.down(fused))
         x = self.fuse(fused + _upsample(self.up(coarse), fused))
         half = functional.pixel_shuffle(self.split(x), 2)
         half = self.sharpen_norm(self.sharpen.part(0, half) + detail)
-        half = functional.relu(half)
+        half = functional.relu(half if fine is None else half + fine)
         return _interleave(self.full(half)), x
 
     def expect(self, hidden: Tensor, logits: Tensor) -> Tensor:
