@@ -1,4 +1,4 @@
-r"""Fine feedback: the previous mask and the newest click, shown to the head as they are.
+r"""Fine feedback: the head sees the previous mask and the newest click as they are.
 
 FCFI's CFFM hands the head one channel at a quarter of the window's resolution (Φ₃ as
 published). That settles *which* region is meant; an outline that is off by a cell or
@@ -184,5 +184,5 @@ def _fine_hints(mask: Tensor, click: Tensor, reach: Tensor) -> list[Tensor]:
 
 
 def _disk(distance: Tensor, reach: Tensor, soft: int) -> Tensor:
-    """A disk of radius d, its rim one position wide; nothing for d = 0."""
+    """Draw a disk of radius d, its rim one position wide; nothing for d = 0."""
     return ((reach - distance) / soft + 0.5).clamp(0, 1) * (reach > 0)
