@@ -16,6 +16,7 @@ Not part of either paper; its gate is CFFM's w_g.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -94,20 +95,24 @@ class FineFeedback(nn.Module):
             0 without a mask, else 1: a number or (B, 1, 1, 1) float.
         """
         mask = feedback.float()
-        click = newest_click.float()
-        reach = distance_to_outline(mask, click)
+        around = _around(newest_click, (mask.shape[-2], mask.shape[-1]))
+        reach = _reach(mask, around)
         centred = mask - 0.5  # zero, what padding adds, is then "don't know"
         coarse = torch.cat(
             [
                 functional.pixel_unshuffle(centred, _COARSE_STRIDE),
-                *_coarse_hints(mask, click, reach),
+                around.coarse[:, 1:3],
+                around.coarse[:, 2:4] * (reach / 8),
+                around.sign * _disk(around.coarse[:, :1], reach, _COARSE_STRIDE),
             ],
             dim=1,
         )
+        bell = _bell(around.fine, 2 * reach + _FINE_STRIDE) * (reach > 0)
         fine = torch.cat(
             [
                 functional.pixel_unshuffle(centred, _FINE_STRIDE),
-                *_fine_hints(mask, click, reach),
+                around.sign * _disk(around.fine, reach, _FINE_STRIDE),
+                around.sign * bell,
             ],
             dim=1,
         )
@@ -116,6 +121,42 @@ class FineFeedback(nn.Module):
             gate * self.coarse(self.middle(prepared + share)),
             gate * self.fine(fine.to(prepared.dtype)),
         )
+
+
+class _Around(NamedTuple):
+    """What is known of the newest click before any mask: once per click."""
+
+    sign: Tensor  # (B, 1, 1, 1): 1, −1, or 0 where nothing is new
+    full: Tensor  # (B, 1, H, W) distance in cells
+    coarse: Tensor  # (B, 4, H/4, W/4) distance, and the three signed bells
+    fine: Tensor  # (B, 1, H/2, W/2) distance
+
+
+def _around(newest_click: Tensor, size: tuple[int, int]) -> _Around:
+    """Return the maps around the newest clicks; a click's steps share them."""
+    if torch.is_inference_mode_enabled() and newest_click.device.type == "cpu":
+        return _known_around(tuple(map(tuple, newest_click.tolist())), size)
+    return _compute_around(newest_click.float(), size)
+
+
+@lru_cache(maxsize=16)
+def _known_around(
+    rows: tuple[tuple[float, float, float], ...], size: tuple[int, int]
+) -> _Around:
+    return _compute_around(torch.tensor(rows), size)
+
+
+def _compute_around(click: Tensor, size: tuple[int, int]) -> _Around:
+    label = click[:, 2].view(-1, 1, 1, 1)
+    sign = torch.where(label < 0, torch.zeros_like(label), 2 * label - 1)
+    distance = _distance(click, size, _COARSE_STRIDE)
+    bells = [sign * _bell(distance, spread) for spread in (NEAR, MIDDLE, WIDE)]
+    return _Around(
+        sign,
+        _distance(click, size, 1),
+        torch.cat([distance, *bells], dim=1),
+        _distance(click, size, _FINE_STRIDE),
+    )
 
 
 def distance_to_outline(mask: Tensor, newest_click: Tensor) -> Tensor:
@@ -130,57 +171,30 @@ def distance_to_outline(mask: Tensor, newest_click: Tensor) -> Tensor:
     newest_click
         (B, 3) float rows ``[y, x, label]`` in cells.
     """
-    label = newest_click[:, 2].view(-1, 1, 1, 1)
-    agrees = (mask > 0.5) == (label > 0.5)
-    distance = _distance(newest_click, mask.shape[-2:], 1)
-    nearest = torch.where(agrees, distance, FARTHEST).amin(dim=(2, 3), keepdim=True)
+    size = (mask.shape[-2], mask.shape[-1])
+    return _reach(mask, _around(newest_click, size))
+
+
+def _reach(mask: Tensor, around: _Around) -> Tensor:
+    agrees = (mask > 0.5) == (around.sign > 0)
+    nearest = torch.where(agrees, around.full, FARTHEST).amin(dim=(2, 3), keepdim=True)
     # the cell under the click is up to 0.7 from a fractional one
-    nearest = (nearest - 0.71).clamp(min=0, max=FARTHEST)
-    return torch.where(label < 0, torch.zeros_like(nearest), nearest)
+    return (nearest - 0.71).clamp(min=0, max=FARTHEST) * around.sign.abs()
 
 
-def _distance(newest_click: Tensor, size: torch.Size, stride: int) -> Tensor:
+def _distance(click: Tensor, size: tuple[int, int], stride: int) -> Tensor:
     """(B, 1, h, w): cells from each position's centre to the newest click."""
     positions = [
-        torch.arange(n // stride, device=newest_click.device) * stride
-        + (stride - 1) / 2
+        torch.arange(n // stride, device=click.device) * stride + (stride - 1) / 2
         for n in size
     ]
-    dy = positions[0][None, :] - newest_click[:, 0, None]
-    dx = positions[1][None, :] - newest_click[:, 1, None]
+    dy = positions[0][None, :] - click[:, 0, None]
+    dx = positions[1][None, :] - click[:, 1, None]
     return torch.sqrt(dy[:, :, None] ** 2 + dx[:, None, :] ** 2)[:, None]
-
-
-def _sign(newest_click: Tensor) -> Tensor:
-    """(B, 1, 1, 1): 1 for a positive click, −1 for a negative one, 0 for none new."""
-    label = newest_click[:, 2].view(-1, 1, 1, 1)
-    return torch.where(label < 0, torch.zeros_like(label), 2 * label - 1)
 
 
 def _bell(distance: Tensor, spread: Tensor | float) -> Tensor:
     return torch.exp(-0.5 * (distance / spread) ** 2)
-
-
-def _coarse_hints(mask: Tensor, click: Tensor, reach: Tensor) -> list[Tensor]:
-    distance = _distance(click, mask.shape[-2:], _COARSE_STRIDE)
-    sign = _sign(click)
-    far = sign * reach / 8
-    return [
-        sign * _bell(distance, NEAR),
-        sign * _bell(distance, MIDDLE),
-        far * _bell(distance, MIDDLE),
-        far * _bell(distance, WIDE),
-        sign * _disk(distance, reach, _COARSE_STRIDE),
-    ]
-
-
-def _fine_hints(mask: Tensor, click: Tensor, reach: Tensor) -> list[Tensor]:
-    distance = _distance(click, mask.shape[-2:], _FINE_STRIDE)
-    sign = _sign(click)
-    return [
-        sign * _disk(distance, reach, _FINE_STRIDE),
-        sign * _bell(distance, 2 * reach + _FINE_STRIDE) * (reach > 0),
-    ]
 
 
 def _disk(distance: Tensor, reach: Tensor, soft: int) -> Tensor:
