@@ -96,6 +96,7 @@ def options_of_command() -> argparse.Namespace:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--iou-weight", type=float, default=0.5)
+    parser.add_argument("--gain-weight", type=float, default=0.0)
     parser.add_argument("--earlier", type=int, default=0)
     parser.add_argument("--norm-momentum", type=float, default=0.1)
     parser.add_argument("--settle-batches", type=int, default=200)
@@ -120,7 +121,11 @@ def config_of(options: argparse.Namespace, device: str, rank: int) -> TrainConfi
         seed=options.seed + 1000 * rank,
         compile=options.compile,
         norm_momentum=options.norm_momentum,
-        rounds=RoundsConfig(iou_weight=options.iou_weight, earlier=options.earlier),
+        rounds=RoundsConfig(
+            iou_weight=options.iou_weight,
+            earlier=options.earlier,
+            gain_weight=options.gain_weight,
+        ),
     )
 
 

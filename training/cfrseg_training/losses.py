@@ -97,6 +97,54 @@ def feedback_loss(
     return normalized_focal_loss(torch.logit(prob.float(), eps=1e-4), small, known)
 
 
+def error_left(
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    before: Tensor,
+    newest_click: Tensor,
+    *,
+    spread: float = 12.0,
+    nearness: float = 2.0,
+) -> Tensor:
+    r"""Return the share of a mask's error that a click leaves.
+
+    .. math::  L = \frac{\sum w |p - y|}{\sum w |M - y| + 0.04 \sum y + 8},
+               \quad w = 1 + 2 e^{-|x - c|^2 / 2σ^2}
+
+    with M the mask before the click at c. An IoU of 88 % leaves any other loss little
+    to gain, and what a late click repairs on one side is easily lost on another: here
+    every click is asked for the same share of what is still wrong, in its
+    neighbourhood most of all. Not part of either paper.
+
+    Parameters
+    ----------
+    logits, target, valid
+        (B, 1, H, W): the new mask, the truth in [0, 1], known pixels (bool).
+    before
+        (B, 1, H, W) float in [0, 1], the mask the click corrects.
+    newest_click
+        (B, 3) float rows ``[y, x, label]`` in cells.
+    spread, nearness
+        σ in cells, and how much more the click's own place counts.
+
+    Returns
+    -------
+    (B,) float32.
+    """
+    prob = torch.sigmoid(logits.float())
+    rows = torch.arange(prob.shape[-2], device=prob.device)
+    columns = torch.arange(prob.shape[-1], device=prob.device)
+    dy = rows[None, :, None] - newest_click[:, 0, None, None]
+    dx = columns[None, None, :] - newest_click[:, 1, None, None]
+    bell = torch.exp(-(dy**2 + dx**2) / (2 * spread**2))[:, None]
+    weight = valid * (1 + nearness * bell)
+    dims = (1, 2, 3)
+    was = (weight * ((before > 0.5).float() - target).abs()).sum(dims)
+    floor = 0.04 * (valid * target).sum(dims) + 8
+    return (weight * (prob - target).abs()).sum(dims) / (was + floor)
+
+
 def soft_iou(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Return (B,) the IoU of sigmoid(logits) with the target over valid pixels."""
     prob = torch.sigmoid(logits.float()) * valid

@@ -22,6 +22,7 @@ from torch.nn import functional
 from cfrseg_training.atlas import WindowBatch
 from cfrseg_training.click_sampling import ClickSlots, initial_clicks, next_click
 from cfrseg_training.losses import (
+    error_left,
     feedback_loss,
     mask_iou,
     normalized_focal_loss,
@@ -48,6 +49,9 @@ class RoundsConfig:
     feedback_weight, iou_weight, quality_weight, auxiliary_weight
         Weights of FCFI's terms, of 1 − soft IoU, of the expected-IoU output and of
         the cross entropy of RITM's second output (published: 0.4).
+    gain_weight
+        Weight of the error a click leaves (``error_left``); networks whose masks
+        are fed back only.
     earlier
         Up to so many rounds without gradient come first (each number as likely), so
         that the late clicks of a long correction are trained, too; RITM's scheme.
@@ -62,6 +66,7 @@ class RoundsConfig:
     iou_weight: float = 0.5
     quality_weight: float = 0.3
     auxiliary_weight: float = 0.4
+    gain_weight: float = 0.0
     earlier: int = 0
     slots: int = 12
 
@@ -156,12 +161,15 @@ def train_step(
         features = network.embed_clicks(embedding, clicks.points)
         out = refine(features, feedback, clicks.newest)
         total = total + weight * _round_loss(out, batch, config)
+        total = total + weight * _gain_loss(out, batch, config, feedback, clicks)
         prob = torch.sigmoid(out.logits.detach().float())
         result.iou.append(mask_iou(prob > 0.5, batch.mask, batch.valid).mean())
         refine = network.refine
         if float(torch.rand((), generator=host)) < config.refined:
             out = refine(features, prob, clicks.newest)
             total = total + 0.5 * weight * _round_loss(out, batch, config)
+            again = _gain_loss(out, batch, config, feedback, clicks)
+            total = total + 0.5 * weight * again
             prob = torch.sigmoid(out.logits.detach().float())
         feedback = prob
         if index + 1 < len(config.weights):
@@ -211,6 +219,20 @@ def _round_loss(out: NetworkOutput, batch: WindowBatch, config: RoundsConfig) ->
         )
         loss = loss + config.auxiliary_weight * second
     return loss.mean()
+
+
+def _gain_loss(
+    out: NetworkOutput,
+    batch: WindowBatch,
+    config: RoundsConfig,
+    before: Tensor | None,
+    clicks: ClickSlots,
+) -> Tensor:
+    """Return the weighted share of the error that the newest click leaves."""
+    if not config.gain_weight or before is None:
+        return torch.zeros((), device=batch.image.device)
+    left = error_left(out.logits, batch.mask, batch.valid, before, clicks.newest)
+    return config.gain_weight * left.mean()
 
 
 @torch.no_grad()
