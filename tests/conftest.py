@@ -42,6 +42,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         return
     problem = _window_problem()
     if problem is None:
+        from napari_cfrseg.gui.models import import_triton_apart
+
+        import_triton_apart()  # before any OpenGL, as the dock does before its torch
         return
     if os.environ.get("CI"):
         pytest.fail(f"needs a window, and with CI set that is no excuse: {problem}")
