@@ -22,9 +22,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from cfrseg_training.atlas import Atlas, Sample, WindowBatch, WindowRecipe
+from cfrseg_training.atlas import Atlas, WindowBatch, WindowRecipe
 from cfrseg_training.loop import TrainConfig, Trainer
-from cfrseg_training.packed import read_pack
+from cfrseg_training.packed import read_side
 from cfrseg_training.rounds import RoundsConfig
 from napari_cfrseg import checkpoint
 from napari_cfrseg.model.default import CfrNet, CfrNetConfig
@@ -44,11 +44,6 @@ TRAINING_DATA = [
     "E. coli DAPI and bright field (2 sets), MIT",
     "BBBC050 mouse embryo, planes, CC0",
 ]
-
-
-def read_side(packs: Path, side: str) -> list[Sample]:
-    """Read every pack of one side of the split."""
-    return [s for p in sorted(packs.glob(f"{side}-*.zip")) for s in read_pack(p)]
 
 
 def validation_windows(atlas: Atlas, grid: int, count: int) -> list[WindowBatch]:

@@ -82,6 +82,17 @@ def read_pack(path: Path) -> Iterator[Sample]:
         raise DatasetError(msg) from error
 
 
+def read_side(packs: Path, side: str) -> list[Sample]:
+    """Read every pack of one side of the split, ``packs / SIDE-*.zip``.
+
+    Raises
+    ------
+    DatasetError
+        If one of them is damaged.
+    """
+    return [s for p in sorted(packs.glob(f"{side}-*.zip")) for s in read_pack(p)]
+
+
 def _png(pixels: NDArray[np.integer[Any]]) -> bytes:
     if pixels.dtype != np.uint8:
         low, high = int(pixels.min()), int(pixels.max())
