@@ -150,7 +150,9 @@ def make_network(options: argparse.Namespace) -> ClickNetwork:
     another backbone, nothing is.
     """
     old = checkpoint.load(options.start)[0] if options.start else None
-    config = old.config if isinstance(old, CfrNet) else CfrNetConfig()
+    if old is not None and not isinstance(old, CfrNet):
+        raise SystemExit(f"{options.start} is of another family than the default")
+    config = CfrNetConfig() if old is None else old.config
     asked = {"backbone": options.backbone, "fine_feedback": options.fine_feedback}
     wanted = replace(config, **{k: v for k, v in asked.items() if v is not None})
     network = CfrNet(wanted)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,14 +20,7 @@ def small(fine: int) -> CfrNet:
     network = CfrNet(config).eval()
     if not fine:
         return network
-    mine = CfrNet(
-        CfrNetConfig(
-            widths=(8, 16, 16, 16),
-            feedback_width=8,
-            grid_size=SIZE,
-            fine_feedback=fine,
-        )
-    ).eval()
+    mine = CfrNet(replace(config, fine_feedback=fine)).eval()
     missing = mine.load_state_dict(network.state_dict(), strict=False)
     assert {key.split(".")[0] for key in missing.missing_keys} == {"fine"}
     return mine

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from napari_cfrseg.model.clickmaps import click_distance
+
 EPS = 1e-12
 
 
@@ -133,11 +135,9 @@ def error_left(
     (B,) float32.
     """
     prob = torch.sigmoid(logits.float())
-    rows = torch.arange(prob.shape[-2], device=prob.device)
-    columns = torch.arange(prob.shape[-1], device=prob.device)
-    dy = rows[None, :, None] - newest_click[:, 0, None, None]
-    dx = columns[None, None, :] - newest_click[:, 1, None, None]
-    bell = torch.exp(-(dy**2 + dx**2) / (2 * spread**2))[:, None]
+    size = (prob.shape[-2], prob.shape[-1])
+    distance = click_distance(newest_click.float(), size)
+    bell = torch.exp(-0.5 * (distance / spread) ** 2)
     weight = valid * (1 + nearness * bell)
     dims = (1, 2, 3)
     was = (weight * ((before > 0.5).float() - target).abs()).sum(dims)

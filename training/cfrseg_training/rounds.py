@@ -50,8 +50,7 @@ class RoundsConfig:
         Weights of FCFI's terms, of 1 − soft IoU, of the expected-IoU output and of
         the cross entropy of RITM's second output (published: 0.4).
     gain_weight
-        Weight of the error a click leaves (``error_left``); networks whose masks
-        are fed back only.
+        Weight of the error a click leaves (``error_left``) of the mask before it.
     earlier
         Up to so many rounds without gradient come first (each number as likely), so
         that the late clicks of a long correction are trained, too; RITM's scheme.
@@ -160,16 +159,17 @@ def train_step(
     for index, weight in enumerate(config.weights):
         features = network.embed_clicks(embedding, clicks.points)
         out = refine(features, feedback, clicks.newest)
-        total = total + weight * _round_loss(out, batch, config)
-        total = total + weight * _gain_loss(out, batch, config, feedback, clicks)
+        total = total + weight * _round_loss(
+            out, batch, config, feedback, clicks.newest
+        )
         prob = torch.sigmoid(out.logits.detach().float())
         result.iou.append(mask_iou(prob > 0.5, batch.mask, batch.valid).mean())
         refine = network.refine
         if float(torch.rand((), generator=host)) < config.refined:
             out = refine(features, prob, clicks.newest)
-            total = total + 0.5 * weight * _round_loss(out, batch, config)
-            again = _gain_loss(out, batch, config, feedback, clicks)
-            total = total + 0.5 * weight * again
+            total = total + 0.5 * weight * _round_loss(
+                out, batch, config, feedback, clicks.newest
+            )
             prob = torch.sigmoid(out.logits.detach().float())
         feedback = prob
         if index + 1 < len(config.weights):
@@ -197,11 +197,20 @@ def _starting(
     return partial(network.refine, gate=gate), rough_mask(batch.mask, generator) * gate
 
 
-def _round_loss(out: NetworkOutput, batch: WindowBatch, config: RoundsConfig) -> Tensor:
+def _round_loss(
+    out: NetworkOutput,
+    batch: WindowBatch,
+    config: RoundsConfig,
+    before: Tensor | None,
+    newest_click: Tensor,
+) -> Tensor:
     loss = normalized_focal_loss(out.logits, batch.mask, batch.valid)
     if config.iou_weight:
         overlap = soft_iou(out.logits, batch.mask, batch.valid)
         loss = loss + config.iou_weight * (1 - overlap)
+    if config.gain_weight and before is not None:
+        left = error_left(out.logits, batch.mask, batch.valid, before, newest_click)
+        loss = loss + config.gain_weight * left
     if out.corrected is not None and out.updated is not None:
         terms = feedback_loss(out.corrected, batch.mask, batch.valid, out.region)
         terms = terms + feedback_loss(out.updated, batch.mask, batch.valid)
@@ -219,20 +228,6 @@ def _round_loss(out: NetworkOutput, batch: WindowBatch, config: RoundsConfig) ->
         )
         loss = loss + config.auxiliary_weight * second
     return loss.mean()
-
-
-def _gain_loss(
-    out: NetworkOutput,
-    batch: WindowBatch,
-    config: RoundsConfig,
-    before: Tensor | None,
-    clicks: ClickSlots,
-) -> Tensor:
-    """Return the weighted share of the error that the newest click leaves."""
-    if not config.gain_weight or before is None:
-        return torch.zeros((), device=batch.image.device)
-    left = error_left(out.logits, batch.mask, batch.valid, before, clicks.newest)
-    return config.gain_weight * left.mean()
 
 
 @torch.no_grad()

@@ -9,9 +9,15 @@ the same).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+
+ParamsT = ParamSpec("ParamsT")
+MapsT = TypeVar("MapsT")
 
 
 def disk_maps(points: Tensor, size: tuple[int, int], radius: float = 5.0) -> Tensor:
@@ -64,3 +70,54 @@ def disk_maps(points: Tensor, size: tuple[int, int], radius: float = 5.0) -> Ten
     maps = points.new_zeros(points.shape[0], 2, height * width + 1)
     maps.scatter_(2, index, 1.0)
     return maps[..., :-1].reshape(-1, 2, height, width)
+
+
+def click_distance(click: Tensor, size: tuple[int, int], stride: int = 1) -> Tensor:
+    """Return how far each position's centre lies from a click.
+
+    Parameters
+    ----------
+    click
+        (B, 2 or more) float rows that begin with ``y, x`` in cells.
+    size
+        (H, W) of the grid in cells, whole strides.
+    stride
+        Cells per position.
+
+    Returns
+    -------
+    (B, 1, H / stride, W / stride) float, in cells.
+    """
+    rows, columns = (
+        torch.arange(n // stride, device=click.device) * stride + (stride - 1) / 2
+        for n in size
+    )
+    dy = rows[None, :] - click[:, 0, None]
+    dx = columns[None, :] - click[:, 1, None]
+    return torch.sqrt(dy[:, :, None] ** 2 + dx[:, None, :] ** 2)[:, None]
+
+
+def once_per_click(
+    compute: Callable[Concatenate[Tensor, ParamsT], MapsT],
+) -> Callable[Concatenate[Tensor, ParamsT], MapsT]:
+    """Let the steps of one click share what depends on nothing but that click.
+
+    Wraps a function of (B, 3) newest clicks and hashable settings. Its results are
+    kept where asking for a click's numbers is free: in inference on a CPU.
+    """
+
+    @lru_cache(maxsize=16)
+    def known(rows: tuple[Any, ...], *args: Any, **settings: Any) -> Any:
+        return compute(torch.tensor(rows), *args, **settings)
+
+    @wraps(compute)
+    def shared(
+        newest_click: Tensor, /, *args: ParamsT.args, **settings: ParamsT.kwargs
+    ) -> MapsT:
+        if torch.is_inference_mode_enabled() and newest_click.device.type == "cpu":
+            rows = tuple(map(tuple, newest_click.tolist()))
+            maps: MapsT = known(rows, *args, **settings)  # type: ignore[arg-type]  # hashable, it says
+            return maps
+        return compute(newest_click, *args, **settings)
+
+    return shared

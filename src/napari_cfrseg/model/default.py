@@ -213,13 +213,11 @@ class CfrNet(ClickNetwork):
             features.correction, small, newest_click, features.padded
         )
         fused, updated = self.cffm.fuse(features.fusion, corrected, gate)
-        shares = None
+        fine = None
         if self.fine is not None and features.fine is not None and filled is not None:
-            shares = self.fine(features.fine, filled, newest_click, gate)
-            fused = fused + shares.coarse
-        logits, hidden = self.head.draw(
-            fused, features.detail, None if shares is None else shares.fine
-        )
+            coarse, fine = self.fine(features.fine, filled, newest_click, gate)
+            fused = fused + coarse
+        logits, hidden = self.head.draw(fused, features.detail, fine)
         # a step of a cascade that another one follows is never judged
         quality = None if self.is_folded else self.head.expect(hidden, logits)
         return NetworkOutput(

@@ -25,13 +25,13 @@ training, so that gradients cross it.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_cfrseg.model.clickmaps import once_per_click
 from napari_cfrseg.model.convolutions import SeparableNormRelu, SplitInputConv2d
 
 Affinity = Literal["cosine", "exponential"]
@@ -132,16 +132,8 @@ def click_region(
     return torch.where(has_click, region, torch.zeros_like(region))
 
 
-@lru_cache(maxsize=16)
-def _known_region(
-    rows: tuple[tuple[float, float, float], ...],
-    input_size: tuple[int, int],
-    feature_size: tuple[int, int],
-    ratio: float,
-    soft: bool,
-) -> Tensor:
-    """``click_region`` of clicks given as numbers: thirty tiny operations, once."""
-    return click_region(torch.tensor(rows), input_size, feature_size, ratio, soft=soft)
+#: thirty tiny operations, once for all steps of a click
+_shared_region = once_per_click(click_region)
 
 
 def click_affinity(
@@ -294,20 +286,11 @@ class FFCM(nn.Module):
             encoded, newest_click, input_size, kind=self.affinity, sigma=self.sigma
         )
         size = (feedback.shape[-2], feedback.shape[-1])
-        region = self._region(newest_click, input_size, size)
-        corrected = blend(feedback, affinity, region, newest_click)
-        return Correction(corrected, region, affinity)
-
-    def _region(
-        self, newest_click: Tensor, input_size: tuple[int, int], size: tuple[int, int]
-    ) -> Tensor:
-        """Return M_box; the steps of one click share it where asking is free."""
-        if torch.is_inference_mode_enabled() and newest_click.device.type == "cpu":
-            rows = tuple(map(tuple, newest_click.tolist()))
-            return _known_region(rows, input_size, size, self.ratio, self.training)
-        return click_region(
+        region = _shared_region(
             newest_click, input_size, size, self.ratio, soft=self.training
         )
+        corrected = blend(feedback, affinity, region, newest_click)
+        return Correction(corrected, region, affinity)
 
     def forward(
         self,

@@ -16,13 +16,13 @@ Not part of either paper; its gate is CFFM's w_g.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_cfrseg.model.clickmaps import click_distance, once_per_click
 from napari_cfrseg.model.convolutions import SplitInputConv2d
 
 #: Clicks farther from the outline than this many cells say "far".
@@ -101,9 +101,9 @@ class FineFeedback(nn.Module):
         coarse = torch.cat(
             [
                 functional.pixel_unshuffle(centred, _COARSE_STRIDE),
-                around.coarse[:, 1:3],
-                around.coarse[:, 2:4] * (reach / 8),
-                around.sign * _disk(around.coarse[:, :1], reach, _COARSE_STRIDE),
+                around.bells[:, :2],
+                around.bells[:, 1:] * (reach / 8),
+                around.sign * _disk(around.coarse, reach, _COARSE_STRIDE),
             ],
             dim=1,
         )
@@ -128,34 +128,24 @@ class _Around(NamedTuple):
 
     sign: Tensor  # (B, 1, 1, 1): 1, −1, or 0 where nothing is new
     full: Tensor  # (B, 1, H, W) distance in cells
-    coarse: Tensor  # (B, 4, H/4, W/4) distance, and the three signed bells
+    coarse: Tensor  # (B, 1, H/4, W/4) distance
+    bells: Tensor  # (B, 3, H/4, W/4): near, middle and wide, signed
     fine: Tensor  # (B, 1, H/2, W/2) distance
 
 
+@once_per_click
 def _around(newest_click: Tensor, size: tuple[int, int]) -> _Around:
-    """Return the maps around the newest clicks; a click's steps share them."""
-    if torch.is_inference_mode_enabled() and newest_click.device.type == "cpu":
-        return _known_around(tuple(map(tuple, newest_click.tolist())), size)
-    return _compute_around(newest_click.float(), size)
-
-
-@lru_cache(maxsize=16)
-def _known_around(
-    rows: tuple[tuple[float, float, float], ...], size: tuple[int, int]
-) -> _Around:
-    return _compute_around(torch.tensor(rows), size)
-
-
-def _compute_around(click: Tensor, size: tuple[int, int]) -> _Around:
+    click = newest_click.float()
     label = click[:, 2].view(-1, 1, 1, 1)
     sign = torch.where(label < 0, torch.zeros_like(label), 2 * label - 1)
-    distance = _distance(click, size, _COARSE_STRIDE)
-    bells = [sign * _bell(distance, spread) for spread in (NEAR, MIDDLE, WIDE)]
+    coarse = click_distance(click, size, _COARSE_STRIDE)
+    bells = [sign * _bell(coarse, spread) for spread in (NEAR, MIDDLE, WIDE)]
     return _Around(
         sign,
-        _distance(click, size, 1),
-        torch.cat([distance, *bells], dim=1),
-        _distance(click, size, _FINE_STRIDE),
+        click_distance(click, size),
+        coarse,
+        torch.cat(bells, dim=1),
+        click_distance(click, size, _FINE_STRIDE),
     )
 
 
@@ -180,17 +170,6 @@ def _reach(mask: Tensor, around: _Around) -> Tensor:
     nearest = torch.where(agrees, around.full, FARTHEST).amin(dim=(2, 3), keepdim=True)
     # the cell under the click is up to 0.7 from a fractional one
     return (nearest - 0.71).clamp(min=0, max=FARTHEST) * around.sign.abs()
-
-
-def _distance(click: Tensor, size: tuple[int, int], stride: int) -> Tensor:
-    """(B, 1, h, w): cells from each position's centre to the newest click."""
-    positions = [
-        torch.arange(n // stride, device=click.device) * stride + (stride - 1) / 2
-        for n in size
-    ]
-    dy = positions[0][None, :] - click[:, 0, None]
-    dx = positions[1][None, :] - click[:, 1, None]
-    return torch.sqrt(dy[:, :, None] ** 2 + dx[:, None, :] ** 2)[:, None]
 
 
 def _bell(distance: Tensor, spread: Tensor | float) -> Tensor:
