@@ -25,6 +25,7 @@ import torch.distributed as dist
 from cfrseg_training.atlas import Atlas, WindowBatch, WindowRecipe
 from cfrseg_training.loop import TrainConfig, Trainer
 from cfrseg_training.packed import read_side
+from cfrseg_training.photometry import PhotometricRecipe
 from cfrseg_training.rounds import RoundsConfig
 from napari_cfrseg import checkpoint
 from napari_cfrseg.model.default import CfrNet, CfrNetConfig
@@ -94,6 +95,16 @@ def options_of_command() -> argparse.Namespace:
     parser.add_argument("--gain-weight", type=float, default=0.0)
     parser.add_argument("--earlier", type=int, default=0)
     parser.add_argument("--norm-momentum", type=float, default=0.1)
+    parser.add_argument(
+        "--photometry", type=float, default=1.0, help="share of its changes"
+    )
+    parser.add_argument(
+        "--zoomed",
+        type=float,
+        default=WindowRecipe().zoomed,
+        help="share of windows laid as after the first click",
+    )
+    parser.add_argument("--set-power", type=float, default=0.4)
     parser.add_argument("--settle-batches", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commit", default="")
@@ -116,6 +127,8 @@ def config_of(options: argparse.Namespace, device: str, rank: int) -> TrainConfi
         seed=options.seed + 1000 * rank,
         compile=options.compile,
         norm_momentum=options.norm_momentum,
+        windows=WindowRecipe(zoomed=options.zoomed),
+        photometry=PhotometricRecipe().scaled(options.photometry),
         rounds=RoundsConfig(
             iou_weight=options.iou_weight,
             earlier=options.earlier,
@@ -173,7 +186,8 @@ def main() -> None:
     options = options_of_command()
     device, rank = prepare(options)
     started = time.monotonic()
-    atlas = Atlas(read_side(options.packs, "train"), device)
+    train_side = read_side(options.packs, "train")
+    atlas = Atlas(train_side, device, set_power=options.set_power)
     network = make_network(options)
     windows = []
     if rank == 0:

@@ -12,7 +12,7 @@ from cfrseg_training.click_sampling import depth, initial_clicks, next_click
 from cfrseg_training.loop import TrainConfig, Trainer
 from cfrseg_training.losses import feedback_loss, mask_iou, normalized_focal_loss
 from cfrseg_training.packed import read_pack, to_uint8, write_pack
-from cfrseg_training.photometry import vary
+from cfrseg_training.photometry import PhotometricRecipe, vary
 from cfrseg_training.rounds import RoundsConfig, clicks_to_reach
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.model.default import CfrNet, CfrNetConfig
@@ -143,6 +143,15 @@ def test_feedback_loss_of_the_truth_is_nearly_nothing():
     quarter = torch.nn.functional.avg_pool2d(truth, 4)
     assert feedback_loss(quarter, truth, known) < 1e-3
     assert feedback_loss(1 - quarter, truth, known) > 1
+
+
+def test_a_photometric_recipe_of_no_strength_changes_nothing():
+    image = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(0)
+    half = PhotometricRecipe().scaled(0.5)
+    assert half.contrast == PhotometricRecipe().contrast / 2
+    still = vary(image, generator, PhotometricRecipe().scaled(0.0))
+    torch.testing.assert_close(still, image, atol=1e-4, rtol=0)
 
 
 def test_photometry_keeps_range_and_varies():

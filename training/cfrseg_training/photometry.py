@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor
@@ -38,6 +38,10 @@ class PhotometricRecipe:
     blur: float = 0.25
     noise: float = 0.35
     shading: float = 0.2
+
+    def scaled(self, share: float) -> PhotometricRecipe:
+        """Return the recipe with every probability and range times ``share``."""
+        return PhotometricRecipe(*(share * value for value in astuple(self)))
 
 
 def vary(
