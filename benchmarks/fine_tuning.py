@@ -24,10 +24,10 @@ import numpy as np
 import torch
 
 from cfrseg_training.atlas import Atlas
-from cfrseg_training.data import labelled
 from cfrseg_training.finetune import default_config
 from cfrseg_training.fit import chance_of_fit
 from cfrseg_training.gate import compare, decide, figures, judge
+from cfrseg_training.labelled import labelled
 from cfrseg_training.loop import TrainConfig, Trainer
 from cfrseg_training.packed import read_pack
 from cfrseg_training.rounds import RoundsConfig

@@ -9,7 +9,8 @@ import torch
 
 from cfrseg_training.atlas import Atlas, WindowRecipe
 from cfrseg_training.click_sampling import initial_clicks
-from cfrseg_training.data import DataRequest, labelled, read_data
+from cfrseg_training.data import DataRequest, read_data
+from cfrseg_training.labelled import labelled
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine import events as ev
 from napari_cfrseg.errors import DatasetError

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from cfrseg_training.cli import app
 from cfrseg_training.config import read_settings, settings_of, tables_of
-from cfrseg_training.data import LabelledData, LabelledPlane, labelled
 from cfrseg_training.finetune import fine_tune
 from cfrseg_training.fit import chance_of_fit
 from cfrseg_training.gate import compare, decide, judged_objects, split_data
+from cfrseg_training.labelled import LabelledData, LabelledPlane, labelled
 from cfrseg_training.loop import TrainConfig
 from cfrseg_training.rounds import RoundsConfig
 from napari_cfrseg import checkpoint

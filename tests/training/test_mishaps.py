@@ -318,7 +318,7 @@ def test_a_truncated_image_is_listed_whatever_its_length(tmp_path, suffix):
 
 def test_the_pixels_of_a_session_are_its_own(tmp_path):
     """A session maps its image's file; a file cut short would end the program."""
-    from cfrseg_training.data import labelled
+    from cfrseg_training.labelled import labelled
 
     path = tmp_path / "mapped.tif"
     write_images(tmp_path)

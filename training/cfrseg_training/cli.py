@@ -6,7 +6,6 @@ import errno
 import json
 import logging
 import os
-import time
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,8 +18,8 @@ from napari_cfrseg.training_job import JobStatus, TrainingJob
 
 if TYPE_CHECKING:
     from cfrseg_training.config import Settings
-    from cfrseg_training.data import LabelledData
-    from cfrseg_training.finetune import Outcome
+    from cfrseg_training.labelled import LabelledData
+    from cfrseg_training.outcome import Outcome
 
 app = typer.Typer(
     add_completion=False,
@@ -198,7 +197,9 @@ def _run(
     settings: Settings, job: TrainingJob | None, *, dry_run: bool, as_json: bool
 ) -> None:
     from cfrseg_training.data import read_data
+    from cfrseg_training.dry_run import dry_run_text
     from cfrseg_training.finetune import fine_tune
+    from cfrseg_training.outcome import report_text
     from cfrseg_training.report import JobReporter, LogReporter
 
     if settings.threads is not None:
@@ -217,7 +218,7 @@ def _run(
     if output is None:  # checked before
         raise TrainingError
     if dry_run:
-        typer.echo(_dry_run(settings, data, output, as_json=as_json))
+        typer.echo(dry_run_text(settings, data, output, as_json=as_json))
         return
     reporter = LogReporter() if job is None else JobReporter(job)
     outcome = fine_tune(
@@ -248,8 +249,9 @@ def _run_recipe(
     *,
     as_json: bool,
 ) -> None:
-    from cfrseg_training.data import describe, read_data
+    from cfrseg_training.data import read_data
     from cfrseg_training.from_recipe import find_recipe, train_by_recipe
+    from cfrseg_training.labelled import describe
 
     if settings.output is None:  # checked before
         raise TrainingError
@@ -279,6 +281,8 @@ def _run_recipe(
 
 
 def _finish(job: TrainingJob, outcome: Outcome) -> None:
+    from cfrseg_training.outcome import verdict_text
+
     (job.folder / "report.json").write_text(json.dumps(asdict(outcome)), "utf-8")
     text = verdict_text(outcome).partition(", so not written")[0]
     job.tell(JobStatus("done", 1.0, 0.0, text, outcome.verdict, outcome.model))
@@ -306,108 +310,11 @@ def _join_others() -> bool:
 
 
 def _tell_data(data: LabelledData) -> None:
-    from cfrseg_training.data import describe
+    from cfrseg_training.labelled import describe
 
     for name, reason in data.broken.items():
         typer.echo(f"left out {name}: {reason}", err=True)
     typer.echo(f"training data: {describe(data.planes)}", err=True)
-
-
-def _dry_run(
-    settings: Settings, data: LabelledData, output: Path, *, as_json: bool
-) -> str:
-    """Draw the contact sheet and measure how long a step and a judgement take."""
-    import tempfile
-
-    from cfrseg_training.atlas import Atlas
-    from cfrseg_training.gate import bundled_objects, judge, judged_objects, split_data
-    from cfrseg_training.loop import Trainer
-    from cfrseg_training.sheet import write_sheet
-    from napari_cfrseg import checkpoint
-
-    split = split_data(data, settings.seed)
-    folds = len(split.folds)
-    objects = [
-        item
-        for fold in split.folds
-        for item in judged_objects(fold, folds, settings.seed)
-    ]
-    source = checkpoint.resolve(settings.base)
-    started = time.monotonic()
-    judge(source, objects[:3], settings.threads)
-    per_object = (time.monotonic() - started) / len(objects[:3])
-    network, _ = checkpoint.load(source)
-    atlas = Atlas([plane.sample() for plane in split.folds[0].trained])
-    config = replace(settings.train_config(), steps=3, keep_best=False)
-    sheet = output.with_suffix(".sheet.png")
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = Trainer(network, atlas, config, Path(scratch) / "state.pt")
-        write_sheet(trainer, sheet)
-        started = time.monotonic()
-        trainer.run()
-        per_step = (time.monotonic() - started) / 3
-    count = 2 * (len(objects) + (len(bundled_objects()) if settings.forgetting else 0))
-    found: dict[str, Any] = {
-        "images": len(data.names),
-        "objects_trained_on": len(atlas),
-        "objects_judged": len(objects),
-        "how": split.how,
-        "steps": round(60 * settings.minutes / per_step),
-        "training_s": round(60 * settings.minutes),
-        "judging_s": round(per_object * count),
-        "sheet": str(sheet),
-        "left_out": data.broken,
-    }
-    if as_json:
-        return json.dumps(found)
-    return (
-        f"would train on {found['objects_trained_on']} objects and judge on "
-        f"{found['objects_judged']} ({split.how})\n"
-        f"{settings.minutes:g} minutes of training (about {found['steps']} steps of "
-        f"{config.batch} windows), about {found['judging_s'] / 60:.1f} of judging\n"
-        f"samples with their clicks: {sheet}"
-    )
-
-
-def report_text(outcome: Outcome) -> str:
-    """Lay an outcome out for people."""
-    lines = [
-        "                  objects  NoC@85  NoC@90  IoU@1  @2    @3    @4    @5",
-    ]
-    for name, before, after in (
-        ("held out", outcome.before, outcome.after),
-        ("bundled", outcome.bundled_before, outcome.bundled_after),
-    ):
-        for when, f in (("before", before), ("after", after)):
-            if f is not None:
-                ious = " ".join(
-                    f"{v:.3f}" for v in (f.iou1, f.iou2, f.iou3, f.iou4, f.iou5)
-                )
-                lines.append(
-                    f"{name:9s}{when:8s} {f.objects:7d}  {f.noc85:6.2f}  "
-                    f"{f.noc90:6.2f}  {ious}"
-                )
-    lines.append(
-        f"change in clicks to 90 %: {outcome.difference:+.2f} (95 % interval "
-        f"{outcome.low:+.2f} to {outcome.high:+.2f}); judged by {outcome.how}: "
-        f"{', '.join(outcome.held_out[:8])}"
-    )
-    lines.append(verdict_text(outcome))
-    lines += [f"  - {text}" for text in outcome.suggestions]
-    return "\n".join(lines)
-
-
-def verdict_text(outcome: Outcome) -> str:
-    """Say in one line what became of the model."""
-    if outcome.verdict == "kept":
-        return f"kept: {outcome.model}"
-    if outcome.verdict == "not proven":
-        if outcome.model:
-            return f"not proven: kept as you asked: {outcome.model}"
-        return "not proven, so not written (--keep-unproven writes it)"
-    if outcome.difference > 0:
-        return "refused: it needs more clicks than before; the old model stays"
-    return "refused: the labels do not follow the images; the old model stays"
 
 
 def main() -> None:

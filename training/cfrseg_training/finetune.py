@@ -12,7 +12,7 @@ import logging
 import platform
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,12 +21,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from cfrseg_training.atlas import Atlas, WindowBatch, WindowRecipe
-from cfrseg_training.data import LabelledData, LabelledPlane, describe
+from cfrseg_training.atlas import Atlas, WindowBatch
+from cfrseg_training.curve import curve_windows
 from cfrseg_training.fit import chance_of_fit
 from cfrseg_training.gate import (
     Change,
-    Figures,
     Fold,
     Split,
     Verdict,
@@ -39,7 +38,9 @@ from cfrseg_training.gate import (
     split_data,
     suggestions,
 )
+from cfrseg_training.labelled import LabelledData, LabelledPlane, describe
 from cfrseg_training.loop import TrainConfig, Trainer
+from cfrseg_training.outcome import Outcome
 from cfrseg_training.report import LogReporter, Reporter
 from cfrseg_training.state import write_weights
 from cfrseg_training.suem import SuemRecipe
@@ -51,60 +52,7 @@ from napari_cfrseg.evaluation.rows import ObjectRow
 
 _log = logging.getLogger(__name__)
 
-#: windows of the live curve
-CURVE_WINDOWS = 12
 _NO_CHANGE = Change(0.0, 0.0, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A fine-tuning and its judgement.
-
-    Attributes
-    ----------
-    verdict
-        "kept", "not proven" or "refused".
-    before, after
-        Figures of the base model and of the fine-tuned one on held-out objects.
-    difference, low, high
-        Mean change in clicks to 90 %, after − before, and its 95 % interval.
-    how
-        How images were held out.
-    held_out
-        Names of the images that were judged on.
-    steps, seconds
-        Of the last training, and of everything.
-    bundled_before, bundled_after
-        Figures on the bundled micrographs: what was forgotten; None if not measured.
-    chance
-        p-value of the labels following their images (:mod:`cfrseg_training.fit`).
-    suggestions
-        What to try where the model was not kept.
-    left_out
-        Files that could not be used, with the reason.
-    model
-        Path of the new weights, or "".
-    candidate
-        Path of the weights in the job's folder, whatever the verdict, or "".
-    """
-
-    verdict: Verdict
-    before: Figures
-    after: Figures
-    difference: float
-    low: float
-    high: float
-    how: str
-    held_out: tuple[str, ...]
-    steps: int
-    seconds: float
-    bundled_before: Figures | None
-    bundled_after: Figures | None
-    chance: float
-    suggestions: tuple[str, ...]
-    left_out: Mapping[str, str]
-    model: str = ""
-    candidate: str = ""
 
 
 def default_config(seconds: float, seed: int = 0) -> TrainConfig:
@@ -342,7 +290,7 @@ class _FineTuning:
         windows: list[WindowBatch] = []
         own = False
         if fold is not None and self.is_first:
-            windows, own = _curve_windows(fold, judged, network.grid_size, device)
+            windows, own = curve_windows(fold, judged, network.grid_size, device)
         config = replace(
             self.config, keep_best=own and self.config.budget_s is not None
         )
@@ -456,33 +404,3 @@ class _FineTuning:
 
 def _flat(groups: Sequence[Sequence[ObjectRow]]) -> list[ObjectRow]:
     return [row for rows in groups for row in rows]
-
-
-def _curve_windows(
-    fold: Fold, judged: Sequence[BenchmarkObject], grid: int, device: str
-) -> tuple[list[WindowBatch], bool]:
-    """Draw the live curve's windows around held-out objects.
-
-    Returns
-    -------
-    The windows, and whether none of their objects is judged on (only then may weights
-    be chosen by them).
-    """
-    atlas = Atlas([plane.sample() for plane in fold.held_out], device)
-    places = {(p.name, p.plane): i for i, p in enumerate(fold.held_out)}
-    taken = set()
-    for item in judged:
-        index = places[item.image_name, item.plane]
-        y, x = item.anchor or (0, 0)
-        width = int(atlas.level_size[index, 0, 1])
-        number = int(atlas.labels[int(atlas.label_start[index]) + y * width + x])
-        taken.add((index, number))
-    pairs = zip(atlas.object_image.tolist(), atlas.object_label.tolist(), strict=True)
-    free = [i for i, pair in enumerate(pairs) if pair not in taken]
-    chosen = free or list(range(len(atlas)))
-    step = max(1, len(chosen) // CURVE_WINDOWS)
-    objects = torch.tensor(chosen[::step][:CURVE_WINDOWS], device=device)
-    generator = torch.Generator(device).manual_seed(7)
-    recipe = WindowRecipe(zoomed=1.0, rotate=False, stretch=1.0001, shift=0.05)
-    batch = atlas.draw(len(objects), grid, generator, recipe, objects)
-    return [batch], bool(free)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cfrseg_training.data import LabelledPlane
+from cfrseg_training.labelled import LabelledPlane
 from cfrseg_training.packed import to_uint8
 
 #: rolled copies each label map is compared with

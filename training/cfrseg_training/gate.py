@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from cfrseg_training.data import (
+from cfrseg_training.labelled import (
     MIN_AREA_PX,
     LabelledData,
     LabelledPlane,
