@@ -9,6 +9,7 @@ from napari_cfrseg.clicks import Click, effective_clicks
 from napari_cfrseg.engine.cascade import Refinement, run_cascade
 from napari_cfrseg.engine.focus import FocusSettings
 from napari_cfrseg.engine.honour import honour, violated
+from napari_cfrseg.engine.one_way import FROM_CLICK
 from napari_cfrseg.engine.patch import Patch
 from napari_cfrseg.engine.segmenter import Segmenter
 
@@ -85,6 +86,26 @@ def test_the_mask_depends_on_image_start_and_clicks_only(
     before = rounds[middle - 1] if middle else mask_of(start)
     again = used.predict(listed, before, refinement)  # undo, then redo
     assert np.array_equal(again.probability_plane(), last.probability_plane())
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(clicks, min_size=FROM_CLICK, max_size=7, unique_by=lambda c: c.pixel),
+    seeds,
+    refinements,
+)
+def test_a_late_click_only_adds_or_only_removes(listed, seed, refinement):
+    made, masks = segmenter(seed, stubborn=True), []
+    previous = None
+    for count in range(1, len(listed) + 1):
+        previous = made.predict(listed[:count], previous, refinement)
+        masks.append(previous.mask)
+    for index in range(FROM_CLICK - 1, len(listed)):
+        before, after, click = masks[index - 1], masks[index], listed[index]
+        if click.is_positive and not before[click.pixel]:
+            assert not (before & ~after).any()
+        if not click.is_positive and before[click.pixel]:
+            assert not (after & ~before).any()
 
 
 @settings(max_examples=25)

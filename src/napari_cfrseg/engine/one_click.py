@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from napari_cfrseg.engine.focus import (
     shifted,
 )
 from napari_cfrseg.engine.honour import Affinity, honour
+from napari_cfrseg.engine.one_way import FROM_CLICK, one_way
 from napari_cfrseg.engine.patch import mask_box, put_back
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.stages import NO_CORRECTION, Stages, Stopwatch, newest_row
@@ -278,13 +280,19 @@ class ClickRound:
             patch = put_back(task.previous.patch, probability, window)
             corrected: tuple[Click, ...] = ()
             if task.forced:
-                patch, corrected = honour(
-                    patch,
-                    task.effective,
+                honoured = partial(
+                    honour,
+                    clicks=task.effective,
                     threshold=0.5,
                     px_per_cell=window.px_per_cell,
                     affinity=_affinity(output, window),
                 )
+                patch, corrected = honoured(patch)
+                if len(task.effective) >= FROM_CLICK:
+                    patch = one_way(task.previous.patch, patch, task.clicks[-1], 0.5)
+                    # a mask from outside may have ignored earlier clicks
+                    patch, older = honoured(patch)
+                    corrected = (*corrected, *older)
             component = clicked_component(masks[-1], window, task.effective)
             body = masks[-1] if component is None else component
             touches = bool(border_cells(body, window, plane).any())
