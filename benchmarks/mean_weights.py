@@ -19,6 +19,7 @@ import torch
 from cfrseg_training.atlas import Atlas
 from cfrseg_training.loop import TrainConfig, Trainer
 from cfrseg_training.packed import read_side
+from cfrseg_training.photometry import PhotometricRecipe
 from napari_cfrseg import checkpoint
 from napari_cfrseg.model.network import ClickNetwork
 
@@ -35,11 +36,15 @@ def mean(networks: Sequence[ClickNetwork], weights: Sequence[float]) -> None:
                 value.copy_(sum(parts, torch.zeros_like(value)))
 
 
-def settled(network: ClickNetwork, packs: Path, batches: int) -> ClickNetwork:
+def settled(
+    network: ClickNetwork, packs: Path, batches: int, photometry: float
+) -> ClickNetwork:
     """Return a copy with statistics taken over batches of training windows."""
     atlas = Atlas(read_side(packs, "train"), "cpu")
     nowhere = packs / "no state to resume"
-    trainer = Trainer(network, atlas, TrainConfig(steps=1, batch=12), nowhere)
+    recipe = PhotometricRecipe().scaled(photometry)
+    config = TrainConfig(steps=1, batch=12, photometry=recipe)
+    trainer = Trainer(network, atlas, config, nowhere)
     trainer.settle_norms(batches)
     return trainer.average.network
 
@@ -51,6 +56,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("files", nargs="+", metavar="FILE:WEIGHT")
     parser.add_argument("--batches", type=int, default=150)
+    parser.add_argument(
+        "--photometry", type=float, default=1.0, help="share of its changes"
+    )
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -62,7 +70,7 @@ def main() -> None:
     steps = max(m.steps or 0 for _, m in loaded)
     checkpoint.save(
         options.out,
-        settled(network, options.packs, options.batches),
+        settled(network, options.packs, options.batches, options.photometry),
         replace(metadata, steps=steps, validation={}),
     )
 
