@@ -289,7 +289,7 @@ class ClickRound:
                 )
                 patch, corrected = honoured(patch)
                 if len(task.effective) >= FROM_CLICK:
-                    patch = one_way(task.previous.patch, patch, task.clicks[-1], 0.5)
+                    patch = one_way(task.previous.patch, patch, task.effective, 0.5)
                     # a mask from outside may have ignored earlier clicks
                     patch, older = honoured(patch)
                     corrected = (*corrected, *older)
