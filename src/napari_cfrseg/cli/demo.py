@@ -64,7 +64,6 @@ def _apply_clicks(out: Path, model: str, device: str) -> None:
     import numpy as np
 
     from napari_cfrseg.cli.files import write_labels, write_picture
-    from napari_cfrseg.engine.cascade import Refinement
     from napari_cfrseg.engine.segmenter import Segmenter
     from napari_cfrseg.overlay import draw_overlay
     from napari_cfrseg.samples import load_demo, load_sample
@@ -75,7 +74,7 @@ def _apply_clicks(out: Path, model: str, device: str) -> None:
     segmenter.set_image(sample.image)
     labels = np.zeros(sample.labels.shape, dtype=np.uint16)
     for number, clicks in enumerate(bundled.objects, start=1):
-        mask = segmenter.predict(clicks, refinement=Refinement.adaptive()).mask
+        mask = segmenter.predict(clicks).mask
         labels[mask & (labels == 0)] = number  # earlier objects keep their pixels
         annotated = int(sample.labels[clicks[0].pixel])
         typer.echo(

@@ -59,7 +59,7 @@ def segment(
     ] = None,
     refinement: Annotated[
         str, typer.Option(help="standard, CFR-n or A-CFR-n.")
-    ] = "A-CFR-4",
+    ] = "standard",
     model: ModelOption = "default",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,

@@ -100,7 +100,7 @@ class Annotator:
         self._objects: dict[int, ObjectState] = {}
         self._labels: dict[Plane, LabelArray] = {}
         self._history = History()
-        self._refinement = Refinement.adaptive()
+        self._refinement = Refinement.standard()
         self._rule = ev.OverlapRule.KEEP
         self._click_ids: set[int] = set()
         self._stamp = 0

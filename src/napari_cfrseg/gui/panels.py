@@ -138,7 +138,7 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         )
         self.steps = SpinBox(
             label="Most steps",
-            value=max(1, refinement.extra_steps),
+            value=refinement.extra_steps or Refinement.adaptive().extra_steps,
             min=1,
             max=20,
             tooltip="n of CFR-n and A-CFR-n",

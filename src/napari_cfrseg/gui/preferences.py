@@ -26,7 +26,7 @@ class Preferences:
     """
 
     model: str = "default"
-    refinement: Refinement = field(default_factory=Refinement.adaptive)
+    refinement: Refinement = field(default_factory=Refinement.standard)
     rule: OverlapRule = OverlapRule.KEEP
     threshold: float = 0.5
     keys: dict[str, str] = field(

@@ -56,7 +56,7 @@ class DockView:
     next_id: int = 1
     is_positive: bool = True
     threshold: float = 0.5
-    refinement: Refinement = field(default_factory=Refinement.adaptive)
+    refinement: Refinement = field(default_factory=Refinement.standard)
     rule: OverlapRule = OverlapRule.KEEP
     undo_depth: int = 0
     redo_depth: int = 0

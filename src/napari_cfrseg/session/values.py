@@ -116,7 +116,7 @@ class SessionSettings:
     threads: int | None = None
     rgb: bool | None = None
     scaling: Scaling | None = None
-    refinement: Refinement = field(default_factory=Refinement.adaptive)
+    refinement: Refinement = field(default_factory=Refinement.standard)
     rule: OverlapRule = OverlapRule.KEEP
 
 
