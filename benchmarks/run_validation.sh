@@ -24,13 +24,13 @@ measure() {
 for part in "${@:-peers}"; do
     case $part in
     peers) # the default model against classical tools
-        measure peers --segmenter default --refinement A-CFR-4 \
+        measure peers --segmenter default \
             --segmenter grabcut --segmenter random-walker --segmenter watershed ;;
     refinement) # CFR-ICL's Table 3 on micrographs
         measure refinement --segmenter default --refinement standard \
             --refinement CFR-1 --refinement CFR-4 --refinement A-CFR-4 ;;
     robot) # how much it matters where people click
-        measure robot --segmenter default --refinement A-CFR-4 --robot human \
+        measure robot --segmenter default --robot human \
             --seed 1 --seed 2 --seed 3 ;;
     paper) # the default network under the papers' Zoom-In, flip and cascade
         measure paper --segmenter default --protocol simpleclick \
