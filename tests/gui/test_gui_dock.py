@@ -168,6 +168,8 @@ def waiting(window):
     network = WaitingNetwork()
     window.dock.controller.load_model(lambda: Segmenter(network, device="cpu"))
     window.until(lambda: not window.view.loading)
+    window.dock.settings.kind.value = "a-cfr"  # a second look is what it waits before
+    window.settle()
     yield network
     network.go_on.set()
 

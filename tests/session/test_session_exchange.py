@@ -134,7 +134,7 @@ def test_methods_paragraph_counts_what_is_there(tmp_path: Path) -> None:
     assert "80 × 100 pixels" in text
     assert "\n" not in text
     assert "an unnamed model" in text
-    assert "A-CFR-4 and CFR-2 inference" in text
+    assert "standard and CFR-2 inference" in text
     changes = (ev.ModelChanged("b", "cd" * 32), ev.ModelChanged("a", "ab" * 32))
     content = replace(
         session.content,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from napari_cfrseg.engine.propagation.values import Evidence
 
 #: b, then the weights in the order of ``features``
-COEFFICIENTS: tuple[float, ...] = (-1.197, 1.104, 0.703, 0.455, 1.961, -2.027)
+COEFFICIENTS: tuple[float, ...] = (-1.267, 0.008, 1.198, 1.212, 1.505, -2.024)
 
 
 def features(evidence: Evidence) -> tuple[float, ...]:
