@@ -342,6 +342,7 @@ def test_cancelled_click_changes_nothing(annotator):
     def cancel(_):
         raise Cancelled
 
+    annotator.apply(ev.RefinementChanged(Refinement.cfr(2)))  # shows a preview
     before = labels_after(annotator, ev.ObjectCreated(1), click(1, LEFT, 1))
     with pytest.raises(Cancelled):
         annotator.apply(click(1, (20, 27), 2, positive=False), on_preview=cancel)
