@@ -31,7 +31,7 @@ import torch
 from ablation_rows import TABLES, Row
 from ablation_tables import tables
 
-from cfrseg_training.atlas import Atlas, Sample, WindowBatch, WindowRecipe
+from cfrseg_training.atlas import AFTER_FIRST_CLICK, Atlas, Sample, WindowBatch
 from cfrseg_training.loop import TrainConfig, Trainer
 from cfrseg_training.packed import read_pack
 from cfrseg_training.rounds import RoundsConfig, clicks_to_reach
@@ -94,14 +94,15 @@ class Bench:
             self.judged.append(
                 {"set": samples[number].dataset, "image": number, "object": index}
             )
-        recipe = WindowRecipe(zoomed=1.0, rotate=False, stretch=1.0001, shift=0.05)
         chance = torch.Generator(self.device).manual_seed(7)
         for start in range(0, len(chosen), JUDGED_AT_ONCE):
             objects = torch.tensor(
                 chosen[start : start + JUDGED_AT_ONCE], device=self.device
             )
             grid = self.options.grid
-            self.windows.append(atlas.draw(len(objects), grid, chance, recipe, objects))
+            self.windows.append(
+                atlas.draw(len(objects), grid, chance, AFTER_FIRST_CLICK, objects)
+            )
 
     def run(self, name: str, seed: int) -> Path:
         """Train and judge one row; return its result file."""

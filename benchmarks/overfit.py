@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cfrseg_training.atlas import Atlas, Sample, WindowBatch, WindowRecipe
+from cfrseg_training.atlas import AFTER_FIRST_CLICK, Atlas, Sample, WindowBatch
 from cfrseg_training.overfit import OverfitConfig, Progress, overfit
 from napari_cfrseg.model import registry
 from napari_cfrseg.samples import load_sample
@@ -43,8 +43,7 @@ def real_windows(count: int, side: int, seed: int) -> WindowBatch:
         of_image = (atlas.object_image == index % len(samples)).nonzero()[:, 0]
         drawn = torch.randint(len(of_image), (), generator=generator)
         objects.append(of_image[drawn])
-    recipe = WindowRecipe(zoomed=1.0, rotate=False, stretch=1.0001, shift=0.05)
-    return atlas.draw(count, side, generator, recipe, torch.stack(objects))
+    return atlas.draw(count, side, generator, AFTER_FIRST_CLICK, torch.stack(objects))
 
 
 def peak_memory_gb() -> float:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfrseg import Click, Refinement, Segmenter
+from napari_cfrseg import Click, Segmenter
 from napari_cfrseg.evaluation.robot import ExactRobot
 from napari_cfrseg.samples import load_sample
 
@@ -30,7 +30,7 @@ def click_object(
     prediction = None
     for _ in range(MOST_CLICKS):
         clicks.append(robot.next_click(None if prediction is None else prediction.mask))
-        prediction = segmenter.predict(clicks, prediction, Refinement.adaptive())
+        prediction = segmenter.predict(clicks, prediction)
         mask = prediction.mask
         iou = (mask & truth).sum() / (mask | truth).sum()
         print(f"  {len(clicks)} clicks: IoU {iou:.3f}")

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from cfrseg_training.atlas import Atlas, WindowBatch, WindowRecipe
+from cfrseg_training.atlas import AFTER_FIRST_CLICK, Atlas, WindowBatch, WindowRecipe
 from cfrseg_training.loop import TrainConfig, Trainer
 from cfrseg_training.packed import read_side
 from cfrseg_training.photometry import PhotometricRecipe
@@ -50,8 +50,9 @@ TRAINING_DATA = [
 def validation_windows(atlas: Atlas, grid: int, count: int) -> list[WindowBatch]:
     """Draw fixed windows as the product lays them after the first click."""
     generator = torch.Generator(atlas.device).manual_seed(7)
-    recipe = WindowRecipe(zoomed=1.0, rotate=False, stretch=1.0001, shift=0.05)
-    return [atlas.draw(32, grid, generator, recipe) for _ in range(count // 32)]
+    return [
+        atlas.draw(32, grid, generator, AFTER_FIRST_CLICK) for _ in range(count // 32)
+    ]
 
 
 def commit() -> str:

@@ -59,7 +59,7 @@ def test_clicks_of_one_sign_in_a_row_reach_wider():
         got = one_way(before, after, clicks, 0.5).read((0, 0, *PLANE)) > 0.5
         assert got[4:8, 4:8].all()
         reached.append((bool(got[10, 22]), bool(got[10, 28])))
-        clicks.append(Click((6, 6 + count - 3)))
+        clicks.append(Click((6, 3 + count)))
     assert reached == [(True, False), (True, False), (True, True)]
     assert list(PUSH) == sorted(PUSH)
 

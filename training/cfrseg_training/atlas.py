@@ -121,6 +121,10 @@ class WindowRecipe:
     side_px: tuple[float, float] = (24.0, 4096.0)
 
 
+#: Windows as the product lays them after the first click, to measure in.
+AFTER_FIRST_CLICK = WindowRecipe(zoomed=1.0, rotate=False, stretch=1.0001, shift=0.05)
+
+
 class Atlas:
     """Images, labels and objects, flat in memory (see the module docstring).
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from cfrseg_training.atlas import Atlas, WindowBatch, WindowRecipe
+from cfrseg_training.atlas import AFTER_FIRST_CLICK, Atlas, WindowBatch
 from cfrseg_training.gate import Fold
 from napari_cfrseg.evaluation.objects import BenchmarkObject
 
@@ -39,6 +39,5 @@ def curve_windows(
     step = max(1, len(chosen) // CURVE_WINDOWS)
     objects = torch.tensor(chosen[::step][:CURVE_WINDOWS], device=device)
     generator = torch.Generator(device).manual_seed(7)
-    recipe = WindowRecipe(zoomed=1.0, rotate=False, stretch=1.0001, shift=0.05)
-    batch = atlas.draw(len(objects), grid, generator, recipe, objects)
+    batch = atlas.draw(len(objects), grid, generator, AFTER_FIRST_CLICK, objects)
     return [batch], bool(free)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from napari_cfrseg.engine import events as ev
 from napari_cfrseg.engine.act import Act, PatchCallback
 from napari_cfrseg.engine.acts import perform
-from napari_cfrseg.engine.cascade import Refinement
+from napari_cfrseg.engine.cascade import DEFAULT_REFINEMENT, Refinement
 from napari_cfrseg.engine.history import History, Transaction
 from napari_cfrseg.engine.masks import LabelArray, LabelPatch, Plane
 from napari_cfrseg.engine.objects import ObjectState
@@ -100,7 +100,7 @@ class Annotator:
         self._objects: dict[int, ObjectState] = {}
         self._labels: dict[Plane, LabelArray] = {}
         self._history = History()
-        self._refinement = Refinement.standard()
+        self._refinement = DEFAULT_REFINEMENT
         self._rule = ev.OverlapRule.KEEP
         self._click_ids: set[int] = set()
         self._stamp = 0

@@ -102,6 +102,11 @@ class Refinement:
         return f"{names[self.kind]}-{self.extra_steps}"
 
 
+#: What a click gets where nobody chose: the fewest clicks on validation images
+#: (README, "What the refinement buys").
+DEFAULT_REFINEMENT = Refinement.standard()
+
+
 @dataclass(frozen=True, slots=True)
 class Cascade(Generic[ProbT]):
     """What the loop went through.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from napari_cfrseg.engine.cascade import Refinement
+from napari_cfrseg.engine.cascade import DEFAULT_REFINEMENT, Refinement
 from napari_cfrseg.engine.events import OverlapRule
 from napari_cfrseg.gui.keys import ACTIONS
 
@@ -26,7 +26,7 @@ class Preferences:
     """
 
     model: str = "default"
-    refinement: Refinement = field(default_factory=Refinement.standard)
+    refinement: Refinement = DEFAULT_REFINEMENT
     rule: OverlapRule = OverlapRule.KEEP
     threshold: float = 0.5
     keys: dict[str, str] = field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from napari_cfrseg.engine.cascade import Refinement
+from napari_cfrseg.engine.cascade import DEFAULT_REFINEMENT, Refinement
 from napari_cfrseg.engine.events import OverlapRule
 from napari_cfrseg.gui.propagation import StackView
 
@@ -56,7 +56,7 @@ class DockView:
     next_id: int = 1
     is_positive: bool = True
     threshold: float = 0.5
-    refinement: Refinement = field(default_factory=Refinement.standard)
+    refinement: Refinement = DEFAULT_REFINEMENT
     rule: OverlapRule = OverlapRule.KEEP
     undo_depth: int = 0
     redo_depth: int = 0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from napari_cfrseg.engine.cascade import Refinement
+from napari_cfrseg.engine.cascade import DEFAULT_REFINEMENT, Refinement
 from napari_cfrseg.engine.events import Event, OverlapRule
 from napari_cfrseg.engine.masks import LabelRuns, Plane
 from napari_cfrseg.images import Scaling
@@ -116,7 +116,7 @@ class SessionSettings:
     threads: int | None = None
     rgb: bool | None = None
     scaling: Scaling | None = None
-    refinement: Refinement = field(default_factory=Refinement.standard)
+    refinement: Refinement = DEFAULT_REFINEMENT
     rule: OverlapRule = OverlapRule.KEEP
 
 
