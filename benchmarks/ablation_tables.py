@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_cfrseg.evaluation.compare import bootstrap_means
+from napari_cfrseg.evaluation.report.comparisons import bootstrap_means
 from napari_cfrseg.evaluation.scores import (
     clicks_to,
     count_failures,

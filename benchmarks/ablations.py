@@ -31,18 +31,18 @@ import torch
 from ablation_rows import TABLES, Row
 from ablation_tables import tables
 
-from cfrseg_training.atlas import AFTER_FIRST_CLICK, Atlas, Sample, WindowBatch
-from cfrseg_training.loop import TrainConfig, Trainer
-from cfrseg_training.packed import read_pack
-from cfrseg_training.rounds import RoundsConfig, clicks_to_reach
-from cfrseg_training.variants import VariantNet
-from napari_cfrseg import checkpoint
-from napari_cfrseg.atomic import atomic_path
+from cfrseg_training.loop.atlas import AFTER_FIRST_CLICK, Atlas, Sample, WindowBatch
+from cfrseg_training.loop.packed import read_pack
+from cfrseg_training.loop.trainer import TrainConfig, Trainer
+from cfrseg_training.loop.training_step import RoundsConfig, clicks_to_reach
+from cfrseg_training.papers.variants import VariantNet
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.evaluation.loop import RunSettings
-from napari_cfrseg.evaluation.micrographs import micro_objects
-from napari_cfrseg.evaluation.processes import evaluate_objects
-from napari_cfrseg.model.default import CfrNet
+from napari_cfrseg.evaluation.clicking import RunSettings
+from napari_cfrseg.evaluation.datasets.split import micro_objects
+from napari_cfrseg.evaluation.workers import evaluate_objects
+from napari_cfrseg.io.atomic import atomic_path
+from napari_cfrseg.model import weights_file as checkpoint
+from napari_cfrseg.model.cfrnet import CfrNet
 from napari_cfrseg.model.network import ClickNetwork
 
 SPLIT = Path(__file__).parent / "split.json"

@@ -23,19 +23,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cfrseg_training.atlas import Atlas
-from cfrseg_training.finetune import default_config
-from cfrseg_training.fit import chance_of_fit
-from cfrseg_training.gate import compare, decide, figures, judge
-from cfrseg_training.labelled import labelled
-from cfrseg_training.loop import TrainConfig, Trainer
-from cfrseg_training.packed import read_pack
-from cfrseg_training.rounds import RoundsConfig
-from napari_cfrseg import checkpoint
-from napari_cfrseg.evaluation.folders import read_image
-from napari_cfrseg.evaluation.micrographs import micro_objects, read_split
-from napari_cfrseg.evaluation.rows import ObjectRow
-from napari_cfrseg.model.default import CfrNet
+from cfrseg_training.finetune.fit import chance_of_fit
+from cfrseg_training.finetune.gate import compare, decide, figures, judge
+from cfrseg_training.finetune.tuning import default_config
+from cfrseg_training.loop.atlas import Atlas
+from cfrseg_training.loop.labelled import labelled
+from cfrseg_training.loop.packed import read_pack
+from cfrseg_training.loop.trainer import TrainConfig, Trainer
+from cfrseg_training.loop.training_step import RoundsConfig
+from napari_cfrseg.evaluation.datasets.label_folders import read_image
+from napari_cfrseg.evaluation.datasets.split import micro_objects, read_split
+from napari_cfrseg.evaluation.object_row import ObjectRow
+from napari_cfrseg.model import weights_file as checkpoint
+from napari_cfrseg.model.cfrnet import CfrNet
 
 SPLIT = Path(__file__).parent / "split.json"
 LEFT_OUT = (

@@ -22,8 +22,8 @@ import numpy as np
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_cfrseg.gui.controller import Controller
-from napari_cfrseg.gui.launch import DOCK, PLUGIN
+from napari_cfrseg.gui.manifest import DOCK, PLUGIN
+from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.samples import load_demo, load_sample
 
 

@@ -18,15 +18,15 @@ from pathlib import Path
 import numpy as np
 
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.evaluation.loop import RunSettings, evaluate_plane
-from napari_cfrseg.evaluation.micrographs import micro_objects
-from napari_cfrseg.evaluation.objects import (
+from napari_cfrseg.evaluation.clicking import RunSettings, evaluate_plane
+from napari_cfrseg.evaluation.datasets.benchmark_objects import (
     AnnotatedPlane,
     BenchmarkObject,
     Source,
     group_by_plane,
 )
-from napari_cfrseg.evaluation.rows import ObjectRow
+from napari_cfrseg.evaluation.datasets.split import micro_objects
+from napari_cfrseg.evaluation.object_row import ObjectRow
 from napari_cfrseg.evaluation.scores import mean_clicks_to, mean_iou_at
 
 SPLIT = Path(__file__).parent / "split.json"

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from cfrseg_training.atlas import Atlas
-from cfrseg_training.loop import TrainConfig, Trainer
-from cfrseg_training.packed import read_side
-from cfrseg_training.photometry import PhotometricRecipe
-from napari_cfrseg import checkpoint
+from cfrseg_training.loop.atlas import Atlas
+from cfrseg_training.loop.packed import read_side
+from cfrseg_training.loop.photometry import PhotometricRecipe
+from cfrseg_training.loop.trainer import TrainConfig, Trainer
+from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.network import ClickNetwork
 
 

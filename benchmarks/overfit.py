@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cfrseg_training.atlas import AFTER_FIRST_CLICK, Atlas, Sample, WindowBatch
+from cfrseg_training.loop.atlas import AFTER_FIRST_CLICK, Atlas, Sample, WindowBatch
 from cfrseg_training.overfit import OverfitConfig, Progress, overfit
 from napari_cfrseg.model import registry
 from napari_cfrseg.samples import load_sample

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from napari_cfrseg.evaluation import loop
-from napari_cfrseg.evaluation.micrographs import micro_objects
-from napari_cfrseg.evaluation.processes import evaluate_objects
+from napari_cfrseg.evaluation import clicking as loop
+from napari_cfrseg.evaluation.datasets.split import micro_objects
 from napari_cfrseg.evaluation.segmenters import SegmenterSpec
+from napari_cfrseg.evaluation.workers import evaluate_objects
 
 
 class Clocks:

@@ -22,14 +22,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import tifffile
 
+from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine import events as ev
 from napari_cfrseg.samples import load_sample
-from napari_cfrseg.session.batch import replay_all
-from napari_cfrseg.session.models import model_reference
-from napari_cfrseg.session.pixels import reference_of
-from napari_cfrseg.session.replaying import ReplayTask
-from napari_cfrseg.session.values import SessionContent, SessionSettings
+from napari_cfrseg.session.content import SessionContent, SessionSettings
+from napari_cfrseg.session.replay_many import replay_all
+from napari_cfrseg.session.replay_session import ReplayTask
+from napari_cfrseg.session.session_image import reference_of
+from napari_cfrseg.session.session_models import model_reference
 from napari_cfrseg.session.writer import SessionWriter
 
 

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.annotator import replay
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine import events as ev
-from napari_cfrseg.engine.annotator import replay
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.samples import Sample, load_sample, sample_names
-from napari_cfrseg.session.compare import compare_labels
+from napari_cfrseg.session.compare_labels import compare_labels
 
 
 def clicks_on(sample: Sample, objects: int) -> list[ev.Event]:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from napari_cfrseg import checkpoint
+from napari_cfrseg.model import weights_file as checkpoint
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "napari_cfrseg" / "weights"
 LIMIT_MB = 16

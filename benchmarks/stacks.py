@@ -32,26 +32,27 @@ import numpy as np
 import torch
 
 from napari_cfrseg import Segmenter
-from napari_cfrseg.engine.masks import MaskPatch
-from napari_cfrseg.engine.propagation import Track, propagate
-from napari_cfrseg.engine.propagation.confidence import confidence_of, features
-from napari_cfrseg.engine.propagation.stack import SegmenterPlanes
-from napari_cfrseg.evaluation.micrographs import read_split
-from napari_cfrseg.evaluation.stack_runs import (
-    AnchorRow,
-    RobotRow,
-    Sample,
-    run_anchors,
-    run_clicking,
-    run_robot,
-)
-from napari_cfrseg.evaluation.stack_tables import anchor_table, robot_table
-from napari_cfrseg.evaluation.volumes import (
+from napari_cfrseg.evaluation.datasets.split import read_split
+from napari_cfrseg.evaluation.datasets.volumes import (
     Volume,
     VolumeObject,
     objects_of,
     open_volume,
 )
+from napari_cfrseg.evaluation.stack_robots import (
+    AnchorRow,
+    RobotRow,
+    Sample,
+    anchor_table,
+    robot_table,
+    run_anchors,
+    run_clicking,
+    run_robot,
+)
+from napari_cfrseg.geometry.masks import MaskPatch
+from napari_cfrseg.propagation import Track, propagate
+from napari_cfrseg.propagation.decisions import confidence_of, features
+from napari_cfrseg.propagation.planes import SegmenterPlanes
 
 SPLIT = Path(__file__).with_name("split.json")
 #: its labels are another model's: with the test stacks, as a smoke test only
@@ -359,7 +360,7 @@ def lazy_stack(folder: Path, count: int, size: int, kind: str, shift: float):
             for z in range(count):
                 writer.write(plane(z), compression="zlib", contiguous=False)
         opened = zarr.open_array(tifffile.imread(path, aszarr=True), mode="r")
-    from napari_cfrseg.session.pixels import LazyPlane
+    from napari_cfrseg.session.session_image import LazyPlane
 
     return lambda z: LazyPlane(opened, (z,))
 

@@ -23,12 +23,12 @@ import numpy as np
 
 from napari_cfrseg.engine.focus import FocusSettings
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.engine.support import Evidence, score
+from napari_cfrseg.engine.window_score import Evidence, score
 from napari_cfrseg.evaluation import metrics
-from napari_cfrseg.evaluation.micrographs import micro_objects
-from napari_cfrseg.evaluation.objects import group_by_plane
-from napari_cfrseg.evaluation.robot import ExactRobot
-from napari_cfrseg.window import paste_into
+from napari_cfrseg.evaluation.datasets.benchmark_objects import group_by_plane
+from napari_cfrseg.evaluation.datasets.split import micro_objects
+from napari_cfrseg.evaluation.robots import ExactRobot
+from napari_cfrseg.geometry.windows import paste_into
 
 SPLIT = Path(__file__).parent / "split.json"
 #: Constant → lowest and highest value tried.

@@ -15,8 +15,8 @@ from pathlib import Path
 import napari
 from qtpy.QtWidgets import QApplication
 
-from napari_cfrseg.gui.dock import ClickDock
-from napari_cfrseg.gui.launch import DOCK, PLUGIN, show_sample
+from napari_cfrseg.gui.manifest import DOCK, PLUGIN, show_sample
+from napari_cfrseg.gui.segment.dock import ClickDock
 from napari_cfrseg.samples import load_demo, load_sample
 
 _PATIENCE_S = 300

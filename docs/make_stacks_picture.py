@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from qtpy.QtWidgets import QApplication
 from scipy import ndimage
 
-from napari_cfrseg.gui.controller import Controller
-from napari_cfrseg.gui.dock import ClickDock
-from napari_cfrseg.gui.launch import DOCK, PLUGIN
+from napari_cfrseg.gui.manifest import DOCK, PLUGIN
+from napari_cfrseg.gui.segment.controller import Controller
+from napari_cfrseg.gui.segment.dock import ClickDock
 
 _PATIENCE_S = 900
 #: in the synthetic stack

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from napari_cfrseg.session.schema import json_schema
+from napari_cfrseg.session.format import json_schema
 
 TARGET = Path(__file__).parents[1] / "docs" / "session.schema.json"
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg import Click, Segmenter
-from napari_cfrseg.evaluation.robot import ExactRobot
+from napari_cfrseg.evaluation.robots import ExactRobot
 from napari_cfrseg.samples import load_sample
 
 TARGET = Path(__file__).resolve().parents[1] / "src" / "napari_cfrseg" / "sample_data"

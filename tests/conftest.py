@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from napari_cfrseg.cli.display import display_problem
+from napari_cfrseg.cli.demo import display_problem
 
 settings.register_profile("napari-cfrseg", deadline=None)
 settings.load_profile("napari-cfrseg")
@@ -42,7 +42,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         return
     problem = _window_problem()
     if problem is None:
-        from napari_cfrseg.gui.models import import_triton_apart
+        from napari_cfrseg.gui.installed_models import import_triton_apart
 
         import_triton_apart()  # before any OpenGL, as the dock does before its torch
         return
@@ -56,8 +56,8 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights file of the default architecture, seeded and untrained."""
     import torch
 
-    from napari_cfrseg import checkpoint
-    from napari_cfrseg.model.default import CfrNet, CfrNetConfig
+    from napari_cfrseg.model import weights_file as checkpoint
+    from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
     torch.manual_seed(0)
     network = CfrNet(CfrNetConfig()).eval()

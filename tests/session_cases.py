@@ -8,15 +8,15 @@ import numpy as np
 import tifffile
 from closed_form import FloodNetwork
 
+from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine import events as ev
-from napari_cfrseg.engine.cascade import Refinement
 from napari_cfrseg.engine.focus import FocusHint
-from napari_cfrseg.engine.masks import LabelRuns, MaskRuns
+from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.session.annotate import RecordedAnnotator
-from napari_cfrseg.session.pixels import reference_of
-from napari_cfrseg.session.values import SessionContent, SessionSettings
+from napari_cfrseg.geometry.masks import LabelRuns, MaskRuns
+from napari_cfrseg.session.content import SessionContent, SessionSettings
+from napari_cfrseg.session.recording import RecordedAnnotator
+from napari_cfrseg.session.session_image import reference_of
 from napari_cfrseg.session.writer import SessionWriter
 
 SHAPE = (80, 100)
@@ -149,8 +149,8 @@ def save_model(folder: Path, seed: int = 0, name: str = "small") -> Path:
     """Write random weights of a small network of the default family."""
     import torch
 
-    from napari_cfrseg import checkpoint
-    from napari_cfrseg.model.default import CfrNet, CfrNetConfig
+    from napari_cfrseg.model import weights_file as checkpoint
+    from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
     torch.manual_seed(seed)
     small = CfrNetConfig(
@@ -167,7 +167,7 @@ def record_with(
     model: Path, folder: Path, name: str, *, shift: int = 0, snapshot: bool = True
 ) -> tuple[np.ndarray, Path]:
     """Record a few objects with real weights; returns (labels, session)."""
-    from napari_cfrseg.session.models import model_reference
+    from napari_cfrseg.session.session_models import model_reference
 
     image = np.roll(pixels(), shift, axis=1)
     path = folder / f"{name}.tif"

@@ -21,7 +21,7 @@ WINDOW_MODULES |= {"PySide6", "PySide2"}
 #: A machine that only computes need not have these.
 COMPUTE_MODULES = ("napari_cfrseg.engine", "napari_cfrseg.model", "cfrseg_training")
 #: … except where a command of its own is written.
-COMMAND = "cfrseg_training.cli"
+COMMAND = "cfrseg_training.command"
 ABSENT_THERE = {"pydantic", "pooch", "dask", "rich", "typer"}
 HEAVY_MODULES = {"torch", "torchvision", "timm", "scipy", "skimage"} | WINDOW_MODULES
 
@@ -80,7 +80,7 @@ def test_the_walk_finds_modules_of_every_floor() -> None:
         "napari_cfrseg.clicks",
         "napari_cfrseg.cli.demo",
         "napari_cfrseg.model.network",
-        "cfrseg_training.losses",
+        "cfrseg_training.loop.losses",
     ):
         assert expected in names
 

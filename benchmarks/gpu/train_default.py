@@ -22,15 +22,20 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from cfrseg_training.atlas import AFTER_FIRST_CLICK, Atlas, WindowBatch, WindowRecipe
-from cfrseg_training.loop import TrainConfig, Trainer
-from cfrseg_training.packed import read_side
-from cfrseg_training.photometry import PhotometricRecipe
-from cfrseg_training.rounds import RoundsConfig
-from napari_cfrseg import checkpoint
-from napari_cfrseg.model.default import CfrNet, CfrNetConfig
+from cfrseg_training.loop.atlas import (
+    AFTER_FIRST_CLICK,
+    Atlas,
+    WindowBatch,
+    WindowRecipe,
+)
+from cfrseg_training.loop.packed import read_side
+from cfrseg_training.loop.photometry import PhotometricRecipe
+from cfrseg_training.loop.trainer import TrainConfig, Trainer
+from cfrseg_training.loop.training_step import RoundsConfig
+from napari_cfrseg.model import weights_file as checkpoint
+from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 from napari_cfrseg.model.network import ClickNetwork
-from napari_cfrseg.weights_import.starting import start_from
+from napari_cfrseg.model.published.starting_weights import start_from
 
 _log = logging.getLogger(__name__)
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_cfrseg.clicks import Click
-    from napari_cfrseg.engine.cascade import Refinement
     from napari_cfrseg.engine.focus import FocusHint, FocusSettings
     from napari_cfrseg.engine.prediction import Prediction
+    from napari_cfrseg.engine.refinement import Refinement
     from napari_cfrseg.engine.segmenter import Segmenter
     from napari_cfrseg.errors import CfrSegError
-    from napari_cfrseg.images import Scaling
+    from napari_cfrseg.geometry.windows import Window
+    from napari_cfrseg.io.plane_image import Scaling
     from napari_cfrseg.session.session import Session
-    from napari_cfrseg.window import Window
 
 __version__ = "0.1.0"
 
@@ -42,11 +42,11 @@ _HOMES = {
     "FocusHint": "engine.focus",
     "FocusSettings": "engine.focus",
     "Prediction": "engine.prediction",
-    "Refinement": "engine.cascade",
-    "Scaling": "images",
+    "Refinement": "engine.refinement",
+    "Scaling": "io.plane_image",
     "Segmenter": "engine.segmenter",
     "Session": "session.session",
-    "Window": "window",
+    "Window": "geometry.windows",
 }
 
 

@@ -24,8 +24,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from napari_cfrseg.atomic import atomic_path
-from napari_cfrseg.folders import data_folder
+from napari_cfrseg.io.atomic import atomic_path
+from napari_cfrseg.io.user_folders import data_folder
 
 #: Environment variable that names the folder of the jobs.
 VARIABLE = "CFRSEG_JOBS"

@@ -11,9 +11,9 @@ import tifffile
 from typer.testing import CliRunner
 
 from napari_cfrseg import Click, Segmenter
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.annotator import replay
 from napari_cfrseg.cli import app
-from napari_cfrseg.engine import events as ev
-from napari_cfrseg.engine.annotator import replay
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ import torch
 from published_case import write_xtiny
 from typer.testing import CliRunner
 
-from napari_cfrseg import checkpoint
 from napari_cfrseg.cli import app
 from napari_cfrseg.model import registry
+from napari_cfrseg.model import weights_file as checkpoint
 
 
 @pytest.fixture(autouse=True)

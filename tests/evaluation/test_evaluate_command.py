@@ -11,14 +11,18 @@ import tifffile
 import typer
 from typer.testing import CliRunner
 
+from napari_cfrseg.cli.evaluate import EXAMPLES, evaluate
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation import scores
-from napari_cfrseg.evaluation.cli import EXAMPLES, evaluate
-from napari_cfrseg.evaluation.compare import bootstrap_means, compare_runs
-from napari_cfrseg.evaluation.datasets import DataChoice, draw_objects, guess_layout
-from napari_cfrseg.evaluation.loop import RunSettings
-from napari_cfrseg.evaluation.plots import rank_rows
-from napari_cfrseg.evaluation.rows import ObjectRow
+from napari_cfrseg.evaluation.clicking import RunSettings
+from napari_cfrseg.evaluation.datasets.choice import (
+    DataChoice,
+    draw_objects,
+    guess_layout,
+)
+from napari_cfrseg.evaluation.object_row import ObjectRow
+from napari_cfrseg.evaluation.report.comparisons import bootstrap_means, compare_runs
+from napari_cfrseg.evaluation.report.plots import rank_rows
 from napari_cfrseg.evaluation.runner import Run, read_run
 
 app = typer.Typer()

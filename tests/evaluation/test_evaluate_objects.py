@@ -8,12 +8,12 @@ import tifffile
 from skimage.segmentation import flood
 
 from napari_cfrseg.errors import CfrSegError, DatasetError
-from napari_cfrseg.evaluation.folders import LabelFolder
-from napari_cfrseg.evaluation.loop import RunSettings, as_mask
-from napari_cfrseg.evaluation.objects import sample_objects
-from napari_cfrseg.evaluation.processes import evaluate_objects
-from napari_cfrseg.evaluation.rows import ObjectRow, pack_mask
-from napari_cfrseg.evaluation.summary import summarize, summarize_sets
+from napari_cfrseg.evaluation.clicking import RunSettings, as_mask
+from napari_cfrseg.evaluation.datasets.benchmark_objects import sample_objects
+from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
+from napari_cfrseg.evaluation.object_row import ObjectRow, pack_mask
+from napari_cfrseg.evaluation.report.results import summarize, summarize_sets
+from napari_cfrseg.evaluation.workers import evaluate_objects
 
 
 class Flood:

@@ -11,9 +11,12 @@ HEAVY = ("pydantic", "pooch", "dask", "distributed", "rich", "typer", "matplotli
 @pytest.mark.parametrize(
     ("modules", "forbidden"),
     [
-        (("processes", "summary", "micrographs"), (*HEAVY, "torch", "cv2")),
-        (("runner", "cluster", "peers", "sam", "datasets"), (*HEAVY, "torch", "cv2")),
-        (("published", "protocols", "compare"), (*HEAVY, "cv2")),
+        (("workers", "report.results", "datasets.split"), (*HEAVY, "torch", "cv2")),
+        (("runner", "rivals", "datasets.choice"), (*HEAVY, "torch", "cv2")),
+        (
+            ("papers.published_predictor", "papers.protocols", "report.comparisons"),
+            (*HEAVY, "cv2"),
+        ),
     ],
 )
 def test_importing_the_evaluator_imports_nothing_it_does_not_use(modules, forbidden):

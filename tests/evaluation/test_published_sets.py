@@ -9,9 +9,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from napari_cfrseg.errors import DatasetError
-from napari_cfrseg.evaluation import published_sets as sets
-from napari_cfrseg.evaluation.coco_lvis import CocoLvis
-from napari_cfrseg.evaluation.ome_zarr import OmeZarr
+from napari_cfrseg.evaluation.datasets.ome_zarr_folder import OmeZarr
+from napari_cfrseg.evaluation.papers import published_sets as sets
+from napari_cfrseg.evaluation.papers.published_sets import CocoLvis
 
 SHAPE = (20, 30)
 

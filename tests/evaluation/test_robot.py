@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_cfrseg.evaluation.robot import ExactRobot, HumanRobot
+from napari_cfrseg.evaluation.robots import ExactRobot, HumanRobot
 
 
 def disk(shape=(60, 80), centre=(30, 40), radius=15):

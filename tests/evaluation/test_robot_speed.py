@@ -5,7 +5,7 @@ import time
 import numpy as np
 from scipy import ndimage
 
-from napari_cfrseg.evaluation.error_centre import find_error_centre
+from napari_cfrseg.evaluation.robots import find_error_centre
 
 
 def test_many_thin_errors_cost_one_transform():

@@ -13,8 +13,8 @@ import pytest
 import tifffile
 
 from napari_cfrseg.errors import DatasetError
-from napari_cfrseg.evaluation.folders import LabelFolder
-from napari_cfrseg.evaluation.loop import RunSettings
+from napari_cfrseg.evaluation.clicking import RunSettings
+from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
 from napari_cfrseg.evaluation.runner import read_run, run_benchmark
 from napari_cfrseg.evaluation.segmenters import SegmenterSpec
 
@@ -23,7 +23,7 @@ FAST = SegmenterSpec("flood_factory:make")
 SCRIPT = """
 import sys
 from pathlib import Path
-from napari_cfrseg.evaluation.folders import LabelFolder
+from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
 from napari_cfrseg.evaluation.runner import run_benchmark
 from napari_cfrseg.evaluation.segmenters import SegmenterSpec
 objects = list(LabelFolder(Path(sys.argv[1]), "set").objects())
@@ -208,7 +208,7 @@ def test_a_worker_of_the_cluster_may_die(data, tmp_path, monkeypatch):
 
 def test_a_scheduler_that_is_not_there_is_named(data, tmp_path, monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr("napari_cfrseg.evaluation.cluster.CONNECT_S", 0.3)
+    monkeypatch.setattr("napari_cfrseg.evaluation.workers.CONNECT_S", 0.3)
     with pytest.raises(DatasetError, match="no Dask scheduler answers"):
         run_benchmark(
             tmp_path / "run", FAST, list_objects(data), scheduler="tcp://127.0.0.1:1"

@@ -9,11 +9,13 @@ import pytest
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.evaluation import metrics
-from napari_cfrseg.evaluation.loop import RunSettings, TakesHint, evaluate_object
-from napari_cfrseg.evaluation.objects import AnnotatedPlane, BenchmarkObject
-from napari_cfrseg.evaluation.peers import BACKGROUND, OBJECT, draw_seeds
-from napari_cfrseg.evaluation.protocols import PROTOCOL_NAMES, paper_protocol
-from napari_cfrseg.evaluation.sam import SamSegmenter
+from napari_cfrseg.evaluation.clicking import RunSettings, TakesHint, evaluate_object
+from napari_cfrseg.evaluation.datasets.benchmark_objects import (
+    AnnotatedPlane,
+    BenchmarkObject,
+)
+from napari_cfrseg.evaluation.papers.protocols import PROTOCOL_NAMES, paper_protocol
+from napari_cfrseg.evaluation.rivals import BACKGROUND, OBJECT, SamSegmenter, draw_seeds
 from napari_cfrseg.evaluation.segmenters import PEERS, SegmenterError, SegmenterSpec
 
 

@@ -6,19 +6,20 @@ import numpy as np
 import pytest
 from closed_form import FloodNetwork
 
-from napari_cfrseg.engine.masks import MaskPatch
 from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.evaluation.datasets.volumes import Volume, objects_of, spread_anchors
 from napari_cfrseg.evaluation.fillers import FILLERS, Filler
-from napari_cfrseg.evaluation.stack_runs import (
+from napari_cfrseg.evaluation.stack_robots import (
     AnchorRow,
     RobotRow,
     Sample,
+    anchor_table,
+    robot_table,
     run_anchors,
     run_clicking,
     run_robot,
 )
-from napari_cfrseg.evaluation.stack_tables import anchor_table, robot_table
-from napari_cfrseg.evaluation.volumes import Volume, objects_of, spread_anchors
+from napari_cfrseg.geometry.masks import MaskPatch
 
 SIZE = 48
 

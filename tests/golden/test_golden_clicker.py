@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_cfrseg.evaluation.error_centre import find_error_centre, find_larger_error
-from napari_cfrseg.evaluation.robot import ExactRobot
+from napari_cfrseg.evaluation.robots import (
+    ExactRobot,
+    find_error_centre,
+    find_larger_error,
+)
 
 pytestmark = pytest.mark.golden
 GOLDEN = Path(os.environ.get("CFRSEG_GOLDEN", Path(__file__).parent / "data"))

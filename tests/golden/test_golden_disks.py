@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cfrseg.model.clickmaps import disk_maps
+from napari_cfrseg.model.blocks.clickmaps import disk_maps
 
 pytestmark = pytest.mark.golden
 GOLDEN = Path(os.environ.get("CFRSEG_GOLDEN", Path(__file__).parent / "data"))

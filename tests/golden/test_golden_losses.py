@@ -7,7 +7,7 @@ import pytest
 import torch
 from golden_rule import found
 
-from cfrseg_training.losses import normalized_focal_loss
+from cfrseg_training.loop.losses import normalized_focal_loss
 
 pytestmark = pytest.mark.golden
 

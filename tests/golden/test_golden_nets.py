@@ -21,17 +21,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from napari_cfrseg import checkpoint
 from napari_cfrseg.model import registry
-from napari_cfrseg.model.ffcm import correction_box
+from napari_cfrseg.model import weights_file as checkpoint
+from napari_cfrseg.model.blocks.ffcm import correction_box
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
-from napari_cfrseg.model.plain_vit import PlainViTClicks
-from napari_cfrseg.weights_import.published import (
+from napari_cfrseg.model.published.recognise import (
     fill,
     import_published,
     recognise,
     translate,
 )
+from napari_cfrseg.model.published.vit import PlainViTClicks
 
 pytestmark = pytest.mark.golden
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from napari_cfrseg.evaluation import metrics
-from napari_cfrseg.evaluation.protocols import Protocol
-from napari_cfrseg.evaluation.published import PublishedSegmenter
-from napari_cfrseg.evaluation.robot import ExactRobot
-from napari_cfrseg.evaluation.zoomin import ZoomIn
+from napari_cfrseg.evaluation.papers.protocols import Protocol
+from napari_cfrseg.evaluation.papers.published_predictor import PublishedSegmenter
+from napari_cfrseg.evaluation.papers.zoomin import ZoomIn
+from napari_cfrseg.evaluation.robots import ExactRobot
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
 pytestmark = pytest.mark.golden

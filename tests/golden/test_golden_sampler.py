@@ -9,7 +9,7 @@ import pytest
 import torch
 from golden_rule import found
 
-from cfrseg_training.published_clicks import (
+from cfrseg_training.papers.published_steps import (
     UNIT,
     chamfer_depth,
     click_region,

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from npe2 import PluginManifest
 
-from napari_cfrseg.engine.cascade import Refinement
-from napari_cfrseg.engine.events import OverlapRule
-from napari_cfrseg.gui.contributions import sample_layers
-from napari_cfrseg.gui.keys import ACTIONS
+from napari_cfrseg.annotation.events import OverlapRule
+from napari_cfrseg.engine.refinement import Refinement
+from napari_cfrseg.gui.manifest import sample_layers
 from napari_cfrseg.gui.preferences import PLUGIN, Preferences
+from napari_cfrseg.gui.segment.keys import ACTIONS
 from napari_cfrseg.samples import load_sample, sample_names
 
 
@@ -25,7 +25,7 @@ def test_every_bundled_micrograph_opens_from_the_manifest(manifest):
     commands = {c.id: c.python_name for c in manifest.contributions.commands}
     for sample in samples:
         module, name = commands[sample.command].split(":")
-        assert (module, name) == ("napari_cfrseg.gui.contributions", sample.key)
+        assert (module, name) == ("napari_cfrseg.gui.manifest", sample.key)
 
 
 @pytest.mark.parametrize("name", sample_names())

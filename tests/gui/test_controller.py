@@ -7,11 +7,11 @@ import pytest
 from closed_form import FloodNetwork
 from napari.components import ViewerModel
 
-from napari_cfrseg.engine import events as ev
-from napari_cfrseg.engine.cascade import Refinement
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.gui.controller import Controller
-from napari_cfrseg.gui.jobs import SyncRunner
+from napari_cfrseg.gui.qt.worker import SyncRunner
+from napari_cfrseg.gui.segment.controller import Controller
 
 PLACEMENT = {"scale": (0.5, 0.25), "translate": (7, -3), "units": ("um", "um")}
 
@@ -333,7 +333,7 @@ def test_rgb_image_and_its_axes():
 
 
 def test_pyramid_is_worked_on_at_a_level_one_texture_can_show(monkeypatch):
-    monkeypatch.setattr("napari_cfrseg.gui.layers.LONGEST_SIDE_PX", 120)
+    monkeypatch.setattr("napari_cfrseg.gui.segment.layers.LONGEST_SIDE_PX", 120)
     fine = np.kron(squares(), np.ones((2, 2), np.uint8))
     bench = Bench([fine, squares()], multiscale=True, scale=(0.5, 0.5))
     assert bench.labels.data.shape == (80, 100)
@@ -380,7 +380,7 @@ def test_closing_leaves_layers_alone(bench):
 
 def test_replay_of_the_window_s_events_gives_its_labels(bench):
     """Hops 3, 5, 6, 7 of a click are the same code with and without a window."""
-    from napari_cfrseg.engine.annotator import replay
+    from napari_cfrseg.annotation.annotator import replay
 
     applied = []
     bench.controller.applied.connect(applied.append)

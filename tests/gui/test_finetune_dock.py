@@ -14,15 +14,15 @@ from napari.layers import Image, Labels
 from npe2 import PluginManifest
 from qtpy.QtCore import QPoint, Qt
 
-from napari_cfrseg import checkpoint
 from napari_cfrseg.errors import DatasetError
-from napari_cfrseg.gui.finetune_job import (
+from napari_cfrseg.gui.finetune.finetune_job import (
     free_name,
     pixels_of,
     request_of,
     write_pixels,
 )
-from napari_cfrseg.model.default import CfrNet, CfrNetConfig
+from napari_cfrseg.model import weights_file as checkpoint
+from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 from napari_cfrseg.training_job import JobStatus, TrainingJob, list_jobs
 
 PLUGIN = "napari-cfrseg"

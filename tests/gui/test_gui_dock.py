@@ -11,10 +11,10 @@ from gui_window import DOCK, PLUGIN, Window
 from npe2 import PluginManifest
 from qtpy.QtCore import Qt
 
-from napari_cfrseg import checkpoint
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.gui import dock as dock_module
+from napari_cfrseg.gui.segment import dock as dock_module
+from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.samples import load_sample
 
 

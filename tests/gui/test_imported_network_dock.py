@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from published_case import write_xtiny
 
-from napari_cfrseg.cli.weights import install
-from napari_cfrseg.gui.dock import ClickDock
+from napari_cfrseg.cli.models import install
+from napari_cfrseg.gui.segment.dock import ClickDock
 
 NAME = "simpleclick_vit_xtiny"
 TIMEOUT_MS = 120_000

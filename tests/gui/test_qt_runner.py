@@ -6,8 +6,7 @@ import threading
 
 import pytest
 
-from napari_cfrseg.gui.jobs import Job, JobCancelled
-from napari_cfrseg.gui.runner import QtRunner
+from napari_cfrseg.gui.qt.worker import Job, JobCancelled, QtRunner
 
 pytestmark = pytest.mark.gui
 

@@ -19,14 +19,14 @@ from session_cases import (
     save_model,
 )
 
-from napari_cfrseg.engine import events as ev
+from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.gui import session_files
-from napari_cfrseg.gui.controller import Controller
-from napari_cfrseg.gui.jobs import SyncRunner
-from napari_cfrseg.gui.session_keeper import METADATA_KEY, SessionKeeper
-from napari_cfrseg.session.folders import recent_sessions, unsaved_sessions
+from napari_cfrseg.gui.qt.worker import SyncRunner
+from napari_cfrseg.gui.segment.controller import Controller
+from napari_cfrseg.gui.session import napari_files as session_files
+from napari_cfrseg.gui.session.session_keeper import METADATA_KEY, SessionKeeper
 from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.sessions_folder import recent_sessions, unsaved_sessions
 
 
 @pytest.fixture(autouse=True)

@@ -11,17 +11,21 @@ from napari.components import ViewerModel
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 from session_cases import PLACES, SHAPE, flood_segmenter, pixels, record
 
+from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine import events as ev
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.gui.controller import Controller
-from napari_cfrseg.gui.imports import import_csv, import_labels, import_points
-from napari_cfrseg.gui.jobs import SyncRunner
-from napari_cfrseg.gui.session_keeper import SessionKeeper
-from napari_cfrseg.gui.session_panel import SessionPanel
-from napari_cfrseg.session.folders import note_recent
+from napari_cfrseg.gui.qt.worker import SyncRunner
+from napari_cfrseg.gui.segment.controller import Controller
+from napari_cfrseg.gui.session.import_layers import (
+    import_csv,
+    import_labels,
+    import_points,
+)
+from napari_cfrseg.gui.session.session_keeper import SessionKeeper
+from napari_cfrseg.gui.session.session_panel import SessionPanel
+from napari_cfrseg.session.content import ModelReference
 from napari_cfrseg.session.session import Session
-from napari_cfrseg.session.values import ModelReference
+from napari_cfrseg.session.sessions_folder import note_recent
 
 
 class Desk:

@@ -18,11 +18,11 @@ from npe2 import PluginManifest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
-from napari_cfrseg import checkpoint
-from napari_cfrseg.engine import events as ev
+from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.session.folders import recent_sessions, unsaved_sessions
+from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.sessions_folder import recent_sessions, unsaved_sessions
 
 CONTROL = Qt.KeyboardModifier.ControlModifier
 #: particles of the bundled micrograph: (row, column) well inside each

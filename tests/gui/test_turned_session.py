@@ -8,12 +8,12 @@ import tifffile
 from napari.components import ViewerModel
 from session_cases import flood_segmenter
 
-from napari_cfrseg.gui import session_files
-from napari_cfrseg.gui.controller import Controller
-from napari_cfrseg.gui.imports import import_labels, import_points
-from napari_cfrseg.gui.jobs import SyncRunner
-from napari_cfrseg.gui.layers import show_planes_of
-from napari_cfrseg.gui.session_keeper import SessionKeeper
+from napari_cfrseg.gui.qt.worker import SyncRunner
+from napari_cfrseg.gui.segment.controller import Controller
+from napari_cfrseg.gui.segment.layers import show_planes_of
+from napari_cfrseg.gui.session import napari_files as session_files
+from napari_cfrseg.gui.session.import_layers import import_labels, import_points
+from napari_cfrseg.gui.session.session_keeper import SessionKeeper
 from napari_cfrseg.session.session import Session
 
 SHAPE, ORDER = (12, 40, 48), (1, 0, 2)

@@ -9,11 +9,11 @@ from gui_window import PLUGIN, Window
 from npe2 import PluginManifest
 from qtpy.QtCore import QPoint, Qt
 
-from napari_cfrseg.engine import events as ev
-from napari_cfrseg.engine.annotator import replay
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.annotator import replay
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.gui import dock as dock_module
-from napari_cfrseg.session.turning import back
+from napari_cfrseg.gui.segment import dock as dock_module
+from napari_cfrseg.io.axes import back
 
 pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 SHAPE, SCALE = (20, 40, 56), (2.0, 0.5, 0.5)

@@ -9,12 +9,12 @@ from closed_form import FloodNetwork
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.annotator import Annotator, replay
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine import events as ev
-from napari_cfrseg.engine.annotator import Annotator, replay
-from napari_cfrseg.engine.masks import LabelRuns, MaskPatch, MaskRuns
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.geometry.masks import LabelRuns, MaskPatch, MaskRuns
 
 SHAPE = (24, 30)
 PIXELS = np.zeros(SHAPE, np.uint8)

@@ -6,11 +6,10 @@ from hypothesis import strategies as st
 from similarity import SimilarityNetwork
 
 from napari_cfrseg.clicks import Click, effective_clicks
-from napari_cfrseg.engine.cascade import Refinement, run_cascade
+from napari_cfrseg.engine.corrections import FROM_CLICK, honour, violated
 from napari_cfrseg.engine.focus import FocusSettings
-from napari_cfrseg.engine.honour import honour, violated
-from napari_cfrseg.engine.one_way import FROM_CLICK
-from napari_cfrseg.engine.patch import Patch
+from napari_cfrseg.engine.probability_patch import Patch
+from napari_cfrseg.engine.refinement import Refinement, run_cascade
 from napari_cfrseg.engine.segmenter import Segmenter
 
 PLANE = (90, 120)

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_cfrseg.window import Window, crop, paste
+from napari_cfrseg.geometry.windows import Window, crop, paste
 
 windows = st.builds(
     Window,

@@ -12,10 +12,10 @@ import sys
 
 import numpy as np
 
+from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine import events as ev
-from napari_cfrseg.session.pixels import reference_of
-from napari_cfrseg.session.values import SessionContent
+from napari_cfrseg.session.content import SessionContent
+from napari_cfrseg.session.session_image import reference_of
 from napari_cfrseg.session.writer import SessionWriter
 
 

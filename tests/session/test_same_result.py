@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_cfrseg import checkpoint
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.annotator import replay
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine import events as ev
-from napari_cfrseg.engine.annotator import replay
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.samples import load_demo, load_sample
 
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 from kill_writer import content, event_number
 
-from napari_cfrseg.engine import events as ev
+from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.errors import SessionError
+from napari_cfrseg.io.durable import AppendOnly
 from napari_cfrseg.session import writer as writer_module
-from napari_cfrseg.session.durable import AppendOnly
 from napari_cfrseg.session.journal import journal_line, journal_path, lock_path
 from napari_cfrseg.session.lock import SessionInUseError, is_locked
 from napari_cfrseg.session.session import Session

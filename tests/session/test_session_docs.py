@@ -10,9 +10,9 @@ import pytest
 import tifffile
 from session_cases import SHAPE, pixels, record_with, save_model
 
-from napari_cfrseg.session import schema
-from napari_cfrseg.session.exports import FORMATS
+from napari_cfrseg.session import format as schema
 from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.session_exports import FORMATS
 
 PAGE = Path(__file__).parents[2] / "docs" / "sessions.md"
 

@@ -12,18 +12,18 @@ import tifffile
 from session_cases import record
 from skimage.draw import polygon2mask
 
-from napari_cfrseg.engine import events as ev
+from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.export import formats
-from napari_cfrseg.export.rows import ObjectRow
-from napari_cfrseg.session.exports import FORMATS, export, methods_paragraph
-from napari_cfrseg.session.imports import (
+from napari_cfrseg.io.export import object_files as formats
+from napari_cfrseg.io.export.object_files import ObjectRow
+from napari_cfrseg.session.content import ModelReference
+from napari_cfrseg.session.imported_events import (
     events_from_csv,
     events_from_labels,
     events_from_points,
 )
 from napari_cfrseg.session.session import Session
-from napari_cfrseg.session.values import ModelReference
+from napari_cfrseg.session.session_exports import FORMATS, export, methods_paragraph
 
 ROWS = (ObjectRow(1, "ring", "#ff0080", "vesicle"), ObjectRow(3, "two parts"))
 

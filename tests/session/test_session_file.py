@@ -20,19 +20,19 @@ from session_cases import (
     start,
 )
 
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.annotator import Annotator, replay
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine import events as ev
-from napari_cfrseg.engine.annotator import Annotator, replay
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.images import Scaling
-from napari_cfrseg.session import schema
-from napari_cfrseg.session.annotate import snapshot_array
+from napari_cfrseg.io.plane_image import Scaling
+from napari_cfrseg.session import format as schema
+from napari_cfrseg.session.content import SessionContent, SessionSettings
 from napari_cfrseg.session.migrate import migrated
-from napari_cfrseg.session.pixels import reference_of
 from napari_cfrseg.session.reading import parse_session
+from napari_cfrseg.session.recording import snapshot_array
 from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.session_image import reference_of
 from napari_cfrseg.session.summary import summarise
-from napari_cfrseg.session.values import SessionContent, SessionSettings
 from napari_cfrseg.session.writer import SessionWriter, line_of
 from napari_cfrseg.session.writing import event_lines, session_lines
 
@@ -142,7 +142,7 @@ def test_scaling_of_a_plane_is_written_once_and_read_back(tmp_path: Path) -> Non
     tifffile.imwrite(tmp_path / "a.tif", image)
     reference = reference_of(image, path=tmp_path / "a.tif", folder=tmp_path)
     writer = SessionWriter.create(tmp_path / "a.cfrseg.json", SessionContent(reference))
-    from napari_cfrseg.session.annotate import RecordedAnnotator
+    from napari_cfrseg.session.recording import RecordedAnnotator
 
     annotator = RecordedAnnotator(
         lambda plane: image[plane], SHAPE, flood_segmenter(), writer=writer

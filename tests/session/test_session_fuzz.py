@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from session_cases import EVERY_EVENT, SHAPE, WORK, flood_segmenter, pixels
 
 from napari_cfrseg.errors import CfrSegError, SessionError
-from napari_cfrseg.session.pixels import reference_of
+from napari_cfrseg.session.content import SessionContent, Snapshot
 from napari_cfrseg.session.reading import MOST_BYTES, parse_session
-from napari_cfrseg.session.replaying import ReplayTask, replay_session
+from napari_cfrseg.session.replay_session import ReplayTask, replay_session
 from napari_cfrseg.session.session import Session
-from napari_cfrseg.session.values import SessionContent, Snapshot
+from napari_cfrseg.session.session_image import reference_of
 from napari_cfrseg.session.writing import event_lines, session_lines
 
 
@@ -296,7 +296,7 @@ def test_a_symlinked_session_is_read(tmp_path: Path) -> None:
 
 
 def test_names_of_results_cannot_leave_the_output(tmp_path: Path) -> None:
-    from napari_cfrseg.session.replaying import name_of
+    from napari_cfrseg.session.replay_session import name_of
 
     for name in (".cfrseg.json", "..cfrseg.json", ".hidden.cfrseg.json"):
         with pytest.raises(SessionError, match="rename"):

@@ -6,14 +6,14 @@ import numpy as np
 import tifffile
 from session_cases import save_model
 
+from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine import events as ev
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.session.annotate import RecordedAnnotator
-from napari_cfrseg.session.models import model_reference
-from napari_cfrseg.session.pixels import reference_of
-from napari_cfrseg.session.replaying import ReplayTask, replay_session
-from napari_cfrseg.session.values import SessionContent, SessionSettings
+from napari_cfrseg.session.content import SessionContent, SessionSettings
+from napari_cfrseg.session.recording import RecordedAnnotator
+from napari_cfrseg.session.replay_session import ReplayTask, replay_session
+from napari_cfrseg.session.session_image import reference_of
+from napari_cfrseg.session.session_models import model_reference
 from napari_cfrseg.session.writer import SessionWriter
 
 

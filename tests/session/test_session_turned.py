@@ -10,18 +10,18 @@ import pytest
 import tifffile
 from session_cases import save_model
 
+from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine import events as ev
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import ImageError, SessionError
-from napari_cfrseg.session.annotate import RecordedAnnotator
-from napari_cfrseg.session.exports import export
-from napari_cfrseg.session.models import model_reference
-from napari_cfrseg.session.pixels import open_reference, reference_of
-from napari_cfrseg.session.replaying import ReplayTask, replay_session
+from napari_cfrseg.io.axes import across, back, put, turned
+from napari_cfrseg.session.content import SessionContent, SessionSettings
+from napari_cfrseg.session.recording import RecordedAnnotator
+from napari_cfrseg.session.replay_session import ReplayTask, replay_session
 from napari_cfrseg.session.session import Session
-from napari_cfrseg.session.turning import across, back, put, turned
-from napari_cfrseg.session.values import SessionContent, SessionSettings
+from napari_cfrseg.session.session_exports import export
+from napari_cfrseg.session.session_image import open_reference, reference_of
+from napari_cfrseg.session.session_models import model_reference
 from napari_cfrseg.session.writer import SessionWriter
 
 SHAPE, ORDER = (12, 40, 48), (1, 0, 2)

@@ -7,12 +7,11 @@ import pytest
 import tifffile
 import torch
 
-from cfrseg_training.atlas import Atlas, WindowRecipe
-from cfrseg_training.click_sampling import initial_clicks
-from cfrseg_training.data import DataRequest, read_data
-from cfrseg_training.labelled import labelled
+from cfrseg_training.loop.atlas import Atlas, WindowRecipe
+from cfrseg_training.loop.click_sampling import initial_clicks
+from cfrseg_training.loop.labelled import DataRequest, labelled, read_data
+from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine import events as ev
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.session.session import Session
 
@@ -159,10 +158,10 @@ def test_ids_of_any_size_are_numbered_anew():
 
 def write_session(folder, labels):
     """Click two objects of an image, the second corrected by a negative click."""
-    from napari_cfrseg.engine.masks import LabelRuns
-    from napari_cfrseg.session.pixels import reference_of
+    from napari_cfrseg.geometry.masks import LabelRuns
+    from napari_cfrseg.session.content import SessionContent, SessionSettings, Snapshot
+    from napari_cfrseg.session.session_image import reference_of
     from napari_cfrseg.session.summary import summarise
-    from napari_cfrseg.session.values import SessionContent, SessionSettings, Snapshot
     from napari_cfrseg.session.writing import event_lines, session_lines
 
     image = image_of(labels)

@@ -10,18 +10,18 @@ import tifffile
 import torch
 from typer.testing import CliRunner
 
-from cfrseg_training.cli import app
-from cfrseg_training.config import read_settings, settings_of, tables_of
-from cfrseg_training.finetune import fine_tune
-from cfrseg_training.fit import chance_of_fit
-from cfrseg_training.gate import compare, decide, judged_objects, split_data
-from cfrseg_training.labelled import LabelledData, LabelledPlane, labelled
-from cfrseg_training.loop import TrainConfig
-from cfrseg_training.rounds import RoundsConfig
-from napari_cfrseg import checkpoint
+from cfrseg_training.command import app
+from cfrseg_training.finetune.fit import chance_of_fit
+from cfrseg_training.finetune.gate import compare, decide, judged_objects, split_data
+from cfrseg_training.finetune.settings import read_settings, settings_of, tables_of
+from cfrseg_training.finetune.tuning import fine_tune
+from cfrseg_training.loop.labelled import LabelledData, LabelledPlane, labelled
+from cfrseg_training.loop.trainer import TrainConfig
+from cfrseg_training.loop.training_step import RoundsConfig
 from napari_cfrseg.errors import CfrSegError, DatasetError
-from napari_cfrseg.evaluation.rows import ObjectRow
-from napari_cfrseg.model.default import CfrNet, CfrNetConfig
+from napari_cfrseg.evaluation.object_row import ObjectRow
+from napari_cfrseg.model import weights_file as checkpoint
+from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 from napari_cfrseg.samples import load_sample
 from napari_cfrseg.training_job import TrainingJob
 
@@ -184,7 +184,7 @@ def test_the_checkpoint_says_how_it_was_made(tmp_path, base):
 
 
 def test_a_killed_fine_tuning_does_not_judge_twice(tmp_path, base, monkeypatch):
-    from cfrseg_training import finetune
+    from cfrseg_training.finetune.tuning import tuning as finetune
 
     data = made_data(4)
     options = {"base": str(base), "config": QUICK, "forgetting": False}

@@ -12,20 +12,20 @@ import tifffile
 import torch
 from typer.testing import CliRunner
 
-from cfrseg_training.atlas import Sample
-from cfrseg_training.cli import app
-from cfrseg_training.from_recipe import (
+from cfrseg_training.command import app
+from cfrseg_training.loop.atlas import Sample
+from cfrseg_training.papers.recipe import Recipe
+from cfrseg_training.papers.recipe_training import (
     RecipeTrainer,
     find_recipe,
     shipped_recipes,
     start_network,
     suem_of,
 )
-from cfrseg_training.recipe import Recipe
-from cfrseg_training.recipe_windows import RecipeWindows, crop_map, jitter
-from napari_cfrseg import checkpoint
+from cfrseg_training.papers.recipe_windows import RecipeWindows, crop_map, jitter
 from napari_cfrseg.errors import CheckpointError, DatasetError, TrainingError
 from napari_cfrseg.model import registry
+from napari_cfrseg.model import weights_file as checkpoint
 
 HRNET = {"family": "hrnet", "width": 4, "ocr_width": 8, "grid_size": 48}
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from train_made import made_atlas, made_trainer
 
-from cfrseg_training.atlas import WindowRecipe
+from cfrseg_training.loop.atlas import WindowRecipe
 from napari_cfrseg.errors import TrainingError
 
 PROGRAM = Path(__file__).with_name("train_made.py")

@@ -21,13 +21,13 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from cfrseg_training.cli import app
-from cfrseg_training.data import DataRequest, read_data
-from cfrseg_training.report import JobReporter
-from cfrseg_training.state import write_state, write_weights
-from napari_cfrseg import checkpoint
+from cfrseg_training.command import app
+from cfrseg_training.finetune.outcome import JobReporter
+from cfrseg_training.loop.checkpoints import write_state, write_weights
+from cfrseg_training.loop.labelled import DataRequest, read_data
 from napari_cfrseg.errors import DatasetError, TrainingError
-from napari_cfrseg.model.default import CfrNet, CfrNetConfig
+from napari_cfrseg.model import weights_file as checkpoint
+from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
 SMALL = CfrNetConfig(
     widths=(16, 16, 16, 16), feedback_width=8, head_width=8, grid_size=64
@@ -83,7 +83,7 @@ def go_on(folder, monkeypatch):
 
 def program(folder, **options):
     return subprocess.Popen(
-        [sys.executable, "-m", "cfrseg_training.cli", *arguments(folder)],
+        [sys.executable, "-m", "cfrseg_training.command", *arguments(folder)],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
@@ -236,7 +236,7 @@ def on_full_disk(folder, room_kb):
         cp -r kept/. job/ || exit 77
         used=$(df -k --output=used job | tail -1)
         mount -o remount,size=$((used + {room_kb}))k job || exit 77
-        "$0" -m cfrseg_training.cli "$@" >/dev/null; rc=$?
+        "$0" -m cfrseg_training.command "$@" >/dev/null; rc=$?
         rm -rf kept; cp -r job kept; exit $rc
     """
     unshared = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
@@ -318,7 +318,7 @@ def test_a_truncated_image_is_listed_whatever_its_length(tmp_path, suffix):
 
 def test_the_pixels_of_a_session_are_its_own(tmp_path):
     """A session maps its image's file; a file cut short would end the program."""
-    from cfrseg_training.labelled import labelled
+    from cfrseg_training.loop.labelled import labelled
 
     path = tmp_path / "mapped.tif"
     write_images(tmp_path)

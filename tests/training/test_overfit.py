@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cfrseg_training.atlas import Atlas, Sample, WindowBatch, WindowRecipe
+from cfrseg_training.loop.atlas import Atlas, Sample, WindowBatch, WindowRecipe
 from cfrseg_training.overfit import OverfitConfig, Progress, overfit
 from napari_cfrseg.model import registry
 from napari_cfrseg.samples import load_sample

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from cfrseg_training.atlas import WindowBatch
-from cfrseg_training.published import (
+from cfrseg_training.loop.atlas import WindowBatch
+from cfrseg_training.papers.published_steps import (
     first_clicks,
     optimiser_of,
     output_loss,
     published_step,
     schedule_of,
 )
-from cfrseg_training.recipe import Recipe, read_recipe
+from cfrseg_training.papers.recipe import Recipe, read_recipe
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.model import registry
 

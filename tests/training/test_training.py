@@ -7,15 +7,15 @@ import pytest
 import torch
 from scipy import ndimage
 
-from cfrseg_training.atlas import Atlas, Sample, WindowRecipe
-from cfrseg_training.click_sampling import depth, initial_clicks, next_click
-from cfrseg_training.loop import TrainConfig, Trainer
-from cfrseg_training.losses import feedback_loss, mask_iou, normalized_focal_loss
-from cfrseg_training.packed import read_pack, to_uint8, write_pack
-from cfrseg_training.photometry import PhotometricRecipe, vary
-from cfrseg_training.rounds import RoundsConfig, clicks_to_reach
+from cfrseg_training.loop.atlas import Atlas, Sample, WindowRecipe
+from cfrseg_training.loop.click_sampling import depth, initial_clicks, next_click
+from cfrseg_training.loop.losses import feedback_loss, mask_iou, normalized_focal_loss
+from cfrseg_training.loop.packed import read_pack, to_uint8, write_pack
+from cfrseg_training.loop.photometry import PhotometricRecipe, vary
+from cfrseg_training.loop.trainer import TrainConfig, Trainer
+from cfrseg_training.loop.training_step import RoundsConfig, clicks_to_reach
 from napari_cfrseg.errors import DatasetError
-from napari_cfrseg.model.default import CfrNet, CfrNetConfig
+from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
 PLAIN = WindowRecipe(
     zoomed=1.0, zoomed_extent=(0.5, 0.5), shift=0.0, stretch=1.0001, rotate=False

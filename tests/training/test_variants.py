@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cfrseg_training.variants import VariantConfig, VariantNet
-from napari_cfrseg.model.default import CfrNet, CfrNetConfig
+from cfrseg_training.papers.variants import VariantConfig, VariantNet
+from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
 SMALL = CfrNetConfig(
     widths=(16, 16, 16, 16), feedback_width=8, head_width=8, grid_size=64

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from cfrseg_training.atlas import Atlas, Sample
-from cfrseg_training.loop import TrainConfig, Trainer
-from cfrseg_training.rounds import RoundsConfig
-from napari_cfrseg.model.default import CfrNet, CfrNetConfig
+from cfrseg_training.loop.atlas import Atlas, Sample
+from cfrseg_training.loop.trainer import TrainConfig, Trainer
+from cfrseg_training.loop.training_step import RoundsConfig
+from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
 SHAPE = CfrNetConfig(
     widths=(16, 16, 16, 16), feedback_width=8, head_width=8, grid_size=64

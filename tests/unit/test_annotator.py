@@ -7,13 +7,13 @@ import pytest
 import torch
 from closed_form import FloodNetwork
 
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.annotator import Annotator, replay
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine import events as ev
-from napari_cfrseg.engine.annotator import Annotator, replay
-from napari_cfrseg.engine.cascade import Refinement
-from napari_cfrseg.engine.masks import LabelRuns, MaskRuns
+from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import LockedObjectError, SessionError
+from napari_cfrseg.geometry.masks import LabelRuns, MaskRuns
 from napari_cfrseg.model.network import NetworkOutput
 
 SHAPE = (80, 100)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from similarity import SimilarityNetwork
 
-from napari_cfrseg.bench import run_bench, tiled, trials
-from napari_cfrseg.engine.cascade import Refinement
+from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.evaluation.timing import run_bench, tiled, trials
 
 
 def picture() -> tuple[np.ndarray, np.ndarray]:

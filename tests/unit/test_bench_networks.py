@@ -10,16 +10,21 @@ import torch
 from similarity import SimilarityNetwork
 from torch import nn
 
-from napari_cfrseg.bench.everything import all_networks, arithmetics, in_own_process
-from napari_cfrseg.bench.networks import (
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.refinement import Refinement
+from napari_cfrseg.evaluation.timing.all_networks import (
+    all_networks,
+    arithmetics,
+    in_own_process,
+    record,
+    recorded,
+)
+from napari_cfrseg.evaluation.timing.network_times import (
     Arithmetic,
     ClickTimer,
     NetworkCost,
     measure,
 )
-from napari_cfrseg.bench.recorded import record, recorded
-from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.cascade import Refinement
 from napari_cfrseg.model import registry
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_cfrseg.engine.cascade import Refinement, run_cascade
+from napari_cfrseg.engine.refinement import Refinement, run_cascade
 
 
 def growing(limit: int, by: int = 30):

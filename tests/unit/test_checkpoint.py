@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from napari_cfrseg import checkpoint
-from napari_cfrseg.checkpoint import Metadata
 from napari_cfrseg.errors import CheckpointError
+from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.registry import build
+from napari_cfrseg.model.weights_file import Metadata
 
 TINY = {
     "family": "cfrnet",
@@ -174,7 +174,7 @@ def test_the_architectures_and_names_need_no_pydantic():
     import sys
 
     code = (
-        "import sys; import napari_cfrseg.checkpoint as c; c.list_models();"
+        "import sys; import napari_cfrseg.model.weights_file as c; c.list_models();"
         "bad = {'pydantic', 'torch', 'timm'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,9 +12,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from napari_cfrseg.atomic import atomic_path, clear_leftovers, temporary_beside
-from napari_cfrseg.cli.files import read_plane, write_labels
 from napari_cfrseg.errors import ImageError
+from napari_cfrseg.io.atomic import atomic_path, clear_leftovers, temporary_beside
+from napari_cfrseg.io.picture_files import read_plane, write_labels
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_cfrseg.model.default import CfrNet, CfrNetConfig
+from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
 SMALL = CfrNetConfig(
     widths=(16, 24, 32, 32), feedback_width=8, head_width=16, grid_size=64

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from napari_cfrseg.model.cffm import CFFM, FUSIONS
-from napari_cfrseg.model.convolutions import SplitInputConv2d
-from napari_cfrseg.model.ffcm import FFCM
+from napari_cfrseg.model.blocks.cffm import CFFM, FUSIONS
+from napari_cfrseg.model.blocks.convolutions import SplitInputConv2d
+from napari_cfrseg.model.blocks.ffcm import FFCM
 
 SIZE = (64, 80)
 

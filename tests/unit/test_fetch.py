@@ -14,7 +14,7 @@ from typing import ClassVar
 import pytest
 
 from napari_cfrseg.errors import CheckpointError
-from napari_cfrseg.fetch import PUBLISHED, Published, fetch, published
+from napari_cfrseg.model.published.fetch import PUBLISHED, Published, fetch, published
 
 pytest.importorskip("pooch")
 

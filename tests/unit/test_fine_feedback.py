@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from napari_cfrseg.model.default import CfrNet, CfrNetConfig
-from napari_cfrseg.model.fine_feedback import FARTHEST, distance_to_outline
+from napari_cfrseg.model.blocks.fine_feedback import FARTHEST, distance_to_outline
+from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
 SIZE = 64
 

@@ -14,7 +14,7 @@ from napari_cfrseg.engine.focus import (
     next_window,
     shifted,
 )
-from napari_cfrseg.engine.support import (
+from napari_cfrseg.engine.window_score import (
     Evidence,
     agreement,
     border_cells,
@@ -22,7 +22,7 @@ from napari_cfrseg.engine.support import (
     score,
     weigh,
 )
-from napari_cfrseg.window import Window
+from napari_cfrseg.geometry.windows import Window
 
 SETTINGS = FocusSettings()
 PLANE = (1000, 1200)

@@ -9,16 +9,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from napari_cfrseg.model.convolutions import DirectConv2d
-from napari_cfrseg.model.decoder import Head, Residual
-from napari_cfrseg.model.default import CfrNet, CfrNetConfig
-from napari_cfrseg.model.ffcm import click_region
-from napari_cfrseg.model.folding import (
+from napari_cfrseg.model.blocks.convolutions import DirectConv2d
+from napari_cfrseg.model.blocks.decoder import Head, Residual
+from napari_cfrseg.model.blocks.ffcm import click_region
+from napari_cfrseg.model.blocks.folding import (
     fold,
     fold_named,
     fold_numbered,
     norms_left,
 )
+from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
 
 def unsettle(network: nn.Module) -> nn.Module:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.honour import Affinity, honour, violated
-from napari_cfrseg.engine.patch import Patch
-from napari_cfrseg.window import Window
+from napari_cfrseg.engine.corrections import Affinity, honour, violated
+from napari_cfrseg.engine.probability_patch import Patch
+from napari_cfrseg.geometry.windows import Window
 
 
 def plane_of(value: float, side: int = 80) -> Patch:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from napari_cfrseg.errors import ImageError
-from napari_cfrseg.images import SAMPLE_PX, Scaling, open_plane
-from napari_cfrseg.window import Window
+from napari_cfrseg.geometry.windows import Window
+from napari_cfrseg.io.plane_image import SAMPLE_PX, Scaling, open_plane
 
 
 class Lazy:

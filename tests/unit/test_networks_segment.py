@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cfrseg import checkpoint
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.cascade import Refinement
+from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.model import registry
+from napari_cfrseg.model import weights_file as checkpoint
 
 VIT = {"family": "plain_vit", "dim": 32, "depth": 4, "heads": 2, "head_width": 8}
 VIT |= {"pyramid": (8, 8, 8, 8), "grid_size": 224}

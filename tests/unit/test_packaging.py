@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from npe2 import PluginManifest
 
-from napari_cfrseg import Click, Segmenter, __version__, checkpoint
+from napari_cfrseg import Click, Segmenter, __version__
+from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.samples import sample_names
 
 PACKAGE = files("napari_cfrseg")

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from closed_form import FloodNetwork
 
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.annotator import Annotator
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine import ahead as ahead_module
-from napari_cfrseg.engine import events as ev
-from napari_cfrseg.engine.ahead import HeldPlane, PlanesAhead, held
-from napari_cfrseg.engine.annotator import Annotator
-from napari_cfrseg.engine.masks import MaskPatch
-from napari_cfrseg.engine.propagation import SegmenterPlanes, Track, propagate
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import ImageError
-from napari_cfrseg.images import open_plane
-from napari_cfrseg.window import Window
+from napari_cfrseg.geometry.masks import MaskPatch
+from napari_cfrseg.geometry.windows import Window
+from napari_cfrseg.io.plane_image import open_plane
+from napari_cfrseg.propagation import SegmenterPlanes, Track, propagate
+from napari_cfrseg.propagation import planes_ahead as ahead_module
+from napari_cfrseg.propagation.planes_ahead import HeldPlane, PlanesAhead, held
 
 SIZE, PLANES = 96, 12
 

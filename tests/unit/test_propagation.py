@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from closed_form import FloodNetwork
 
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.annotator import Annotator, replay
+from napari_cfrseg.annotation.transaction import Progress
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine import events as ev
-from napari_cfrseg.engine.act import Progress
-from napari_cfrseg.engine.annotator import Annotator, replay
-from napari_cfrseg.engine.masks import MaskPatch, MaskRuns
-from napari_cfrseg.engine.propagation import (
+from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.errors import LockedObjectError, SessionError
+from napari_cfrseg.geometry.masks import MaskPatch, MaskRuns
+from napari_cfrseg.propagation import (
     PropagationSettings,
     StopReason,
     Track,
@@ -20,11 +22,9 @@ from napari_cfrseg.engine.propagation import (
     propagate,
     suggest,
 )
-from napari_cfrseg.engine.propagation.priors import Bridge, Cap, Profile
-from napari_cfrseg.engine.propagation.shapes import interpolate, overlap_iou
-from napari_cfrseg.engine.propagation.stack import SegmenterPlanes
-from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.errors import LockedObjectError, SessionError
+from napari_cfrseg.propagation.planes import SegmenterPlanes
+from napari_cfrseg.propagation.priors import Bridge, Cap, Profile
+from napari_cfrseg.propagation.shapes import interpolate, overlap_iou
 
 SIZE = 64
 

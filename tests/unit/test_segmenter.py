@@ -6,12 +6,12 @@ import torch
 from similarity import SimilarityNetwork
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.cascade import Refinement
 from napari_cfrseg.engine.focus import FocusHint, FocusSettings
 from napari_cfrseg.engine.prediction import Prediction
+from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import DeviceError, ImageError
-from napari_cfrseg.images import Scaling
+from napari_cfrseg.io.plane_image import Scaling
 from napari_cfrseg.model.network import NetworkOutput
 
 SQUARE = (slice(60, 100), slice(80, 120))

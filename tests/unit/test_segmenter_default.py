@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.cascade import Refinement
+from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.model.default import CfrNet, CfrNetConfig
+from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 from napari_cfrseg.model.network import NetworkOutput
 
 TINY = CfrNetConfig(

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from closed_form import FloodNetwork
 
-from napari_cfrseg.engine.masks import MaskPatch
-from napari_cfrseg.engine.propagation import SegmenterPlanes, Track, propagate
-from napari_cfrseg.engine.propagation.sharing import common_windows, fits
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.window import Window
+from napari_cfrseg.geometry.masks import MaskPatch
+from napari_cfrseg.geometry.windows import Window
+from napari_cfrseg.propagation import SegmenterPlanes, Track, propagate
+from napari_cfrseg.propagation.planes import common_windows, fits
 
 SIZE, PLANES = 160, 10
 

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.model import registry
-from napari_cfrseg.weights_import.published import (
+from napari_cfrseg.model.published.read_checkpoint import read_state
+from napari_cfrseg.model.published.recognise import (
     fill,
     import_published,
     recognise,
     translate,
 )
-from napari_cfrseg.weights_import.reading import read_state
 
 PLAIN = {"a.weight": torch.ones(2, 3), "a.bias": torch.zeros(2)}
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.model import registry
-from napari_cfrseg.weights_import.starting import start_from
+from napari_cfrseg.model.published.starting_weights import start_from
 
 VIT = {
     "family": "plain_vit",

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_cfrseg.window import Window, crop, paste, paste_into
+from napari_cfrseg.geometry.windows import Window, crop, paste, paste_into
 
 
 class Recorder:

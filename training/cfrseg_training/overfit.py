@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from cfrseg_training.atlas import WindowBatch
-from cfrseg_training.rounds import RoundsConfig, clicks_to_reach, train_step
+from cfrseg_training.loop.atlas import WindowBatch
+from cfrseg_training.loop.training_step import RoundsConfig, clicks_to_reach, train_step
 from napari_cfrseg.model.network import ClickNetwork
 
 

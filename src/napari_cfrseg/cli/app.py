@@ -14,9 +14,9 @@ from typer.core import TyperGroup
 
 from napari_cfrseg import __version__
 from napari_cfrseg.cli import bench, demo, propagate, replay, segment
+from napari_cfrseg.cli import evaluate as evaluation
 from napari_cfrseg.cli.models import models
 from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.evaluation import cli as evaluation
 
 
 class _OneLineErrors(TyperGroup):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_cfrseg.samples import Sample
+
 
 EXAMPLES = """\b
 Examples:
@@ -48,13 +54,12 @@ def demo(
 
 
 def _open_window() -> None:
-    from napari_cfrseg.cli.display import display_problem
 
     problem = display_problem()
     if problem is not None:
         msg = f"{problem}; 'cfrseg demo --headless OUT' works without a window"
         raise DeviceError(msg)
-    from napari_cfrseg.gui.launch import open_demo
+    from napari_cfrseg.gui.manifest import open_demo
     from napari_cfrseg.samples import load_demo, load_sample
 
     open_demo(load_sample(load_demo().sample))
@@ -63,8 +68,8 @@ def _open_window() -> None:
 def _apply_clicks(out: Path, model: str, device: str) -> None:
     import numpy as np
 
-    from napari_cfrseg.cli.files import write_labels, write_picture
     from napari_cfrseg.engine.segmenter import Segmenter
+    from napari_cfrseg.io.picture_files import write_labels, write_picture
     from napari_cfrseg.overlay import draw_overlay
     from napari_cfrseg.samples import load_demo, load_sample
 
@@ -94,3 +99,58 @@ def _iou(mask: NDArray[np.bool_], sample: Sample, annotated: int) -> float:
     truth = sample.labels == annotated
     union = int((mask | truth).sum())
     return int((mask & truth).sum()) / union if union else 1.0
+
+
+_PROBE = """
+from qtpy.QtGui import QOpenGLContext
+from qtpy.QtWidgets import QApplication
+application = QApplication([])
+if not QOpenGLContext().create():
+    raise SystemExit("OpenGL is not available")
+"""
+_TIMEOUT_S = 60
+
+
+def display_problem(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Say in one line why no window can be opened, or None if one can.
+
+    Parameters
+    ----------
+    environment
+        The process's environment variables.
+    """
+    if find_spec("napari") is None:
+        return 'napari is not installed (python -m pip install "napari-cfrseg[all]")'
+    if sys.platform.startswith("linux") and not (
+        environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY")
+    ):
+        return "there is no display (neither DISPLAY nor WAYLAND_DISPLAY is set)"
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-c", _PROBE],
+            env=dict(environment),
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"Qt did not answer within {_TIMEOUT_S} s"
+    if probe.returncode == 0:
+        return None
+    return f"Qt cannot open a window here ({_reason(probe.stderr)})"
+
+
+def _reason(stderr: str) -> str:
+    """Pick the line that names the cause."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    telling = (
+        "is needed",
+        "cannot open shared object",
+        "could not connect",
+        "Could not find the Qt platform plugin",
+    )
+    for line in lines:
+        if any(words in line for words in telling):
+            return line
+    return lines[-1] if lines else "it ended without a message"

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_cfrseg.cli import weights
 from napari_cfrseg.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from napari_cfrseg.model.network import ClickNetwork
+
 
 models = typer.Typer(
     name="models",
@@ -18,8 +23,6 @@ models = typer.Typer(
     no_args_is_help=True,
     epilog="Example: cfrseg models list",
 )
-models.command(name="import", epilog=weights.IMPORT_EXAMPLES)(weights.import_file)
-models.command(name="fetch", epilog=weights.FETCH_EXAMPLES)(weights.fetch_file)
 
 LIST_EXAMPLES = """\b
 Examples:
@@ -45,8 +48,8 @@ def list_all(
     The milliseconds of a first and a next click are those measured on this machine:
     with --measure, or earlier by cfrseg bench --all-models.
     """
-    from napari_cfrseg import checkpoint
-    from napari_cfrseg.model.catalogue import names
+    from napari_cfrseg.model import weights_file as checkpoint
+    from napari_cfrseg.model.registry import names
 
     installed = list(checkpoint.list_models())
     chosen = only or [*installed, *(n for n in names() if n not in installed)]
@@ -85,8 +88,8 @@ def info(
 
 def _row(name: str) -> dict[str, Any]:
     """Describe a model by its file, a network by the catalogue."""
-    from napari_cfrseg import checkpoint
-    from napari_cfrseg.model.catalogue import named
+    from napari_cfrseg.model import weights_file as checkpoint
+    from napari_cfrseg.model.registry import named
 
     if name in checkpoint.list_models():
         return _describe(name)
@@ -98,7 +101,7 @@ def _row(name: str) -> dict[str, Any]:
 
 
 def _describe(name_or_path: str) -> dict[str, Any]:
-    from napari_cfrseg import checkpoint
+    from napari_cfrseg.model import weights_file as checkpoint
 
     path = checkpoint.resolve(name_or_path)
     said = asdict(checkpoint.read_metadata(path))
@@ -117,7 +120,7 @@ def _input_sizes(architecture: dict[str, Any], parameters: int) -> list[int]:
 
     Family and size tell the network without building it, which would take torch.
     """
-    from napari_cfrseg.model.catalogue import named, names
+    from napari_cfrseg.model.registry import named, names
 
     sizes = [architecture["grid_size"]] if "grid_size" in architecture else []
     for entry in map(named, names()):
@@ -128,8 +131,11 @@ def _input_sizes(architecture: dict[str, Any], parameters: int) -> list[int]:
 
 
 def _measure(names: list[str]) -> None:
-    from napari_cfrseg.bench.everything import arithmetics, bench_networks
-    from napari_cfrseg.bench.recorded import record
+    from napari_cfrseg.evaluation.timing.all_networks import (
+        arithmetics,
+        bench_networks,
+        record,
+    )
     from napari_cfrseg.progress import track
 
     how = arithmetics("cpu", None)
@@ -138,7 +144,7 @@ def _measure(names: list[str]) -> None:
 
 
 def _add_timings(rows: list[dict[str, Any]]) -> None:
-    from napari_cfrseg.bench.recorded import recorded
+    from napari_cfrseg.evaluation.timing.all_networks import recorded
 
     known = recorded()
     for row in rows:
@@ -166,3 +172,165 @@ def _readable(value: object) -> str:
     if isinstance(value, list):
         return "; ".join(_readable(v) for v in value) or "none"
     return "unknown" if value is None else str(value)
+
+
+IMPORT_EXAMPLES = """\b
+Examples:
+  cfrseg models import coco_lvis_h18_itermask.pth
+  cfrseg models import mae_pretrain_vit_base.pth --start vit_base_fcfi
+"""
+FETCH_EXAMPLES = """\b
+Examples:
+  cfrseg models fetch coco_lvis_h18_itermask
+  cfrseg models fetch coco_lvis_h18_itermask --url http://mirror/h18.pth
+"""
+
+NameOption = Annotated[
+    str | None,
+    typer.Option("--name", help="The model's name [its network's name]."),
+]
+LicenceOption = Annotated[
+    str | None,
+    typer.Option("--licence", help="The weights' licence [as far as it is known]."),
+]
+
+
+def import_file(
+    file: Annotated[Path, typer.Argument(help="RITM, SimpleClick, CFR-ICL or FCFI.")],
+    name: NameOption = None,
+    start: Annotated[
+        str | None,
+        typer.Option(help="The file is a pretrained backbone: start this network."),
+    ] = None,
+    licence: LicenceOption = None,
+) -> None:
+    """Install a checkpoint as published; nothing the file pickled is executed."""
+    path = install(file, name, start=start, licence=licence)
+    typer.echo(f"installed {path.stem}: {path}")
+
+
+def fetch_file(
+    name: Annotated[
+        str | None, typer.Argument(help="The checkpoint's published name.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Fetch it from here [where it was published].")
+    ] = None,
+    sha256: Annotated[
+        str | None, typer.Option(help="The file's SHA-256 [the recorded one].")
+    ] = None,
+    licence: LicenceOption = None,
+) -> None:
+    """Fetch a published checkpoint and install it; without a name list them."""
+    from dataclasses import replace
+
+    from napari_cfrseg.model import weights_file as checkpoint
+    from napari_cfrseg.model.published.fetch import PUBLISHED, fetch, published
+
+    if name is None:
+        for entry in PUBLISHED.values():
+            how = "by hand: " if entry.by_hand else ""
+            typer.echo(f"{entry.name}\t{entry.licence}\t{how}{entry.url}")
+        return
+    source = published(name)
+    if url is not None:
+        source = replace(source, url=url, by_hand=False)
+    if sha256 is not None:
+        source = replace(source, sha256=sha256.lower())
+    folder = checkpoint.models_folder() / "downloads"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = fetch(source, folder, progress=_told())
+    if source.sha256 is None:
+        typer.echo(f"its SHA-256, not recorded before: {_sha256(file)}")
+    path = install(file, name, licence=licence or source.licence)
+    file.unlink()
+    typer.echo(f"installed {name}: {path}")
+
+
+def install(
+    file: Path,
+    name: str | None,
+    *,
+    start: str | None = None,
+    licence: str | None = None,
+) -> Path:
+    """Read a checkpoint and write it among the installed models.
+
+    Parameters
+    ----------
+    file
+        A published checkpoint, or with ``start`` a pretrained backbone.
+    name
+        The model's name; by default its network's name, else the file's.
+    start
+        A network to start from the backbone in the file.
+    licence
+        Of the weights; by default what is known of them.
+
+    Returns
+    -------
+    The installed weights file.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be read or does not fit.
+    """
+    from napari_cfrseg.model import weights_file as checkpoint
+    from napari_cfrseg.model.registry import complete
+
+    architecture: Mapping[str, Any]
+    if start is not None:
+        network, architecture = _started(start, file)
+        chosen = name or f"{start.replace(':', '_')}_start"
+        origin, known = "random, but for the backbone of", "that of the backbone's"
+    else:
+        from napari_cfrseg.model.published.recognise import import_published
+
+        network, found = import_published(file)
+        architecture, known = found.architecture, found.weights_licence
+        chosen, origin = name or found.name or file.stem, "as published:"
+    metadata = checkpoint.Metadata(
+        architecture=complete(architecture),
+        name=chosen,
+        training_data=[f"{origin} {file.name}, SHA-256 {_sha256(file)}"],
+        licence=licence or known,
+    )
+    target = checkpoint.models_folder() / f"{chosen}{checkpoint.SUFFIX}"
+    checkpoint.save(target, network, metadata, half=False)
+    return target
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _started(network_name: str, file: Path) -> tuple[ClickNetwork, Mapping[str, Any]]:
+    from napari_cfrseg.model.published.starting_weights import start_from
+    from napari_cfrseg.model.registry import build, named
+
+    try:
+        architecture = named(network_name).architecture
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--start") from error
+    network = build(architecture)
+    start_from(network, file)
+    return network, architecture
+
+
+def _told() -> Callable[[int, int], None]:
+    """Say every tenth of a download on standard error."""
+    tenths_said = [0]
+
+    def tell(done: int, total: int) -> None:
+        tenth = 10 * done // total if total else 0
+        if tenth > tenths_said[0]:
+            tenths_said[0] = tenth
+            typer.echo(f"fetching: {10 * tenth} % of {total / 1e6:.1f} MB", err=True)
+
+    return tell
+
+
+models.command(name="import", epilog=IMPORT_EXAMPLES)(import_file)
+models.command(name="fetch", epilog=FETCH_EXAMPLES)(fetch_file)

@@ -13,7 +13,7 @@ from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import CfrSegError
 
 if TYPE_CHECKING:
-    from napari_cfrseg.engine.annotator import Annotator
+    from napari_cfrseg.annotation.annotator import Annotator
 
 Along = Literal["z", "y", "x"]
 
@@ -125,9 +125,9 @@ def propagate(
     """
     import numpy as np
 
-    from napari_cfrseg.cli.files import write_labels
-    from napari_cfrseg.engine import events as ev
-    from napari_cfrseg.session.image_files import open_image
+    from napari_cfrseg.annotation import events as ev
+    from napari_cfrseg.io.files import open_image
+    from napari_cfrseg.io.picture_files import write_labels
 
     target = output or Path(f"{image.stem}.propagated.tif")
     if target.exists() and not overwrite:
@@ -165,10 +165,10 @@ def _clicked(
 ) -> Annotator:
     import numpy as np
 
-    from napari_cfrseg.engine import events as ev
-    from napari_cfrseg.engine.annotator import Annotator
+    from napari_cfrseg.annotation import events as ev
+    from napari_cfrseg.annotation.annotator import Annotator
     from napari_cfrseg.engine.segmenter import Segmenter
-    from napari_cfrseg.session.pixels import plane_of
+    from napari_cfrseg.session.session_image import plane_of
 
     count = int(array.shape[axis])
     rows, columns = (int(n) for i, n in enumerate(array.shape[:3]) if i != axis)

@@ -16,7 +16,7 @@ from napari_cfrseg.cli.options import JsonOption
 from napari_cfrseg.errors import CfrSegError
 
 if TYPE_CHECKING:
-    from napari_cfrseg.session.replaying import Replayed, ReplayTask
+    from napari_cfrseg.session.replay_session import Replayed, ReplayTask
 
 EXAMPLES = """\b
 Examples:
@@ -101,7 +101,7 @@ def replay(
             stem = Path(result.labels).name.partition(".labels.")[0]
             compared.append(output / f"{stem}.compare.png")
     if compared:
-        from napari_cfrseg.session.compare import write_contact_sheet
+        from napari_cfrseg.session.compare_labels import write_contact_sheet
 
         write_contact_sheet(output / "contact-sheet.png", sorted(compared))
     if failed:
@@ -134,8 +134,8 @@ def _tasks(
     only_changed: bool,
     dry_run: bool,
 ) -> list[ReplayTask]:
-    from napari_cfrseg import checkpoint
-    from napari_cfrseg.session.replaying import ReplayTask, name_of
+    from napari_cfrseg.model import weights_file as checkpoint
+    from napari_cfrseg.session.replay_session import ReplayTask, name_of
 
     weights = None if model is None else checkpoint.resolve(model).resolve()
     names = [name_of(session) for session in sessions]
@@ -168,7 +168,7 @@ def _tasks(
 def _run(
     tasks: list[ReplayTask], workers: int, scheduler: str | None
 ) -> Iterator[Replayed]:
-    from napari_cfrseg.session.batch import replay_all, replay_on_cluster
+    from napari_cfrseg.session.replay_many import replay_all, replay_on_cluster
 
     if scheduler is not None:
         return replay_on_cluster(tasks, scheduler)

@@ -18,8 +18,8 @@ from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import CfrSegError
 
 if TYPE_CHECKING:
-    from napari_cfrseg.engine.cascade import Refinement
     from napari_cfrseg.engine.prediction import Prediction
+    from napari_cfrseg.engine.refinement import Refinement
 
 EXAMPLES = """\b
 Example:
@@ -71,7 +71,7 @@ def segment(
     """
     import numpy as np
 
-    from napari_cfrseg.cli.files import read_plane, write_labels
+    from napari_cfrseg.io.picture_files import read_plane, write_labels
 
     target = output or Path(f"{image.stem}.mask.tif")
     if target.exists() and not overwrite:
@@ -91,7 +91,7 @@ def segment(
 
 
 def _parse_refinement(name: str) -> Refinement:
-    from napari_cfrseg.engine.cascade import Refinement
+    from napari_cfrseg.engine.refinement import Refinement
 
     try:
         return Refinement.parse(name)

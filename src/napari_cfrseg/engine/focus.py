@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.patch import union
-from napari_cfrseg.window import Box, Window
+from napari_cfrseg.engine.probability_patch import union
+from napari_cfrseg.geometry.windows import Box, Window
 
 #: A window less than this factor larger than another is not worth trying, too.
 LITTLE = 1.25

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click, effective_clicks
-from napari_cfrseg.engine.honour import honour
-from napari_cfrseg.engine.patch import Patch
-from napari_cfrseg.images import Scaling
-from napari_cfrseg.window import Box, Window
+from napari_cfrseg.engine.corrections import honour
+from napari_cfrseg.engine.probability_patch import Patch
+from napari_cfrseg.geometry.windows import Box, Window
+from napari_cfrseg.io.plane_image import Scaling
 
 
 @dataclass(frozen=True, slots=True)

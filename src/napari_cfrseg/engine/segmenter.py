@@ -19,15 +19,15 @@ import torch
 from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click, check_inside
-from napari_cfrseg.engine.cascade import Refinement
-from napari_cfrseg.engine.focus import FocusHint, FocusSettings
-from napari_cfrseg.engine.one_click import (
+from napari_cfrseg.engine.click_round import (
     Attempt,
     ClickRound,
     StepCallback,
     Task,
 )
+from napari_cfrseg.engine.focus import FocusHint, FocusSettings
 from napari_cfrseg.engine.prediction import Prediction, start_from
+from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.stages import (
     Embedded,
     Precision,
@@ -35,9 +35,9 @@ from napari_cfrseg.engine.stages import (
     Stopwatch,
     resolve_device,
 )
-from napari_cfrseg.images import PlaneImage, Scaling, open_plane
+from napari_cfrseg.geometry.windows import PlaneLike, Window
+from napari_cfrseg.io.plane_image import PlaneImage, Scaling, open_plane
 from napari_cfrseg.model.network import ClickNetwork
-from napari_cfrseg.window import PlaneLike, Window
 
 __all__ = ["Prediction", "Refinement", "Segmenter", "StepCallback"]
 
@@ -110,7 +110,7 @@ class Segmenter:
         DeviceError
             No such device.
         """
-        from napari_cfrseg import checkpoint
+        from napari_cfrseg.model import weights_file as checkpoint
 
         resolve_device(device)  # before the weights are read: fails fast
         network, _ = checkpoint.load(checkpoint.resolve(name_or_path))

@@ -24,8 +24,8 @@ from torch import Tensor
 from napari_cfrseg.clicks import Click, points_array
 from napari_cfrseg.engine.prediction import StageSeconds
 from napari_cfrseg.errors import DeviceError
+from napari_cfrseg.geometry.windows import Window
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
-from napari_cfrseg.window import Window
 
 Precision = Literal["auto", "float32", "bfloat16"]
 ValueT = TypeVar("ValueT")

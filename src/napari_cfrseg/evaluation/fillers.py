@@ -4,7 +4,7 @@ A 3-D object is annotated on a few planes, its *anchors*, by clicks; a *filler* 
 masks of the other planes from them. The fillers compared:
 
 ``propagation``
-    this project's (:mod:`napari_cfrseg.engine.propagation`)
+    this project's (:mod:`napari_cfrseg.propagation`)
 ``interpolation``
     signed-distance interpolation between anchors, copies of the outermost anchor beyond
 ``copying``
@@ -24,8 +24,10 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from napari_cfrseg.engine.masks import MaskPatch
-from napari_cfrseg.engine.propagation import (
+from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.evaluation.datasets.volumes import Volume, VolumeObject
+from napari_cfrseg.geometry.masks import MaskPatch
+from napari_cfrseg.propagation import (
     PlaneResult,
     PropagationSettings,
     SegmenterPlanes,
@@ -34,11 +36,9 @@ from napari_cfrseg.engine.propagation import (
     planes_of,
     propagate,
 )
-from napari_cfrseg.engine.propagation.planes import Planes
-from napari_cfrseg.engine.propagation.shapes import interpolate
-from napari_cfrseg.engine.propagation.stretches import Stretch, prior_of
-from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.evaluation.volumes import Volume, VolumeObject
+from napari_cfrseg.propagation.planes import Planes
+from napari_cfrseg.propagation.shapes import interpolate
+from napari_cfrseg.propagation.stretches import Stretch, prior_of
 
 Gap = tuple[int | None, int | None]
 FillerName = Literal["propagation", "free", "interpolation", "copying", "prior"]

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from napari_cfrseg.errors import DatasetError
-from napari_cfrseg.evaluation.loop import RunSettings
-from napari_cfrseg.evaluation.objects import BenchmarkObject
-from napari_cfrseg.evaluation.processes import evaluate_objects
-from napari_cfrseg.evaluation.rows import ObjectRow
+from napari_cfrseg.evaluation.clicking import RunSettings
+from napari_cfrseg.evaluation.datasets.benchmark_objects import BenchmarkObject
+from napari_cfrseg.evaluation.object_row import ObjectRow
 from napari_cfrseg.evaluation.segmenters import SegmenterSpec
+from napari_cfrseg.evaluation.workers import evaluate_objects
 
 RUN_FORMAT = 1
 _PACKAGES = ("napari-cfrseg", "numpy", "scipy", "scikit-image", "torch", "timm")
@@ -138,7 +138,7 @@ def _evaluate(
 ) -> Iterator[ObjectRow]:
     if scheduler is None:
         return evaluate_objects(spec, objects, settings=settings, workers=workers)
-    from napari_cfrseg.evaluation.cluster import evaluate_on_cluster
+    from napari_cfrseg.evaluation.workers import evaluate_on_cluster
 
     return evaluate_on_cluster(scheduler, spec, objects, settings=settings)
 

@@ -2,7 +2,7 @@
 
 =====================  ============================================================
 ``default``, a path    a model of this project, or a weights file
-``random-walker``,     the classical peers (:mod:`~napari_cfrseg.evaluation.peers`)
+``random-walker``,     the classical peers (:mod:`~napari_cfrseg.evaluation.rivals`)
 ``watershed``,
 ``grabcut``
 ``sam:[TYPE:]FILE``    a segment-anything-style predictor with the user's checkpoint
@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.evaluation.loop import AnySegmenter
+from napari_cfrseg.evaluation.clicking import AnySegmenter
 
 if TYPE_CHECKING:
-    from napari_cfrseg.engine.cascade import Refinement
+    from napari_cfrseg.engine.refinement import Refinement
     from napari_cfrseg.engine.segmenter import Prediction, Segmenter
 
 PEERS = ("random-walker", "watershed", "grabcut")
@@ -115,7 +115,7 @@ class SegmenterSpec:
         """SHA-256 of the weights, so that a resumed run cannot mix two models."""
         if not self.is_network:
             return ""
-        from napari_cfrseg import checkpoint
+        from napari_cfrseg.model import weights_file as checkpoint
 
         digest = hashlib.sha256()
         with checkpoint.resolve(self.segmenter).open("rb") as file:
@@ -132,7 +132,7 @@ class SegmenterSpec:
             If weights, a package or the factory are missing.
         """
         if self.segmenter in PEERS:
-            from napari_cfrseg.evaluation import peers
+            from napari_cfrseg.evaluation import rivals as peers
 
             kinds = (peers.RandomWalker, peers.MarkerWatershed, peers.GrabCut)
             return kinds[PEERS.index(self.segmenter)]()
@@ -169,7 +169,7 @@ class SegmenterSpec:
         return factory
 
     def _build_sam(self) -> AnySegmenter:
-        from napari_cfrseg.evaluation.sam import MODEL_TYPES, SamSegmenter
+        from napari_cfrseg.evaluation.rivals import MODEL_TYPES, SamSegmenter
 
         _, rest = self.segmenter.split(":", 1)
         kind, separator, path = rest.partition(":")
@@ -188,15 +188,17 @@ class SegmenterSpec:
         return built
 
     def _build_network(self) -> AnySegmenter:
-        from napari_cfrseg.engine.cascade import Refinement
+        from napari_cfrseg.engine.refinement import Refinement
         from napari_cfrseg.engine.segmenter import Segmenter
 
         refinement = Refinement.parse(self.refinement)
         segmenter = Segmenter.load(self.segmenter, device=self.device)
         if self.protocol == "micro":
             return ProductSegmenter(segmenter, refinement)
-        from napari_cfrseg.evaluation.protocols import paper_protocol
-        from napari_cfrseg.evaluation.published import PublishedSegmenter
+        from napari_cfrseg.evaluation.papers.protocols import paper_protocol
+        from napari_cfrseg.evaluation.papers.published_predictor import (
+            PublishedSegmenter,
+        )
 
         protocol = paper_protocol(
             self.protocol, dataset=self.dataset, backbone=self.backbone

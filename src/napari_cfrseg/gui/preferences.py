@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from napari_cfrseg.engine.cascade import DEFAULT_REFINEMENT, Refinement
-from napari_cfrseg.engine.events import OverlapRule
-from napari_cfrseg.gui.keys import ACTIONS
+from napari_cfrseg.annotation.events import OverlapRule
+from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
+from napari_cfrseg.gui.segment.keys import ACTIONS
 
 PLUGIN = "napari-cfrseg"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import cast
 
-from napari_cfrseg.engine.cascade import Refinement, RefinementKind
 from napari_cfrseg.engine.focus import FocusHint
-from napari_cfrseg.engine.masks import LabelRuns, MaskRuns
-from napari_cfrseg.images import Scaling
+from napari_cfrseg.engine.refinement import Refinement, RefinementKind
+from napari_cfrseg.geometry.masks import LabelRuns, MaskRuns
+from napari_cfrseg.io.plane_image import Scaling
 from napari_cfrseg.session.fields import (
     Hint,
     LabelsPart,

@@ -7,10 +7,10 @@ from functools import singledispatch
 from types import MappingProxyType
 from typing import Any
 
+from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine import events as ev
-from napari_cfrseg.engine.masks import Plane
-from napari_cfrseg.images import Scaling
+from napari_cfrseg.geometry.masks import Plane
+from napari_cfrseg.io.plane_image import Scaling
 from napari_cfrseg.session import event_parts as p
 from napari_cfrseg.session.convert import (
     hint_of,

@@ -13,18 +13,18 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from napari_cfrseg.engine.events import Event
-from napari_cfrseg.engine.masks import Plane
+from napari_cfrseg.annotation.events import Event
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.images import Scaling
-from napari_cfrseg.session.durable import encode
+from napari_cfrseg.geometry.masks import Plane
+from napari_cfrseg.io.durable import encode
+from napari_cfrseg.io.plane_image import Scaling
+from napari_cfrseg.session.content import SUFFIX
 from napari_cfrseg.session.reading import (
     note_scaling,
     parse_event,
     parse_json,
     read_bytes,
 )
-from napari_cfrseg.session.values import SUFFIX
 
 _LINE = re.compile(rb'\{"n": (\d{1,15}), "crc": "([0-9a-f]{8})", "event": (.*)\}\n')
 

@@ -12,23 +12,23 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from napari_cfrseg.engine.events import Event, OverlapRule
-from napari_cfrseg.engine.masks import Plane
+from napari_cfrseg.annotation.events import Event, OverlapRule
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.images import Scaling
-from napari_cfrseg.session import schema
-from napari_cfrseg.session.convert import labels_of, refinement_of, scaling_of
-from napari_cfrseg.session.convert_events import event_of
-from napari_cfrseg.session.event_parts import ClickAddedPart
-from napari_cfrseg.session.migrate import migrated
-from napari_cfrseg.session.turning import is_order
-from napari_cfrseg.session.values import (
+from napari_cfrseg.geometry.masks import Plane
+from napari_cfrseg.io.axes import is_order
+from napari_cfrseg.io.plane_image import Scaling
+from napari_cfrseg.session import format as schema
+from napari_cfrseg.session.content import (
     ImageReference,
     ModelReference,
     SessionContent,
     SessionSettings,
     Snapshot,
 )
+from napari_cfrseg.session.convert import labels_of, refinement_of, scaling_of
+from napari_cfrseg.session.convert_events import event_of
+from napari_cfrseg.session.event_parts import ClickAddedPart
+from napari_cfrseg.session.migrate import migrated
 
 #: Larger files are refused unread; a million clicks take about 150 MB.
 MOST_BYTES = 1 << 30

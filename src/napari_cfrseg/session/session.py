@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from napari_cfrseg.engine.masks import LabelArray
 from napari_cfrseg.errors import SessionError
+from napari_cfrseg.geometry.masks import LabelArray
+from napari_cfrseg.session.content import ImageReference, ModelReference, SessionContent
 from napari_cfrseg.session.journal import journal_path, read_journal
-from napari_cfrseg.session.pixels import (
+from napari_cfrseg.session.reading import parse_at
+from napari_cfrseg.session.session_image import (
     check_same,
     find_image,
     open_reference,
     plane_of,
 )
-from napari_cfrseg.session.reading import parse_at
 from napari_cfrseg.session.summary import ObjectSummary, summarise
-from napari_cfrseg.session.values import ImageReference, ModelReference, SessionContent
 
 if TYPE_CHECKING:
-    from napari_cfrseg.engine.annotator import Change
-    from napari_cfrseg.engine.rounds import SegmenterLike
-    from napari_cfrseg.session.annotate import RecordedAnnotator
+    from napari_cfrseg.annotation.annotator import Change
+    from napari_cfrseg.annotation.rounds import SegmenterLike
+    from napari_cfrseg.session.recording import RecordedAnnotator
 
 _TRIES = 20
 
@@ -110,7 +110,7 @@ class Session:
         SessionError
             They do not fit the image.
         """
-        from napari_cfrseg.session.annotate import snapshot_array
+        from napari_cfrseg.session.recording import snapshot_array
 
         snapshot = self.content.snapshot
         if snapshot is None or snapshot.events != len(self.content.events):
@@ -163,8 +163,8 @@ class Session:
         self, image: Any = None, segmenter: SegmenterLike | None = None
     ) -> RecordedAnnotator:
         """Return an annotator of the image on which nothing is done yet."""
-        from napari_cfrseg.session.annotate import RecordedAnnotator
-        from napari_cfrseg.session.models import load_segmenter
+        from napari_cfrseg.session.recording import RecordedAnnotator
+        from napari_cfrseg.session.session_models import load_segmenter
 
         own = image is None
         load = segmenter is None

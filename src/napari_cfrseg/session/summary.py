@@ -1,7 +1,7 @@
 """What the objects are after a list of events, without image and network.
 
-The same undo and redo as :mod:`napari_cfrseg.engine.history`, on what can be known
-without pixels. It rests on the recorder leaving out acts that changed nothing.
+The same undo and redo as :mod:`napari_cfrseg.annotation.transaction`, on what can be
+known without pixels. It rests on the recorder leaving out acts that changed nothing.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from functools import singledispatchmethod
 from typing import Any
 
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.state import default_colour
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine import events as ev
-from napari_cfrseg.engine.masks import Plane
-from napari_cfrseg.engine.objects import default_colour
 from napari_cfrseg.errors import SessionError
+from napari_cfrseg.geometry.masks import Plane
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,14 +18,15 @@ from types import MappingProxyType
 
 from pydantic import ValidationError
 
-from napari_cfrseg.engine.events import ClickAdded, Event
+from napari_cfrseg.annotation.events import ClickAdded, Event
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.images import Scaling
-from napari_cfrseg.session.durable import (
+from napari_cfrseg.io.durable import (
     AppendOnly,
     clear_unfinished,
     replace_file,
 )
+from napari_cfrseg.io.plane_image import Scaling
+from napari_cfrseg.session.content import SessionContent, Snapshot
 from napari_cfrseg.session.journal import (
     journal_line,
     journal_path,
@@ -35,7 +36,6 @@ from napari_cfrseg.session.journal import (
 from napari_cfrseg.session.lock import FileLock
 from napari_cfrseg.session.reading import one_line, parse_at
 from napari_cfrseg.session.summary import Ledger, ObjectSummary
-from napari_cfrseg.session.values import SessionContent, Snapshot
 from napari_cfrseg.session.writing import event_line, event_lines, session_lines
 
 #: The journal is folded into the file when it is larger than this and than the file.

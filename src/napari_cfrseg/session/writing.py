@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from napari_cfrseg import __version__
-from napari_cfrseg.engine.events import ClickAdded, Event
-from napari_cfrseg.engine.masks import Plane
-from napari_cfrseg.images import Scaling
-from napari_cfrseg.session import schema
+from napari_cfrseg.annotation.events import ClickAdded, Event
+from napari_cfrseg.geometry.masks import Plane
+from napari_cfrseg.io.plane_image import Scaling
+from napari_cfrseg.session import format as schema
+from napari_cfrseg.session.content import ImageReference, SessionContent, Snapshot
 from napari_cfrseg.session.convert import (
     labels_part,
     refinement_part,
@@ -19,7 +20,6 @@ from napari_cfrseg.session.convert import (
 from napari_cfrseg.session.convert_events import part_of
 from napari_cfrseg.session.fields import Part
 from napari_cfrseg.session.summary import ObjectSummary
-from napari_cfrseg.session.values import ImageReference, SessionContent, Snapshot
 
 
 def event_line(event: Event, scaling: Scaling | None = None) -> str:

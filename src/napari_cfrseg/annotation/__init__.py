@@ -1,0 +1,1 @@
+"""Many objects on one image: events, labels, undo."""

@@ -1,0 +1,336 @@
+"""Objects, clicks, labels: every act applied in order, every act taken back.
+
+The window, a saved session and a headless replay all drive this one class with the
+same events, so they give the same labels. It knows neither Qt nor napari.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.handlers import perform
+from napari_cfrseg.annotation.rounds import RoundComputer, SegmenterLike
+from napari_cfrseg.annotation.state import ObjectState
+from napari_cfrseg.annotation.transaction import (
+    Act,
+    History,
+    PatchCallback,
+    Transaction,
+)
+from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
+from napari_cfrseg.errors import SessionError
+from napari_cfrseg.geometry.masks import LabelArray, LabelPatch, Plane
+from napari_cfrseg.io.plane_image import Scaling
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Change:
+    """What an event changed.
+
+    Attributes
+    ----------
+    event
+        The event.
+    patches
+        Pixels whose label changed, to be written in this order.
+    objects
+        All objects afterwards, by id (a snapshot).
+    undo_depth, redo_depth
+        How many acts can be taken back and done again.
+    runs, steps, seconds
+        Rounds the network computed for it, and the last one's refinement steps and
+        time.
+    notes
+        What the person should know, in their words.
+    """
+
+    event: ev.Event
+    patches: tuple[LabelPatch, ...]
+    objects: Mapping[int, ObjectState]
+    undo_depth: int
+    redo_depth: int
+    runs: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+class Annotator:
+    """One image's annotation.
+
+    Parameters
+    ----------
+    plane_image
+        Returns the pixels of a plane, (Y, X) or (Y, X, C), by its index.
+    plane_shape
+        (Y, X).
+    segmenter
+        Computes the rounds; may be given later with :meth:`use`.
+    rgb
+        Whether C counts colours; None: the engine tells from the dtype.
+    scaling
+        Image values painted black and white on every plane; None: each plane's own
+        percentiles.
+    scalings
+        The same of single planes, known from before.
+    """
+
+    def __init__(
+        self,
+        plane_image: Callable[[Plane], Any],
+        plane_shape: tuple[int, int],
+        segmenter: SegmenterLike | None = None,
+        *,
+        rgb: bool | None = None,
+        scaling: Scaling | None = None,
+        scalings: Mapping[Plane, Scaling] | None = None,
+    ) -> None:
+        self.plane_shape = (int(plane_shape[0]), int(plane_shape[1]))
+        self._computer = RoundComputer(
+            plane_image,
+            self.plane_shape,
+            segmenter,
+            rgb=rgb,
+            scaling=scaling,
+            scalings=scalings,
+        )
+        self._objects: dict[int, ObjectState] = {}
+        self._labels: dict[Plane, LabelArray] = {}
+        self._history = History()
+        self._refinement = DEFAULT_REFINEMENT
+        self._rule = ev.OverlapRule.KEEP
+        self._click_ids: set[int] = set()
+        self._stamp = 0
+
+    @property
+    def objects(self) -> Mapping[int, ObjectState]:
+        """All objects by id, as they are now."""
+        return MappingProxyType(dict(self._objects))
+
+    @property
+    def planes(self) -> tuple[Plane, ...]:
+        """The planes that have had labels, in order."""
+        return tuple(sorted(self._labels))
+
+    @property
+    def refinement(self) -> Refinement:
+        """The refinement the next click gets."""
+        return self._refinement
+
+    @property
+    def rule(self) -> ev.OverlapRule:
+        """The overlap rule."""
+        return self._rule
+
+    @property
+    def rounds_computed(self) -> int:
+        """How many rounds the network has computed so far."""
+        return self._computer.runs
+
+    @property
+    def network_s(self) -> float:
+        """Seconds the network's own stages have taken so far."""
+        return self._computer.network_s
+
+    def labels(self, plane: Plane = ()) -> LabelArray:
+        """Return a plane's labels, (Y, X) int32, 0 = background; read-only."""
+        view = self._labels_of(plane).view()
+        view.flags.writeable = False
+        return view
+
+    def labels_array(self, leading: tuple[int, ...] = ()) -> LabelArray:
+        """Return all planes' labels as one array of shape (*leading, Y, X)."""
+        out = np.zeros((*leading, *self.plane_shape), np.int32)
+        for plane, labels in self._labels.items():
+            out[plane] = labels
+        return out
+
+    def use(self, segmenter: SegmenterLike) -> None:
+        """Compute rounds with another segmenter from now on; nothing is recomputed."""
+        self._computer.use(segmenter)
+
+    def follow_model(self, event: ev.ModelChanged) -> None:
+        """Use the weights an event names; here the segmenter given computes all."""
+
+    def prepare(self, plane: Plane) -> None:
+        """Look at a plane ahead of its first click (its range of grey values)."""
+        self._computer.prepare(plane)
+
+    def apply(self, event: ev.Event, on_preview: PatchCallback | None = None) -> Change:
+        """Do what an event says.
+
+        Parameters
+        ----------
+        event
+            What was done.
+        on_preview
+            Called with the labels' changes so far after each refinement step of the
+            newest click; what it raises cancels the event. A propagation calls it with
+            its :class:`~napari_cfrseg.annotation.transaction.Progress`; True in return
+            ends it and keeps the planes done.
+
+        Returns
+        -------
+        What changed.
+
+        Raises
+        ------
+        LockedObjectError
+            The event would change a locked object.
+        SessionError
+            The event does not fit the objects, clicks or image there are.
+
+        Notes
+        -----
+        An event that raises has changed nothing.
+        """
+        match event:
+            case ev.RefinementChanged():
+                self._refinement = event.refinement
+                return self._change(event, ())
+            case ev.OverlapChanged():
+                self._rule = event.rule
+                return self._change(event, ())
+            case ev.ModelChanged():
+                self.follow_model(event)
+                return self._change(event, ())
+            case ev.Undone():
+                return self._change(event, self._write(self._history.undo()))
+            case ev.Redone():
+                return self._change(event, self._write(self._history.redo()))
+        return self._perform(event, on_preview)
+
+    def _perform(self, event: ev.Event, on_preview: PatchCallback | None) -> Change:
+        if isinstance(event, ev.ClickAdded) and event.click_id in self._click_ids:
+            msg = f"click id {event.click_id} is used twice"
+            raise SessionError(msg)
+        act = Act(
+            self._objects,
+            self._labels_of,
+            self._computer,
+            self.plane_shape,
+            self._refinement,
+            self._rule,
+            self._stamp + 1,
+            on_preview,
+        )
+        runs = self._computer.runs
+        done = False
+        try:
+            perform(event, act)
+            event = event if act.recorded is None else act.recorded
+            transaction = act.transaction(event)
+            done = True
+        finally:
+            if not done:
+                act.roll_back()
+        self._stamp += 1
+        if isinstance(event, ev.ClickAdded):
+            self._click_ids.add(event.click_id)
+        if transaction is not None:
+            self._history.push(transaction)
+        return self._change(
+            event,
+            transaction.patches if transaction else (),
+            runs=self._computer.runs - runs,
+            notes=tuple(dict.fromkeys(act.notes)),
+        )
+
+    def _write(self, transaction: Transaction | None) -> tuple[LabelPatch, ...]:
+        """Write an act that was computed before."""
+        if transaction is None:
+            return ()
+        for object_id, change in transaction.changes.items():
+            if change.after is None:
+                self._objects.pop(object_id, None)
+            else:
+                self._objects[object_id] = change.after
+        for patch in transaction.patches:
+            self._labels_of(patch.plane)[patch.indices()] = patch.values()
+        return transaction.patches
+
+    def _change(
+        self,
+        event: ev.Event,
+        patches: tuple[LabelPatch, ...],
+        runs: int = 0,
+        notes: tuple[str, ...] = (),
+    ) -> Change:
+        return Change(
+            event,
+            patches,
+            self.objects,
+            self._history.undo_depth,
+            self._history.redo_depth,
+            runs,
+            self._computer.steps if runs else 0,
+            self._computer.seconds if runs else 0.0,
+            notes,
+        )
+
+    def _labels_of(self, plane: Plane) -> LabelArray:
+        if plane not in self._labels:
+            self._labels[plane] = np.zeros(self.plane_shape, np.int32)
+        return self._labels[plane]
+
+
+def replay(
+    events: Iterable[ev.Event],
+    image: NDArray[Any],
+    segmenter: SegmenterLike,
+    *,
+    rgb: bool | None = None,
+    scaling: Scaling | None = None,
+) -> LabelArray:
+    """Apply events to an image with no display and return the labels.
+
+    Parameters
+    ----------
+    events
+        What was done, in order.
+    image
+        (Y, X), (Y, X, C), or a stack of such planes with as many leading axes as the
+        events' plane indices have entries.
+    segmenter
+        Computes the rounds.
+    rgb, scaling
+        As in :class:`Annotator`.
+
+    Returns
+    -------
+    int32 labels of shape (leading axes, Y, X), 0 = background.
+
+    Raises
+    ------
+    CfrSegError
+        An event does not fit the image or the events before it.
+    """
+    listed = list(events)
+    planes = {plane for e in listed if (plane := getattr(e, "plane", None)) is not None}
+    depths = {len(plane) for plane in planes} or {0}
+    if len(depths) > 1 or image.ndim < max(depths) + 2:
+        msg = f"events index {sorted(depths)} leading axes of an image {image.shape}"
+        raise SessionError(msg)
+    leading = image.shape[: depths.pop()]
+    for plane in planes:
+        if any(not 0 <= i < n for i, n in zip(plane, leading, strict=True)):
+            msg = f"plane {plane} does not exist in an image of shape {image.shape}"
+            raise SessionError(msg)
+    shape = image.shape[len(leading) : len(leading) + 2]
+    annotator = Annotator(
+        lambda plane: image[plane],
+        (int(shape[0]), int(shape[1])),
+        segmenter,
+        rgb=rgb,
+        scaling=scaling,
+    )
+    for event in listed:
+        annotator.apply(event)
+    return annotator.labels_array(leading)

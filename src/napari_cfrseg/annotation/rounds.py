@@ -1,0 +1,274 @@
+"""Rounds: each click's mask, computed from the one before it.
+
+An object's mask on a plane is a function of the image, its start mask, its ordered
+clicks and painted edits, and their settings, and of nothing else::
+
+    round_0 = start
+    round_i = predict(clicks up to i, feedback = round_{i-1})     for a click
+    round_i = (mask of round_{i-1} + added) - removed             for a painted edit
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from napari_cfrseg.annotation.state import ClickEntry, PaintEntry, PlaneState, Round
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.focus import FocusHint
+from napari_cfrseg.engine.prediction import Prediction
+from napari_cfrseg.engine.refinement import Refinement
+from napari_cfrseg.errors import CheckpointError
+from napari_cfrseg.geometry.masks import MaskPatch, Plane
+from napari_cfrseg.geometry.windows import PlaneLike
+from napari_cfrseg.io.plane_image import PlaneImage, Scaling, open_plane
+from napari_cfrseg.propagation.planes_ahead import CarryingSegmenter, PlanesAhead, held
+
+
+class SegmenterLike(CarryingSegmenter, Protocol):
+    """What the annotator asks of a segmenter."""
+
+    def set_image(
+        self,
+        image: Any,
+        *,
+        rgb: bool | None = None,
+        scaling: Scaling | None = None,
+    ) -> None:
+        """Make (Y, X[, C]) pixels the ones that predictions are made on."""
+
+    def predict(
+        self,
+        clicks: Sequence[Click],
+        previous: Prediction | NDArray[Any] | None = None,
+        refinement: Refinement | None = None,
+        *,
+        hint: FocusHint | None = None,
+        focus_shift: int = 0,
+        on_step: Callable[[Prediction], None] | None = None,
+    ) -> Prediction:
+        """Return the mask that the clicks, all of one object's in order, ask for."""
+
+
+PreviewCallback = Callable[[MaskPatch], None]
+
+
+def mask_patch(prediction: Prediction, threshold: float) -> MaskPatch:
+    """Return a prediction's mask, cropped to the box it fills."""
+    y0, x0, mask = prediction.mask_patch(threshold)
+    return MaskPatch.from_mask(mask, (y0, x0))
+
+
+def shown_mask(
+    start: MaskPatch | None,
+    entries: Sequence[object],
+    rounds: Sequence[Round],
+    threshold: float,
+) -> MaskPatch:
+    """Return the mask after the last entry at a threshold, running no network."""
+    mask = start if start is not None else MaskPatch.empty()
+    first = 0
+    for index in range(len(rounds) - 1, -1, -1):
+        prediction = rounds[index].prediction
+        if prediction is not None:
+            mask, first = mask_patch(prediction, threshold), index + 1
+            break
+    for entry in entries[first:]:
+        if isinstance(entry, PaintEntry):
+            mask = mask.edited(entry.added, entry.removed)
+    return mask
+
+
+class RoundComputer:
+    """Computes rounds with a segmenter, on the planes of one image.
+
+    Parameters
+    ----------
+    plane_image
+        Returns the pixels of a plane, (Y, X) or (Y, X, C).
+    plane_shape
+        (Y, X).
+    segmenter
+        May be given later; needed when the first click comes.
+    rgb, scaling
+        How the planes' pixels are read.
+    scalings
+        Black and white of single planes, seen before; those of planes clicked on are
+        added.
+    """
+
+    def __init__(
+        self,
+        plane_image: Callable[[Plane], Any],
+        plane_shape: tuple[int, int],
+        segmenter: SegmenterLike | None = None,
+        *,
+        rgb: bool | None = None,
+        scaling: Scaling | None = None,
+        scalings: Mapping[Plane, Scaling] | None = None,
+    ) -> None:
+        self._rgb = rgb
+        self._scaling = scaling
+        self.scalings = dict(scalings or {})
+        self._plane_image = plane_image
+        self._plane_shape = plane_shape
+        self._segmenter = segmenter
+        self._plane: Plane | None = None
+        self._carried_on: int | None = None
+        self.steps = 0
+        self.seconds = 0.0
+        self.runs = 0
+        self.network_s = 0.0
+
+    def use(self, segmenter: SegmenterLike) -> None:
+        """Compute further rounds with another segmenter."""
+        self._segmenter = segmenter
+        self._plane = None
+
+    def ahead(self, plane_at: Callable[[int], Plane]) -> PlanesAhead:
+        """Return what reads and embeds the planes of a line ahead of a walk."""
+
+        def look(index: int, pixels: PlaneLike) -> PlaneImage:
+            scaling = self._scaling_of(plane_at(index))
+            return open_plane(pixels, rgb=self._rgb, scaling=scaling)
+
+        found = self._segmenter
+        return PlanesAhead(
+            lambda index: held(self._plane_image(plane_at(index))),
+            look,
+            found.embed_ahead if found is not None and found.embeds_ahead else None,
+        )
+
+    def carry(
+        self,
+        ahead: PlanesAhead,
+        index: int,
+        clicks: Sequence[Click],
+        previous: Prediction,
+        refinement: Refinement,
+    ) -> Prediction:
+        """Run the network once with clicks carried from a neighbouring plane.
+
+        ``ahead`` is what :meth:`ahead` returned, ``index`` a plane of its line. A
+        plane's black and white are recorded with its first click, and this is none.
+        """
+        if self._segmenter is None:
+            msg = "no model is loaded, so nothing can be propagated: load one first"
+            raise CheckpointError(msg)
+        if self._carried_on != index:
+            self._plane = self._carried_on = None
+            self._segmenter.show(ahead.image(index), ahead.early(index))
+            self._carried_on = index
+        prediction = self._segmenter.carry(
+            clicks,
+            previous,
+            refinement,
+            on_window=lambda window: ahead.used(index, window),
+        )
+        self.runs += 1
+        self.network_s += prediction.stages.network
+        self.steps, self.seconds = prediction.steps, prediction.seconds
+        return prediction
+
+    def forget_plane(self) -> None:
+        """Set the next plane's image anew, whichever it is."""
+        self._plane = self._carried_on = None
+
+    def prepare(self, plane: Plane) -> None:
+        """Set a plane's image, so that its first click need not."""
+        if self._segmenter is not None and self._plane != plane:
+            self.forget_plane()
+            self._segmenter.set_image(
+                self._plane_image(plane), rgb=self._rgb, scaling=self._scaling_of(plane)
+            )
+            self._plane = plane
+
+    def _scaling_of(self, plane: Plane) -> Scaling | None:
+        return self.scalings.get(plane, self._scaling)
+
+    def compute(
+        self,
+        plane: Plane,
+        state: PlaneState,
+        first: int,
+        threshold: float,
+        on_preview: PreviewCallback | None = None,
+    ) -> tuple[Round, ...]:
+        """Compute the rounds of a plane from entry ``first`` on; keep those before.
+
+        ``on_preview`` gets the mask of the last click after each refinement step; what
+        it raises ends the computation.
+        """
+        rounds = list(state.rounds[:first])
+        clicks = [e.click for e in state.entries[:first] if isinstance(e, ClickEntry)]
+        last_click = max(
+            (i for i, e in enumerate(state.entries) if isinstance(e, ClickEntry)),
+            default=-1,
+        )
+        for index, entry in enumerate(state.entries[first:], first):
+            if isinstance(entry, PaintEntry):
+                base = shown_mask(
+                    state.start, state.entries[:index], rounds, entry.threshold
+                )
+                rounds.append(Round(mask=base.edited(entry.added, entry.removed)))
+                continue
+            clicks.append(entry.click)
+            preview = None
+            if on_preview is not None and index == last_click:
+                preview = _step_callback(on_preview, threshold)
+            prediction = self._predict(
+                plane, clicks, self._feedback(state, rounds, clicks), entry, preview
+            )
+            rounds.append(Round(prediction=prediction))
+        return tuple(rounds)
+
+    def _feedback(
+        self, state: PlaneState, rounds: Sequence[Round], clicks: Sequence[Click]
+    ) -> Prediction | None:
+        """Return what the newest of the clicks starts from."""
+        last = rounds[-1] if rounds else Round(mask=state.start)
+        if last.prediction is not None or last.mask is None:
+            return last.prediction
+        return Prediction.from_mask(
+            last.mask.to_mask(self._plane_shape), tuple(clicks[:-1])
+        )
+
+    def _predict(
+        self,
+        plane: Plane,
+        clicks: Sequence[Click],
+        previous: Prediction | None,
+        entry: ClickEntry,
+        on_step: Callable[[Prediction], None] | None,
+    ) -> Prediction:
+        if self._segmenter is None:
+            msg = "no model is loaded, so the click cannot be computed: load one first"
+            raise CheckpointError(msg)
+        self.prepare(plane)
+        prediction = self._segmenter.predict(
+            tuple(clicks),
+            previous,
+            entry.refinement,
+            hint=entry.hint,
+            focus_shift=entry.focus_shift,
+            on_step=on_step,
+        )
+        if prediction.scaling is not None:
+            self.scalings.setdefault(plane, prediction.scaling)
+        self.runs += 1
+        self.network_s += prediction.stages.network
+        self.steps, self.seconds = prediction.steps, prediction.seconds
+        # each round is kept for undo: without the pictures of its steps
+        return replace(prediction, step_masks=())
+
+
+def _step_callback(
+    on_preview: PreviewCallback, threshold: float
+) -> Callable[[Prediction], None]:
+    def on_step(prediction: Prediction) -> None:
+        on_preview(mask_patch(prediction, threshold))
+
+    return on_step

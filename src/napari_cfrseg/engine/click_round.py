@@ -1,0 +1,331 @@
+"""One click's round: choose the window, embed it, run the cascade, put it back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_cfrseg.clicks import Click, effective_clicks
+from napari_cfrseg.engine.corrections import FROM_CLICK, Affinity, honour, one_way
+from napari_cfrseg.engine.focus import (
+    LITTLE,
+    FocusHint,
+    FocusSettings,
+    candidate_windows,
+    next_window,
+    shifted,
+)
+from napari_cfrseg.engine.prediction import Prediction
+from napari_cfrseg.engine.probability_patch import mask_box, put_back
+from napari_cfrseg.engine.refinement import Cascade, Refinement, run_cascade
+from napari_cfrseg.engine.stages import NO_CORRECTION, Stages, Stopwatch, newest_row
+from napari_cfrseg.engine.window_score import (
+    Evidence,
+    agreement,
+    border_cells,
+    clicked_component,
+    score,
+    weigh,
+)
+from napari_cfrseg.geometry.windows import Window, crop
+from napari_cfrseg.io.plane_image import PlaneImage
+from napari_cfrseg.model.network import NetworkOutput
+
+#: Told the Prediction so far after each step of a cascade but the last.
+StepCallback = Callable[[Prediction], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A window, the network's features of it, and its first answer if there is one."""
+
+    window: Window
+    features: Any
+    first: NetworkOutput | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One click's round.
+
+    ``forced`` false: the clicks were carried here from a neighbouring plane; what the
+    network answers stays as it is where it ignores one.
+    """
+
+    clicks: tuple[Click, ...]
+    previous: Prediction
+    refinement: Refinement
+    hint: FocusHint | None
+    focus_shift: int = 0
+    on_step: StepCallback | None = None
+    forced: bool = True
+    on_window: Callable[[Window], None] | None = None
+
+    @property
+    def effective(self) -> tuple[Click, ...]:
+        """At most one click per pixel, the later one."""
+        return effective_clicks(self.clicks)
+
+    @property
+    def target(self) -> Click:
+        """The newest positive click: what the automatic focus looks at."""
+        return next(c for c in reversed(self.effective) if c.is_positive)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attempt:
+    """A window the automatic focus tried.
+
+    Attributes
+    ----------
+    look
+        The window, its features and the network's first answer.
+    probability
+        (grid, grid) float32, that answer.
+    evidence
+        What speaks for it; None where the mask misses the click.
+    score
+        How well it is supported: in [0, 1], or in [−1, 0) without a mask.
+    """
+
+    look: Look
+    probability: NDArray[np.float32]
+    evidence: Evidence | None
+    score: float
+
+
+class ClickRound:
+    """Computes one click's Prediction from the one before it.
+
+    Parameters
+    ----------
+    stages
+        The network.
+    focus
+        How windows are chosen.
+    image
+        The plane.
+    """
+
+    def __init__(self, stages: Stages, focus: FocusSettings, image: PlaneImage) -> None:
+        self.stages = stages
+        self.focus = focus
+        self.image = image
+
+    def compute(self, task: Task) -> Prediction:
+        """Return the Prediction after the task's newest click."""
+        watch = Stopwatch(self.stages.device)
+        look = self._look(task, watch)
+        if task.on_window is not None:
+            task.on_window(look.window)
+        feedback = None
+        if task.previous.has_mask:
+            with watch.time("crop"):
+                feedback = crop(task.previous.patch, look.window)[0]
+        newest = newest_row(look.window, task.clicks[-1])
+        outputs: list[NetworkOutput] = []
+
+        def step(mask: Tensor | None, index: int) -> Tensor:
+            if index == 0 and look.first is not None:
+                outputs.append(look.first)
+            else:
+                row = newest
+                if index and not task.refinement.ffcm_every_step:
+                    row = (*newest[:2], NO_CORRECTION)
+                outputs.append(self.stages.refine(look.features, mask, row, watch))
+            return _probability(outputs[-1])
+
+        def on_step(_: Tensor, index: int) -> None:
+            if task.on_step is not None and index < task.refinement.extra_steps:
+                so_far = Cascade(tuple(map(_probability, outputs)), ())
+                task.on_step(self._finish(task, look, so_far, outputs[-1], watch))
+
+        initial = None if feedback is None else torch.from_numpy(feedback)
+        cascade = run_cascade(step, initial, task.refinement, on_step=on_step)
+        return self._finish(task, look, cascade, outputs[-1], watch)
+
+    def _look(self, task: Task, watch: Stopwatch) -> Look:
+        """Choose the window and embed it."""
+        previous, grid = task.previous, self.stages.grid
+        clicks = task.effective
+        area = previous.patch.mask_box(0.5)
+        if area is None and previous.window is None:
+            return self._search(task, watch)
+        window = next_window(
+            area,
+            clicks,
+            self.image.shape,
+            grid,
+            self.focus,
+            old=previous.window,
+            old_touched=previous.touches_border,
+            focus_shift=task.focus_shift,
+        )
+        return Look(window, self._embed(window, task, watch))
+
+    def attempts(self, task: Task, watch: Stopwatch) -> tuple[Attempt, ...]:
+        """Try the automatic focus's windows, small to large, then one that fits.
+
+        The last one is laid around the best mask so far as Zoom-In would lay it: the
+        ladder finds the object's size within a factor, the fitted window settles it.
+        """
+        windows = candidate_windows(
+            task.target.yx, self.image.shape, self.stages.grid, self.focus, task.hint
+        )
+        alone: list[Attempt] = []
+        for window in windows:
+            alone.append(self._attempt(window, task, watch))
+            if alone[-1].score >= self.focus.good_enough < 1:
+                break
+        tried = tuple(
+            self._compared(attempt, (*alone[max(i - 1, 0) : i], *alone[i + 1 : i + 2]))
+            for i, attempt in enumerate(alone)
+        )
+        best = max(tried, key=lambda attempt: attempt.score)
+        fitted = self._fitted(best, task)
+        if fitted is None:
+            return tried
+        return (*tried, self._compared(self._attempt(fitted, task, watch), (best,)))
+
+    def _compared(self, attempt: Attempt, others: tuple[Attempt, ...]) -> Attempt:
+        """Weigh an attempt again, knowing what neighbouring windows showed."""
+        if attempt.evidence is None:
+            return attempt
+        window = attempt.look.window
+        mine = (attempt.probability, window)
+        shared = [
+            0.0
+            if o.evidence is None
+            else agreement(mine, (o.probability, o.look.window))
+            for o in others
+        ]
+        evidence = replace(
+            attempt.evidence,
+            octaves=max(0.0, math.log2(window.side / self.focus.first_side)),
+            agreement=max(shared, default=1.0),
+        )
+        return replace(attempt, evidence=evidence, score=score(evidence, self.focus))
+
+    def _attempt(self, window: Window, task: Task, watch: Stopwatch) -> Attempt:
+        plane = self.image.shape
+        features = self._embed(window, task, watch)
+        row = newest_row(window, task.clicks[-1])
+        output = self.stages.refine(features, None, row, watch)
+        probability = _numpy(_probability(output))
+        evidence = weigh(
+            probability,
+            window,
+            plane,
+            task.effective,
+            quality=self.stages.judge(output),
+        )
+        value = score(evidence, self.focus)
+        if evidence is None:  # no mask here: how near it is to one
+            value = _at(probability, window.to_grid(task.target.yx)) - 1
+        return Attempt(Look(window, features, output), probability, evidence, value)
+
+    def _fitted(self, best: Attempt, task: Task) -> Window | None:
+        """Return the window that fits the best mask, None if its own nearly does."""
+        window = best.look.window
+        component = clicked_component(best.probability > 0.5, window, task.effective)
+        box = None if component is None else mask_box(component)
+        if box is None:
+            return None
+        fitted = next_window(
+            window.plane_box(box),
+            task.effective,
+            self.image.shape,
+            window.grid,
+            self.focus,
+        )
+        ratio = fitted.side / window.side
+        return None if 1 / LITTLE < ratio < LITTLE else fitted
+
+    def _embed(self, window: Window, task: Task, watch: Stopwatch) -> Any:
+        return self.stages.features(window, task.effective, self.image.crop, watch)
+
+    def _search(self, task: Task, watch: Stopwatch) -> Look:
+        """Automatic focus: keep the window of the best supported mask."""
+        best = max(self.attempts(task, watch), key=lambda attempt: attempt.score)
+        look, yx = best.look, task.target.yx
+        window = shifted(
+            look.window, yx, task.focus_shift, self.image.shape, self.focus
+        )
+        if window == look.window:
+            return look
+        return Look(window, self._embed(window, task, watch))
+
+    def _finish(
+        self,
+        task: Task,
+        look: Look,
+        cascade: Cascade[Tensor],
+        output: NetworkOutput,
+        watch: Stopwatch,
+    ) -> Prediction:
+        """Put the result back into the plane and honour the clicks."""
+        window, plane = look.window, task.previous.shape
+        with watch.time("paste"):
+            masks = tuple(_numpy(p) > 0.5 for p in cascade.probabilities)
+            probability = _numpy(cascade.probabilities[-1])
+            patch = put_back(task.previous.patch, probability, window)
+            corrected: tuple[Click, ...] = ()
+            if task.forced:
+                honoured = partial(
+                    honour,
+                    clicks=task.effective,
+                    threshold=0.5,
+                    px_per_cell=window.px_per_cell,
+                    affinity=_affinity(output, window),
+                )
+                patch, corrected = honoured(patch)
+                if len(task.effective) >= FROM_CLICK:
+                    patch = one_way(task.previous.patch, patch, task.effective, 0.5)
+                    # a mask from outside may have ignored earlier clicks
+                    patch, older = honoured(patch)
+                    corrected = (*corrected, *older)
+            component = clicked_component(masks[-1], window, task.effective)
+            body = masks[-1] if component is None else component
+            touches = bool(border_cells(body, window, plane).any())
+        return Prediction(
+            patch=patch,
+            clicks=task.clicks,
+            window=window,
+            steps=cascade.steps,
+            step_masks=masks,
+            quality=self.stages.judge(output),
+            touches_border=touches,
+            corrected=corrected,
+            stages=watch.read(),
+            scaling=self.image.scaling,
+        )
+
+
+def _probability(output: NetworkOutput) -> Tensor:
+    """(grid, grid) float32 of one window's output."""
+    return torch.sigmoid(output.logits[0, 0].float())
+
+
+def _at(values: NDArray[np.float32], yx: tuple[float, float]) -> float:
+    y, x = (min(max(round(v), 0), values.shape[0] - 1) for v in yx)
+    return float(values[y, x])
+
+
+def _affinity(output: NetworkOutput, window: Window) -> Affinity | None:
+    if output.affinity is None:
+        return None
+    values = _numpy(output.affinity[0, 0].float())
+    return Affinity(replace(window, grid=values.shape[0]), values)
+
+
+def _numpy(tensor: Tensor) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = tensor.cpu().numpy()
+    return values

@@ -1,0 +1,216 @@
+"""Every click is honoured: a positive one's pixel is in the mask, a negative one's out.
+
+Where the network's answer ignores a click, the *probability* is corrected, by the
+blend of FCFI's FFCM (Eq. 2 of that paper)::
+
+    M' = l · W + (1 − W) · M
+
+with l the click's label and W its weight: 1 on the click's disk, and for the newest
+click the network's own affinity on the similar region connected to it, inside FFCM's
+box. A click only reaches pixels that are nearer to it than to any click of the other
+sign, so honouring one never breaks another, and one pass suffices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.probability_patch import FLOOR, Patch, overlap, union
+from napari_cfrseg.geometry.windows import Box, Window, paste
+
+#: The click's disk on the network's grid, as in the papers.
+DISK_RADIUS_CELLS = 5.0
+#: FFCM's box: r = 0.3 of the window's side.
+BOX_RATIO = 0.3
+#: Affinity from which a pixel counts as similar to the click.
+SIMILAR = 0.8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Affinity:
+    """The network's similarity of every cell to the newest click.
+
+    Attributes
+    ----------
+    window
+        Its window; ``window.grid`` is the affinity's own side.
+    values
+        (h, h) float32 in [0, 1].
+    """
+
+    window: Window
+    values: NDArray[np.float32]
+
+    def region(self, click: Click, box: Box) -> NDArray[np.float32]:
+        """Spread the similar region connected to a click over a box of the plane."""
+        similar = self.values >= SIMILAR
+        y, x = (round(v) for v in self.window.to_grid(click.yx))
+        size = self.window.grid
+        out = np.zeros((box[2] - box[0], box[3] - box[1]), dtype=np.float32)
+        if not (0 <= y < size and 0 <= x < size and similar[y, x]):
+            return out
+        half = BOX_RATIO * size / 2
+        inside = np.zeros_like(similar)
+        rows = slice(max(0, math.floor(y - half)), math.ceil(y + half))
+        columns = slice(max(0, math.floor(x - half)), math.ceil(x + half))
+        inside[rows, columns] = similar[rows, columns]
+        labels, _ = ndimage.label(inside)
+        connected = np.where(labels == labels[y, x], self.values, 0)
+        y0, x0, y1, x1 = overlap(box, self.window.box)
+        out[y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]] = paste(
+            connected, self.window, (y0, x0, y1, x1)
+        )
+        return out
+
+
+def violated(patch: Patch, clicks: Iterable[Click], threshold: float) -> list[Click]:
+    """Return the clicks whose pixel is on the wrong side of the threshold."""
+    return [c for c in clicks if (patch.at(c.pixel) > threshold) != c.is_positive]
+
+
+def honour(
+    patch: Patch,
+    clicks: Sequence[Click],
+    *,
+    threshold: float,
+    px_per_cell: float,
+    affinity: Affinity | None = None,
+) -> tuple[Patch, tuple[Click, ...]]:
+    """Correct the probability around every click it ignores.
+
+    Parameters
+    ----------
+    patch
+        The probability.
+    clicks
+        The object's clicks, at most one per pixel, the newest last.
+    threshold
+        Where the mask is cut (probability > threshold), in [0, 1).
+    px_per_cell
+        Plane pixels per grid cell: turns the disk's radius into plane pixels.
+    affinity
+        Similarity to the newest click, where the network gives it.
+
+    Returns
+    -------
+    The corrected probability and the clicks that needed it.
+    """
+    wrong = violated(patch, clicks, threshold)
+    for click in wrong:
+        similarity = affinity if click is clicks[-1] else None
+        patch = _correct(patch, click, clicks, px_per_cell, similarity)
+    return patch, tuple(wrong)
+
+
+def _correct(
+    patch: Patch,
+    click: Click,
+    clicks: Sequence[Click],
+    px_per_cell: float,
+    affinity: Affinity | None,
+) -> Patch:
+    box = _reach(patch, click, px_per_cell, affinity)
+    rows = np.arange(box[0], box[2], dtype=np.float32)[:, None]
+    columns = np.arange(box[1], box[3], dtype=np.float32)[None, :]
+    distance = _squared(rows, columns, click)
+    radius = max(DISK_RADIUS_CELLS * px_per_cell, 1.0)
+    weight = (distance <= radius**2).astype(np.float32)
+    if affinity is not None:
+        np.maximum(weight, affinity.region(click, box), out=weight)
+    for other in clicks:
+        if other.is_positive != click.is_positive:
+            weight[distance >= _squared(rows, columns, other)] = 0
+    before = patch.read(box)
+    label = np.float32(click.is_positive)
+    after = label * weight + (1 - weight) * before
+    return patch.with_box(box, np.clip(after, 0, 1))
+
+
+def _reach(
+    patch: Patch, click: Click, px_per_cell: float, affinity: Affinity | None
+) -> Box:
+    """Return the box of the plane that a click's correction can touch."""
+    y, x = click.pixel
+    radius = math.ceil(max(DISK_RADIUS_CELLS * px_per_cell, 1.0))
+    box = (y - radius, x - radius, y + radius + 1, x + radius + 1)
+    if affinity is not None:
+        window = affinity.window
+        half = math.ceil((BOX_RATIO / 2 + 2 / window.grid) * window.side)
+        inner = (y - half, x - half, y + half + 1, x + half + 1)
+        box = union(box, inner)
+    return overlap(box, (0, 0, *patch.plane))
+
+
+def _squared(
+    rows: NDArray[np.float32], columns: NDArray[np.float32], click: Click
+) -> NDArray[np.float32]:
+    y, x = click.pixel
+    return (rows - y) ** 2 + (columns - x) ** 2
+
+
+#: The click of an object from which on this holds, and what is added to the logits (in
+#: the click's direction) at the first, second, and any further correction of one sign
+#: in a row. Chosen on validation images (``benchmarks/default_model.md``).
+FROM_CLICK = 4
+PUSH = (0.1, 0.4, 0.6)
+
+
+def one_way(
+    before: Patch, after: Patch, clicks: Sequence[Click], threshold: float
+) -> Patch:
+    """Keep the newest click from changing the mask against its own sign.
+
+    Parameters
+    ----------
+    before, after
+        The probability before the newest click and after it.
+    clicks
+        The object's clicks, the newest last. Where ``before`` already agrees with the
+        newest, it corrects nothing in particular, and ``after`` is returned as it is.
+    threshold
+        Where the mask is cut (probability > threshold), in [0, 1).
+    """
+    click = clicks[-1]
+    if (before.at(click.pixel) > threshold) == click.is_positive:
+        return after
+    box = union(before.box, after.box)
+    push = PUSH[min(in_a_row(clicks), len(PUSH)) - 1]
+    old = before.read(box)
+    new = _moved(after.read(box), push if click.is_positive else -push)
+    was, now_is = old > threshold, new > threshold
+    changed = (was != now_is) & (now_is == click.is_positive)
+    for other in clicks:  # the push must not run over what was clicked
+        y, x = other.pixel[0] - box[0], other.pixel[1] - box[1]
+        within = 0 <= y < changed.shape[0] and 0 <= x < changed.shape[1]
+        if within and other.is_positive != click.is_positive:
+            changed[y, x] = False
+    return after.with_box(box, np.where(changed, new, old))
+
+
+def in_a_row(clicks: Sequence[Click]) -> int:
+    """Return how many of the last clicks have the newest one's sign, at least 1.
+
+    The first click says where the object is, not how its outline runs: it does not
+    count.
+    """
+    count = 0
+    for click in reversed(clicks[1:]):
+        if click.is_positive != clicks[-1].is_positive:
+            break
+        count += 1
+    return max(1, count)
+
+
+def _moved(probability: NDArray[np.float32], logits: float) -> NDArray[np.float32]:
+    """Add to the logits; what is next to nothing stays nothing."""
+    odds = probability * np.float32(np.exp(logits))
+    moved: NDArray[np.float32] = odds / (odds + (1 - probability))
+    moved[probability < FLOOR] = 0
+    return moved

@@ -1,0 +1,206 @@
+"""A probability map kept only where it is not zero.
+
+A mask in a field of 8192² pixels costs its own box, not the field: what is passed
+from click to click is this patch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg.geometry.windows import Box, Window, paste
+
+#: Probability below which the patch's rim is trimmed away.
+FLOOR = 1 / 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Patch:
+    """Probability inside a box of the plane, zero elsewhere.
+
+    Attributes
+    ----------
+    plane
+        (Y, X) of the whole plane.
+    y0, x0
+        The box's top-left pixel.
+    probability
+        (h, w) float32 in [0, 1], read-only; h and w may be 0.
+    """
+
+    plane: tuple[int, int]
+    y0: int
+    x0: int
+    probability: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        self.probability.setflags(write=False)
+
+    @classmethod
+    def empty(cls, plane: tuple[int, int]) -> Patch:
+        """Zero everywhere."""
+        return cls(plane, 0, 0, np.zeros((0, 0), dtype=np.float32))
+
+    @classmethod
+    def from_mask(cls, mask: NDArray[Any]) -> Patch:
+        """Probability 1 in a (Y, X) mask."""
+        found = mask_box(mask)
+        plane = (int(mask.shape[0]), int(mask.shape[1]))
+        if found is None:
+            return cls.empty(plane)
+        y0, x0, y1, x1 = found
+        return cls(plane, y0, x0, mask[y0:y1, x0:x1].astype(np.float32))
+
+    @property
+    def box(self) -> Box:
+        """(y0, x0, y1, x1), ends exclusive."""
+        height, width = self.probability.shape
+        return self.y0, self.x0, self.y0 + height, self.x0 + width
+
+    # A plane to crop from: what lies outside the box reads as zero.
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(Y, X) of the whole plane."""
+        return self.plane
+
+    @property
+    def dtype(self) -> np.dtype[np.float32]:
+        """float32."""
+        return np.dtype(np.float32)
+
+    def __getitem__(self, key: tuple[slice, slice]) -> NDArray[np.float32]:
+        rows = range(*key[0].indices(self.plane[0]))
+        columns = range(*key[1].indices(self.plane[1]))
+        out = np.zeros((len(rows), len(columns)), dtype=np.float32)
+        y0, x0, y1, x1 = self.box
+        inner_rows, inner_columns = _within(rows, y0, y1), _within(columns, x0, x1)
+        if inner_rows and inner_columns:
+            top, left = rows[inner_rows[0]], columns[inner_columns[0]]
+            out[
+                inner_rows[0] : inner_rows[-1] + 1,
+                inner_columns[0] : inner_columns[-1] + 1,
+            ] = self.probability[top - y0 :: rows.step, left - x0 :: columns.step][
+                : len(inner_rows), : len(inner_columns)
+            ]
+        return out
+
+    def read(self, box: Box) -> NDArray[np.float32]:
+        """Return a copy of the probability in a box of the plane."""
+        return self[box[0] : box[2], box[1] : box[3]]
+
+    def at(self, pixel: tuple[int, int]) -> float:
+        """Return the probability of one pixel."""
+        y, x = pixel[0] - self.y0, pixel[1] - self.x0
+        height, width = self.probability.shape
+        if 0 <= y < height and 0 <= x < width:
+            return float(self.probability[y, x])
+        return 0.0
+
+    def with_box(self, box: Box, values: NDArray[np.float32]) -> Patch:
+        """Replace what lies in a box of the plane; the rest stays."""
+        if values.size == 0:
+            return self
+        y0, x0, y1, x1 = union(self.box, box)
+        if (y0, x0, y1, x1) == box:
+            return Patch(self.plane, y0, x0, values).trimmed()
+        merged = self.read((y0, x0, y1, x1))
+        merged[box[0] - y0 : box[2] - y0, box[1] - x0 : box[3] - x0] = values
+        return Patch(self.plane, y0, x0, merged).trimmed()
+
+    def trimmed(self) -> Patch:
+        """Cut the rim that is below 1/256 away."""
+        found = mask_box(self.probability >= FLOOR)
+        if found is None:
+            return Patch.empty(self.plane)
+        y0, x0, y1, x1 = found
+        if (y1 - y0, x1 - x0) == self.probability.shape:
+            return self
+        kept = self.probability[y0:y1, x0:x1]
+        if 2 * kept.size < self.probability.size:  # a view would hold on to it all
+            kept = kept.copy()
+        return Patch(self.plane, self.y0 + y0, self.x0 + x0, kept)
+
+    def mask_box(self, threshold: float) -> Box | None:
+        """Return the box of probability > threshold, None where nothing is."""
+        found = mask_box(self.probability > threshold)
+        if found is None:
+            return None
+        y0, x0, y1, x1 = found
+        return y0 + self.y0, x0 + self.x0, y1 + self.y0, x1 + self.x0
+
+
+def _within(positions: range, start: int, stop: int) -> range:
+    """Return the indices of the positions that lie in [start, stop)."""
+    first = max(0, -(-(start - positions.start) // positions.step))
+    last = min(len(positions), -(-(stop - positions.start) // positions.step))
+    return range(first, max(first, last))
+
+
+def union(first: Box, second: Box) -> Box:
+    """Return the smallest box around two; an empty one counts for nothing."""
+    boxes = [b for b in (first, second) if b[0] < b[2] and b[1] < b[3]]
+    if not boxes:
+        return second
+    return (
+        min(b[0] for b in boxes),
+        min(b[1] for b in boxes),
+        max(b[2] for b in boxes),
+        max(b[3] for b in boxes),
+    )
+
+
+def mask_box(mask: NDArray[Any]) -> Box | None:
+    """Return the box of a mask's true pixels, None for an empty mask."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if rows.size == 0:
+        return None
+    y0, y1 = int(rows[0]), int(rows[-1]) + 1
+    columns = np.flatnonzero(mask[y0:y1].any(axis=0))
+    return y0, int(columns[0]), y1, int(columns[-1]) + 1
+
+
+def overlap(first: Box, second: Box) -> Box:
+    """Return the box two boxes share; it may be empty."""
+    y0, x0 = max(first[0], second[0]), max(first[1], second[1])
+    y1, x1 = min(first[2], second[2]), min(first[3], second[3])
+    return y0, x0, max(y0, y1), max(x0, x1)
+
+
+def put_back(before: Patch, probability: NDArray[np.float32], window: Window) -> Patch:
+    """Replace the window's part of a patch by the network's answer.
+
+    Only the box of the answer that is not near zero is resampled: the cost follows
+    the object, and what is cut off is below 1/256.
+    """
+    inside = window.clipped(before.plane)
+    replaced = overlap(before.box, inside)
+    found = mask_box(probability >= FLOOR)
+    if found is None:
+        return before.with_box(replaced, _zeros(replaced))
+    # One cell more on each side: interpolation reaches half a cell beyond a cell.
+    scale = window.px_per_cell
+    box = (
+        window.y0 + int((found[0] - 1) * scale),
+        window.x0 + int((found[1] - 1) * scale),
+        window.y0 + int((found[2] + 1) * scale) + 1,
+        window.x0 + int((found[3] + 1) * scale) + 1,
+    )
+    box = overlap(box, inside)
+    pasted = paste(probability, window, box)
+    np.clip(pasted, 0, 1, out=pasted)
+    whole = union(replaced, box)
+    if whole == box:
+        return before.with_box(box, pasted)
+    values = _zeros(whole)
+    y0, x0 = box[0] - whole[0], box[1] - whole[1]
+    values[y0 : y0 + pasted.shape[0], x0 : x0 + pasted.shape[1]] = pasted
+    return before.with_box(whole, values)
+
+
+def _zeros(box: Box) -> NDArray[np.float32]:
+    return np.zeros((box[2] - box[0], box[3] - box[1]), dtype=np.float32)

@@ -1,0 +1,174 @@
+"""How well a mask is supported: what the automatic focus compares windows by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.focus import FocusSettings
+from napari_cfrseg.engine.probability_patch import mask_box
+from napari_cfrseg.geometry.windows import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What speaks for a candidate window.
+
+    Attributes
+    ----------
+    quality
+        The network's expected IoU, 1 if it gives none.
+    fill
+        The clicked component's larger extent over the window's side, in [0, 1].
+    border
+        Share of the window's border (where it is not the plane's) inside the
+        component.
+    confidence
+        Mean of |2p − 1| over the component, in [0, 1].
+    purity
+        The component's share of the mask's area.
+    octaves
+        Doublings from the narrowest window to this one, at least 0.
+    agreement
+        IoU of its mask with that of the next narrower or wider window, the better of
+        both: an object that is there is found on neighbouring scales alike.
+    """
+
+    quality: float
+    fill: float
+    border: float
+    confidence: float
+    purity: float
+    octaves: float = 0.0
+    agreement: float = 1.0
+
+
+def weigh(
+    probability: NDArray[np.float32],
+    window: Window,
+    plane: tuple[int, int],
+    clicks: Sequence[Click],
+    *,
+    quality: float | None = None,
+    threshold: float = 0.5,
+) -> Evidence | None:
+    """Gather what speaks for a window; None if its mask misses the positive clicks.
+
+    Parameters
+    ----------
+    probability
+        (grid, grid) float32.
+    """
+    mask = probability > threshold
+    component = clicked_component(mask, window, clicks)
+    if component is None:
+        return None
+    area = int(component.sum())
+    found = mask_box(component)
+    extent = 0 if found is None else max(found[2] - found[0], found[3] - found[1])
+    edges = border_cells(component, window, plane)
+    return Evidence(
+        quality=1.0 if quality is None else quality,
+        fill=extent / window.grid,
+        border=float(edges.mean()) if edges.size else 0.0,
+        confidence=float(np.abs(2 * probability[component] - 1).mean()),
+        purity=area / int(mask.sum()),
+    )
+
+
+def score(evidence: Evidence | None, settings: FocusSettings) -> float:
+    """Return how well a window's mask is supported, in [0, 1].
+
+    ``quality^a · confidence^b · purity^c · (1 − border)^d · fit(fill) ·
+    2^(−e · octaves) · (1 − w + w · agreement)``, fit a plateau of 1 with Gaussian
+    flanks in log₂ of the fill. The last two keep a click in a wide field from being
+    answered with a patch of the field: there are more wide windows to be wrong in.
+    """
+    if evidence is None or evidence.fill <= 0:
+        return 0.0
+    fill = evidence.fill
+    beyond = max(
+        math.log2(settings.fill_low / fill), math.log2(fill / settings.fill_high), 0.0
+    )
+    return float(
+        evidence.quality**settings.quality_power
+        * evidence.confidence**settings.confidence_power
+        * evidence.purity**settings.purity_power
+        * (1 - evidence.border) ** settings.border_power
+        * math.exp(-0.5 * (beyond / settings.fill_falloff) ** 2)
+        * 2 ** (-settings.octave_cost * evidence.octaves)
+        * (1 - settings.agreement_weight * (1 - evidence.agreement))
+    )
+
+
+def agreement(
+    one: tuple[NDArray[np.float32], Window],
+    other: tuple[NDArray[np.float32], Window],
+    threshold: float = 0.5,
+) -> float:
+    """Return the IoU of two windows' masks in the plane; 0 if both are empty.
+
+    Compared on the narrower window's cells; what the wider mask covers beyond that
+    window counts as disagreement.
+
+    Parameters
+    ----------
+    one, other
+        (grid, grid) float32 probability and its window.
+    """
+    (fine, narrow), (coarse, wide) = sorted((one, other), key=lambda x: x[1].side)
+    narrow_mask, wide_mask = fine > threshold, coarse > threshold
+    cells = []
+    for start, wide_start in ((narrow.y0, wide.y0), (narrow.x0, wide.x0)):
+        centres = start + (np.arange(narrow.grid) + 0.5) * narrow.px_per_cell
+        cells.append(np.floor((centres - wide_start) / wide.px_per_cell).astype(int))
+    rows, columns = (np.clip(c, 0, wide.grid - 1) for c in cells)
+    inside = (cells[0] == rows)[:, None] & (cells[1] == columns)
+    both = narrow_mask & inside & wide_mask[rows][:, columns]
+    shared = np.count_nonzero(both) * narrow.px_per_cell**2
+    total = (
+        np.count_nonzero(narrow_mask) * narrow.px_per_cell**2
+        + np.count_nonzero(wide_mask) * wide.px_per_cell**2
+    )
+    union = total - shared
+    return float(shared / union) if union > 0 else 0.0
+
+
+def clicked_component(
+    mask: NDArray[np.bool_], window: Window, clicks: Sequence[Click]
+) -> NDArray[np.bool_] | None:
+    """Return the parts of a grid mask that hold a positive click, None if none do."""
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return None
+    wanted = set()
+    for click in clicks:
+        y, x = (math.floor(v + 0.5) for v in window.to_grid(click.yx))
+        if click.is_positive and 0 <= y < window.grid and 0 <= x < window.grid:
+            wanted.add(int(labels[y, x]))
+    wanted.discard(0)
+    if not wanted:
+        return None
+    found: NDArray[np.bool_] = np.isin(labels, list(wanted))
+    return found
+
+
+def border_cells(
+    mask: NDArray[np.bool_], window: Window, plane: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Return the mask along those borders of the window that are not the plane's."""
+    y0, x0, y1, x1 = window.box
+    edges = [
+        mask[0] if y0 > 0 else None,
+        mask[-1] if y1 < plane[0] else None,
+        mask[:, 0] if x0 > 0 else None,
+        mask[:, -1] if x1 < plane[1] else None,
+    ]
+    kept = [edge for edge in edges if edge is not None]
+    return np.concatenate(kept) if kept else np.zeros(0, dtype=bool)

@@ -1,0 +1,246 @@
+"""One object, one robot, one segmenter: click, look, click again."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.evaluation import metrics
+from napari_cfrseg.evaluation.datasets.benchmark_objects import (
+    AnnotatedPlane,
+    BenchmarkObject,
+)
+from napari_cfrseg.evaluation.object_row import ObjectRow, pack_mask
+from napari_cfrseg.evaluation.robots import ExactRobot, HumanRobot
+from napari_cfrseg.evaluation.scores import MAX_CLICKS
+
+
+class AnySegmenter(Protocol):
+    """What can be measured: two methods.
+
+    A segmenter that also has ``set_hint(object_px)`` is told the longer side of each
+    object's bounding box before its first click (classical tools need a crop);
+    reports say which segmenters were told.
+    """
+
+    def set_image(self, image: NDArray[Any]) -> object:
+        """Take the (Y, X) or (Y, X, C) image that the next clicks are on."""
+
+    def predict(self, clicks: list[Click], previous: Any) -> Any:
+        """Return a (Y, X) bool mask, or an object with one as ``.mask``.
+
+        ``clicks`` are all clicks on the object in order; ``previous`` is whatever
+        the last call for this object returned, None at its first click.
+        """
+
+
+@runtime_checkable
+class TakesHint(Protocol):
+    """A segmenter that is told how large the next object is."""
+
+    def set_hint(self, object_px: float) -> object:
+        """Take the longer side of the next object's bounding box, in pixels."""
+
+
+SegmenterFactory = Callable[[], AnySegmenter]
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How the robot works.
+
+    Attributes
+    ----------
+    max_clicks
+        Most clicks per object.
+    target
+        The robot stops once the IoU reaches it …
+    min_clicks
+        … but not before this many clicks, so that IoU@1, @3 and @5 exist; a
+        prediction without any error always stops it.
+    human
+        False: the papers' exact robot. True: the human-like one.
+    seed
+        Of the human-like robot; each object draws from (seed, its key), whatever the
+        order in which objects come.
+    surfaces
+        True: boundary IoU and ASSD after each click too (slower).
+    published
+        True: surface metrics as published, faults included.
+    spacing_um
+        (y, x) size of a pixel in micrometres: ASSD is given in micrometres too.
+    """
+
+    max_clicks: int = MAX_CLICKS
+    target: float = 0.90
+    min_clicks: int = 5
+    human: bool = False
+    seed: int = 0
+    surfaces: bool = False
+    published: bool = False
+    spacing_um: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.spacing_um is not None:
+            y, x = self.spacing_um
+            if not (y > 0 and x > 0):
+                msg = f"spacing_um={self.spacing_um} must be two positive numbers"
+                raise ValueError(msg)
+            object.__setattr__(self, "spacing_um", (float(y), float(x)))
+        if not 1 <= self.min_clicks <= self.max_clicks:
+            msg = (
+                f"min_clicks={self.min_clicks} must lie between 1 and "
+                f"max_clicks={self.max_clicks}"
+            )
+            raise ValueError(msg)
+
+
+def evaluate_plane(
+    segmenter: AnySegmenter, objects: Sequence[BenchmarkObject], settings: RunSettings
+) -> Iterator[ObjectRow]:
+    """Click the objects of one plane; the image is read and set once."""
+    first = objects[0]
+    plane = first.source.read_plane(first.image_name, first.plane)
+    start = time.perf_counter()
+    segmenter.set_image(plane.image)
+    set_image_s = time.perf_counter() - start
+    for item in objects:
+        yield evaluate_object(segmenter, plane, item, settings, set_image_s=set_image_s)
+
+
+def evaluate_object(
+    segmenter: AnySegmenter,
+    plane: AnnotatedPlane,
+    item: BenchmarkObject,
+    settings: RunSettings,
+    *,
+    set_image_s: float = 0.0,
+) -> ObjectRow:
+    """Click one object on the image that is set, until the target or the last click."""
+    truth_mask, ignore_mask = item.mask_in(plane), plane.ignore_mask
+    run = _Run(truth_mask, ignore_mask, settings)
+    robot = _make_robot(item, truth_mask, ignore_mask, settings)
+    if isinstance(segmenter, TakesHint):
+        segmenter.set_hint(longer_side(truth_mask))
+    clicks: list[Click] = []
+    previous: Any = None
+    mask: NDArray[np.bool_] | None = None
+    while not run.is_over:
+        clicks.append(robot.next_click(mask))
+        start = time.perf_counter()
+        previous = segmenter.predict(list(clicks), previous)
+        mask = as_mask(previous, truth_mask.shape)
+        run.add(mask, time.perf_counter() - start, getattr(previous, "steps", None))
+    box, bits = pack_mask(np.zeros_like(truth_mask) if mask is None else mask)
+    return ObjectRow(
+        key=item.key,
+        set_name=item.set_name,
+        image_name=item.image_name,
+        plane=item.plane,
+        area_px=int(np.count_nonzero(truth_mask)),
+        shape=(truth_mask.shape[0], truth_mask.shape[1]),
+        clicks=tuple((*c.pixel, int(c.is_positive)) for c in clicks),
+        ious=tuple(run.ious),
+        error_px=tuple(run.error_px),
+        seconds=tuple(run.seconds),
+        steps=tuple(run.steps),
+        boundary_ious=tuple(run.boundary_ious),
+        assds_px=tuple(run.assds_px),
+        assds_um=tuple(run.assds_um),
+        set_image_s=set_image_s,
+        seed=settings.seed if settings.human else 0,
+        mask_box=box,
+        mask_bits=bits,
+    )
+
+
+class _Run:
+    """The measurements of one object while it is being clicked."""
+
+    def __init__(
+        self,
+        truth_mask: NDArray[np.bool_],
+        ignore_mask: NDArray[np.bool_] | None,
+        settings: RunSettings,
+    ) -> None:
+        self._truth_mask = truth_mask
+        self._ignore_mask = ignore_mask
+        self._settings = settings
+        self.ious: list[float] = []
+        self.error_px: list[int] = []
+        self.seconds: list[float] = []
+        self.steps: list[int] = []
+        self.boundary_ious: list[float] = []
+        self.assds_px: list[float] = []
+        self.assds_um: list[float] = []
+
+    @property
+    def is_over(self) -> bool:
+        settings, done = self._settings, len(self.ious)
+        if done == 0:
+            return False
+        if done >= settings.max_clicks or self.error_px[-1] == 0:
+            return True
+        reached = np.float32(max(self.ious)) >= np.float32(settings.target)
+        return bool(reached) and done >= settings.min_clicks
+
+    def add(self, mask: NDArray[np.bool_], seconds: float, steps: object) -> None:
+        masks = (mask, self._truth_mask, self._ignore_mask)
+        self.ious.append(metrics.iou(*masks))
+        self.error_px.append(metrics.error_area(*masks))
+        self.seconds.append(seconds)
+        if isinstance(steps, int):
+            self.steps.append(steps)
+        if self._settings.surfaces:
+            published = self._settings.published
+            self.boundary_ious.append(metrics.boundary_iou(*masks, published=published))
+            self.assds_px.append(metrics.assd(*masks, published=published))
+            spacing = self._settings.spacing_um
+            if spacing is not None:
+                self.assds_um.append(
+                    metrics.assd(*masks, spacing=spacing, published=published)
+                )
+
+
+def longer_side(mask: NDArray[np.bool_]) -> float:
+    """Longer side of a mask's bounding box in pixels; 0 for an empty mask."""
+    spans = [np.flatnonzero(mask.any(axis=axis)) for axis in (0, 1)]
+    return float(max((s[-1] - s[0] + 1 for s in spans if s.size), default=0))
+
+
+def as_mask(result: object, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Read the mask a segmenter returned.
+
+    Raises
+    ------
+    ValueError
+        If it is not a (Y, X) mask of the image's shape.
+    """
+    mask = np.asarray(getattr(result, "mask", result))
+    if mask.shape != shape:
+        msg = (
+            f"the segmenter returned a mask of shape {mask.shape} for a plane of "
+            f"shape {shape}: predict() must return a (Y, X) mask, or an object with "
+            "one as .mask"
+        )
+        raise ValueError(msg)
+    return mask if mask.dtype == bool else mask > 0
+
+
+def _make_robot(
+    item: BenchmarkObject,
+    truth_mask: NDArray[np.bool_],
+    ignore_mask: NDArray[np.bool_] | None,
+    settings: RunSettings,
+) -> ExactRobot:
+    if not settings.human:
+        return ExactRobot(truth_mask, ignore_mask)
+    rng = np.random.default_rng([settings.seed, zlib.crc32(item.key.encode())])
+    return HumanRobot(truth_mask, ignore_mask, rng=rng)

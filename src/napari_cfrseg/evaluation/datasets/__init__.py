@@ -1,0 +1,1 @@
+"""Annotated images and stacks, and the objects to click in them."""

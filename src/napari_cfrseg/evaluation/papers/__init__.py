@@ -1,0 +1,1 @@
+"""The protocols, data sets and predictors that the papers publish."""

@@ -1,0 +1,269 @@
+"""The published predictor over any network in three stages.
+
+One evaluation is: Zoom-In window from the previous answer → crop of image and previous
+probability → network on the crop and its mirror image → mean of the two in logit space
+→ sigmoid → pasted into zeros. CFR-n repeats the evaluation n times on the same clicks,
+each with its own window and fed with the whole-image probability of the one before::
+
+    Yⁱ = f(x, clicks, Yⁱ⁻¹),  i = 1 … n;   A-CFR stops at |Yⁱ > t  xor  Yⁱ⁻¹ > t| ≤ 20
+
+The product works differently (one window per click, frozen through the cascade); this
+is what the published numbers were made with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from napari_cfrseg.clicks import Click, points_array
+from napari_cfrseg.evaluation.papers.protocols import Protocol
+from napari_cfrseg.evaluation.papers.zoomin import Roi, as_probability_array, paste_roi
+from napari_cfrseg.io.plane_image import open_plane
+from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PublishedPrediction:
+    """What one click gave, and what the next one needs of it.
+
+    Attributes
+    ----------
+    probability
+        (Y, X) float32 in [0, 1]; exactly 0 outside the last window.
+    window_probability
+        (Y, X) float32, what the next window follows: the same, or M^u (FCFI).
+    roi
+        The last evaluation's window; None: the whole image.
+    steps
+        Evaluations this click took (a first click predicted again counts twice).
+    threshold
+        Where ``mask`` cuts.
+    """
+
+    probability: NDArray[np.float32]
+    window_probability: NDArray[np.float32]
+    roi: Roi | None
+    steps: int
+    threshold: float
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """(Y, X) bool: probability > threshold."""
+        return self.probability > self.threshold
+
+
+class PublishedSegmenter:
+    """A click network run as its paper's evaluator ran it.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode, on its device.
+    protocol
+        Zoom-In, flip, threshold, cascade.
+    """
+
+    def __init__(self, network: ClickNetwork, protocol: Protocol) -> None:
+        self._network = network
+        self._protocol = protocol
+        self._image: Tensor | None = None
+        self._embedded: tuple[Roi | None, Any] | None = None
+
+    def set_image(self, image: NDArray[Any]) -> None:
+        """Take a (Y, X) or (Y, X, C) image; uint8 is divided by 255, as published.
+
+        Other types are scaled between robust percentiles, as the product does.
+        """
+        values = _as_rgb(image)
+        tensor = torch.from_numpy(values).permute(2, 0, 1)[None]
+        self._image = tensor.to(self._network.device)
+        self._embedded = None
+
+    def predict(
+        self, clicks: Sequence[Click], previous: PublishedPrediction | None
+    ) -> PublishedPrediction:
+        """Evaluate the network for the newest click.
+
+        Parameters
+        ----------
+        clicks
+            All clicks of the object, in order.
+        previous
+            What the click before returned; None at the first one.
+        """
+        if not clicks:
+            msg = "the published predictors need at least one click"
+            raise ValueError(msg)
+        protocol = self._protocol
+        cascading = len(clicks) <= protocol.cascade_clicks
+        steps, state = 0, previous
+        for index in range(1 + (protocol.extra_steps if cascading else 0)):
+            before = state
+            state = self._evaluate(clicks, before)
+            steps += state.steps
+            if index and protocol.adaptive and before is not None:
+                changed = np.count_nonzero(before.mask != state.mask)
+                if changed <= protocol.stop_changed_px:
+                    break
+        if state is None:
+            msg = f"{protocol} makes no evaluation"
+            raise ValueError(msg)
+        return PublishedPrediction(
+            state.probability,
+            state.window_probability,
+            state.roi,
+            steps,
+            protocol.threshold,
+        )
+
+    def _evaluate(
+        self, clicks: Sequence[Click], before: PublishedPrediction | None
+    ) -> PublishedPrediction:
+        """Evaluate once, or twice where the first window proves too wide."""
+        followed = None if before is None else before.window_probability
+        roi = None if before is None else before.roi
+        result = self._evaluate_in(clicks, before, self._choose(clicks, followed, roi))
+        zoom = self._protocol.zoom
+        if zoom is None or not zoom.asks_again(result.window_probability, result.roi):
+            return result
+        # the feedback stays that of the click before; only the window moves
+        roi = self._choose(clicks, result.window_probability, result.roi)
+        again = self._evaluate_in(clicks, before, roi)
+        return PublishedPrediction(
+            again.probability, again.window_probability, again.roi, 2, again.threshold
+        )
+
+    def _choose(
+        self,
+        clicks: Sequence[Click],
+        followed: NDArray[np.float32] | None,
+        roi: Roi | None,
+    ) -> Roi | None:
+        zoom = self._protocol.zoom
+        if zoom is None:
+            return None
+        height, width = self._ready().shape[2:]
+        return zoom.choose_roi((height, width), clicks, followed, roi)
+
+    def _evaluate_in(
+        self,
+        clicks: Sequence[Click],
+        before: PublishedPrediction | None,
+        roi: Roi | None,
+    ) -> PublishedPrediction:
+        zoom, image = self._protocol.zoom, self._ready()
+        feedback = None
+        if before is not None:
+            feedback = torch.from_numpy(before.probability)[None, None]
+            feedback = feedback.to(image.device)
+        if zoom is not None and roi is not None:
+            clicks = zoom.to_crop(clicks, roi)
+            feedback = None if feedback is None else zoom.crop(feedback, roi)
+        with torch.inference_mode():
+            output, size = self._run(clicks, feedback, roi)
+            logits = self._merge_flip(output.logits, size)
+            probability = self._place(torch.sigmoid(logits), roi)
+            followed = probability
+            if self._protocol.roi_from_updated and output.updated is not None:
+                followed = self._place(self._merge_flip(output.updated, size), roi)
+        return PublishedPrediction(
+            as_probability_array(probability),
+            as_probability_array(followed),
+            roi,
+            1,
+            self._protocol.threshold,
+        )
+
+    def _run(
+        self, clicks: Sequence[Click], feedback: Tensor | None, roi: Roi | None
+    ) -> tuple[NetworkOutput, tuple[int, int]]:
+        embedding, size = self._embed(roi)
+        limit = self._protocol.clicks_limit
+        signs = [click.is_positive for click in clicks]
+        slots = max(sum(signs), len(signs) - sum(signs), 1)
+        if limit is not None:
+            clicks, slots = clicks[:limit], max(1, min(limit, slots))
+        views = [list(clicks)]
+        if self._protocol.flip:
+            views.append([_mirror(click, size[1]) for click in clicks])
+            feedback = None if feedback is None else _with_mirror(feedback)
+        device = self._network.device
+        points = np.stack([points_array(view, slots=slots) for view in views])
+        newest = np.array(
+            [[*v[-1].yx, float(v[-1].is_positive)] for v in views], np.float32
+        )
+        features = self._network.embed_clicks(
+            embedding, torch.from_numpy(points).to(device)
+        )
+        newest_click = torch.from_numpy(newest).to(device)
+        return self._network.refine(features, feedback, newest_click), size
+
+    def _embed(self, roi: Roi | None) -> tuple[Any, tuple[int, int]]:
+        """Embed the window's pixels, once while the window stays."""
+        zoom, image = self._protocol.zoom, self._ready()
+        if zoom is not None and roi is not None:
+            size = zoom.crop_size(roi)
+        else:
+            size = (image.shape[2], image.shape[3])
+        if self._embedded is None or self._embedded[0] != roi:
+            if zoom is not None and roi is not None:
+                image = zoom.crop(image, roi)
+            if self._protocol.flip:
+                image = _with_mirror(image)
+            self._embedded = (roi, self._network.embed_image(image))
+        return self._embedded[1], size
+
+    def _merge_flip(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+        """(2, 1, h, w) of the crop and its mirror image → (1, 1, *size), their mean."""
+        values = functional.interpolate(
+            values, size=size, mode="bilinear", align_corners=True
+        )
+        if not self._protocol.flip:
+            return values
+        straight, mirrored = values.chunk(2)
+        return 0.5 * (straight + mirrored.flip(3))
+
+    def _place(self, values: Tensor, roi: Roi | None) -> Tensor:
+        if roi is None:
+            return values
+        height, width = self._ready().shape[2:]
+        return paste_roi(values, roi, (height, width))
+
+    def _ready(self) -> Tensor:
+        if self._image is None:
+            msg = "set_image must be called before predict"
+            raise ValueError(msg)
+        return self._image
+
+
+def _as_rgb(image: NDArray[Any]) -> NDArray[np.float32]:
+    """(Y, X) or (Y, X, C) → (Y, X, 3) float32 in [0, 1]."""
+    plane = open_plane(image)
+    values = np.asarray(image)
+    values = values[..., None] if values.ndim == 2 else values[..., : plane.channels]
+    if values.dtype == np.uint8:
+        scaled = values.astype(np.float32) / np.float32(255)
+    else:
+        scaled = plane.scaling.apply(values)
+    if scaled.shape[2] == 1:
+        return np.repeat(scaled, 3, axis=2)
+    if scaled.shape[2] == 2:
+        return np.concatenate([scaled, scaled.mean(axis=2, keepdims=True)], axis=2)
+    return np.ascontiguousarray(scaled[..., :3])
+
+
+def _with_mirror(values: Tensor) -> Tensor:
+    return torch.cat([values, values.flip(3)])
+
+
+def _mirror(click: Click, width: int) -> Click:
+    y, x = click.yx
+    return Click((y, width - x - 1), is_positive=click.is_positive)

@@ -1,0 +1,1 @@
+"""Results of a run: rows, tables, curves, comparisons."""

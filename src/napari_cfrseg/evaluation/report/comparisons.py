@@ -1,0 +1,264 @@
+"""Is one run better than another? Paired differences with bootstrap intervals.
+
+For objects both runs did, d_i = value_B(i) − value_A(i); the interval is the 2.5th to
+97.5th percentile of the mean of d over resamples. Objects of one image resemble each
+other, so images are drawn with replacement, and then objects within each: the intervals
+are wider and honest. A difference whose interval holds 0 is called not significant.
+Fewer than five images cannot show how images differ: the verdict then says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg.errors import DatasetError
+from napari_cfrseg.evaluation import scores
+from napari_cfrseg.evaluation.datasets.split import MIN_POOLED_OBJECTS, pooled_rows
+from napari_cfrseg.evaluation.object_row import ObjectRow
+from napari_cfrseg.evaluation.runner import Run
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+#: with fewer images an interval speaks of these images only
+MIN_IMAGES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """B minus A in one measure, over one group of objects.
+
+    Attributes
+    ----------
+    measure
+        For example ``"NoC@90"``.
+    group
+        The set's name, or ``"pooled"``.
+    objects, images
+        How many were paired.
+    mean_a, mean_b, difference
+        Means, and B − A.
+    low, high
+        Interval of the difference.
+    fewer_is_better
+        Whether a negative difference favours B.
+    """
+
+    measure: str
+    group: str
+    objects: int
+    images: int
+    mean_a: float
+    mean_b: float
+    difference: float
+    low: float
+    high: float
+    fewer_is_better: bool
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return self.low > 0 or self.high < 0
+
+    @property
+    def verdict(self) -> str:
+        """``"B better"``, ``"A better"`` or ``"not significant"``, and on how few."""
+        if not self.is_significant:
+            return "not significant"
+        few = f" on these {self.images} images" if self.images < MIN_IMAGES else ""
+        return self._better + few
+
+    @property
+    def _better(self) -> str:
+        return (
+            "B better" if (self.difference < 0) == self.fewer_is_better else "A better"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, the verdict included."""
+        return {**asdict(self), "verdict": self.verdict}
+
+
+def compare_runs(
+    first: Run,
+    second: Run,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    min_objects: int = MIN_POOLED_OBJECTS,
+) -> list[Difference]:
+    """Compare two runs of the same protocol on the objects both did.
+
+    Parameters
+    ----------
+    first, second
+        A and B.
+    seed, resamples
+        Of the bootstrap.
+    min_objects
+        Sets with fewer paired objects are neither pooled nor listed.
+
+    Returns
+    -------
+    All measures pooled (the same number of objects of every set), then NoC@90 of each
+    set.
+
+    Raises
+    ------
+    DatasetError
+        If the runs share no object or their robots differ.
+    """
+    _check_robots(first, second)
+    rows_b = {row.key: row for row in second.rows}
+    pairs = {row.key: (row, rows_b[row.key]) for row in first.rows if row.key in rows_b}
+    if not pairs:
+        msg = f"{first.folder} and {second.folder} have no object in common"
+        raise DatasetError(msg)
+    rows_a = [a for a, _ in pairs.values()]
+    pool = pooled_rows(rows_a, first.order, min_objects=min_objects) or rows_a
+    measures = _measures(first.settings.target, first.settings.max_clicks)
+    rng = np.random.default_rng(seed)
+    found = [
+        _difference(name, "pooled", [pairs[row.key] for row in pool], rng, resamples)
+        for name in measures.items()
+    ]
+    noc = ("NoC@90", measures.get("NoC@90", measures["NoC@80"]))
+    for set_name in sorted({row.set_name for row in rows_a}):
+        group = [pairs[row.key] for row in rows_a if row.set_name == set_name]
+        if len(group) >= min_objects:
+            found.append(_difference(noc, set_name, group, rng, resamples))
+    return found
+
+
+#: value of one row, and whether fewer is better
+Measure = tuple[Callable[[ObjectRow], float], bool]
+
+
+def _measures(target: float, max_clicks: int) -> Mapping[str, Measure]:
+    found: dict[str, Measure] = {}
+    for goal in (0.80, 0.85, 0.90, 0.95):
+        if goal <= target + 1e-9 or goal == 0.80:
+            found[f"NoC@{round(100 * goal)}"] = (_noc(goal, max_clicks), True)
+    for click in (1, 3, 5):
+        found[f"IoU@{click}"] = (_iou_at(click), False)
+    found["area under curve"] = (
+        lambda row: scores.area_under_curve([row.ious], max_clicks),
+        False,
+    )
+    found["regressions per object"] = (
+        lambda row: scores.count_regressions(row.ious, row.error_px),
+        True,
+    )
+    found["seconds per click"] = (lambda row: float(np.mean(row.seconds)), True)
+    return found
+
+
+def _noc(goal: float, max_clicks: int) -> Callable[[ObjectRow], float]:
+    return lambda row: scores.clicks_to(row.ious, goal, max_clicks)
+
+
+def _iou_at(click: int) -> Callable[[ObjectRow], float]:
+    return lambda row: scores.iou_at(row.ious, click)
+
+
+def _difference(
+    named: tuple[str, Measure],
+    group: str,
+    pairs: Sequence[tuple[ObjectRow, ObjectRow]],
+    rng: np.random.Generator,
+    resamples: int,
+) -> Difference:
+    name, (value, fewer_is_better) = named
+    a = np.array([value(row) for row, _ in pairs], float)
+    b = np.array([value(row) for _, row in pairs], float)
+    images = [f"{row.set_name}/{row.image_name}" for row, _ in pairs]
+    means = bootstrap_means(b - a, images, rng, resamples)
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return Difference(
+        measure=name,
+        group=group,
+        objects=len(pairs),
+        images=len(set(images)),
+        mean_a=float(a.mean()),
+        mean_b=float(b.mean()),
+        difference=float((b - a).mean()),
+        low=float(low),
+        high=float(high),
+        fewer_is_better=fewer_is_better,
+    )
+
+
+def bootstrap_means(
+    values: NDArray[np.float64],
+    clusters: Sequence[str],
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+) -> NDArray[np.float64]:
+    """Means of values over two-stage resamples: clusters, then members of each.
+
+    Parameters
+    ----------
+    values
+        (N,) one per object.
+    clusters
+        Which cluster (image) each belongs to.
+    rng, resamples
+        Of the bootstrap.
+
+    Returns
+    -------
+    (resamples,) float64.
+    """
+    _, member = np.unique(np.asarray(clusters), return_inverse=True)
+    count = int(member.max()) + 1
+    drawn = rng.integers(0, count, (resamples, count))
+    times = np.stack([(drawn == index).sum(axis=1) for index in range(count)])
+    sums, sizes = np.zeros(resamples), np.zeros(resamples)
+    for index in range(count):
+        group = values[member == index]
+        resample = np.repeat(np.arange(resamples), times[index])
+        picks = rng.integers(0, len(group), (len(resample), len(group)))
+        totals = group[picks].sum(axis=1)
+        sums += np.bincount(resample, weights=totals, minlength=resamples)
+        sizes += len(group) * times[index]
+    means: NDArray[np.float64] = sums / sizes
+    return means
+
+
+def _check_robots(first: Run, second: Run) -> None:
+    a, b = asdict(first.settings), asdict(second.settings)
+    odd = [
+        name for name in ("max_clicks", "target", "human", "seed") if a[name] != b[name]
+    ]
+    if odd:
+        msg = (
+            f"{first.folder} and {second.folder} were made by different robots "
+            f"({', '.join(odd)}): run both with the same options"
+        )
+        raise DatasetError(msg)
+
+
+def format_differences(
+    differences: Sequence[Difference], label_a: str, label_b: str
+) -> str:
+    """Lay differences out as a Markdown table."""
+    lines = [
+        f"A = {label_a}, B = {label_b}; paired over the same objects, "
+        f"{round(100 * CONFIDENCE)} % bootstrap intervals over images and their "
+        "objects.",
+        "",
+        "| measure | on | objects (images) | A | B | B − A | interval | |",
+        "|---|---|--:|--:|--:|--:|---|---|",
+    ]
+    lines += [
+        f"| {d.measure} | {d.group} | {d.objects} ({d.images}) | {d.mean_a:.3f} "
+        f"| {d.mean_b:.3f} | {d.difference:+.3f} | [{d.low:+.3f}, {d.high:+.3f}] "
+        f"| {d.verdict} |"
+        for d in differences
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,181 @@
+"""Tables in the papers' layout: a row per model, columns per data set."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from napari_cfrseg.evaluation import scores
+from napari_cfrseg.evaluation.report.results import IOU_CLICKS, Summary
+from napari_cfrseg.evaluation.runner import Run
+
+#: a model's name and its summaries: one per set, the last one pooled
+Results = Sequence[tuple[str, Sequence[Summary]]]
+
+
+def format_tables(results: Results) -> str:
+    """Lay results out as Markdown: clicks, IoU, surfaces, and what a click costs."""
+    parts = [
+        "Clicks to IoU 0.85 / 0.90, and objects that miss 0.90 within the clicks "
+        "allowed (fewer is better).",
+        _by_set(results, _noc_cell),
+        "IoU after 1 / 3 / 5 clicks.",
+        _by_set(results, _iou_cell),
+    ]
+    if any(s.boundary_iou_at for _, summaries in results for s in summaries):
+        parts += [
+            "Boundary IoU after 1 / 3 / 5 clicks, and ASSD after 5, in pixels (and "
+            "micrometres).",
+            _by_set(results, _surface_cell),
+        ]
+    parts += ["Pooled.", _costs(results)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _by_set(results: Results, cell: Callable[[Summary], str]) -> str:
+    columns = _columns(results)
+    lines = [_line(["model", *(f"{name} ({n})" for name, n in columns)])]
+    lines.append(_line(["---", *["--:"] * len(columns)]))
+    for label, summaries in results:
+        by_name = {summary.name: summary for summary in summaries}
+        cells = [cell(by_name[name]) if name in by_name else "–" for name, _ in columns]
+        lines.append(_line([label, *cells]))
+    return "\n".join(lines)
+
+
+def _columns(results: Results) -> list[tuple[str, int]]:
+    """Every set with its number of objects, by name, the pool last."""
+    counts: dict[str, int] = {}
+    for _, summaries in results:
+        for summary in summaries:
+            counts[summary.name] = max(counts.get(summary.name, 0), summary.objects)
+    return sorted(counts.items(), key=lambda item: (item[0] == "pooled", item[0]))
+
+
+def _noc_cell(summary: Summary) -> str:
+    clicks = [_number(summary.noc.get(goal), 2) for goal in (85, 90)]
+    return f"{clicks[0]} / {clicks[1]} · {summary.nof.get(90, '–')}"
+
+
+def _iou_cell(summary: Summary) -> str:
+    return " / ".join(_number(summary.iou_at.get(n), 3) for n in IOU_CLICKS)
+
+
+def _surface_cell(summary: Summary) -> str:
+    boundary = " / ".join(
+        _number(summary.boundary_iou_at.get(n), 3) for n in IOU_CLICKS
+    )
+    last = IOU_CLICKS[-1]
+    cell = f"{boundary} · {_number(summary.assd_at.get(last), 2)}"
+    if summary.assd_um_at:
+        cell += f" ({_number(summary.assd_um_at.get(last), 3)} µm)"
+    return cell
+
+
+def _costs(results: Results) -> str:
+    names = [
+        "model",
+        "NoC@80",
+        "NoC@85",
+        "NoC@90",
+        "NoC@95",
+        "NoF@90 (published)",
+        "area under curve",
+        "first click ms",
+        "later click ms",
+        "steps, first / later",
+        "regressions per 100",
+    ]
+    lines = [_line(names), _line(["---", *["--:"] * (len(names) - 1)])]
+    for label, summaries in results:
+        pool = summaries[-1]
+        lines.append(
+            _line(
+                [
+                    label,
+                    *(_number(pool.noc.get(goal), 2) for goal in (80, 85, 90, 95)),
+                    f"{pool.nof.get(90, '–')} ({pool.nof_published.get(90, '–')})",
+                    _number(pool.area_under_curve, 3),
+                    _number(1000 * pool.first_click_s, 0),
+                    _number(1000 * pool.later_click_s, 0),
+                    f"{_number(pool.first_steps, 2)} / {_number(pool.later_steps, 2)}",
+                    _number(pool.regressions_per_100, 1),
+                ]
+            )
+        )
+    return "\n".join(lines)
+
+
+def format_robot_spread(spread: Mapping[str, Sequence[float]]) -> str:
+    """Lay out how much NoC@90 depends on where people click.
+
+    Parameters
+    ----------
+    spread
+        {model: pooled NoC@90 of each seed of the human-like robot}.
+    """
+    lines = [
+        _line(["model", "seeds", "NoC@90 mean", "least", "most"]),
+        _line(["---", "--:", "--:", "--:", "--:"]),
+    ]
+    for label, values in spread.items():
+        mean = sum(values) / len(values)
+        cells = [_number(value, 2) for value in (mean, min(values), max(values))]
+        lines.append(_line([label, str(len(values)), *cells]))
+    return "\n".join(lines) + "\n"
+
+
+def write_objects(path: Path, runs: Sequence[Run]) -> None:
+    """Write one CSV line per object and run."""
+    goals = (0.80, 0.85, 0.90, 0.95)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            [
+                *("model", "robot_seed", "key", "set", "image", "plane", "area_px"),
+                *("clicks", "last_iou"),
+                *(f"clicks_to_{round(100 * goal)}" for goal in goals),
+                *(f"iou_at_{n}" for n in IOU_CLICKS),
+                *("regressions", "first_click_s", "mean_later_click_s", "steps"),
+                "run",
+            ]
+        )
+        for run in runs:
+            for row in run.rows:
+                first, later = scores.seconds_per_click([row.seconds])
+                writer.writerow(
+                    [
+                        *(run.label, row.seed, row.key, row.set_name, row.image_name),
+                        *("" if row.plane is None else row.plane, row.area_px),
+                        *(len(row.ious), f"{row.ious[-1]:.5f}"),
+                        *_reached(run, row.ious, goals),
+                        *(f"{scores.iou_at(row.ious, n):.5f}" for n in IOU_CLICKS),
+                        scores.count_regressions(row.ious, row.error_px),
+                        *(f"{first:.4f}", "" if math.isnan(later) else f"{later:.4f}"),
+                        *(sum(row.steps) if row.steps else "", run.folder.name),
+                    ]
+                )
+
+
+def _reached(
+    run: Run, ious: Sequence[float], goals: Sequence[float]
+) -> list[int | str]:
+    """Clicks to each goal; empty above the robot's own target."""
+    return [
+        scores.clicks_to(ious, goal, run.settings.max_clicks)
+        if goal <= run.settings.target + 1e-9
+        else ""
+        for goal in goals
+    ]
+
+
+def _number(value: float | None, digits: int) -> str:
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:.{digits}f}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

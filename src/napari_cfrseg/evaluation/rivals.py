@@ -1,0 +1,336 @@
+"""Classical tools that segment from clicks: the yardstick.
+
+All three work on a square crop around the first click, three times as wide as the
+object's longer side: the size is told to them by the runner (``set_hint``), as a user
+who zooms in and draws a frame would tell them; the place is not. Since no pixel of an
+object is farther from a click in it than its longer side, the crop holds the whole
+object, and its rim is background. Neither the product nor a network is told the size.
+
+The crop is resampled to 128–256 px, and clicks are disks of radius 2 px there, small
+even on tiny objects; where disks meet the later click wins. Without a positive click
+the mask is empty.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage import filters, segmentation, transform
+
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.errors import CheckpointError, DatasetError
+from napari_cfrseg.io.plane_image import open_plane
+
+#: the crop's side over the object's longer side
+CROP_PER_OBJECT = 3.0
+#: the least side of a crop on the plane
+MIN_SIDE_PX = 24
+#: crops are enlarged or shrunk to a longer side in this range, so that a click's disk
+#: is small against the object
+LEAST_GRID_PX, MOST_GRID_PX = 128, 256
+CLICK_RADIUS_PX = 2
+UNKNOWN, OBJECT, BACKGROUND = 0, 1, 2
+
+
+class CropSegmenter(ABC):
+    """Segments a crop around the first click, from seeds."""
+
+    def __init__(self) -> None:
+        self._rgb: NDArray[np.float32] | None = None
+        self._side_px: float | None = None
+
+    def set_image(self, image: NDArray[Any]) -> None:
+        """Scale the image to [0, 1] as the product does."""
+        plane = open_plane(image)
+        values = np.asarray(image)
+        values = values[..., None] if values.ndim == 2 else values
+        scaled = plane.scaling.apply(values[..., : plane.channels])
+        if scaled.shape[2] == 2:
+            scaled = np.concatenate([scaled, scaled.mean(2, keepdims=True)], axis=2)
+        if scaled.shape[2] == 1:
+            scaled = np.repeat(scaled, 3, axis=2)
+        self._rgb = scaled[..., :3]
+
+    def set_hint(self, object_px: float) -> None:
+        """Take the longer side of the next object's bounding box, in pixels."""
+        self._side_px = CROP_PER_OBJECT * object_px
+
+    def predict(self, clicks: Sequence[Click], previous: object) -> NDArray[np.bool_]:
+        """Segment from all clicks; what was there before is not used."""
+        del previous
+        if self._rgb is None:
+            msg = "set_image must be called before predict"
+            raise ValueError(msg)
+        mask = np.zeros(self._rgb.shape[:2], bool)
+        if not any(click.is_positive for click in clicks):
+            return mask
+        rows, columns = self._crop_at(clicks[0].pixel)
+        crop = self._rgb[rows, columns]
+        longer = max(crop.shape[:2])
+        scale = min(max(longer, LEAST_GRID_PX), MOST_GRID_PX) / longer
+        size = tuple(max(1, round(scale * n)) for n in crop.shape[:2])
+        seeds = draw_seeds(clicks, (rows.start, columns.start), scale, size)
+        found = self.segment(_resize(crop, size), seeds)
+        mask[rows, columns] = _resize(found[..., None], crop.shape[:2])[..., 0] > 0.5
+        return mask
+
+    def _crop_at(self, pixel: tuple[int, int]) -> tuple[slice, slice]:
+        shape = self._ready_shape()
+        side = self._side_px if self._side_px is not None else float(max(shape))
+        half = round(max(side, MIN_SIDE_PX) / 2)
+        rows, columns = (
+            slice(max(0, at - half), min(length, at + half + 1))
+            for at, length in zip(pixel, shape, strict=True)
+        )
+        return rows, columns
+
+    def _ready_shape(self) -> tuple[int, int]:
+        if self._rgb is None:
+            return (0, 0)
+        return self._rgb.shape[0], self._rgb.shape[1]
+
+    @abstractmethod
+    def segment(
+        self, rgb: NDArray[np.float32], seeds: NDArray[np.uint8]
+    ) -> NDArray[np.bool_]:
+        """Segment one crop.
+
+        Parameters
+        ----------
+        rgb
+            (h, w, 3) float32 in [0, 1].
+        seeds
+            (h, w) uint8: 0 unknown, 1 object, 2 background; the rim is background.
+        """
+
+
+class RandomWalker(CropSegmenter):
+    """Grady's random walker between the seeds (scikit-image)."""
+
+    def segment(
+        self, rgb: NDArray[np.float32], seeds: NDArray[np.uint8]
+    ) -> NDArray[np.bool_]:
+        """Solve for the more probable seed."""
+        labels = segmentation.random_walker(
+            rgb, seeds.astype(np.int32), beta=200, mode="cg_j", channel_axis=-1
+        )
+        found: NDArray[np.bool_] = labels == OBJECT
+        return found
+
+
+class MarkerWatershed(CropSegmenter):
+    """Flooding of the gradient from the seeds (scikit-image)."""
+
+    def segment(
+        self, rgb: NDArray[np.float32], seeds: NDArray[np.uint8]
+    ) -> NDArray[np.bool_]:
+        """Flood the largest channel gradient, lightly smoothed."""
+        smooth = filters.gaussian(rgb, 1.0, channel_axis=-1)
+        gradient = np.max([filters.sobel(smooth[..., c]) for c in range(3)], axis=0)
+        found: NDArray[np.bool_] = (
+            segmentation.watershed(gradient, seeds.astype(np.int32)) == OBJECT
+        )
+        return found
+
+
+class GrabCut(CropSegmenter):
+    """OpenCV's GrabCut, five iterations.
+
+    Pixels within a sixth of the crop of a positive click start as probable object
+    (the object is a third of the crop), the others as probable background.
+    """
+
+    def segment(
+        self, rgb: NDArray[np.float32], seeds: NDArray[np.uint8]
+    ) -> NDArray[np.bool_]:
+        """Cut between the colour models."""
+        cv2 = _import_cv2()
+        near = _near(seeds == OBJECT, max(seeds.shape) / 6)
+        codes = np.where(near, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+        codes[seeds == OBJECT] = cv2.GC_FGD
+        codes[seeds == BACKGROUND] = cv2.GC_BGD
+        image = np.ascontiguousarray((rgb * 255).round().astype(np.uint8))
+        models = np.zeros((1, 65)), np.zeros((1, 65))
+        cv2.setRNGSeed(0)
+        cv2.grabCut(image, codes, None, *models, 5, cv2.GC_INIT_WITH_MASK)
+        found: NDArray[np.bool_] = (codes == cv2.GC_FGD) | (codes == cv2.GC_PR_FGD)
+        return found
+
+
+def draw_seeds(
+    clicks: Sequence[Click],
+    corner: tuple[int, int],
+    scale: float,
+    size: tuple[int, ...],
+) -> NDArray[np.uint8]:
+    """(h, w) uint8 seeds on a crop: its rim is background, clicks are disks.
+
+    Parameters
+    ----------
+    clicks
+        On the plane; those off the crop leave what of their disk is on it.
+    corner
+        (row, column) of the crop's first pixel.
+    scale
+        Crop pixels per plane pixel.
+    size
+        (h, w) of the crop.
+    """
+    seeds = np.full(size, UNKNOWN, np.uint8)
+    seeds[[0, -1], :] = BACKGROUND
+    seeds[:, [0, -1]] = BACKGROUND
+    ys, xs = np.ogrid[: size[0], : size[1]]
+    for click in clicks:
+        # a pixel's centre lies half a pixel from its corner, on both grids
+        y, x = (
+            (at - start + 0.5) * scale - 0.5
+            for at, start in zip(click.yx, corner, strict=True)
+        )
+        disk = (ys - y) ** 2 + (xs - x) ** 2 <= CLICK_RADIUS_PX**2
+        seeds[disk] = OBJECT if click.is_positive else BACKGROUND
+    return seeds
+
+
+def _near(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
+    from scipy import ndimage
+
+    near: NDArray[np.bool_] = ndimage.distance_transform_edt(~mask) <= radius
+    return near
+
+
+def _resize(values: NDArray[Any], size: tuple[int, ...]) -> NDArray[np.float32]:
+    """(h, w, C) → (*size, C) float32, averaging where it shrinks."""
+    values = values.astype(np.float32)
+    if values.shape[:2] == size:
+        return values
+    resized = transform.resize(
+        values, (*size, values.shape[2]), anti_aliasing=size[0] < values.shape[0]
+    )
+    return np.asarray(resized, np.float32)
+
+
+def _import_cv2() -> Any:
+    try:
+        import cv2
+    except ImportError as error:
+        msg = 'GrabCut needs OpenCV: pip install "napari-cfrseg[peers]"'
+        raise DatasetError(msg) from error
+    return cv2
+
+
+MODEL_TYPES = ("vit_h", "vit_l", "vit_b", "vit_t")
+#: packages with SAM's interface, the first one installed is used
+PACKAGES = ("segment_anything", "mobile_sam")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SamPrediction:
+    """A mask and what is fed back: (Y, X) bool and (1, h, w) float logits."""
+
+    mask: NDArray[np.bool_]
+    logits: NDArray[np.float32]
+
+
+class SamSegmenter:
+    """A segment-anything-style predictor behind ``set_image`` and ``predict``.
+
+    Parameters
+    ----------
+    predictor
+        The user's predictor, its weights loaded.
+    """
+
+    def __init__(self, predictor: Any) -> None:
+        self._predictor = predictor
+
+    @classmethod
+    def load(
+        cls, checkpoint: Path, *, model_type: str | None = None, device: str = "cpu"
+    ) -> SamSegmenter:
+        """Load a user's checkpoint with the package that made it.
+
+        Parameters
+        ----------
+        checkpoint
+            The ``.pth`` file; read by that package's own loader, so only load files
+            you trust.
+        model_type
+            ``"vit_h"``, ``"vit_l"``, ``"vit_b"`` or ``"vit_t"``; None: from the name
+            of the file.
+        device
+            Torch device.
+
+        Raises
+        ------
+        CheckpointError
+            If no package is installed, the file is missing, or its type unknown.
+        """
+        if not checkpoint.is_file():
+            msg = f"no checkpoint {checkpoint}"
+            raise CheckpointError(msg)
+        if model_type is None:
+            named = [t for t in MODEL_TYPES if t in checkpoint.name]
+            if len(named) != 1:
+                msg = (
+                    f"{checkpoint.name} does not name its model: "
+                    f"write sam:{'|'.join(MODEL_TYPES)}:{checkpoint}"
+                )
+                raise CheckpointError(msg)
+            model_type = named[0]
+        package = _import_package()
+        if model_type not in package.sam_model_registry:
+            msg = f"{package.__name__} has no model {model_type!r}"
+            raise CheckpointError(msg)
+        model = package.sam_model_registry[model_type](checkpoint=str(checkpoint))
+        return cls(package.SamPredictor(model.to(device).eval()))
+
+    def set_image(self, image: NDArray[Any]) -> None:
+        """Scale to RGB bytes (uint8 as it is) and compute the embedding."""
+        self._predictor.set_image(_as_rgb_bytes(image))
+
+    def predict(
+        self, clicks: Sequence[Click], previous: SamPrediction | None
+    ) -> SamPrediction:
+        """Predict from all clicks and the logits of the mask before."""
+        coordinates = np.array([click.yx[::-1] for click in clicks], np.float32)
+        labels = np.array([int(click.is_positive) for click in clicks], np.int64)
+        masks, scores, logits = self._predictor.predict(
+            point_coords=coordinates,
+            point_labels=labels,
+            mask_input=None if previous is None else previous.logits,
+            multimask_output=previous is None,
+        )
+        best = int(np.argmax(scores))
+        return SamPrediction(
+            np.asarray(masks[best]) > 0, np.asarray(logits[best : best + 1])
+        )
+
+
+def _as_rgb_bytes(image: NDArray[Any]) -> NDArray[np.uint8]:
+    plane = open_plane(image)
+    values = np.asarray(image)
+    values = values[..., None] if values.ndim == 2 else values[..., : plane.channels]
+    if values.dtype != np.uint8:
+        values = (plane.scaling.apply(values) * 255).round().astype(np.uint8)
+    if values.shape[2] == 2:
+        values = np.concatenate([values, values[..., :1]], axis=2)
+    if values.shape[2] == 1:
+        values = np.repeat(values, 3, axis=2)
+    return np.ascontiguousarray(values[..., :3])
+
+
+def _import_package() -> Any:
+    for name in PACKAGES:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    msg = f"no package of SAM is installed: pip install {PACKAGES[0].replace('_', '-')}"
+    raise CheckpointError(msg)

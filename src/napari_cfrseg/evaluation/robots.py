@@ -1,0 +1,305 @@
+"""Robot users: where a person would click next, decided from the annotation.
+
+:class:`ExactRobot` is the published clicker of RITM, SimpleClick, CFR-ICL and FCFI::
+
+    FN = G ∧ ¬P,  FP = ¬G ∧ P             (ignored pixels in neither)
+    D  = exact Euclidean distance to the nearest pixel outside the error mask,
+         the plane being surrounded by one pixel of "outside"
+    click = argmax of D over pixels not clicked yet;
+            positive iff max D_FN > max D_FP, else negative
+
+G the annotated object, P the prediction shown. Ties between pixels go to the first in
+row-major order, a tie between the two maxima makes the click negative, and with no
+error left the click is a negative one at (0, 0), as published.
+
+:class:`HumanRobot` clicks anywhere in the central part of the same error region.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_cfrseg.clicks import Click
+
+
+class ExactRobot:
+    """The published clicker, click for click.
+
+    Parameters
+    ----------
+    truth_mask
+        (Y, X) bool, the annotated object.
+    ignore_mask
+        (Y, X) bool or None: pixels that count neither as missed nor as wrong.
+
+    Raises
+    ------
+    ValueError
+        If the masks are not two-dimensional or differ in shape.
+    """
+
+    def __init__(
+        self, truth_mask: BoolPlane, ignore_mask: BoolPlane | None = None
+    ) -> None:
+        self._truth = np.asarray(truth_mask, bool)
+        if self._truth.ndim != 2:
+            msg = f"truth_mask must be (Y, X), got shape {self._truth.shape}"
+            raise ValueError(msg)
+        self._outside = ~self._truth
+        if ignore_mask is not None:
+            if ignore_mask.shape != self._truth.shape:
+                msg = (
+                    f"ignore_mask {ignore_mask.shape} and truth_mask "
+                    f"{self._truth.shape} must have one shape"
+                )
+                raise ValueError(msg)
+            self._truth = self._truth & ~ignore_mask
+            self._outside &= ~ignore_mask
+        self._free = np.ones(self._truth.shape, bool)
+
+    def next_click(self, predicted_mask: BoolPlane | None = None) -> Click:
+        """Click the centre of the largest error, and remember that pixel.
+
+        Parameters
+        ----------
+        predicted_mask
+            (Y, X) bool, the mask on show; None before the first click (empty).
+        """
+        if predicted_mask is None:
+            predicted_mask = np.zeros_like(self._truth)
+        if predicted_mask.shape != self._truth.shape:
+            msg = (
+                f"predicted_mask {predicted_mask.shape} must have the annotation's "
+                f"shape {self._truth.shape}"
+            )
+            raise ValueError(msg)
+        missed_mask = self._truth & ~predicted_mask
+        wrong_mask = self._outside & predicted_mask
+        centre, is_positive = find_larger_error(missed_mask, wrong_mask, self._free)
+        pixel = self._choose(centre, missed_mask if is_positive else wrong_mask)
+        self._free[pixel] = False
+        return Click(pixel, is_positive=is_positive)
+
+    def _choose(self, centre: ErrorCentre, error_mask: BoolPlane) -> tuple[int, int]:
+        del error_mask
+        return centre.pixel
+
+
+class HumanRobot(ExactRobot):
+    """A user who clicks near the middle of the largest error, never at its very centre.
+
+    The polarity and the error region are the exact robot's. The pixel is drawn
+    uniformly among those at least ``central`` times as deep as the deepest, then
+    moved by Gaussian jitter; a jittered pixel off the error region is not taken (a
+    person sees the region too).
+
+    Parameters
+    ----------
+    truth_mask, ignore_mask
+        As for :class:`ExactRobot`.
+    rng
+        Source of the draws; pass ``numpy.random.default_rng(seed)``.
+    central
+        Fraction of the greatest depth, 0 … 1 (1: the exact robot but for ties).
+    jitter_px
+        Standard deviation of the jitter in pixels.
+    """
+
+    def __init__(
+        self,
+        truth_mask: BoolPlane,
+        ignore_mask: BoolPlane | None = None,
+        *,
+        rng: np.random.Generator,
+        central: float = 0.5,
+        jitter_px: float = 1.5,
+    ) -> None:
+        super().__init__(truth_mask, ignore_mask)
+        if not 0 <= central <= 1 or jitter_px < 0:
+            msg = (
+                f"central={central} must lie in [0, 1] and jitter_px={jitter_px} "
+                "must not be negative"
+            )
+            raise ValueError(msg)
+        self._rng = rng
+        self._central = central
+        self._jitter_px = jitter_px
+
+    def _choose(self, centre: ErrorCentre, error_mask: BoolPlane) -> tuple[int, int]:
+        if centre.depth == 0:
+            return centre.pixel
+        components, _ = ndimage.label(error_mask)
+        component = components[centre.pixel]
+        box = ndimage.find_objects(components, max_label=component)[component - 1]
+        region = components[box] == component
+        distances = padded_distances(region)
+        candidates = np.argwhere(
+            (distances >= self._central * centre.depth) & self._free[box] & region
+        )
+        y, x = candidates[self._rng.integers(len(candidates))]
+        dy, dx = np.rint(self._rng.normal(0.0, self._jitter_px, 2)).astype(int)
+        height, width = region.shape
+        if 0 <= y + dy < height and 0 <= x + dx < width:
+            free = self._free[box][y + dy, x + dx]
+            if region[y + dy, x + dx] and free:
+                y, x = y + dy, x + dx
+        return int(y) + box[0].start, int(x) + box[1].start
+
+
+BoolPlane = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCentre:
+    """The deepest pixel of an error mask.
+
+    Attributes
+    ----------
+    depth
+        Its distance in pixels to the nearest pixel outside the error mask, rounded
+        to float32 as published; 0.0 when no pixel is left to click.
+    pixel
+        (row, column); (0, 0) when no pixel is left.
+    """
+
+    depth: float
+    pixel: tuple[int, int]
+
+
+NOWHERE = ErrorCentre(0.0, (0, 0))
+_Box = tuple[slice, slice]
+#: what a further transform costs besides its pixels, in pixels
+_REGION_COST_PX = 2000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ErrorPlane:
+    """An error mask with its chessboard distances, cut to its bounding box."""
+
+    corner: tuple[int, int]
+    mask: BoolPlane
+    free_mask: BoolPlane
+    chessboard: NDArray[np.int32]
+    deepest: int
+
+    @classmethod
+    def of(cls, error_mask: BoolPlane, free_mask: BoolPlane) -> _ErrorPlane | None:
+        rows = np.flatnonzero(error_mask.any(axis=1))
+        if rows.size == 0:
+            return None
+        columns = np.flatnonzero(error_mask[rows[0] : rows[-1] + 1].any(axis=0))
+        box = (
+            slice(int(rows[0]), int(rows[-1]) + 1),
+            slice(int(columns[0]), int(columns[-1]) + 1),
+        )
+        mask, free = error_mask[box], free_mask[box]
+        padded = ndimage.distance_transform_cdt(np.pad(mask, 1), "chessboard")
+        chessboard = padded[1:-1, 1:-1] * free
+        corner = (box[0].start, box[1].start)
+        return cls(corner, mask, free, chessboard, int(chessboard.max()))
+
+    def centre(self) -> ErrorCentre:
+        """Find the maximum of the Euclidean distance, first in row-major order."""
+        if self.deepest == 0:
+            return NOWHERE
+        candidates = 2 * self.chessboard**2 >= self.deepest**2
+        regions, _ = ndimage.label(candidates)
+        best = NOWHERE
+        for box in self._search_boxes(ndimage.find_objects(regions)):
+            best = self._deepest_in(box, candidates, best)
+        return best
+
+    def _search_boxes(self, regions: list[tuple[slice, slice]]) -> list[_Box]:
+        """Say where to transform: around each region, or once where that is less."""
+        reach = self._reach
+        cost = sum(
+            _REGION_COST_PX
+            + (rows.stop - rows.start + 2 * reach)
+            * (columns.stop - columns.start + 2 * reach)
+            for rows, columns in regions
+        )
+        if cost < self.mask.size + _REGION_COST_PX:
+            return regions
+        return [(slice(0, self.mask.shape[0]), slice(0, self.mask.shape[1]))]
+
+    @property
+    def _reach(self) -> int:
+        # a candidate's nearest outside pixel is at most √2·M away: what lies farther
+        # from the candidates does not matter
+        return math.ceil(math.sqrt(2) * self.deepest) + 1
+
+    def _deepest_in(
+        self, box: _Box, candidates: BoolPlane, best: ErrorCentre
+    ) -> ErrorCentre:
+        y0, x0 = (max(0, side.start - self._reach) for side in box)
+        part = self.mask[y0 : box[0].stop + self._reach, x0 : box[1].stop + self._reach]
+        inner = (
+            slice(box[0].start - y0, box[0].stop - y0),
+            slice(box[1].start - x0, box[1].stop - x0),
+        )
+        distances = padded_distances(part)[inner] * candidates[box]
+        y, x = divmod(int(distances.argmax()), distances.shape[1])
+        depth = float(distances[y, x])
+        pixel = (
+            self.corner[0] + box[0].start + y,
+            self.corner[1] + box[1].start + x,
+        )
+        if depth > best.depth or (depth == best.depth and pixel < best.pixel):
+            return ErrorCentre(depth, pixel)
+        return best
+
+
+def find_error_centre(error_mask: BoolPlane, free_mask: BoolPlane) -> ErrorCentre:
+    """Find the pixel farthest from the outside of an error mask.
+
+    Equals the maximum of the exact Euclidean transform of the padded plane, at the
+    cost of a chessboard transform of the error's bounding box and of the Euclidean one
+    around the pixels that can hold the maximum.
+
+    Parameters
+    ----------
+    error_mask
+        (Y, X) bool.
+    free_mask
+        (Y, X) bool, False at pixels clicked before: these are not chosen again but
+        still belong to the error.
+
+    Returns
+    -------
+    ErrorCentre
+        First maximum in row-major order.
+    """
+    plane = _ErrorPlane.of(error_mask, free_mask)
+    return NOWHERE if plane is None else plane.centre()
+
+
+def find_larger_error(
+    missed_mask: BoolPlane, wrong_mask: BoolPlane, free_mask: BoolPlane
+) -> tuple[ErrorCentre, bool]:
+    """Find the deeper of two errors: its centre, and whether it is the missed one.
+
+    A tie goes to the wrong pixels. The transform of the shallower error is left out
+    where chessboard distances already tell which it is.
+    """
+    missed = _ErrorPlane.of(missed_mask, free_mask)
+    wrong = _ErrorPlane.of(wrong_mask, free_mask)
+    if missed is None or missed.deepest == 0:
+        return (NOWHERE if wrong is None else wrong.centre()), False
+    if wrong is None or 2 * wrong.deepest**2 < missed.deepest**2:
+        return missed.centre(), True
+    if 2 * missed.deepest**2 < wrong.deepest**2:
+        return wrong.centre(), False
+    missed_centre, wrong_centre = missed.centre(), wrong.centre()
+    is_positive = missed_centre.depth > wrong_centre.depth
+    return (missed_centre if is_positive else wrong_centre), is_positive
+
+
+def padded_distances(mask: BoolPlane) -> NDArray[np.float32]:
+    """Exact Euclidean distance transform with one pixel of outside around."""
+    distances = ndimage.distance_transform_edt(np.pad(mask, 1))
+    return np.asarray(distances[1:-1, 1:-1], np.float32)

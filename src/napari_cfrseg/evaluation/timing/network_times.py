@@ -1,0 +1,350 @@
+"""What a click costs on one network: ``cfrseg bench --all-models``.
+
+One window at the network's own grid, batch 1, no flipped copy: the network alone,
+without crop and paste. A first click embeds the image and the click and refines; a
+next click finds the image embedded. Both run A-CFR-4 once, every step timed: standard
+inference is its first step, CFR-1 its first two (A-CFR never stops before), so the
+three are compared on the very same work.
+
+Each repetition also times the reference, RITM HRNet-18s, right before, and the ratio
+is the median over these pairs: a neighbour that slows the machine slows both.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from napari_cfrseg.clicks import Click, points_array
+from napari_cfrseg.engine.refinement import Refinement, run_cascade
+from napari_cfrseg.model.network import ClickNetwork
+
+REFERENCE = "ritm_hrnet18s"
+CASCADE = Refinement.adaptive(4)
+
+HalfOrFull = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """Where and how to compute.
+
+    Attributes
+    ----------
+    device
+        As torch names it.
+    precision
+        float32 (tf32 on CUDA), or autocast to bfloat16 or float16.
+    compiled
+        Whether the stages go through ``torch.compile``.
+    threads
+        CPU threads; None: torch's choice.
+    cpu_time
+        Count the processor's seconds instead of the clock's: what one thread needs,
+        also where others keep the machine busy. On the CPU with one thread only.
+    """
+
+    device: str = "cpu"
+    precision: HalfOrFull = "float32"
+    compiled: bool = False
+    threads: int | None = None
+    cpu_time: bool = False
+
+    def __post_init__(self) -> None:
+        if self.cpu_time and (self.device != "cpu" or self.threads != 1):
+            msg = "processor seconds count on the CPU with one thread: --threads 1"
+            raise ValueError(msg)
+
+    def __str__(self) -> str:
+        words = [self.device, self.precision]
+        words += ["compiled"] * self.compiled
+        words += [f"{self.threads} threads"] * (self.threads is not None)
+        return " ".join([*words, *["processor time"] * self.cpu_time])
+
+
+@dataclass(frozen=True, slots=True)
+class ClickCost:
+    """One kind of click with one refinement.
+
+    Attributes
+    ----------
+    click
+        "first" or "next".
+    refinement
+        "standard", "CFR-1" or "A-CFR-4".
+    steps
+        Mean number of refinement steps; A-CFR's depends on the weights.
+    ms
+        Median milliseconds.
+    ratio
+        Median over repetitions of this click's time over that of the reference's
+        standard click of this kind.
+    """
+
+    click: str
+    refinement: str
+    steps: float
+    ms: float
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkCost:
+    """What a network costs here.
+
+    Attributes
+    ----------
+    network
+        Its name.
+    weights
+        "random", or the name of the installed model that was run.
+    parameters
+        How many trainable numbers it has.
+    grid_px
+        Side of its grid in pixels.
+    arithmetic
+        Where and how it was computed, in words.
+    device, precision
+        The same, by parts.
+    gmac
+        Multiply-accumulates of a first and a next click (standard), in 10⁹.
+    peak_mb
+        Peak memory of a first and a next click: of the whole process on the CPU (0
+        where the system does not tell), of its tensors on CUDA.
+    matmul_share
+        Rate of arithmetic in these two clicks over that of a large matrix product in
+        the same arithmetic: how far the network is from the machine's limit.
+    clicks
+        Costs by click and refinement.
+    refine_ms
+        Median of one refinement step: A-CFR-4 costs at most five.
+    error
+        Why there are no figures, or "".
+    """
+
+    network: str
+    weights: str = "random"
+    parameters: int = 0
+    grid_px: int = 0
+    arithmetic: str = ""
+    device: str = "cpu"
+    precision: str = "float32"
+    gmac: float = 0.0
+    peak_mb: float = 0.0
+    matmul_share: float = 0.0
+    clicks: tuple[ClickCost, ...] = ()
+    refine_ms: float = 0.0
+    error: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        return asdict(self)
+
+    def cost(self, click: str, refinement: str) -> ClickCost:
+        """Return the cost of one kind of click."""
+        pairs = {(c.click, c.refinement): c for c in self.clicks}
+        return pairs[click, refinement]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seconds:
+    """One object: its first and its next click, stage by stage."""
+
+    image: float
+    clicks: tuple[float, float]
+    steps: tuple[list[float], list[float]]
+
+    def of(self, kind: int, steps: int) -> float:
+        """Seconds of the first (0) or next (1) click with so many steps at most."""
+        taken = self.clicks[kind] + sum(self.steps[kind][:steps])
+        return taken + (self.image if kind == 0 else 0.0)
+
+
+class ClickTimer:
+    """Clicks twice on one window of a network and times every stage.
+
+    Parameters
+    ----------
+    network
+        Moved to the device and set to evaluation.
+    arithmetic
+        Where and how to compute.
+    pixels
+        (3, grid, grid) float32 in [0, 1].
+    first, following
+        The clicks, (y, x) on the grid.
+    """
+
+    def __init__(
+        self,
+        network: ClickNetwork,
+        arithmetic: Arithmetic,
+        pixels: Tensor,
+        first: Click,
+        following: Click,
+    ) -> None:
+        self.arithmetic = arithmetic
+        self.device = torch.device(arithmetic.device)
+        self.network = network.eval().requires_grad_(False).to(self.device)
+        self.network.to(memory_format=torch.channels_last)
+        # as the segmenter runs it
+        self.fast = self.network.for_inference()
+        if arithmetic.compiled:
+            for stage in ("embed_image", "embed_clicks", "refine"):
+                compiled = torch.compile(getattr(self.fast, stage), dynamic=False)
+                setattr(self.fast, stage, compiled)
+        image = pixels[None].to(self.device)
+        self.image = image.contiguous(memory_format=torch.channels_last)
+        self.clicks = (first, following)
+
+    def run(
+        self, refinement: Refinement = CASCADE, *, network: ClickNetwork | None = None
+    ) -> _Seconds:
+        """Click twice, on another network if one is given; return the seconds."""
+        network = self.fast if network is None else network
+        half = getattr(torch, self.arithmetic.precision)
+        with (
+            torch.inference_mode(),
+            torch.autocast(
+                self.device.type, dtype=half, enabled=half is not torch.float32
+            ),
+        ):
+            embedding, image_s = self.timed(lambda: network.embed_image(self.image))
+            feedback: Tensor | None = None
+            clicks_s, steps_s = [], []
+            for count in (1, 2):
+                feedback, embed_s, steps = self._click(
+                    network, embedding, count, feedback, refinement
+                )
+                clicks_s.append(embed_s)
+                steps_s.append(steps)
+        return _Seconds(image_s, (clicks_s[0], clicks_s[1]), (steps_s[0], steps_s[1]))
+
+    def _click(
+        self,
+        network: ClickNetwork,
+        embedding: Any,
+        count: int,
+        feedback: Tensor | None,
+        refinement: Refinement,
+    ) -> tuple[Tensor, float, list[float]]:
+        clicks = self.clicks[:count]
+        points = torch.from_numpy(points_array(list(clicks)))[None].to(self.device)
+        newest = torch.tensor([[*clicks[-1].yx, 1.0]]).to(self.device, torch.float32)
+        features, embed_s = self.timed(lambda: network.embed_clicks(embedding, points))
+        seconds: list[float] = []
+
+        def step(mask: Tensor | None, _: int) -> Tensor:
+            output, spent = self.timed(lambda: network.refine(features, mask, newest))
+            seconds.append(spent)
+            return torch.sigmoid(output.logits.float())
+
+        cascade = run_cascade(step, feedback, refinement)
+        return cascade.probabilities[-1], embed_s, seconds
+
+    def timed(self, work: Callable[[], Any]) -> tuple[Any, float]:
+        """Do some work; return its result and the seconds it took."""
+        start = self._now()
+        result = work()
+        return result, self._now() - start
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+        if self.arithmetic.cpu_time:
+            return time.process_time()
+        return time.perf_counter()
+
+
+def measure(
+    timer: ClickTimer,
+    reference: Callable[[], ClickTimer],
+    repeats: int,
+) -> NetworkCost:
+    """Time a network beside the reference.
+
+    Parameters
+    ----------
+    timer
+        The network's; run once before anything counts, for its memory and its count
+        of operations.
+    reference
+        Makes the reference's, after the memory was read.
+    repeats
+        Pairs of runs that count.
+
+    Returns
+    -------
+    The figures; the names are the caller's to fill in.
+    """
+    network, device = timer.network, timer.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    counter = FlopCounterMode(display=False)
+    with counter:  # it knows torch's operations, not kernels called by their name
+        timer.run(Refinement.standard(), network=network)
+    gmac = counter.get_total_flops() / 2e9
+    if timer.fast is not network or device.type == "cuda":
+        timer.run()
+    peak_mb = _peak_mb(device)
+    beside = reference()
+    beside.run(Refinement.standard())
+    pairs = [(beside.run(Refinement.standard()), timer.run()) for _ in range(repeats)]
+    costs = []
+    for kind, click in enumerate(("first", "next")):
+        for name, most in (("standard", 1), ("CFR-1", 2), (str(CASCADE), 5)):
+            seconds = [own.of(kind, most) for _, own in pairs]
+            ratios = [own.of(kind, most) / ref.of(kind, 1) for ref, own in pairs]
+            steps = [min(most, len(own.steps[kind])) for _, own in pairs]
+            costs.append(
+                ClickCost(
+                    click,
+                    name,
+                    statistics.fmean(steps),
+                    1000 * statistics.median(seconds),
+                    statistics.median(ratios),
+                )
+            )
+    every_step = [s for _, own in pairs for steps in own.steps for s in steps]
+    both_clicks = statistics.median(own.of(0, 1) + own.of(1, 1) for _, own in pairs)
+    return NetworkCost(
+        network="",
+        parameters=sum(p.numel() for p in network.parameters()),
+        grid_px=timer.image.shape[-1],
+        arithmetic=str(timer.arithmetic),
+        device=timer.arithmetic.device,
+        precision=timer.arithmetic.precision,
+        gmac=gmac,
+        peak_mb=peak_mb,
+        matmul_share=2 * gmac / both_clicks / matmul_gflops(timer),
+        clicks=tuple(costs),
+        refine_ms=1000 * statistics.median(every_step),
+    )
+
+
+def matmul_gflops(timer: ClickTimer, size: int = 1024) -> float:
+    """Return 10⁹ operations a second of a matrix product in the timer's arithmetic."""
+    kind = getattr(torch, timer.arithmetic.precision)
+    size = 8192 if timer.device.type == "cuda" else size
+    left = torch.ones(size, size, dtype=kind, device=timer.device)
+    best = min(timer.timed(lambda: left @ left)[1] for _ in range(8))
+    return 2 * size**3 / 1e9 / best
+
+
+def _peak_mb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    peaks = [line.split()[1] for line in lines if line.startswith("VmHWM")]
+    return int(peaks[0]) / 1e3 if peaks else 0.0

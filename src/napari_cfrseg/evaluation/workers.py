@@ -1,0 +1,264 @@
+"""Let a robot click objects with any segmenter, in one process or several.
+
+Needs the standard library, NumPy, SciPy and scikit-image only (and what the segmenter
+needs), so it runs inside training and on machines without the rest of the package's
+dependencies.
+
+>>> rows = list(evaluate_objects(make_segmenter, objects))     # doctest: +SKIP
+>>> mean_clicks_to([row.ious for row in rows], 0.90)           # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import threading
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from napari_cfrseg.errors import CfrSegError, DatasetError
+from napari_cfrseg.evaluation.clicking import (
+    AnySegmenter,
+    RunSettings,
+    SegmenterFactory,
+    evaluate_plane,
+)
+from napari_cfrseg.evaluation.datasets.benchmark_objects import (
+    BenchmarkObject,
+    group_by_plane,
+)
+from napari_cfrseg.evaluation.object_row import ObjectRow
+
+#: how often an idle worker looks whether its parent still lives
+PARENT_CHECK_S = 2.0
+
+
+def evaluate_objects(
+    segmenter_factory: SegmenterFactory,
+    objects: Iterable[BenchmarkObject],
+    *,
+    settings: RunSettings | None = None,
+    workers: int = 1,
+) -> Iterator[ObjectRow]:
+    """Click every object and yield its row as soon as it is done.
+
+    Parameters
+    ----------
+    segmenter_factory
+        Called once per process. With ``workers > 1`` it must be picklable (a
+        module's function, or a ``functools.partial`` of one).
+    objects
+        What to segment; objects of one plane are done together.
+    settings
+        The robot's; by default the papers' robot, 20 clicks, target 0.90.
+    workers
+        Processes. 1 runs in this one; more are spawned, each with one OpenMP thread
+        unless OMP_NUM_THREADS says otherwise.
+
+    Raises
+    ------
+    CfrSegError
+        If data, weights or packages are missing, in whatever process.
+    RuntimeError
+        If a worker process fails or is killed; the message holds its traceback.
+    """
+    settings = settings or RunSettings()
+    groups = group_by_plane(objects)
+    if workers > 1 and groups:
+        yield from _evaluate_in_processes(segmenter_factory, groups, settings, workers)
+        return
+    segmenter = segmenter_factory() if groups else None
+    for group in groups:
+        yield from evaluate_plane(segmenter, group, settings)  # type: ignore[arg-type] # a group implies a segmenter
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What a worker process says when it cannot go on.
+
+    ``mendable``: the text is a message to the user, not a traceback.
+    """
+
+    text: str
+    mendable: bool = False
+
+
+def _serve(
+    segmenter_factory: SegmenterFactory,
+    settings: RunSettings,
+    tasks: Any,
+    results: Any,
+) -> None:
+    """Work through planes until None comes; the body of a worker process."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        segmenter = segmenter_factory()
+        for group in _take_tasks(tasks):
+            for row in evaluate_plane(segmenter, group, settings):
+                results.put(row)
+    except CfrSegError as error:
+        results.put(_Failure(str(error), mendable=True))
+        return
+    except Exception:  # noqa: BLE001 - whatever it is, the parent must hear of it
+        results.put(_Failure(traceback.format_exc()))
+        return
+    results.put(None)
+
+
+def _take_tasks(tasks: Any) -> Iterator[list[BenchmarkObject]]:
+    """Yield planes until None comes, or until there is nobody left to work for."""
+    parent = multiprocessing.parent_process()
+    while parent is None or parent.is_alive():
+        try:
+            group = tasks.get(timeout=PARENT_CHECK_S)
+        except queue.Empty:
+            continue
+        if group is None:
+            return
+        yield group
+    # a killed parent reads no results: do not wait for them to be written
+    os._exit(1)
+
+
+def _evaluate_in_processes(
+    segmenter_factory: SegmenterFactory,
+    groups: Sequence[Sequence[BenchmarkObject]],
+    settings: RunSettings,
+    workers: int,
+) -> Iterator[ObjectRow]:
+    context = multiprocessing.get_context("spawn")
+    tasks, results = context.Queue(), context.Queue()
+    count = min(workers, len(groups))
+    for group in [*sorted(groups, key=len, reverse=True), *[None] * count]:
+        tasks.put(group)
+    processes = [
+        context.Process(
+            target=_serve,
+            args=(segmenter_factory, settings, tasks, results),
+            daemon=True,
+        )
+        for _ in range(count)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        yield from _collect(processes, results)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+        tasks.cancel_join_thread()
+
+
+def _collect(processes: Sequence[Any], results: Any) -> Iterator[ObjectRow]:
+    busy = len(processes)
+    while busy:
+        try:
+            result = results.get(timeout=1.0)
+        except queue.Empty:
+            dead = [p.exitcode for p in processes if p.exitcode not in (None, 0)]
+            if dead:
+                msg = f"a worker process ended with exit code {dead[0]}"
+                raise RuntimeError(msg) from None
+            continue
+        if isinstance(result, _Failure) and result.mendable:
+            raise CfrSegError(result.text)
+        if isinstance(result, _Failure):
+            msg = f"a worker process failed:\n{result.text}"
+            raise RuntimeError(msg)
+        if result is None:
+            busy -= 1
+        else:
+            yield result
+
+
+OBJECTS_PER_TASK = 4
+#: a task whose workers died so often is given up
+TRIES = 5
+CONNECT_S = 10.0
+
+
+def evaluate_on_cluster(
+    scheduler: str,
+    segmenter_factory: SegmenterFactory,
+    objects: Sequence[BenchmarkObject],
+    *,
+    settings: RunSettings,
+) -> Iterator[ObjectRow]:
+    """Click objects on the workers of a Dask scheduler.
+
+    Parameters
+    ----------
+    scheduler
+        Its address, for example ``tcp://host:8786``.
+    segmenter_factory
+        Hashable and picklable (a :class:`SegmenterSpec`).
+    objects, settings
+        As for :func:`~napari_cfrseg.evaluation.workers.evaluate_objects`.
+
+    Raises
+    ------
+    DatasetError
+        If dask is not installed, the scheduler does not answer, or a task's workers
+        died too often.
+    """
+    distributed = _import_distributed()
+    tasks = [
+        group[start : start + OBJECTS_PER_TASK]
+        for group in group_by_plane(objects)
+        for start in range(0, len(group), OBJECTS_PER_TASK)
+    ]
+    try:
+        client = distributed.Client(scheduler, timeout=CONNECT_S, set_as_default=False)
+    except OSError as error:
+        msg = f"no Dask scheduler answers at {scheduler}: {error}"
+        raise DatasetError(msg) from error
+    with client, client.as_current():
+        futures = [
+            client.submit(
+                evaluate_task,
+                segmenter_factory,
+                task,
+                settings,
+                pure=False,
+                retries=TRIES,
+            )
+            for task in tasks
+        ]
+        try:
+            for future in distributed.as_completed(futures):
+                yield from future.result()
+                future.release()
+        except distributed.KilledWorker as error:
+            msg = f"the workers of {scheduler} keep dying: {error}"
+            raise DatasetError(msg) from error
+
+
+def evaluate_task(
+    segmenter_factory: SegmenterFactory,
+    objects: Sequence[BenchmarkObject],
+    settings: RunSettings,
+) -> list[ObjectRow]:
+    """Click the objects of one plane on a worker."""
+    segmenter = _keep_segmenter(segmenter_factory, threading.get_ident())
+    return list(evaluate_plane(segmenter, objects, settings))
+
+
+@lru_cache(maxsize=4)
+def _keep_segmenter(factory: SegmenterFactory, thread: int) -> AnySegmenter:
+    """Build a segmenter once per worker thread: it holds the image that is set."""
+    del thread
+    return factory()
+
+
+def _import_distributed() -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        msg = '--scheduler needs dask: pip install "napari-cfrseg[cluster]"'
+        raise DatasetError(msg) from error
+    return distributed

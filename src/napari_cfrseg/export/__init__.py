@@ -1,1 +1,0 @@
-"""Labels and clicks in the formats other programs read."""

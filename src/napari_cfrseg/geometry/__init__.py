@@ -1,0 +1,1 @@
+"""Windows on a plane and the boxes that masks lie in."""

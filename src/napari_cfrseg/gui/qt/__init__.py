@@ -1,0 +1,1 @@
+"""Widgets and threads that know Qt and nothing of segmentation."""

@@ -1,0 +1,115 @@
+"""What both docks are: a column of controls that scrolls, and lets go once closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtWidgets import (
+    QFormLayout,
+    QHBoxLayout,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+if TYPE_CHECKING:
+    import napari
+    from napari.layers import Image
+
+    from napari_cfrseg.gui.segment.controller import Controller
+
+    Current = Callable[[], Controller | None]
+
+
+class DockWidget(QWidget):  # type: ignore[misc]  # qtpy is untyped
+    """A dock's contents; a subclass says in :meth:`let_go` what closing it ends."""
+
+    def __init__(self) -> None:
+        self._was_docked = False  # events come while Qt begins
+        super().__init__()
+
+    def let_go(self) -> None:
+        """End what the dock began; called more than once."""
+        raise NotImplementedError
+
+    def fill_with(self, column: QWidget, narrowest_px: int) -> None:
+        """Fill the dock with a column that scrolls where it is too low for it."""
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setFrameShape(QScrollArea.Shape.NoFrame)
+        area.setWidget(column)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(area)
+        self.setMinimumWidth(narrowest_px)
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Let go when napari takes the dock away (its × button)."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is not None:
+                self._was_docked = True
+            elif self._was_docked:
+                self.let_go()
+
+    def closeEvent(self, event: QEvent) -> None:
+        """Let go with the window."""
+        self.let_go()
+        super().closeEvent(event)
+
+
+def images_of(viewer: napari.Viewer) -> list[Image]:
+    """Return the viewer's images; other layers that derive from Image are not."""
+    from napari.layers import Image
+
+    return [layer for layer in viewer.layers if type(layer) is Image]
+
+
+def form(*widgets: Any) -> QFormLayout:
+    """Return labelled rows of magicgui widgets."""
+    layout = QFormLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setVerticalSpacing(4)
+    layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+    for widget in widgets:
+        policy = QSizePolicy.Policy
+        widget.native.setSizePolicy(policy.Expanding, policy.Fixed)
+        layout.addRow(widget.label, widget.native)
+        if widget.tooltip:
+            layout.labelForField(widget.native).setToolTip(widget.tooltip)
+    return layout
+
+
+def button(text: str, tooltip: str, *, checkable: bool = False) -> QPushButton:
+    """Return a button that leaves the keys to the canvas."""
+    made = QPushButton(text)
+    made.setToolTip(tooltip)
+    made.setCheckable(checkable)
+    made.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    return made
+
+
+def row(*widgets: QWidget) -> QHBoxLayout:
+    """Return widgets side by side."""
+    layout = QHBoxLayout()
+    layout.setSpacing(4)
+    for widget in widgets:
+        layout.addWidget(widget)
+    return layout
+
+
+def on_current(
+    current: Current, action: Callable[[Controller], None]
+) -> Callable[..., None]:
+    """Return what acts on the controller there is then; it ignores what Qt sends."""
+
+    def run(*_: Any) -> None:
+        controller = current()
+        if controller is not None:
+            action(controller)
+
+    return run

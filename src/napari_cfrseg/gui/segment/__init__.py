@@ -1,0 +1,1 @@
+"""The click dock: clicks in, labels out."""

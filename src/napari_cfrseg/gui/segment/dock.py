@@ -1,0 +1,321 @@
+"""The dock: controls only. It shows a DockView and calls the controller."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from magicgui.widgets import ComboBox
+from napari.utils.notifications import show_error, show_info, show_warning
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_cfrseg.gui.installed_models import (
+    SegmenterLoader,
+    installed_models,
+    load_segmenter,
+)
+from napari_cfrseg.gui.preferences import Preferences
+from napari_cfrseg.gui.qt.dock_widget import DockWidget, form, images_of
+from napari_cfrseg.gui.qt.worker import Job, QtRunner, Runner
+from napari_cfrseg.gui.segment.controller import Controller
+from napari_cfrseg.gui.segment.dock_state import DockView
+from napari_cfrseg.gui.segment.keys import bind_keys
+from napari_cfrseg.gui.segment.layers import show_planes_of, shown_order, working_order
+from napari_cfrseg.gui.segment.panels import ObjectPanel, SettingsPanel, StatusPanel
+from napari_cfrseg.gui.session.session_panel import SessionDesk, came_with_session
+from napari_cfrseg.gui.stack.stack_panel import StackPanel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import napari
+    from napari.layers import Image, Layer
+
+    from napari_cfrseg.annotation.rounds import SegmenterLike
+
+_TELL = {"info": show_info, "warning": show_warning, "error": show_error}
+
+
+def notify(level: str, message: str) -> None:
+    """Show a message the way napari shows its own."""
+    _TELL[level](message)
+
+
+class ClickDock(DockWidget):
+    """Segment the objects of an image by clicks.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer the dock is opened in.
+    load
+        Loads a segmenter by model name, on the worker; None: the installed models'.
+    runner
+        Where clicks are computed; closed with the dock.
+    """
+
+    def __init__(
+        self,
+        napari_viewer: napari.Viewer,
+        load: SegmenterLoader | None = None,
+        runner: Runner | None = None,
+    ) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self._load = load_segmenter if load is None else load
+        self._runner: Runner = QtRunner() if runner is None else runner
+        self._preferences = Preferences.load()
+        self._controllers: dict[Layer, Controller] = {}
+        self._unbind: Callable[[], None] | None = None
+        self._controller: Controller | None = None
+        self._closed = False
+        self._on_the_spot = runner is not None
+        self._opened = threading.Event()
+        if self._on_the_spot:
+            self._opened.set()
+        self.image_choice = ComboBox(
+            label="Image",
+            choices=lambda _: images_of(self.viewer),
+            nullable=True,
+            tooltip="What to segment",
+        )
+        self.model_choice = ComboBox(
+            label="Model",
+            choices=[self._preferences.model],
+            value=self._preferences.model,
+            tooltip="The network that draws the masks",
+        )
+        self.objects = ObjectPanel(self._preferences.keys)
+        self.settings = SettingsPanel(self._preferences)
+        self.stack = StackPanel()
+        self.status = StatusPanel(self._preferences.keys)
+        self.sessions = SessionDesk(self.viewer, self._load_when_open, notify)
+        self._lay_out()
+        self.image_choice.changed.connect(self._on_image)
+        self.model_choice.changed.connect(self._on_model)
+        layers = self.viewer.layers.events
+        layers.inserted.connect(self._on_inserted)
+        layers.removed.connect(self._on_removed)
+        layers.renamed.connect(self.image_choice.reset_choices)
+        for turned in (self.viewer.dims.events.order, self.viewer.dims.events.ndisplay):
+            turned.connect(self._on_turned)
+        self.objects.connect_to(lambda: self._controller)
+        self.settings.connect_to(lambda: self._controller)
+        self.stack.connect_to(lambda: self._controller)
+        self.status.connect_to(lambda: self._controller)
+        # Qt passes the dying widget, which is not the runner's timeout
+        close_runner = self._runner.close
+        self.destroyed.connect(lambda *_: close_runner())
+        self._start()
+        # importing torch holds the interpreter: let the dock be drawn first
+        QTimer.singleShot(0, self._opened.set)
+
+    @property
+    def controller(self) -> Controller | None:
+        """The controller of the image chosen, None without one."""
+        return self._controller
+
+    def close_session(self) -> None:
+        """End the worker and give the layers and keys back."""
+        if self._closed:
+            return
+        self._closed = True
+        self._opened.set()
+        layers = self.viewer.layers.events
+        layers.inserted.disconnect(self._on_inserted)
+        layers.removed.disconnect(self._on_removed)
+        layers.renamed.disconnect(self.image_choice.reset_choices)
+        for turned in (self.viewer.dims.events.order, self.viewer.dims.events.ndisplay):
+            turned.disconnect(self._on_turned)
+        self._leave()
+        self._runner.close()
+        for layer in list(self._controllers):
+            self._end(layer)
+
+    # -- images ----------------------------------------------------------------------
+
+    def _start(self) -> None:
+        from napari.layers import Image
+
+        images = images_of(self.viewer)
+        active = self.viewer.layers.selection.active
+        if isinstance(active, Image):
+            self.image_choice.value = active
+        elif images:
+            of_sessions = [layer for layer in images if came_with_session(layer)]
+            self.image_choice.value = (of_sessions or images)[-1]
+        else:
+            self._show(DockView(status="Open an image to begin."))
+
+    def _on_inserted(self, event: Any) -> None:
+        self.image_choice.reset_choices()
+        if came_with_session(event.value):
+            # its clicks and labels are still to come
+            QTimer.singleShot(0, lambda: self._choose(event.value))
+            return
+        images = images_of(self.viewer)
+        nothing_chosen = self._controller is None and self.image_choice.value is None
+        if nothing_chosen and len(images) == 1:
+            self.image_choice.value = images[0]
+
+    def _choose(self, layer: Image) -> None:
+        if layer in self.viewer.layers and not self._closed:
+            self.image_choice.value = layer
+
+    def _on_removed(self) -> None:
+        """Drop sessions that lost a layer, and begin none: all may be going."""
+        layers = self.viewer.layers
+        for layer, controller in list(self._controllers.items()):
+            own = (layer, controller.clicks.layer, controller.labels.layer)
+            if any(x not in layers for x in own):
+                self._drop(layer)
+        with self.image_choice.changed.blocked():
+            self.image_choice.reset_choices()
+            if self._controller is None:
+                self.image_choice.value = None
+
+    def _drop(self, layer: Layer) -> None:
+        if self._controllers[layer] is self._controller:
+            self._leave()
+            self._show(DockView(status="Choose an image to go on."))
+        self._end(layer)
+
+    def _end(self, layer: Layer) -> None:
+        controller = self._controllers.pop(layer)
+        controller.close()
+        self.sessions.end(controller)
+
+    def _on_image(self, layer: Image | None) -> None:
+        if layer is None or self._closed:
+            return
+        self._leave()
+        if "pandas" in sys.modules or self._on_the_spot:
+            self._enter(layer)
+            return
+        # napari imports it for its first Points or Labels layer; not in our opening
+        self._show(DockView(loading=True, status="Getting ready …"))
+        self._runner.submit(
+            Job(
+                lambda _: self._opened.wait() and import_module("pandas"),
+                lambda _: self._on_image(self.image_choice.value),
+                lambda error: notify("error", str(error)),
+            )
+        )
+
+    def _on_turned(self) -> None:
+        """Work on the planes that are shown now, unless objects are on others."""
+        found = self._controller
+        if found is None or not found.view.is_untouched:
+            return
+        layer = found.image.layer
+        if shown_order(self.viewer, layer) is None:
+            return
+        if working_order(self.viewer, layer) == found.image.order:
+            return
+        own = found.clicks.layer, found.labels.layer
+        self._drop(layer)
+        with self.viewer.layers.events.removed.blocker(self._on_removed):
+            for one in own:
+                self.viewer.layers.remove(one)
+        self._enter(layer)
+
+    def _enter(self, layer: Image) -> None:
+        controller = self._controllers.get(layer)
+        if controller is None:
+            controller = self._begin(layer)
+        self._controller = controller
+        self._unbind = bind_keys(controller, self._preferences.keys)
+        controller.changed.connect(self._show)
+        self.sessions.show(controller)
+        controller.ready_to_click()
+        self._show(controller.view)
+        if controller.view.is_untouched:
+            self._on_turned()
+        else:
+            show_planes_of(self.viewer, controller.image)
+
+    def _begin(self, layer: Image) -> Controller:
+        first = not self._controllers
+        model = self.model_choice.value
+        controller = Controller(
+            self.viewer, layer, self._runner, self._loader(model), notify, model
+        )
+        self._controllers[layer] = controller
+        show_planes_of(self.viewer, controller.image)
+        # a session's own layers take the place of those that were read
+        with self.viewer.layers.events.removed.blocker(self._on_removed):
+            goes_on = self.sessions.begin(controller)
+        if not goes_on:
+            controller.set_refinement(self._preferences.refinement)
+            controller.set_rule(self._preferences.rule)
+            controller.set_threshold(self._preferences.threshold)
+        if first:
+            self._runner.submit(
+                Job(
+                    lambda _: installed_models(),
+                    self._on_models,
+                    # the model that did load is on offer all the same
+                    lambda error: notify("warning", f"models not listed: {error}"),
+                )
+            )
+        return controller
+
+    def _leave(self) -> None:
+        if self._controller is not None:
+            self._controller.changed.disconnect(self._show)
+            self._controller = None
+            self.sessions.show(None)
+        if self._unbind is not None:
+            self._unbind()
+            self._unbind = None
+
+    # -- models ----------------------------------------------------------------------
+
+    def _loader(self, name: str) -> Callable[[], SegmenterLike]:
+        return lambda: self._load_when_open(name)
+
+    def _load_when_open(self, name: str) -> SegmenterLike:
+        self._opened.wait()
+        return self._load(name)
+
+    def _on_models(self, names: tuple[str, ...]) -> None:
+        self._offer_models(names, self.model_choice.value)
+
+    def _offer_models(self, names: Iterable[str], chosen: str) -> None:
+        with self.model_choice.changed.blocked():
+            self.model_choice.choices = sorted({*names, chosen})
+            self.model_choice.value = chosen
+
+    def _on_model(self, name: str) -> None:
+        if self._controller is not None:
+            self._controller.load_model(self._loader(name), name)
+
+    # -- looks -----------------------------------------------------------------------
+
+    def _show(self, view: DockView) -> None:
+        if view.model and view.model != self.model_choice.value:
+            self._offer_models(self.model_choice.choices, view.model)
+        self.objects.show_view(view)
+        self.settings.show_view(view)
+        self.stack.show_view(view)
+        self.status.show_view(view)
+
+    def _lay_out(self) -> None:
+        inner = QWidget()
+        column = QVBoxLayout(inner)
+        column.setContentsMargins(6, 6, 6, 6)
+        column.setSpacing(6)
+        column.addLayout(form(self.image_choice, self.model_choice))
+        column.addWidget(self.objects, stretch=1)
+        column.addWidget(self.settings)
+        column.addWidget(self.stack)
+        column.addWidget(self.status)
+        column.addWidget(self.sessions.panel)
+        self.fill_with(inner, 290)
+
+    def let_go(self) -> None:
+        """End the session, as :meth:`close_session`."""
+        self.close_session()

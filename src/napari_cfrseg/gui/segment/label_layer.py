@@ -1,0 +1,184 @@
+"""The Labels layer: what the annotator found is written, what a person paints is read.
+
+A copy of each plane, as this module last left it, tells a person's strokes from our own
+writes without reading napari's undo history, whose contents are not public.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cfrseg.annotation.events import Painted
+from napari_cfrseg.annotation.state import PALETTE_SIZE, ObjectState, default_colour
+from napari_cfrseg.geometry.masks import LabelArray, LabelPatch, LabelRuns, Plane
+from napari_cfrseg.gui.segment.layers import to_rgba
+from napari_cfrseg.io.axes import Order, back, put, turned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari.layers import Labels
+
+#: pixels that napari writes in about 10 ms
+_LARGEST_PREVIEW_PX = 200_000
+
+
+class LabelLayer:
+    """Writes patches to a Labels layer and reads strokes from it.
+
+    Parameters
+    ----------
+    layer
+        An empty Labels layer.
+    current_plane
+        Returns the plane that is shown.
+    painted
+        Told each stroke a person painted.
+    order
+        Which of the layer's axes comes where in the planes' order; (): Y and X last.
+    """
+
+    def __init__(
+        self,
+        layer: Labels,
+        current_plane: Callable[[], Plane],
+        painted: Callable[[Painted], None],
+        order: Order = (),
+    ) -> None:
+        self.layer = layer
+        self._current_plane = current_plane
+        self._painted = painted
+        self._shown: dict[Plane, LabelArray] = {}
+        self._preview: list[LabelPatch] = []
+        self._writing = False
+        self._colours: tuple[dict[int, str], int] | None = None
+        self._order = order
+        shape = put(layer.data.shape, order)
+        self.plane_shape = (int(shape[-2]), int(shape[-1]))
+        self._awaited = False
+        layer.events.paint.connect(self._on_paint)
+        layer.events.labels_update.connect(self._on_update)
+        self._set_colours({})
+
+    def close(self) -> None:
+        """Listen no more."""
+        self.layer.events.paint.disconnect(self._on_paint)
+        self.layer.events.labels_update.disconnect(self._on_update)
+
+    def paste(self, patches: Iterable[LabelPatch]) -> None:
+        """Write patches, in order, as one step of the layer's own history."""
+        undo_preview = [patch.inverted() for patch in reversed(self._preview)]
+        self._preview.clear()
+        with self._own_writes(), self.layer.block_history():
+            for patch in (*undo_preview, *patches):
+                self._write(patch)
+
+    def preview(self, patch: LabelPatch) -> None:
+        """Show a patch until the next paste or preview takes its place.
+
+        Very large ones are not shown: the time is better spent on the next step.
+        """
+        if patch.size > _LARGEST_PREVIEW_PX:
+            return
+        self.paste(())
+        self._preview.append(patch)
+        with self._own_writes(), self.layer.block_history():
+            self._write(patch)
+
+    def preview_more(self, patches: Iterable[LabelPatch]) -> None:
+        """Show patches on top of those shown, until the next paste or preview."""
+        with self._own_writes(), self.layer.block_history():
+            for patch in patches:
+                self._preview.append(patch)
+                self._write(patch)
+
+    def restore(self, labels: Mapping[Plane, LabelArray]) -> None:
+        """Make planes show exactly the given labels (after a refused stroke)."""
+        self._preview.clear()
+        with self._own_writes(), self.layer.block_history():
+            for plane, wanted in labels.items():
+                shown = self._on_layer(plane)
+                box = (slice(0, self.plane_shape[0]), slice(0, self.plane_shape[1]))
+                self._write(
+                    LabelPatch.between(plane, self.plane_shape, box, shown, wanted)
+                )
+                self._shadow(plane)[:] = wanted
+
+    def show_objects(self, objects: Mapping[int, ObjectState]) -> None:
+        """Give every label its object's colour."""
+        own = {
+            i: state.colour
+            for i, state in objects.items()
+            if state.colour != default_colour(i)
+        }
+        # the palette repeats; once an object has a colour of its own, labels that
+        # share its place in the palette must not share that colour
+        self._set_colours(own, max(objects) if own else 0)
+
+    def _write(self, patch: LabelPatch) -> None:
+        if not patch.size:
+            return
+        y, x = patch.indices()
+        values = patch.values()
+        self._shadow(patch.plane)[y, x] = values
+        leading = tuple(np.full(y.shape, i) for i in patch.plane)
+        self.layer.data_setitem(put((*leading, y, x), back(self._order)), values)
+
+    def _on_layer(self, plane: Plane) -> LabelArray:
+        return np.asarray(turned(self.layer.data, self._order)[plane])
+
+    def _shadow(self, plane: Plane) -> LabelArray:
+        if plane not in self._shown:
+            self._shown[plane] = np.zeros(self.plane_shape, np.int32)
+        return self._shown[plane]
+
+    @contextmanager
+    def _own_writes(self) -> Iterator[None]:
+        before, self._writing = self._writing, True
+        try:
+            yield
+        finally:
+            self._writing = before
+
+    def _on_paint(self) -> None:
+        # outside a mouse stroke napari announces the paint before it is on the layer
+        if not self._writing:
+            self._awaited = not self._read_strokes()
+
+    def _on_update(self) -> None:
+        if self._awaited and not self._writing:
+            self._awaited = not self._read_strokes()
+
+    def _read_strokes(self) -> bool:
+        """Tell what a person painted since the last look; False if nothing."""
+        planes: Iterable[Plane] = (self._current_plane(),)
+        if self.layer.n_edit_dimensions > 2:
+            planes = np.ndindex(put(self.layer.data.shape, self._order)[:-2])
+        found = False
+        for plane in planes:
+            labels = self._on_layer(plane)
+            shadow = self._shadow(plane)
+            changed = labels != shadow
+            if changed.any():
+                found = True
+                runs = LabelRuns.from_labels(labels, changed, self.plane_shape)
+                shadow[changed] = labels[changed]
+                self._painted(Painted(plane, runs))
+        return found
+
+    def _set_colours(self, own: dict[int, str], highest: int = 0) -> None:
+        from napari.utils.colormaps import CyclicLabelColormap
+
+        length = PALETTE_SIZE * (highest // PALETTE_SIZE + 1)
+        if (own, length) == self._colours:
+            return
+        self._colours = (dict(own), length)
+        colours = [(0.0, 0.0, 0.0, 0.0)]  # the background's
+        colours += [
+            to_rgba(own.get(i) or default_colour(i)) for i in range(1, length + 1)
+        ]
+        self.layer.colormap = CyclicLabelColormap(colors=np.array(colours, np.float32))

@@ -1,0 +1,1 @@
+"""Sessions in the window: autosave, open, save, import."""

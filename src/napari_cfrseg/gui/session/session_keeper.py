@@ -1,0 +1,305 @@
+"""A controller's session: begun with the first act, saved, moved, reopened. No Qt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from psygnal import Signal
+
+from napari_cfrseg.errors import CfrSegError, SessionError
+from napari_cfrseg.gui.session.image_source import layer_reference, write_pixels
+from napari_cfrseg.session.content import (
+    SUFFIX,
+    ImageReference,
+    ModelReference,
+    SessionContent,
+    SessionSettings,
+)
+from napari_cfrseg.session.session_exports import export
+from napari_cfrseg.session.session_image import relative_path
+from napari_cfrseg.session.session_models import described, find_weights, installed_name
+from napari_cfrseg.session.sessions_folder import note_recent, unsaved_path
+from napari_cfrseg.session.writer import SessionWriter
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+
+    from napari_cfrseg.annotation.rounds import SegmenterLike
+    from napari_cfrseg.gui.segment.controller import Controller
+
+#: where a layer's metadata say which session it came with
+METADATA_KEY = "cfrseg_session"
+#: where a session's image layer says which file it was found in
+METADATA_IMAGE = "cfrseg_image"
+
+
+class SessionKeeper:
+    """Keeps one controller's session on the disk.
+
+    Parameters
+    ----------
+    controller
+        A controller on which nothing was done yet.
+    load
+        Loads a segmenter by model name or path; called on the runner.
+    notify
+        Told (level, message).
+
+    Attributes
+    ----------
+    changed
+        Emitted with one line for the dock: where the session is, or what is wrong.
+    """
+
+    changed = Signal(str)
+
+    def __init__(
+        self,
+        controller: Controller,
+        load: Callable[[str], SegmenterLike],
+        notify: Callable[[str, str], None],
+    ) -> None:
+        self.controller = controller
+        self._load = load
+        self._notify = notify
+        self._reopening = False
+        self._not_installed: list[str] = []
+        self._failed: str | None = None
+        self._identity = SessionContent(_placeholder()).identity
+        controller.annotator.open_writer = self._begin
+        controller.annotator.model_source = self._source
+        controller.applied.connect(self._mark_layers)
+        path = controller.image.layer.metadata.get(METADATA_KEY)
+        if isinstance(path, str | Path):
+            self.reopen(Path(path))
+
+    @property
+    def writer(self) -> SessionWriter | None:
+        """The session being written, None before the first act."""
+        return self.controller.annotator.writer
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether the session has a place of its own (not the unsaved ones' folder)."""
+        writer = self.writer
+        return writer is not None and writer.path != unsaved_path(self._identity)
+
+    @property
+    def problem(self) -> str | None:
+        """Why acts are not on the disk; None if they are."""
+        return self._failed if self.writer is None else self.writer.problem
+
+    def status(self) -> str:
+        """Return where the session is, or what is wrong, in one line."""
+        writer = self.writer
+        if self.problem is not None:
+            return f"⚠ {self.problem}"
+        if self._reopening:
+            return "Reopening …"
+        if writer is None:
+            return "Nothing to save yet."
+        acts = f"{writer.event_count} acts"
+        if not self.is_saved:
+            return f"Not saved yet; {acts} kept in case of a crash."
+        return f"{writer.path.name}: {acts}, all on the disk."
+
+    def reopen(self, path: Path) -> None:
+        """Go on with a session file: clicks, labels, objects and undo come back."""
+        try:
+            writer = SessionWriter.open(path)
+        except (CfrSegError, OSError) as error:
+            self._notify("warning", f"{error}; what you do is kept apart from it")
+            return
+        self._remove_read_layers(path)
+        content = writer.content
+        self._identity = content.identity
+        annotator = self.controller.annotator
+        annotator.writer = writer
+        self._listen(writer)
+        self._reopening = True
+
+        def restored() -> None:
+            self._reopening = False
+            self._note_whereabouts(writer)
+            self._mark_layers()
+            for text in dict.fromkeys(self._not_installed):
+                self._notify("warning", text)
+            self._not_installed.clear()
+            self.changed.emit(self.status())
+
+        def failed(error: Exception) -> None:
+            self._reopening = False
+            # acts from here on would not fit what the file says
+            annotator.writer = None
+            writer.close()
+            self._identity = SessionContent(_placeholder()).identity
+            self._notify("warning", f"{path.name} cannot be reopened: {error}")
+            if not isinstance(error, CfrSegError):
+                raise error
+
+        self.controller.restore(content, restored, failed)
+        if self.is_saved:
+            note_recent(path)
+        self.changed.emit(self.status())
+
+    def save(self, path: Path | None = None, *, keep_pixels: bool = False) -> None:
+        """Save, under another name if one is given.
+
+        Parameters
+        ----------
+        path
+            Gets the ending ``.cfrseg.json`` where it is missing.
+        keep_pixels
+            For an image that is in no file: write it beside the session as TIFF.
+
+        Raises
+        ------
+        SessionError
+            There is nothing to save, or the name is taken by an open session.
+        OSError
+            It could not be written; the session goes on as before.
+        """
+        writer, annotator = self.writer, self.controller.annotator
+        if writer is None:
+            msg = "nothing was done yet: there is nothing to save"
+            raise SessionError(msg)
+        if self._is_busy:
+            msg = "clicks are still being computed (each is kept): save in a moment"
+            raise SessionError(msg)
+        if path is None:
+            writer.save(annotator.snapshot(writer.event_count))
+        else:
+            if not path.name.endswith(SUFFIX):
+                path = path.with_name(path.name.removesuffix(".json") + SUFFIX)
+            content = replace(writer.content, image=self._image_in(path.parent))
+            if keep_pixels and content.image.path is None:
+                content = replace(
+                    content, image=write_pixels(self.controller.image, path)
+                )
+            snapshot = annotator.snapshot(writer.event_count)
+            writer.move_to(path, replace(content, snapshot=snapshot))
+        self._mark_layers()
+        if self.is_saved:
+            note_recent(writer.path)
+        self.changed.emit(self.status())
+
+    def export(self, path: Path) -> Path:
+        """Write results in the format that the ending says (see session.exports)."""
+        writer, annotator = self.writer, self.controller.annotator
+        if writer is None:
+            msg = "nothing was done yet: there is nothing to export"
+            raise SessionError(msg)
+        if self._is_busy:
+            msg = "clicks are still being computed: export in a moment"
+            raise SessionError(msg)
+        leading = self.controller.image.shape[:-2]
+        labels = annotator.labels_array(leading)
+        return export(path, writer.content, writer.objects, labels)
+
+    def close(self) -> None:
+        """Let go of the session; one that was not saved waits to be reopened."""
+        annotator = self.controller.annotator
+        self.controller.applied.disconnect(self._mark_layers)
+        annotator.open_writer = None
+        writer, annotator.writer = annotator.writer, None
+        if writer is not None:
+            if not self._is_busy:  # else the labels are not those of the events
+                with suppress(OSError):
+                    writer.save(annotator.snapshot(writer.event_count))
+            writer.close()
+
+    @property
+    def _is_busy(self) -> bool:
+        return self._reopening or self.controller.view.pending > 0
+
+    # -- beginning -------------------------------------------------------------------
+
+    def _begin(self) -> SessionWriter | None:
+        """Begin a session in the folder of the unsaved ones (on the worker)."""
+        path = unsaved_path(self._identity)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            writer = SessionWriter.create(path, self._content(path.parent))
+        except (OSError, CfrSegError) as error:
+            self._failed = f"this session is not being saved ({error})"
+            self.changed.emit(self.status())
+            return None
+        self._failed = None
+        self._listen(writer)
+        return writer
+
+    def _listen(self, writer: SessionWriter) -> None:
+        def problem(_: str | None) -> None:
+            self.changed.emit(self.status())
+
+        writer.on_problem = problem
+
+    def _content(self, folder: Path) -> SessionContent:
+        import torch
+
+        model: ModelReference | None = None
+        if self.controller.annotator.model:
+            model = described(self.controller.annotator.model)
+        device = self.controller.view.timing.partition(" ")[0] or "cpu"
+        settings = SessionSettings(
+            device=device,
+            backend=f"torch {torch.__version__}",
+            threads=torch.get_num_threads(),
+            rgb=self.controller.image.rgb,
+        )
+        return SessionContent(
+            self._image_in(folder), model, settings, identity=self._identity
+        )
+
+    def _source(self, model: ModelReference) -> tuple[SegmenterLike, str] | None:
+        """Load the model a session was made with (on the worker)."""
+        try:
+            name = installed_name(find_weights(model))
+        except CfrSegError as error:
+            self._not_installed.append(
+                f"{error}. The masks were computed with another model"
+            )
+            return None
+        return self._load(name), name
+
+    def _image_in(self, folder: Path) -> ImageReference:
+        layer, writer = self.controller.image.layer, self.writer
+        path = layer.metadata.get(METADATA_IMAGE)
+        if path is not None and writer is not None:
+            relative = relative_path(Path(path), folder)
+            return replace(writer.content.image, path=relative)
+        return layer_reference(self.controller.image, folder)
+
+    def _note_whereabouts(self, writer: SessionWriter) -> None:
+        """Write down where the image is now, if the session said otherwise."""
+        image = self._image_in(writer.path.parent)
+        known = writer.content.image
+        if image.path is not None and image.path != known.path:
+            writer.update(image=replace(known, path=image.path))
+
+    def _mark_layers(self, _: object = None) -> None:
+        """Say on our layers which session they belong to."""
+        if self.writer is not None:
+            for layer in (self.controller.labels.layer, self.controller.clicks.layer):
+                layer.metadata[METADATA_KEY] = str(self.writer.path)
+
+    def _remove_read_layers(self, path: Path) -> None:
+        """Take away the layers the reader showed: the controller makes its own."""
+        layers = self.controller.viewer.layers
+        mine = {self.controller.image.layer}
+        mine |= {self.controller.labels.layer, self.controller.clicks.layer}
+        shown: list[Layer] = [
+            layer
+            for layer in layers
+            if layer not in mine and layer.metadata.get(METADATA_KEY) == str(path)
+        ]
+        for layer in shown:
+            layers.remove(layer)
+
+
+def _placeholder() -> ImageReference:
+    return ImageReference(None, (1, 1), "uint8", ("y", "x"), "0" * 64)

@@ -1,0 +1,319 @@
+"""The dock's session group: where it is, save, open, export. Controls only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QLabel,
+    QMenu,
+    QMessageBox,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt.utils import ensure_main_thread
+
+from napari_cfrseg.annotation.rounds import SegmenterLike
+from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.gui.qt.dock_widget import button, row
+from napari_cfrseg.gui.session.import_layers import (
+    import_csv,
+    import_labels,
+    import_points,
+    importable,
+)
+from napari_cfrseg.gui.session.session_keeper import METADATA_KEY, SessionKeeper
+from napari_cfrseg.session.content import SUFFIX
+from napari_cfrseg.session.reading import parse_at
+from napari_cfrseg.session.session_exports import FORMATS
+from napari_cfrseg.session.session_image import check_same
+from napari_cfrseg.session.sessions_folder import recent_sessions, unsaved_sessions
+
+if TYPE_CHECKING:
+    import napari
+    from napari.layers import Labels, Layer, Points
+
+    from napari_cfrseg.gui.segment.controller import Controller
+    from napari_cfrseg.gui.session.session_keeper import SessionKeeper
+
+
+_FILTER = f"Click sessions (*{SUFFIX})"
+
+
+class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
+    """Shows a keeper's state and calls it.
+
+    Parameters
+    ----------
+    open_file
+        Opens a session file in the viewer (``viewer.open`` with the reader).
+    notify
+        Told (level, message).
+    """
+
+    def __init__(
+        self, open_file: Callable[[Path], None], notify: Callable[[str, str], None]
+    ) -> None:
+        super().__init__()
+        self._open_file = open_file
+        self._notify = notify
+        self._keeper: SessionKeeper | None = None
+        self._lost = ""
+        self.label = QLabel()
+        self.label.setWordWrap(True)
+        self.open_button = button("Open", "Open a session, or reopen a lost one")
+        said = "Labels to correct, clicks made elsewhere"
+        self.import_button = button("Import", said)
+        self.save_button = button("Save as…", "Give the session a place")
+        self.export_button = button("Export…", "Labels, outlines, clicks, words")
+        self.menu, self.import_menu = QMenu(self), QMenu(self)
+        self.menu.aboutToShow.connect(self.fill_menu)
+        self.import_menu.aboutToShow.connect(self.fill_import_menu)
+        self.open_button.setMenu(self.menu)
+        self.import_button.setMenu(self.import_menu)
+        self.save_button.clicked.connect(self._save)
+        self.export_button.clicked.connect(self._export)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.label)
+        column.addLayout(
+            row(
+                self.open_button,
+                self.import_button,
+                self.save_button,
+                self.export_button,
+            )
+        )
+        self.show_keeper(None)
+
+    def show_keeper(self, keeper: SessionKeeper | None) -> None:
+        """Show another image's session, or none."""
+        if self._keeper is not None:
+            self._keeper.changed.disconnect(self._show)
+            self._keeper.controller.changed.disconnect(self._follow)
+        self._keeper = keeper
+        lost = len(unsaved_sessions())
+        self._lost = f" {lost} not saved earlier: see Open." if lost else ""
+        if keeper is not None:
+            keeper.changed.connect(self._show)
+            keeper.controller.changed.connect(self._follow)
+        self._follow()
+
+    def fill_menu(self) -> None:
+        """List what can be opened now."""
+        self.menu.clear()
+        self.menu.addAction("Open a session…", self._choose)
+        for title, paths in (
+            ("Reopen what was not saved", unsaved_sessions()),
+            ("Recent", recent_sessions()),
+        ):
+            if not paths:
+                continue
+            self.menu.addSection(title)
+            for path in paths:
+                action = self.menu.addAction(_title(path))
+                action.setToolTip(str(path))
+                action.triggered.connect(lambda _=False, p=path: self._open(p))
+
+    def fill_import_menu(self) -> None:
+        """List what can be imported now."""
+        self.import_menu.clear()
+        if self._keeper is None:
+            self.import_menu.addAction("Choose an image first").setEnabled(False)
+            return
+        labels, points = importable(self._keeper.controller)
+        for title, layers, act in (
+            ("Objects from labels", labels, self._import_labels),
+            ("Clicks from points", points, self._import_points),
+        ):
+            self.import_menu.addSection(title)
+            for layer in layers:
+                action = self.import_menu.addAction(layer.name)
+                action.triggered.connect(
+                    lambda _=False, act=act, layer=layer: act(layer)
+                )
+            if not layers:
+                self.import_menu.addAction("(no such layer)").setEnabled(False)
+        self.import_menu.addSection("Clicks from a file")
+        self.import_menu.addAction("CSV with the columns y and x…", self._import_csv)
+
+    def _follow(self, _: Any = None) -> None:
+        keeper = self._keeper
+        if keeper is None or (keeper.writer is None and not keeper.problem):
+            self._show(f"Nothing to save yet.{self._lost}")
+        else:
+            self._show(keeper.status())
+
+    @ensure_main_thread  # type: ignore[untyped-decorator]  # problems are told by the worker
+    def _show(self, text: str) -> None:
+        self.label.setText(text)
+        self.label.setStyleSheet("color: #d55e00" if text.startswith("⚠") else "")
+
+    def _choose(self) -> None:
+        chosen, _ = QFileDialog.getOpenFileName(self, "Open a session", "", _FILTER)
+        if chosen:
+            self._open(Path(chosen))
+
+    def _open(self, path: Path) -> None:
+        try:
+            self._open_file(path)
+        except (CfrSegError, OSError) as error:
+            self._notify("warning", str(error))
+
+    def _save(self) -> None:
+        keeper = self._keeper
+        if keeper is None or keeper.writer is None:
+            self._notify("info", "Nothing was done yet.")
+            return
+        name = f"{keeper.controller.image.layer.name}{SUFFIX}"
+        chosen, _ = QFileDialog.getSaveFileName(self, "Save as", name, _FILTER)
+        if chosen:
+            self._try(
+                lambda: keeper.save(Path(chosen), keep_pixels=self._keeps(keeper))
+            )
+
+    def _keeps(self, keeper: SessionKeeper) -> bool:
+        """Ask whether pixels that are in no file shall be saved, too."""
+        if keeper.writer is None or keeper.writer.content.image.path is not None:
+            return False
+        question = "This image is in no file. Save its pixels beside the session?"
+        answer = QMessageBox.question(self, "Save the image, too?", question)
+        return bool(answer == QMessageBox.StandardButton.Yes)
+
+    def _export(self) -> None:
+        keeper = self._keeper
+        if keeper is None:
+            return
+        filters = ";;".join(f"{said} (*{ending})" for ending, said in FORMATS.items())
+        chosen, _ = QFileDialog.getSaveFileName(self, "Export", "", filters)
+        if chosen:
+            self._try(lambda: keeper.export(Path(chosen)))
+
+    def _import_labels(self, layer: Labels) -> None:
+        keeper = self._keeper
+        if keeper is not None:
+            self._try(lambda: self._say(import_labels(keeper.controller, layer)))
+
+    def _import_points(self, layer: Points) -> None:
+        keeper = self._keeper
+        if keeper is not None:
+            self._try(lambda: self._say(*import_points(keeper.controller, layer)))
+
+    def _import_csv(self) -> None:
+        keeper = self._keeper
+        said = "Import clicks"
+        chosen, _ = QFileDialog.getOpenFileName(self, said, "", "Tables (*.csv)")
+        if chosen and keeper is not None:
+            path = Path(chosen)
+            self._try(lambda: self._say(*import_csv(keeper.controller, path)))
+
+    def _say(self, count: int, left: int | None = None) -> None:
+        """Tell what was imported: objects, or clicks and those that were left out."""
+        if left is None:
+            self._notify("info", f"{count} objects imported: click to correct them.")
+        elif left:
+            said = f"{left} of {count + left} clicks are not on the image: left out."
+            self._notify("warning", said)
+
+    def _try(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except (CfrSegError, OSError) as error:
+            self._notify("warning", str(error))
+
+
+def _title(path: Path) -> str:
+    from datetime import datetime
+
+    at = datetime.fromtimestamp(path.stat().st_mtime).strftime("%d %b %H:%M")
+    name = path.name.removesuffix(SUFFIX)
+    return at if name.startswith("unsaved-") else f"{name}  ({at})"
+
+
+_PLUGIN = "napari-cfrseg"
+
+
+class SessionDesk:
+    """The sessions of one dock.
+
+    Parameters
+    ----------
+    viewer
+        Where session files are opened.
+    load
+        Loads a segmenter by model name or path; called on the worker.
+    notify
+        Told (level, message).
+
+    Attributes
+    ----------
+    panel
+        The group of controls.
+    """
+
+    def __init__(
+        self,
+        viewer: napari.Viewer,
+        load: Callable[[str], SegmenterLike],
+        notify: Callable[[str, str], None],
+    ) -> None:
+        self._viewer = viewer
+        self._load = load
+        self._notify = notify
+        self._keepers: dict[Controller, SessionKeeper] = {}
+        self._shown: SessionKeeper | None = None
+        self.panel = SessionPanel(self.open, notify)
+
+    def begin(self, controller: Controller) -> bool:
+        """Keep a new controller's session; True if it goes on with an opened one."""
+        keeper = SessionKeeper(controller, self._load, self._notify)
+        self._keepers[controller] = keeper
+        return keeper.writer is not None
+
+    def show(self, controller: Controller | None) -> None:
+        """Show a controller's session in the panel, or that there is none."""
+        self._shown = None if controller is None else self._keepers.get(controller)
+        self.panel.show_keeper(self._shown)
+
+    def end(self, controller: Controller) -> None:
+        """Save a closed controller's session and let go of it."""
+        keeper = self._keepers.pop(controller, None)
+        if keeper is None:
+            return
+        if keeper is self._shown:
+            self.show(None)
+        keeper.close()
+
+    def open(self, path: Path) -> None:
+        """Open a session: on the image shown if it is made on that, else with its own.
+
+        Raises
+        ------
+        CfrSegError
+            It is no session, or its image cannot be had.
+        """
+        keeper = self._shown
+        if keeper is not None and keeper.writer is None and self._fits(keeper, path):
+            keeper.reopen(path)
+            return
+        self._viewer.open(str(path), plugin=_PLUGIN)
+
+    @staticmethod
+    def _fits(keeper: SessionKeeper, path: Path) -> bool:
+        """Whether a session was made on the pixels that are on the screen."""
+        image = keeper.controller.image
+        try:
+            check_same(parse_at(path).image, image.data, image.layer.name)
+        except CfrSegError:
+            return False
+        return True
+
+
+def came_with_session(layer: Layer) -> bool:
+    """Whether an image layer was opened by opening a session."""
+    from napari.layers import Image
+
+    return type(layer) is Image and METADATA_KEY in layer.metadata

@@ -1,0 +1,1 @@
+"""Propagation through a stack, in the window."""

@@ -1,0 +1,317 @@
+"""Propagation in the window: what the strip shows, what its controls do. No Qt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.state import ObjectState, PlaneState
+from napari_cfrseg.annotation.transaction import Progress
+from napari_cfrseg.geometry.masks import Plane
+from napari_cfrseg.io.axes import put
+from napari_cfrseg.propagation.decisions import Suggestion, suggest
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+    from napari_cfrseg.gui.segment.layers import WorkingImage
+    from napari_cfrseg.gui.segment.places import Places
+
+Kind = Literal["none", "anchor", "carried", "stopped"]
+#: names of axes along which planes are moments, not places
+_TIMES = {"t", "time", "frame", "frames"}
+
+
+@dataclass(frozen=True, slots=True)
+class StripCell:
+    """One plane of the strip.
+
+    Attributes
+    ----------
+    kind
+        Annotated, propagated, where a run stopped, or nothing there.
+    confidence
+        The IoU expected of a propagated plane, 1 of an annotated one.
+    text
+        What there is to say of it.
+    """
+
+    kind: Kind = "none"
+    confidence: float = 0.0
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StackView:
+    """What the dock shows of the stack.
+
+    Attributes
+    ----------
+    axes, axis
+        Names of the axes that can be walked along, and which one is.
+    cells
+        One per plane along it.
+    here
+        The plane shown.
+    done, total
+        Of a propagation under way; total 0: none is.
+    worst
+        The plane to look at next, None: nothing is propagated.
+    """
+
+    axes: tuple[str, ...] = ()
+    axis: int = 0
+    cells: tuple[StripCell, ...] = ()
+    here: int = 0
+    done: int = 0
+    total: int = 0
+    worst: int | None = None
+
+
+class Propagator:
+    """Turns the stack controls into events, and objects into a strip.
+
+    Parameters
+    ----------
+    viewer, image, places
+        Where planes are.
+    submit
+        Sends an event on its way.
+    show
+        Told the strip whenever it changed.
+    say
+        Told one line for the person.
+    """
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        image: WorkingImage,
+        places: Places,
+        submit: Callable[[ev.Event], None],
+        show: Callable[[StackView], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self._viewer = viewer
+        self._image = image
+        self._places = places
+        self._submit = submit
+        self._show = show
+        self._say = say
+        self._objects: Mapping[int, ObjectState] = {}
+        self._selected: int | None = None
+        self.all_objects = False
+        self.spans = False
+        names = image.names()[:-2]
+        self.view = StackView(names, max(len(names) - 1, 0))
+        viewer.dims.events.current_step.connect(self._moved)
+        self.refresh({}, None)
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._viewer.dims.events.current_step.disconnect(self._moved)
+
+    # -- what a person does ----------------------------------------------------------
+
+    def choose_axis(self, name: str) -> None:
+        """Walk along another axis from now on."""
+        if name in self.view.axes:
+            self.view = replace(self.view, axis=self.view.axes.index(name))
+            self.refresh(self._objects, self._selected)
+
+    def forward(self) -> None:
+        """Propagate from the plane shown to the last one."""
+        self.over(self.view.here, len(self.view.cells) - 1)
+
+    def backward(self) -> None:
+        """Propagate from the plane shown to the first one."""
+        self.over(0, self.view.here)
+
+    def both(self) -> None:
+        """Propagate to all planes; what is up to date stays."""
+        self.over(0, len(self.view.cells) - 1)
+
+    def over(self, first: int, last: int) -> None:
+        """Propagate within a range of planes."""
+        objects = self._chosen()
+        if not self.view.cells:
+            self._say("The image has one plane only.")
+            return
+        if not objects:
+            self._say("Click an object on a plane first.")
+            return
+        low, high = min(first, last), max(first, last)
+        self._submit(
+            ev.Propagated(
+                objects,
+                self._places.current_plane,
+                self.view.axis,
+                low,
+                high,
+                len(self.view.cells),
+                self.spacing(),
+                spans=self.spans,
+            )
+        )
+
+    def confirm(self) -> None:
+        """Take the propagated mask on the plane shown for right."""
+        plane = self._places.current_plane
+        for object_id in self._chosen():
+            carried = self._objects[object_id].on(plane)
+            if carried.carried is not None and not carried.is_anchor:
+                self._submit(ev.PlaneConfirmed(object_id, plane))
+
+    def jump_to_worst(self) -> None:
+        """Show the plane of least confidence, and say where to click."""
+        found = self.suggestion()
+        if found is None:
+            self._say("Nothing is propagated yet.")
+            return
+        self.jump(found.index)
+        y, x = (round(v) for v in found.yx)
+        self._say(
+            f"Plane {found.index}: expected IoU {found.confidence:.2f}; "
+            f"look at row {y}, column {x}."
+        )
+
+    def jump(self, index: int) -> None:
+        """Show a plane along the axis."""
+        plane = list(self._places.current_plane)
+        plane[self.view.axis] = index
+        layer = self._image.layer
+        factors = np.ones(layer.ndim)
+        if self._image.level:
+            factors = np.asarray(layer.downsample_factors[self._image.level], float)
+        point = np.array(self._image.to_layer([*plane, 0, 0]), float) * factors
+        own = self._image.axes[self.view.axis]
+        axis = self._viewer.dims.ndim - layer.ndim + own
+        self._viewer.dims.set_point(axis, float(layer.data_to_world(point)[own]))
+
+    def suggestion(self) -> Suggestion | None:
+        """Return where to click next, over the objects in question."""
+        best: Suggestion | None = None
+        for object_id in self._chosen():
+            on = self._line(self._objects[object_id])
+            sure = {
+                i: s.carried.confidence
+                for i, s in on.items()
+                if s.carried is not None and not s.is_anchor and s.mask.mask.size
+            }
+            masks = {i: s.mask for i, s in on.items()}
+            found = suggest(masks, sure)
+            if found and (best is None or found.confidence < best.confidence):
+                best = found
+        return best
+
+    # -- what is shown ---------------------------------------------------------------
+
+    def refresh(self, objects: Mapping[int, ObjectState], selected: int | None) -> None:
+        """Show the objects as they are now."""
+        self._objects, self._selected = objects, selected
+        if not self.view.axes:
+            return
+        lines = [self._line(objects[i]) for i in self._chosen()]
+        count = self._image.shape[self.view.axis]
+        cells = tuple(_cell(i, lines) for i in range(count))
+        found = self.suggestion()
+        self.view = replace(
+            self.view,
+            cells=cells,
+            here=self._places.current_plane[self.view.axis],
+            worst=None if found is None else found.index,
+        )
+        self._show(self.view)
+
+    def progressed(self, progress: Progress | None) -> None:
+        """Show how far a propagation is; None: it is over."""
+        done, total = (0, 0) if progress is None else (progress.done, progress.total)
+        self.view = replace(self.view, done=done, total=total)
+        self._show(self.view)
+
+    def summary(self) -> str:
+        """Return how many planes are propagated, and which is the least sure."""
+        kinds = [cell.kind for cell in self.view.cells]
+        worst = self.view.worst
+        if worst is None:
+            return "Nothing was propagated."
+        sure = self.view.cells[worst].confidence
+        return (
+            f"{kinds.count('carried')} planes propagated from "
+            f"{kinds.count('anchor')} annotated; least sure: plane {worst} "
+            f"(expected IoU {sure:.2f})."
+        )
+
+    def spacing(self) -> tuple[float, float, float]:
+        """Return (between planes, y, x); moments are taken for as near as pixels."""
+        size = self._image.of_layer(self._image.placement()["scale"])
+        scale = [abs(v) or 1.0 for v in size]
+        y, x = scale[-2:]
+        axis = self.view.axis
+        between = scale[axis]
+        if self.view.axes[axis].lower() in _TIMES or self._other_unit(axis):
+            between = min(y, x)
+        return between, y, x
+
+    def _other_unit(self, axis: int) -> bool:
+        units = put(self._image.layer.units, self._image.order)
+        return bool(
+            getattr(units[axis], "dimensionality", None)
+            != getattr(units[-1], "dimensionality", None)
+        )
+
+    def _chosen(self) -> tuple[int, ...]:
+        """Return the objects in question: the one selected, or all that can be."""
+        if self._selected in self._objects and not self.all_objects:
+            return (int(self._selected or 0),)
+        return tuple(
+            i
+            for i, state in sorted(self._objects.items())
+            if not state.locked and any(s.is_anchor for s in self._line(state).values())
+        )
+
+    def _line(self, state: ObjectState) -> dict[int, PlaneState]:
+        """Return an object's planes along the axis, through the plane shown."""
+        here, axis = self._places.current_plane, self.view.axis
+        return {
+            plane[axis]: on_plane
+            for plane, on_plane in state.planes.items()
+            if _elsewhere(plane, axis) == _elsewhere(here, axis)
+        }
+
+    def _moved(self) -> None:
+        if not self.view.axes:
+            return
+        here = self._places.current_plane
+        if here[self.view.axis] != self.view.here:
+            self.refresh(self._objects, self._selected)
+
+
+def _elsewhere(plane: Plane, axis: int) -> Plane:
+    return (*plane[:axis], *plane[axis + 1 :])
+
+
+def _cell(index: int, lines: list[dict[int, PlaneState]]) -> StripCell:
+    """Return what a plane's cell shows: the least sure of the objects there."""
+    cells = [_state_cell(line[index]) for line in lines if index in line]
+    order = {"stopped": 0, "carried": 1, "anchor": 2, "none": 3}
+    cells.sort(key=lambda c: (c.kind == "stopped", c.confidence, order[c.kind]))
+    if not cells:
+        return StripCell(text=f"plane {index}: nothing")
+    return replace(cells[0], text=f"plane {index}: {cells[0].text}")
+
+
+def _state_cell(state: PlaneState) -> StripCell:
+    if state.is_anchor:
+        return StripCell("anchor", 1.0, "annotated")
+    if state.carried is None:
+        return StripCell()
+    sure, stop = state.carried.confidence, state.carried.stop
+    ended = f"; ended here: {stop}" if stop else ""
+    if not state.mask.mask.size:
+        return StripCell("stopped", sure, f"nothing{ended}")
+    return StripCell("carried", sure, f"propagated, expected IoU {sure:.2f}{ended}")

@@ -1,0 +1,1 @@
+"""Labels and objects in the formats other programs read."""

@@ -1,0 +1,198 @@
+"""Labels as OME-TIFF and OME-Zarr, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg.errors import ImageError
+from napari_cfrseg.io.atomic import atomic_path, temporary_beside
+from napari_cfrseg.io.export.object_files import ObjectRow
+
+#: OME's names of dimensions that TIFF knows
+_OME_AXES = "tcz"
+
+
+def compact_dtype(labels: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Return labels as uint16 if they fit, else as int32."""
+    highest = int(labels.max()) if labels.size else 0
+    return labels.astype(np.uint16 if highest < 2**16 else np.int32)
+
+
+def write_ome_tiff(
+    path: str | os.PathLike[str],
+    labels: NDArray[np.integer],
+    *,
+    axes: Sequence[str] | None = None,
+    spacing: Sequence[float] | None = None,
+    units: Sequence[str] | None = None,
+) -> None:
+    """Write labels as a deflate OME-TIFF.
+
+    Parameters
+    ----------
+    path
+        Ends in ``.tif`` or ``.tiff``.
+    labels
+        (…, Y, X) integers, 0 = background.
+    axes, spacing, units
+        Of each axis of ``labels``.
+    """
+    import tifffile
+
+    names = _tiff_axes(labels.ndim, axes)
+    metadata: dict[str, Any] = {"axes": names.upper(), "Name": "labels"}
+    if spacing is not None:
+        said = units or ["pixel"] * labels.ndim
+        for name, size, unit in zip(names, spacing, said, strict=True):
+            if name in "zyx":
+                metadata[f"PhysicalSize{name.upper()}"] = float(size)
+                metadata[f"PhysicalSize{name.upper()}Unit"] = _ome_unit(unit)
+    whole = compact_dtype(labels)
+    if len(names) > whole.ndim:
+        whole = whole.reshape((1,) * (len(names) - whole.ndim) + whole.shape)
+    with atomic_path(path) as temporary:
+        tifffile.imwrite(
+            temporary,
+            whole,
+            ome=True,
+            photometric="minisblack",
+            compression="zlib",
+            metadata=metadata,
+        )
+
+
+def _tiff_axes(ndim: int, axes: Sequence[str] | None) -> str:
+    """One letter for each axis that OME-TIFF allows: Y and X last."""
+    depth = ndim - 2
+    if depth > len(_OME_AXES):
+        msg = f"labels with {ndim} axes: OME-TIFF has five at most; use OME-Zarr"
+        raise ImageError(msg)
+    wanted = [a.lower() for a in axes[:depth]] if axes is not None else []
+    if sorted(set(wanted)) != sorted(wanted) or any(a not in _OME_AXES for a in wanted):
+        wanted = []
+    return "".join(wanted or _OME_AXES[::-1][:depth][::-1]) + "yx"
+
+
+def _ome_unit(unit: str) -> str:
+    names = {"um": "µm", "micrometer": "µm", "nanometer": "nm", "millimeter": "mm"}
+    known = {"µm", "nm", "mm", "cm", "m", "pm", "Å", "pixel"}
+    said = names.get(unit, unit)
+    return said if said in known else "pixel"
+
+
+def write_ome_zarr(
+    path: str | os.PathLike[str],
+    labels: NDArray[np.integer],
+    rows: Sequence[ObjectRow] = (),
+    *,
+    axes: Sequence[str] | None = None,
+    spacing: Sequence[float] | None = None,
+    units: Sequence[str] | None = None,
+) -> None:
+    """Write labels as an OME-Zarr image-label (NGFF 0.5), with names and colours.
+
+    Parameters
+    ----------
+    path
+        Ends in ``.zarr``; what is there is replaced.
+    labels
+        (…, Y, X) integers, 0 = background.
+    rows
+        Names and colours of the objects.
+    axes, spacing, units
+        Of each axis of ``labels``.
+
+    Raises
+    ------
+    ImageError
+        zarr 3 is not installed.
+    """
+    try:
+        import zarr
+    except ImportError as error:
+        msg = "writing OME-Zarr needs zarr: pip install 'napari-cfrseg[export]'"
+        raise ImageError(msg) from error
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(target)
+    names = list(axes) if axes is not None else list("tczyx"[-labels.ndim :])
+    whole = compact_dtype(labels)
+    try:
+        group: Any = zarr.open_group(str(temporary), mode="w", zarr_format=3)
+        chunks = (*(1,) * (whole.ndim - 2), *(min(n, 1024) for n in whole.shape[-2:]))
+        array = group.create_array(
+            "0", shape=whole.shape, chunks=chunks, dtype=whole.dtype, fill_value=0
+        )
+        array[...] = whole
+        group.attrs["ome"] = _ngff(names, spacing, units, rows)
+        _replace_folder(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace_folder(temporary: Path, target: Path) -> None:
+    """Put a folder in another's place; a reader finds the old or the new one."""
+    old = temporary_beside(target, "-old")
+    if target.exists():
+        target.rename(old)
+    temporary.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _ngff(
+    names: list[str],
+    spacing: Sequence[float] | None,
+    units: Sequence[str] | None,
+    rows: Sequence[ObjectRow],
+) -> dict[str, Any]:
+    kinds = {"t": "time", "c": "channel"}
+    full = {"um": "micrometer", "µm": "micrometer", "nm": "nanometer"}
+    axes = []
+    for index, name in enumerate(names):
+        axis = {"name": name, "type": kinds.get(name, "space")}
+        if units is not None and units[index] not in ("", "pixel"):
+            axis["unit"] = full.get(units[index], units[index])
+        axes.append(axis)
+    size = [1.0] * len(names) if spacing is None else [float(s) for s in spacing]
+    scale = {"type": "scale", "scale": size}
+    return {
+        "version": "0.5",
+        "multiscales": [
+            {
+                "name": "labels",
+                "axes": axes,
+                "datasets": [
+                    {
+                        "path": "0",
+                        "coordinateTransformations": [scale],
+                    }
+                ],
+            }
+        ],
+        "image-label": {
+            "version": "0.5",
+            "colors": [
+                {"label-value": row.object_id, "rgba": [*_rgb(row.colour), 255]}
+                for row in rows
+            ],
+            "properties": [
+                {
+                    "label-value": row.object_id,
+                    "name": row.name,
+                    **({"class": row.object_class} if row.object_class else {}),
+                }
+                for row in rows
+            ],
+        },
+    }
+
+
+def _rgb(colour: str) -> list[int]:
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]

@@ -1,0 +1,223 @@
+"""From whatever a microscope wrote to what a network reads.
+
+Any integer, float or boolean plane, (Y, X) or (Y, X, C) with 1–4 channels or RGB(A),
+becomes three channels in [0, 1]. The range comes from robust percentiles of a sample
+taken once, when the image is set; it is kept with every prediction, so a replay sees
+the same pixels. Nothing ever reads a whole lazy image.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg.errors import ImageError
+from napari_cfrseg.geometry.windows import PlaneLike, Window, crop
+
+#: Percentiles painted black and white; outliers beyond them saturate.
+LOW_PERCENT, HIGH_PERCENT = 0.1, 99.9
+#: Pixels looked at to find them.
+SAMPLE_PX = 1_000_000
+#: A lazy image is sampled in this many tiles per axis.
+_TILES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """The values painted black and white, per channel of the image.
+
+    Attributes
+    ----------
+    low, high
+        One value per channel (alpha left out), finite, low ≤ high. Where they are
+        equal the channel carries nothing and is painted black.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        pairs = list(zip(self.low, self.high, strict=True))
+        if not pairs or not all(
+            math.isfinite(a) and math.isfinite(b) and a <= b for a, b in pairs
+        ):
+            msg = f"scaling {self.low} … {self.high}: finite numbers, low ≤ high"
+            raise ValueError(msg)
+
+    def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Scale (h, w, C) pixels to float32 in [0, 1]; NaN and −inf become 0."""
+        wide = values.dtype.itemsize >= 4
+        real: NDArray[np.floating[Any]] = values.astype(
+            np.float64 if wide else np.float32
+        )
+        low = np.asarray(self.low, dtype=real.dtype)
+        span = np.asarray(self.high, dtype=real.dtype) - low
+        gain = np.divide(1, span, out=np.zeros_like(span), where=span > 0)
+        with np.errstate(invalid="ignore", over="ignore"):
+            real = (real - low) * gain
+        if values.dtype.kind == "f":
+            np.nan_to_num(real, copy=False, nan=0.0, posinf=1.0, neginf=0.0)
+        np.clip(real, 0, 1, out=real)
+        if not np.all(span > 0):  # ∞ · 0 above
+            real[..., span <= 0] = 0
+        return real.astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlaneImage:
+    """A plane ready to be read window by window.
+
+    Attributes
+    ----------
+    array
+        (Y, X) or (Y, X, C), as the caller gave it; never copied.
+    channels
+        Channels used: 1–4, alpha left out.
+    rgb
+        Whether the channels are colours of one light, scaled jointly.
+    scaling
+        The values painted black and white.
+    """
+
+    array: PlaneLike
+    channels: int
+    rgb: bool
+    scaling: Scaling
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(Y, X)."""
+        return int(self.array.shape[0]), int(self.array.shape[1])
+
+    def crop(self, window: Window) -> NDArray[np.float32]:
+        """Sample a window: (3, grid, grid) float32 in [0, 1].
+
+        One channel is repeated; of two, the third is their mean; of four, the third
+        is the mean of the last two.
+        """
+        planes = crop(self.array, window, self._convert)
+        if self.channels == 1:
+            return np.repeat(planes, 3, axis=0)
+        if self.channels == 2:
+            return np.concatenate([planes, planes.mean(axis=0, keepdims=True)])
+        if self.channels == 4:
+            last = planes[2:].mean(axis=0, keepdims=True)
+            return np.concatenate([planes[:2], last])
+        return planes
+
+    def _convert(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        return self.scaling.apply(values[:, :, : self.channels])
+
+
+def open_plane(
+    image: PlaneLike, *, rgb: bool | None = None, scaling: Scaling | None = None
+) -> PlaneImage:
+    """Look at an image once and say how its pixels will be read.
+
+    Parameters
+    ----------
+    image
+        (Y, X) or (Y, X, C) with C 1–4; bool, integer or float. NumPy arrays, and lazy
+        ones with ``shape``, ``dtype`` and slicing (dask, zarr).
+    rgb
+        Whether 3 or 4 channels are RGB(A): scaled jointly so that colours stay, alpha
+        dropped. None: yes for uint8.
+    scaling
+        Values painted black and white; by default the 0.1th and 99.9th percentile of
+        at most about a million pixels. A constant image is painted black.
+
+    Raises
+    ------
+    ImageError
+        Wrong shape or dtype, an empty image, or no finite pixel.
+    """
+    array = _as_plane(image)
+    layers = 1 if len(array.shape) == 2 else int(array.shape[2])
+    dtype = np.dtype(array.dtype)
+    if rgb is None:
+        rgb = layers in (3, 4) and dtype == np.uint8
+    if rgb and layers not in (3, 4):
+        msg = f"an RGB image has 3 or 4 channels; this one has shape {array.shape}"
+        raise ImageError(msg)
+    channels = 3 if rgb else layers
+    if scaling is None:
+        scaling = _measure(array, channels, joint=rgb)
+    elif len(scaling.low) != channels:
+        msg = f"scaling for {len(scaling.low)} channels; the image has {channels}"
+        raise ImageError(msg)
+    return PlaneImage(array, channels, rgb, scaling)
+
+
+def _as_plane(image: Any) -> PlaneLike:
+    if not (hasattr(image, "shape") and hasattr(image, "dtype")):
+        image = np.asarray(image)
+    shape = tuple(int(n) for n in image.shape)
+    kind = np.dtype(image.dtype).kind
+    if kind not in "buif":
+        msg = f"pixels of type {image.dtype}: expected bool, integer or float"
+        raise ImageError(msg)
+    if len(shape) not in (2, 3) or (len(shape) == 3 and not 1 <= shape[2] <= 4):
+        msg = (
+            f"image of shape {shape}: expected (Y, X) or (Y, X, C) with 1 to 4 "
+            "channels; give one plane of a stack"
+        )
+        raise ImageError(msg)
+    if 0 in shape:
+        msg = f"image of shape {shape} has no pixels"
+        raise ImageError(msg)
+    plane: PlaneLike = image
+    return plane
+
+
+def _sample(array: PlaneLike) -> NDArray[Any]:
+    """(N, C) pixels spread over the plane, at most about ``SAMPLE_PX`` of them."""
+    height, width = (int(n) for n in array.shape[:2])
+    layers = 1 if len(array.shape) == 2 else int(array.shape[2])
+    budget = SAMPLE_PX // layers
+    if height * width <= budget:
+        return np.asarray(array[0:height, 0:width]).reshape(-1, layers)
+    if isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
+        step = math.ceil(math.sqrt(height * width / budget))
+        return array[::step, ::step].reshape(-1, layers)
+    # Strides would load every chunk of a lazy image: read tiles instead.
+    tile = max(1, math.isqrt(budget) // _TILES)
+    blocks = []
+    for y in _tile_starts(height, tile):
+        for x in _tile_starts(width, tile):
+            block = np.asarray(array[y : y + tile, x : x + tile])
+            blocks.append(block.reshape(-1, layers))
+    return np.concatenate(blocks)
+
+
+def _tile_starts(length: int, tile: int) -> list[int]:
+    room = max(length - tile, 0)
+    return sorted({round(room * i / (_TILES - 1)) for i in range(_TILES)})
+
+
+def _measure(array: PlaneLike, channels: int, *, joint: bool) -> Scaling:
+    if np.dtype(array.dtype) == bool:
+        return Scaling((0.0,) * channels, (1.0,) * channels)
+    pixels = _sample(array)[:, :channels]
+    columns = [pixels.ravel()] * channels if joint else list(pixels.T)
+    ranges = [_range(columns[0])] * channels if joint else [_range(c) for c in columns]
+    if all(found is None for found in ranges):
+        msg = "the image has no finite pixel (all NaN or infinite)"
+        raise ImageError(msg)
+    pairs = [found or (0.0, 0.0) for found in ranges]
+    return Scaling(tuple(low for low, _ in pairs), tuple(high for _, high in pairs))
+
+
+def _range(values: NDArray[Any]) -> tuple[float, float] | None:
+    real = values.astype(np.float64, copy=False)
+    if values.dtype.kind == "f":
+        real = real[np.isfinite(real)]
+    if real.size == 0:
+        return None
+    low, high = np.percentile(real, (LOW_PERCENT, HIGH_PERCENT))
+    if low == high:  # all but a few pixels are alike: the few are what there is to see
+        low, high = real.min(), real.max()
+    return float(low), float(high)

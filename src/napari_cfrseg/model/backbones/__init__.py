@@ -1,1 +1,0 @@
-"""Backbones the published networks use, where timm has none that fits exactly."""

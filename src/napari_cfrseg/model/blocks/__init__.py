@@ -1,0 +1,1 @@
+"""The parts networks are built of: FFCM, CFFM, decoders, click maps."""

@@ -1,0 +1,203 @@
+"""Pretrained backbones as starting points for training.
+
+=================  ===================================  ==============================
+network            backbone file                        left as initialised
+=================  ===================================  ==============================
+plain ViT          MAE or timm ViT                      click embedding, pyramid, head
+plain ViT + FCFI   SimpleClick / CFR-ICL (published)    FFCM, CFFM
+HRNet              HRNet ImageNet (official or timm)    click stem, OCR, FFCM, CFFM
+DeepLab            ResNet v1s ImageNet (gluon, timm)    click stem, ASPP, decoder, …
+default network    EfficientNet (efficientnet_pytorch,  pyramid, clicks, FFCM, CFFM,
+                   timm)                                head
+=================  ===================================  ==============================
+
+Every tensor of the named part must be in the file and fit; what the file holds beside
+it must be a known classifier or decoder. Anything else is an error.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from napari_cfrseg.errors import CheckpointError
+from napari_cfrseg.model.cfrnet import CfrNet
+from napari_cfrseg.model.network import ClickNetwork
+from napari_cfrseg.model.published.deeplab import DeepLabClicks
+from napari_cfrseg.model.published.hrnet_clicks import HRNetClicks
+from napari_cfrseg.model.published.read_checkpoint import read_state
+from napari_cfrseg.model.published.recognise import some, translate
+from napari_cfrseg.model.published.vit import PlainViTClicks
+
+# what pretraining needed and a click network does not
+_VIT_REST = r"(cls_token|mask_token|norm\.|fc_norm\.|head\.|decoder_).*"
+_HRNET_REST = r"(incre_modules|downsamp_modules|final_layer|classifier|head)\..*"
+_RESNET_REST = r"(fc|head)\..*"
+_EFFICIENTNET_REST = r"(conv_head|bn2|classifier)\..*"
+
+# efficientnet_pytorch counts its blocks through and numbers the normalisations from the
+# expansion on, which timm's first block, having none, does not
+_EFFICIENTNET_TOP = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+_EFFICIENTNET_PLAIN = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
+_EFFICIENTNET_EXPANDED = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+
+
+def start_from(network: ClickNetwork, path: Path) -> tuple[str, ...]:
+    """Give a network's backbone pretrained weights.
+
+    Parameters
+    ----------
+    network
+        A plain-ViT, HRNet or DeepLab click network, or the default one.
+    path
+        The pretrained backbone's ``.pth`` or ``.safetensors`` file.
+
+    Returns
+    -------
+    The names of the network's tensors that were not in the file.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is not of that backbone.
+    """
+    state = read_state(path)
+    try:
+        given = _translate(network, state)
+        kept = _load(network, given)
+    except CheckpointError as error:
+        msg = f"{path}: {error}"
+        raise CheckpointError(msg) from error
+    return kept
+
+
+def _translate(network: ClickNetwork, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    if isinstance(network, PlainViTClicks):
+        return _plain_vit(network, state)
+    if isinstance(network, HRNetClicks):
+        return _prefixed(state, _HRNET_REST)
+    if isinstance(network, DeepLabClicks):
+        return _prefixed(state, _RESNET_REST)
+    if isinstance(network, CfrNet):
+        if "_conv_stem.weight" in state:
+            state = _timm_efficientnet(state, list(network.backbone.state_dict()))
+        return _prefixed(state, _EFFICIENTNET_REST + "|" + _RESNET_REST)
+    msg = (
+        f"{type(network).__name__} has no importable backbone; networks on timm "
+        "backbones take timm's weights (pretrained = true)"
+    )
+    raise CheckpointError(msg)
+
+
+def _plain_vit(network: PlainViTClicks, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    if "patch_embed_coords.proj.weight" in state:
+        given = translate(state, "plain_vit")
+        if network.config.feedback_width:
+            # the mask, first of three maps, now enters at the pyramid
+            given["embed_maps.weight"] = given["embed_maps.weight"][:, 1:]
+    else:
+        given = {}
+        for key, tensor in _without(state, _VIT_REST).items():
+            name = key.replace("patch_embed.proj", "embed_pixels")
+            given[name.replace("pos_embed", "position")] = tensor
+        if "position" not in given:
+            msg = "no pos_embed: not a plain ViT's weights"
+            raise CheckpointError(msg)
+        given["position"] = given["position"][:, 1:]
+    given["position"] = _regrid(given["position"], network.position.shape[1])
+    return given
+
+
+def _regrid(position: Tensor, count: int) -> Tensor:
+    """Bicubic to the network's grid of patches, as MAE and SimpleClick do (14 → 28)."""
+    if position.shape[1] == count:
+        return position
+    side, target = math.isqrt(position.shape[1]), math.isqrt(count)
+    grid = position.transpose(1, 2).reshape(1, -1, side, side)
+    grid = F.interpolate(grid, (target, target), mode="bicubic", align_corners=False)
+    return grid.flatten(2).transpose(1, 2)
+
+
+def _timm_efficientnet(
+    state: Mapping[str, Tensor], names: list[str]
+) -> dict[str, Tensor]:
+    """Rename efficientnet_pytorch's tensors as timm's; ``names`` are timm's."""
+    stages = (re.match(r"blocks\.\d+\.\d+", name) for name in names)
+    blocks = list(dict.fromkeys(stage[0] for stage in stages if stage))
+    renamed = {}
+    for key, tensor in state.items():
+        part, _, rest = key.partition(".")
+        if part != "_blocks":
+            renamed[f"{_EFFICIENTNET_TOP.get(part, part)}.{rest}"] = tensor
+            continue
+        number, inner, rest = rest.split(".", 2)
+        expands = f"_blocks.{number}._expand_conv.weight" in state
+        table = _EFFICIENTNET_EXPANDED if expands else _EFFICIENTNET_PLAIN
+        if int(number) >= len(blocks) or inner not in table:
+            msg = f"{key}: not of this network's backbone"
+            raise CheckpointError(msg)
+        renamed[f"{blocks[int(number)]}.{table[inner]}.{rest}"] = tensor
+    return renamed
+
+
+def _prefixed(state: Mapping[str, Tensor], rest: str) -> dict[str, Tensor]:
+    return {f"backbone.{key}": value for key, value in _without(state, rest).items()}
+
+
+def _without(state: Mapping[str, Tensor], rest: str) -> dict[str, Tensor]:
+    return {k: v for k, v in state.items() if not re.fullmatch(rest, k)}
+
+
+def _load(network: ClickNetwork, given: Mapping[str, Tensor]) -> tuple[str, ...]:
+    target = network.state_dict()
+    surplus = [key for key in given if key not in target]
+    misfits = [
+        f"{key} {tuple(value.shape)} instead of {tuple(target[key].shape)}"
+        for key, value in given.items()
+        if key in target and value.shape != target[key].shape
+    ]
+    # everything of the parts the file is about
+    parts = {key.partition(".")[0] for key in given}
+    missing = [
+        key
+        for key in target
+        if key.partition(".")[0] in parts
+        and key not in given
+        and not key.endswith("num_batches_tracked")
+    ]
+    for problem, keys in (
+        ("missing", missing),
+        ("surplus", surplus),
+        ("misshapen", misfits),
+    ):
+        if keys:
+            msg = f"{len(keys)} backbone tensors {problem}: {some(keys)}"
+            raise CheckpointError(msg)
+    with torch.no_grad():
+        for key, value in given.items():
+            target[key].copy_(value)
+    return tuple(key for key in target if key not in given)

@@ -1,0 +1,323 @@
+"""SimpleClick / CFR-ICL on a plain ViT, and FCFI on the same backbone.
+
+SimpleClick (Liu et al. 2023): patches of the image and patches of [previous mask,
+positive disks, negative disks] are embedded and added; windowed and a few global
+blocks follow, then a pyramid made from the last map alone and an all-MLP head. CFR-ICL
+(Sun et al. 2024) trains the very same network.
+
+``feedback_width > 0`` is ours: the mask leaves the patch embedding and enters the
+finest pyramid level through FFCM and CFFM, so that a refinement step repeats those
+and the last layers of the head, and no block of the ViT.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from napari_cfrseg.model.blocks.cffm import Fusion
+from napari_cfrseg.model.blocks.clickmaps import disk_maps
+from napari_cfrseg.model.blocks.convolutions import SplitInputConv2d, resize
+from napari_cfrseg.model.blocks.feedback import (
+    FOREIGN_FEATURES,
+    FeedbackNetwork,
+    FeedbackState,
+)
+from napari_cfrseg.model.blocks.ffcm import Affinity
+from napari_cfrseg.model.network import NetworkOutput
+from napari_cfrseg.model.published.inputs import ImageNetNormalize, feedback_and_gate
+
+#: side in pixels of the squares that windowed blocks attend within
+WINDOW_PX = 224
+
+
+@dataclass(frozen=True, slots=True)
+class PlainViTConfig:
+    """Everything that shapes a plain-ViT click network; the defaults are ViT-B's.
+
+    Attributes
+    ----------
+    patch, dim, depth, heads
+        Of the ViT: Base 16, 768, 12, 12; Large 16, 1024, 24, 16; Huge 14, 1280, 32,
+        16; xTiny 16, 160, 8, 4.
+    pyramid
+        Channels at (nominally) 1/4, 1/8, 1/16 and 1/32.
+    head_width
+        Channels of the head.
+    feedback_width
+        0: SimpleClick, mask at the input. Else FCFI at the pyramid, with this many
+        channels in FFCM and CFFM.
+    ratio, affinity, fusion
+        FFCM's box, FFCM's similarity and CFFM's fusion, by name.
+    grid_size
+        Side in pixels of the square grid: a multiple of 224 (published: 448, and 672
+        for DAVIS). The position embedding is stored for this size.
+    """
+
+    patch: int = 16
+    dim: int = 768
+    depth: int = 12
+    heads: int = 12
+    pyramid: tuple[int, int, int, int] = (128, 256, 512, 1024)
+    head_width: int = 256
+    feedback_width: int = 0
+    ratio: float = 0.3
+    affinity: Affinity = "cosine"
+    fusion: Fusion = "residual"
+    grid_size: int = 448
+
+    @property
+    def global_every(self) -> int:
+        """Every how-manieth block attends to the whole grid (6 in Base)."""
+        return 6 if self.depth == 12 else self.depth // 4
+
+
+class ImageEmbedding(NamedTuple):
+    """What the image alone decides."""
+
+    tokens: Tensor  # (B, D, h, w) image patches, position added
+    image: Tensor  # (B, 3, H, W) normalised
+
+
+class ClickFeatures(NamedTuple):
+    """What image and clicks decide; the last two only with FCFI."""
+
+    embedding: ImageEmbedding
+    maps: Tensor  # (B, 2, H, W) positive, negative disks
+    coarse: Tensor | None  # the head's share of the coarse levels
+    feedback: FeedbackState | None
+
+
+class PlainViTClicks(FeedbackNetwork):
+    """Plain ViT with clicks; mask at the input, or FCFI at the pyramid.
+
+    Parameters
+    ----------
+    config
+        The network's shape.
+
+    Raises
+    ------
+    ValueError
+        Later, from ``embed_image``, if the image's sides are not multiples of 224.
+    """
+
+    def __init__(self, config: PlainViTConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or PlainViTConfig()
+        c = self.config
+        self.grid_size = c.grid_size
+        self._window = WINDOW_PX // c.patch
+        self._grid = c.grid_size // c.patch
+        self.normalize = ImageNetNormalize()
+        self.embed_pixels = nn.Conv2d(3, c.dim, c.patch, stride=c.patch)
+        maps = 2 if c.feedback_width else 3
+        self.embed_maps = nn.Conv2d(maps, c.dim, c.patch, stride=c.patch)
+        self.position = nn.Parameter(torch.empty(1, self._grid**2, c.dim))
+        nn.init.trunc_normal_(self.position, std=0.02)
+        self.blocks = nn.ModuleList(
+            Block(
+                c.dim,
+                c.heads,
+                qkv_bias=True,
+                norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            )
+            for _ in range(c.depth)
+        )
+        self.pyramid = SimplePyramid(c.dim, c.pyramid)
+        self.head = MlpHead(c.pyramid, c.head_width)
+        self.ffcm = self.cffm = None
+        if c.feedback_width:
+            self.add_feedback(c.pyramid[0], c)
+
+    @property
+    def refines_cheaply(self) -> bool:  # type: ignore[override] # depends on the config
+        """True with FCFI at the pyramid."""
+        return self.ffcm is not None
+
+    def architecture(self) -> dict[str, Any]:
+        """Return what ``model.registry.build`` needs to make this network again."""
+        return {"family": "plain_vit", **asdict(self.config)}
+
+    def position_map(self, height: int, width: int) -> Tensor:
+        """Return the position embedding of a grid of patches, (1, D, height, width).
+
+        Bicubic (align_corners=False) from the stored grid, as published.
+        """
+        grid = self.position.transpose(1, 2)
+        grid = grid.reshape(1, -1, self._grid, self._grid)
+        if (height, width) == (self._grid, self._grid):
+            return grid
+        resized: Tensor = F.interpolate(
+            grid.float(), (height, width), mode="bicubic", align_corners=False
+        )
+        return resized.to(grid.dtype)
+
+    def embed_image(self, image: Tensor) -> ImageEmbedding:
+        """Embed the image's patches and add their positions."""
+        height, width = image.shape[-2:]
+        if height % WINDOW_PX or width % WINDOW_PX:
+            msg = (
+                f"a plain-ViT network reads grids whose sides are multiples of "
+                f"{WINDOW_PX} px, got {height}×{width}; choose a grid of "
+                f"{WINDOW_PX}, {2 * WINDOW_PX} or {3 * WINDOW_PX}"
+            )
+            raise ValueError(msg)
+        image = self.normalize(image)
+        patches = self.embed_pixels(image)
+        # positions and patches are added before the clicks are: addition commutes
+        return ImageEmbedding(
+            patches + self.position_map(patches.shape[-2], patches.shape[-1]), image
+        )
+
+    def embed_clicks(self, embedding: ImageEmbedding, points: Tensor) -> ClickFeatures:
+        """Draw the clicks; with FCFI also run the ViT, pyramid and coarse head."""
+        image = embedding.image
+        maps = disk_maps(points, (image.shape[-2], image.shape[-1])).to(image.dtype)
+        features = ClickFeatures(embedding, maps, None, None)
+        if self.ffcm is None:
+            return features
+        pyramid = self.pyramid(self.encode(embedding.tokens + self.embed_maps(maps)))
+        state = self.prepare_feedback(pyramid[0], image, maps)
+        return features._replace(coarse=self.head.coarse(pyramid), feedback=state)
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """Run the blocks on a (B, D, h, w) token map; no norm after the last one."""
+        every, side = self.config.global_every, self._window
+        rows, columns = tokens.shape[-2] // side, tokens.shape[-1] // side
+        x = _split(tokens.permute(0, 2, 3, 1), rows, columns)
+        for index, block in enumerate(self.blocks, start=1):
+            if index % every:
+                x = block(x)
+            else:
+                whole = _merge(x, rows, columns, side)
+                shape = whole.shape
+                whole = block(whole.flatten(1, 2)).view(shape)
+                x = _split(whole, rows, columns)
+        return _merge(x, rows, columns, side).permute(0, 3, 1, 2)
+
+    def refine(
+        self,
+        features: ClickFeatures,
+        feedback: Tensor | None,
+        newest_click: Tensor,
+        gate: Tensor | None = None,
+    ) -> NetworkOutput:
+        """Compute the mask once more; see ``FeedbackNetwork.refine``."""
+        tokens, image = features.embedding
+        size = (image.shape[-2], image.shape[-1])
+        feedback, gate = feedback_and_gate(feedback, gate, image, size)
+        if self.ffcm is None:
+            maps = torch.cat([feedback, features.maps], dim=1)
+            pyramid = self.pyramid(self.encode(tokens + self.embed_maps(maps)))
+            logits = self.head.finish(self.head.coarse(pyramid), pyramid[0])
+            return NetworkOutput(resize(logits, size))
+        if features.coarse is None:
+            raise ValueError(FOREIGN_FEATURES)
+        fused = self.fuse_feedback(
+            features.feedback, feedback, gate, newest_click, size
+        )
+        logits = self.head.finish(features.coarse, fused.features)
+        return fused.output(logits, size)
+
+
+def _split(x: Tensor, rows: int, columns: int) -> Tensor:
+    """(B, rows·s, columns·s, D) → (B·rows·columns, s², D): contiguous windows."""
+    batch, height, width, dim = x.shape
+    x = x.reshape(batch, rows, height // rows, columns, width // columns, dim)
+    return x.transpose(2, 3).reshape(batch * rows * columns, -1, dim)
+
+
+def _merge(x: Tensor, rows: int, columns: int, side: int) -> Tensor:
+    """Undo ``_split``: → (B, rows·s, columns·s, D)."""
+    x = x.view(-1, rows, columns, side, side, x.shape[-1])
+    x = x.transpose(2, 3)
+    return x.reshape(x.shape[0], rows * side, columns * side, x.shape[-1])
+
+
+class SimplePyramid(nn.Module):
+    """Four resolutions from one token map; GroupNorm(1) is LayerNorm over C, H, W."""
+
+    def __init__(self, dim: int, out: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        fine, half = max(2 * out[0], dim // 2), max(out[1], dim // 2)
+        deep = max(out[3], 2 * dim)
+        self.down_4 = nn.Sequential(
+            nn.ConvTranspose2d(dim, fine, 2, stride=2),
+            nn.GroupNorm(1, fine),
+            nn.GELU(),
+            nn.ConvTranspose2d(fine, fine // 2, 2, stride=2),
+            nn.GroupNorm(1, fine // 2),
+            nn.Conv2d(fine // 2, out[0], 1),
+            nn.GroupNorm(1, out[0]),
+            nn.GELU(),
+        )
+        self.down_8 = nn.Sequential(
+            nn.ConvTranspose2d(dim, half, 2, stride=2),
+            nn.GroupNorm(1, half),
+            nn.Conv2d(half, out[1], 1),
+            nn.GroupNorm(1, out[1]),
+            nn.GELU(),
+        )
+        self.down_16 = nn.Sequential(
+            nn.Conv2d(dim, out[2], 1), nn.GroupNorm(1, out[2]), nn.GELU()
+        )
+        self.down_32 = nn.Sequential(
+            nn.Conv2d(dim, deep, 2, stride=2),
+            nn.GroupNorm(1, deep),
+            nn.Conv2d(deep, out[3], 1),
+            nn.GroupNorm(1, out[3]),
+            nn.GELU(),
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Turn (B, D, h, w) into maps of 4, 2, 1 and 1/2 times its sides."""
+        return self.down_4(x), self.down_8(x), self.down_16(x), self.down_32(x)
+
+
+class MlpHead(nn.Module):
+    """1×1 per level, resize to the finest, 1×1 over all, dropout, 1×1 to the mask.
+
+    The coarse levels' share of the second 1×1 does not change with the finest level,
+    so ``coarse`` may be computed once and ``finish`` many times.
+    """
+
+    def __init__(self, channels: tuple[int, int, int, int], width: int) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
+        self.join = SplitInputConv2d((width,) * 4, width, 1)
+        self.dropout = nn.Dropout2d(0.1)
+        self.classify = nn.Conv2d(width, 1, 1)
+        nn.init.normal_(self.classify.weight, std=0.01)
+        if self.classify.bias is not None:
+            nn.init.zeros_(self.classify.bias)
+
+    def coarse(self, pyramid: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+        """Levels 1 to 3 → their share of the joined map, (B, width, h, w).
+
+        A 1×1 convolution and a bilinear resize commute; the resize is done last, on
+        the sum's parts, as it is dearer on the wider map.
+        """
+        size = pyramid[0].shape[-2:]
+        total: Tensor | None = None
+        for index in (1, 2, 3):
+            level = F.relu(self.levels[index](pyramid[index]))
+            share = self.join.part(index, level, with_bias=index == 1)
+            share = F.interpolate(share, size, mode="bilinear", align_corners=False)
+            total = share if total is None else total + share
+        if total is None:
+            msg = "the pyramid has four levels"
+            raise ValueError(msg)
+        return total
+
+    def finish(self, coarse: Tensor, finest: Tensor) -> Tensor:
+        """Add level 0, (B, C0, h, w), and return the logits, (B, 1, h, w)."""
+        share = self.join.part(0, F.relu(self.levels[0](finest)))
+        logits: Tensor = self.classify(self.dropout(F.relu(coarse + share)))
+        return logits

@@ -1,0 +1,302 @@
+"""Weights files: safetensors with one JSON string that says what they are.
+
+Tensors are stored as float16, except what must stay exact: running statistics and
+other one-dimensional parameters of normalisations. On load everything is float32.
+Loading is strict: a missing, extra or misshapen tensor is an error.
+
+The metadata string, under the key ``cfrseg``::
+
+    {"format_version": 1, "architecture": {…for model.registry.build…},
+     "name": …, "training_data": […], "licence": …, "commit": …, "seed": …,
+     "steps": …, "validation": {…}, "provenance": {…}}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_cfrseg.errors import CheckpointError
+from napari_cfrseg.io.atomic import atomic_path
+from napari_cfrseg.io.user_folders import data_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from napari_cfrseg.model.network import ClickNetwork
+
+FORMAT_VERSION = 1
+SUFFIX = ".safetensors"
+#: Environment variable that names the folder of installed models.
+MODELS_VARIABLE = "CFRSEG_MODELS"
+_KEY = "cfrseg"
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a weights file says of itself.
+
+    Attributes
+    ----------
+    architecture
+        The configuration ``model.registry.build`` makes the network from.
+    name
+        The model's name.
+    training_data
+        What it was trained on, each with its licence, or "none".
+    licence
+        Of the weights.
+    commit, seed, steps
+        Code, random seed and optimiser steps of the training; None if unknown.
+    validation
+        Figures measured on the validation split.
+    provenance
+        What a fine-tuning needs to be done again: the base model and its SHA-256, the
+        data's fingerprint, configuration and versions.
+    """
+
+    architecture: dict[str, Any]
+    name: str = "unnamed"
+    training_data: list[str] = field(default_factory=list)
+    licence: str = "unknown"
+    commit: str | None = None
+    seed: int | None = None
+    steps: int | None = None
+    validation: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def save(
+    path: str | os.PathLike[str],
+    network: ClickNetwork,
+    metadata: Metadata,
+    *,
+    half: bool = True,
+) -> None:
+    """Write a network's weights; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    path
+        Ends in ``.safetensors``; missing folders are made.
+    network
+        Whose ``state_dict`` to write, on any device.
+    metadata
+        Its ``architecture`` must build this network again.
+    half
+        False keeps float32, as imported weights do, to give the published numbers.
+    """
+    from safetensors.torch import save_file
+
+    text = json.dumps({"format_version": FORMAT_VERSION, **asdict(metadata)})
+    tensors = {k: _stored(k, v, half=half) for k, v in network.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={_KEY: text})
+
+
+def read_metadata(path: str | os.PathLike[str]) -> Metadata:
+    """Read what a weights file says of itself, without its weights.
+
+    Raises
+    ------
+    CheckpointError
+        The file is not there, is no safetensors file, or says nothing we know.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            strings = file.metadata() or {}
+    except FileNotFoundError as error:
+        msg = f"{path}: no such weights file"
+        raise CheckpointError(msg) from error
+    except (SafetensorError, OSError) as error:
+        msg = f"{path}: expected a safetensors file, found something else ({error})"
+        raise CheckpointError(msg) from error
+    return _parse(path, strings)
+
+
+def count_parameters(path: str | os.PathLike[str]) -> int:
+    """Count a weights file's trainable numbers by its header alone.
+
+    Running statistics of normalisations do not count.
+    """
+    from safetensors import safe_open
+
+    read_metadata(path)  # says what is wrong with a file that is none of ours
+    with safe_open(path, framework="numpy") as file:
+        shapes = {k: file.get_slice(k).get_shape() for k in file.keys()}  # noqa: SIM118
+    counted = (k for k in shapes if "running_" not in k and "num_batches" not in k)
+    return sum(math.prod(shapes[k]) for k in counted)
+
+
+def load(
+    path: str | os.PathLike[str],
+    device: str = "cpu",
+) -> tuple[ClickNetwork, Metadata]:
+    """Build the network a file describes and give it the file's weights, as float32.
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be read, or its tensors are not those of the network.
+    """
+    from safetensors.torch import load_file
+
+    metadata = read_metadata(path)
+    try:
+        network = _build_empty(metadata.architecture)
+    except (CheckpointError, ValueError, TypeError, KeyError) as error:
+        msg = (
+            f"{path}: expected an architecture this version knows, found "
+            f"{metadata.architecture} ({error})"
+        )
+        raise CheckpointError(msg) from error
+    load_strictly(path, network, load_file(path, device="cpu"))
+    return network.to(device).eval(), metadata
+
+
+def _build_empty(architecture: Mapping[str, Any]) -> ClickNetwork:
+    """Build a network whose weights are to come: nothing is drawn at random.
+
+    That halves the time a ViT-L takes to load. A network that computes while it is
+    built, or has constants that no file brings, is built in full.
+    """
+    import torch
+
+    from napari_cfrseg.model.registry import build
+
+    try:
+        with torch.device("meta"):
+            network = build(architecture)
+    except RuntimeError:
+        return build(architecture)
+    brought = network.state_dict().keys()
+    constants = (b for name, b in network.named_buffers() if name not in brought)
+    return build(architecture) if any(b.is_meta for b in constants) else network
+
+
+def load_strictly(
+    path: str | os.PathLike[str],
+    network: ClickNetwork,
+    tensors: Mapping[str, Tensor],
+) -> None:
+    """Give a network exactly these weights; floating-point ones become float32.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the first missing, extra or misshapen tensors.
+    """
+    expected = network.state_dict()
+    missing, extra = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
+    if missing or extra:
+        msg = (
+            f"{path}: expected the {len(expected)} tensors of "
+            f"{type(network).__name__}, found {len(tensors)}; "
+            f"missing {_few(missing)}, unexpected {_few(extra)}"
+        )
+        raise CheckpointError(msg)
+    wrong = [k for k, v in expected.items() if v.shape != tensors[k].shape]
+    if wrong:
+        first = wrong[0]
+        msg = (
+            f"{path}: {len(wrong)} tensors of the wrong shape; {first}: expected "
+            f"{tuple(expected[first].shape)}, found {tuple(tensors[first].shape)}"
+        )
+        raise CheckpointError(msg)
+    network.load_state_dict(
+        {k: _loaded(v, like=expected[k]) for k, v in tensors.items()},
+        strict=True,
+        assign=any(v.is_meta for v in expected.values()),
+    )
+
+
+def _loaded(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return a tensor as the network keeps it, never memory of the file's own."""
+    wanted = tensor.float() if tensor.is_floating_point() else tensor
+    return wanted.clone() if like.is_meta and wanted is tensor else wanted
+
+
+def models_folder() -> Path:
+    """Where installed models live; the variable ``CFRSEG_MODELS`` overrides it."""
+    return data_folder("models", MODELS_VARIABLE)
+
+
+def list_models() -> dict[str, Path]:
+    """Return the models by name; an installed one hides a shipped one of its name."""
+    shipped = Path(str(resources.files("napari_cfrseg"))) / "weights"
+    found: dict[str, Path] = {}
+    for folder in (shipped, models_folder()):
+        if folder.is_dir():
+            found |= {p.stem: p for p in sorted(folder.glob(f"*{SUFFIX}"))}
+    return found
+
+
+def resolve(name_or_path: str | os.PathLike[str]) -> Path:
+    """Find a model by name, or check that a weights file is there.
+
+    Raises
+    ------
+    CheckpointError
+        Neither a known name nor a file.
+    """
+    path = Path(name_or_path)
+    if path.suffix == SUFFIX or len(path.parts) > 1:
+        if path.is_file():
+            return path
+        msg = f"{path}: no such weights file"
+        raise CheckpointError(msg)
+    models = list_models()
+    if str(name_or_path) in models:
+        return models[str(name_or_path)]
+    known = ", ".join(sorted(models)) or "none"
+    msg = (
+        f"no model is called {str(name_or_path)!r}; there are: {known} "
+        f"(installed ones live in {models_folder()})"
+    )
+    raise CheckpointError(msg)
+
+
+def _parse(path: str | os.PathLike[str], strings: Mapping[str, str]) -> Metadata:
+    if _KEY not in strings:
+        msg = (
+            f"{path}: expected a file written by napari-cfrseg (metadata {_KEY!r}), "
+            f"found metadata {sorted(strings)}; import it with cfrseg models import"
+        )
+        raise CheckpointError(msg)
+    try:
+        content = json.loads(strings[_KEY])
+        version = content.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            msg = (
+                f"{path}: expected format version {FORMAT_VERSION}, found {version!r}; "
+                "a newer napari-cfrseg may read it"
+            )
+            raise CheckpointError(msg)
+        return Metadata(**content)
+    except (ValueError, TypeError, AttributeError) as error:
+        msg = f"{path}: expected metadata as this version writes it, found {error}"
+        raise CheckpointError(msg) from error
+
+
+def _stored(key: str, tensor: Tensor, *, half: bool) -> Tensor:
+    """Return a tensor as it goes to disk."""
+    import torch
+
+    kept = tensor.detach().cpu().contiguous().clone()
+    if not kept.is_floating_point():
+        return kept
+    exact = not half or kept.ndim <= 1 or "running_" in key
+    return kept.to(torch.float32 if exact else torch.float16)
+
+
+def _few(names: set[str]) -> str:
+    listed = ", ".join(sorted(names)[:3])
+    return f"{len(names)} ({listed}…)" if names else "none"

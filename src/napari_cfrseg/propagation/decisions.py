@@ -1,0 +1,280 @@
+"""When a run beyond the outermost anchor ends, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import ndimage
+
+from napari_cfrseg.geometry.masks import LabelArray, MaskPatch
+from napari_cfrseg.geometry.windows import Box
+from napari_cfrseg.propagation.planes import Planes, plane_steps
+from napari_cfrseg.propagation.shapes import (
+    Field,
+    Floats,
+    box_of,
+    interpolate,
+    moved,
+    overlap_iou,
+    slices,
+)
+from napari_cfrseg.propagation.step import TAKEN, Answer, Running, advance, look_at
+from napari_cfrseg.propagation.tracks import (
+    Evidence,
+    PropagationSettings,
+    StopReason,
+)
+
+
+def stop_reason(
+    planes: Planes,
+    settings: PropagationSettings,
+    mask: MaskPatch,
+    before: Running,
+    answer: Answer,
+    evidence: Evidence,
+    spans: bool,
+) -> StopReason | None:
+    """Return why a run ends on a plane, None: it goes on.
+
+    Parameters
+    ----------
+    mask, answer
+        What was found there.
+    before
+        The run up to the plane before.
+    evidence
+        What the confidence of the mask is computed from.
+    spans
+        The person said that the object reaches through: only nothing at all ends it.
+    """
+    if not answer.asked:
+        return StopReason.UNSUPPORTED
+    if mask.area < settings.least_area_px:
+        return StopReason.EMPTY
+    if spans:
+        return None
+    near = replace(evidence, distance=min(evidence.distance, 1.0))
+    unsure = answer.certainty < settings.least_certainty
+    if unsure or confidence_of(near) < settings.least_confidence:
+        return StopReason.UNSURE
+    if _has_faded(settings, before, answer):
+        return StopReason.FADED
+    return _jumped(planes, settings, mask, before.mask)
+
+
+def _has_faded(settings: PropagationSettings, before: Running, answer: Answer) -> bool:
+    least = before.least_contrast
+    dipped = least < settings.dip and answer.contrast > least + settings.rise
+    return dipped or answer.contrast < settings.least_contrast
+
+
+def _jumped(
+    planes: Planes,
+    settings: PropagationSettings,
+    mask: MaskPatch,
+    before: MaskPatch,
+) -> StopReason | None:
+    """Compare with the plane before; planes far apart may differ more."""
+    wide = max(1.0, math.sqrt(plane_steps(planes)))
+    if overlap_iou(mask, before) < settings.least_overlap / wide:
+        return StopReason.LEFT
+    ratio = mask.area / max(before.area, 1)
+    most = settings.most_growth * wide
+    return None if 1 / most <= ratio <= most else StopReason.AREA
+
+
+#: the wrong feedback is off by this share of the object's radius along both axes
+_OFF = 0.3
+
+
+def measure_trust(
+    planes: Planes,
+    index: int,
+    anchor: MaskPatch,
+    object_id: int,
+    settings: PropagationSettings,
+) -> float:
+    """Return the network's weight for an object, 0 to 1, from one of its anchors.
+
+    ``least_trust`` IoU with the anchor and less give 0, ``full_trust`` and more 1.
+    """
+    if anchor.area < settings.least_area_px:
+        return 0.0
+    off = max(1.0, _OFF * math.sqrt(anchor.area / math.pi))
+    wrong = _inside(moved(anchor, (off, off)), planes.shape)
+    if not wrong.mask.size:
+        return 0.0
+    look = look_at(planes, index, anchor)
+    answer = advance(
+        planes,
+        Running(index, wrong, look, look),
+        index,
+        object_id,
+        settings,
+        prior=None,
+        sigma=1.0,
+        trust=1.0,
+    )
+    iou = overlap_iou(answer.network, anchor)
+    least, full = settings.least_trust, settings.full_trust
+    return min(max((iou - least) / (full - least), 0.0), 1.0)
+
+
+def _inside(mask: MaskPatch, plane: tuple[int, int]) -> MaskPatch:
+    found = box_of(mask)
+    if found is None:
+        return mask
+    y0, x0 = max(found[0], 0), max(found[1], 0)
+    y1, x1 = min(found[2], plane[0]), min(found[3], plane[1])
+    if y0 >= y1 or x0 >= x1:
+        return MaskPatch.empty()
+    return MaskPatch.from_mask(mask.window((slice(y0, y1), slice(x0, x1))), (y0, x0))
+
+
+#: b, then the weights in the order of ``features``
+COEFFICIENTS: tuple[float, ...] = (-1.267, 0.008, 1.198, 1.212, 1.505, -2.024)
+
+
+def features(evidence: Evidence) -> tuple[float, ...]:
+    """Return what the weights are multiplied with, after the leading 1."""
+    return (
+        1.0,
+        evidence.agreement,
+        evidence.certainty,
+        evidence.passes,
+        evidence.trust,
+        math.log1p(evidence.distance),
+    )
+
+
+def confidence_of(
+    evidence: Evidence, coefficients: Sequence[float] = COEFFICIENTS
+) -> float:
+    """Return the IoU to expect of a plane's mask, in (0, 1)."""
+    total = sum(w * f for w, f in zip(coefficients, features(evidence), strict=True))
+    return 1 / (1 + math.exp(-total))
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A click worth making.
+
+    Attributes
+    ----------
+    index
+        The plane.
+    yx
+        Where its mask is least like its neighbours', (row, column).
+    confidence
+        The IoU expected of the plane.
+    """
+
+    index: int
+    yx: tuple[float, float]
+    confidence: float
+
+
+def suggest(
+    masks: Mapping[int, MaskPatch], confidences: Mapping[int, float]
+) -> Suggestion | None:
+    """Suggest where a click would help most.
+
+    Parameters
+    ----------
+    masks
+        An object's masks by plane, anchors among them.
+    confidences
+        Of the propagated planes only.
+
+    Returns
+    -------
+    The propagated plane of least confidence (the first of equals), and the middle of
+    the largest part in which its mask differs from what its neighbours suggest; None
+    without a propagated plane.
+    """
+    if not confidences:
+        return None
+    index = min(sorted(confidences), key=lambda i: confidences[i])
+    own = masks.get(index, MaskPatch.empty())
+    below = masks.get(index - 1, MaskPatch.empty())
+    above = masks.get(index + 1, MaskPatch.empty())
+    box = box_of(own, below, above)
+    if box is None:
+        return None
+    box = (box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1)
+    yx = _place(own, below, above, box)
+    return Suggestion(index, yx, confidences[index])
+
+
+def _place(
+    own: MaskPatch, below: MaskPatch, above: MaskPatch, box: Box
+) -> tuple[float, float]:
+    mask = own.window(slices(box))
+    expected = mask
+    if below.mask.size and above.mask.size:
+        expected = interpolate(below, above, 0.5, box).values > 0
+    elif below.mask.size or above.mask.size:
+        expected = (below if below.mask.size else above).window(slices(box))
+    different = mask != expected
+    area = different if different.any() else mask
+    depth = ndimage.distance_transform_edt(area)
+    y, x = np.unravel_index(int(np.argmax(depth)), depth.shape)
+    return float(y + box[0]), float(x + box[1])
+
+
+def mixed(below: Field, above: Field, t: float) -> Field:
+    """Return the logits of both sides, weighted by nearness."""
+    box = (
+        min(below.box[0], above.box[0]),
+        min(below.box[1], above.box[1]),
+        max(below.box[2], above.box[2]),
+        max(below.box[3], above.box[3]),
+    )
+    return Field(box, (1 - t) * below.over(box) + t * above.over(box))
+
+
+def compete(answers: list[Answer]) -> None:
+    """Give each pixel that two objects want to the one that wants it more."""
+    for i, first in enumerate(answers):
+        for second in answers[i + 1 :]:
+            _settle(first.logits, second.logits)
+
+
+def _settle(first: Field, second: Field) -> None:
+    y0, x0 = max(first.box[0], second.box[0]), max(first.box[1], second.box[1])
+    y1, x1 = min(first.box[2], second.box[2]), min(first.box[3], second.box[3])
+    if y0 >= y1 or x0 >= x1:
+        return
+    a, b = _part(first, (y0, x0, y1, x1)), _part(second, (y0, x0, y1, x1))
+    both = (a > 0) & (b > 0)
+    keeps = a >= b
+    b[both & keeps] = TAKEN
+    a[both & ~keeps] = TAKEN
+
+
+def _part(values: Field, box: Box) -> Floats:
+    y, x = values.box[:2]
+    return values.values[box[0] - y : box[2] - y, box[1] - x : box[3] - x]
+
+
+def sibling_labels(
+    others: Sequence[tuple[int, MaskPatch]],
+) -> Callable[[Box], LabelArray] | None:
+    """Return labels of the other objects' masks, where they were last."""
+    if not others:
+        return None
+
+    def labels(box: Box) -> LabelArray:
+        out = np.zeros((box[2] - box[0], box[3] - box[1]), np.int32)
+        area = (slice(box[0], box[2]), slice(box[1], box[3]))
+        for object_id, mask in others:
+            found = box_of(mask)
+            if found is not None and found[0] < box[2] and found[2] > box[0]:
+                out[mask.window(area)] = object_id
+        return out
+
+    return labels

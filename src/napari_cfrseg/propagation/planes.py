@@ -1,0 +1,297 @@
+"""A stack read plane by plane, the next one ahead, with a segmenter on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.prediction import Prediction
+from napari_cfrseg.engine.probability_patch import union
+from napari_cfrseg.engine.refinement import Refinement
+from napari_cfrseg.geometry.masks import LabelArray
+from napari_cfrseg.geometry.windows import Box, PlaneLike, Window
+from napari_cfrseg.io.plane_image import Scaling, open_plane
+from napari_cfrseg.propagation.planes_ahead import CarryingSegmenter, PlanesAhead, held
+
+
+class SegmenterPlanes:
+    """The planes of a (Z, Y, X[, C]) stack with a segmenter on them.
+
+    Parameters
+    ----------
+    segmenter
+        Is shown plane by plane.
+    stack
+        NumPy or lazy (dask, zarr); or a function that returns a plane.
+    count, shape
+        Of the planes; needed for a function only.
+    sampling
+        (between planes, y, x) size of a voxel, in any one unit.
+    taken
+        Labels of other objects on a plane's box that are settled; None: none.
+    rgb, scaling
+        As for ``Segmenter.set_image``.
+    ahead
+        Whether the next plane is read and embedded while one is decoded: results are
+        the same without.
+
+    Attributes
+    ----------
+    runs
+        How often the network was run.
+    ahead
+        What reads ahead; it ends with each walk.
+    """
+
+    def __init__(
+        self,
+        segmenter: CarryingSegmenter,
+        stack: Any,
+        *,
+        count: int | None = None,
+        shape: tuple[int, int] | None = None,
+        sampling: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        taken: Callable[[int, int, Box], LabelArray] | None = None,
+        rgb: bool | None = None,
+        scaling: Scaling | None = None,
+        ahead: bool = True,
+    ) -> None:
+        plane: Callable[[int], PlaneLike]
+        plane = stack if callable(stack) else stack.__getitem__
+        self.count = int(len(stack) if count is None else count)
+        found = stack.shape[1:3] if shape is None else shape
+        self.shape = (int(found[0]), int(found[1]))
+        self.sampling = checked_sampling(sampling)
+        self.runs = 0
+        self.ahead = PlanesAhead(
+            lambda index: held(plane(index)),
+            lambda _, pixels: open_plane(pixels, rgb=rgb, scaling=scaling),
+            segmenter.embed_ahead if ahead and segmenter.embeds_ahead else None,
+        )
+        self._walks_ahead = ahead
+        self._segmenter = segmenter
+        self._taken = taken
+        self._set: int | None = None
+
+    def forget(self) -> None:
+        """Show the next plane anew: the segmenter was used elsewhere."""
+        self._set = None
+
+    def expect(self, index: int, following: int | None) -> None:
+        """Read these planes ahead."""
+        if self._walks_ahead:
+            self.ahead.expect(index, following)
+
+    def rest(self) -> None:
+        """End the thread that reads ahead."""
+        self.ahead.close()
+        self._set = None
+
+    def read(self, index: int, box: Box) -> NDArray[Any]:
+        """Return the pixels of a plane's box."""
+        pixels = self.ahead.pixels(index)
+        return np.asarray(pixels[box[0] : box[2], box[1] : box[3]])
+
+    def carry(
+        self,
+        index: int,
+        clicks: list[Click],
+        previous: Prediction,
+        refinement: Refinement,
+    ) -> Prediction:
+        """Run the network on a plane."""
+        if self._set != index:
+            self._segmenter.show(self.ahead.image(index), self.ahead.early(index))
+            self._set = index
+        self.runs += 1
+        return self._segmenter.carry(
+            clicks,
+            previous,
+            refinement,
+            on_window=lambda window: self.ahead.used(index, window),
+        )
+
+    def taken(self, index: int, object_id: int, box: Box) -> LabelArray:
+        """Return other objects' labels."""
+        if self._taken is None:
+            return np.zeros((box[2] - box[0], box[3] - box[1]), np.int32)
+        return self._taken(index, object_id, box)
+
+
+def planes_along(
+    segmenter: CarryingSegmenter,
+    stack: Any,
+    axis: int,
+    *,
+    voxel: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    rgb: bool | None = None,
+    scaling: Scaling | None = None,
+) -> SegmenterPlanes:
+    """Return the planes of a (Z, Y, X[, C]) stack across any of its axes.
+
+    Parameters
+    ----------
+    axis
+        0, 1 or 2: the axis walked along; the other two, in their order, are a plane's
+        rows and columns.
+    voxel
+        (z, y, x) size of a voxel. Give moments the size of a pixel.
+
+    Notes
+    -----
+    A lazy stack is read by slices, ``stack[:, y]`` for planes across Y: how fast that
+    is depends on how it is chunked.
+    """
+    if axis not in (0, 1, 2):
+        msg = f"axis {axis}: expected 0, 1 or 2"
+        raise ValueError(msg)
+    rest = [i for i in range(3) if i != axis]
+
+    def plane(index: int) -> Any:
+        return stack[tuple(index if i == axis else slice(None) for i in range(3))]
+
+    return SegmenterPlanes(
+        segmenter,
+        plane,
+        count=int(stack.shape[axis]),
+        shape=(int(stack.shape[rest[0]]), int(stack.shape[rest[1]])),
+        sampling=(voxel[axis], voxel[rest[0]], voxel[rest[1]]),
+        rgb=rgb,
+        scaling=scaling,
+    )
+
+
+def checked_sampling(
+    sampling: tuple[float, float, float],
+) -> tuple[float, float, float]:
+    """Return a voxel size; anything but positive numbers raises ValueError."""
+    z, y, x = (float(v) for v in sampling)
+    if not (z > 0 and y > 0 and x > 0):
+        msg = f"voxel size {sampling!r}: expected three positive numbers (z, y, x)"
+        raise ValueError(msg)
+    return z, y, x
+
+
+class Planes(Protocol):
+    """A stack, the network on it, and what other objects hold."""
+
+    @property
+    def count(self) -> int:
+        """How many planes."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(Y, X) of each."""
+
+    @property
+    def sampling(self) -> tuple[float, float, float]:
+        """(between planes, y, x) size of a voxel, in any one unit."""
+
+    def expect(self, index: int, following: int | None) -> None:
+        """Take note of which plane comes now, and which one after it: read ahead."""
+
+    def rest(self) -> None:
+        """Take note that no plane is to come: end what reads ahead."""
+
+    def read(self, index: int, box: Box) -> NDArray[Any]:
+        """Return the pixels of a plane's box, (h, w) or (h, w, C)."""
+
+    def carry(
+        self,
+        index: int,
+        clicks: list[Click],
+        previous: Prediction,
+        refinement: Refinement,
+    ) -> Prediction:
+        """Run the network on a plane (``Segmenter.carry``)."""
+
+    def taken(self, index: int, object_id: int, box: Box) -> LabelArray:
+        """Return the labels of other objects that are settled on a plane's box."""
+
+
+def px_sampling(planes: Planes) -> tuple[float, float]:
+    """(y, x) size of a pixel over the smaller of the two."""
+    _, y, x = planes.sampling
+    least = min(y, x)
+    return y / least, x / least
+
+
+def plane_steps(planes: Planes) -> float:
+    """How much farther apart planes are than pixels."""
+    z, y, x = planes.sampling
+    return z / min(y, x)
+
+
+#: side of an object's own window over its size (that of a click)
+_OWN = 1.6
+#: side of a window of several objects over their common size
+_COMMON = 1.3
+#: a shared window may be so much wider or narrower than an object's own would be
+_KEPT = (0.5, 1.1)
+
+
+def fits(window: Window, box: Box) -> bool:
+    """Whether a window shows an object well."""
+    ratio = _OWN * _extent(box) / window.side
+    return _KEPT[0] <= ratio <= _KEPT[1] and window.holds(box)
+
+
+def common_windows(
+    objects: Sequence[tuple[Box | None, Window | None]], plane: tuple[int, int]
+) -> list[Window | None]:
+    """Return a window for each of several objects; the same for some of them.
+
+    Parameters
+    ----------
+    objects
+        Where each was on the plane before, and the window it was seen through.
+    plane
+        (Y, X) of the planes.
+
+    Returns
+    -------
+    For each object the window it shares, None where it shares none. A window that
+    shows a group already is kept, so that it can be embedded ahead.
+    """
+    groups: list[tuple[list[int], Window | None]] = []
+    for index, (box, window) in enumerate(objects):
+        if box is None or window is None:
+            continue
+        for place, (members, _) in enumerate(groups):
+            grown = [*members, index]
+            found = _common([objects[i] for i in grown], plane)
+            if found is not None:
+                groups[place] = grown, found
+                break
+        else:
+            groups.append(([index], None))
+    out: list[Window | None] = [None] * len(objects)
+    for members, shared in groups:
+        for index in members:
+            out[index] = shared
+    return out
+
+
+def _common(
+    members: Sequence[tuple[Box | None, Window | None]], plane: tuple[int, int]
+) -> Window | None:
+    boxes = [box for box, _ in members if box is not None]
+    known = [window for _, window in members if window is not None]
+    hull = boxes[0]
+    for box in boxes[1:]:
+        hull = union(hull, box)
+    centre = (hull[0] + hull[2] - 1) / 2, (hull[1] + hull[3] - 1) / 2
+    side = max(round(_COMMON * _extent(hull)), *(_extent(b) + 2 for b in boxes))
+    laid = Window.centred(centre, side, known[0].grid, plane)
+    for window in (*known, laid):
+        if all(fits(window, box) for box in boxes):
+            return window
+    return None
+
+
+def _extent(box: Box) -> int:
+    return max(box[2] - box[0], box[3] - box[1])

@@ -1,0 +1,264 @@
+"""The plane that comes next, read and embedded while the present one is decoded.
+
+One thread works one plane ahead of whoever walks through a stack: it reads the plane,
+measures its black and white, and embeds the focus windows that the present plane used.
+The next plane uses the same ones unless the object outgrew or left them; one that is
+not used was embedded in vain, one that is missing is embedded when it is asked for.
+
+At most four planes are held: the present one, the next one, the one before, which the
+segmenter still shows, and one that was asked for out of turn (an anchor). What goes
+wrong with a plane is raised when that plane is asked for, not before, and never if it
+is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.prediction import Prediction
+from napari_cfrseg.engine.refinement import Refinement
+from napari_cfrseg.errors import CfrSegError, ImageError
+from napari_cfrseg.geometry.windows import PlaneLike, Window
+from napari_cfrseg.io.plane_image import PlaneImage
+
+#: windows embedded ahead on a plane; more would push each other out again
+MOST_WINDOWS = 8
+#: planes of more bytes are read by windows, not whole
+_READ_WHOLE_BYTES = 1 << 26
+
+ValueT = TypeVar("ValueT")
+#: what reading pixels from files and stores raises
+_READ_ERRORS = (OSError, ValueError, RuntimeError, LookupError, TypeError)
+#: returns an embedding made ahead; None: there is none after all
+Early = Callable[[], Any]
+
+
+class CarryingSegmenter(Protocol):
+    """What a walk through planes asks of a segmenter."""
+
+    @property
+    def embeds_ahead(self) -> bool:
+        """Whether another thread may call ``embed_ahead``."""
+
+    def embed_ahead(self, image: PlaneImage, window: Window) -> object:
+        """Embed a window of a plane that is not shown yet."""
+
+    def show(
+        self, image: PlaneImage, early: Mapping[Window, Early] | None = None
+    ) -> None:
+        """Make a plane that was opened ahead the one that predictions are made on."""
+
+    def carry(
+        self,
+        clicks: Sequence[Click],
+        previous: Prediction,
+        refinement: Refinement | None = None,
+        *,
+        on_window: Callable[[Window], None] | None = None,
+    ) -> Prediction:
+        """Return the mask of an object known from a neighbouring plane.
+
+        Its clicks are not forced on the answer.
+        """
+
+
+class HeldPlane:
+    """A lazy plane's pixels, read; to all who ask it is as lazy as it was.
+
+    The black and white of a large lazy plane are measured on other pixels than those
+    of an array in memory: that a plane was read ahead must not change them.
+    """
+
+    def __init__(self, plane: PlaneLike) -> None:
+        self._pixels = np.array(plane[: plane.shape[0], : plane.shape[1]])
+        self.shape = tuple(int(n) for n in plane.shape)
+        self.dtype = np.dtype(plane.dtype)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Return a rectangle."""
+        return np.asarray(self._pixels[key])
+
+
+def held(plane: PlaneLike) -> PlaneLike:
+    """Read a plane, unless it is in memory already or very large."""
+    in_memory = isinstance(plane, np.ndarray) and not isinstance(plane, np.memmap)
+    size = int(np.prod(plane.shape)) * np.dtype(plane.dtype).itemsize
+    return plane if in_memory or size > _READ_WHOLE_BYTES else HeldPlane(plane)
+
+
+class PlanesAhead:
+    """Planes by index, those said to come read in advance.
+
+    Parameters
+    ----------
+    read
+        Returns a plane's pixels; called on the thread, too.
+    open_plane
+        Looks at a plane read: its black and white.
+    embed
+        Embeds a window of a plane; called on the thread only. None: nothing is
+        embedded ahead.
+
+    Attributes
+    ----------
+    begun, hits
+        Windows given to the thread, and those of them that were used.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int], PlaneLike],
+        open_plane: Callable[[int, PlaneLike], PlaneImage],
+        embed: Callable[[PlaneImage, Window], Any] | None,
+    ) -> None:
+        self._read = read
+        self._open = open_plane
+        self._embed = embed
+        self._pool: ThreadPoolExecutor | None = None
+        self._coming: dict[int, _Plane] = {}
+        self._here: int | None = None
+        self._other: _Plane | None = None
+        self.begun = 0
+        self.hits = 0
+
+    def expect(self, index: int, following: int | None) -> None:
+        """Say which plane is worked on from now on, and which one comes after it."""
+        wanted = [index] if following is None else [index, following]
+        for gone in [i for i in self._coming if i not in wanted]:
+            self._coming.pop(gone).cancel()
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, "cfrseg-ahead")
+        for one in wanted:
+            if one not in self._coming:
+                self._coming[one] = self._plane(one, self._pool)
+        self._here, self._other = index, None
+
+    def pixels(self, index: int) -> PlaneLike:
+        """Return a plane's pixels, read here and now if nobody expected it.
+
+        Raises
+        ------
+        ImageError
+            It cannot be read.
+        """
+        return self._find(index).pixels.get()
+
+    def image(self, index: int) -> PlaneImage:
+        """Return a plane ready to be embedded.
+
+        Raises
+        ------
+        ImageError
+            It cannot be read, or has no finite pixel.
+        """
+        return self._find(index).image.get()
+
+    def early(self, index: int) -> dict[Window, Early]:
+        """Return by window what is being embedded of a plane ahead."""
+        plane = self._coming.get(index)
+        found: Mapping[Window, Future[Any]] = {} if plane is None else plane.early
+        return {window: self._taking(future) for window, future in found.items()}
+
+    def used(self, index: int, window: Window) -> None:
+        """Say that a plane's window is being decoded: the next one's is embedded."""
+        coming = [p for i, p in self._coming.items() if i != self._here]
+        if index != self._here or not coming or self._embed is None:
+            return
+        (plane,), embed = coming, self._embed
+        if self._pool is None or window in plane.early:
+            return
+        if len(plane.early) < MOST_WINDOWS:
+            self.begun += 1
+            plane.early[window] = self._pool.submit(
+                lambda: embed(plane.image.get(), window)
+            )
+
+    def close(self) -> None:
+        """Drop everything and end the thread; waits for what it is just doing."""
+        for plane in self._coming.values():
+            plane.cancel()
+        self._coming.clear()
+        self._other = self._here = None
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def _find(self, index: int) -> _Plane:
+        found = self._coming.get(index)
+        if found is not None:
+            return found
+        if self._other is None or self._other.index != index:
+            self._other = self._plane(index, None)
+        return self._other
+
+    def _plane(self, index: int, pool: ThreadPoolExecutor | None) -> _Plane:
+        # one thread, first come first served: the pixels are there before the image
+        pixels = _Value(lambda: self._pixels(index), pool)
+        image = _Value(lambda: self._image(index, pixels.get()), pool)
+        return _Plane(index, pixels, image)
+
+    def _pixels(self, index: int) -> PlaneLike:
+        try:
+            return self._read(index)
+        except CfrSegError:
+            raise
+        except _READ_ERRORS as error:
+            said = " ".join(str(error).split())[:200] or type(error).__name__
+            msg = f"plane {index} cannot be read: {said}"
+            raise ImageError(msg) from error
+
+    def _image(self, index: int, pixels: PlaneLike) -> PlaneImage:
+        try:
+            return self._open(index, pixels)
+        except ImageError as error:
+            msg = f"plane {index}: {error}"
+            raise ImageError(msg) from error
+
+    def _taking(self, future: Future[Any]) -> Early:
+        def take() -> Any:
+            if future.cancel():  # not begun: who waits for it is as fast
+                return None
+            self.hits += 1
+            return future.result()
+
+        return take
+
+
+class _Value(Generic[ValueT]):
+    """Made once: on a thread, or by who asks first; raises what making it raised."""
+
+    def __init__(
+        self, make: Callable[[], ValueT], pool: ThreadPoolExecutor | None
+    ) -> None:
+        self._make = make
+        self.future = None if pool is None else pool.submit(make)
+
+    def get(self) -> ValueT:
+        if self.future is None:
+            made = self._make()
+            self.future = Future()
+            self.future.set_result(made)
+        return self.future.result()
+
+
+class _Plane:
+    """One plane, read or on its way."""
+
+    def __init__(
+        self, index: int, pixels: _Value[PlaneLike], image: _Value[PlaneImage]
+    ) -> None:
+        self.index = index
+        self.pixels = pixels
+        self.image = image
+        self.early: dict[Window, Future[Any]] = {}
+
+    def cancel(self) -> None:
+        for future in (self.pixels.future, self.image.future, *self.early.values()):
+            if future is not None:
+                future.cancel()

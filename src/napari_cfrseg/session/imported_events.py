@@ -1,0 +1,175 @@
+"""Clicks and labels made elsewhere, as events."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.errors import SessionError
+from napari_cfrseg.geometry.masks import LabelRuns
+from napari_cfrseg.session.reading import read_bytes
+
+#: larger tables of clicks are refused
+_MOST_CSV_BYTES = 1 << 28
+_POSITIVE, _NEGATIVE = (
+    {"+", "1", "true", "positive", ""},
+    {"-", "0", "false", "negative"},
+)
+
+
+def events_from_csv(
+    path: str | os.PathLike[str], *, first_object: int = 1, first_click: int = 1
+) -> list[ev.Event]:
+    """Read clicks from CSV with the columns y and x.
+
+    Parameters
+    ----------
+    path
+        Further columns: ``object`` (a number; without it every row is an object of its
+        own), ``sign`` (+ or −; + by default), ``name``, ``axis_0`` … (the plane).
+    first_object, first_click
+        Numbers that are free.
+
+    Raises
+    ------
+    SessionError
+        Naming the line that cannot be read.
+    """
+    text = read_bytes(Path(path), _MOST_CSV_BYTES).decode("utf-8-sig", "replace")
+    reader = csv.DictReader(text.splitlines())
+    columns = [c.strip().lower() for c in reader.fieldnames or ()]
+    if not {"y", "x"} <= set(columns):
+        msg = f"{path}: expected the columns y and x, found {', '.join(columns)[:200]}"
+        raise SessionError(msg)
+    reader.fieldnames = columns
+    depth = sum(c.startswith("axis_") for c in columns)
+    rows = []
+    for number, row in enumerate(reader, start=2):
+        try:
+            rows.append(_csv_row(row, number, depth))
+        except (ValueError, TypeError, KeyError) as error:
+            msg = f"{path}, line {number}: no click ({' '.join(str(error).split())})"
+            raise SessionError(msg) from error
+    return _events(rows, first_object, first_click)
+
+
+_Row = tuple[str, str, tuple[int, ...], Click]
+
+
+def _csv_row(row: dict[str, str], number: int, depth: int) -> _Row:
+    sign = (row.get("sign") or "").strip().lower()
+    if sign not in _POSITIVE | _NEGATIVE:
+        msg = f"sign {sign[:20]!r}"
+        raise ValueError(msg)
+    plane = tuple(int(row[f"axis_{i}"]) for i in range(depth))
+    click = Click((float(row["y"]), float(row["x"])), sign in _POSITIVE)
+    whose = (row.get("object") or "").strip() or f"line {number}"
+    return whose, (row.get("name") or "").strip(), plane, click
+
+
+def events_from_points(
+    points: NDArray[np.floating] | Sequence[Sequence[float]],
+    *,
+    objects: Sequence[object] | None = None,
+    positive: Sequence[bool] | None = None,
+    first_object: int = 1,
+    first_click: int = 1,
+) -> list[ev.Event]:
+    """Make clicks of points, (N, D) in array indices (a napari Points layer's data).
+
+    Parameters
+    ----------
+    points
+        The leading D − 2 coordinates choose the plane.
+    objects
+        Whose click each is; by default every point is an object of its own.
+    positive
+        Signs; by default all positive.
+    """
+    rows = []
+    for number, point in enumerate(np.asarray(points, dtype=float)):
+        *leading, y, x = (float(v) for v in point)
+        whose = f"point {number}" if objects is None else str(objects[number])
+        sign = True if positive is None else bool(positive[number])
+        plane = tuple(math.floor(v + 0.5) for v in leading)
+        rows.append((whose, "", plane, Click((y, x), sign)))
+    return _events(rows, first_object, first_click)
+
+
+def renumbered(
+    labels: NDArray[np.integer], first_object: int, most: int
+) -> NDArray[np.int64]:
+    """Return labels whose numbers are free and small enough to be objects'.
+
+    Parameters
+    ----------
+    labels
+        (…, Y, X) integers, 0 and below: background.
+    first_object
+        The first number that is free; labels keep theirs where it is 1.
+    most
+        The largest number there may be.
+
+    Raises
+    ------
+    SessionError
+        There are more labels than numbers.
+    """
+    found = np.where(labels > 0, labels, 0).astype(np.int64)
+    if first_object == 1 and int(found.max(initial=0)) <= most:
+        return found
+    ids, compact = np.unique(found, return_inverse=True)
+    count = int((ids > 0).sum())
+    if first_object + count - 1 > most:
+        msg = (
+            f"{count} labels: {most} objects are the most, {first_object - 1} are there"
+        )
+        raise SessionError(msg)
+    numbers = np.zeros(len(ids), np.int64)
+    numbers[ids > 0] = np.arange(first_object, first_object + count)
+    return numbers[compact].reshape(found.shape)
+
+
+def events_from_labels(labels: NDArray[np.integer]) -> Iterator[ev.Event]:
+    """Make an object of every label, plane by plane: its mask is the first feedback.
+
+    Parameters
+    ----------
+    labels
+        (…, Y, X) integers, 0 = background.
+    """
+    shape = (int(labels.shape[-2]), int(labels.shape[-1]))
+    for plane in np.ndindex(labels.shape[:-2]):
+        found = labels[plane]
+        if (found > 0).any():
+            runs = LabelRuns.from_labels(found, found > 0, shape)
+            yield ev.LabelsImported(tuple(int(i) for i in plane), runs)
+
+
+def _events(
+    rows: Iterable[_Row], first_object: int, first_click: int
+) -> list[ev.Event]:
+    """Give objects numbers as they appear; a plain number keeps itself."""
+    listed = list(rows)
+    wanted = {w: int(w) for w, *_ in listed if w.isdecimal() and 0 < int(w) < 2**31}
+    shift = max(0, first_object - min(wanted.values(), default=first_object))
+    used = {n + shift for n in wanted.values()}
+    free = (n for n in itertools.count(first_object) if n not in used)
+    numbers: dict[str, int] = {}
+    events: list[ev.Event] = []
+    for click_id, (whose, name, plane, click) in enumerate(listed, start=first_click):
+        if whose not in numbers:
+            known = whose in wanted
+            numbers[whose] = wanted[whose] + shift if known else next(free)
+            events.append(ev.ObjectCreated(numbers[whose], name))
+        events.append(ev.ClickAdded(numbers[whose], plane, click, click_id))
+    return events

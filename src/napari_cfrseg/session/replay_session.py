@@ -1,0 +1,347 @@
+"""One session replayed into a folder: labels, and a record of how they were made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg import __version__
+from napari_cfrseg.errors import CfrSegError, SessionError
+from napari_cfrseg.geometry.masks import LabelArray
+from napari_cfrseg.io.atomic import atomic_path
+from napari_cfrseg.io.axes import back, turned
+from napari_cfrseg.io.export.label_files import write_ome_tiff, write_ome_zarr
+from napari_cfrseg.io.export.object_files import ObjectRow
+from napari_cfrseg.io.files import OpenImage, open_image
+from napari_cfrseg.session.compare_labels import compare_labels, write_comparison
+from napari_cfrseg.session.content import ModelReference, SessionContent
+from napari_cfrseg.session.journal import stem_of
+from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.session_exports import object_rows
+from napari_cfrseg.session.session_image import (
+    check_same,
+    find_image,
+    open_reference,
+    turn_to,
+)
+from napari_cfrseg.session.session_models import (
+    find_weights,
+    load_segmenter,
+    weights_sha256,
+)
+from napari_cfrseg.session.writing import event_lines
+
+if TYPE_CHECKING:
+    from napari_cfrseg.annotation.rounds import SegmenterLike
+    from napari_cfrseg.engine.segmenter import Segmenter
+
+
+Format = Literal["tiff", "zarr"]
+Status = Literal["done", "kept", "failed", "would replay"]
+#: (session, weights, device) → a segmenter, kept by whoever replays many sessions
+SegmenterSource = Callable[[SessionContent, Path, str], "Segmenter"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayTask:
+    """One session to replay.
+
+    Attributes
+    ----------
+    session
+        Its file.
+    output
+        Folder for the results.
+    name
+        What the results are called: the session's stem, numbered if there are several
+        images.
+    image
+        Another image of the same kind, None: the session's own.
+    weights
+        Another model's weights, None: the session's own.
+    device
+        Another device, None: the session's own.
+    format
+        Of the labels.
+    only_changed, dry_run
+        Keep results that are still true; compute nothing.
+    """
+
+    session: Path
+    output: Path
+    name: str
+    image: Path | None = None
+    weights: Path | None = None
+    device: str | None = None
+    format: Format = "tiff"
+    only_changed: bool = False
+    dry_run: bool = False
+
+    @property
+    def labels_path(self) -> Path:
+        """Where the labels go."""
+        suffix = "labels.tif" if self.format == "tiff" else "labels.zarr"
+        return self.output / f"{self.name}.{suffix}"
+
+    @property
+    def record_path(self) -> Path:
+        """Where the record goes."""
+        return self.output / f"{self.name}.replay.json"
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What became of one session; printed as its result line."""
+
+    session: str
+    status: Status
+    reason: str = ""
+    labels: str = ""
+    objects: int = 0
+    clicks: int = 0
+    events: int = 0
+    seconds: float = 0.0
+    network_s: float = 0.0
+    image: str = ""
+    model: str = ""
+    as_saved: bool | None = None
+    changed: list[dict[str, Any]] = field(default_factory=list)
+
+
+def name_of(session: Path) -> str:
+    """Return what a session's results are called.
+
+    Raises
+    ------
+    SessionError
+        Its file's name is none that results can be called after.
+    """
+    stem = stem_of(session)
+    if not stem or stem.startswith(".") or any(c in stem for c in "/\\:\0"):
+        msg = f"{session}: results cannot be named after this file: rename it"
+        raise SessionError(msg)
+    return stem
+
+
+def load_anew(content: SessionContent, weights: Path, device: str) -> Segmenter:
+    """Load a segmenter for one session."""
+    return load_segmenter(content, weights, device)
+
+
+def replay_session(
+    task: ReplayTask, segmenter_for: SegmenterSource = load_anew
+) -> Replayed:
+    """Replay one session; what is wrong with it is in the result, not raised.
+
+    Parameters
+    ----------
+    task
+        What to do.
+    segmenter_for
+        Loads the model; one that remembers saves time.
+    """
+    start = time.perf_counter()
+    result = Replayed(str(task.session), "failed")
+    try:
+        _replay(task, segmenter_for, result)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
+        result.status = "failed"
+        said = " ".join(str(error).split()) or type(error).__name__
+        result.reason = said[:500]
+    result.seconds = round(time.perf_counter() - start, 4)
+    return result
+
+
+def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) -> None:
+    session = Session.open(task.session)
+    content = session.content
+    summary = tuple(session.objects())
+    result.events, result.objects = len(content.events), len(summary)
+    result.clicks = sum(len(o.clicks) for o in summary)
+    image_path = task.image or find_image(session.image, task.session.parent)
+    weights = task.weights or find_weights(content.model)
+    result.image, result.model = str(image_path), weights.stem
+    opened = (
+        open_reference(session.image, image_path)
+        if task.image is None
+        else _opened_elsewhere(session, image_path)
+    )
+    if task.image is None:
+        check_same(session.image, opened.array, str(image_path))
+    device = task.device or content.settings.device
+    record = record_of(task, session, opened, weights, device)
+    if task.only_changed and is_current(task, record):
+        result.status = "kept"
+        result.labels = str(task.labels_path)
+        return
+    if task.dry_run:
+        result.status = "would replay"
+        return
+    job = _Job(task, session, opened, device, segmenter_for)
+    own_models = task.weights is None
+    labels, network_s = _labels(job, weights, follow_models=own_models)
+    result.network_s = round(network_s, 4)
+    rows = object_rows(summary)
+    _compare(job, labels, weights, result)
+    _write_labels(task, session, labels, rows)
+    record["areas"] = areas_of(labels)
+    record["labels_sha256"] = labels_sha256(labels)
+    record["result"] = {"seconds": round(network_s, 4), "changed": result.changed}
+    with atomic_path(task.record_path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    result.labels, result.status = str(task.labels_path), "done"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """A task with everything it names opened."""
+
+    task: ReplayTask
+    session: Session
+    opened: OpenImage
+    device: str
+    segmenter_for: SegmenterSource
+
+
+def _labels(
+    job: _Job, weights: Path, *, follow_models: bool
+) -> tuple[LabelArray, float]:
+    content = job.session.content
+    segmenter = job.segmenter_for(content, weights, job.device)
+    if job.task.image is not None:
+        content = _elsewhere(content)
+    annotator = job.session.annotator(job.opened.array, segmenter)
+    if follow_models:
+
+        def source(model: ModelReference) -> tuple[SegmenterLike, str]:
+            found = find_weights(model)
+            return job.segmenter_for(content, found, job.device), model.name
+
+        annotator.begin_with(content.model, source)
+    for _ in annotator.restore(content):
+        pass
+    return annotator.labels_array(annotator.leading), annotator.network_s
+
+
+def _opened_elsewhere(session: Session, path: Path) -> OpenImage:
+    found = open_image(path, session.image.level)
+    return replace(found, array=turn_to(session.image, found.array))
+
+
+def _elsewhere(content: SessionContent) -> SessionContent:
+    """Return a session for another image: its black and white are measured anew."""
+    return replace(content, scalings={})
+
+
+def _write_labels(
+    task: ReplayTask,
+    session: Session,
+    labels: LabelArray,
+    rows: tuple[ObjectRow, ...],
+) -> None:
+    image = session.image.in_the_file
+    labels = turned(labels, back(session.image.order))
+    axes = image.axes[: labels.ndim]
+    placed: dict[str, Any] = {
+        "axes": axes,
+        "spacing": None if image.spacing is None else image.spacing[: labels.ndim],
+        "units": None if image.units is None else image.units[: labels.ndim],
+    }
+    if task.format == "tiff":
+        write_ome_tiff(task.labels_path, labels, **placed)
+    else:
+        write_ome_zarr(task.labels_path, labels, rows, **placed)
+
+
+def _compare(job: _Job, labels: LabelArray, weights: Path, result: Replayed) -> None:
+    """Compare with the labels that were saved; with another model, object by object."""
+    task = job.task
+    if task.image is not None:
+        return
+    before = job.session.saved_labels()
+    own = job.session.content.model
+    other_model = own is not None and weights_sha256(weights) != own.sha256
+    if before is None and other_model:
+        before = _with_own_model(job)
+    if before is None:
+        return
+    result.as_saved = bool(np.array_equal(before, labels))
+    if other_model:
+        result.changed = compare_labels(before, labels)
+        if result.changed:
+            path = task.output / f"{task.name}.compare.png"
+            write_comparison(path, job.opened.array, before, labels)
+
+
+def _with_own_model(job: _Job) -> LabelArray | None:
+    try:
+        weights = find_weights(job.session.content.model)
+    except CfrSegError:
+        return None
+    return _labels(job, weights, follow_models=True)[0]
+
+
+def record_of(
+    task: ReplayTask, session: Session, opened: OpenImage, weights: Path, device: str
+) -> dict[str, Any]:
+    """Return all that the labels depend on, and where they came from."""
+    from napari_cfrseg.io.fingerprint import fingerprint
+
+    settings = session.content.settings
+    pixels = session.image.fingerprint
+    if task.image is not None:
+        pixels = fingerprint(opened.array, session.image.has_channels)
+    return {
+        "session": session.path.name,
+        "events_sha256": events_sha256(session.content),
+        "image": {
+            "fingerprint": pixels,
+            "is_the_session_s": pixels == session.image.fingerprint,
+            "name": (task.image or Path(session.image.path or "")).name,
+        },
+        "model": {"name": weights.stem, "sha256": weights_sha256(weights)},
+        "device": device,
+        "precision": settings.precision,
+        "threads": settings.threads,
+        "format": task.format,
+        "version": __version__,
+    }
+
+
+def events_sha256(content: SessionContent) -> str:
+    """Return a digest of all that was done, and how."""
+    digest = hashlib.sha256(repr(content.settings).encode())
+    for line in event_lines(content.events, content.scalings):
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def labels_sha256(labels: NDArray[np.integer]) -> str:
+    """Return a digest of labels: shape and values, whatever their type."""
+    whole = np.ascontiguousarray(labels, dtype="<i4")
+    return hashlib.sha256(repr(whole.shape).encode() + whole.tobytes()).hexdigest()
+
+
+def is_current(task: ReplayTask, record: dict[str, Any]) -> bool:
+    """Return whether the results there are were made from exactly this."""
+    if not task.labels_path.exists():
+        return False
+    try:
+        there = json.loads(task.record_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(there, dict) and all(there.get(k) == v for k, v in record.items())
+
+
+def areas_of(labels: LabelArray) -> dict[str, int]:
+    """Return each label's number of pixels; the background's is left out."""
+    ids, counts = np.unique(labels, return_counts=True)
+    return {str(i): int(n) for i, n in zip(ids, counts, strict=True) if i > 0}

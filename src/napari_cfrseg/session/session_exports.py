@@ -1,0 +1,181 @@
+"""A session's results in other programs' formats, and in words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg import __version__
+from napari_cfrseg.annotation.events import (
+    ClickAdded,
+    ModelChanged,
+    Propagated,
+    RefinementChanged,
+)
+from napari_cfrseg.errors import SessionError
+from napari_cfrseg.io.axes import Order, back, put, turned
+from napari_cfrseg.io.export import object_files as formats
+from napari_cfrseg.io.export.label_files import write_ome_tiff, write_ome_zarr
+from napari_cfrseg.io.export.object_files import ClickRow, ObjectRow
+from napari_cfrseg.session.content import ModelReference, SessionContent
+from napari_cfrseg.session.summary import ObjectSummary
+
+#: file endings and what they hold
+FORMATS = {
+    ".ome.tif": "OME-TIFF labels",
+    ".tif": "OME-TIFF labels",
+    ".zarr": "OME-Zarr labels",
+    ".coco.json": "COCO JSON",
+    ".geojson": "GeoJSON polygons",
+    ".zip": "ImageJ ROIs",
+    ".csv": "clicks as CSV",
+    ".txt": "methods paragraph",
+}
+
+
+def export(
+    path: str | os.PathLike[str],
+    content: SessionContent,
+    objects: Sequence[ObjectSummary],
+    labels: NDArray[np.integer],
+) -> Path:
+    """Write a session's results in the format that the file's ending says.
+
+    Parameters
+    ----------
+    path
+        Ends in one of :data:`FORMATS`.
+    content, objects
+        The session and its objects.
+    labels
+        (…, Y, X) integers.
+
+    Returns
+    -------
+    The path.
+
+    Raises
+    ------
+    SessionError
+        No format has this ending.
+    """
+    target = Path(path)
+    ending = next((e for e in FORMATS if target.name.lower().endswith(e)), None)
+    rows = object_rows(objects)
+    image = content.image.in_the_file
+    labels = turned(labels, back(content.image.order))
+    place: dict[str, Any] = {
+        "axes": image.axes[: labels.ndim],
+        "spacing": None if image.spacing is None else image.spacing[: labels.ndim],
+        "units": None if image.units is None else image.units[: labels.ndim],
+    }
+    match ending:
+        case ".ome.tif" | ".tif":
+            write_ome_tiff(target, labels, **place)
+        case ".zarr":
+            write_ome_zarr(target, labels, rows, **place)
+        case ".coco.json":
+            name = Path(image.path or "").name
+            formats.write_coco(target, labels, rows, file_name=name)
+        case ".geojson":
+            formats.write_geojson(target, labels, rows)
+        case ".zip":
+            formats.write_imagej_rois(target, labels, rows)
+        case ".csv":
+            clicks = click_rows(objects, content.image.order)
+            formats.write_text(target, formats.clicks_csv(clicks, labels.ndim - 2))
+        case ".txt":
+            formats.write_text(target, methods_paragraph(content, objects) + "\n")
+        case _:
+            msg = f"{target.name}: expected one of the endings {', '.join(FORMATS)}"
+            raise SessionError(msg)
+    return target
+
+
+def object_rows(objects: Sequence[ObjectSummary]) -> tuple[ObjectRow, ...]:
+    """Return what exports say of objects."""
+    return tuple(
+        ObjectRow(o.object_id, o.name, o.colour, o.object_class) for o in objects
+    )
+
+
+def click_rows(objects: Sequence[ObjectSummary], order: Order = ()) -> list[ClickRow]:
+    """Return all clicks, object by object; places as the file has its axes."""
+    rows = []
+    for found in objects:
+        for made in found.clicks:
+            *plane, y, x = put((*made.plane, *made.click.yx), back(order))
+            rows.append(
+                ClickRow(
+                    found.object_id,
+                    found.name,
+                    made.click_id,
+                    tuple(round(i) for i in plane),
+                    (float(y), float(x)),
+                    made.click.is_positive,
+                )
+            )
+    return rows
+
+
+def methods_paragraph(content: SessionContent, objects: Sequence[ObjectSummary]) -> str:
+    """Return what a paper's methods section should say of this annotation."""
+    clicks = [c.click for o in objects for c in o.clicks]
+    positive = sum(c.is_positive for c in clicks)
+    settings = content.settings
+    image = content.image
+    size = " × ".join(str(n) for n in image.shape)
+    backend = f", {settings.backend}" if settings.backend else ""
+    planes = {c.plane for o in objects for c in o.clicks}
+    on_planes = f" on {len(planes)} planes" if len(planes) > 1 else ""
+    mean = f"{len(clicks) / len(objects):.1f}" if objects else "0"
+    return (
+        f"Objects were segmented interactively with napari-cfrseg {__version__} using "
+        f"{_weights(content)}, {_refinements(content)} inference, "
+        f"{settings.precision} precision on {settings.device}{backend}. In an image of "
+        f"{size} pixels "
+        f"({image.dtype}), {len(objects)} objects were outlined with {len(clicks)} "
+        f"clicks ({positive} positive, {len(clicks) - positive} negative; {mean} per "
+        f"object){on_planes}.{_propagations(content)} The session file holds every act "
+        f"in order and reproduces the labels (cfrseg replay)."
+    )
+
+
+def _weights(content: SessionContent) -> str:
+    """Name the models that computed the masks, in the order they came in."""
+    used = [] if content.model is None else [content.model]
+    used += [
+        ModelReference(e.name, e.sha256)
+        for e in content.events
+        if isinstance(e, ModelChanged)
+    ]
+    named = [
+        f"{model.name} (weights SHA-256 {model.sha256})" if model.sha256 else model.name
+        for model in dict.fromkeys(used)
+    ]
+    if not named:
+        return "an unnamed model"
+    return f"the model{'s' if len(named) > 1 else ''} {', then '.join(named)}"
+
+
+def _refinements(content: SessionContent) -> str:
+    """Name the refinements that clicks were made with, in the order they came in."""
+    now = content.settings.refinement
+    used = []
+    for event in content.events:
+        if isinstance(event, RefinementChanged):
+            now = event.refinement
+        elif isinstance(event, ClickAdded):
+            used.append(str(now))
+    return " and ".join(dict.fromkeys(used)) or str(now)
+
+
+def _propagations(content: SessionContent) -> str:
+    count = sum(isinstance(event, Propagated) for event in content.events)
+    times = "once" if count == 1 else f"{count} times"
+    return f" Objects were carried to further planes {times}." if count else ""

@@ -1,0 +1,176 @@
+"""The image a session refers to: described, found again, and checked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from napari_cfrseg.errors import ImageError, SessionError
+from napari_cfrseg.geometry.masks import Plane
+from napari_cfrseg.io.axes import Order, put, turned
+from napari_cfrseg.io.files import OpenImage, axis_names, open_image
+from napari_cfrseg.io.fingerprint import fingerprint
+from napari_cfrseg.session.content import ImageReference
+
+
+def plane_of(array: Any, plane: Plane) -> Any:
+    """Return a plane's pixels, (Y, X) or (Y, X, C), unread if the array is lazy."""
+    return array[plane] if isinstance(array, np.ndarray) else LazyPlane(array, plane)
+
+
+class LazyPlane:
+    """A plane of a lazy array: only the rectangles asked for are read."""
+
+    def __init__(self, array: Any, plane: Plane) -> None:
+        self._array = array
+        self._plane = plane
+        self.shape = tuple(int(n) for n in array.shape[len(plane) :])
+        self.dtype = np.dtype(array.dtype)
+
+    def __getitem__(self, key: Any) -> Any:
+        key = key if isinstance(key, tuple) else (key,)
+        return np.asarray(self._array[(*self._plane, *key)])
+
+
+def select_from(array: Any, select: tuple[tuple[int, int], ...]) -> Any:
+    """Take one index along an axis, for each (axis, index) in turn."""
+    for axis, index in select:
+        if axis >= len(array.shape) or index >= array.shape[axis]:
+            msg = (
+                f"image of shape {tuple(array.shape)}: no index {index} of axis {axis}"
+            )
+            raise ImageError(msg)
+        array = np.asarray(array[(slice(None),) * axis + (index,)])
+    return array
+
+
+def reference_of(
+    array: Any,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    axes: tuple[str, ...] | None = None,
+    rgb: bool = False,
+    spacing: tuple[float, ...] | None = None,
+    units: tuple[str, ...] | None = None,
+    level: int = 0,
+    select: tuple[tuple[int, int], ...] = (),
+    order: Order = (),
+    absolute: bool = False,
+) -> ImageReference:
+    """Describe an image for a session.
+
+    Parameters
+    ----------
+    array
+        (…, Y, X) or, with ``rgb``, (…, Y, X, C).
+    path
+        The file it was read from, None if there is none.
+    folder
+        The session's folder, which ``path`` is made relative to.
+    order
+        In which ``array``'s axes, and all that is given of them, already are.
+    absolute
+        Keep the path absolute: the session then works on this machine only.
+    """
+    shape = tuple(int(n) for n in array.shape)
+    where = None
+    if path is not None:
+        where = relative_path(Path(path), folder, absolute=absolute)
+    return ImageReference(
+        path=where,
+        shape=shape,
+        dtype=np.dtype(array.dtype).name,
+        axes=put(axis_names(len(shape), rgb), order) if axes is None else axes,
+        fingerprint=fingerprint(array, rgb),
+        spacing=spacing,
+        units=units,
+        level=level,
+        select=select,
+        order=order,
+    )
+
+
+def relative_path(
+    path: Path, folder: str | os.PathLike[str] | None, *, absolute: bool = False
+) -> str | None:
+    """Return a path as a session in a folder writes it; None: there is no way to."""
+    whole = path.resolve()
+    if absolute or folder is None:
+        return whole.as_posix()
+    try:
+        return Path(os.path.relpath(whole, Path(folder).resolve())).as_posix()
+    except ValueError:  # another drive of Windows: there is no relative path
+        return None
+
+
+def find_image(reference: ImageReference, folder: Path) -> Path:
+    """Return where a session's image is: as written, else by its name beside it.
+
+    Raises
+    ------
+    SessionError
+        It is in no file, or at neither place.
+    """
+    if reference.path is None:
+        msg = (
+            "the session's image was in no file: give one of the same pixels "
+            "(--image PATH, or apply(image=…))"
+        )
+        raise SessionError(msg)
+    written = PurePosixPath(reference.path.replace("\\", "/"))
+    for candidate in (folder / written, folder / written.name):
+        try:
+            if candidate.is_file() or candidate.is_dir():
+                return candidate
+        except (OSError, ValueError):  # a name no file can have
+            continue
+    msg = (
+        f"the image {reference.path[:200]} is not there: put it back, or say where it "
+        "is (--image PATH)"
+    )
+    raise SessionError(msg)
+
+
+def open_reference(reference: ImageReference, path: Path) -> OpenImage:
+    """Open a file as a session's image: the same level, selection and order."""
+    found = open_image(path, reference.level)
+    if not reference.select and not reference.order:
+        return found
+    array = turn_to(reference, select_from(found.array, reference.select))
+    return OpenImage(array, reference.axes, reference.spacing, reference.units)
+
+
+def turn_to(reference: ImageReference, array: Any) -> Any:
+    """Return an array with its axes in a session's order.
+
+    Raises
+    ------
+    ImageError
+        It has another number of axes.
+    """
+    try:
+        return turned(array, reference.order)
+    except ValueError as error:
+        raise ImageError(str(error)) from error
+
+
+def check_same(reference: ImageReference, array: Any, what: str) -> None:
+    """Raise SessionError unless the pixels are those that were clicked on."""
+    shape = tuple(int(n) for n in array.shape)
+    dtype = np.dtype(array.dtype).name
+    if (shape, dtype) != (reference.shape, reference.dtype):
+        msg = (
+            f"{what} is {shape} {dtype}; the session was made on "
+            f"{reference.shape} {reference.dtype}"
+        )
+        raise SessionError(msg)
+    if fingerprint(array, reference.has_channels) != reference.fingerprint:
+        msg = (
+            f"{what} has other pixels than the image the session was made on; to use "
+            "it all the same, name it with --image"
+        )
+        raise SessionError(msg)

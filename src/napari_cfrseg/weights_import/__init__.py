@@ -1,1 +1,0 @@
-"""Published checkpoints of the papers' code, read without running what they pickle."""

@@ -1,0 +1,324 @@
+"""``cfrseg-train``: fine-tune a model on one's own labels."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_cfrseg.errors import CfrSegError, TrainingError
+from napari_cfrseg.training_job import JobStatus, TrainingJob
+
+if TYPE_CHECKING:
+    from cfrseg_training.finetune.outcome import Outcome
+    from cfrseg_training.finetune.settings import Settings
+    from cfrseg_training.loop.labelled import LabelledData
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+EXAMPLES = """\b
+Examples:
+  cfrseg-train --images raw --labels masks --minutes 15 --output my-cells.safetensors
+  cfrseg-train my-cells --output my-cells.safetensors --dry-run
+  cfrseg-train config.toml
+  cfrseg-train my-cells --recipe cfr_icl_vit_base_sbd --base random -o vit.safetensors
+  torchrun --nproc-per-node 4 -m cfrseg_training.command config.toml
+"""
+
+
+@app.command(epilog=EXAMPLES)
+def train(
+    sources: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            exists=True,
+            help="A .toml with everything; or folders with images/ and labels/, of "
+            "*.zarr or of *.cfrseg.json; or one .zarr or session.",
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(exists=True, help="TIFF or PNG files (or one).")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(exists=True, help="Their labels, of the same names.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="New weights, .safetensors.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Model to start from. [default]")
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Of training; judging comes on top. [15]"),
+    ] = None,
+    ignore: Annotated[
+        str | None,
+        typer.Option(
+            help="What unlabelled pixels are: background, sparse (unknown away from "
+            "the object), or a label's number that does not count. [background]"
+        ),
+    ] = None,
+    keep_unproven: Annotated[
+        bool, typer.Option(help="Write the model although its gain is not proven.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Of everything drawn. [0]")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads. [torch's choice]")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            help="Train nothing: list the data, time a step, and write a contact "
+            "sheet of samples with their clicks (OUTPUT.sheet.png)."
+        ),
+    ] = False,
+    job: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            help="Folder of states and progress: run the same command again to go on "
+            "after a kill. With a job.json in it nothing else is needed.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Train a paper's network as the paper did instead: a recipe's name or "
+            "file. --base: its network's weights, or random; nothing is judged."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Fine-tune on your labels; keep the model only if it needs fewer clicks."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    given: dict[str, Any] = {
+        "output": output,
+        "base": base,
+        "minutes": minutes,
+        "seed": seed,
+        "threads": threads,
+        "keep_unproven": keep_unproven or None,
+    }
+    folder = None if job is None else TrainingJob(job)
+    try:
+        settings = _settings(sources or [], images, labels, ignore, folder)
+        changed = {k: v for k, v in given.items() if v is not None}
+        settings = replace(settings, **changed)
+        _check_output(settings, dry_run=dry_run)
+        if recipe is not None:
+            _run_recipe(recipe, settings, base, minutes, as_json=as_json)
+            return
+        _run(settings, folder, dry_run=dry_run, as_json=as_json)
+    except (CfrSegError, OSError) as error:
+        text = _explained(error, folder)
+        if folder is not None and folder.folder.is_dir():
+            with suppress(OSError):  # a full disk takes no status either
+                folder.tell(JobStatus("failed", folder.status.share, None, text))
+        typer.echo(f"cfrseg-train: {text}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _explained(error: CfrSegError | OSError, job: TrainingJob | None) -> str:
+    """Return one line: what went wrong and what to do."""
+    text = " ".join(str(error).split())
+    if isinstance(error, CfrSegError):
+        return text
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        text += "; make room"
+    if job is None:
+        return f"{text}; then run the same command again"
+    return f"{text}; then run the same command again to go on from {job.folder}"
+
+
+def _settings(
+    sources: list[Path],
+    images: Path | None,
+    labels: Path | None,
+    ignore: str | None,
+    job: TrainingJob | None,
+) -> Settings:
+    from cfrseg_training.finetune.settings import Settings, read_settings, settings_of
+    from cfrseg_training.loop.labelled import SESSION_SUFFIX, DataRequest
+
+    configs = [path for path in sources if path.suffix == ".toml"]
+    if configs:
+        if len(sources) > 1 or images or labels:
+            msg = "a .toml names its data: give nothing beside it"
+            raise typer.BadParameter(msg)
+        return read_settings(configs[0])
+    if job is not None and job.request and not (sources or images):
+        return settings_of(job.request, job.folder, str(job.folder / "job.json"))
+    if not (sources or images):
+        msg = "nothing to train on: give --images and --labels, a folder or a .toml"
+        raise typer.BadParameter(msg)
+    sessions = tuple(p for p in sources if p.name.endswith(SESSION_SUFFIX))
+    policy: str | int = "background" if ignore is None else ignore
+    if isinstance(policy, str) and policy.lstrip("-").isdigit():
+        policy = int(policy)
+    try:
+        request = DataRequest(
+            images,
+            labels,
+            tuple(p for p in sources if p not in sessions),
+            sessions,
+            policy,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return Settings(request)
+
+
+def _check_output(settings: Settings, *, dry_run: bool) -> None:
+    if settings.output is None:
+        msg = "no output: say --output NAME.safetensors"
+        raise typer.BadParameter(msg)
+    if settings.output.suffix != ".safetensors":
+        msg = f"{settings.output} must end in .safetensors"
+        raise typer.BadParameter(msg)
+    if settings.output.exists() and not dry_run:
+        msg = f"{settings.output} exists: choose another name"
+        raise typer.BadParameter(msg)
+
+
+def _run(
+    settings: Settings, job: TrainingJob | None, *, dry_run: bool, as_json: bool
+) -> None:
+    from cfrseg_training.finetune.dry_run import dry_run_text
+    from cfrseg_training.finetune.outcome import JobReporter, LogReporter, report_text
+    from cfrseg_training.finetune.tuning import fine_tune
+    from cfrseg_training.loop.labelled import read_data
+
+    if settings.threads is not None:
+        import torch
+
+        torch.set_num_threads(settings.threads)
+    if job is not None:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        job.start_beating()
+        job.tell(JobStatus("reading", 0.0, None, "reading images and labels"))
+    is_first = _join_others()
+    data = read_data(settings.data)
+    if is_first:
+        _tell_data(data)
+    output = settings.output
+    if output is None:  # checked before
+        raise TrainingError
+    if dry_run:
+        typer.echo(dry_run_text(settings, data, output, as_json=as_json))
+        return
+    reporter = LogReporter() if job is None else JobReporter(job)
+    outcome = fine_tune(
+        data,
+        output,
+        base=settings.base,
+        minutes=settings.minutes,
+        keep_unproven=settings.keep_unproven,
+        config=replace(settings.train_config(), synchronous=_world() > 1),
+        seed=settings.seed,
+        threads=settings.threads,
+        work=None if job is None else job.folder,
+        reporter=reporter,
+        forgetting=settings.forgetting,
+    )
+    if not is_first:
+        return
+    if job is not None:
+        _finish(job, outcome)
+    typer.echo(json.dumps(asdict(outcome)) if as_json else report_text(outcome))
+
+
+def _run_recipe(
+    name: str,
+    settings: Settings,
+    base: str | None,
+    minutes: float | None,
+    *,
+    as_json: bool,
+) -> None:
+    from cfrseg_training.loop.labelled import describe, read_data
+    from cfrseg_training.papers.recipe_training import find_recipe, train_by_recipe
+
+    if settings.output is None:  # checked before
+        raise TrainingError
+    recipe = find_recipe(name)
+    if settings.threads is not None:
+        import torch
+
+        torch.set_num_threads(settings.threads)
+    data = read_data(settings.data)
+    _tell_data(data)
+    outcome = train_by_recipe(
+        recipe,
+        [plane.sample() for plane in data.planes],
+        settings.output,
+        trained_on=[describe(data.planes)],
+        base=base,
+        minutes=minutes,
+        seed=settings.seed,
+    )
+    typer.echo(
+        json.dumps(asdict(outcome))
+        if as_json
+        else f"{outcome.network} by {outcome.recipe}: {outcome.epochs} epochs, "
+        f"{outcome.steps} steps, {outcome.seconds:.0f} s, last loss "
+        f"{outcome.loss:.4f}: {outcome.model}"
+    )
+
+
+def _finish(job: TrainingJob, outcome: Outcome) -> None:
+    from cfrseg_training.finetune.outcome import verdict_text
+
+    (job.folder / "report.json").write_text(json.dumps(asdict(outcome)), "utf-8")
+    text = verdict_text(outcome).partition(", so not written")[0]
+    job.tell(JobStatus("done", 1.0, 0.0, text, outcome.verdict, outcome.model))
+
+
+def _world() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _join_others() -> bool:
+    """Join the processes that torchrun or accelerate started; True in the first."""
+    if _world() == 1:
+        return True
+    from datetime import timedelta
+
+    import torch
+    import torch.distributed as dist
+
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    # the others wait while the first one judges
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(hours=4))
+    return dist.get_rank() == 0
+
+
+def _tell_data(data: LabelledData) -> None:
+    from cfrseg_training.loop.labelled import describe
+
+    for name, reason in data.broken.items():
+        typer.echo(f"left out {name}: {reason}", err=True)
+    typer.echo(f"training data: {describe(data.planes)}", err=True)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

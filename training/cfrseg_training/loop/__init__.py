@@ -1,0 +1,1 @@
+"""The training loop: windows, clicks, losses, steps."""

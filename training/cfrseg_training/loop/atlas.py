@@ -1,0 +1,351 @@
+"""All training images in one buffer, from which windows are drawn in batches.
+
+Images differ in size, objects in scale by a factor of a hundred. Instead of cutting
+crops ahead of time, every image (with three coarser levels of it) and every label map
+lies in one flat tensor; a batch of windows of any centre, side, rotation and stretch
+is then a single gather, on the CPU or on a GPU, with no loader processes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cfrseg_training.loop.atlas_objects import (
+    POINTS,
+    ObjectColumns,
+    RealClick,
+    collect,
+    number_components,
+    object_weights,
+    real_clicks,
+)
+
+#: levels of each image: full, 1/2, 1/4, 1/8
+LEVELS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One labelled image.
+
+    Attributes
+    ----------
+    image
+        (Y, X, 3) uint8, intensities already scaled.
+    labels
+        (Y, X) integer, 0 background; each connected component of a label is taken as
+        an object.
+    dataset, group
+        Where it comes from; both steer how often it is drawn.
+    is_sparse
+        True where unlabelled does not mean background: pixels away from the drawn
+        object are then ignored by the losses.
+    ignore
+        (Y, X) bool, pixels nothing is known of, or None.
+    clicks
+        Clicks a person made: (label, y, x, is positive), in order.
+    """
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.integer]
+    dataset: str
+    group: str
+    is_sparse: bool = False
+    ignore: NDArray[np.bool_] | None = None
+    clicks: tuple[RealClick, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WindowBatch:
+    """Windows drawn from an atlas, on its device.
+
+    Attributes
+    ----------
+    image
+        (B, 3, G, G) float32 in [0, 1].
+    mask
+        (B, 1, G, G) float32, 1 inside the drawn object.
+    others
+        (B, 1, G, G) bool, pixels of other objects.
+    valid
+        (B, 1, G, G) bool, False outside the plane and where labels are unknown.
+    first_click
+        (B, 2) float32 (y, x) on the grid, a point inside the object.
+    real
+        (B, K, 3) float32 rows ``[y, x, label]`` on the grid, the clicks a person made
+        on the drawn object (label −1: none), or None where there are none at all.
+    """
+
+    image: Tensor
+    mask: Tensor
+    others: Tensor
+    valid: Tensor
+    first_click: Tensor
+    real: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WindowRecipe:
+    """How windows are laid around objects.
+
+    Attributes
+    ----------
+    zoomed
+        Share of windows like those after the first click: the object fills
+        ``zoomed_extent`` of the side, roughly centred.
+    zoomed_extent, searching_extent
+        Ranges of object extent over window side; the second, log-uniform, is met in
+        the search for the first click's window, centred on the click.
+    shift
+        Largest offset of a zoomed window, in sides.
+    stretch
+        Largest factor between the two axes.
+    rotate
+        Whether windows are turned by any angle.
+    side_px
+        Bounds of the side in image pixels.
+    """
+
+    zoomed: float = 0.6
+    zoomed_extent: tuple[float, float] = (0.3, 0.8)
+    searching_extent: tuple[float, float] = (0.07, 1.6)
+    shift: float = 0.15
+    stretch: float = 1.2
+    rotate: bool = True
+    side_px: tuple[float, float] = (24.0, 4096.0)
+
+
+#: Windows as the product lays them after the first click, to measure in.
+AFTER_FIRST_CLICK = WindowRecipe(zoomed=1.0, rotate=False, stretch=1.0001, shift=0.05)
+
+
+class Atlas:
+    """Images, labels and objects, flat in memory (see the module docstring).
+
+    Parameters
+    ----------
+    samples
+        Labelled images.
+    device
+        Where the buffers live.
+    seed
+        Of the interior points.
+    min_area_px
+        Smaller components are no objects.
+    set_power
+        A data set of n groups is drawn in proportion to n to this power.
+    """
+
+    def __init__(
+        self,
+        samples: Iterable[Sample],
+        device: torch.device | str = "cpu",
+        *,
+        seed: int = 0,
+        min_area_px: int = 30,
+        set_power: float = 0.4,
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        samples = list(samples)
+        if not samples:
+            msg = "no labelled image to train on"
+            raise ValueError(msg)
+        pixels: list[Tensor] = []
+        labels: list[Tensor] = []
+        shapes: list[list[tuple[int, int]]] = []
+        objects = ObjectColumns([], [], [], [])
+        for index, sample in enumerate(samples):
+            levels = _levels(sample.image)
+            pixels += [level.reshape(-1, 3) for level in levels]
+            shapes.append([(level.shape[0], level.shape[1]) for level in levels])
+            numbered = number_components(sample.labels)
+            labels.append(torch.from_numpy(numbered.reshape(-1)))
+            collect(objects, index, numbered, rng, min_area_px)
+            if sample.ignore is not None:
+                numbered[sample.ignore] = -1  # shares memory with the tensor
+        if not objects.image:
+            msg = f"no object of {min_area_px} px or more in {len(samples)} images"
+            raise ValueError(msg)
+        self.device = torch.device(device)
+        self.pixels = torch.cat(pixels).to(self.device)
+        self.labels = torch.cat(labels).to(self.device)
+        size = torch.tensor(shapes)  # I L 2
+        area = size.prod(dim=2)
+        starts = area.flatten().cumsum(0) - area.flatten()
+        self.level_size = size.to(self.device)
+        self.level_start = starts.view(-1, LEVELS).to(self.device)
+        self.label_start = (area[:, 0].cumsum(0) - area[:, 0]).to(self.device)
+        self.sparse = torch.tensor([s.is_sparse for s in samples], device=self.device)
+        self.object_image = torch.tensor(objects.image, device=self.device)
+        self.object_label = torch.tensor(objects.label, device=self.device)
+        self.object_box = torch.tensor(
+            objects.box, dtype=torch.float32, device=self.device
+        )
+        self.object_points = torch.from_numpy(np.stack(objects.points)).to(self.device)
+        real = real_clicks(samples, objects.image, objects.points)
+        self.object_real = None if real is None else real.to(self.device)
+        weights = object_weights(samples, objects.image, set_power)
+        self.object_weight = torch.tensor(weights, device=self.device)
+
+    def __len__(self) -> int:
+        return len(self.object_image)
+
+    def draw(
+        self,
+        count: int,
+        grid: int,
+        generator: torch.Generator,
+        recipe: WindowRecipe | None = None,
+        objects: Tensor | None = None,
+    ) -> WindowBatch:
+        """Draw windows.
+
+        Parameters
+        ----------
+        count, grid
+            B and G: how many windows, and their side in grid pixels.
+        generator
+            On the atlas's device; the only source of chance.
+        recipe
+            How windows lie around objects.
+        objects
+            (B,) indices of the objects; by default drawn by weight.
+        """
+        recipe = recipe or WindowRecipe()
+        if objects is None:
+            objects = torch.multinomial(
+                self.object_weight, count, replacement=True, generator=generator
+            )
+        centre, matrix, click = self._layout(objects, grid, generator, recipe)
+        return self._gather(objects, centre, matrix, click, grid)
+
+    def _layout(
+        self,
+        objects: Tensor,
+        grid: int,
+        generator: torch.Generator,
+        recipe: WindowRecipe,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return centres (B, 2), grid→plane matrices (B, 2, 2), clicks (B, 2)."""
+        count = len(objects)
+
+        def chance(*shape: int) -> Tensor:
+            return torch.rand(*shape, generator=generator, device=self.device)
+
+        box = self.object_box[objects]
+        extent = (box[:, 2:] - box[:, :2]).amax(dim=1)
+        low, high = recipe.zoomed_extent
+        zoomed_fill = low + (high - low) * chance(count)
+        low, high = (math.log(v) for v in recipe.searching_extent)
+        searching_fill = torch.exp(low + (high - low) * chance(count))
+        zoomed = chance(count) < recipe.zoomed
+        side = extent / torch.where(zoomed, zoomed_fill, searching_fill)
+        side = side.clamp(*recipe.side_px)
+        # half of the clicks are the innermost point, as a careful user's
+        pick = (chance(count) * 2 * (POINTS - 1)).long() - (POINTS - 2)
+        click = self.object_points[objects, pick.clamp(min=0)]
+        click = click + (chance(count, 2) - 0.5)
+        middle = (box[:, :2] + box[:, 2:] - 1) / 2
+        middle = middle + (chance(count, 2) - 0.5) * 2 * recipe.shift * side[:, None]
+        centre = torch.where(zoomed[:, None], middle, click)
+        angle = chance(count) * (2 * math.pi if recipe.rotate else 0.0)
+        ratio = torch.exp((chance(count) * 2 - 1) * math.log(recipe.stretch) / 2)
+        flip = torch.where(chance(count, 2) < 0.5, -1.0, 1.0)
+        scale = torch.stack([ratio, 1 / ratio], dim=1) * flip
+        scale = scale * (side / grid)[:, None]
+        cos, sin = angle.cos(), angle.sin()
+        turn = torch.stack([cos, -sin, sin, cos], dim=1).view(-1, 2, 2)
+        return centre, turn * scale[:, None, :], click
+
+    def _gather(
+        self, objects: Tensor, centre: Tensor, matrix: Tensor, click: Tensor, grid: int
+    ) -> WindowBatch:
+        axis = torch.arange(grid, device=self.device) - (grid - 1) / 2
+        offsets = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1)
+        plane = torch.einsum("bij,yxj->byxi", matrix, offsets)
+        plane = plane + centre[:, None, None, :]
+        image_index = self.object_image[objects]
+        image = self._image(image_index, plane, matrix)
+        mask, others, inside = self._labels(objects, image_index, plane)
+        away = self._away(objects, plane) & ~others & (mask < 0.5)
+        valid = inside & ~(away & self.sparse[image_index].view(-1, 1, 1, 1))
+        on_grid = torch.linalg.solve(matrix, (click - centre)[..., None])[..., 0]
+        middle = (grid - 1) / 2
+        real = None
+        if self.object_real is not None:
+            real = self.object_real[objects].clone()
+            offset = (real[..., :2] - centre[:, None]).transpose(1, 2)
+            real[..., :2] = torch.linalg.solve(matrix, offset).transpose(1, 2) + middle
+        return WindowBatch(image, mask, others, valid, on_grid + middle, real)
+
+    def _image(self, index: Tensor, plane: Tensor, matrix: Tensor) -> Tensor:
+        step = matrix.square().sum(dim=1).sqrt().amax(dim=1)  # plane px per grid px
+        level = (step.clamp(min=1).log2() + 0.3).floor().clamp(0, LEVELS - 1).long()
+        size = self.level_size[index, level][:, None, None, :]
+        start = self.level_start[index, level][:, None, None]
+        factor = (2.0 ** level.float()).view(-1, 1, 1, 1)
+        where = (plane + 0.5) / factor - 0.5
+        where = torch.minimum(where.clamp(min=0), (size - 1).float())
+        low = where.floor()
+        share = where - low
+        low = low.long()
+        high = torch.minimum(low + 1, size - 1)
+        out = None
+        for ys, wy in ((low, 1 - share[..., 0]), (high, share[..., 0])):
+            for xs, wx in ((low, 1 - share[..., 1]), (high, share[..., 1])):
+                flat = start + ys[..., 0] * size[..., 1] + xs[..., 1]
+                term = self.pixels[flat].float() * (wy * wx)[..., None]
+                out = term if out is None else out + term
+        if out is None:  # unreachable: four corners
+            raise RuntimeError
+        return (out / 255).permute(0, 3, 1, 2)
+
+    def _labels(
+        self, objects: Tensor, index: Tensor, plane: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        size = self.level_size[index, 0][:, None, None, :]
+        start = self.label_start[index][:, None, None]
+        inside = ((plane > -0.5) & (plane < size - 0.5)).all(dim=-1)
+        wanted = self.object_label[objects].view(-1, 1, 1)
+        where = torch.minimum(plane.clamp(min=0), (size - 1).float())
+        low = where.floor()
+        share = where - low
+        low = low.long()
+        high = torch.minimum(low + 1, size - 1)
+        amount = torch.zeros_like(share[..., 0])
+        for ys, wy in ((low, 1 - share[..., 0]), (high, share[..., 0])):
+            for xs, wx in ((low, 1 - share[..., 1]), (high, share[..., 1])):
+                flat = start + ys[..., 0] * size[..., 1] + xs[..., 1]
+                amount += (self.labels[flat] == wanted) * (wy * wx)
+        nearest = where.round().long()
+        flat = start + nearest[..., 0] * size[..., 1] + nearest[..., 1]
+        found = self.labels[flat]
+        mask = ((amount > 0.5) & inside)[:, None].float()
+        others = ((found > 0) & (found != wanted) & inside)[:, None]
+        return mask, others & (mask < 0.5), (inside & (found >= 0))[:, None]
+
+    def _away(self, objects: Tensor, plane: Tensor) -> Tensor:
+        """(B, 1, G, G) bool: outside the object's box widened by a quarter."""
+        box = self.object_box[objects][:, None, None, :]
+        margin = 0.25 * (box[..., 2:] - box[..., :2]).amax(dim=-1, keepdim=True)
+        low, high = box[..., :2] - margin, box[..., 2:] + margin
+        return ((plane < low) | (plane > high)).any(dim=-1)[:, None]
+
+
+def _levels(image: NDArray[np.uint8]) -> list[Tensor]:
+    """Halve the image three times by averaging, sizes rounded up."""
+    level = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float()
+    out = [level]
+    for _ in range(LEVELS - 1):
+        level = torch.nn.functional.avg_pool2d(
+            level[None], 2, ceil_mode=True, count_include_pad=False
+        )[0]
+        out.append(level)
+    return [x.round().to(torch.uint8).permute(1, 2, 0) for x in out]

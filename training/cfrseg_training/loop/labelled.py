@@ -1,0 +1,408 @@
+"""Labelled planes in memory: what training, the gate and the robot work on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cfrseg_training.loop.atlas import Sample
+from cfrseg_training.loop.atlas_objects import RealClick
+from cfrseg_training.loop.packed import to_uint8
+from napari_cfrseg.errors import CfrSegError, DatasetError
+from napari_cfrseg.evaluation.datasets.benchmark_objects import (
+    AnnotatedPlane,
+    BenchmarkObject,
+    find_components,
+)
+from napari_cfrseg.evaluation.datasets.label_folders import (
+    MAX_CHANNELS,
+    read_image,
+    spread_planes,
+)
+from napari_cfrseg.evaluation.datasets.ome_zarr_folder import OmeZarr
+from napari_cfrseg.io.plane_image import open_plane
+
+#: labelled planes taken of each stack, spread evenly along z
+PLANES_PER_STACK = 16
+#: smaller objects are neither trained on nor asked for
+MIN_AREA_PX = 30
+#: larger ids are numbered anew: tables are made by id
+MOST_LABEL = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledPlane:
+    """One plane with its labels.
+
+    Attributes
+    ----------
+    name
+        The image it is of: planes of one stack share it.
+    plane
+        Index along the stack, or None.
+    image
+        (Y, X) or (Y, X, C), C ≤ 4, any dtype, as read.
+    labels
+        (Y, X) integer instance ids, 0 background; 0 where ``ignore`` holds.
+    ignore
+        (Y, X) bool, pixels nothing is known of, or None.
+    is_sparse
+        True where unlabelled pixels may hold further objects.
+    clicks
+        A person's clicks on this plane.
+    """
+
+    name: str
+    plane: int | None
+    image: NDArray[Any]
+    labels: NDArray[np.int32]
+    ignore: NDArray[np.bool_] | None = None
+    is_sparse: bool = False
+    clicks: tuple[RealClick, ...] = ()
+
+    def sample(self) -> Sample:
+        """Return what an atlas takes."""
+        return Sample(
+            to_uint8(self.image),
+            self.labels,
+            "own",
+            self.name,
+            self.is_sparse,
+            self.ignore,
+            self.clicks,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledData:
+    """What was read.
+
+    Attributes
+    ----------
+    planes
+        Usable planes, with at least one object each.
+    broken
+        What cannot be used, with the reason.
+    """
+
+    planes: tuple[LabelledPlane, ...] = ()
+    broken: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the images, each once, in order."""
+        return list(dict.fromkeys(plane.name for plane in self.planes))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all pixels, labels and clicks."""
+        digest = hashlib.sha256()
+        for plane in self.planes:
+            shape = (plane.image.shape, str(plane.image.dtype), plane.is_sparse)
+            digest.update(repr((plane.name, plane.plane, shape, plane.clicks)).encode())
+            digest.update(np.ascontiguousarray(plane.image).tobytes())
+            digest.update(np.ascontiguousarray(plane.labels, "<i4").tobytes())
+            if plane.ignore is not None:
+                digest.update(np.packbits(plane.ignore).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemorySource:
+    """Planes in memory as the evaluation's robot reads them."""
+
+    name: str
+    planes: tuple[LabelledPlane, ...]
+
+    def read_plane(self, image_name: str, plane: int | None) -> AnnotatedPlane:
+        """Return one plane."""
+        for item in self.planes:
+            if (item.name, item.plane) == (image_name, plane):
+                return AnnotatedPlane(item.image, item.labels[None], item.ignore)
+        msg = f"no plane {plane} of {image_name}"
+        raise DatasetError(msg)
+
+    def objects(self) -> Iterator[BenchmarkObject]:
+        """List the objects a robot can be asked for."""
+        for item in self.planes:
+            annotated = AnnotatedPlane(item.image, item.labels[None], item.ignore)
+            for layer, label, anchor, area in find_components(
+                annotated, min_area_px=MIN_AREA_PX
+            ):
+                yield BenchmarkObject(
+                    self, self.name, item.name, item.plane, label, layer, anchor, area
+                )
+
+
+def describe(planes: Sequence[LabelledPlane]) -> str:
+    """Return one line that says how much there is."""
+    images = len({plane.name for plane in planes})
+    objects = sum(len(np.unique(p.labels)) - 1 for p in planes)
+    clicks = sum(len(p.clicks) for p in planes)
+    extra = f", {clicks} clicks a person made" if clicks else ""
+    return f"{images} images, {len(planes)} planes, {objects} labels{extra}"
+
+
+def labelled(
+    name: str,
+    image: NDArray[Any],
+    labels: NDArray[Any],
+    ignore: str | int = "background",
+    planes_per_stack: int = PLANES_PER_STACK,
+) -> Iterator[LabelledPlane]:
+    """Yield the labelled planes of one image.
+
+    Parameters
+    ----------
+    image
+        The labels' axes, and one of at most 4 channels more wherever it stands.
+    labels
+        (…, Y, X) integer ids; negative ones do not count.
+
+    Raises
+    ------
+    DatasetError
+        The shapes do not fit, or the labels are no ids.
+    """
+    labels = _ids(labels, image.shape, name)
+    image = _channels_last(image, labels.shape, name)
+    stack = labels.reshape(-1, *labels.shape[-2:])
+    planes = image.reshape(-1, *image.shape[labels.ndim - 2 :])
+    with_labels = [z for z in range(len(stack)) if (stack[z] > 0).any()]
+    count = min(planes_per_stack, len(with_labels))
+    for index in spread_planes(len(with_labels), count):
+        z = with_labels[index]
+        unknown = stack[z] < 0
+        if not isinstance(ignore, str):
+            unknown |= stack[z] == ignore
+        yield LabelledPlane(
+            name,
+            z if labels.ndim > 2 else None,
+            np.array(planes[z]),  # a copy: the file may change once it was read
+            np.where(unknown, 0, stack[z]).astype(np.int32),
+            unknown if unknown.any() else None,
+            ignore == "sparse",
+        )
+
+
+def _ids(
+    labels: NDArray[Any], image_shape: tuple[int, ...], name: str
+) -> NDArray[np.int64]:
+    colours = labels.ndim == 3 and labels.shape[-1] <= MAX_CHANNELS
+    if labels.ndim < 2 or (colours and labels.shape[:2] == image_shape[:2]):
+        msg = (
+            f"{name}: labels of shape {labels.shape} are a picture in colours; "
+            "expected one integer id per pixel"
+        )
+        raise DatasetError(msg)
+    if labels.dtype.kind == "f" and not (np.mod(labels, 1) == 0).all():
+        msg = f"{name}: labels hold fractions; expected one integer id per pixel"
+        raise DatasetError(msg)
+    if labels.dtype.kind not in "buif":
+        msg = f"{name}: labels of type {labels.dtype}; expected integers"
+        raise DatasetError(msg)
+    ids = labels.astype(np.int64)
+    if ids.max(initial=0) > MOST_LABEL:
+        positive = ids > 0
+        ids[positive] = 1 + np.unique(ids[positive], return_inverse=True)[1]
+    return ids
+
+
+def _channels_last(
+    image: NDArray[Any], shape: tuple[int, ...], name: str
+) -> NDArray[Any]:
+    if image.shape == shape:
+        return image
+    for axis in (image.ndim - 1, *range(image.ndim - 1)):
+        rest = image.shape[:axis] + image.shape[axis + 1 :]
+        if rest == shape and image.shape[axis] <= MAX_CHANNELS:
+            return np.moveaxis(image, axis, -1)
+    msg = (
+        f"{name}: the image has shape {image.shape}, its labels {shape}; expected the "
+        f"same, or one axis of at most {MAX_CHANNELS} channels more"
+    )
+    raise DatasetError(msg)
+
+
+IMAGE_SUFFIXES = (".tif", ".tiff", ".png")
+SESSION_SUFFIX = ".cfrseg.json"
+
+
+@dataclass(frozen=True, slots=True)
+class DataRequest:
+    """Where labelled images are.
+
+    Attributes
+    ----------
+    images, labels
+        Folders (or two files) whose files are paired by name without suffix.
+    folders
+        Folders with ``images/`` and ``labels/``, of ``*.zarr`` or of sessions; or one
+        OME-Zarr image.
+    sessions
+        Click sessions.
+    ignore
+        "background": unlabelled is background. "sparse": unlabelled pixels away from
+        the object may be anything. A number: pixels of that label do not count.
+    planes_per_stack
+        Labelled planes taken of each stack.
+    """
+
+    images: Path | None = None
+    labels: Path | None = None
+    folders: tuple[Path, ...] = ()
+    sessions: tuple[Path, ...] = ()
+    ignore: str | int = "background"
+    planes_per_stack: int = PLANES_PER_STACK
+
+    def __post_init__(self) -> None:
+        if isinstance(self.ignore, str) and self.ignore not in ("background", "sparse"):
+            msg = f"ignore={self.ignore!r}: expected background, sparse or a number"
+            raise ValueError(msg)
+        if (self.images is None) != (self.labels is None):
+            msg = "images and labels go together: give both folders"
+            raise ValueError(msg)
+
+
+def read_data(request: DataRequest) -> LabelledData:
+    """Read everything and say what cannot be used.
+
+    Raises
+    ------
+    DatasetError
+        Nothing is usable, or a folder is not there.
+    """
+    jobs: list[tuple[str, Callable[[], Iterator[LabelledPlane]]]] = []
+    broken: dict[str, str] = {}
+    if request.images is not None and request.labels is not None:
+        jobs += _pairs(request.images, request.labels, request, broken)
+    for folder in request.folders:
+        jobs += _folder(folder, request, broken)
+    for path in request.sessions:
+        jobs.append((path.name, lambda path=path: _session(path, request)))  # type: ignore[misc]  # mypy sees no default in a lambda
+    planes: list[LabelledPlane] = []
+    for name, read in jobs:
+        try:
+            found = [_checked(plane) for plane in read()]
+        except (CfrSegError, OSError, ValueError) as error:
+            broken[name] = " ".join(str(error).split())
+            continue
+        usable = [plane for plane in found if plane is not None]
+        if not usable:
+            broken[name] = f"no labelled object of {MIN_AREA_PX} px or more"
+        planes += usable
+    if not planes:
+        reasons = "; ".join(f"{k}: {v}" for k, v in list(broken.items())[:3])
+        msg = f"no usable labelled image ({reasons or 'none was named'})"
+        raise DatasetError(msg)
+    return LabelledData(tuple(planes), broken)
+
+
+def _checked(plane: LabelledPlane) -> LabelledPlane | None:
+    """Return the plane if it has an object; complain about pixels nobody can read."""
+    open_plane(plane.image)
+    counts = np.bincount(plane.labels.ravel())
+    return plane if (counts[1:] >= MIN_AREA_PX).any() else None
+
+
+Jobs = list[tuple[str, Callable[[], Iterator[LabelledPlane]]]]
+
+
+def _stem(path: Path) -> str:
+    return path.stem.removesuffix(".ome")
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    if folder.is_file():
+        return {"": folder}
+    if not folder.is_dir():
+        msg = f"{folder}: no such folder"
+        raise DatasetError(msg)
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    return {_stem(path): path for path in reversed(found)}
+
+
+def _pairs(
+    images: Path, labels: Path, request: DataRequest, broken: dict[str, str]
+) -> Jobs:
+    mine, theirs = _files(images), _files(labels)
+    for stem in sorted(mine.keys() - theirs.keys()):
+        broken[mine[stem].name] = f"no labels {stem}.* in {labels.name}/"
+    for stem in sorted(theirs.keys() - mine.keys()):
+        broken[theirs[stem].name] = f"no image {stem}.* in {images.name}/"
+
+    def read(stem: str) -> Iterator[LabelledPlane]:
+        return labelled(
+            stem or _stem(mine[stem]),
+            read_image(mine[stem]),
+            read_image(theirs[stem]),
+            request.ignore,
+            request.planes_per_stack,
+        )
+
+    common = sorted(mine.keys() & theirs.keys())
+    return [(s or _stem(mine[s]), lambda s=s: read(s)) for s in common]  # type: ignore[misc]  # as above
+
+
+def _folder(folder: Path, request: DataRequest, broken: dict[str, str]) -> Jobs:
+    if (folder / "images").is_dir() or (folder / "labels").is_dir():
+        return _pairs(folder / "images", folder / "labels", request, broken)
+    if not folder.is_dir():
+        msg = f"{folder}: no such folder"
+        raise DatasetError(msg)
+    sessions = sorted(folder.glob(f"*{SESSION_SUFFIX}"))
+    jobs: Jobs = [(p.name, lambda p=p: _session(p, request)) for p in sessions]  # type: ignore[misc]  # as above
+    zarrs = OmeZarr(folder, folder.name)
+    try:
+        names = zarrs.names()
+    except DatasetError as error:
+        if not jobs:
+            msg = (
+                f"{folder} holds neither images/ and labels/, nor *.zarr, nor "
+                f"*{SESSION_SUFFIX}"
+            )
+            raise DatasetError(msg) from error
+        return jobs
+    for name in names:
+        shown = folder.name if name == "." else name
+        jobs.append((shown, lambda n=name, s=shown: _zarr(zarrs, n, s, request)))  # type: ignore[misc]  # as above
+    return jobs
+
+
+def _zarr(
+    source: OmeZarr, name: str, shown: str, request: DataRequest
+) -> Iterator[LabelledPlane]:
+    source = replace(source, planes_per_stack=request.planes_per_stack)
+    planes = dict.fromkeys(o.plane for o in source.objects() if o.image_name == name)
+    for z in planes:
+        found = source.read_plane(name, z)
+        for plane in labelled(shown, found.image, found.labels[0], request.ignore):
+            yield replace(plane, plane=z)
+
+
+def _session(path: Path, request: DataRequest) -> Iterator[LabelledPlane]:
+    """Yield the planes of a session that have objects, with the clicks made there.
+
+    Only what was clicked is labelled, so other pixels count as unknown.
+    """
+    from napari_cfrseg.session.session import Session
+
+    session = Session.open(path)
+    image = np.asarray(session.open_image())
+    labels = session.saved_labels()
+    if labels is None:
+        labels = session.apply(image)
+    name = path.name.removesuffix(SESSION_SUFFIX)
+    policy = "sparse" if request.ignore == "background" else request.ignore
+    own = [(o.object_id, c) for o in session.objects() for c in o.clicks]
+    leading = labels.shape[:-2]
+    for plane in labelled(name, image, labels, policy, request.planes_per_stack):
+        at = np.unravel_index(plane.plane or 0, leading) if leading else ()
+        here = [(i, c.click) for i, c in own if tuple(map(int, at)) == tuple(c.plane)]
+        clicks = tuple((i, *click.yx, click.is_positive) for i, click in here)
+        yield replace(plane, clicks=clicks)

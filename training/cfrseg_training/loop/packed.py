@@ -1,0 +1,109 @@
+"""Labelled images packed into one zip: PNGs and an index, bit-exact labels.
+
+A pack is what travels to a machine without the original files: scaled 8-bit images
+and 16-bit labels, one PNG each, and ``index.json`` with data set and source group.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cfrseg_training.loop.atlas import Sample
+from napari_cfrseg.errors import DatasetError
+from napari_cfrseg.geometry.windows import Window
+from napari_cfrseg.io.plane_image import open_plane
+
+
+def to_uint8(image: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Scale an image as the segmenter would and keep 8 bits: (Y, X, 3) uint8."""
+    plane = open_plane(image)
+    height, width = plane.shape
+    side = max(height, width)
+    scaled = plane.crop(Window(0, 0, side, side))[:, :height, :width]
+    return np.round(scaled * 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+def write_pack(samples: Iterable[Sample], path: Path) -> int:
+    """Write samples into one pack, atomically; return its size in bytes."""
+    partial = path.with_suffix(".partial")
+    index = []
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for number, sample in enumerate(samples):
+            grey = bool((sample.image == sample.image[..., :1]).all())
+            pixels = sample.image[..., 0] if grey else sample.image
+            archive.writestr(f"{number}.image.png", _png(pixels))
+            archive.writestr(f"{number}.labels.png", _png(sample.labels))
+            index.append(
+                {
+                    "dataset": sample.dataset,
+                    "group": sample.group,
+                    "sparse": sample.is_sparse,
+                }
+            )
+        archive.writestr("index.json", json.dumps(index))
+    partial.replace(path)
+    return path.stat().st_size
+
+
+def read_pack(path: Path) -> Iterator[Sample]:
+    """Read what ``write_pack`` wrote.
+
+    Raises
+    ------
+    DatasetError
+        The file is no pack.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            index = json.loads(archive.read("index.json"))
+            for number, entry in enumerate(index):
+                image = _array(archive.read(f"{number}.image.png"))
+                if image.ndim == 2:
+                    image = np.repeat(image[..., None], 3, axis=2)
+                labels = _array(archive.read(f"{number}.labels.png"))
+                yield Sample(
+                    image.astype(np.uint8),
+                    labels.astype(np.int32),
+                    entry["dataset"],
+                    entry["group"],
+                    entry["sparse"],
+                )
+    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
+        msg = f"{path} is not a pack of labelled images: {error}"
+        raise DatasetError(msg) from error
+
+
+def read_side(packs: Path, side: str) -> list[Sample]:
+    """Read every pack of one side of the split, ``packs / SIDE-*.zip``.
+
+    Raises
+    ------
+    DatasetError
+        If one of them is damaged.
+    """
+    return [s for p in sorted(packs.glob(f"{side}-*.zip")) for s in read_pack(p)]
+
+
+def _png(pixels: NDArray[np.integer[Any]]) -> bytes:
+    if pixels.dtype != np.uint8:
+        low, high = int(pixels.min()), int(pixels.max())
+        if low < 0 or high > np.iinfo(np.uint16).max:
+            msg = f"labels from {low} to {high} do not fit 16 bits"
+            raise ValueError(msg)
+        pixels = pixels.astype(np.uint16)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def _array(png: bytes) -> NDArray[np.generic]:
+    return np.asarray(Image.open(io.BytesIO(png)))

@@ -1,0 +1,272 @@
+r"""One training step: clicks placed in rounds, every round's mask trained (ICL).
+
+.. math::  L = \sum_{i=0}^{t-1} β_i \, NFL(Y^i, Y), \quad β = 1, 2, 3
+
+Y⁰ is the mask of the initial clicks, Y^i that after i further clicks in the largest
+errors (CFR-ICL, section 3.2, counted as in its published code). The mask fed back is
+detached; gradients flow through every term. FCFI's terms on the corrected (M^r) and
+the updated (M^u) feedback join in each round. All rounds share one ``embed_image``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cfrseg_training.loop.atlas import WindowBatch
+from cfrseg_training.loop.click_sampling import ClickSlots, initial_clicks, next_click
+from cfrseg_training.loop.losses import (
+    error_left,
+    feedback_loss,
+    mask_iou,
+    normalized_focal_loss,
+    soft_iou,
+)
+from napari_cfrseg.model.cfrnet import CfrNet
+from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
+
+
+@dataclass(frozen=True, slots=True)
+class RoundsConfig:
+    """How a step is made up.
+
+    Attributes
+    ----------
+    weights
+        β: one round per weight.
+    refined
+        Share of rounds that feed their mask back once more with no new click, as the
+        cascade does.
+    started
+        Share of samples that begin with a mask (an imported label, a neighbouring
+        plane): the truth, displaced and roughened.
+    feedback_weight, iou_weight, quality_weight, auxiliary_weight
+        Weights of FCFI's terms, of 1 − soft IoU, of the expected-IoU output and of
+        the cross entropy of RITM's second output (published: 0.4).
+    gain_weight
+        Weight of the error a click leaves (``error_left``) of the mask before it.
+    earlier
+        Up to so many rounds without gradient come first (each number as likely), so
+        that the late clicks of a long correction are trained, too; RITM's scheme.
+    slots
+        Click slots of each sign.
+    """
+
+    weights: tuple[float, ...] = (1.0, 2.0, 3.0)
+    refined: float = 0.4
+    started: float = 0.12
+    feedback_weight: float = 0.2
+    iou_weight: float = 0.5
+    quality_weight: float = 0.3
+    auxiliary_weight: float = 0.4
+    gain_weight: float = 0.0
+    earlier: int = 0
+    slots: int = 12
+
+
+@dataclass(slots=True)
+class StepResult:
+    """Loss to descend and figures to watch.
+
+    Attributes
+    ----------
+    loss
+        Scalar with gradient.
+    iou
+        Per round, mean IoU of the thresholded mask (0-d tensors, no host transfer).
+    """
+
+    loss: Tensor
+    iou: list[Tensor] = field(default_factory=list)
+
+
+def rough_mask(mask: Tensor, generator: torch.Generator) -> Tensor:
+    """Displace, swell or shrink and smooth masks, as a neighbouring plane would.
+
+    Parameters
+    ----------
+    mask
+        (B, 1, H, W) float, 0 or 1.
+
+    Returns
+    -------
+    (B, 1, H, W) float in [0, 1].
+    """
+    batch, device = mask.shape[0], mask.device
+
+    def spread(*shape: int) -> Tensor:
+        return torch.rand(batch, *shape, generator=generator, device=device) * 2 - 1
+
+    theta = torch.zeros(batch, 2, 3, device=device)
+    theta[:, 0, 0] = torch.exp(0.25 * spread())
+    theta[:, 1, 1] = torch.exp(0.25 * spread())
+    theta[:, :, 2] = 0.12 * spread(2)
+    grid = functional.affine_grid(theta, list(mask.shape), align_corners=False)
+    waves = functional.interpolate(
+        0.08 * spread(2, 8, 8), size=mask.shape[-2:], mode="bicubic"
+    )
+    grid = grid + waves.permute(0, 2, 3, 1)
+    return functional.grid_sample(mask, grid, align_corners=False).clamp(0, 1)
+
+
+def train_step(
+    network: ClickNetwork,
+    batch: WindowBatch,
+    config: RoundsConfig,
+    generator: torch.Generator,
+    host: torch.Generator,
+) -> StepResult:
+    """Run all rounds of one batch.
+
+    Parameters
+    ----------
+    network
+        In training mode. Only ``CfrNet`` takes batches in which some samples start
+        with a mask; other networks start from none.
+    batch
+        Windows, photometrically varied.
+    generator, host
+        Chance on the device (pixels) and on the host (which rounds are refined).
+    """
+    device = batch.image.device
+    clicks = initial_clicks(
+        batch.mask,
+        batch.others,
+        batch.valid,
+        batch.first_click,
+        generator,
+        slots=config.slots,
+        real=batch.real,
+    )
+    embedding = network.embed_image(batch.image)
+    refine, feedback = _starting(network, batch, config, generator)
+    earlier = int(torch.randint(config.earlier + 1, (), generator=host))
+    with torch.no_grad():
+        for _ in range(earlier):
+            features = network.embed_clicks(embedding, clicks.points)
+            out = refine(features, feedback, clicks.newest)
+            feedback = torch.sigmoid(out.logits.float())
+            clicks.add(*next_click(feedback, batch.mask, batch.valid, generator))
+            refine = network.refine
+    total = torch.zeros((), device=device)
+    result = StepResult(total)
+    for index, weight in enumerate(config.weights):
+        features = network.embed_clicks(embedding, clicks.points)
+        out = refine(features, feedback, clicks.newest)
+        total = total + weight * _round_loss(
+            out, batch, config, feedback, clicks.newest
+        )
+        prob = torch.sigmoid(out.logits.detach().float())
+        result.iou.append(mask_iou(prob > 0.5, batch.mask, batch.valid).mean())
+        refine = network.refine
+        if float(torch.rand((), generator=host)) < config.refined:
+            out = refine(features, prob, clicks.newest)
+            total = total + 0.5 * weight * _round_loss(
+                out, batch, config, feedback, clicks.newest
+            )
+            prob = torch.sigmoid(out.logits.detach().float())
+        feedback = prob
+        if index + 1 < len(config.weights):
+            yx, positive, present = next_click(prob, batch.mask, batch.valid, generator)
+            clicks.add(yx, positive, present)
+    result.loss = total / sum(config.weights)
+    return result
+
+
+Refine = Callable[[Any, Tensor | None, Tensor], NetworkOutput]
+
+
+def _starting(
+    network: ClickNetwork,
+    batch: WindowBatch,
+    config: RoundsConfig,
+    generator: torch.Generator,
+) -> tuple[Refine, Tensor | None]:
+    """Return the first round's ``refine`` and the masks it starts from."""
+    if not isinstance(network, CfrNet):
+        return network.refine, None
+    device, count = batch.image.device, batch.image.shape[0]
+    started = torch.rand(count, generator=generator, device=device) < config.started
+    gate = started.float().view(-1, 1, 1, 1)
+    return partial(network.refine, gate=gate), rough_mask(batch.mask, generator) * gate
+
+
+def _round_loss(
+    out: NetworkOutput,
+    batch: WindowBatch,
+    config: RoundsConfig,
+    before: Tensor | None,
+    newest_click: Tensor,
+) -> Tensor:
+    loss = normalized_focal_loss(out.logits, batch.mask, batch.valid)
+    if config.iou_weight:
+        overlap = soft_iou(out.logits, batch.mask, batch.valid)
+        loss = loss + config.iou_weight * (1 - overlap)
+    if config.gain_weight and before is not None:
+        left = error_left(out.logits, batch.mask, batch.valid, before, newest_click)
+        loss = loss + config.gain_weight * left
+    if out.corrected is not None and out.updated is not None:
+        terms = feedback_loss(out.corrected, batch.mask, batch.valid, out.region)
+        terms = terms + feedback_loss(out.updated, batch.mask, batch.valid)
+        loss = loss + config.feedback_weight * terms
+    if out.quality_logits is not None:
+        reached = mask_iou(out.logits.detach() > 0, batch.mask, batch.valid)
+        loss = loss + config.quality_weight * (
+            functional.binary_cross_entropy_with_logits(
+                out.quality_logits.float(), reached, reduction="none"
+            )
+        )
+    if out.auxiliary_logits is not None:
+        second = functional.binary_cross_entropy_with_logits(
+            out.auxiliary_logits.float(), batch.mask, weight=batch.valid.float()
+        )
+        loss = loss + config.auxiliary_weight * second
+    return loss.mean()
+
+
+@torch.no_grad()
+def clicks_to_reach(
+    network: ClickNetwork,
+    batch: WindowBatch,
+    *,
+    rounds: int = 10,
+    steps: int = 1,
+    autocast: torch.dtype | None = None,
+) -> Tensor:
+    """Let the robot click and return the IoU after every click.
+
+    A quick measure during training, in windows laid around the truth: the product's
+    own evaluation (whole images, automatic focus) is ``cfrseg evaluate``.
+
+    Returns
+    -------
+    (B, rounds) float IoU.
+    """
+    device = batch.image.device
+    count = batch.image.shape[0]
+    clicks = ClickSlots(count, rounds + 1, device)
+    empty = torch.zeros_like(batch.mask)
+    yx, positive, present = next_click(empty, batch.mask, batch.valid, None)
+    clicks.add(yx, positive, present)
+    reached = []
+    feedback: Tensor | None = None
+    with torch.autocast(device.type, autocast, enabled=autocast is not None):
+        embedding = network.embed_image(batch.image)
+        for _ in range(rounds):
+            features = network.embed_clicks(embedding, clicks.points)
+            for _ in range(steps):
+                out = network.refine(features, feedback, clicks.newest)
+                feedback = torch.sigmoid(out.logits.float())
+            if feedback is None:
+                msg = f"steps must be at least 1, got {steps}"
+                raise ValueError(msg)
+            reached.append(mask_iou(feedback > 0.5, batch.mask, batch.valid))
+            yx, positive, present = next_click(feedback, batch.mask, batch.valid, None)
+            clicks.add(yx, positive, present)
+    return torch.stack(reached, dim=1)

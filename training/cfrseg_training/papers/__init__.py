@@ -1,0 +1,1 @@
+"""Training as the papers published it: recipes, steps, variants."""

@@ -1,0 +1,359 @@
+"""Train a network as one of the papers did, on one's own labelled images.
+
+Everything comes from the recipe: network, crops, augmentation, SUEM, clicks,
+iteration, loss, optimiser and schedule. An epoch is ``epoch_length`` windows, whatever
+the number of images. After each epoch the state is written; a run that was stopped
+goes on from the last one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cfrseg_training.loop.atlas import Sample, WindowBatch
+from cfrseg_training.loop.checkpoints import write_state, write_weights
+from cfrseg_training.loop.suem import Scene, SuemRecipe, recombine
+from cfrseg_training.papers.published_steps import (
+    optimiser_of,
+    published_step,
+    schedule_of,
+)
+from cfrseg_training.papers.recipe import Recipe, read_recipe
+from cfrseg_training.papers.recipe_windows import RecipeWindows
+from napari_cfrseg.errors import CheckpointError, DatasetError
+from napari_cfrseg.model import registry
+from napari_cfrseg.model import weights_file as checkpoint
+from napari_cfrseg.model.network import ClickNetwork
+
+_log = logging.getLogger(__name__)
+
+#: what ``start_network`` takes for fresh weights
+RANDOM = "random"
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the papers' recipes by name."""
+    here = Path(__file__).parents[1]
+    # installed they lie in the package, in a checkout beside it
+    for folder in (here / "recipes", here.parent / "recipes"):
+        if folder.is_dir():
+            return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {}
+
+
+def find_recipe(name_or_path: str) -> Recipe:
+    """Read a shipped recipe by name, or any by path.
+
+    Raises
+    ------
+    DatasetError
+        There is none, or it is wrong.
+    """
+    shipped = shipped_recipes()
+    if name_or_path in shipped:
+        return read_recipe(shipped[name_or_path])
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        msg = f"no recipe {name_or_path!r}; there are {', '.join(shipped)}, or a .toml"
+        raise DatasetError(msg)
+    return read_recipe(path)
+
+
+def suem_of(recipe: Recipe) -> SuemRecipe | None:
+    """Return the recipe's copy-paste, None where it has none."""
+    part = recipe.suem
+    if not (part.paste or part.combine or part.mix):
+        return None
+    return SuemRecipe(
+        part.paste,
+        part.combine,
+        part.mix,
+        part.combinations,
+        part.opacity,
+        part.matched,
+    )
+
+
+def start_network(recipe: Recipe, base: str | None = None) -> ClickNetwork:
+    """Return the recipe's network with the weights training starts from.
+
+    Parameters
+    ----------
+    base
+        An installed model or weights file of that network, or "random"; by default
+        the model of the recipe's own ``start``.
+
+    Raises
+    ------
+    CheckpointError
+        There is no such model, or it is another network.
+    """
+    wanted = registry.named(recipe.network.name).architecture
+    chosen = recipe.network.start if base is None else base
+    if chosen == RANDOM:
+        return registry.build(wanted)
+    try:
+        network, said = checkpoint.load(checkpoint.resolve(chosen))
+    except CheckpointError as error:
+        msg = (
+            f"{error}; the recipe starts {recipe.network.name} from "
+            f"{recipe.network.start}: install it (cfrseg models import FILE --name "
+            f"NAME, with --start {recipe.network.name} for a backbone) and name it "
+            f"with --base, or say --base {RANDOM}"
+        )
+        raise CheckpointError(msg) from error
+    if registry.configure(said.architecture) != registry.configure(wanted):
+        msg = f"{chosen} is no {recipe.network.name}, which the recipe trains"
+        raise CheckpointError(msg)
+    return network
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeOutcome:
+    """What a training by a recipe came to.
+
+    Attributes
+    ----------
+    recipe, network
+        Their names.
+    epochs, steps
+        Done, and how many times the optimiser moved.
+    loss
+        Of the last batch.
+    seconds
+        Of training.
+    model
+        The weights file.
+    """
+
+    recipe: str
+    network: str
+    epochs: int
+    steps: int
+    loss: float
+    seconds: float
+    model: str
+
+
+def train_by_recipe(
+    recipe: Recipe,
+    samples: Sequence[Sample],
+    output: Path,
+    *,
+    trained_on: Sequence[str] = (),
+    base: str | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+) -> RecipeOutcome:
+    """Train a recipe's network and write it; a state beside it outlives a kill.
+
+    Parameters
+    ----------
+    samples
+        Labelled images.
+    output
+        The weights file to write.
+    trained_on
+        What to say of the images in it.
+    base
+        See ``start_network``.
+    minutes
+        End after so many; by default the recipe's epochs are gone through.
+
+    Raises
+    ------
+    CheckpointError
+        There is no such base model, or it is another network.
+    DatasetError
+        The images hold nothing the recipe can use.
+    TrainingError
+        The state or the weights cannot be written.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(seed)
+    network = start_network(recipe, base)
+    try:
+        windows = RecipeWindows(samples, recipe, device)
+        state = output.with_suffix(".state.pt")
+        trainer = RecipeTrainer(network, windows, state, seed=seed)
+        began = time.monotonic()
+        limit = None if minutes is None else 60 * minutes
+        trained = trainer.run(stop_after_s=limit)
+    except ValueError as error:
+        raise DatasetError(str(error)) from error
+    start = base or recipe.network.start
+    metadata = checkpoint.Metadata(
+        architecture=registry.complete(network.architecture()),
+        name=output.stem,
+        training_data=[f"recipe {recipe.name}, started from {start}", *trained_on],
+        licence="yours, as far as the weights it started from allow",
+        seed=seed,
+        steps=trainer.steps,
+    )
+    write_weights(output, trained, metadata, half=False)
+    state.unlink(missing_ok=True)
+    return RecipeOutcome(
+        recipe.name,
+        recipe.network.name,
+        trainer.epoch,
+        trainer.steps,
+        trainer.loss,
+        time.monotonic() - began,
+        str(output),
+    )
+
+
+class RecipeTrainer:
+    """Trains by a recipe (see the module docstring).
+
+    Parameters
+    ----------
+    network
+        Trained in place, on the windows' device.
+    windows
+        Where batches come from.
+    state_path
+        The run's state; an existing one is resumed. None: keep none.
+    seed
+        Of everything drawn.
+    clock
+        Returns seconds; a test's own.
+    """
+
+    def __init__(
+        self,
+        network: ClickNetwork,
+        windows: RecipeWindows,
+        state_path: Path | None = None,
+        *,
+        seed: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.recipe = windows.recipe
+        self.windows = windows
+        self.network = network.to(windows.device)
+        self.optimiser = optimiser_of(network, self.recipe)
+        self.schedule = schedule_of(self.optimiser, self.recipe)
+        self.suem = suem_of(self.recipe)
+        on_gpu = windows.device.type == "cuda"
+        self._half = on_gpu and self.recipe.optimiser.mixed_precision
+        self.scaler = torch.amp.GradScaler(windows.device.type, enabled=self._half)
+        self.generator = torch.Generator(windows.device).manual_seed(seed)
+        self.host = torch.Generator().manual_seed(seed)
+        self.state_path = state_path
+        self.clock = clock
+        self.epoch = 0
+        self.steps = 0
+        self.loss = math.nan
+        if state_path is not None and state_path.exists():
+            self._resume(state_path)
+
+    def run(
+        self, *, epochs: int | None = None, stop_after_s: float | None = None
+    ) -> ClickNetwork:
+        """Train to the end of the recipe; return the network.
+
+        Parameters
+        ----------
+        epochs
+            End after so many instead; rates still fall at the recipe's milestones.
+        stop_after_s
+            End after so many seconds, in the middle of an epoch if need be.
+        """
+        part = self.recipe.data
+        end = part.epochs if epochs is None else epochs
+        per_epoch = max(1, part.epoch_length // part.batch)
+        started = self.clock()
+        while self.epoch < end:
+            for index in range(per_epoch):
+                self.loss = self._add_gradient()
+                if (index + 1) % part.accumulate == 0 or index + 1 == per_epoch:
+                    self._descend()
+                spent = self.clock() - started
+                if self.steps % 50 == 0:
+                    _log.info(
+                        "epoch %d  %.0f s  loss %.4f", self.epoch, spent, self.loss
+                    )
+                if stop_after_s is not None and spent > stop_after_s:
+                    return self.network.eval()
+            self.schedule.step()
+            self.epoch += 1
+            _log.info("epoch %d of %d done, loss %.4f", self.epoch, end, self.loss)
+            self.save()
+        return self.network.eval()
+
+    def draw(self) -> WindowBatch:
+        """Draw a batch of the recipe: crops, then SUEM among them."""
+        count = self.recipe.data.batch
+        batch = self.windows.draw(count, self.host)
+        if self.suem is None:
+            return batch
+        valid = batch.valid
+
+        def draw_extra() -> Scene:
+            nonlocal valid
+            extra = self.windows.draw(count, self.host)
+            valid = valid & extra.valid
+            return Scene(extra.image, extra.mask)
+
+        source = Scene(batch.image, batch.mask)
+        scene = recombine(source, draw_extra, self.generator, self.suem)
+        others = batch.others & (scene.mask < 0.5)
+        return replace(
+            batch, image=scene.image, mask=scene.mask, others=others, valid=valid
+        )
+
+    def _add_gradient(self) -> float:
+        batch = self.draw()
+        device = self.windows.device.type
+        with torch.autocast(device, torch.float16, enabled=self._half):
+            loss = published_step(
+                self.network, batch, self.recipe, self.generator, self.host
+            )
+        share: Tensor = loss / self.recipe.data.accumulate
+        torch.autograd.backward(self.scaler.scale(share))
+        return float(loss.detach())
+
+    def _descend(self) -> None:
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.steps += 1
+
+    def save(self) -> None:
+        """Write the state, whole or not at all."""
+        if self.state_path is None:
+            return
+        state = {
+            "epoch": self.epoch,
+            "steps": self.steps,
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "generator": self.generator.get_state(),
+            "host": self.host.get_state(),
+            "dropout": torch.get_rng_state(),
+            "dropout_cuda": torch.cuda.get_rng_state_all(),
+        }
+        write_state(state, self.state_path)
+
+    def _resume(self, path: Path) -> None:
+        state = torch.load(path, map_location=self.windows.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.generator.set_state(state["generator"].cpu())
+        self.host.set_state(state["host"].cpu())
+        torch.set_rng_state(state["dropout"].cpu())
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["dropout_cuda"]])
+        self.epoch, self.steps = state["epoch"], state["steps"]
