@@ -11,7 +11,7 @@ import pytest
 
 from napari_cfrseg.samples import load_demo, load_sample, sample_names
 
-SPLIT = Path(__file__).resolve().parents[2] / "benchmarks" / "split.json"
+SPLIT = Path(__file__).resolve().parents[1] / "benchmarks" / "split.json"
 
 
 @pytest.mark.parametrize("name", sample_names())
