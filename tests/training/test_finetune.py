@@ -184,7 +184,7 @@ def test_the_checkpoint_says_how_it_was_made(tmp_path, base):
 
 
 def test_a_killed_fine_tuning_does_not_judge_twice(tmp_path, base, monkeypatch):
-    from cfrseg_training.finetune.tuning import tuning as finetune
+    from cfrseg_training.finetune import tuning as finetune
 
     data = made_data(4)
     options = {"base": str(base), "config": QUICK, "forgetting": False}
