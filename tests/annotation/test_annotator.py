@@ -525,3 +525,70 @@ def test_replay_equals_the_live_annotator_with_every_kind_of_event(segmenter):
 def test_labels_cannot_be_written_past_the_annotator(annotator):
     with pytest.raises(ValueError, match="read-only"):
         annotator.labels()[0, 0] = 1
+
+
+# -- several events as one step ------------------------------------------------------
+
+
+class FailingSegmenter:
+    """A segmenter whose next prediction raises an error."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.segmenter = segmenter
+        self.error: BaseException | None = None
+
+    def __getattr__(self, name):
+        return getattr(self.segmenter, name)
+
+    def predict(self, *args, **kwargs):
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        return self.segmenter.predict(*args, **kwargs)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, OSError, SessionError, MemoryError])
+def test_an_error_in_the_first_click_leaves_no_object(segmenter, error):
+    failing = FailingSegmenter(segmenter)
+    annotator = Annotator(lambda plane: image()[plane], SHAPE, failing)
+    annotator.apply(ev.ObjectCreated(1), click(1, LEFT, 1))
+    failing.error = error("the file is gone")
+    with pytest.raises(error):
+        annotator.apply(ev.ObjectCreated(2), click(2, RIGHT, 2))
+    assert set(annotator.objects) == {1}
+    change = annotator.apply(ev.ObjectCreated(2), click(2, RIGHT, 2))
+    assert change.undo_depth == 2
+    assert iou(annotator.labels(), 2, "right") > 0.9
+
+
+def test_a_refused_first_click_keeps_what_can_be_redone(annotator):
+    annotator.apply(ev.ObjectCreated(1), click(1, LEFT, 1))
+    annotator.apply(ev.ObjectLocked(1, True))
+    annotator.apply(ev.ObjectCreated(2), click(2, RIGHT, 2))
+    whole = annotator.labels().copy()
+    assert annotator.apply(ev.Undone()).redo_depth == 1
+    with pytest.raises(LockedObjectError):
+        annotator.apply(ev.ObjectCreated(3), click(3, LEFT, 3))
+    change = annotator.apply(ev.Redone())
+    assert set(change.objects) == {1, 2}
+    assert change.objects[2].click_count == 1
+    assert np.array_equal(annotator.labels(), whole)
+
+
+def test_several_events_have_one_change_and_the_undo_steps_of_single_events(segmenter):
+    pixels = image()
+    events = (ev.ObjectCreated(1), click(1, LEFT, 1))
+    together = Annotator(lambda plane: pixels[plane], SHAPE, segmenter)
+    change = together.apply(*events)
+    single = Annotator(lambda plane: pixels[plane], SHAPE, segmenter)
+    changes = [single.apply(event) for event in events]
+    assert change.events == events
+    assert change.undo_depth == changes[-1].undo_depth == 1
+    assert np.array_equal(together.labels(), single.labels())
+    assert not together.apply(ev.Undone()).objects
+
+
+def test_events_that_are_not_one_step_are_refused(annotator):
+    with pytest.raises(ValueError, match="ObjectCreated does not continue"):
+        annotator.apply(ev.ObjectCreated(1), ev.ObjectCreated(2))
+    assert not annotator.objects

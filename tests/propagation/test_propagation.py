@@ -251,17 +251,17 @@ class TestActs:
                 seen.append(progress)
             return len(seen) == 3
 
-        change = done.apply(whole(image), stop)
-        assert change.event.results == 3
+        change = done.apply(whole(image), on_preview=stop)
+        assert change.events[-1].results == 3
         assert {(2,), (3,), (4,), (5,)} == set(done.objects[1].planes)
         again = clicked(image, (1, 2, (26, 22)))
-        again.apply(change.event)
+        again.apply(change.events[-1])
         assert (again.labels_array((9,)) == done.labels_array((9,))).all()
 
     def test_cancelled_at_once_changes_nothing(self):
         image, _ = stack()
         done = clicked(image, (1, 2, (26, 22)))
-        change = done.apply(whole(image), lambda _: True)
+        change = done.apply(whole(image), on_preview=lambda _: True)
         assert not change.patches
         assert change.undo_depth == 1
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -23,6 +24,7 @@ from napari_cfrseg.annotation.transaction import (
     History,
     PatchCallback,
     Transaction,
+    continues,
 )
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
 from napari_cfrseg.errors import SessionError
@@ -32,12 +34,12 @@ from napari_cfrseg.io.plane_image import Scaling
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Change:
-    """What an event changed.
+    """What one call of :meth:`Annotator.apply` changed.
 
     Attributes
     ----------
-    event
-        The event.
+    events
+        The events, as they are to be recorded.
     patches
         Pixels whose label changed, to be written in this order.
     objects
@@ -51,7 +53,7 @@ class Change:
         What the person should know, in their words.
     """
 
-    event: ev.Event
+    events: tuple[ev.Event, ...]
     patches: tuple[LabelPatch, ...]
     objects: Mapping[int, ObjectState]
     undo_depth: int
@@ -163,18 +165,28 @@ class Annotator:
         """Look at a plane ahead of its first click (its range of grey values)."""
         self._computer.prepare(plane)
 
-    def apply(self, event: ev.Event, on_preview: PatchCallback | None = None) -> Change:
-        """Do what an event says.
+    def apply(
+        self,
+        event: ev.Event,
+        *more: ev.Event,
+        on_preview: PatchCallback | None = None,
+    ) -> Change:
+        """Apply an event, or several as one step: all of them or none.
 
         Parameters
         ----------
         event
             What was done.
+        more
+            What else belongs to the same step; each must continue the one before it
+            (:func:`~napari_cfrseg.annotation.transaction.continues`), as an object's
+            first click continues its creation, so that a replay of the single events
+            has the same undo steps.
         on_preview
             Called with the labels' changes so far after each refinement step of the
-            newest click; what it raises cancels the event. A propagation calls it with
-            its :class:`~napari_cfrseg.annotation.transaction.Progress`; True in return
-            ends it and keeps the planes done.
+            newest click; an exception it raises cancels everything. A propagation
+            calls it with its :class:`~napari_cfrseg.annotation.transaction.Progress`;
+            if it returns True, the propagation ends and keeps the planes done.
 
         Returns
         -------
@@ -183,34 +195,44 @@ class Annotator:
         Raises
         ------
         LockedObjectError
-            The event would change a locked object.
+            An event would change a locked object.
         SessionError
-            The event does not fit the objects, clicks or image there are.
+            An event does not fit the objects, clicks or image there are.
+        ValueError
+            The events are not one step.
 
         Notes
         -----
-        An event that raises has changed nothing.
+        After any exception objects, labels and undo history are as before.
         """
+        events = (event, *more)
+        for first, second in pairwise(events):
+            if not continues(first, second):
+                msg = (
+                    f"{type(second).__name__} does not continue "
+                    f"{type(first).__name__}: apply them one after the other"
+                )
+                raise ValueError(msg)
         match event:
             case ev.RefinementChanged():
                 self._refinement = event.refinement
-                return self._change(event, ())
+                return self._change(events, ())
             case ev.OverlapChanged():
                 self._rule = event.rule
-                return self._change(event, ())
+                return self._change(events, ())
             case ev.ModelChanged():
                 self.follow_model(event)
-                return self._change(event, ())
+                return self._change(events, ())
             case ev.Undone():
-                return self._change(event, self._write(self._history.undo()))
+                return self._change(events, self._write(self._history.undo()))
             case ev.Redone():
-                return self._change(event, self._write(self._history.redo()))
-        return self._perform(event, on_preview)
+                return self._change(events, self._write(self._history.redo()))
+        return self._perform(events, on_preview)
 
-    def _perform(self, event: ev.Event, on_preview: PatchCallback | None) -> Change:
-        if isinstance(event, ev.ClickAdded) and event.click_id in self._click_ids:
-            msg = f"click id {event.click_id} is used twice"
-            raise SessionError(msg)
+    def _perform(
+        self, events: tuple[ev.Event, ...], on_preview: PatchCallback | None
+    ) -> Change:
+        click_ids = self._new_click_ids(events)
         act = Act(
             self._objects,
             self._labels_of,
@@ -218,30 +240,40 @@ class Annotator:
             self.plane_shape,
             self._refinement,
             self._rule,
-            self._stamp + 1,
+            self._stamp,
             on_preview,
         )
         runs = self._computer.runs
         done = False
         try:
-            perform(event, act)
-            event = event if act.recorded is None else act.recorded
-            transaction = act.transaction(event)
+            recorded = tuple(_record(event, act) for event in events)
+            transaction = act.transaction(recorded[-1])
             done = True
         finally:
             if not done:
                 act.roll_back()
-        self._stamp += 1
-        if isinstance(event, ev.ClickAdded):
-            self._click_ids.add(event.click_id)
+        self._stamp = act.stamp
+        self._click_ids |= click_ids
         if transaction is not None:
             self._history.push(transaction)
         return self._change(
-            event,
+            recorded,
             transaction.patches if transaction else (),
             runs=self._computer.runs - runs,
             notes=tuple(dict.fromkeys(act.notes)),
         )
+
+    def _new_click_ids(self, events: tuple[ev.Event, ...]) -> set[int]:
+        """Return the events' click ids; one that was used before is refused."""
+        new: set[int] = set()
+        for event in events:
+            if not isinstance(event, ev.ClickAdded):
+                continue
+            if event.click_id in self._click_ids or event.click_id in new:
+                msg = f"click id {event.click_id} is used twice"
+                raise SessionError(msg)
+            new.add(event.click_id)
+        return new
 
     def _write(self, transaction: Transaction | None) -> tuple[LabelPatch, ...]:
         """Write an act that was computed before."""
@@ -258,13 +290,13 @@ class Annotator:
 
     def _change(
         self,
-        event: ev.Event,
+        events: tuple[ev.Event, ...],
         patches: tuple[LabelPatch, ...],
         runs: int = 0,
         notes: tuple[str, ...] = (),
     ) -> Change:
         return Change(
-            event,
+            events,
             patches,
             self.objects,
             self._history.undo_depth,
@@ -279,6 +311,14 @@ class Annotator:
         if plane not in self._labels:
             self._labels[plane] = np.zeros(self.plane_shape, np.int32)
         return self._labels[plane]
+
+
+def _record(event: ev.Event, act: Act) -> ev.Event:
+    """Perform an event and return it as it is to be recorded."""
+    act.stamp += 1
+    act.recorded = None
+    perform(event, act)
+    return event if act.recorded is None else act.recorded
 
 
 def replay(

@@ -58,7 +58,7 @@ class Act:
     refinement, rule
         Settings in force.
     stamp
-        Number of this act.
+        Number of the last event performed; counts on with each.
     on_preview
         Gets what the labels will be while a round is still being refined.
     """
@@ -84,7 +84,7 @@ class Act:
         self.recorded: ev.Event | None = None
         self.computer = computer
         self._rule = rule
-        self._stamp = stamp
+        self.stamp = stamp
         self.on_preview = on_preview
         self._before: dict[int, ObjectState | None] = {}
 
@@ -167,7 +167,7 @@ class Act:
         found = self.objects[object_id]
         mask = shown_mask(state.start, state.entries, state.rounds, found.threshold)
         old = found.on(plane).mask
-        state = replace(state, mask=mask, stamp=self._stamp)
+        state = replace(state, mask=mask, stamp=self.stamp)
         self.put(object_id, found.with_plane(plane, state))
         self._relabel(object_id, plane, old, mask)
 
@@ -306,7 +306,7 @@ class History:
         slider's way from one threshold to another.
         """
         self._undone.clear()
-        if self._done and _is_continued(self._done[-1].event, transaction.event):
+        if self._done and continues(self._done[-1].event, transaction.event):
             transaction = self._done.pop().followed_by(transaction)
         self._done.append(transaction)
 
@@ -325,7 +325,8 @@ class History:
         return self._done[-1]
 
 
-def _is_continued(first: ev.Event, second: ev.Event) -> bool:
+def continues(first: ev.Event, second: ev.Event) -> bool:
+    """Return whether two events are one undo step."""
     if isinstance(first, ev.ObjectCreated):
         return (
             isinstance(second, ev.ClickAdded | ev.MaskImported)

@@ -104,21 +104,28 @@ class RecordedAnnotator(Annotator):
             self._reference = wanted
             super().use(segmenter)
 
-    def apply(self, event: ev.Event, on_preview: PatchCallback | None = None) -> Change:
-        """Do what an event says and write it down (see :meth:`Annotator.apply`).
+    def apply(
+        self,
+        event: ev.Event,
+        *more: ev.Event,
+        on_preview: PatchCallback | None = None,
+    ) -> Change:
+        """Apply events as one step and write them down (see :meth:`Annotator.apply`).
 
         Raises
         ------
         SessionError
-            Also where the event has values that no session may hold.
+            Also where an event has values that no session may hold.
         """
         if self.writer is not None or self.open_writer is not None:
-            line_of(event)
-        change = super().apply(event, on_preview)
+            for one in (event, *more):
+                line_of(one)
+        change = super().apply(event, *more, on_preview=on_preview)
         if self._has_changed(change):
-            plane = getattr(event, "plane", None)
-            seen = None if plane is None else self._computer.scalings.get(plane)
-            self._write_down(change.event, seen)
+            for one in change.events:
+                plane = getattr(one, "plane", None)
+                seen = None if plane is None else self._computer.scalings.get(plane)
+                self._write_down(one, seen)
         return change
 
     def _write_down(self, event: ev.Event, seen: Scaling | None) -> None:
@@ -140,7 +147,7 @@ class RecordedAnnotator(Annotator):
         before, depths = self._before, self._depths
         self._before = change.objects
         self._depths = (change.undo_depth, change.redo_depth)
-        if isinstance(change.event, _SETTINGS):
+        if isinstance(change.events[0], _SETTINGS):
             return True
         return (
             bool(change.patches)

@@ -9,7 +9,6 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator, Change
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.annotation.transaction import Progress
-from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.geometry.masks import LabelPatch
 from napari_cfrseg.gui.qt.worker import Job, JobCancelled, Report, Runner
 from napari_cfrseg.gui.segment.click_layer import ClickRow
@@ -77,18 +76,13 @@ class EventQueue:
         rows: tuple[ClickRow, ...] = (),
         first: ev.ObjectCreated | None = None,
     ) -> None:
-        """Queue an event; ``first`` is applied before it and fails with it."""
+        """Queue an event; ``first`` is applied with it as one step."""
         is_long = isinstance(event, ev.Propagated)
 
         def work(report: Report) -> list[Change]:
             told = _keeping(report) if is_long else report
-            changes = [] if first is None else [self._annotator.apply(first)]
-            try:
-                changes.append(self._annotator.apply(event, told))
-            except (CfrSegError, JobCancelled):
-                if changes:
-                    self._annotator.apply(ev.Undone())
-                raise
+            events = (event,) if first is None else (first, event)
+            changes = [self._annotator.apply(*events, on_preview=told)]
             if job.cancelled.is_set() and not self._closed and not is_long:
                 # too late to stop it, so it is taken back like any other act
                 changes.append(self._annotator.apply(ev.Undone()))

@@ -121,7 +121,8 @@ class Outcomes:
 
     def _settled(self, pending: Pending, changes: list[Change]) -> None:
         for change in changes:
-            self._applied(change.event)
+            for event in change.events:
+                self._applied(event)
         self._labels.paste([patch for change in changes for patch in change.patches])
         change = changes[-1]
         self._state.objects = dict(change.objects)
