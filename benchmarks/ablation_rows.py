@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from network_variants import VariantConfig
+
 from cfrseg_training.loop.suem import SuemRecipe
 from cfrseg_training.loop.training_step import RoundsConfig
-from cfrseg_training.papers.variants import VariantConfig
 
 DEFAULT = VariantConfig()
 #: RITM's scheme: up to three rounds without gradient, then one with it

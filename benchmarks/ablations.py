@@ -30,12 +30,12 @@ from typing import Any
 import torch
 from ablation_rows import TABLES, Row
 from ablation_tables import tables
+from gpu.packs import read_side
+from network_variants import VariantNet
 
 from cfrseg_training.loop.atlas import AFTER_FIRST_CLICK, Atlas, Sample, WindowBatch
-from cfrseg_training.loop.packed import read_pack
 from cfrseg_training.loop.trainer import TrainConfig, Trainer
 from cfrseg_training.loop.training_step import RoundsConfig, clicks_to_reach
-from cfrseg_training.papers.variants import VariantNet
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.evaluation.clicking import RunSettings
 from napari_cfrseg.evaluation.datasets.split import micro_objects
@@ -69,12 +69,12 @@ class Bench:
         self.judged: list[dict[str, Any]] = []
         self.windows: list[WindowBatch] = []
         if options.judge == "windows":
-            self._draw_windows(list(_samples(options.packs, "validation")))
+            self._draw_windows(read_side(options.packs, "validation"))
 
     @cached_property
     def training(self) -> Atlas:
         """What rows are trained on."""
-        return Atlas(_samples(self.options.packs, "train"), self.device)
+        return Atlas(read_side(self.options.packs, "train"), self.device)
 
     def _draw_windows(self, samples: list[Sample]) -> None:
         """Lay a window about so many objects of each set, as after the first click."""
@@ -201,11 +201,6 @@ class Bench:
         said = (replace(row, seeds=1), seed, o.steps, o.minutes, o.batch, o.grid)
         how = (o.encoder, o.settle, o.judge, o.objects, o.clicks)
         return hashlib.sha256(repr((said, how)).encode()).hexdigest()[:16]
-
-
-def _samples(packs: Path, side: str) -> Iterable[Sample]:
-    for path in sorted(packs.glob(f"{side}-*.zip")):
-        yield from read_pack(path)
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:

@@ -22,13 +22,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gpu.packs import read_side
 
 from cfrseg_training.finetune.fit import chance_of_fit
 from cfrseg_training.finetune.gate import compare, decide, figures, judge
 from cfrseg_training.finetune.tuning import default_config
 from cfrseg_training.loop.atlas import Atlas
 from cfrseg_training.loop.labelled import labelled
-from cfrseg_training.loop.packed import read_pack
 from cfrseg_training.loop.trainer import TrainConfig, Trainer
 from cfrseg_training.loop.training_step import RoundsConfig
 from napari_cfrseg.evaluation.datasets.label_folders import read_image
@@ -55,10 +55,7 @@ def train_base(options: argparse.Namespace) -> Path:
         return path
     options.out.mkdir(parents=True, exist_ok=True)
     samples = [
-        s
-        for p in sorted(options.packs.glob("train-*.zip"))
-        for s in read_pack(p)
-        if s.dataset not in LEFT_OUT
+        s for s in read_side(options.packs, "train") if s.dataset not in LEFT_OUT
     ]
     torch.manual_seed(options.seed)
     network = CfrNet()

@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from gpu.packs import read_side
 
 from cfrseg_training.loop.atlas import Atlas
-from cfrseg_training.loop.packed import read_side
 from cfrseg_training.loop.photometry import PhotometricRecipe
 from cfrseg_training.loop.trainer import TrainConfig, Trainer
 from napari_cfrseg.model import weights_file as checkpoint

@@ -2,7 +2,7 @@
 
     python benchmarks/gpu/pack.py DATA OUT [--side train validation]
 
-writes OUT/SIDE-N.zip, each at most 35 MiB (``cfrseg_training.loop.packed``).
+writes OUT/SIDE-N.zip, each at most 35 MiB (``packs.py``).
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from packs import write_pack
 
 from cfrseg_training.loop.atlas import Sample
-from cfrseg_training.loop.packed import to_uint8, write_pack
+from cfrseg_training.loop.labelled import to_uint8
 
 #: pixels a part, which keeps it under 35 MiB even where PNG gains little
 PART_PX = 22_000_000

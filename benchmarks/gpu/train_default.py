@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from packs import read_side
 
 from cfrseg_training.loop.atlas import (
     AFTER_FIRST_CLICK,
@@ -28,7 +29,6 @@ from cfrseg_training.loop.atlas import (
     WindowBatch,
     WindowRecipe,
 )
-from cfrseg_training.loop.packed import read_side
 from cfrseg_training.loop.photometry import PhotometricRecipe
 from cfrseg_training.loop.trainer import TrainConfig, Trainer
 from cfrseg_training.loop.training_step import RoundsConfig

@@ -10,11 +10,9 @@ from scipy import ndimage
 from cfrseg_training.loop.atlas import Atlas, Sample, WindowRecipe
 from cfrseg_training.loop.click_sampling import depth, initial_clicks, next_click
 from cfrseg_training.loop.losses import feedback_loss, mask_iou, normalized_focal_loss
-from cfrseg_training.loop.packed import read_pack, to_uint8, write_pack
 from cfrseg_training.loop.photometry import PhotometricRecipe, vary
 from cfrseg_training.loop.trainer import TrainConfig, Trainer
 from cfrseg_training.loop.training_step import RoundsConfig, clicks_to_reach
-from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
 PLAIN = WindowRecipe(
@@ -161,20 +159,6 @@ def test_photometry_keeps_range_and_varies():
     assert out.min() >= 0
     assert out.max() <= 1
     assert out.mean(dim=(1, 2, 3)).std() > 0.02
-
-
-def test_pack_keeps_labels_to_the_bit(tmp_path):
-    image, labels = disks_image()
-    labels[labels == 2] = 40_000
-    packed = Sample(to_uint8(image), labels, "disks", "a", is_sparse=True)
-    write_pack([packed, sample(1)], tmp_path / "p.zip")
-    back = list(read_pack(tmp_path / "p.zip"))
-    np.testing.assert_array_equal(back[0].labels, labels)
-    np.testing.assert_array_equal(back[0].image, packed.image)
-    assert (back[0].is_sparse, back[1].group) == (True, "group 1")
-    (tmp_path / "bad.zip").write_bytes(b"no zip")
-    with pytest.raises(DatasetError, match="is not a pack"):
-        list(read_pack(tmp_path / "bad.zip"))
 
 
 def train(path, steps, stop_after_s=None, clock=None, **changes):

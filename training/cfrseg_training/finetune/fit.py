@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cfrseg_training.loop.labelled import LabelledPlane
-from cfrseg_training.loop.packed import to_uint8
+from cfrseg_training.loop.labelled import LabelledPlane, to_uint8
 
 #: rolled copies each label map is compared with
 ROLLS = 59

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from cfrseg_training.loop.atlas import Sample
 from cfrseg_training.loop.atlas_objects import RealClick
-from cfrseg_training.loop.packed import to_uint8
 from napari_cfrseg.errors import CfrSegError, DatasetError
 from napari_cfrseg.evaluation.datasets.benchmark_objects import (
     AnnotatedPlane,
@@ -26,6 +25,7 @@ from napari_cfrseg.evaluation.datasets.label_folders import (
     spread_planes,
 )
 from napari_cfrseg.evaluation.datasets.ome_zarr_folder import OmeZarr
+from napari_cfrseg.geometry.windows import Window
 from napari_cfrseg.io.plane_image import open_plane
 
 #: labelled planes taken of each stack, spread evenly along z
@@ -34,6 +34,15 @@ PLANES_PER_STACK = 16
 MIN_AREA_PX = 30
 #: larger ids are numbered anew: tables are made by id
 MOST_LABEL = 1_000_000
+
+
+def to_uint8(image: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Scale an image as the segmenter would and keep 8 bits: (Y, X, 3) uint8."""
+    plane = open_plane(image)
+    height, width = plane.shape
+    side = max(height, width)
+    scaled = plane.crop(Window(0, 0, side, side))[:, :height, :width]
+    return np.round(scaled * 255).astype(np.uint8).transpose(1, 2, 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from network_variants import VariantConfig, VariantNet
 
-from cfrseg_training.papers.variants import VariantConfig, VariantNet
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
 SMALL = CfrNetConfig(

@@ -19,17 +19,6 @@ from PIL import Image
 
 from cfrseg_training.loop.atlas import Sample
 from napari_cfrseg.errors import DatasetError
-from napari_cfrseg.geometry.windows import Window
-from napari_cfrseg.io.plane_image import open_plane
-
-
-def to_uint8(image: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Scale an image as the segmenter would and keep 8 bits: (Y, X, 3) uint8."""
-    plane = open_plane(image)
-    height, width = plane.shape
-    side = max(height, width)
-    scaled = plane.crop(Window(0, 0, side, side))[:, :height, :width]
-    return np.round(scaled * 255).astype(np.uint8).transpose(1, 2, 0)
 
 
 def write_pack(samples: Iterable[Sample], path: Path) -> int:

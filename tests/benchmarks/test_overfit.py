@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from overfit import OverfitConfig, Progress, overfit
 
 from cfrseg_training.loop.atlas import Atlas, Sample, WindowBatch, WindowRecipe
-from cfrseg_training.overfit import OverfitConfig, Progress, overfit
 from napari_cfrseg.model import registry
 from napari_cfrseg.samples import load_sample
 
@@ -58,8 +58,6 @@ def test_it_gives_up_after_its_steps() -> None:
     ],
 )
 def test_a_network_of_the_papers(network: str, options: str) -> None:
-    if not SCRIPT.exists():
-        pytest.skip("benchmarks/ is part of a checkout only")
     done = subprocess.run(
         [sys.executable, SCRIPT, network, *options.split()],
         capture_output=True,
