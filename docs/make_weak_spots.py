@@ -66,7 +66,7 @@ def tile(segmenter: Segmenter, item: BenchmarkObject) -> NDArray[np.uint8]:
     for _ in range(CLICKS):
         shown = None if prediction is None else prediction.mask
         clicks.append(robot.next_click(shown))
-        prediction = segmenter.predict(clicks, prediction)
+        prediction = segmenter.predict(clicks, previous=prediction)
     if prediction is None:
         raise RuntimeError
     ys, xs = np.nonzero(truth | prediction.mask)

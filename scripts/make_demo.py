@@ -30,7 +30,7 @@ def click_object(
     prediction = None
     for _ in range(MOST_CLICKS):
         clicks.append(robot.next_click(None if prediction is None else prediction.mask))
-        prediction = segmenter.predict(clicks, prediction)
+        prediction = segmenter.predict(clicks, previous=prediction)
         mask = prediction.mask
         iou = (mask & truth).sum() / (mask | truth).sum()
         print(f"  {len(clicks)} clicks: IoU {iou:.3f}")

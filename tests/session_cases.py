@@ -73,7 +73,7 @@ EVERY_EVENT: tuple[ev.Event, ...] = (
     ev.Propagated((1,), (0,), 0, 0, 3, 4),
     ev.PlaneConfirmed(1, (2, 5)),
     ev.ThresholdChanged(1, 0.3000000004),
-    ev.RefinementChanged(Refinement("a-cfr", 7, 3, False)),
+    ev.RefinementChanged(Refinement("a-cfr", 7, 3)),
     ev.RefinementChanged(Refinement.standard()),
     ev.ModelChanged("other", "ab" * 32),
     ev.ModelChanged("unknown"),

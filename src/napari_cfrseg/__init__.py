@@ -10,34 +10,107 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from napari_cfrseg.annotation.annotator import Annotator
+    from napari_cfrseg.annotation.events import (
+        ClickAdded,
+        ClickRefocused,
+        ClicksMoved,
+        ClicksRemoved,
+        Event,
+        LabelsImported,
+        MaskImported,
+        ModelChanged,
+        ObjectClassified,
+        ObjectCreated,
+        ObjectDeleted,
+        ObjectLocked,
+        ObjectRecoloured,
+        ObjectRenamed,
+        ObjectReset,
+        OverlapChanged,
+        OverlapRule,
+        Painted,
+        PlaneConfirmed,
+        Propagated,
+        Redone,
+        RefinementChanged,
+        ThresholdChanged,
+        Undone,
+    )
     from napari_cfrseg.clicks import Click
     from napari_cfrseg.engine.focus import FocusHint, FocusSettings
     from napari_cfrseg.engine.prediction import Prediction
     from napari_cfrseg.engine.refinement import Refinement
-    from napari_cfrseg.engine.segmenter import Segmenter
-    from napari_cfrseg.errors import CfrSegError
+    from napari_cfrseg.engine.segmenter import Segmenter, segment
+    from napari_cfrseg.errors import (
+        CfrSegError,
+        CheckpointError,
+        DatasetError,
+        DeviceError,
+        ImageError,
+        LockedObjectError,
+        SessionError,
+        TrainingError,
+    )
     from napari_cfrseg.geometry.windows import Window
     from napari_cfrseg.io.plane_image import Scaling
+    from napari_cfrseg.samples import load_sample, sample_names
     from napari_cfrseg.session.session import Session
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Annotator",
     "CfrSegError",
+    "CheckpointError",
     "Click",
+    "ClickAdded",
+    "ClickRefocused",
+    "ClicksMoved",
+    "ClicksRemoved",
+    "DatasetError",
+    "DeviceError",
+    "Event",
     "FocusHint",
     "FocusSettings",
+    "ImageError",
+    "LabelsImported",
+    "LockedObjectError",
+    "MaskImported",
+    "ModelChanged",
+    "ObjectClassified",
+    "ObjectCreated",
+    "ObjectDeleted",
+    "ObjectLocked",
+    "ObjectRecoloured",
+    "ObjectRenamed",
+    "ObjectReset",
+    "OverlapChanged",
+    "OverlapRule",
+    "Painted",
+    "PlaneConfirmed",
     "Prediction",
+    "Propagated",
+    "Redone",
     "Refinement",
+    "RefinementChanged",
     "Scaling",
     "Segmenter",
     "Session",
+    "SessionError",
+    "ThresholdChanged",
+    "TrainingError",
+    "Undone",
     "Window",
     "__version__",
+    "load_sample",
+    "sample_names",
+    "segment",
 ]
 
+#: Module of each public name that is neither an error nor an event.
 _HOMES = {
-    "CfrSegError": "errors",
+    "Annotator": "annotation.annotator",
     "Click": "clicks",
     "FocusHint": "engine.focus",
     "FocusSettings": "engine.focus",
@@ -47,14 +120,19 @@ _HOMES = {
     "Segmenter": "engine.segmenter",
     "Session": "session.session",
     "Window": "geometry.windows",
+    "load_sample": "samples",
+    "sample_names": "samples",
+    "segment": "engine.segmenter",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    is_error = name.endswith("Error")
+    home = _HOMES.get(name, "errors" if is_error else "annotation.events")
+    return getattr(import_module(f"{__name__}.{home}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,13 +1,14 @@
-"""Clicks, and what can be said of them without pixels."""
+"""Clicks on a plane, and the forms they are given in."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,50 @@ def effective_clicks(clicks: Iterable[Click]) -> tuple[Click, ...]:
         by_pixel.pop(click.pixel, None)
         by_pixel[click.pixel] = click
     return tuple(by_pixel.values())
+
+
+def as_clicks(
+    points: Sequence[Click] | ArrayLike, labels: ArrayLike | None = None
+) -> tuple[Click, ...]:
+    """Return clicks given as such, or as an array of points with their labels.
+
+    Parameters
+    ----------
+    points
+        Clicks, or (N, 2) numbers: (row, column) of each.
+    labels
+        (N,) bool, or 1 and 0: positive or negative; by default all are positive.
+
+    Raises
+    ------
+    ValueError
+        The points are not (N, 2), or the labels not N times 0 or 1.
+    TypeError
+        Clicks, which have their signs, with labels.
+
+    Examples
+    --------
+    >>> as_clicks([[4, 5], [9, 2]], labels=[1, 0])[1]
+    Click(yx=(9.0, 2.0), is_positive=False)
+    """
+    rows: Any = points
+    if all(isinstance(click, Click) for click in rows):
+        if labels is not None and len(rows):
+            msg = "labels are for points given as an array; a Click has its own sign"
+            raise TypeError(msg)
+        return tuple(rows)
+    yx = np.asarray(rows, dtype=np.float64)
+    if yx.ndim != 2 or yx.shape[1] != 2:
+        msg = f"points of shape {yx.shape}: expected Clicks or (N, 2) rows of (y, x)"
+        raise ValueError(msg)
+    signs = np.ones(len(yx)) if labels is None else np.asarray(labels)
+    if signs.shape != (len(yx),) or not np.isin(signs, (0, 1)).all():
+        msg = f"labels {labels!r}: expected {len(yx)} of 1 (positive) or 0 (negative)"
+        raise ValueError(msg)
+    return tuple(
+        Click((y, x), bool(sign))
+        for (y, x), sign in zip(yx.tolist(), signs, strict=True)
+    )
 
 
 def check_inside(click: Click, shape: tuple[int, int]) -> None:

@@ -26,7 +26,7 @@ def growing(limit: int, by: int = 30):
         (Refinement.standard(), 900, 1),
         (Refinement.cfr(4), 900, 5),
         (Refinement.cfr(4), 30, 5),  # CFR-n goes on at a fixed point
-        (Refinement.adaptive(4), 900, 5),  # never stands still: n extra steps
+        (Refinement.adaptive(4), 900, 5),  # never stops changing: n extra steps
         (Refinement.adaptive(4), 30, 2),  # the second evaluation changes nothing
         (Refinement.adaptive(4), 80, 3),  # 30, 60, 80: 20 changed pixels are few enough
         (Refinement.adaptive(4), 81, 4),  # 21 are not
@@ -65,14 +65,26 @@ def test_changes_that_do_not_cross_the_threshold_do_not_count():
     assert cascade.changed_px == (0,)
 
 
-def test_listeners_hear_of_every_step():
+def test_listeners_hear_of_every_step_that_another_one_follows():
     heard = []
     step, _ = growing(900)
     run_cascade(
         step, None, Refinement.cfr(2), on_step=lambda p, i: heard.append((i, p.sum()))
     )
-    assert [i for i, _ in heard] == [0, 1, 2]
-    assert [round(total / 0.9) for _, total in heard] == [30, 60, 90]
+    assert [i for i, _ in heard] == [0, 1]
+    assert [round(total / 0.9) for _, total in heard] == [30, 60]
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(30, [0]), (80, [0, 1])])
+def test_listeners_do_not_hear_of_the_step_at_which_an_adaptive_one_stops(
+    limit, expected
+):
+    heard = []
+    step, _ = growing(limit)
+    run_cascade(
+        step, None, Refinement.adaptive(4), on_step=lambda _, i: heard.append(i)
+    )
+    assert heard == expected
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,9 @@ def test_where_no_window_shows_a_mask_the_nearest_to_one_is_taken():
 def test_a_negative_click_takes_away_what_it_is_on():
     made = segmenter()
     first = made.predict([Click((80, 100))])
-    second = made.predict([*first.clicks, Click((65, 85), is_positive=False)], first)
+    second = made.predict(
+        [*first.clicks, Click((65, 85), is_positive=False)], previous=first
+    )
     assert second.mask.sum() < first.mask.sum()
     assert not second.mask[65, 85]
     assert second.mask[80, 100]
@@ -112,7 +114,7 @@ def test_no_positive_click_and_no_mask_runs_no_network():
     assert prediction.window is None
     assert made.network.calls == {"embed_image": 0, "embed_clicks": 0, "refine": 0}
     assert not made.predict([]).mask.any()
-    later = made.predict([*prediction.clicks, Click((90, 110))], prediction)
+    later = made.predict([*prediction.clicks, Click((90, 110))], previous=prediction)
     assert later.mask[90, 110]
     assert not later.mask[80, 100]
 
@@ -120,7 +122,7 @@ def test_no_positive_click_and_no_mask_runs_no_network():
 def test_negative_clicks_alone_correct_a_start_mask():
     made = segmenter(inertia=1.0)
     start = truth()
-    prediction = made.predict([Click((70, 90), is_positive=False)], start)
+    prediction = made.predict([Click((70, 90), is_positive=False)], previous=start)
     assert not prediction.mask[70, 90]
     assert prediction.mask.any()
     assert prediction.mask[95, 115]
@@ -133,13 +135,13 @@ def test_the_gate_follows_the_mask_not_the_round():
     tried = made.network.calls["refine"] - 2
     assert made.network.gates == [False] * tried + [True, True]
     made.network.gates.clear()
-    made.predict([*first.clicks, Click((90, 90))], first)
+    made.predict([*first.clicks, Click((90, 90))], previous=first)
     assert made.network.gates == [True]
     made.network.gates.clear()
-    made.predict([Click((80, 100))], truth())
+    made.predict([Click((80, 100))], previous=truth())
     assert made.network.gates == [True]
     made.network.gates.clear()
-    made.predict([Click((80, 100))], np.zeros((200, 240), dtype=bool))
+    made.predict([Click((80, 100))], previous=np.zeros((200, 240), dtype=bool))
     assert not any(made.network.gates)
 
 
@@ -147,7 +149,9 @@ def test_only_refine_repeats_in_a_cascade():
     made = segmenter()
     first = made.predict([Click((80, 100))])
     made.network.calls.update(embed_image=0, embed_clicks=0, refine=0)
-    second = made.predict([*first.clicks, Click((82, 110))], first, Refinement.cfr(4))
+    second = made.predict(
+        [*first.clicks, Click((82, 110))], previous=first, refinement=Refinement.cfr(4)
+    )
     assert second.steps == 5
     assert len(second.step_masks) == 5
     assert made.network.calls["embed_clicks"] == 1
@@ -158,26 +162,25 @@ def test_only_refine_repeats_in_a_cascade():
 def test_an_unchanged_window_is_not_embedded_again():
     made = segmenter()
     first = made.predict([Click((80, 100))])
-    second = made.predict([*first.clicks, Click((82, 110))], first)
+    second = made.predict([*first.clicks, Click((82, 110))], previous=first)
     made.network.calls.update(embed_image=0, embed_clicks=0, refine=0)
-    third = made.predict([*second.clicks, Click((84, 90))], second)
+    third = made.predict([*second.clicks, Click((84, 90))], previous=second)
     assert third.window == second.window
     assert made.network.calls == {"embed_image": 0, "embed_clicks": 1, "refine": 1}
-    made.predict(third.clicks, second, Refinement.cfr(3))  # same clicks, refined more
+    made.predict(
+        third.clicks, previous=second, refinement=Refinement.cfr(3)
+    )  # same clicks, refined more
     assert made.network.calls == {"embed_image": 0, "embed_clicks": 1, "refine": 5}
     made.set_image(image())
-    made.predict(third.clicks, second)
+    made.predict(third.clicks, previous=second)
     assert made.network.calls == {"embed_image": 1, "embed_clicks": 2, "refine": 6}
 
 
-def test_the_correction_of_ffcm_repeats_or_not():
+def test_each_step_corrects_around_the_newest_click():
     made = segmenter()
     click = [Click((80, 100))]
-    made.predict(click, truth(), Refinement.cfr(2))
+    made.predict(click, previous=truth(), refinement=Refinement.cfr(2))
     assert [label for *_, label in made.network.newest] == [1, 1, 1]
-    made.network.newest.clear()
-    made.predict(click, truth(), Refinement.cfr(2, ffcm_every_step=False))
-    assert [label for *_, label in made.network.newest] == [1, -1, -1]
 
 
 def test_every_round_is_computed_from_the_first_click():
@@ -185,7 +188,7 @@ def test_every_round_is_computed_from_the_first_click():
     step_by_step = None
     made = segmenter()
     for count in (1, 2, 3):
-        step_by_step = made.predict(clicks[:count], step_by_step)
+        step_by_step = made.predict(clicks[:count], previous=step_by_step)
     at_once = segmenter().predict(clicks)
     assert np.array_equal(at_once.mask, step_by_step.mask)
     assert at_once.window == step_by_step.window
@@ -195,7 +198,7 @@ def test_a_painted_mask_with_earlier_clicks_computes_one_round():
     made = segmenter()
     clicks = [Click((80, 100)), Click((85, 105)), Click((70, 90))]
     painted = Prediction.from_mask(truth(), tuple(clicks[:2]))
-    got = made.predict(clicks, painted)
+    got = made.predict(clicks, previous=painted)
     assert made.network.calls["refine"] == 1
     assert got.clicks == tuple(clicks)
 
@@ -203,7 +206,9 @@ def test_a_painted_mask_with_earlier_clicks_computes_one_round():
 def test_the_later_of_two_clicks_on_a_pixel_counts():
     made = segmenter()
     first = made.predict([Click((80, 100))])
-    both = made.predict([*first.clicks, Click((80.2, 99.8), is_positive=False)], first)
+    both = made.predict(
+        [*first.clicks, Click((80.2, 99.8), is_positive=False)], previous=first
+    )
     assert not both.mask[80, 100]
 
 
@@ -214,7 +219,7 @@ def test_outside_the_window_the_previous_mask_stays():
     made.set_image(image())
     start = np.zeros((200, 240), dtype=bool)
     start[10:30, 10:230] = True
-    got = made.predict([Click((155, 35))], start)
+    got = made.predict([Click((155, 35))], previous=start)
     assert got.window.side == 48
     assert got.mask[155, 35]
     assert np.array_equal(got.mask[:100], start[:100])
@@ -227,10 +232,10 @@ def test_a_mask_over_the_windows_border_is_looked_at_wider():
     first = made.predict([Click((200, 200))], hint=FocusHint(60, spread=1))
     assert first.window.side == 60
     assert first.touches_border
-    second = made.predict([*first.clicks, Click((210, 210))], first)
+    second = made.predict([*first.clicks, Click((210, 210))], previous=first)
     assert second.window.side == 96
     rest = [Click((200 + i, 205)) for i in range(4)]
-    last = made.predict([*second.clicks, *rest], second)
+    last = made.predict([*second.clicks, *rest], previous=second)
     assert not last.touches_border
     assert last.window.side > 200
     assert iou(last.mask, plane > 0) > 0.9
@@ -260,7 +265,7 @@ def test_a_click_reads_its_windows_whatever_the_image():
         clicks = [Click((400, 400)), Click((395, 410)), Click((360, 370), False)]
         for count in (1, 2, 3):
             plane.read_px = 0
-            previous = made.predict(clicks[:count], previous)
+            previous = made.predict(clicks[:count], previous=previous)
             costs.append((count, plane.read_px))
         windows.append(previous.window)
         masks.append(previous.patch.read((300, 300, 500, 500)) > 0.5)
@@ -282,6 +287,64 @@ def test_previews_come_before_every_further_step():
     assert all(p.mask[80, 100] for p in shown)
     assert final.steps == 4
     assert np.array_equal(shown[0].step_masks[0], final.step_masks[0])
+
+
+def test_the_last_step_of_an_adaptive_cascade_is_no_preview():
+    shown = []
+    made = segmenter()
+    first = made.predict([Click((80, 100))])
+    final = made.predict(
+        [*first.clicks, Click((82, 110))],
+        previous=first,
+        refinement=Refinement.adaptive(4),
+        on_step=shown.append,
+    )
+    assert final.steps < 5  # it stopped early
+    assert [p.steps for p in shown] == list(range(1, final.steps))
+
+
+def test_previous_of_the_same_clicks_is_the_answer():
+    made = segmenter()
+    first = made.predict([Click((80, 100))])
+    calls = dict(made.network.calls)
+    assert made.predict(first.clicks, previous=first) is first
+    assert made.network.calls == calls
+    imported = Prediction.from_mask(truth())
+    assert made.predict([], previous=imported) is imported
+
+
+def test_points_with_labels_are_clicks():
+    clicks = [Click((80, 100)), Click((62, 82), is_positive=False)]
+    expected = segmenter().predict(clicks, refinement=Refinement.adaptive(2))
+    for points, labels in (
+        ([[80, 100], [62, 82]], [1, 0]),
+        (np.array([[80, 100], [62, 82]]), np.array([True, False])),
+        (((80.0, 100.0), (62, 82)), (1, 0)),
+    ):
+        got = segmenter().predict(points, labels, refinement="A-CFR-2")
+        assert got.clicks == tuple(clicks)
+        assert np.array_equal(got.mask, expected.mask)
+    positive = segmenter().predict(np.array([[80, 100]]))
+    assert positive.clicks == (clicks[0],)
+    assert segmenter().predict(np.zeros((0, 2))).clicks == ()
+
+
+@pytest.mark.parametrize(
+    ("points", "labels", "error"),
+    [
+        ([1, 2], None, r"\(N, 2\)"),
+        ([[1, 2, 3]], None, r"\(N, 2\)"),
+        ([[1, 2]], [1, 0], "expected 1"),
+        ([[1, 2]], [2], "1 .positive. or 0"),
+        ([[1, 2]], [-1], "1 .positive. or 0"),
+        ([Click((1, 2))], [1], "its own sign"),
+        ([[1, 2]], np.zeros((200, 240)), "previous="),
+        ([[1, 2]], Prediction.empty((200, 240)), "previous="),
+    ],
+)
+def test_points_or_labels_that_are_none_are_refused(points, labels, error):
+    with pytest.raises((ValueError, TypeError), match=error):
+        segmenter().predict(points, labels)
 
 
 def test_a_preview_can_stop_the_work():
@@ -359,12 +422,10 @@ def test_wrong_arguments_say_what_to_do():
         made.set_image(np.zeros((3, 3, 9)))
     made.set_image(image())
     with pytest.raises(ValueError, match=r"\(5, 5\).*\(200, 240\)"):
-        made.predict([Click((1, 1))], np.zeros((5, 5), dtype=bool))
+        made.predict([Click((1, 1))], previous=np.zeros((5, 5), dtype=bool))
     first = made.predict([Click((80, 100))])
     with pytest.raises(ValueError, match="not the first of these"):
-        made.predict([Click((81, 100)), Click((1, 1))], first)
-    with pytest.raises(ValueError, match="not the first of these"):
-        made.predict(first.clicks, first)
+        made.predict([Click((81, 100)), Click((1, 1))], previous=first)
 
 
 def test_a_device_that_is_not_there_is_refused():

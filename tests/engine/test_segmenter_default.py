@@ -75,7 +75,7 @@ def test_a_cascade_repeats_refine_and_nothing_else(network):
     for refinement in (Refinement.standard(), Refinement.cfr(4), Refinement.cfr(9)):
         network.calls.update(embed_image=0, embed_clicks=0, refine=0)
         made.set_image(np.zeros((120, 150)))
-        made.predict(CLICKS[:2], first, refinement)
+        made.predict(CLICKS[:2], previous=first, refinement=refinement)
         assert network.calls == {
             "embed_image": 1,
             "embed_clicks": 1,
@@ -88,7 +88,7 @@ def test_kept_embeddings_never_change_a_result(network):
     made = segmenter(network)
     previous = None
     for n, expected in zip((1, 2, 3), fresh, strict=True):
-        previous = made.predict(CLICKS[:n], previous)
+        previous = made.predict(CLICKS[:n], previous=previous)
         assert previous.window == expected.window
         assert np.array_equal(
             previous.probability_plane(), expected.probability_plane()

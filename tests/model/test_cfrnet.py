@@ -71,5 +71,19 @@ def test_no_correction_where_the_newest_click_says_so(network):
     assert out.region.max() == 0
 
 
+@pytest.mark.parametrize("size", [(100, 100), (70, 91)])
+def test_the_feedbacks_maps_cover_the_window_and_not_its_filling(network, size):
+    image, points, feedback, newest = inputs(*size)
+    newest[:, :2] = torch.tensor([size[0] - 1.0, size[1] - 1.0])
+    with torch.inference_mode():
+        out = network(image, points, feedback, newest)
+    for maps in (out.corrected, out.updated, out.region, out.affinity):
+        assert maps.shape[-2] / size[0] == pytest.approx(maps.shape[-1] / size[1])
+        assert maps.isfinite().all()
+    # the newest click, in the window's last corner, is like itself
+    torch.testing.assert_close(out.affinity[..., -1, -1], torch.ones(2, 1))
+    assert out.region[..., -1, -1].min() == 1
+
+
 def test_default_is_light():
     assert sum(p.numel() for p in CfrNet().parameters()) <= 7_500_000

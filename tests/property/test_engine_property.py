@@ -53,7 +53,7 @@ def segmenter(seed: int, focus: FocusSettings | None = None, **options: object):
 @given(click_lists, seeds, refinements, start_masks, st.booleans())
 def test_every_click_is_honoured(listed, seed, refinement, start, stubborn):
     made = segmenter(seed, stubborn=stubborn)
-    prediction = made.predict(listed, mask_of(start), refinement)
+    prediction = made.predict(listed, previous=mask_of(start), refinement=refinement)
     if prediction.window is None:
         assert not prediction.mask.any()
         return
@@ -72,18 +72,22 @@ def test_every_click_is_honoured(listed, seed, refinement, start, stubborn):
 def test_the_mask_depends_on_image_start_and_clicks_only(
     listed, seed, refinement, start
 ):
-    fresh = segmenter(seed).predict(listed, mask_of(start), refinement)
+    fresh = segmenter(seed).predict(
+        listed, previous=mask_of(start), refinement=refinement
+    )
     used = segmenter(seed)
     used.predict([Click((3, 3)), Click((50, 60), False)])  # fills the caches
     rounds, last = [], mask_of(start)
     for count in range(1, len(listed) + 1):
-        last = used.predict(listed[:count], last, refinement)
+        last = used.predict(listed[:count], previous=last, refinement=refinement)
         rounds.append(last)
     assert np.array_equal(fresh.mask, last.mask)
     assert np.array_equal(fresh.probability_plane(), last.probability_plane())
     middle = len(listed) // 2
     before = rounds[middle - 1] if middle else mask_of(start)
-    again = used.predict(listed, before, refinement)  # undo, then redo
+    again = used.predict(
+        listed, previous=before, refinement=refinement
+    )  # undo, then redo
     assert np.array_equal(again.probability_plane(), last.probability_plane())
 
 
@@ -97,7 +101,9 @@ def test_a_late_click_only_adds_or_only_removes(listed, seed, refinement):
     made, masks = segmenter(seed, stubborn=True), []
     previous = None
     for count in range(1, len(listed) + 1):
-        previous = made.predict(listed[:count], previous, refinement)
+        previous = made.predict(
+            listed[:count], previous=previous, refinement=refinement
+        )
         masks.append(previous.mask)
     for index in range(FROM_CLICK - 1, len(listed)):
         before, after, click = masks[index - 1], masks[index], listed[index]
@@ -113,7 +119,7 @@ def test_the_window_holds_the_newest_click(listed, seed):
     made = segmenter(seed, FocusSettings(first_side=16, min_side=16, max_side=40))
     previous = None
     for count in range(1, len(listed) + 1):
-        previous = made.predict(listed[:count], previous)
+        previous = made.predict(listed[:count], previous=previous)
         if previous.window is not None:
             y, x = listed[count - 1].pixel
             assert previous.window.holds((y, x, y + 1, x + 1))

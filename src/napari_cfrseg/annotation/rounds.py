@@ -43,9 +43,10 @@ class SegmenterLike(CarryingSegmenter, Protocol):
     def predict(
         self,
         clicks: Sequence[Click],
+        /,
+        *,
         previous: Prediction | NDArray[Any] | None = None,
         refinement: Refinement | None = None,
-        *,
         hint: FocusHint | None = None,
         focus_shift: int = 0,
         on_step: Callable[[Prediction], None] | None = None,
@@ -249,9 +250,9 @@ class RoundComputer:
             raise CheckpointError(msg)
         self.prepare(plane)
         prediction = self._segmenter.predict(
-            tuple(clicks),
-            previous,
-            entry.refinement,
+            clicks,
+            previous=previous,
+            refinement=entry.refinement,
             hint=entry.hint,
             focus_shift=entry.focus_shift,
             on_step=on_step,

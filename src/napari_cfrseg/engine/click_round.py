@@ -26,7 +26,7 @@ from napari_cfrseg.engine.focus import (
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.probability_patch import mask_box, put_back
 from napari_cfrseg.engine.refinement import Cascade, Refinement, run_cascade
-from napari_cfrseg.engine.stages import NO_CORRECTION, Stages, Stopwatch, newest_row
+from napari_cfrseg.engine.stages import Stages, Stopwatch, newest_row
 from napari_cfrseg.engine.window_score import (
     Evidence,
     agreement,
@@ -39,7 +39,7 @@ from napari_cfrseg.geometry.windows import Window, crop
 from napari_cfrseg.io.plane_image import PlaneImage
 from napari_cfrseg.model.network import NetworkOutput
 
-#: Told the Prediction so far after each step of a cascade but the last.
+#: Called with the Prediction so far after each step that another one follows.
 StepCallback = Callable[[Prediction], None]
 
 
@@ -137,14 +137,11 @@ class ClickRound:
             if index == 0 and look.first is not None:
                 outputs.append(look.first)
             else:
-                row = newest
-                if index and not task.refinement.ffcm_every_step:
-                    row = (*newest[:2], NO_CORRECTION)
-                outputs.append(self.stages.refine(look.features, mask, row, watch))
+                outputs.append(self.stages.refine(look.features, mask, newest, watch))
             return _probability(outputs[-1])
 
         def on_step(_: Tensor, index: int) -> None:
-            if task.on_step is not None and index < task.refinement.extra_steps:
+            if task.on_step is not None:
                 so_far = Cascade(tuple(map(_probability, outputs)), ())
                 task.on_step(self._finish(task, look, so_far, outputs[-1], watch))
 

@@ -195,13 +195,13 @@ def start_from(
     shape: tuple[int, int],
     clicks: tuple[Click, ...],
 ) -> Prediction:
-    """Return what an object's clicks go on from: a prediction, a mask, or nothing.
+    """Return the Prediction that an object's further clicks start from.
 
     Raises
     ------
     ValueError
-        The mask has another shape than the plane, or the prediction is not of the
-        first of these clicks.
+        The mask has another shape than the plane, or the prediction's clicks are not
+        the first of these.
     """
     if previous is None:
         return Prediction.empty(shape)
@@ -212,11 +212,11 @@ def start_from(
         msg = f"previous mask of shape {start.shape}; the image has {shape}"
         raise ValueError(msg)
     known = start.clicks
-    if clicks[: len(known)] != known or (known and len(known) == len(clicks)):
+    if clicks[: len(known)] != known:
         msg = (
-            f"the previous prediction is of {len(known)} clicks that are not the first "
-            f"of these {len(clicks)}: pass the prediction before the click that "
-            "changed, or None"
+            f"the previous prediction was made from {len(known)} clicks that are not "
+            f"the first of these {len(clicks)}: pass the prediction before the click "
+            "that changed, or None"
         )
         raise ValueError(msg)
     return start

@@ -11,7 +11,7 @@ The window is fixed for the whole loop, so only a network's ``refine`` stage rep
 and changed pixels are counted on the network's grid (the published evaluator counts
 on the full image; so do the ``paper-*`` protocols).
 
-This module needs no torch: the loop asks of its arrays only ``>``, ``!=``, ``sum``.
+This module needs no torch: the loop uses only ``>``, ``!=`` and ``sum`` of its arrays.
 """
 
 from __future__ import annotations
@@ -35,20 +35,16 @@ class Refinement:
     ----------
     kind
         "standard" (never), "cfr" (always ``extra_steps`` times) or "a-cfr" (at most
-        so often, until the mask stands still).
+        that often, until the mask stops changing).
     extra_steps
         The n of CFR-n: refinements after the first evaluation, ≥ 0.
     stop_changed_px
         A-CFR stops when a step changed at most this many grid pixels (paper: 20).
-    ffcm_every_step
-        Whether FFCM's blend around the newest click repeats at each step (as
-        published) or is done once per click.
     """
 
     kind: RefinementKind = "standard"
     extra_steps: int = 0
     stop_changed_px: int = 20
-    ffcm_every_step: bool = True
 
     def __post_init__(self) -> None:
         if self.kind not in ("standard", "cfr", "a-cfr"):
@@ -67,20 +63,14 @@ class Refinement:
         return cls()
 
     @classmethod
-    def cfr(cls, extra_steps: int, *, ffcm_every_step: bool = True) -> Refinement:
+    def cfr(cls, extra_steps: int) -> Refinement:
         """CFR-n: always n further steps."""
-        return cls("cfr", extra_steps, ffcm_every_step=ffcm_every_step)
+        return cls("cfr", extra_steps)
 
     @classmethod
-    def adaptive(
-        cls,
-        extra_steps: int = 4,
-        stop_changed_px: int = 20,
-        *,
-        ffcm_every_step: bool = True,
-    ) -> Refinement:
-        """A-CFR-n: at most n further steps, until the mask stands still."""
-        return cls("a-cfr", extra_steps, stop_changed_px, ffcm_every_step)
+    def adaptive(cls, extra_steps: int = 4, stop_changed_px: int = 20) -> Refinement:
+        """A-CFR-n: at most n further steps, until the mask stops changing."""
+        return cls("a-cfr", extra_steps, stop_changed_px)
 
     @classmethod
     def parse(cls, name: str) -> Refinement:
@@ -102,14 +92,14 @@ class Refinement:
         return f"{names[self.kind]}-{self.extra_steps}"
 
 
-#: What a click gets where nobody chose: the fewest clicks on validation images
+#: Used where no refinement is chosen: the fewest clicks on validation images
 #: (README, "What the refinement buys").
 DEFAULT_REFINEMENT = Refinement.standard()
 
 
 @dataclass(frozen=True, slots=True)
 class Cascade(Generic[ProbT]):
-    """What the loop went through.
+    """The steps of one click.
 
     Attributes
     ----------
@@ -149,20 +139,22 @@ def run_cascade(
     threshold
         Where the mask is cut for counting changed pixels (probability > threshold).
     on_step
-        Told each probability and its index as soon as it is there.
+        Called with the probability and index of each step that another one follows.
     """
     probabilities: list[ProbT] = []
     changed: list[int] = []
     for index in range(1 + refinement.extra_steps):
         feedback = step(feedback, index)
         probabilities.append(feedback)
+        is_last = index == refinement.extra_steps
+        if index:
+            changed.append(_changed(probabilities[-2], feedback, threshold))
+            stopped = changed[-1] <= refinement.stop_changed_px
+            is_last = is_last or (refinement.kind == "a-cfr" and stopped)
+        if is_last:
+            break
         if on_step is not None:
             on_step(feedback, index)
-        if index == 0:
-            continue
-        changed.append(_changed(probabilities[-2], feedback, threshold))
-        if refinement.kind == "a-cfr" and changed[-1] <= refinement.stop_changed_px:
-            break
     return Cascade(tuple(probabilities), tuple(changed))
 
 

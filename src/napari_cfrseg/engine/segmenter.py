@@ -13,12 +13,13 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from napari_cfrseg.clicks import Click, check_inside
+from napari_cfrseg.clicks import Click, as_clicks, check_inside
 from napari_cfrseg.engine.click_round import (
     Attempt,
     ClickRound,
@@ -27,7 +28,7 @@ from napari_cfrseg.engine.click_round import (
 )
 from napari_cfrseg.engine.focus import FocusHint, FocusSettings
 from napari_cfrseg.engine.prediction import Prediction, start_from
-from napari_cfrseg.engine.refinement import Refinement
+from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
 from napari_cfrseg.engine.stages import (
     Embedded,
     Precision,
@@ -39,7 +40,32 @@ from napari_cfrseg.geometry.windows import PlaneLike, Window
 from napari_cfrseg.io.plane_image import PlaneImage, Scaling, open_plane
 from napari_cfrseg.model.network import ClickNetwork
 
-__all__ = ["Prediction", "Refinement", "Segmenter", "StepCallback"]
+__all__ = ["Prediction", "Refinement", "Segmenter", "StepCallback", "segment"]
+
+
+def segment(
+    image: PlaneLike,
+    points: Sequence[Click] | ArrayLike,
+    labels: ArrayLike | None = None,
+    *,
+    model: str | Path = "default",
+    refinement: Refinement | str | None = None,
+    device: str = "auto",
+) -> NDArray[np.bool_]:
+    """Segment one object of one image, and return its (Y, X) bool mask.
+
+    The model is loaded at each call: for several objects use a :class:`Segmenter`,
+    whose methods ``load``, ``set_image`` and ``predict`` explain the parameters.
+
+    Examples
+    --------
+    >>> from napari_cfrseg import load_sample, segment
+    >>> segment(load_sample("powder_sem").image, [(120, 88)])[120, 88]
+    np.True_
+    """
+    segmenter = Segmenter.load(model, device=device)
+    segmenter.set_image(image)
+    return segmenter.predict(points, labels, refinement=refinement).mask
 
 
 class Segmenter:
@@ -60,12 +86,13 @@ class Segmenter:
 
     Examples
     --------
-    >>> from napari_cfrseg import Click, Segmenter
-    >>> segmenter = Segmenter.load("default", device="cpu")  # doctest: +SKIP
-    >>> segmenter.set_image(image)  # doctest: +SKIP
-    >>> first = segmenter.predict([Click((120, 88))])  # doctest: +SKIP
-    >>> clicks = [*first.clicks, Click((90, 60), is_positive=False)]  # doctest: +SKIP
-    >>> segmenter.predict(clicks, previous=first).mask  # doctest: +SKIP
+    >>> from napari_cfrseg import Segmenter, load_sample
+    >>> segmenter = Segmenter.load("default", device="cpu")
+    >>> segmenter.set_image(load_sample("powder_sem").image)
+    >>> first = segmenter.predict([(120, 88)])
+    >>> second = segmenter.predict([(120, 88), (90, 60)], [1, 0], previous=first)
+    >>> second.mask.shape
+    (512, 512)
     """
 
     def __init__(
@@ -203,10 +230,11 @@ class Segmenter:
 
     def predict(
         self,
-        clicks: Sequence[Click],
-        previous: Prediction | NDArray[Any] | None = None,
-        refinement: Refinement | None = None,
+        points: Sequence[Click] | ArrayLike,
+        labels: ArrayLike | None = None,
         *,
+        previous: Prediction | NDArray[Any] | None = None,
+        refinement: Refinement | str | None = None,
         hint: FocusHint | float | None = None,
         focus_shift: int = 0,
         on_step: StepCallback | None = None,
@@ -215,15 +243,17 @@ class Segmenter:
 
         Parameters
         ----------
-        clicks
-            All clicks of the object, in the order they were made. Of two on one pixel
-            the later counts.
+        points
+            All clicks of the object, in the order they were made: Clicks, or (N, 2)
+            (row, column). Of two on one pixel the later counts.
+        labels
+            (N,) bool or 1 and 0, the signs of an (N, 2) array; by default positive.
         previous
-            The object's last Prediction, for some of these clicks from the first on:
-            only the rounds of the others are computed. Or a (Y, X) mask to start
-            from, or None: then every click's round is computed, in order.
+            The object's last Prediction: only the clicks that follow its own are
+            computed; with no further click it is the answer. Or a (Y, X) mask to
+            start from, or None: then every click's round is computed, in order.
         refinement
-            Standard, CFR-n or A-CFR-n; standard by default.
+            A Refinement or its name: "standard" (default), "CFR-4", "A-CFR-4".
         hint
             What is known of the object's size, or just the window's side to expect in
             pixels; used by its first click only.
@@ -241,11 +271,16 @@ class Segmenter:
         Raises
         ------
         ValueError
-            No image set, a click outside it, a mask of another shape, or a previous
-            Prediction that is not of the first of these clicks.
+            No image set, a click outside it, points or labels that are none, a mask
+            of another shape, or a previous Prediction of other clicks.
+        TypeError
+            A mask or Prediction in the place of the labels.
         """
         image = self._ready()
-        clicks = tuple(clicks)
+        if isinstance(labels, Prediction) or np.ndim(cast("Any", labels)) > 1:
+            msg = "labels are 1 and 0, one per point; a mask goes in previous=…"
+            raise TypeError(msg)
+        clicks = as_clicks(points, labels)
         for click in clicks:
             check_inside(click, image.shape)
         if hint is not None and not isinstance(hint, FocusHint):
@@ -255,7 +290,7 @@ class Segmenter:
             task = Task(
                 clicks[:count],
                 result,
-                Refinement.standard() if refinement is None else refinement,
+                _refinement(refinement),
                 hint,
                 focus_shift,
                 on_step,
@@ -267,7 +302,7 @@ class Segmenter:
         self,
         clicks: Sequence[Click],
         previous: Prediction,
-        refinement: Refinement | None = None,
+        refinement: Refinement | str | None = None,
         *,
         on_window: Callable[[Window], None] | None = None,
     ) -> Prediction:
@@ -306,7 +341,7 @@ class Segmenter:
         for click in clicks:
             check_inside(click, image.shape)
         known = replace(previous, clicks=(), touches_border=False)
-        chosen = Refinement.standard() if refinement is None else refinement
+        chosen = _refinement(refinement)
         task = Task(
             tuple(clicks), known, chosen, None, forced=False, on_window=on_window
         )
@@ -360,3 +395,9 @@ class Segmenter:
         warnings.warn(
             f"{device} is out of memory; from now on the CPU computes", stacklevel=4
         )
+
+
+def _refinement(given: Refinement | str | None) -> Refinement:
+    if given is None:
+        return DEFAULT_REFINEMENT
+    return Refinement.parse(given) if isinstance(given, str) else given

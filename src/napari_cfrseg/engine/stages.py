@@ -30,8 +30,6 @@ from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 Precision = Literal["auto", "float32", "bfloat16"]
 ValueT = TypeVar("ValueT")
 
-#: Label of a newest click that FFCM is not to blend around.
-NO_CORRECTION = -1.0
 #: Clicks farther outside the window than this many cells leave no trace in it.
 _CLICK_REACH = 6.0
 

@@ -33,7 +33,7 @@ class AnySegmenter(Protocol):
     def set_image(self, image: NDArray[Any]) -> object:
         """Take the (Y, X) or (Y, X, C) image that the next clicks are on."""
 
-    def predict(self, clicks: list[Click], previous: Any) -> Any:
+    def predict(self, clicks: list[Click], /, *, previous: Any) -> Any:
         """Return a (Y, X) bool mask, or an object with one as ``.mask``.
 
         ``clicks`` are all clicks on the object in order; ``previous`` is whatever
@@ -135,7 +135,7 @@ def evaluate_object(
     while not run.is_over:
         clicks.append(robot.next_click(mask))
         start = time.perf_counter()
-        previous = segmenter.predict(list(clicks), previous)
+        previous = segmenter.predict(list(clicks), previous=previous)
         mask = as_mask(previous, truth_mask.shape)
         run.add(mask, time.perf_counter() - start, getattr(previous, "steps", None))
     box, bits = pack_mask(np.zeros_like(truth_mask) if mask is None else mask)

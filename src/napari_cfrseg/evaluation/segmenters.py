@@ -62,7 +62,9 @@ class ProductSegmenter:
         self, clicks: Sequence[Click], previous: Prediction | None
     ) -> Prediction:
         """Compute the newest click's round."""
-        return self._segmenter.predict(clicks, previous, self._refinement)
+        return self._segmenter.predict(
+            clicks, previous=previous, refinement=self._refinement
+        )
 
 
 @dataclass(frozen=True, slots=True)

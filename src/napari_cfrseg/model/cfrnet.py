@@ -98,6 +98,15 @@ class ClickFeatures(NamedTuple):
     size: tuple[int, int]  # (H, W) of the window
 
 
+def _without_filling(
+    maps: Tensor, padded: tuple[int, int], size: tuple[int, int]
+) -> Tensor:
+    """Return maps over the filled window as maps over the window alone."""
+    if padded == size:
+        return maps
+    return functional.interpolate(maps, padded)[..., : size[0], : size[1]]
+
+
 def _fill_stride(x: Tensor) -> Tensor:
     """Repeat the last rows and columns up to a multiple of the coarsest stride."""
     height, width = x.shape[-2:]
@@ -220,6 +229,10 @@ class CfrNet(ClickNetwork):
         logits, hidden = self.head.draw(fused, features.detail, fine)
         # a step of a cascade that another one follows is never judged
         quality = None if self.is_folded else self.head.expect(hidden, logits)
+        corrected, updated, region, affinity = (
+            _without_filling(maps, features.padded, features.size)
+            for maps in (corrected, updated, region, affinity)
+        )
         return NetworkOutput(
             logits[..., : features.size[0], : features.size[1]],
             corrected,

@@ -23,7 +23,6 @@ def refinement_part(value: Refinement) -> RefinementPart:
         kind=value.kind,
         extra_steps=value.extra_steps,
         stop_changed_px=value.stop_changed_px,
-        ffcm_every_step=value.ffcm_every_step,
     )
 
 
@@ -33,7 +32,6 @@ def refinement_of(part: RefinementPart) -> Refinement:
         cast("RefinementKind", part.kind),
         part.extra_steps,
         part.stop_changed_px,
-        part.ffcm_every_step,
     )
 
 

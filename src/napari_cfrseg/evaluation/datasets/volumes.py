@@ -176,7 +176,7 @@ class PlaneAnnotator:
             if mask is not None and np.array_equal(mask, truth):
                 break
             clicks.append(robot.next_click(mask))
-            previous = self._segmenter.predict(list(clicks), previous)
+            previous = self._segmenter.predict(clicks, previous=previous)
             mask = previous.mask
         if mask is None:
             mask = np.zeros(shape, bool)

@@ -157,9 +157,11 @@ def run_bench(
         for index, (first, following) in enumerate(chosen):
             for refinement in refinements:
                 setting.append(_set_image(segmenter, field))
-                one = segmenter.predict([first], None, refinement)
+                one = segmenter.predict([first], refinement=refinement)
                 base = segmenter.predict([first])
-                two = segmenter.predict([first, following], base, refinement)
+                two = segmenter.predict(
+                    [first, following], previous=base, refinement=refinement
+                )
                 if index >= warm_up:
                     firsts[str(refinement)].append(one)
                     nexts[str(refinement)].append(two)
