@@ -19,15 +19,14 @@ import numpy as np
 
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.evaluation.clicking import RunSettings, evaluate_plane
-from napari_cfrseg.evaluation.datasets.benchmark_objects import (
+from napari_cfrseg.evaluation.datasets import (
     AnnotatedPlane,
     BenchmarkObject,
     Source,
     group_by_plane,
 )
-from napari_cfrseg.evaluation.datasets.split import micro_objects
-from napari_cfrseg.evaluation.object_row import ObjectRow
-from napari_cfrseg.evaluation.scores import mean_clicks_to, mean_iou_at
+from napari_cfrseg.evaluation.datasets.choice import micro_objects
+from napari_cfrseg.evaluation.scores import ObjectRow, mean_clicks_to, mean_iou_at
 
 SPLIT = Path(__file__).parent / "split.json"
 

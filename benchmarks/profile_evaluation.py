@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cfrseg.evaluation import clicking as loop
-from napari_cfrseg.evaluation.datasets.split import micro_objects
+from napari_cfrseg.evaluation.datasets.choice import micro_objects
 from napari_cfrseg.evaluation.segmenters import SegmenterSpec
 from napari_cfrseg.evaluation.workers import evaluate_objects
 

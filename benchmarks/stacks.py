@@ -30,16 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
-from napari_cfrseg import Segmenter
-from napari_cfrseg.evaluation.datasets.split import read_split
-from napari_cfrseg.evaluation.datasets.volumes import (
-    Volume,
-    VolumeObject,
-    objects_of,
-    open_volume,
-)
-from napari_cfrseg.evaluation.stack_robots import (
+from stack_robots import (
     AnchorRow,
     RobotRow,
     Sample,
@@ -49,6 +40,15 @@ from napari_cfrseg.evaluation.stack_robots import (
     run_clicking,
     run_robot,
 )
+from stack_volumes import (
+    Volume,
+    VolumeObject,
+    objects_of,
+    open_volume,
+)
+
+from napari_cfrseg import Segmenter
+from napari_cfrseg.evaluation.datasets.choice import read_split
 from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.propagation import Track, propagate
 from napari_cfrseg.propagation.decisions import confidence_of, features

@@ -25,8 +25,8 @@ from napari_cfrseg.engine.focus import FocusSettings
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.engine.window_score import Evidence, score
 from napari_cfrseg.evaluation import metrics
-from napari_cfrseg.evaluation.datasets.benchmark_objects import group_by_plane
-from napari_cfrseg.evaluation.datasets.split import micro_objects
+from napari_cfrseg.evaluation.datasets import group_by_plane
+from napari_cfrseg.evaluation.datasets.choice import micro_objects
 from napari_cfrseg.evaluation.robots import ExactRobot
 from napari_cfrseg.geometry.windows import paste_into
 

@@ -19,8 +19,8 @@ from skimage.io import imsave
 from skimage.transform import resize
 
 from napari_cfrseg import Click, Segmenter
-from napari_cfrseg.evaluation.datasets.benchmark_objects import BenchmarkObject
-from napari_cfrseg.evaluation.datasets.split import micro_objects
+from napari_cfrseg.evaluation.datasets import BenchmarkObject
+from napari_cfrseg.evaluation.datasets.choice import micro_objects
 from napari_cfrseg.evaluation.robots import ExactRobot
 from napari_cfrseg.overlay import draw_overlay
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from importlib.metadata import distribution, entry_points
 from importlib.resources import files
-from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
+import pytest
 from npe2 import PluginManifest
 
 from napari_cfrseg import Click, Segmenter, __version__
@@ -31,8 +33,9 @@ def test_no_qt_binding_is_required_without_an_extra() -> None:
             assert not name.startswith(("pyqt", "pyside", "napari"))
 
 
-def test_commands_resolve() -> None:
-    (command,) = entry_points(group="console_scripts", name="cfrseg")
+@pytest.mark.parametrize("name", ["cfrseg", "cfrseg-train"])
+def test_commands_resolve(name: str) -> None:
+    (command,) = entry_points(group="console_scripts", name=name)
     assert callable(command.load())
 
 
@@ -41,10 +44,11 @@ def test_manifest_is_valid_and_every_command_resolves() -> None:
     assert manifest.display_name == "CFR-Seg"
     keys = {sample.key for sample in manifest.contributions.sample_data or ()}
     assert keys >= set(sample_names())
-    for command in manifest.contributions.commands or ():
+    commands = manifest.contributions.commands or ()
+    assert commands
+    for command in commands:
         module, _, attribute = str(command.python_name).partition(":")
-        assert find_spec(module) is not None
-        assert attribute
+        assert callable(attrgetter(attribute)(import_module(module)))
 
 
 def test_default_weights_are_shipped_small_and_say_what_they_are() -> None:

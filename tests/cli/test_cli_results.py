@@ -138,7 +138,7 @@ def test_models_are_listed_and_described(
 
 
 def test_bench_times_every_click_size_and_refinement(random_model: Path) -> None:
-    common = ("--clicks", 1, "--model", random_model, "--device", "cpu")
+    common = ("--objects", 1, "--model", random_model, "--device", "cpu")
     printed = run("bench", "--sizes", "96,128", *common, "--json")
     rows = json.loads(printed.splitlines()[-1])
     seen = {(row["side_px"], row["click"], row["refinement"]) for row in rows}

@@ -12,6 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from napari_cfrseg.cli.evaluate import EXAMPLES, evaluate
+from napari_cfrseg.cli.options import Command
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation import scores
 from napari_cfrseg.evaluation.clicking import RunSettings
@@ -20,13 +21,13 @@ from napari_cfrseg.evaluation.datasets.choice import (
     draw_objects,
     guess_layout,
 )
-from napari_cfrseg.evaluation.object_row import ObjectRow
 from napari_cfrseg.evaluation.report.comparisons import bootstrap_means, compare_runs
-from napari_cfrseg.evaluation.report.plots import rank_rows
+from napari_cfrseg.evaluation.report.write import rank_rows
 from napari_cfrseg.evaluation.runner import Run, read_run
+from napari_cfrseg.evaluation.scores import ObjectRow
 
 app = typer.Typer()
-app.command(epilog=EXAMPLES)(evaluate)
+app.command(cls=Command, epilog=EXAMPLES)(evaluate)
 
 
 def write_images(folder, count=3):
@@ -67,7 +68,7 @@ def test_one_command_measures_several_segmenters_and_reports(data, tmp_path):
     table = (out / "table.md").read_text()
     assert "| model | data (6) | pooled (6) |" in table
     assert "| flood_factory:make | 1.50 / 1.50 · 0 | 1.50 / 1.50 · 0 |" in table
-    assert "watershed are told the object's size" in table
+    assert "watershed get the object's size" in table
     with (out / "objects.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 12
@@ -127,7 +128,7 @@ def test_a_split_of_sets_is_measured_side_by_side(data, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name the data folder and --out"),
+        ([], "name the data folder and --output"),
         (["DATA", "-o", "OUT", "--robot", "cat"], "expected exact or human"),
         (["DATA", "-o", "OUT", "--layout", "odd"], "expected one of auto"),
         (["DATA", "-o", "OUT", "--protocol", "odd"], "no protocol 'odd'"),

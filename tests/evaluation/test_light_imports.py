@@ -11,8 +11,8 @@ HEAVY = ("pydantic", "pooch", "dask", "distributed", "rich", "typer", "matplotli
 @pytest.mark.parametrize(
     ("modules", "forbidden"),
     [
-        (("workers", "report.results", "datasets.split"), (*HEAVY, "torch", "cv2")),
-        (("runner", "rivals", "datasets.choice"), (*HEAVY, "torch", "cv2")),
+        (("workers", "report.tables", "datasets.choice"), (*HEAVY, "torch", "cv2")),
+        (("runner", "rivals"), (*HEAVY, "torch", "cv2")),
         (
             ("papers.published_predictor", "papers.protocols", "report.comparisons"),
             (*HEAVY, "cv2"),

@@ -6,7 +6,7 @@ from similarity import SimilarityNetwork
 
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.evaluation.timing import run_bench, tiled, trials
+from napari_cfrseg.evaluation.click_times import run_bench, tiled, trials
 
 
 def picture() -> tuple[np.ndarray, np.ndarray]:

@@ -12,14 +12,14 @@ from torch import nn
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.refinement import Refinement
-from napari_cfrseg.evaluation.timing.all_networks import (
+from napari_cfrseg.evaluation.click_times import (
     all_networks,
     arithmetics,
     in_own_process,
     record,
     recorded,
 )
-from napari_cfrseg.evaluation.timing.network_times import (
+from napari_cfrseg.evaluation.network_times import (
     Arithmetic,
     ClickTimer,
     NetworkCost,

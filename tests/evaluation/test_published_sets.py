@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from napari_cfrseg.errors import DatasetError
-from napari_cfrseg.evaluation.datasets.ome_zarr_folder import OmeZarr
+from napari_cfrseg.evaluation.datasets.label_folders import OmeZarr
 from napari_cfrseg.evaluation.papers import published_sets as sets
 from napari_cfrseg.evaluation.papers.published_sets import CocoLvis
 

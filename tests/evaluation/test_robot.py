@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from napari_cfrseg.evaluation.robots import ExactRobot, HumanRobot
 
@@ -43,6 +44,19 @@ def test_ignored_pixels_are_no_error():
     assert robot.next_click().pixel[1] < 40
     wrong_but_ignored = (truth | disk(centre=(30, 65), radius=10)) & ignore
     assert robot.next_click((truth & ~ignore) | wrong_but_ignored).pixel == (0, 0)
+
+
+def test_many_thin_errors_cost_one_transform_of_the_plane(monkeypatch):
+    error = np.random.default_rng(0).random((400, 400)) > 0.6
+    transform, transformed_px = ndimage.distance_transform_edt, []
+
+    def counted(mask, *arguments, **options):
+        transformed_px.append(mask.size)
+        return transform(mask, *arguments, **options)
+
+    monkeypatch.setattr(ndimage, "distance_transform_edt", counted)
+    ExactRobot(error).next_click()
+    assert 0 < sum(transformed_px) <= 1.1 * error.size
 
 
 @pytest.mark.parametrize("radius", [1, 3, 15])

@@ -10,7 +10,7 @@ from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.evaluation import metrics
 from napari_cfrseg.evaluation.clicking import RunSettings, TakesHint, evaluate_object
-from napari_cfrseg.evaluation.datasets.benchmark_objects import (
+from napari_cfrseg.evaluation.datasets import (
     AnnotatedPlane,
     BenchmarkObject,
 )

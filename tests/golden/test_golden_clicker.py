@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_cfrseg.evaluation.robots import (
-    ExactRobot,
-    find_error_centre,
-    find_larger_error,
-)
+from napari_cfrseg.evaluation.robots import ExactRobot, find_larger_error
 
 pytestmark = pytest.mark.golden
 GOLDEN = Path(os.environ.get("CFRSEG_GOLDEN", Path(__file__).parent / "data"))
@@ -48,8 +44,10 @@ def test_the_shortcut_equals_the_transform_of_the_whole_plane(seed):
     noise = ndimage.gaussian_filter(rng.normal(size=(61, 47)), 0.5 + 0.4 * seed)
     error = noise > np.quantile(noise, rng.uniform(0.2, 0.9))
     free = rng.random(error.shape) > 0.2
-    found = find_error_centre(error, free)
-    assert (found.depth, found.pixel) == literal_centre(error, free)
+    for missed, wrong in ((error, error & False), (error & False, error)):
+        centre, is_positive = find_larger_error(missed, wrong, free)
+        assert (centre.depth, centre.pixel) == literal_centre(error, free)
+        assert is_positive == missed.any()
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -72,5 +70,5 @@ def test_equal_squares_tie_to_the_first_in_row_major_order(connected):
     if connected:
         error[14, 8:25] = True
     free = np.ones_like(error)
-    assert find_error_centre(error, free).pixel == (12, 5)
+    assert find_larger_error(error, error & False, free)[0].pixel == (12, 5)
     assert literal_centre(error, free)[1] == (12, 5)

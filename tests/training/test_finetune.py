@@ -19,7 +19,7 @@ from cfrseg_training.loop.labelled import LabelledData, LabelledPlane, labelled
 from cfrseg_training.loop.trainer import TrainConfig
 from cfrseg_training.loop.training_step import RoundsConfig
 from napari_cfrseg.errors import CfrSegError, DatasetError
-from napari_cfrseg.evaluation.object_row import ObjectRow
+from napari_cfrseg.evaluation.scores import ObjectRow
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 from napari_cfrseg.samples import load_sample

@@ -1,4 +1,4 @@
-"""``cfrseg-train``: fine-tune a model on one's own labels."""
+"""``cfrseg train`` (``cfrseg-train``): fine-tune a model on one's own labels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,10 +31,10 @@ app = typer.Typer(
 
 EXAMPLES = """\b
 Examples:
-  cfrseg-train --images raw --labels masks --minutes 15 --output my-cells.safetensors
-  cfrseg-train my-cells --output my-cells.safetensors --dry-run
-  cfrseg-train config.toml
-  cfrseg-train my-cells --recipe cfr_icl_vit_base_sbd --base random -o vit.safetensors
+  cfrseg train --images raw --labels masks --minutes 15 --output my-cells.safetensors
+  cfrseg train my-cells --output my-cells.safetensors --dry-run
+  cfrseg train config.toml
+  cfrseg train my-cells --recipe cfr_icl_vit_base_sbd --base random -o vit.safetensors
   torchrun --nproc-per-node 4 -m cfrseg_training.command config.toml
 """
 
@@ -315,9 +316,15 @@ def _tell_data(data: LabelledData) -> None:
     typer.echo(f"training data: {describe(data.planes)}", err=True)
 
 
-def main() -> None:
-    """Run the command line."""
-    app()
+def main(arguments: Sequence[str] | None = None, name: str | None = None) -> None:
+    """Run the command line, by default the process's own.
+
+    Parameters
+    ----------
+    arguments, name
+        Given by ``cfrseg train``.
+    """
+    app(args=arguments, prog_name=name)
 
 
 if __name__ == "__main__":

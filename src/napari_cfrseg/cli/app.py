@@ -13,14 +13,14 @@ import typer
 from typer.core import TyperGroup
 
 from napari_cfrseg import __version__
-from napari_cfrseg.cli import bench, demo, propagate, replay, segment
-from napari_cfrseg.cli import evaluate as evaluation
+from napari_cfrseg.cli import bench, demo, evaluate, propagate, replay, segment, train
 from napari_cfrseg.cli.models import models
+from napari_cfrseg.cli.options import Command
 from napari_cfrseg.errors import CfrSegError
 
 
 class _OneLineErrors(TyperGroup):
-    """Turns an error the user can mend into one line and exit code 1."""
+    """Turns an error that the user can fix into one line and exit code 1."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the subcommand.
@@ -48,12 +48,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=demo.EXAMPLES)(demo.demo)
-app.command(epilog=segment.EXAMPLES)(segment.segment)
-app.command(epilog=propagate.EXAMPLES)(propagate.propagate)
+app.command(cls=Command, epilog=segment.EXAMPLES)(segment.segment)
+app.command(cls=Command, epilog=propagate.EXAMPLES)(propagate.propagate)
 app.command(epilog=replay.EXAMPLES)(replay.replay)
+app.command(context_settings=train.SETTINGS)(train.train)
 app.add_typer(models)
-app.command(epilog=evaluation.EXAMPLES)(evaluation.evaluate)
-app.command(epilog=bench.EXAMPLES)(bench.bench)
+app.command(cls=Command, epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command(cls=Command, epilog=bench.EXAMPLES)(bench.bench)
 
 
 def _print_version(wanted: bool) -> None:

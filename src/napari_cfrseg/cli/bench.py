@@ -1,4 +1,4 @@
-"""``cfrseg bench``: what a click costs here."""
+"""``cfrseg bench``: time clicks on this machine."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import typer
 from napari_cfrseg.cli.options import DeviceOption, JsonOption, ModelOption
 
 if TYPE_CHECKING:
-    from napari_cfrseg.evaluation.timing import BenchRow
-    from napari_cfrseg.evaluation.timing.network_times import NetworkCost
+    from napari_cfrseg.evaluation.click_times import BenchRow
+    from napari_cfrseg.evaluation.network_times import NetworkCost
 
 
 EXAMPLES = """\b
@@ -30,7 +30,7 @@ def bench(
     sizes: Annotated[
         str, typer.Option(help="Sides of the images in pixels, comma-separated.")
     ] = "512,2048,8192",
-    clicks: Annotated[int, typer.Option(min=1, help="Objects per size.")] = 20,
+    objects: Annotated[int, typer.Option(min=1, help="Objects clicked per size.")] = 20,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads [torch's choice].")
     ] = None,
@@ -84,7 +84,7 @@ def bench(
     sides = _parse_sizes(sizes)
 
     from napari_cfrseg.engine.segmenter import Segmenter
-    from napari_cfrseg.evaluation.timing import run_bench
+    from napari_cfrseg.evaluation.click_times import run_bench
     from napari_cfrseg.progress import track
     from napari_cfrseg.samples import load_sample
 
@@ -99,7 +99,7 @@ def bench(
             micrograph.image,
             micrograph.labels,
             sides=(side,),
-            clicks=clicks,
+            clicks=objects,
         )
     ]
     if as_json:
@@ -185,7 +185,7 @@ def bench_all(
         If a name is unknown or the options do not fit together.
     """
     from napari_cfrseg.engine.stages import resolve_device
-    from napari_cfrseg.evaluation.timing.all_networks import (
+    from napari_cfrseg.evaluation.click_times import (
         all_networks,
         arithmetics,
         bench_networks,

@@ -1,27 +1,43 @@
-"""``cfrseg evaluate``: the command line of the evaluator."""
+"""``cfrseg evaluate``: let a robot click objects and report the clicks it takes."""
 
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_cfrseg.cli.options import (
+    DeviceOption,
+    JsonOption,
+    SchedulerOption,
+    WorkersOption,
+)
+
 if TYPE_CHECKING:
-    from napari_cfrseg.evaluation.object_row import ObjectRow
-    from napari_cfrseg.evaluation.plan import Plan
-    from napari_cfrseg.evaluation.report.results import Summary
+    from napari_cfrseg.evaluation.clicking import RunSettings
+    from napari_cfrseg.evaluation.report.tables import Summary
+    from napari_cfrseg.evaluation.scores import ObjectRow
+    from napari_cfrseg.evaluation.segmenters import SegmenterSpec
 
 EXAMPLES = """\b
 Examples:
-  cfrseg evaluate my_data --out report
+  cfrseg evaluate my_data --output report
   cfrseg evaluate DATA --split benchmarks/split.json -s default -s watershed \\
-      --refinement standard --refinement A-CFR-4 --out report
+      --refinement standard --refinement A-CFR-4 --output report
   cfrseg evaluate --compare report/runs/watershed report/runs/default-standard
 """
+HINT_NOTE = (
+    "{} get the object's size (the longer side of its bounding box) and work on a crop "
+    "of three times that around the first click; the networks get the whole image and "
+    "no hint."
+)
 
 
 def evaluate(
@@ -29,9 +45,11 @@ def evaluate(
         Path | None,
         typer.Argument(help="Folder with images/ and labels/, or another layout."),
     ] = None,
-    out: Annotated[
+    output: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Report folder; a killed run goes on there."),
+        typer.Option(
+            "--output", "-o", help="Report folder; a killed run continues there."
+        ),
     ] = None,
     segmenter: Annotated[
         list[str] | None,
@@ -87,7 +105,9 @@ def evaluate(
     seed: Annotated[
         list[int] | None, typer.Option(help="Seed of the human robot; repeat.")
     ] = None,
-    clicks: Annotated[int, typer.Option(min=1, help="Most clicks per object.")] = 20,
+    max_clicks: Annotated[
+        int, typer.Option(min=1, help="Most clicks per object.")
+    ] = 20,
     target: Annotated[
         float | None,
         typer.Option(help="Stop at this IoU. [default: 0.9; paper-cfr 0.95]"),
@@ -99,88 +119,173 @@ def evaluate(
         tuple[float, float] | None,
         typer.Option(help="Size of a pixel in µm, Y X: ASSD in µm, too."),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", "-j", min=1)] = 1,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Address of a Dask scheduler, tcp://HOST:PORT.")
-    ] = None,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")
-    ] = "auto",
+    workers: WorkersOption = 1,
+    scheduler: SchedulerOption = None,
+    device: DeviceOption = "auto",
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(help="Compare two finished runs instead: A B."),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as one JSON value.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Let a robot user click every object, and report how many clicks it takes."""
     if compare is not None:
         _compare(*compare, as_json=as_json)
         return
-    if data is None or out is None:
-        msg = "name the data folder and --out (or --compare A B)"
+    if data is None or output is None:
+        msg = "name the data folder and --output (or --compare A B)"
         raise typer.BadParameter(msg)
     if robot not in ("exact", "human"):
         msg = f"--robot {robot}: expected exact or human"
         raise typer.BadParameter(msg)
-    from napari_cfrseg.evaluation.datasets.choice import LAYOUTS, DataChoice
-    from napari_cfrseg.evaluation.plan import Plan
+    from napari_cfrseg.evaluation.datasets.choice import (
+        LAYOUTS,
+        DataChoice,
+        draw_objects,
+    )
+    from napari_cfrseg.evaluation.report.write import write_report
+    from napari_cfrseg.evaluation.runner import run_benchmark
+    from napari_cfrseg.evaluation.segmenters import PEERS
 
     if layout not in LAYOUTS:
         msg = f"--layout {layout}: expected one of {', '.join(LAYOUTS)}"
         raise typer.BadParameter(msg)
-    choice = DataChoice(
-        data,
-        layout,
-        split,
-        side,
-        tuple(only) if only else None,
-        max_objects,
-        draw,
-        min_area,
-        ignore,
-        per_object,
-    )
-    plan = Plan(
-        choice,
-        out,
-        segmenters=tuple(segmenter or ("default",)),
-        refinements=tuple(refinement or ("standard",)),
-        protocol=protocol,
-        backbone=backbone,
-        device=device,
-        human=robot == "human",
-        seeds=tuple(seed or (0,)),
-        max_clicks=clicks,
-        target=target,
-        surfaces=surfaces or spacing is not None,
-        spacing_um=spacing,
-        workers=workers,
-        scheduler=scheduler,
-        command=shlex.join(["cfrseg", *sys.argv[1:]]),
-    )
-    _run(plan, as_json=as_json)
-
-
-def _run(plan: Plan, *, as_json: bool) -> None:
-    from napari_cfrseg.evaluation.plan import run_plan
-
     try:
-        plan.specs()
-        plan.settings()
+        specs = _segmenters(
+            segmenter or ("default",),
+            refinement or ("standard",),
+            protocol,
+            device,
+            layout,
+            backbone,
+        )
+        robots = _robots(
+            protocol,
+            seeds=(seed or (0,)) if robot == "human" else None,
+            max_clicks=max_clicks,
+            target=target,
+            surfaces=surfaces or spacing is not None,
+            spacing_um=spacing,
+        )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    for spec in specs:
+        spec.check()
+    objects = draw_objects(
+        DataChoice(
+            data,
+            layout,
+            split,
+            side,
+            tuple(only) if only else None,
+            max_objects,
+            draw,
+            min_area,
+            ignore,
+            per_object,
+        )
+    )
+    command = shlex.join(["cfrseg", *sys.argv[1:]])
+    runs = []
     with _Bar() as bar:
-        results = run_plan(plan, starting=bar.start, progress=bar.advance)
+        for spec, settings in product(specs, robots):
+            folder = output / "runs" / _folder_name(spec, settings)
+            bar.start(folder.name, len(objects))
+            runs.append(
+                run_benchmark(
+                    folder,
+                    spec,
+                    objects,
+                    settings=settings,
+                    workers=workers,
+                    scheduler=scheduler,
+                    progress=bar.advance,
+                    command=command,
+                )
+            )
+    hinted = [spec.label for spec in specs if spec.segmenter in PEERS]
+    notes = [HINT_NOTE.format(", ".join(hinted))] if hinted else []
+    by_key = {item.key: item for item in objects}
+    results = write_report(output, runs, by_key, command=command, notes=notes)
     if as_json:
-        found = {name: [s.to_dict() for s in sets] for name, sets in results}
-        typer.echo(json.dumps(found))
+        figures = {name: [s.to_dict() for s in sets] for name, sets in results}
+        typer.echo(json.dumps(figures))
         return
-    typer.echo((plan.out / "table.md").read_text(encoding="utf-8"))
+    typer.echo((output / "table.md").read_text(encoding="utf-8"))
     for name, sets in results:
         typer.echo(_one_line(name, sets[-1]))
-    typer.echo(f"report: {plan.out}")
+    typer.echo(f"report: {output}")
+
+
+def _segmenters(
+    names: Sequence[str],
+    refinements: Sequence[str],
+    protocol: str,
+    device: str,
+    dataset: str,
+    backbone: str,
+) -> list[SegmenterSpec]:
+    """Return the segmenters to measure, networks once per refinement.
+
+    Raises
+    ------
+    ValueError
+        For an unknown protocol or refinement.
+    """
+    from napari_cfrseg.engine.refinement import Refinement
+    from napari_cfrseg.evaluation.papers.protocols import PROTOCOL_NAMES
+    from napari_cfrseg.evaluation.segmenters import SegmenterSpec
+
+    if protocol not in PROTOCOL_NAMES:
+        msg = f"no protocol {protocol!r}: one of {', '.join(PROTOCOL_NAMES)}"
+        raise ValueError(msg)
+    for refinement in refinements:
+        Refinement.parse(refinement)
+    specs: list[SegmenterSpec] = []
+    for name, refinement in product(names, refinements):
+        spec = SegmenterSpec(name, protocol, refinement, device, dataset, backbone)
+        if not spec.is_network:
+            spec = SegmenterSpec(name, device=device)
+        if spec not in specs:
+            specs.append(spec)
+    return specs
+
+
+def _robots(
+    protocol: str,
+    *,
+    seeds: Sequence[int] | None,
+    max_clicks: int,
+    target: float | None,
+    surfaces: bool,
+    spacing_um: tuple[float, float] | None,
+) -> list[RunSettings]:
+    """Return the exact robot, or one human-like robot per seed."""
+    from napari_cfrseg.evaluation.clicking import RunSettings
+    from napari_cfrseg.evaluation.papers.protocols import paper_protocol
+
+    published = protocol != "micro"
+    if target is None:
+        target = paper_protocol(protocol).target if published else 0.90
+    return [
+        RunSettings(
+            max_clicks=max_clicks,
+            target=target,
+            # the papers' loop stops as soon as the target is reached
+            min_clicks=1 if published else min(5, max_clicks),
+            human=seeds is not None,
+            seed=seed,
+            surfaces=surfaces,
+            published=published,
+            spacing_um=spacing_um,
+        )
+        for seed in seeds or (0,)
+    ]
+
+
+def _folder_name(spec: SegmenterSpec, settings: RunSettings) -> str:
+    name = re.sub(r"[^\w.-]+", "-", spec.label).strip("-").lower()
+    return f"{name}-human{settings.seed}" if settings.human else name
 
 
 def _one_line(name: str, pool: Summary) -> str:
@@ -189,12 +294,12 @@ def _one_line(name: str, pool: Summary) -> str:
 
 
 def _compare(first: Path, second: Path, *, as_json: bool) -> None:
-    from napari_cfrseg.evaluation.plan import find_run
     from napari_cfrseg.evaluation.report.comparisons import (
         compare_runs,
         format_differences,
     )
     from napari_cfrseg.evaluation.report.write import name_runs
+    from napari_cfrseg.evaluation.runner import find_run
 
     runs = [find_run(first), find_run(second)]
     differences = compare_runs(*runs)

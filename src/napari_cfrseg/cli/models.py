@@ -1,8 +1,7 @@
-"""``cfrseg models``: models and networks there are, and what each says of itself."""
+"""``cfrseg models``: list, describe, import and fetch models and networks."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_cfrseg.cli.options import JsonOption
+from napari_cfrseg.io.fingerprint import file_sha256
 
 if TYPE_CHECKING:
     from napari_cfrseg.model.network import ClickNetwork
@@ -131,7 +131,7 @@ def _input_sizes(architecture: dict[str, Any], parameters: int) -> list[int]:
 
 
 def _measure(names: list[str]) -> None:
-    from napari_cfrseg.evaluation.timing.all_networks import (
+    from napari_cfrseg.evaluation.click_times import (
         arithmetics,
         bench_networks,
         record,
@@ -144,7 +144,7 @@ def _measure(names: list[str]) -> None:
 
 
 def _add_timings(rows: list[dict[str, Any]]) -> None:
-    from napari_cfrseg.evaluation.timing.all_networks import recorded
+    from napari_cfrseg.evaluation.click_times import recorded
 
     known = recorded()
     for row in rows:
@@ -241,7 +241,7 @@ def fetch_file(
     folder.mkdir(parents=True, exist_ok=True)
     file = fetch(source, folder, progress=_told())
     if source.sha256 is None:
-        typer.echo(f"its SHA-256, not recorded before: {_sha256(file)}")
+        typer.echo(f"its SHA-256, not recorded before: {file_sha256(file)}")
     path = install(file, name, licence=licence or source.licence)
     file.unlink()
     typer.echo(f"installed {name}: {path}")
@@ -293,17 +293,12 @@ def install(
     metadata = checkpoint.Metadata(
         architecture=complete(architecture),
         name=chosen,
-        training_data=[f"{origin} {file.name}, SHA-256 {_sha256(file)}"],
+        training_data=[f"{origin} {file.name}, SHA-256 {file_sha256(file)}"],
         licence=licence or known,
     )
     target = checkpoint.models_folder() / f"{chosen}{checkpoint.SUFFIX}"
     checkpoint.save(target, network, metadata, half=False)
     return target
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _started(network_name: str, file: Path) -> tuple[ClickNetwork, Mapping[str, Any]]:

@@ -1,10 +1,11 @@
-"""Options and values that several commands share."""
+"""Options that several commands share, and the earlier spellings of renamed ones."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import typer
+from typer.core import TyperCommand
 
 from napari_cfrseg.clicks import Click
 
@@ -20,6 +21,40 @@ JsonOption = Annotated[
     bool,
     typer.Option("--json", help="Print the result as one JSON value."),
 ]
+WorkersOption = Annotated[
+    int,
+    typer.Option("--workers", "-j", min=1, help="Processes; on GPUs one per GPU."),
+]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(metavar="tcp://HOST:PORT", help="Dask scheduler to compute on."),
+]
+
+
+class Command(TyperCommand):
+    """A command that also accepts the earlier names of its options.
+
+    Attributes
+    ----------
+    renamed
+        {command: {earlier name: name}}.
+    """
+
+    renamed: ClassVar[dict[str, dict[str, str]]] = {
+        "segment": {"--clicks": "--click"},
+        "propagate": {"--clicks": "--click"},
+        "evaluate": {"--out": "--output", "--clicks": "--max-clicks"},
+        "bench": {"--clicks": "--objects"},
+    }
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Replace earlier names, then parse."""
+        names = self.renamed.get(self.name or "", {})
+        spelled = []
+        for argument in args:
+            name, equals, value = argument.partition("=")
+            spelled.append(names.get(name, name) + equals + value)
+        return super().parse_args(ctx, spelled)
 
 
 def parse_click(text: str) -> Click:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_cfrseg.cli.options import JsonOption
+from napari_cfrseg.cli.options import JsonOption, SchedulerOption, WorkersOption
 from napari_cfrseg.errors import CfrSegError
 
 if TYPE_CHECKING:
@@ -58,13 +58,8 @@ def replay(
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda, cuda:N, mps [session's].")
     ] = None,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Processes; on GPUs one per GPU.")
-    ] = 1,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(metavar="tcp://…", help="Dask scheduler to replay on."),
-    ] = None,
+    workers: WorkersOption = 1,
+    scheduler: SchedulerOption = None,
     only_changed: Annotated[
         bool,
         typer.Option(

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.evaluation import metrics
-from napari_cfrseg.evaluation.datasets.benchmark_objects import (
+from napari_cfrseg.evaluation.datasets import (
     AnnotatedPlane,
     BenchmarkObject,
 )
-from napari_cfrseg.evaluation.object_row import ObjectRow, pack_mask
 from napari_cfrseg.evaluation.robots import ExactRobot, HumanRobot
-from napari_cfrseg.evaluation.scores import MAX_CLICKS
+from napari_cfrseg.evaluation.scores import MAX_CLICKS, ObjectRow, pack_mask
 
 
 class AnySegmenter(Protocol):

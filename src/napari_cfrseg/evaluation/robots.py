@@ -254,30 +254,6 @@ class _ErrorPlane:
         return best
 
 
-def find_error_centre(error_mask: BoolPlane, free_mask: BoolPlane) -> ErrorCentre:
-    """Find the pixel farthest from the outside of an error mask.
-
-    Equals the maximum of the exact Euclidean transform of the padded plane, at the
-    cost of a chessboard transform of the error's bounding box and of the Euclidean one
-    around the pixels that can hold the maximum.
-
-    Parameters
-    ----------
-    error_mask
-        (Y, X) bool.
-    free_mask
-        (Y, X) bool, False at pixels clicked before: these are not chosen again but
-        still belong to the error.
-
-    Returns
-    -------
-    ErrorCentre
-        First maximum in row-major order.
-    """
-    plane = _ErrorPlane.of(error_mask, free_mask)
-    return NOWHERE if plane is None else plane.centre()
-
-
 def find_larger_error(
     missed_mask: BoolPlane, wrong_mask: BoolPlane, free_mask: BoolPlane
 ) -> tuple[ErrorCentre, bool]:

@@ -25,10 +25,10 @@ from typing import Any
 
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation.clicking import RunSettings
-from napari_cfrseg.evaluation.datasets.benchmark_objects import BenchmarkObject
-from napari_cfrseg.evaluation.object_row import ObjectRow
+from napari_cfrseg.evaluation.datasets import BenchmarkObject
+from napari_cfrseg.evaluation.scores import ObjectRow
 from napari_cfrseg.evaluation.segmenters import SegmenterSpec
-from napari_cfrseg.evaluation.workers import evaluate_objects
+from napari_cfrseg.evaluation.workers import evaluate_objects, evaluate_on_cluster
 
 RUN_FORMAT = 1
 _PACKAGES = ("napari-cfrseg", "numpy", "scipy", "scikit-image", "torch", "timm")
@@ -138,8 +138,6 @@ def _evaluate(
 ) -> Iterator[ObjectRow]:
     if scheduler is None:
         return evaluate_objects(spec, objects, settings=settings, workers=workers)
-    from napari_cfrseg.evaluation.workers import evaluate_on_cluster
-
     return evaluate_on_cluster(scheduler, spec, objects, settings=settings)
 
 
@@ -163,6 +161,24 @@ def read_run(folder: Path) -> Run:
     by_key = {row.key: row for row in _read_rows(folder / "rows.jsonl")}
     rows = tuple(by_key[key] for key in order if key in by_key)
     return Run(folder, label, settings, order, rows, info)
+
+
+def find_run(folder: Path) -> Run:
+    """Read a run from its folder, or from the report that holds just this one.
+
+    Raises
+    ------
+    DatasetError
+        If there is none, or more than one.
+    """
+    if (folder / "run.json").exists():
+        return read_run(folder)
+    paths = sorted((folder / "runs").glob("*/run.json"))
+    if len(paths) == 1:
+        return read_run(paths[0].parent)
+    names = ", ".join(path.parent.name for path in paths) or "none"
+    msg = f"{folder} must be a run, or a report of one run; its runs: {names}"
+    raise DatasetError(msg)
 
 
 def versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a run of clicks is worth: NoC, NoF, IoU@N, curves, seconds, regressions.
+"""One object's row of results, and scores of its clicks: NoC, NoF, IoU@N, regressions.
 
 A *run* is one object's list of IoUs, the n-th after click n. The robot stops once its
 target is reached, so runs differ in length; a stopped run keeps its last IoU.
@@ -6,18 +6,158 @@ target is reached, so runs differ in length; a stopped run keeps its last IoU.
 
 from __future__ import annotations
 
+import base64
 import math
-from collections.abc import Sequence
+import zlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cfrseg.errors import DatasetError
+
 #: clicks a robot may make (all papers)
 MAX_CLICKS = 20
+#: sets with fewer objects are reported but not pooled
+MIN_POOLED_OBJECTS = 30
 #: a click that costs more than this much IoU …
 REGRESSION_IOU = 0.005
 #: … and adds more than this many wrong pixels is a regression
 REGRESSION_PX = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRow:
+    """One object's run of clicks.
+
+    Attributes
+    ----------
+    key
+        The object's name (:attr:`BenchmarkObject.key`).
+    set_name, image_name, plane
+        Where it is.
+    area_px
+        Annotated pixels.
+    shape
+        (Y, X) of the plane.
+    clicks
+        (row, column, 1 positive / 0 negative) in order.
+    ious
+        IoU after each click, in [0, 1].
+    error_px
+        Missed plus wrong pixels after each click.
+    seconds
+        Seconds of ``predict`` for each click, the mask's reading included.
+    steps
+        Network steps of each click; empty if the segmenter does not report them.
+    boundary_ious, assds_px, assds_um
+        After each click; empty when not measured (micrometres: when the spacing is
+        unknown). NaN: no mask, no distance.
+    set_image_s
+        Seconds of ``set_image`` for the object's plane.
+    seed
+        Of the robot; 0 for the exact one.
+    mask_box, mask_bits
+        The last mask: (first row, first column, height, width) of its bounding box,
+        and its pixels there (:func:`pack_mask`); for pictures in reports.
+    """
+
+    key: str
+    set_name: str
+    image_name: str
+    plane: int | None
+    area_px: int
+    shape: tuple[int, int]
+    clicks: tuple[tuple[int, int, int], ...]
+    ious: tuple[float, ...]
+    error_px: tuple[int, ...]
+    seconds: tuple[float, ...]
+    steps: tuple[int, ...] = ()
+    boundary_ious: tuple[float, ...] = ()
+    assds_px: tuple[float, ...] = ()
+    assds_um: tuple[float, ...] = ()
+    set_image_s: float = 0.0
+    seed: int = 0
+    mask_box: tuple[int, ...] = (0, 0, 0, 0)
+    mask_bits: str = ""
+
+    def last_mask(self) -> NDArray[np.bool_]:
+        """(Y, X) bool: the mask after the last click."""
+        mask = np.zeros(self.shape, bool)
+        y, x, height, width = self.mask_box
+        if height and width:
+            packed = zlib.decompress(base64.b64decode(self.mask_bits))
+            bits = np.unpackbits(
+                np.frombuffer(packed, np.uint8), count=height * width
+            ).astype(bool)
+            mask[y : y + height, x : x + width] = bits.reshape(height, width)
+        return mask
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ObjectRow:
+        """Read what :meth:`to_dict` wrote.
+
+        Raises
+        ------
+        DatasetError
+            If a field is missing or unknown.
+        """
+        known = {field.name for field in fields(cls)}
+        if set(values) != known:
+            odd = sorted(set(values) ^ known)
+            msg = f"a result row has missing or unknown fields {odd}: run it again"
+            raise DatasetError(msg)
+        return cls(**{name: _freeze(value) for name, value in values.items()})
+
+
+def _freeze(value: Any) -> Any:
+    return tuple(_freeze(v) for v in value) if isinstance(value, list) else value
+
+
+def pack_mask(mask: NDArray[np.bool_]) -> tuple[tuple[int, ...], str]:
+    """Pack a (Y, X) bool mask: its bounding box, and base64 of its deflated bits."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return (0, 0, 0, 0), ""
+    y, x = int(rows[0]), int(columns[0])
+    height, width = int(rows[-1]) - y + 1, int(columns[-1]) - x + 1
+    bits = np.packbits(mask[y : y + height, x : x + width])
+    packed = base64.b64encode(zlib.compress(bits.tobytes(), 6)).decode("ascii")
+    return (y, x, height, width), packed
+
+
+def pooled_rows(
+    rows: Sequence[ObjectRow],
+    order: Sequence[str],
+    *,
+    min_objects: int = MIN_POOLED_OBJECTS,
+) -> list[ObjectRow]:
+    """Keep the same number of rows of every set that has enough of them.
+
+    Parameters
+    ----------
+    rows
+        Results, in any order.
+    order
+        The objects' keys in the order drawn: the first of each set are kept.
+    min_objects
+        Sets with fewer rows are left out.
+    """
+    by_key = {row.key: row for row in rows}
+    by_set: dict[str, list[ObjectRow]] = defaultdict(list)
+    for key in order:
+        if key in by_key:
+            by_set[by_key[key].set_name].append(by_key[key])
+    pools = [pool for pool in by_set.values() if len(pool) >= min_objects]
+    same = min((len(pool) for pool in pools), default=0)
+    return [row for pool in pools for row in pool[:same]]
 
 
 def clicks_to(

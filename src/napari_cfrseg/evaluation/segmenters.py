@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import re
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.evaluation.clicking import AnySegmenter
+from napari_cfrseg.io.fingerprint import file_sha256
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.refinement import Refinement
@@ -119,11 +119,7 @@ class SegmenterSpec:
             return ""
         from napari_cfrseg.model import weights_file as checkpoint
 
-        digest = hashlib.sha256()
-        with checkpoint.resolve(self.segmenter).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
+        return file_sha256(checkpoint.resolve(self.segmenter))
 
     def __call__(self) -> AnySegmenter:
         """Build the segmenter.

@@ -27,11 +27,11 @@ from napari_cfrseg.evaluation.clicking import (
     SegmenterFactory,
     evaluate_plane,
 )
-from napari_cfrseg.evaluation.datasets.benchmark_objects import (
+from napari_cfrseg.evaluation.datasets import (
     BenchmarkObject,
     group_by_plane,
 )
-from napari_cfrseg.evaluation.object_row import ObjectRow
+from napari_cfrseg.evaluation.scores import ObjectRow
 
 #: how often an idle worker looks whether its parent still lives
 PARENT_CHECK_S = 2.0

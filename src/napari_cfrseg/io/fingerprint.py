@@ -1,13 +1,14 @@
-"""Is it the same image? A SHA-256 of shape, dtype and a sample of the pixels.
+"""SHA-256 of files, and fingerprints of images: shape, dtype and a sample of pixels.
 
-At most nine blocks on each of at most eight planes are read, so an image of a terabyte
-costs a few chunks. It does not matter how the pixels are stored or loaded.
+Of an image at most nine blocks on each of at most eight planes are read, so that one of
+a terabyte costs a few chunks. It does not matter how the pixels are stored or loaded.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,12 @@ import numpy as np
 WHOLE_VALUES = 1 << 18
 BLOCK_PX = 64
 _PLANES, _BLOCKS = 8, 3
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(array: Any, has_channels: bool = False) -> str:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cfrseg.errors import CfrSegError, CheckpointError
+from napari_cfrseg.io.fingerprint import file_sha256
 from napari_cfrseg.session.content import ModelReference, SessionContent
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.segmenter import Segmenter
-
-_CHUNK = 1 << 20
 
 
 def weights_sha256(path: Path) -> str:
@@ -24,11 +22,7 @@ def weights_sha256(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _hash(path: Path, _mtime_ns: int, _size: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
+    return file_sha256(path)
 
 
 def model_reference(name_or_path: str | Path) -> ModelReference:

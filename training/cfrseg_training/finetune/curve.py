@@ -8,7 +8,7 @@ import torch
 
 from cfrseg_training.finetune.gate import Fold
 from cfrseg_training.loop.atlas import AFTER_FIRST_CLICK, Atlas, WindowBatch
-from napari_cfrseg.evaluation.datasets.benchmark_objects import BenchmarkObject
+from napari_cfrseg.evaluation.datasets import BenchmarkObject
 
 #: windows of the live curve
 CURVE_WINDOWS = 12

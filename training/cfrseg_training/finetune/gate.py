@@ -25,13 +25,17 @@ from cfrseg_training.loop.labelled import (
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation.clicking import RunSettings
-from napari_cfrseg.evaluation.datasets.benchmark_objects import (
+from napari_cfrseg.evaluation.datasets import (
     BenchmarkObject,
     sample_objects,
 )
-from napari_cfrseg.evaluation.object_row import ObjectRow
 from napari_cfrseg.evaluation.report.comparisons import bootstrap_means
-from napari_cfrseg.evaluation.scores import clicks_to, mean_clicks_to, mean_iou_at
+from napari_cfrseg.evaluation.scores import (
+    ObjectRow,
+    clicks_to,
+    mean_clicks_to,
+    mean_iou_at,
+)
 from napari_cfrseg.evaluation.workers import evaluate_objects
 from napari_cfrseg.samples import load_sample, sample_names
 

@@ -45,8 +45,8 @@ from cfrseg_training.loop.labelled import LabelledData, LabelledPlane, describe
 from cfrseg_training.loop.suem import SuemRecipe
 from cfrseg_training.loop.trainer import TrainConfig, Trainer
 from napari_cfrseg.errors import TrainingError
-from napari_cfrseg.evaluation.datasets.benchmark_objects import BenchmarkObject
-from napari_cfrseg.evaluation.object_row import ObjectRow
+from napari_cfrseg.evaluation.datasets import BenchmarkObject
+from napari_cfrseg.evaluation.scores import ObjectRow
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.model import weights_file as checkpoint
 

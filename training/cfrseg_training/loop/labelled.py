@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from cfrseg_training.loop.atlas import Sample
 from cfrseg_training.loop.atlas_objects import RealClick
 from napari_cfrseg.errors import CfrSegError, DatasetError
-from napari_cfrseg.evaluation.datasets.benchmark_objects import (
+from napari_cfrseg.evaluation.datasets import (
     AnnotatedPlane,
     BenchmarkObject,
     find_components,
 )
 from napari_cfrseg.evaluation.datasets.label_folders import (
     MAX_CHANNELS,
+    OmeZarr,
     read_image,
     spread_planes,
 )
-from napari_cfrseg.evaluation.datasets.ome_zarr_folder import OmeZarr
 from napari_cfrseg.geometry.windows import Window
 from napari_cfrseg.io.plane_image import open_plane
 

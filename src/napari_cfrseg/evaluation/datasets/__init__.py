@@ -1,1 +1,175 @@
-"""Annotated images and stacks, and the objects to click in them."""
+"""Objects of a benchmark, and the data sets that their pixels come from."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, zip_longest
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage import measure
+
+from napari_cfrseg.errors import DatasetError
+
+#: objects smaller than this many pixels are left out
+MIN_AREA_PX = 40
+#: and those that cover more than this share of the plane
+MAX_PLANE_SHARE = 0.5
+#: objects per set, at most
+MAX_OBJECTS_PER_SET = 40
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedPlane:
+    """One plane and its annotation.
+
+    Attributes
+    ----------
+    image
+        (Y, X) or (Y, X, C), any dtype, as a segmenter's ``set_image`` takes it.
+    labels
+        (L, Y, X) integer layers of instance ids, 0 background; one layer unless
+        objects overlap.
+    ignore_mask
+        (Y, X) bool or None: pixels that do not count.
+    """
+
+    image: NDArray[Any]
+    labels: NDArray[Any]
+    ignore_mask: NDArray[np.bool_] | None = None
+
+
+class Source(Protocol):
+    """A data set that can be read plane by plane; small and picklable."""
+
+    def read_plane(self, image_name: str, plane: int | None) -> AnnotatedPlane:
+        """Read one plane of one image (``plane`` is None for a single plane)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkObject:
+    """One object to segment by clicks.
+
+    Attributes
+    ----------
+    source
+        Where its plane is read from.
+    set_name, image_name
+        The data set's name and the image's name in it.
+    plane
+        Index along z, or None where the image is one plane.
+    label
+        Its id in the label layer.
+    layer
+        The label layer it is in.
+    anchor
+        (row, column) of one of its pixels: with an anchor the object is the
+        connected component (8-neighbours) of its id around that pixel, without one
+        all pixels of the id.
+    area_px
+        Its number of pixels; 0 when unknown.
+    """
+
+    source: Source
+    set_name: str
+    image_name: str
+    plane: int | None
+    label: int
+    layer: int = 0
+    anchor: tuple[int, int] | None = None
+    area_px: int = 0
+
+    @property
+    def plane_key(self) -> str:
+        """Name of the plane, the same for all its objects."""
+        plane = "" if self.plane is None else f"@z{self.plane}"
+        return f"{self.set_name}/{self.image_name}{plane}"
+
+    @property
+    def key(self) -> str:
+        """Lasting name of the object: rows of a resumed run are matched by it."""
+        layer = f".{self.layer}" if self.layer else ""
+        anchor = "" if self.anchor is None else f"@{self.anchor[0]},{self.anchor[1]}"
+        return f"{self.plane_key}#{self.label}{layer}{anchor}"
+
+    def mask_in(self, plane: AnnotatedPlane) -> NDArray[np.bool_]:
+        """Cut the object out of its annotated plane: (Y, X) bool."""
+        mask: NDArray[np.bool_] = plane.labels[self.layer] == self.label
+        if self.anchor is None:
+            return mask
+        rows = np.flatnonzero(mask.any(axis=1))
+        columns = np.flatnonzero(mask.any(axis=0))
+        y, x = self.anchor
+        if not mask[y, x]:
+            msg = f"{self.key}: pixel {self.anchor} is not of label {self.label}"
+            raise DatasetError(msg)
+        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        components = measure.label(mask[box], connectivity=2)
+        mask[box] = components == components[y - rows[0], x - columns[0]]
+        return mask
+
+
+def find_components(
+    plane: AnnotatedPlane,
+    *,
+    min_area_px: int = MIN_AREA_PX,
+    max_plane_share: float = MAX_PLANE_SHARE,
+) -> Iterator[tuple[int, int, tuple[int, int], int]]:
+    """List a plane's objects: connected components (8-neighbours) of one id.
+
+    Yields
+    ------
+    (layer, label, anchor, area_px) in layer, then row-major order of the anchors, the
+    components' first pixels.
+    """
+    most = max_plane_share * plane.labels[0].size
+    for layer, labels in enumerate(plane.labels):
+        if plane.ignore_mask is not None:
+            labels = np.where(plane.ignore_mask, 0, labels)
+        components = measure.label(labels, background=0, connectivity=2)
+        flat = components.ravel()
+        areas = np.bincount(flat)
+        _, first = np.unique(flat, return_index=True)
+        for index in first:
+            if flat[index] == 0 or not min_area_px <= areas[flat[index]] <= most:
+                continue
+            y, x = divmod(int(index), labels.shape[1])
+            yield layer, int(labels[y, x]), (y, x), int(areas[flat[index]])
+
+
+def sample_objects(
+    objects: Sequence[BenchmarkObject],
+    max_objects: int | None = MAX_OBJECTS_PER_SET,
+    *,
+    seed: int = 0,
+) -> list[BenchmarkObject]:
+    """Draw objects, taking turns between planes so that no image dominates.
+
+    Parameters
+    ----------
+    objects
+        All there are.
+    max_objects
+        How many to keep; None keeps all. A smaller draw is a prefix of a larger one.
+    seed
+        Of the draw; the same seed and objects give the same draw on any machine.
+    """
+    by_plane: dict[str, list[BenchmarkObject]] = {}
+    for item in sorted(objects, key=lambda item: item.key):
+        by_plane.setdefault(item.plane_key, []).append(item)
+    name = objects[0].set_name if objects else ""
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    planes = [by_plane[key] for key in sorted(by_plane)]
+    planes = [planes[i] for i in rng.permutation(len(planes))]
+    turns = [[group[i] for i in rng.permutation(len(group))] for group in planes]
+    drawn = [item for turn in zip_longest(*turns) for item in turn if item is not None]
+    return drawn[:max_objects]
+
+
+def group_by_plane(objects: Iterable[BenchmarkObject]) -> list[list[BenchmarkObject]]:
+    """Put objects of one plane together, so that each plane is read and set once."""
+    ordered = sorted(objects, key=lambda item: item.plane_key)
+    return [list(group) for _, group in groupby(ordered, key=lambda o: o.plane_key)]

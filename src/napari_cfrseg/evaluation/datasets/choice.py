@@ -1,34 +1,45 @@
-"""Open a data set by the name of its layout."""
+"""Choose the objects of a benchmark: by layout, or by a split of many sets.
+
+A folder with one labelled folder per set is divided by a split file
+(``benchmarks/split.json``)::
+
+    {"seed": …, "sets": {set: {"train": [NAME, …], "validation": […], "test": […]}}}
+
+The micro protocol: connected components from 40 px to half the plane, at most 40 per
+set, seeded; the segmenter gets the whole image and no hint of the object's size.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from napari_cfrseg.errors import DatasetError
-from napari_cfrseg.evaluation.datasets.benchmark_objects import (
+from napari_cfrseg.evaluation.datasets import (
     MAX_OBJECTS_PER_SET,
     MIN_AREA_PX,
     BenchmarkObject,
     sample_objects,
 )
-from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
-from napari_cfrseg.evaluation.datasets.ome_zarr_folder import OmeZarr
-from napari_cfrseg.evaluation.datasets.split import micro_objects
+from napari_cfrseg.evaluation.datasets.label_folders import (
+    LabelFolder,
+    OmeZarr,
+    is_zarr,
+)
 from napari_cfrseg.evaluation.papers import published_sets
-from napari_cfrseg.evaluation.papers.published_sets import CocoLvis
 
 
 class ObjectList(Protocol):
     """A data set that lists its objects."""
 
     def objects(self) -> Iterator[BenchmarkObject]:
-        """List every object that can be asked for."""
+        """List every object to segment."""
 
 
-#: published layouts: all their objects are asked for
+#: published layouts: all their objects are used
 PUBLISHED: Mapping[str, Callable[[Path], ObjectList]] = {
     "grabcut": published_sets.grabcut,
     "berkeley": published_sets.berkeley,
@@ -36,14 +47,15 @@ PUBLISHED: Mapping[str, Callable[[Path], ObjectList]] = {
     "coco-mval": published_sets.coco_mval,
     "sbd": published_sets.Sbd,
     "voc": published_sets.PascalVoc,
-    "coco-lvis": CocoLvis,
+    "coco-lvis": published_sets.CocoLvis,
 }
 LAYOUTS = ("auto", "folder", "ome-zarr", *PUBLISHED)
+SIDES = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True)
 class DataChoice:
-    """Which objects to ask for.
+    """Which objects to use.
 
     Attributes
     ----------
@@ -58,11 +70,11 @@ class DataChoice:
     sets
         Only these sets of the split; None: all.
     max_objects
-        Per set; None: all. Published layouts are asked whole unless it is given.
+        Per set; None: 40, or all of a published layout.
     seed
         Of the draw.
     min_area_px
-        Smaller objects are not asked for (own folders and OME-Zarr).
+        Smallest object (own folders and OME-Zarr).
     ignore_value
         Label of pixels that do not count (own folders and OME-Zarr).
     per_object
@@ -82,7 +94,7 @@ class DataChoice:
 
 
 def draw_objects(choice: DataChoice) -> list[BenchmarkObject]:
-    """Return the objects to ask for, in the order drawn.
+    """Return the chosen objects, in the order drawn.
 
     Raises
     ------
@@ -94,8 +106,8 @@ def draw_objects(choice: DataChoice) -> list[BenchmarkObject]:
     if not choice.data.is_dir():
         msg = f"no folder {choice.data}"
         raise DatasetError(msg)
+    per_set = choice.max_objects or MAX_OBJECTS_PER_SET
     if choice.split is not None:
-        per_set = choice.max_objects or MAX_OBJECTS_PER_SET
         return micro_objects(
             choice.data,
             choice.split,
@@ -110,27 +122,18 @@ def draw_objects(choice: DataChoice) -> list[BenchmarkObject]:
     objects = list(_open(choice, layout).objects())
     if layout in PUBLISHED and choice.max_objects is None:
         return objects
-    per_set = choice.max_objects or MAX_OBJECTS_PER_SET
     return sample_objects(objects, per_set, seed=choice.seed)
 
 
 def _open(choice: DataChoice, layout: str) -> ObjectList:
-    name = choice.data.resolve().name
+    name, ignore = choice.data.resolve().name, choice.ignore_value
+    least = choice.min_area_px
     if layout == "folder":
         return LabelFolder(
-            choice.data,
-            name,
-            ignore_value=choice.ignore_value,
-            min_area_px=choice.min_area_px,
-            per_object=choice.per_object,
+            choice.data, name, ignore, least, per_object=choice.per_object
         )
     if layout == "ome-zarr":
-        return OmeZarr(
-            choice.data,
-            name,
-            ignore_value=choice.ignore_value,
-            min_area_px=choice.min_area_px,
-        )
+        return OmeZarr(choice.data, name, ignore, least)
     if layout not in PUBLISHED:
         msg = f"no layout {layout!r}: choose one of {', '.join(LAYOUTS)}"
         raise ValueError(msg)
@@ -152,23 +155,91 @@ def guess_layout(folder: Path) -> str:
         "folder": "labels",
     }
     for layout, mark in marks.items():
-        if (folder / mark).is_dir() and not _is_zarr(folder):
+        if (folder / mark).is_dir() and not is_zarr(folder):
             return layout
     if (folder / "images-f-BRS").is_dir() or (folder / "masks").is_dir():
         return "berkeley"
     if (folder / "val" / "hannotation.pickle").is_file():
         return "coco-lvis"
-    if _is_zarr(folder) or any(_is_zarr(path) for path in folder.glob("*.zarr")):
+    if is_zarr(folder) or any(is_zarr(path) for path in folder.glob("*.zarr")):
         return "ome-zarr"
     hint = ""
     if (folder / "gt").is_dir():
         hint = " (img/ and gt/ are DAVIS's and COCO-MVal's: --layout says which)"
     msg = (
-        f"{folder} has no layout that is known{hint}: expected images/ and labels/, "
+        f"{folder} has no known layout{hint}: expected images/ and labels/, "
         f"*.zarr, or one of {', '.join(PUBLISHED)}; a folder of sets needs --split"
     )
     raise DatasetError(msg)
 
 
-def _is_zarr(path: Path) -> bool:
-    return any((path / name).is_file() for name in (".zgroup", "zarr.json"))
+def read_split(path: Path) -> dict[str, dict[str, list[str]]]:
+    """Read ``{set: {side: [image name]}}`` from a split file.
+
+    Raises
+    ------
+    DatasetError
+        If it is not a split file.
+    """
+    try:
+        sets = json.loads(path.read_text())["sets"]
+        return {
+            name: {side: [str(n) for n in images] for side, images in sides.items()}
+            for name, sides in sets.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        msg = (
+            f"{path} is not a split file "
+            f'({{"sets": {{set: {{side: [names]}}}}}}): {error!r}'
+        )
+        raise DatasetError(msg) from error
+
+
+def micro_objects(
+    data: Path,
+    split: Path,
+    side: str = "validation",
+    *,
+    max_per_set: int = MAX_OBJECTS_PER_SET,
+    sets: Sequence[str] | None = None,
+    seed: int = 0,
+) -> list[BenchmarkObject]:
+    """Draw the micro protocol's objects, set by set.
+
+    Parameters
+    ----------
+    data
+        Folder with one folder per set.
+    split, side
+        The split file, and which of its sides.
+    max_per_set
+        Objects per set, at most; fewer are a prefix of more.
+    sets
+        Names of the sets to use; None: all.
+    seed
+        Of the draw.
+
+    Raises
+    ------
+    DatasetError
+        If a set is missing or does not have its layout.
+    ValueError
+        For an unknown side.
+    """
+    if side not in SIDES:
+        msg = f"side {side!r} must be one of {', '.join(SIDES)}"
+        raise ValueError(msg)
+    folders = [
+        LabelFolder(data / name, name, image_names=tuple(sides[side]))
+        for name, sides in sorted(read_split(split).items())
+        if sides.get(side)
+    ]
+    unknown = set(sets or ()) - {folder.name for folder in folders}
+    if unknown:
+        msg = f"no set {', '.join(sorted(unknown))} on the {side} side of {split}"
+        raise DatasetError(msg)
+    drawn: list[BenchmarkObject] = []
+    for folder in folders:
+        if sets is None or folder.name in sets:
+            drawn += sample_objects(list(folder.objects()), max_per_set, seed=seed)
+    return drawn

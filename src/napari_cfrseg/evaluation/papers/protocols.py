@@ -11,13 +11,27 @@
 ==============  ====================================================================
 
 All threshold the probability at 0.49 but ``micro``.
+
+Zoom-In: the ROI is the bounding box of {previous probability > 0.5} ∪ positive clicks,
+expanded about its centre to max(ratio · extent, 200) px, kept from click to click
+unless a positive click leaves it or the new box overlaps it by less than 0.5. The crop
+is resampled to the target size (bilinear, corners aligned), the answer resampled back
+and pasted into zeros. The product's own windows (:mod:`napari_cfrseg.geometry.windows`)
+work differently.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from napari_cfrseg.evaluation.papers.zoomin import ZoomIn
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from napari_cfrseg.clicks import Click
 
 PAPER_THRESHOLD = 0.49
 #: no IoU reaches it: all clicks are made
@@ -34,6 +48,181 @@ FCFI_ZOOM = {
     ("resnet101", "davis"): (640, 3.0),
     ("resnet101", "sbd"): (480, 2.3),
 }
+
+
+Roi = tuple[int, int, int, int]
+"""(first row, last row, first column, last column), both ends inside."""
+
+
+@dataclass(frozen=True, slots=True)
+class ZoomIn:
+    """Settings of Zoom-In.
+
+    Attributes
+    ----------
+    target_size
+        Longest side of the crop after resampling, or its exact (height, width): the
+        aspect is then not kept.
+    skip_clicks
+        Up to so many clicks the whole image is used. 0: the first click is predicted
+        again if its mask is small. −1: a window from the first click on, the whole
+        image where there is no mask.
+    expansion_ratio
+        How much larger than the object the window is.
+    min_crop_size
+        Least side of the window in pixels.
+    recompute_iou
+        The window moves when it overlaps the newly wished one by less.
+    threshold
+        Probability above which a pixel belongs to the previous mask.
+    negatives_too
+        True: negative clicks extend and move the window too (FCFI).
+    """
+
+    target_size: int | tuple[int, int] = 400
+    skip_clicks: int = 1
+    expansion_ratio: float = 1.4
+    min_crop_size: int = 200
+    recompute_iou: float = 0.5
+    threshold: float = 0.5
+    negatives_too: bool = False
+
+    def choose_roi(
+        self,
+        shape: tuple[int, int],
+        clicks: Sequence[Click],
+        previous: NDArray[np.floating] | None,
+        roi: Roi | None,
+    ) -> Roi | None:
+        """Choose the window of the next evaluation.
+
+        Parameters
+        ----------
+        shape
+            (Y, X) of the image.
+        clicks
+            All clicks, the newest included.
+        previous
+            (Y, X) probability of the evaluation before, or None.
+        roi
+            The window of the evaluation before, or None.
+
+        Returns
+        -------
+        The window, or None for the whole image at its own size.
+        """
+        if len(clicks) <= self.skip_clicks:
+            return None
+        wished: Roi | None = None
+        if previous is not None and (previous > self.threshold).any():
+            wished = self._object_roi(previous > self.threshold, clicks)
+        elif self.skip_clicks < 0:
+            wished = (0, shape[0] - 1, 0, shape[1] - 1)
+        if wished is None:
+            return None
+        if roi is None or not self._holds(roi, clicks):
+            return wished
+        return wished if box_iou(wished, roi) < self.recompute_iou else roi
+
+    def asks_again(
+        self, previous: NDArray[np.floating] | None, roi: Roi | None
+    ) -> bool:
+        """Whether the click is to be predicted again (``skip_clicks=0`` only).
+
+        So it is when the whole image was used and the object's window is small in it.
+        """
+        if previous is None or roi is not None or self.skip_clicks > 0:
+            return False
+        mask = previous > self.threshold
+        if not mask.any():
+            return False
+        whole = (0, mask.shape[0] - 1, 0, mask.shape[1] - 1)
+        return box_iou(self._object_roi(mask, ()), whole) < 0.5
+
+    def _counts(self, click: Click) -> bool:
+        return click.is_positive or self.negatives_too
+
+    def _holds(self, roi: Roi, clicks: Sequence[Click]) -> bool:
+        # the last row and column count as outside, as published
+        return all(
+            roi[0] <= click.yx[0] < roi[1] and roi[2] <= click.yx[1] < roi[3]
+            for click in clicks
+            if self._counts(click)
+        )
+
+    def _object_roi(self, mask: NDArray[np.bool_], clicks: Sequence[Click]) -> Roi:
+        rows = list(np.flatnonzero(mask.any(axis=1))[[0, -1]])
+        columns = list(np.flatnonzero(mask.any(axis=0))[[0, -1]])
+        for click in clicks:
+            if self._counts(click):
+                rows.append(int(click.yx[0]))
+                columns.append(int(click.yx[1]))
+        ends: list[int] = []
+        for used, length in zip((rows, columns), mask.shape, strict=True):
+            first, last = int(min(used)), int(max(used))
+            size = max(self.expansion_ratio * (last - first + 1), self.min_crop_size)
+            centre = 0.5 * (first + last)
+            ends.append(max(0, round(centre - 0.5 * size)))
+            ends.append(min(length - 1, round(centre + 0.5 * size)))
+        return ends[0], ends[1], ends[2], ends[3]
+
+    def crop_size(self, roi: Roi) -> tuple[int, int]:
+        """(height, width) of the window after resampling."""
+        if not isinstance(self.target_size, int):
+            return self.target_size
+        height, width = roi[1] - roi[0] + 1, roi[3] - roi[2] + 1
+        scale = self.target_size / max(height, width)
+        return round(height * scale), round(width * scale)
+
+    def crop(self, planes: Tensor, roi: Roi) -> Tensor:
+        """(B, C, Y, X) → (B, C, h, w): cut the window out and resample it."""
+        window = planes[:, :, roi[0] : roi[1] + 1, roi[2] : roi[3] + 1]
+        return _resize(window, self.crop_size(roi))
+
+    def to_crop(self, clicks: Sequence[Click], roi: Roi) -> list[Click]:
+        """Move clicks into the resampled window; those outside stay outside."""
+        height, width = self.crop_size(roi)
+        return [
+            Click(
+                (
+                    height * (click.yx[0] - roi[0]) / (roi[1] - roi[0] + 1),
+                    width * (click.yx[1] - roi[2]) / (roi[3] - roi[2] + 1),
+                ),
+                is_positive=click.is_positive,
+            )
+            for click in clicks
+        ]
+
+
+def paste_roi(values: Tensor, roi: Roi, shape: tuple[int, int]) -> Tensor:
+    """(B, C, h, w) → (B, C, Y, X): resample back and paste into zeros."""
+    size = (roi[1] - roi[0] + 1, roi[3] - roi[2] + 1)
+    plane = values.new_zeros(*values.shape[:2], *shape)
+    plane[:, :, roi[0] : roi[1] + 1, roi[2] : roi[3] + 1] = _resize(values, size)
+    return plane
+
+
+def box_iou(first: Roi, second: Roi) -> float:
+    """Product of the two 1-D overlaps of the boxes' rows and columns, ends included."""
+    product = 1.0
+    for axis in (0, 2):
+        a, b = first[axis : axis + 2], second[axis : axis + 2]
+        both = min(a[1], b[1]) - max(a[0], b[0]) + 1
+        either = max(a[1], b[1]) - min(a[0], b[0]) + 1
+        product *= max(both, 0) / max(either, 1e-6)
+    return product
+
+
+def _resize(values: Tensor, size: tuple[int, int]) -> Tensor:
+    return functional.interpolate(
+        values, size=size, mode="bilinear", align_corners=True
+    )
+
+
+def as_probability_array(values: Tensor) -> NDArray[np.float32]:
+    """(1, 1, Y, X) tensor → (Y, X) float32 array on the host."""
+    array: NDArray[np.float32] = values[0, 0].detach().to("cpu", torch.float32).numpy()
+    return array
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from napari_cfrseg.clicks import Click, points_array
-from napari_cfrseg.evaluation.papers.protocols import Protocol
-from napari_cfrseg.evaluation.papers.zoomin import Roi, as_probability_array, paste_roi
+from napari_cfrseg.evaluation.papers.protocols import (
+    Protocol,
+    Roi,
+    as_probability_array,
+    paste_roi,
+)
 from napari_cfrseg.io.plane_image import open_plane
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.errors import DatasetError
-from napari_cfrseg.evaluation.datasets.benchmark_objects import (
+from napari_cfrseg.evaluation.datasets import (
     AnnotatedPlane,
     BenchmarkObject,
 )

@@ -18,19 +18,31 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
-from napari_cfrseg.evaluation.datasets.benchmark_objects import BenchmarkObject
-from napari_cfrseg.evaluation.datasets.split import pooled_rows
-from napari_cfrseg.evaluation.object_row import ObjectRow
-from napari_cfrseg.evaluation.report import plots
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg.errors import DatasetError
+from napari_cfrseg.evaluation import scores
+from napari_cfrseg.evaluation.datasets import BenchmarkObject
 from napari_cfrseg.evaluation.report.comparisons import compare_runs, format_differences
-from napari_cfrseg.evaluation.report.results import Summary, summarize_sets
 from napari_cfrseg.evaluation.report.tables import (
+    Summary,
     format_robot_spread,
     format_tables,
+    summarize_sets,
     write_objects,
 )
 from napari_cfrseg.evaluation.runner import Run
+from napari_cfrseg.evaluation.scores import ObjectRow, pooled_rows
+from napari_cfrseg.io.plane_image import open_plane
+
+#: Okabe and Ito's colours, told apart by people with any colour vision
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+POSITIVE, NEGATIVE = "#56B4E9", "#E69F00"
+TRUTH_COLOUR, MASK_COLOUR = "#F0E442", "#CC79A7"
+SHEET_OBJECTS = 12
 
 
 def summarize_run(run: Run) -> list[Summary]:
@@ -84,12 +96,12 @@ def write_report(
     _write_comparisons(folder / "compare.md", runs, names)
     _write_spread(folder / "robot.md", runs, results)
     pools = dict(zip(names, (_pool(run) for run in runs), strict=True))
-    plots.save_curves(folder, pools)
-    plots.save_histograms(folder, pools, min(0.90, runs[0].settings.target))
+    save_curves(folder, pools)
+    save_histograms(folder, pools, min(0.90, runs[0].settings.target))
     for run in runs:
         if objects is not None:
             sheet = folder / f"sheet-{run.folder.name}.png"
-            plots.save_contact_sheet(sheet, run, objects)
+            save_contact_sheet(sheet, run, objects)
     return results
 
 
@@ -169,3 +181,178 @@ def _write_spread(
             spread.setdefault(f"{run.label}, {robot} robot", []).append(clicks)
     if any(run.settings.human for run in runs) and spread:
         path.write_text(format_robot_spread(spread), encoding="utf-8")
+
+
+def save_curves(folder: Path, pools: Mapping[str, Sequence[ObjectRow]]) -> None:
+    """Write ``curves.svg`` and ``.png``: mean IoU after each click, per model.
+
+    Parameters
+    ----------
+    folder
+        Where to.
+    pools
+        {model: pooled rows}.
+    """
+    figure = _figure((6.4, 4.4))
+    axes = figure.subplots()
+    for index, (label, rows) in enumerate(pools.items()):
+        curve = scores.mean_iou_curve([row.ious for row in rows])
+        axes.plot(
+            range(1, len(curve) + 1),
+            curve,
+            marker="o",
+            markersize=3,
+            color=COLOURS[index % len(COLOURS)],
+            linestyle="-" if index < len(COLOURS) else "--",
+            label=label,
+        )
+    axes.set_xlabel("clicks")
+    axes.set_ylabel("mean IoU (stopped objects keep their last)")
+    axes.set_xticks([1, 5, 10, 15, 20])
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    _save(figure, folder, "curves")
+
+
+def save_histograms(
+    folder: Path, pools: Mapping[str, Sequence[ObjectRow]], target: float
+) -> None:
+    """Write ``clicks.svg`` and ``.png``: how many objects took how many clicks."""
+    figure = _figure((6.4, 1.2 + 1.5 * len(pools)))
+    grid = figure.subplots(len(pools), 1, sharex=True, squeeze=False)
+    for index, (label, rows) in enumerate(pools.items()):
+        axes = grid[index, 0]
+        clicks = [scores.clicks_to(row.ious, target) for row in rows]
+        counts = np.bincount(clicks, minlength=scores.MAX_CLICKS + 1)[1:]
+        axes.bar(range(1, len(counts) + 1), counts, color=COLOURS[0])
+        axes.set_title(label, fontsize=9)
+        axes.set_ylabel("objects", fontsize=8)
+        axes.set_xticks([1, 5, 10, 15, 20])
+    grid[-1, 0].set_xlabel(f"clicks to IoU {target:.2f} (20: that many or never)")
+    _save(figure, folder, "clicks")
+
+
+def save_contact_sheet(
+    path: Path, run: Run, objects: Mapping[str, BenchmarkObject]
+) -> None:
+    """Write the twelve worst and the twelve median objects with their clicks.
+
+    Objects are ranked by clicks to the robot's target, then by their last IoU.
+
+    Parameters
+    ----------
+    path
+        Of the PNG.
+    run
+        The run.
+    objects
+        {key: object}, to read the pixels from; rows without an object are left out.
+    """
+    rows = rank_rows([row for row in run.rows if row.key in objects], run)
+    if not rows:
+        return
+    figure = _figure((13, 10), layout=None)
+    figure.subplots_adjust(0.01, 0.01, 0.99, 0.91, 0.05, 0.3)
+    middle = max(0, len(rows) // 2 - SHEET_OBJECTS // 2)
+    chosen = [rows[:SHEET_OBJECTS], rows[middle : middle + SHEET_OBJECTS]]
+    for half, part in enumerate(chosen):
+        for index, row in enumerate(part):
+            axes = figure.add_subplot(4, 6, 1 + SHEET_OBJECTS * half + index)
+            axes.axis("off")
+            _draw_object(axes, row, objects[row.key])
+    figure.suptitle(
+        f"{run.label}: rows 1–2 the worst, rows 3–4 the median objects. Yellow: "
+        "annotation, purple: last mask, circles: positive, crosses: negative clicks",
+        fontsize=9,
+    )
+    figure.savefig(path, dpi=110)
+
+
+def rank_rows(rows: Sequence[ObjectRow], run: Run) -> list[ObjectRow]:
+    """Order rows from worst to best: most clicks first, then lowest last IoU."""
+    settings = run.settings
+    goal = min(settings.target, 1.0)
+
+    def badness(row: ObjectRow) -> tuple[int, float, str]:
+        clicks = scores.clicks_to(row.ious, goal, settings.max_clicks)
+        return -clicks, row.ious[-1], row.key
+
+    return sorted(rows, key=badness)
+
+
+def _draw_object(axes: Any, row: ObjectRow, item: BenchmarkObject) -> None:
+    plane = item.source.read_plane(item.image_name, item.plane)
+    truth, mask = item.mask_in(plane), row.last_mask()
+    y0, x0, y1, x1 = _view(truth, row)
+    extent = (x0 - 0.5, x1 - 0.5, y1 - 0.5, y0 - 0.5)
+    axes.imshow(_as_picture(plane.image)[y0:y1, x0:x1], extent=extent, cmap="gray")
+    for found, colour in ((truth, TRUTH_COLOUR), (mask, MASK_COLOUR)):
+        part = found[y0:y1, x0:x1]
+        if part.any() and not part.all():
+            axes.contour(
+                np.arange(x0, x1),
+                np.arange(y0, y1),
+                part.astype(float),
+                levels=[0.5],
+                colors=[colour],
+                linewidths=1,
+            )
+    for y, x, positive in row.clicks:
+        axes.plot(
+            x,
+            y,
+            marker="o" if positive else "x",
+            color=POSITIVE if positive else NEGATIVE,
+            markeredgecolor="black" if positive else NEGATIVE,
+            markersize=5,
+        )
+    axes.set_xlim(x0 - 0.5, x1 - 0.5)
+    axes.set_ylim(y1 - 0.5, y0 - 0.5)
+    name = f"{row.set_name.rsplit('/', 1)[-1]}\n{row.image_name[:24]}"
+    axes.set_title(
+        f"{name}\n{len(row.ious)} clicks, IoU {row.ious[-1]:.2f}", fontsize=6
+    )
+
+
+def _view(truth: NDArray[np.bool_], row: ObjectRow) -> tuple[int, int, int, int]:
+    """Frame the annotation in a square twice as wide, inside the plane."""
+    ends = []
+    spans = [np.flatnonzero(truth.any(axis=axis))[[0, -1]] for axis in (1, 0)]
+    half = max(16, max(int(b - a) + 1 for a, b in spans))
+    for (first, last), length in zip(spans, row.shape, strict=True):
+        centre = (int(first) + int(last)) // 2
+        ends.append((max(0, centre - half), min(length, centre + half + 1)))
+    return ends[0][0], ends[1][0], ends[0][1], ends[1][1]
+
+
+def _as_picture(image: NDArray[Any]) -> NDArray[np.float32]:
+    """(Y, X) or (Y, X, 3) float32 in [0, 1]; a third channel is added to two."""
+    plane = open_plane(image)
+    values = image[..., None] if image.ndim == 2 else image[..., : plane.channels]
+    scaled = plane.scaling.apply(values)
+    if scaled.shape[2] == 1:
+        return scaled[..., 0]
+    if scaled.shape[2] == 2:
+        return np.concatenate([scaled, np.zeros_like(scaled[..., :1])], axis=2)
+    return scaled[..., :3]
+
+
+def _figure(
+    size: tuple[float, float], layout: Literal["constrained"] | None = "constrained"
+) -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        msg = (
+            'the report\'s pictures need matplotlib: pip install "napari-cfrseg[plots]"'
+        )
+        raise DatasetError(msg) from error
+    figure = Figure(figsize=size, layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, folder: Path, name: str) -> None:
+    for suffix in ("svg", "png"):
+        figure.savefig(folder / f"{name}.{suffix}", dpi=150)

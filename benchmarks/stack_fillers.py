@@ -24,8 +24,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
+from stack_volumes import Volume, VolumeObject
+
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.evaluation.datasets.volumes import Volume, VolumeObject
 from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.propagation import (
     PlaneResult,

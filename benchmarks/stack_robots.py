@@ -8,15 +8,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.evaluation.datasets.volumes import (
+from stack_fillers import FILLERS, Filler, FillerName, Gap
+from stack_volumes import (
     PlaneAnnotator,
     Volume,
     VolumeObject,
     spread_anchors,
 )
-from napari_cfrseg.evaluation.fillers import FILLERS, Filler, FillerName, Gap
+
+from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.propagation import Evidence, PropagationSettings, gaps_of
 

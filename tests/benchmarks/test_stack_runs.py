@@ -5,11 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from closed_form import FloodNetwork
-
-from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.evaluation.datasets.volumes import Volume, objects_of, spread_anchors
-from napari_cfrseg.evaluation.fillers import FILLERS, Filler
-from napari_cfrseg.evaluation.stack_robots import (
+from stack_fillers import FILLERS, Filler
+from stack_robots import (
     AnchorRow,
     RobotRow,
     Sample,
@@ -19,6 +16,9 @@ from napari_cfrseg.evaluation.stack_robots import (
     run_clicking,
     run_robot,
 )
+from stack_volumes import Volume, objects_of, spread_anchors
+
+from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.geometry.masks import MaskPatch
 
 SIZE = 48

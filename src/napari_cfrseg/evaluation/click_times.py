@@ -1,0 +1,411 @@
+"""Times of clicks: by stage on micrographs, and network by network.
+
+Real micrographs are tiled to the wanted sizes (mirrored at the seams, so that no new
+edges appear); clicks fall on labelled objects, seeded. Every refinement sees the same
+clicks from the same first mask, so their times compare.
+
+Each network is timed in a process of its own: it then has a peak memory of its own, and
+one that does not fit does not end the others.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.refinement import Refinement
+from napari_cfrseg.evaluation.network_times import (
+    REFERENCE,
+    Arithmetic,
+    ClickTimer,
+    NetworkCost,
+    measure,
+)
+from napari_cfrseg.io.atomic import atomic_path
+
+if TYPE_CHECKING:
+    from napari_cfrseg.engine.prediction import Prediction
+    from napari_cfrseg.engine.segmenter import Segmenter
+    from napari_cfrseg.model.network import ClickNetwork
+
+SIDES = (512, 2048, 8192)
+REFINEMENTS = (Refinement.standard(), Refinement.cfr(4), Refinement.adaptive(4))
+STAGES = ("crop", "embed_image", "embed_clicks", "refine", "paste")
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRow:
+    """Times of one kind of click on one size of image, in milliseconds.
+
+    Attributes
+    ----------
+    side_px
+        The image is this many pixels high and wide.
+    click
+        "first" (automatic focus) or "next".
+    refinement
+        Its name.
+    clicks
+        How many were timed.
+    median_ms, p95_ms
+        Of the whole click.
+    stages_ms
+        Median by stage: crop, embed_image, embed_clicks, refine, paste.
+    mean_steps
+        Mean refinement steps (1 for standard inference).
+    ratio_to_standard
+        Median over clicks of this click's time over standard inference's time on the
+        very same click; 1 for standard itself.
+    set_image_ms
+        Median time to set the image.
+    """
+
+    side_px: int
+    click: str
+    refinement: str
+    clicks: int
+    median_ms: float
+    p95_ms: float
+    stages_ms: dict[str, float]
+    mean_steps: float
+    ratio_to_standard: float
+    set_image_ms: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        return asdict(self)
+
+
+def tiled(image: NDArray[Any], side: int) -> NDArray[Any]:
+    """Mirror and repeat an image to ``side`` × ``side`` pixels."""
+    rows, columns = (_mirrored(n, side) for n in image.shape[:2])
+    return image[rows][:, columns]
+
+
+def _mirrored(length: int, side: int) -> NDArray[np.intp]:
+    there_and_back = np.concatenate([np.arange(length), np.arange(length)[::-1]])
+    return np.resize(there_and_back, side)
+
+
+def trials(
+    labels: NDArray[Any], side: int, count: int, seed: int
+) -> Iterator[tuple[Click, Click]]:
+    """Yield first and next clicks on objects of the tiled image, seeded.
+
+    The first falls on the object's innermost pixel, the next (positive) halfway to
+    its rim, as if a part had been missed.
+    """
+    from scipy import ndimage
+
+    rng = np.random.default_rng(seed)
+    visible = labels[:side, :side]
+    ids = np.unique(visible[visible != 0])
+    if ids.size == 0:
+        msg = "the labels hold no object to click on"
+        raise ValueError(msg)
+    # the image as it is recurs every two lengths, mirrored copies lie between
+    periods = np.array([2 * n for n in labels.shape])
+    repeats = [max(1, -(-side // int(p))) for p in periods]
+    for _ in range(count):
+        mask = visible == rng.choice(ids)
+        inner = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+        first = np.array(np.unravel_index(int(inner.argmax()), mask.shape))
+        halfway = np.argwhere(mask & (inner <= max(inner.max() / 2, 1)))
+        pair = np.stack([first, halfway[rng.integers(len(halfway))]])
+        moved = pair + periods * [rng.integers(n) for n in repeats]
+        at, then = moved if moved.max() < side else pair
+        yield Click((at[0], at[1])), Click((then[0], then[1]))
+
+
+def run_bench(
+    segmenter: Segmenter,
+    image: NDArray[Any],
+    labels: NDArray[Any],
+    *,
+    sides: Sequence[int] = SIDES,
+    refinements: Sequence[Refinement] = REFINEMENTS,
+    clicks: int = 20,
+    warm_up: int = 2,
+    seed: int = 0,
+) -> list[BenchRow]:
+    """Time first and next clicks.
+
+    Parameters
+    ----------
+    segmenter
+        What to time.
+    image, labels
+        (Y, X[, C]) pixels and (Y, X) ids of a real micrograph.
+    sides
+        Sizes to tile the image to, in pixels.
+    refinements
+        The first is what the others' ratios refer to.
+    clicks
+        Objects clicked per size; each gives one first and one next click for every
+        refinement.
+    warm_up
+        Objects clicked before that and not counted.
+    seed
+        Chooses the objects.
+
+    Returns
+    -------
+    One row per size, kind of click and refinement, in this order.
+    """
+    rows: list[BenchRow] = []
+    for side in sides:
+        field = tiled(image, side)
+        chosen = list(trials(labels, side, clicks + warm_up, seed))
+        firsts: dict[str, list[Prediction]] = {str(r): [] for r in refinements}
+        nexts: dict[str, list[Prediction]] = {str(r): [] for r in refinements}
+        setting: list[float] = []
+        for index, (first, following) in enumerate(chosen):
+            for refinement in refinements:
+                setting.append(_set_image(segmenter, field))
+                one = segmenter.predict([first], refinement=refinement)
+                base = segmenter.predict([first])
+                two = segmenter.predict(
+                    [first, following], previous=base, refinement=refinement
+                )
+                if index >= warm_up:
+                    firsts[str(refinement)].append(one)
+                    nexts[str(refinement)].append(two)
+        pause = 1000 * statistics.median(setting)
+        rows += _rows(side, "first", firsts, pause)
+        rows += _rows(side, "next", nexts, pause)
+    return rows
+
+
+def _set_image(segmenter: Segmenter, field: NDArray[Any]) -> float:
+    """Set the image anew, so that nothing is left from the click before."""
+    start = time.perf_counter()
+    segmenter.set_image(field)
+    return time.perf_counter() - start
+
+
+def _rows(
+    side: int, kind: str, found: dict[str, list[Prediction]], set_image_ms: float
+) -> list[BenchRow]:
+    reference = [p.seconds for p in next(iter(found.values()))]
+    rows = []
+    for name, predictions in found.items():
+        seconds = [p.seconds for p in predictions]
+        ratios = [t / r for t, r in zip(seconds, reference, strict=True)]
+        stages = {
+            stage: 1000
+            * statistics.median(getattr(p.stages, stage) for p in predictions)
+            for stage in STAGES
+        }
+        rows.append(
+            BenchRow(
+                side_px=side,
+                click=kind,
+                refinement=name,
+                clicks=len(predictions),
+                median_ms=1000 * statistics.median(seconds),
+                p95_ms=1000 * float(np.percentile(seconds, 95)),
+                stages_ms=stages,
+                mean_steps=statistics.fmean(p.steps for p in predictions),
+                ratio_to_standard=statistics.median(ratios),
+                set_image_ms=set_image_ms,
+            )
+        )
+    return rows
+
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+#: FCFI on two backbones of timm's stands for all of them
+TIMM_EXAMPLES = ("fcfi:resnet50", "fcfi:convnext_tiny")
+_OUT_OF_MEMORY = "the process ended, probably for want of memory"
+
+
+def all_networks() -> tuple[str, ...]:
+    """Return the models that are installed and all networks by name, small first."""
+    from napari_cfrseg.model import weights_file as checkpoint
+    from napari_cfrseg.model.registry import named, names
+
+    published = sorted(names(), key=lambda name: named(name).parameters)
+    models = [name for name in checkpoint.list_models() if name not in published]
+    small = [name for name in published if named(name).parameters < 5e7]
+    large = [name for name in published if name not in small]
+    return (*models, *small, *TIMM_EXAMPLES, *large)
+
+
+def arithmetics(
+    device: str, threads: int | None, *, cpu_time: bool = False, compiled: bool = False
+) -> tuple[Arithmetic, ...]:
+    """Return what to measure: on "auto" the CPU, and CUDA in three precisions."""
+    import torch
+
+    found = []
+    if device in ("auto", "cpu"):
+        found.append(Arithmetic("cpu", "float32", compiled, threads, cpu_time))
+    name = "cuda" if device == "auto" else device
+    if name.startswith("cuda") and torch.cuda.is_available():
+        found += [
+            Arithmetic(name, "float32", compiled),
+            Arithmetic(name, "bfloat16", compiled),
+            Arithmetic(name, "float16", compiled),
+        ]
+    if device == "mps":
+        found.append(Arithmetic("mps", "float32", compiled))
+    return tuple(found)
+
+
+def bench_networks(
+    names: Sequence[str], how: Sequence[Arithmetic], *, repeats: int, sample: str
+) -> Iterator[NetworkCost]:
+    """Time networks one after the other and yield their figures as they come.
+
+    Parameters
+    ----------
+    names
+        Installed models run with their weights, other networks with random ones.
+    how
+        A row per network and entry.
+    repeats
+        Objects clicked that count.
+    sample
+        Bundled micrograph whose middle is the window.
+    """
+    for name in names:
+        for arithmetic in how:
+            yield _apart(name, arithmetic, repeats, sample)
+
+
+def _apart(name: str, how: Arithmetic, repeats: int, sample: str) -> NetworkCost:
+    cost = in_own_process(bench_network, name, how, repeats, sample)
+    if cost is not None:
+        return cost
+    return NetworkCost(
+        name,
+        arithmetic=str(how),
+        device=how.device,
+        precision=how.precision,
+        error=_OUT_OF_MEMORY,
+    )
+
+
+def in_own_process(
+    work: Callable[Arguments, Result],
+    *arguments: Arguments.args,
+    **named: Arguments.kwargs,
+) -> Result | None:
+    """Run a function in a fresh process; None if that process dies."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            return pool.submit(work, *arguments, **named).result()
+        except BrokenProcessPool:
+            return None
+
+
+def bench_network(name: str, how: Arithmetic, repeats: int, sample: str) -> NetworkCost:
+    """Time one network in this process; see ``bench_networks``."""
+    import torch
+
+    if how.threads is not None:
+        torch.set_num_threads(how.threads)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    network, weights = _load(name)
+    try:
+        cost = measure(
+            _timer(network, how, sample),
+            lambda: _timer(_load(REFERENCE)[0], how, sample),
+            repeats,
+        )
+    except torch.OutOfMemoryError as error:
+        cost = NetworkCost("", error=str(error).splitlines()[0])
+    return replace(cost, network=name, weights=weights)
+
+
+def _load(name: str) -> tuple[ClickNetwork, str]:
+    """Return a network and whose weights it has."""
+    import torch
+
+    from napari_cfrseg.model import registry
+    from napari_cfrseg.model import weights_file as checkpoint
+
+    models = checkpoint.list_models()
+    if name in models:
+        return checkpoint.load(models[name])[0], name
+    torch.manual_seed(0)
+    return registry.build(registry.named(name).architecture), "random"
+
+
+def _timer(network: ClickNetwork, how: Arithmetic, sample: str) -> ClickTimer:
+    import torch
+
+    from napari_cfrseg.samples import load_sample
+
+    micrograph = load_sample(sample)
+    side = network.grid_size
+    field = tiled(micrograph.image, side).astype(np.float32) / 255
+    if field.ndim == 2:
+        field = np.repeat(field[..., None], 3, axis=2)
+    pixels = torch.from_numpy(np.ascontiguousarray(field.transpose(2, 0, 1)))
+    ((first, following),) = trials(micrograph.labels, side, 1, seed=0)
+    return ClickTimer(network, how, pixels, first, following)
+
+
+_FILE = "timings.json"
+
+
+def _path() -> Path:
+    from napari_cfrseg.model import weights_file as checkpoint
+
+    return checkpoint.models_folder() / _FILE
+
+
+def _machine() -> str:
+    """Name the machine the figures are of: another may share the folder."""
+    return f"{platform.node()} {platform.machine()} {os.cpu_count()}"
+
+
+def record(costs: Iterable[NetworkCost]) -> None:
+    """Keep a first and a next click's standard milliseconds of each network."""
+    known = _read()
+    for cost in costs:
+        if cost.error:
+            continue
+        known.setdefault(cost.network, {})[cost.arithmetic] = {
+            "first": round(cost.cost("first", "standard").ms, 1),
+            "next": round(cost.cost("next", "standard").ms, 1),
+            "next step": round(cost.refine_ms, 1),
+        }
+    with atomic_path(_path()) as partial:
+        partial.write_text(json.dumps({"machine": _machine(), "ms": known}, indent=1))
+
+
+def recorded() -> dict[str, dict[str, dict[str, float]]]:
+    """Return milliseconds by network, arithmetic and kind; empty where never timed."""
+    return _read()
+
+
+def _read() -> dict[str, Any]:
+    try:
+        kept = json.loads(_path().read_text())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(kept, dict) or kept.get("machine") != _machine():
+        return {}
+    known = kept.get("ms")
+    return known if isinstance(known, dict) else {}
