@@ -9,8 +9,7 @@ from npe2 import PluginManifest
 from napari_cfrseg.annotation.events import OverlapRule
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.gui.manifest import sample_layers
-from napari_cfrseg.gui.preferences import PLUGIN, Preferences
-from napari_cfrseg.gui.segment.keys import ACTIONS
+from napari_cfrseg.gui.preferences import ACTIONS, PLUGIN, Preferences
 from napari_cfrseg.samples import load_sample, sample_names
 
 

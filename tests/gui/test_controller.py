@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from closed_form import FloodNetwork
 from napari.components import ViewerModel
+from sync_runner import HeldRunner
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.gui.qt.worker import SyncRunner
 from napari_cfrseg.gui.segment.controller import Controller
 
 PLACEMENT = {"scale": (0.5, 0.25), "translate": (7, -3), "units": ("um", "um")}
@@ -33,10 +33,11 @@ class Bench:
         )
         self.told: list[tuple[str, str]] = []
         self.network = FloodNetwork()
+        self.runner = HeldRunner()
         self.controller = Controller(
             self.viewer,
             self.image,
-            SyncRunner(),
+            self.runner,
             load or (lambda: Segmenter(self.network, device="cpu")),
             lambda level, text: self.told.append((level, text)),
         )
@@ -178,7 +179,7 @@ def test_second_object_and_back_to_the_first(bench):
 
 def test_locked_object_refuses_and_nothing_changes(bench):
     bench.click(20, 20)
-    bench.controller.set_locked(1, True)
+    bench.controller.submit(ev.ObjectLocked(1, True))
     before = bench.labels.data.copy()
     bench.click(25, 25)
     assert "locked" in bench.told[-1][1]
@@ -239,7 +240,7 @@ def test_painting_updates_the_object(bench):
 
 def test_painting_on_a_locked_object_is_put_back(bench):
     bench.click(20, 20)
-    bench.controller.set_locked(1, True)
+    bench.controller.submit(ev.ObjectLocked(1, True))
     before = bench.labels.data.copy()
     bench.labels.paint((20, 20), 0)
     assert np.array_equal(bench.labels.data, before)
@@ -308,7 +309,7 @@ def test_clicks_off_the_image_do_not_count(bench, index):
 def test_stack_gets_its_click_on_the_plane_shown():
     bench = Bench(squares((4, 80, 100)), scale=(3, 0.5, 0.5))
     bench.viewer.dims.set_point(0, 6)
-    assert bench.controller._places.current_plane == (2,)
+    assert bench.controller.planes.current_plane == (2,)
     bench.click(2, 20, 20)
     assert bench.labels.data[2, 20, 20] == 1
     assert not bench.labels.data[[0, 1, 3]].any()
@@ -365,7 +366,7 @@ def test_recoloured_object_shows_its_colour(bench):
     shown = bench.labels.get_color(1)
     colour = bench.view.objects[0].colour
     assert np.allclose(shown[:3], [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
-    bench.controller.recolour(1, "#ff0000")
+    bench.controller.submit(ev.ObjectRecoloured(1, "#ff0000"))
     assert np.allclose(bench.labels.get_color(1), (1, 0, 0, 1))
 
 
@@ -393,3 +394,62 @@ def test_replay_of_the_window_s_events_gives_its_labels(bench):
     bench.click(15, 65)
     segmenter = Segmenter(FloodNetwork(), device="cpu")
     assert np.array_equal(replay(applied, squares(), segmenter), bench.labels.data)
+
+
+def test_object_whose_first_click_fails_does_not_stay_behind(bench):
+    """Any error takes the creation back, not only those the person can mend."""
+    whole = bench.network.refine
+
+    def fails(features, feedback, newest_click):
+        raise RuntimeError("out of memory")
+
+    bench.network.refine = fails
+    with pytest.raises(RuntimeError, match="out of memory"):
+        bench.click(20, 20)
+    bench.network.refine = whole
+    assert not bench.controller.annotator.objects
+    assert bench.view.selected is None
+    assert len(bench.points.data) == 0
+    bench.click(20, 20)
+    assert bench.labels.data[20, 20] == 1
+    assert bench.view.undo_depth == 1
+    assert bench.agrees()
+
+
+def test_refused_new_object_leaves_redo_as_it_was(bench):
+    bench.click(20, 20)
+    bench.controller.submit(ev.ObjectLocked(1, True))
+    bench.controller.new_object()
+    bench.click(20, 70)
+    bench.controller.undo()
+    assert bench.view.redo_depth == 1
+    bench.controller.new_object()
+    bench.click(20, 20)
+    assert "locked" in bench.told[-1][1]
+    assert bench.view.redo_depth == 1
+    bench.controller.redo()
+    assert bench.labels.data[20, 70] == 2
+    assert bench.agrees()
+
+
+def test_slider_moved_while_work_waits_reaches_each_object(bench):
+    """Each object gets the last value the slider had while it was selected."""
+    bench.click(20, 20)
+    bench.controller.new_object()
+    bench.click(20, 70)
+    bench.runner.hold()
+    bench.controller.select(1)
+    bench.controller.set_threshold(0.6)
+    bench.controller.set_threshold(0.7)
+    bench.controller.select(2)
+    assert bench.view.threshold == 0.5
+    bench.controller.set_threshold(0.3)
+    bench.controller.select(1)
+    assert bench.view.threshold == 0.7
+    bench.controller.select(2)
+    bench.runner.release()
+    objects = bench.controller.annotator.objects
+    assert (objects[1].threshold, objects[2].threshold) == (0.7, 0.3)
+    assert bench.view.threshold == 0.3
+    assert bench.view.pending == 0
+    assert bench.agrees()

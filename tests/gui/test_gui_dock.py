@@ -257,7 +257,7 @@ def test_taking_the_dock_away_ends_worker_and_keys(window, targets, how):
         assert not points.locked
     else:
         window.dock.close()
-    workers = [t for t in threading.enumerate() if t.name == "cfrseg-worker"]
+    workers = [t for t in threading.enumerate() if t.name.startswith("cfrseg-worker")]
     for worker in workers:
         worker.join(60)
     assert not any(worker.is_alive() for worker in workers)

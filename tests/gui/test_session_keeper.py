@@ -18,12 +18,13 @@ from session_cases import (
     record_with,
     save_model,
 )
+from sync_runner import SyncRunner
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.gui.qt.worker import SyncRunner
+from napari_cfrseg.gui import manifest
 from napari_cfrseg.gui.segment.controller import Controller
-from napari_cfrseg.gui.session import napari_files as session_files
+from napari_cfrseg.gui.session import session_layers as session_files
 from napari_cfrseg.gui.session.session_keeper import METADATA_KEY, SessionKeeper
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.sessions_folder import recent_sessions, unsaved_sessions
@@ -90,8 +91,8 @@ def work(window: Window) -> None:
     window.click((20, 27))
     controller.undo()
     controller.redo()
-    controller.set_locked(2, True)
-    controller.delete(4)
+    controller.submit(ev.ObjectLocked(2, True))
+    controller.submit(ev.ObjectDeleted(4))
     controller.undo()
     layer = controller.clicks.layer
     moved = layer.data.copy()
@@ -107,7 +108,7 @@ def work(window: Window) -> None:
     )
     stroke = tuple(np.mgrid[14:34, 66:74].reshape(2, -1))
     controller.labels.layer.data_setitem(stroke, 3)
-    controller.delete(5)
+    controller.submit(ev.ObjectDeleted(5))
 
 
 def test_what_is_done_in_the_window_is_replayed_identically(tmp_path: Path) -> None:
@@ -328,7 +329,7 @@ def test_writer_makes_a_session_of_labels_and_points(tmp_path: Path) -> None:
 
 
 def test_sample_session_opens() -> None:
-    image, *_, points = session_files.sample_session()
+    image, *_, points = manifest.sample_session()
     assert image[2] == "image"
     assert len(points[0]) > 0
-    assert session_files.sample_session()[0][0].shape == image[0].shape
+    assert manifest.sample_session()[0][0].shape == image[0].shape

@@ -10,18 +10,18 @@ import tifffile
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 from session_cases import PLACES, SHAPE, flood_segmenter, pixels, record
+from sync_runner import SyncRunner
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.gui.qt.worker import SyncRunner
 from napari_cfrseg.gui.segment.controller import Controller
-from napari_cfrseg.gui.session.import_layers import (
+from napari_cfrseg.gui.session.session_keeper import SessionKeeper
+from napari_cfrseg.gui.session.session_layers import (
     import_csv,
     import_labels,
     import_points,
 )
-from napari_cfrseg.gui.session.session_keeper import SessionKeeper
 from napari_cfrseg.gui.session.session_panel import SessionPanel
 from napari_cfrseg.session.content import ModelReference
 from napari_cfrseg.session.session import Session
@@ -251,7 +251,7 @@ def test_another_model_in_mid_session_is_written_down(desk: Desk) -> None:
 
 def test_classes_are_said_in_the_table_and_exported(desk: Desk, tmp_path: Path) -> None:
     desk.controller.clicks.layer.add([20.0, 20.0])
-    desk.controller.classify(1, " nucleus ")
+    desk.controller.submit(ev.ObjectClassified(1, "nucleus"))
     assert desk.controller.view.objects[0].object_class == "nucleus"
     assert '"nucleus"' in desk.keeper.export(tmp_path / "a.coco.json").read_text()
     desk.controller.undo()

@@ -124,7 +124,7 @@ def replayed(session: Path, out: Path) -> dict[str, object]:
 def test_recorded_by_hand_replayed_identically_and_reopened(
     window, qtbot, sessions: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    panel = window.dock.sessions.panel
+    panel = window.dock.sessions
     assert panel.label.text() == "Nothing to save yet."
     painted, expected = annotate(window, sessions)
     assert set(np.unique(expected)) == {0, 1, 2, 3, 5}
@@ -196,6 +196,6 @@ def test_session_dropped_on_an_open_dock_takes_its_place(
     assert window.dock.image_choice.value.name == "one"
     assert np.array_equal(window.labels.data, expected)
     assert len(window.viewer.layers) == 6
-    assert window.dock.sessions.panel.label.text().startswith("one.cfrseg.json")
+    assert window.dock.sessions.label.text().startswith("one.cfrseg.json")
     window.dock.close_session()
     assert Session.open(target).image.path == "powder.tif"

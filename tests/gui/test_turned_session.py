@@ -7,13 +7,13 @@ import pytest
 import tifffile
 from napari.components import ViewerModel
 from session_cases import flood_segmenter
+from sync_runner import SyncRunner
 
-from napari_cfrseg.gui.qt.worker import SyncRunner
 from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.gui.segment.layers import show_planes_of
-from napari_cfrseg.gui.session import napari_files as session_files
-from napari_cfrseg.gui.session.import_layers import import_labels, import_points
+from napari_cfrseg.gui.session import session_layers as session_files
 from napari_cfrseg.gui.session.session_keeper import SessionKeeper
+from napari_cfrseg.gui.session.session_layers import import_labels, import_points
 from napari_cfrseg.session.session import Session
 
 SHAPE, ORDER = (12, 40, 48), (1, 0, 2)

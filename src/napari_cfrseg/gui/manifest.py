@@ -1,8 +1,8 @@
-"""What the manifest points at besides the dock: the sample images."""
+"""Sample images, the sample session and the demo that the manifest points at."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import napari
 from qtpy.QtCore import QTimer
@@ -11,7 +11,8 @@ from qtpy.QtWidgets import QApplication
 
 from napari_cfrseg.samples import Sample
 
-LayerData = tuple[Any, dict[str, Any], str]
+if TYPE_CHECKING:
+    from napari_cfrseg.gui.session.session_layers import LayerData
 
 
 def sample_layers(name: str) -> list[LayerData]:
@@ -64,6 +65,57 @@ def ganglioneuroblastoma_fluo() -> list[LayerData]:
 def breast_cancer_he() -> list[LayerData]:
     """Nuclei of breast cancer tissue, H&E."""
     return sample_layers("breast_cancer_he")
+
+
+def sample_session() -> list[LayerData]:
+    """Open the demo's clicks on its micrograph as a session."""
+    from contextlib import suppress
+    from importlib.resources import as_file, files
+
+    from napari_cfrseg.annotation import events as ev
+    from napari_cfrseg.clicks import Click
+    from napari_cfrseg.errors import CfrSegError
+    from napari_cfrseg.gui.session.session_layers import read_session
+    from napari_cfrseg.io.files import open_image
+    from napari_cfrseg.samples import load_demo
+    from napari_cfrseg.session.content import SUFFIX, SessionContent
+    from napari_cfrseg.session.session_image import reference_of
+    from napari_cfrseg.session.session_models import model_reference
+    from napari_cfrseg.session.sessions_folder import sessions_folder
+    from napari_cfrseg.session.writer import SessionWriter
+
+    demo = load_demo()
+    folder = sessions_folder()
+    path = folder / f"sample-{demo.sample}{SUFFIX}"
+    if not path.exists():
+        events: list[ev.Event] = []
+        clicks: list[tuple[int, Click]] = [
+            (number, click)
+            for number, made in enumerate(demo.objects, start=1)
+            for click in made
+        ]
+        known: set[int] = set()
+        for click_id, (number, click) in enumerate(clicks, start=1):
+            if number not in known:
+                events.append(ev.ObjectCreated(number))
+                known.add(number)
+            events.append(ev.ClickAdded(number, (), click, click_id))
+        model = None
+        with suppress(CfrSegError, OSError):
+            model = model_reference("default")
+        place = files("napari_cfrseg") / "sample_data" / f"{demo.sample}.image.tif"
+        with as_file(place) as image_path:
+            opened = open_image(image_path)
+            reference = reference_of(
+                opened.array,
+                path=image_path,
+                folder=folder,
+                rgb=opened.has_channels,
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        content = SessionContent(reference, model, events=tuple(events))
+        SessionWriter.create(path, content).close()
+    return read_session(str(path))
 
 
 PLUGIN, DOCK = "napari-cfrseg", "CFR-Seg: segment with clicks"

@@ -1,14 +1,72 @@
-"""What Preferences hold for this plugin; defaults where napari does not offer them."""
+"""Preferences of this plugin in napari: where a dock starts from, and its keys.
+
+napari asks the active layer's instance first, so keys bound there come before napari's
+own and the viewer's; only keys that are free on a layer, or replaced on purpose
+(undo and redo), are bound there.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from napari_cfrseg.annotation.events import OverlapRule
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
-from napari_cfrseg.gui.segment.keys import ACTIONS
+
+if TYPE_CHECKING:
+    from napari_cfrseg.gui.segment.controller import Controller
 
 PLUGIN = "napari-cfrseg"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyAction:
+    """A key and what it does.
+
+    Attributes
+    ----------
+    name
+        Under which Preferences keep another key for it.
+    key
+        The key, as napari writes it.
+    text
+        What it does, for the dock.
+    run
+        Does it.
+    on_labels, on_image
+        Whether the key is free on Labels and Image layers too.
+    """
+
+    name: str
+    key: str
+    text: str
+    run: Callable[[Controller], None]
+    on_labels: bool = True
+    on_image: bool = True
+
+
+ACTIONS = (
+    KeyAction("polarity", "T", "swap polarity", lambda c: c.toggle_polarity()),
+    KeyAction("new_object", "N", "next object", lambda c: c.new_object()),
+    KeyAction("undo", "Control-Z", "undo", lambda c: c.undo()),
+    KeyAction("redo", "Control-Shift-Z", "redo", lambda c: c.redo()),
+    KeyAction("reset_object", "R", "reset object", lambda c: c.reset_object()),
+    KeyAction("closer", "Q", "smaller focus", lambda c: c.shift_focus(-1)),
+    # E is the eraser on Labels
+    KeyAction(
+        "wider", "E", "larger focus", lambda c: c.shift_focus(+1), on_labels=False
+    ),
+    KeyAction("forward", "D", "propagate forward", lambda c: c.stack.forward()),
+    KeyAction("both", "Shift-D", "propagate both ways", lambda c: c.stack.both()),
+    KeyAction(
+        "cancel",
+        "Escape",
+        "take pending click back",
+        lambda c: c.cancel_pending(),
+        on_labels=False,
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +116,48 @@ class Preferences:
             threshold=float(click.threshold),
             keys={action.name: str(getattr(keys, action.name)) for action in ACTIONS},
         )
+
+
+def shown_key(keys: dict[str, str], name: str) -> str:
+    """Return an action's key as a person reads it."""
+    key = keys[name].replace("Control", "Ctrl").replace("Escape", "Esc")
+    return key.replace("-", "+")
+
+
+def bind_keys(
+    controller: Controller, keys: dict[str, str] | None = None
+) -> Callable[[], None]:
+    """Bind every action on the controller's layers; return what unbinds them.
+
+    Parameters
+    ----------
+    controller
+        Whose actions run, and whose layers the keys are bound on.
+    keys
+        Keys by action name, where they differ from the table.
+    """
+    bound: list[tuple[Any, str]] = []
+    chosen = keys or {}
+    for action in ACTIONS:
+        key = chosen.get(action.name) or action.key
+        layers: list[Any] = [controller.clicks.layer]
+        if action.on_labels:
+            layers.append(controller.labels.layer)
+        if action.on_image:
+            layers.append(controller.image.layer)
+        for layer in layers:
+            layer.bind_key(key, _callback(action, controller), overwrite=True)
+            bound.append((layer, key))
+
+    def unbind() -> None:
+        for layer, key in bound:
+            layer.bind_key(key, None)
+
+    return unbind
+
+
+def _callback(action: KeyAction, controller: Controller) -> Callable[[Any], None]:
+    def run(_: Any) -> None:
+        action.run(controller)
+
+    return run

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.gui.dock_widget import DockWidget, form, images_of
 from napari_cfrseg.gui.finetune.finetune_job import (
     FineTuneRun,
     Pixels,
@@ -36,9 +37,8 @@ from napari_cfrseg.gui.finetune.finetune_views import (
     advice,
     how_far,
 )
-from napari_cfrseg.gui.installed_models import DEFAULT_MODEL, installed_models
-from napari_cfrseg.gui.qt.dock_widget import DockWidget, form, images_of
 from napari_cfrseg.gui.segment.dock import ClickDock
+from napari_cfrseg.gui.segment.worker import DEFAULT_MODEL, installed_models
 from napari_cfrseg.training_job import JobStatus, TrainingJob
 
 if TYPE_CHECKING:

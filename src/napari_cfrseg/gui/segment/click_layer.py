@@ -15,7 +15,7 @@ import numpy as np
 from napari.layers.base import ActionType
 
 from napari_cfrseg.geometry.masks import Plane
-from napari_cfrseg.gui.segment.layers import to_rgba
+from napari_cfrseg.gui.segment.layers import WorkingImage, to_rgba
 from napari_cfrseg.io.axes import Order, back, put
 
 if TYPE_CHECKING:
@@ -26,6 +26,30 @@ COLOURS = {True: "#56b4e9", False: "#d55e00"}
 SYMBOLS = {True: "disc", False: "x"}
 NAMES = {True: "positive", False: "negative"}
 _RIGHT_BUTTON = 2
+
+
+def make_points(image: WorkingImage, name: str) -> Points:
+    """Return a Points layer on an image's pixels, with the clicks' feature columns."""
+    from napari.layers import Points
+    from napari.layers.base import LayerLock
+
+    ndim = len(image.shape)
+    columns = ("polarity", "object", "click")
+    features = {column: np.array([], dtype=object) for column in columns}
+    layer = Points(
+        np.zeros((0, ndim)),
+        ndim=ndim,
+        name=name,
+        features=features,
+        feature_defaults={"polarity": "positive", "object": "", "click": ""},
+        size=max(3.0, min(image.plane_shape) / 64),
+        canvas_size_limits=(10, 15),
+        border_width=0.05,
+        border_color="white",
+        **image.placement(),
+    )
+    layer.locked = LayerLock.DELETION
+    return layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +71,8 @@ class ClickRow:
 class ClickListener(Protocol):
     """Who is told what a person does with the points."""
 
-    def point_added(
-        self, index: Sequence[float], other_polarity: bool
-    ) -> ClickRow | None:
-        """Return the click a new point is, or None to have it taken away."""
+    def point_added(self, index: Sequence[float], other_polarity: bool) -> None:
+        """Make a click of a new point, or show the points without it."""
 
     def points_moved(self, rows: Sequence[ClickRow]) -> None:
         """Take note of rows with their new positions."""
@@ -101,15 +123,17 @@ class ClickLayer:
         kept = [wanted[r.click_id] for r in self._rows if r.click_id in wanted]
         known = {r.click_id for r in kept}
         kept += [row for row in rows if row.click_id not in known]
-        if kept == self._rows and len(kept) == len(self.layer.data):
+        same_length = len(kept) == len(self.layer.data)
+        if kept == self._rows and same_length:
             return
         self._rows = kept
         ndim = self.layer.ndim
         places = [put(row.index, back(self._order)) for row in kept]
         data = np.array(places, float).reshape(-1, ndim)
         with self._own_writes():
-            self.layer.selected_data = set()
-            self.layer.data = data
+            if not (same_length and np.allclose(data, self.layer.data)):
+                self.layer.selected_data = set()
+                self.layer.data = data
             self._style()
 
     def set_polarity(self, is_positive: bool) -> None:
@@ -156,19 +180,8 @@ class ClickLayer:
 
     def _added(self, count: int) -> None:
         other, self._button = self._button == _RIGHT_BUTTON, 1
-        refused = False
         for index in np.asarray(self.layer.data)[len(self._rows) :][:count]:
-            row = self._listener.point_added(index, other)
-            if row is None:
-                refused = True
-            elif row not in self._rows:
-                self._rows.append(row)
-        if refused or len(self._rows) != len(self.layer.data):
-            rows, self._rows = self._rows, []
-            self.show(rows)
-            return
-        with self._own_writes():
-            self._style()
+            self._listener.point_added(index, other)
 
     def _moved(self, indices: Sequence[int]) -> None:
         data = np.asarray(self.layer.data)

@@ -1,8 +1,8 @@
-"""Layer events → annotator → layer edits. Knows napari's models, but no Qt.
+"""A person's acts become events; runs on napari's models without Qt.
 
-Every act becomes an event, every event a job; jobs run in order on one runner, so what
-the window shows is what a replay of the same events gives. The controller is what a
-person does; what comes of it is shown by :mod:`napari_cfrseg.gui.segment.outcomes`.
+Every step becomes a job of one queue, so what the window shows is what a replay of the
+same events gives. What comes of a step is shown by
+:mod:`napari_cfrseg.gui.segment.projection`.
 """
 
 from __future__ import annotations
@@ -15,23 +15,22 @@ from psygnal import Signal
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Change
 from napari_cfrseg.annotation.rounds import SegmenterLike
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.geometry.masks import Plane
-from napari_cfrseg.gui.qt.worker import Runner
-from napari_cfrseg.gui.segment.click_layer import ClickLayer, ClickRow
-from napari_cfrseg.gui.segment.click_maker import ClickMaker
-from napari_cfrseg.gui.segment.dock_state import DockState, DockView
-from napari_cfrseg.gui.segment.label_layer import LabelLayer
+from napari_cfrseg.gui.segment.click_layer import ClickLayer, ClickRow, make_points
+from napari_cfrseg.gui.segment.event_queue import EventQueue, row_of
+from napari_cfrseg.gui.segment.label_layer import LabelLayer, make_labels
 from napari_cfrseg.gui.segment.layers import (
+    MOST_OBJECTS,
+    PlaneView,
     WorkingImage,
-    make_labels,
-    make_points,
     working_order,
 )
-from napari_cfrseg.gui.segment.loading import model_job, session_job
-from napari_cfrseg.gui.segment.outcomes import Outcomes
-from napari_cfrseg.gui.segment.places import Places
-from napari_cfrseg.gui.stack.propagator import Propagator
+from napari_cfrseg.gui.segment.projection import DockView, Projection
+from napari_cfrseg.gui.segment.propagator import Propagator
+from napari_cfrseg.gui.segment.worker import Job, Report, Runner
 from napari_cfrseg.session.recording import RecordedAnnotator
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class Controller:
     load
         Loads the segmenter; called on the runner.
     notify
-        Told (level, message), level "info", "warning" or "error".
+        Called with (level, message), level "info", "warning" or "error".
     model
         Name or path of what ``load`` loads.
 
@@ -66,6 +65,8 @@ class Controller:
     applied
         Emitted with each event the annotator has applied, in order: a journal of
         these replays to the same labels.
+    next_click
+        The number of the next click.
     """
 
     changed = Signal(DockView)
@@ -86,36 +87,40 @@ class Controller:
             self.image.plane, self.image.plane_shape, rgb=self.image.rgb
         )
         self._runner = runner
-        self._state = DockState(self.changed.emit, notify)
+        self.next_click = 1
+        self._focus_shift = 0
         labels = make_labels(self.image, f"{image_layer.name} objects")
         points = make_points(self.image, f"{image_layer.name} clicks")
         viewer.add_layer(labels)
         viewer.add_layer(points)
-        self._places = Places(viewer, self.image, points, labels)
+        self.planes = PlaneView(viewer, self.image, labels)
         self.labels = LabelLayer(
-            labels,
-            lambda: self._places.current_plane,
-            self._submit,
-            self.image.order,
+            labels, lambda: self.current_plane, self.submit, self.image.order
         )
-        self.stack = Propagator(
-            viewer,
-            self.image,
-            self._places,
-            self._submit,
-            lambda view: self._state.show(stack=view),
-            lambda text: self._state.show(status=text),
-        )
-        self._maker = ClickMaker(self._places, self._state)
         self.clicks = ClickLayer(points, self, self.image.order)
-        self._outcomes = Outcomes(
+        self._shown = Projection(
             self.annotator,
-            runner,
-            self._state,
             self.labels,
             self.clicks,
-            self.stack,
+            self.changed.emit,
             self.applied.emit,
+            notify,
+        )
+        self._queue = EventQueue(
+            self.annotator,
+            runner,
+            self._shown.settled,
+            self._shown.failed,
+            self._shown.preview,
+        )
+        self._shown.pending = self._queue.pending
+        self.stack = self._shown.stack = Propagator(
+            viewer,
+            self.image,
+            self.planes,
+            self.submit,
+            lambda view: self._shown.show(stack=view),
+            lambda text: self._shown.show(status=text),
         )
         self.clicks.set_polarity(True)
         labels.events.selected_label.connect(self._label_selected)
@@ -125,9 +130,12 @@ class Controller:
     @property
     def view(self) -> DockView:
         """What the dock shows."""
-        return self._state.view
+        return self._shown.view
 
-    # -- the viewer ------------------------------------------------------------------
+    @property
+    def current_plane(self) -> Plane:
+        """The plane the viewer shows, or the nearest one the image has."""
+        return self.planes.current_plane
 
     def ready_to_click(self) -> None:
         """Make the clicks' layer the active one, in add mode."""
@@ -136,8 +144,8 @@ class Controller:
             self.clicks.layer.mode = "add"
 
     def close(self) -> None:
-        """Stop listening; what is on its way is dropped, the layers stay."""
-        self._outcomes.close()
+        """Stop listening and drop pending steps; the layers stay."""
+        self._queue.close()
         self.stack.close()
         self.labels.layer.events.selected_label.disconnect(self._label_selected)
         self.clicks.close()
@@ -147,112 +155,183 @@ class Controller:
         if self.clicks.layer.mode == "add":
             self.clicks.layer.mode = "pan_zoom"
 
+    # -- events ----------------------------------------------------------------------
+
+    def submit(self, *events: ev.Event) -> None:
+        """Send events on their way, as one step."""
+        rows = []
+        for event in events:
+            if isinstance(event, ev.ClickAdded):
+                rows.append(row_of(event.object_id, event.plane, event))
+                self.next_click = max(self.next_click, event.click_id + 1)
+        self._queue.submit(*events, rows=tuple(rows))
+        self._shown.show_pending()
+
+    def submit_all(self, events: Iterable[ev.Event]) -> None:
+        """Send imported events on their way; a creation is one step with what follows.
+
+        Parameters
+        ----------
+        events
+            In order; an object's first click or mask directly after its creation.
+        """
+        created: ev.ObjectCreated | None = None
+        for event in events:
+            first, created = created, None
+            if first is not None and getattr(event, "object_id", 0) == first.object_id:
+                self.submit(first, event)
+                continue
+            if first is not None:
+                self.submit(first)
+            if isinstance(event, ev.ObjectCreated):
+                created = event
+            else:
+                self.submit(event)
+        if created is not None:
+            self.submit(created)
+
+    def undo(self) -> None:
+        """Take the last act back."""
+        self.submit(ev.Undone())
+
+    def redo(self) -> None:
+        """Do the last act taken back again."""
+        self.submit(ev.Redone())
+
+    def cancel_pending(self) -> None:
+        """Take the newest click that is still being computed back."""
+        taken = self._queue.cancel_newest()
+        self._shown.show(
+            status="Click taken back." if taken else "Nothing to take back."
+        )
+
     # -- clicks ----------------------------------------------------------------------
 
-    def point_added(
-        self, index: Sequence[float], other_polarity: bool
-    ) -> ClickRow | None:
-        """Make a click of a point just added to the clicks' layer."""
-        made = self._maker.of_point(index, other_polarity)
-        if made is None:
-            return None
-        event, rows, first = made
-        if first is not None:
-            object_id = first.object_id
-            self._state.show(selected=object_id, next_id=object_id + 1)
+    def point_added(self, index: Sequence[float], other_polarity: bool) -> None:
+        """Make a click of a point just added to the clicks' layer.
+
+        Parameters
+        ----------
+        index
+            The point's coordinates in its layer.
+        other_polarity
+            Whether it means the opposite of what a left click means now.
+        """
+        self.click_at(self.clicks.layer.data_to_world(index), other_polarity)
+
+    def click_at(self, world: Sequence[float], other_polarity: bool = False) -> None:
+        """Make a click of the selected object, or of a new one, at a world position."""
+        events = self._click_events(world, self.view.is_positive != other_polarity)
+        if not events:
+            self._shown.show_pending()
+            return
+        if isinstance(events[0], ev.ObjectCreated):
+            object_id = events[0].object_id
+            self._shown.show(selected=object_id, next_id=object_id + 1)
             self._select_label(object_id)
-        failed_before = self._outcomes.failures
-        self._submit(event, rows, first)
-        return rows[0] if self._outcomes.failures == failed_before else None
+        self.submit(*events)
 
     def points_moved(self, rows: Sequence[ClickRow]) -> None:
         """Recompute from clicks that were dragged."""
-        inside = all(self._places.is_inside(row.yx) for row in rows)
-        if not inside:
-            self._state.notify("info", "Clicks stay on the image.")
-            self._outcomes.show_points()
+        if not all(self.planes.contains(row.yx) for row in rows):
+            self._shown.notify("info", "Clicks stay on the image.")
+            self._shown.show_pending()
             return
-        self._submit(ev.ClicksMoved(tuple((r.click_id, r.yx) for r in rows)))
+        self.submit(ev.ClicksMoved(tuple((r.click_id, r.yx) for r in rows)))
 
     def points_removed(self, rows: Sequence[ClickRow]) -> None:
         """Recompute without clicks that were deleted."""
-        self._submit(ev.ClicksRemoved(tuple(r.click_id for r in rows)))
+        self.submit(ev.ClicksRemoved(tuple(r.click_id for r in rows)))
 
     def shift_focus(self, step: int) -> None:
-        """Look closer (−1) or wider (+1) at the newest click, or at the next one."""
-        event = self._maker.refocus(step)
-        if event is not None:
-            self._submit(event)
+        """Look closer (−1) or wider (+1) at the newest click here, or at the next."""
+        found = self._shown.objects.get(self.view.selected or 0)
+        clicks = () if found is None else found.on(self.current_plane).clicks
+        if not clicks:
+            self._focus_shift += step
+            text = f"Focus of the next click: {self._focus_shift:+d}"
+            self._shown.show(status=text)
+            return
+        shift = clicks[-1].focus_shift + step
+        self._shown.show(status=f"Focus of the newest click: {shift:+d}")
+        self.submit(ev.ClickRefocused(clicks[-1].click_id, shift))
 
-    @property
-    def current_plane(self) -> Plane:
-        """The plane the viewer shows, or the nearest one the image has."""
-        return self._places.current_plane
+    def _click_events(
+        self, world: Sequence[float], is_positive: bool
+    ) -> tuple[ev.Event, ...]:
+        """Return the step that a click is; () (and say why) if it is none."""
+        view = self.view
+        place = self.planes.locate(world)
+        refused = self.planes.why_not_here()
+        if not refused and place is None:
+            refused = "That click is not on the image."
+        elif not refused and view.selected is None and not is_positive:
+            refused = "The first click of an object must be positive."
+        elif not refused and view.selected is None and view.next_id > MOST_OBJECTS:
+            refused = f"No more than {MOST_OBJECTS} objects fit."
+        if refused or place is None:
+            self._shown.notify("info", refused)
+            return ()
+        plane, yx = place
+        object_id = view.next_id if view.selected is None else view.selected
+        shift, self._focus_shift = self._focus_shift, 0
+        click = ev.ClickAdded(
+            object_id,
+            plane,
+            Click(yx, is_positive),
+            self.next_click,
+            shift,
+            self._size_hint(object_id, plane),
+        )
+        if view.selected is not None:
+            return (click,)
+        return ev.ObjectCreated(object_id, threshold=view.threshold), click
 
-    @property
-    def next_click(self) -> int:
-        """The number of the next click."""
-        return self._maker.next_number
+    def _size_hint(self, object_id: int, plane: Plane) -> FocusHint | None:
+        found = self._shown.objects.get(object_id)
+        if found is not None and not found.on(plane).is_empty:
+            return None
+        return self.planes.size_hint(self._shown.objects)
 
     # -- objects ---------------------------------------------------------------------
 
     def new_object(self) -> None:
         """Let the next click start a new object."""
-        self._state.show(
+        self._shown.show(
             selected=None,
             is_positive=True,
             status=f"Click on the next object (object {self.view.next_id}).",
         )
-        self.refresh_stack()
+        self._shown.show_stack()
         self.clicks.set_polarity(True)
         self.ready_to_click()
 
     def select(self, object_id: int) -> None:
         """Let clicks go to an object."""
-        if object_id == self.view.selected or object_id not in self._state.objects:
+        if object_id == self.view.selected or object_id not in self._shown.objects:
             return
-        found = self._state.objects[object_id]
-        self._state.show(
-            selected=object_id,
-            threshold=found.threshold,
-            status=f"Clicks go to {found.name}.",
-        )
-        self.refresh_stack()
+        found = self._shown.objects[object_id]
+        self._shown.show(selected=object_id, status=f"Clicks go to {found.name}.")
+        self._shown.follow_threshold()
+        self._shown.show_stack()
         self._select_label(object_id)
 
-    def delete(self, object_id: int) -> None:
-        """Delete an object with its clicks and labels."""
-        self._submit(ev.ObjectDeleted(object_id))
-
     def delete_selected(self) -> None:
-        """Delete the selected object."""
+        """Delete the selected object with its clicks and labels."""
         if self.view.selected is not None:
-            self.delete(self.view.selected)
+            self.submit(ev.ObjectDeleted(self.view.selected))
 
-    def set_locked(self, object_id: int, locked: bool) -> None:
-        """Lock or unlock an object."""
-        self._submit(ev.ObjectLocked(object_id, locked))
-
-    def rename(self, object_id: int, name: str) -> None:
-        """Give an object another name."""
-        if name.strip() and name != self._state.objects[object_id].name:
-            self._submit(ev.ObjectRenamed(object_id, name.strip()))
-
-    def classify(self, object_id: int, object_class: str) -> None:
-        """Say what an object is; empty: nothing is said."""
-        if object_class.strip() != self._state.objects[object_id].object_class:
-            self._submit(ev.ObjectClassified(object_id, object_class.strip()))
-
-    def recolour(self, object_id: int, colour: str) -> None:
-        """Give an object another colour (``#rrggbb``)."""
-        self._submit(ev.ObjectRecoloured(object_id, colour))
+    def reset_object(self) -> None:
+        """Take the selected object's clicks and strokes on this plane away."""
+        if self.view.selected is not None:
+            self.submit(ev.ObjectReset(self.view.selected, self.current_plane))
 
     # -- settings --------------------------------------------------------------------
 
     def set_polarity(self, is_positive: bool) -> None:
         """Choose what a left click means."""
         self.clicks.set_polarity(is_positive)
-        self._state.show(is_positive=is_positive)
+        self._shown.show(is_positive=is_positive)
 
     def toggle_polarity(self) -> None:
         """Swap what left and right clicks mean."""
@@ -261,57 +340,22 @@ class Controller:
     def set_refinement(self, refinement: Refinement) -> None:
         """Choose the refinement of the clicks to come."""
         if refinement != self.view.refinement:
-            self._state.show(refinement=refinement)
-            self._submit(ev.RefinementChanged(refinement))
+            self._shown.show(refinement=refinement)
+            self.submit(ev.RefinementChanged(refinement))
 
     def set_rule(self, rule: ev.OverlapRule) -> None:
         """Choose the overlap rule."""
         if rule != self.view.rule:
-            self._state.show(rule=rule)
-            self._submit(ev.OverlapChanged(rule))
+            self._shown.show(rule=rule)
+            self.submit(ev.OverlapChanged(rule))
 
     def set_threshold(self, threshold: float) -> None:
         """Move the selected object's outline; without one, that of the next."""
         if abs(threshold - self.view.threshold) < 1e-6:
             return
-        self._state.show(threshold=threshold)
-        selected = self.view.selected
-        if selected is None:
-            return
-        if isinstance(self._outcomes.newest, ev.ThresholdChanged):
-            # a slider's way: only where it stands counts, and Outcomes sends that
-            return
-        self._submit(ev.ThresholdChanged(selected, threshold))
-
-    # -- acts ------------------------------------------------------------------------
-
-    def do(self, events: Iterable[ev.Event]) -> None:
-        """Do acts made elsewhere (clicks and labels that are imported), in order.
-
-        An object's creation is one act with the click that follows it.
-        """
-        for event, rows, first in self._maker.of_events(events):
-            self._submit(event, rows, first)
-
-    def undo(self) -> None:
-        """Take the last act back."""
-        self._submit(ev.Undone())
-
-    def redo(self) -> None:
-        """Do the last act taken back again."""
-        self._submit(ev.Redone())
-
-    def reset_object(self) -> None:
-        """Take the selected object's clicks and strokes on this plane away."""
+        self._shown.show(threshold=threshold)
         if self.view.selected is not None:
-            self._submit(ev.ObjectReset(self.view.selected, self._places.current_plane))
-
-    def cancel_pending(self) -> None:
-        """Take the newest click that is still being computed back."""
-        taken = self._outcomes.cancel_newest()
-        self._state.show(
-            status="Click taken back." if taken else "Nothing to take back."
-        )
+            self.submit(ev.ThresholdChanged(self.view.selected, threshold))
 
     # -- models and sessions ---------------------------------------------------------
 
@@ -325,10 +369,25 @@ class Controller:
         model
             The name or path it is known by.
         """
-        plane = self._places.current_plane
-        job = model_job(self.annotator, self._state, load, model, plane)
-        self._state.show(loading=True, model=model, status="Loading the model …")
-        self._runner.submit(job)
+        plane = self.current_plane
+
+        def work(_: Report) -> str:
+            segmenter = load()
+            self.annotator.use(segmenter, model)
+            self.annotator.prepare(plane)
+            return str(getattr(segmenter, "device", ""))
+
+        def done(device: str) -> None:
+            text = "Ready: click on an object."
+            self._shown.show(loading=False, device=device, seconds=None, status=text)
+
+        def failed(error: Exception) -> None:
+            text = "No model is loaded."
+            self._shown.show(loading=False, model=self.annotator.model, status=text)
+            self._shown.warn(error)
+
+        self._shown.show(loading=True, model=model, status="Loading the model …")
+        self._runner.submit(Job(work, done, failed))
 
     def restore(
         self,
@@ -336,39 +395,40 @@ class Controller:
         restored: Callable[[], None],
         failed: Callable[[Exception], None],
     ) -> None:
-        """Do all that a session says, on the runner, and go on from there.
+        """Apply a session's events on the runner, and go on from there.
 
         Parameters
         ----------
         content
             The session; nothing was done here yet.
         restored
-            Told when all is there.
+            Called when everything is shown.
         failed
-            Told what went wrong; the layers then show nothing of the session.
+            Called with what went wrong; the layers then show nothing of the session.
         """
 
+        def work(report: Report) -> Change | None:
+            last = None
+            for change in self.annotator.restore(content):
+                last = change
+                report(None)
+            return last
+
         def done(last: Change | None) -> None:
-            self._maker.number_after(content.events)
-            self._outcomes.show_restored(last)
+            used = [e.click_id for e in content.events if isinstance(e, ev.ClickAdded)]
+            self.next_click = max(used, default=0) + 1
+            self._shown.show_all(last)
+            self._shown.show(model=self.annotator.model or self.view.model)
             restored()
 
-        self._state.show(status="Reopening the session …")
-        self._runner.submit(session_job(self.annotator, content, done, failed))
+        self._shown.show(status="Reopening the session …")
+        self._runner.submit(Job(work, done, failed))
 
-    # -- events ----------------------------------------------------------------------
+    # -- the labels layer ------------------------------------------------------------
 
     def refresh_stack(self) -> None:
         """Show the planes of the object that is selected now."""
-        self._outcomes.refresh_stack()
-
-    def _submit(
-        self,
-        event: ev.Event,
-        rows: tuple[ClickRow, ...] = (),
-        first: ev.ObjectCreated | None = None,
-    ) -> None:
-        self._outcomes.submit(event, rows, first)
+        self._shown.show_stack()
 
     def _label_selected(self) -> None:
         self.select(int(self.labels.layer.selected_label))

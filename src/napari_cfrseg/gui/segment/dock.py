@@ -12,24 +12,31 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_cfrseg.gui.installed_models import (
+from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.gui.dock_widget import DockWidget, form, images_of
+from napari_cfrseg.gui.preferences import PLUGIN, Preferences, bind_keys
+from napari_cfrseg.gui.segment.controller import Controller
+from napari_cfrseg.gui.segment.layers import show_planes_of, shown_order, working_order
+from napari_cfrseg.gui.segment.object_panel import ObjectPanel
+from napari_cfrseg.gui.segment.projection import DockView
+from napari_cfrseg.gui.segment.settings_panel import SettingsPanel, StatusPanel
+from napari_cfrseg.gui.segment.stack_panel import StackPanel
+from napari_cfrseg.gui.segment.worker import (
+    Job,
+    Runner,
     SegmenterLoader,
+    Worker,
     installed_models,
     load_segmenter,
 )
-from napari_cfrseg.gui.preferences import Preferences
-from napari_cfrseg.gui.qt.dock_widget import DockWidget, form, images_of
-from napari_cfrseg.gui.qt.worker import Job, QtRunner, Runner
-from napari_cfrseg.gui.segment.controller import Controller
-from napari_cfrseg.gui.segment.dock_state import DockView
-from napari_cfrseg.gui.segment.keys import bind_keys
-from napari_cfrseg.gui.segment.layers import show_planes_of, shown_order, working_order
-from napari_cfrseg.gui.segment.panels import ObjectPanel, SettingsPanel, StatusPanel
-from napari_cfrseg.gui.session.session_panel import SessionDesk, came_with_session
-from napari_cfrseg.gui.stack.stack_panel import StackPanel
+from napari_cfrseg.gui.session.session_keeper import SessionKeeper
+from napari_cfrseg.gui.session.session_panel import SessionPanel, came_with_session
+from napari_cfrseg.session.reading import parse_at
+from napari_cfrseg.session.session_image import check_same
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     import napari
     from napari.layers import Image, Layer
@@ -66,9 +73,10 @@ class ClickDock(DockWidget):
         super().__init__()
         self.viewer = napari_viewer
         self._load = load_segmenter if load is None else load
-        self._runner: Runner = QtRunner() if runner is None else runner
+        self._runner: Runner = Worker() if runner is None else runner
         self._preferences = Preferences.load()
         self._controllers: dict[Layer, Controller] = {}
+        self._keepers: dict[Controller, SessionKeeper] = {}
         self._unbind: Callable[[], None] | None = None
         self._controller: Controller | None = None
         self._closed = False
@@ -92,7 +100,7 @@ class ClickDock(DockWidget):
         self.settings = SettingsPanel(self._preferences)
         self.stack = StackPanel()
         self.status = StatusPanel(self._preferences.keys)
-        self.sessions = SessionDesk(self.viewer, self._load_when_open, notify)
+        self.sessions = SessionPanel(self.open_session, notify)
         self._lay_out()
         self.image_choice.changed.connect(self._on_image)
         self.model_choice.changed.connect(self._on_model)
@@ -134,6 +142,31 @@ class ClickDock(DockWidget):
         self._runner.close()
         for layer in list(self._controllers):
             self._end(layer)
+
+    def open_session(self, path: Path) -> None:
+        """Open a session: on the image shown if it was made on that, else with its own.
+
+        Raises
+        ------
+        CfrSegError
+            It is no session, or its image cannot be opened.
+        """
+        controller = self._controller
+        keeper = None if controller is None else self._keepers[controller]
+        if keeper is not None and keeper.writer is None and self._fits(keeper, path):
+            keeper.reopen(path)
+            return
+        self.viewer.open(str(path), plugin=PLUGIN)
+
+    @staticmethod
+    def _fits(keeper: SessionKeeper, path: Path) -> bool:
+        """Whether a session was made on the pixels that are on the screen."""
+        image = keeper.controller.image
+        try:
+            check_same(parse_at(path).image, image.data, image.layer.name)
+        except CfrSegError:
+            return False
+        return True
 
     # -- images ----------------------------------------------------------------------
 
@@ -186,7 +219,9 @@ class ClickDock(DockWidget):
     def _end(self, layer: Layer) -> None:
         controller = self._controllers.pop(layer)
         controller.close()
-        self.sessions.end(controller)
+        if controller is self._controller:
+            self.sessions.show_keeper(None)
+        self._keepers.pop(controller).close()
 
     def _on_image(self, layer: Image | None) -> None:
         if layer is None or self._closed:
@@ -229,7 +264,7 @@ class ClickDock(DockWidget):
         self._controller = controller
         self._unbind = bind_keys(controller, self._preferences.keys)
         controller.changed.connect(self._show)
-        self.sessions.show(controller)
+        self.sessions.show_keeper(self._keepers[controller])
         controller.ready_to_click()
         self._show(controller.view)
         if controller.view.is_untouched:
@@ -247,8 +282,9 @@ class ClickDock(DockWidget):
         show_planes_of(self.viewer, controller.image)
         # a session's own layers take the place of those that were read
         with self.viewer.layers.events.removed.blocker(self._on_removed):
-            goes_on = self.sessions.begin(controller)
-        if not goes_on:
+            keeper = SessionKeeper(controller, self._load_when_open, notify)
+        self._keepers[controller] = keeper
+        if keeper.writer is None:
             controller.set_refinement(self._preferences.refinement)
             controller.set_rule(self._preferences.rule)
             controller.set_threshold(self._preferences.threshold)
@@ -267,7 +303,7 @@ class ClickDock(DockWidget):
         if self._controller is not None:
             self._controller.changed.disconnect(self._show)
             self._controller = None
-            self.sessions.show(None)
+            self.sessions.show_keeper(None)
         if self._unbind is not None:
             self._unbind()
             self._unbind = None
@@ -313,7 +349,7 @@ class ClickDock(DockWidget):
         column.addWidget(self.settings)
         column.addWidget(self.stack)
         column.addWidget(self.status)
-        column.addWidget(self.sessions.panel)
+        column.addWidget(self.sessions)
         self.fill_with(inner, 290)
 
     def let_go(self) -> None:

@@ -1,4 +1,4 @@
-"""Events on their way to the annotator: in order, each as one job on the runner."""
+"""Events on their way to the annotator: in order, each step one job on the worker."""
 
 from __future__ import annotations
 
@@ -7,51 +7,56 @@ from dataclasses import dataclass, replace
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator, Change
-from napari_cfrseg.annotation.state import ObjectState
+from napari_cfrseg.annotation.state import ClickEntry, ObjectState
 from napari_cfrseg.annotation.transaction import Progress
-from napari_cfrseg.geometry.masks import LabelPatch
-from napari_cfrseg.gui.qt.worker import Job, JobCancelled, Report, Runner
+from napari_cfrseg.geometry.masks import LabelPatch, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickRow
+from napari_cfrseg.gui.segment.worker import Job, JobCancelled, Report, Runner
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Pending:
-    """An event on its way.
+    """A step on its way.
 
     Attributes
     ----------
-    event
-        The event.
-    job
-        What computes it.
+    events
+        Its events; they are applied together or not at all.
     rows
-        Points that stand for it until it is done.
-    first
-        The creation of its object, if it is the object's first click.
+        Points shown for it until it is done.
+    later
+        The threshold the slider has moved to since; applied next.
+    job
+        Computes it.
     """
 
-    event: ev.Event
-    job: Job
+    events: tuple[ev.Event, ...]
     rows: tuple[ClickRow, ...] = ()
-    first: ev.ObjectCreated | None = None
+    later: ev.ThresholdChanged | None = None
+    job: Job | None = None
+
+    @property
+    def event(self) -> ev.Event:
+        """The last of its events: an object's click rather than its creation."""
+        return self.events[-1]
 
 
 class EventQueue:
-    """Applies events on a runner and tells what came of them, in order.
+    """Applies events on a runner and passes on the results, in order.
 
     Parameters
     ----------
     annotator
-        Touched by the runner's thread only, from the first event on.
+        Used on the runner's thread only, from the first event on.
     runner
         Runs the jobs.
     settled
-        Told each event that was applied and what it changed.
+        Called with each step that was applied and what it changed.
     failed
-        Told each event that was refused or cancelled, and why.
+        Called with each step that was refused or cancelled, and why.
     preview
-        Told what the newest click's labels look like so far, or how far a propagation
-        is; a cancelled propagation keeps the planes that are done.
+        Called with the newest click's labels so far, or with how far a propagation is;
+        a cancelled propagation keeps the planes that are done.
     """
 
     def __init__(
@@ -70,52 +75,71 @@ class EventQueue:
         self._closed = False
         self.pending: list[Pending] = []
 
-    def submit(
-        self,
-        event: ev.Event,
-        rows: tuple[ClickRow, ...] = (),
-        first: ev.ObjectCreated | None = None,
-    ) -> None:
-        """Queue an event; ``first`` is applied with it as one step."""
-        is_long = isinstance(event, ev.Propagated)
-
-        def work(report: Report) -> list[Change]:
-            told = _keeping(report) if is_long else report
-            events = (event,) if first is None else (first, event)
-            changes = [self._annotator.apply(*events, on_preview=told)]
-            if job.cancelled.is_set() and not self._closed and not is_long:
-                # too late to stop it, so it is taken back like any other act
-                changes.append(self._annotator.apply(ev.Undone()))
-            return changes
-
-        job = Job(
-            work,
-            lambda changes: self._end(pending, lambda: self._settled(pending, changes)),
-            lambda error: self._end(pending, lambda: self._failed(pending, error)),
-            lambda patch: None if self._closed else self._preview(patch),
-        )
-        pending = Pending(event, job, rows, first)
-        self.pending.append(pending)
-        self._runner.submit(job)
+    def submit(self, *events: ev.Event, rows: tuple[ClickRow, ...] = ()) -> None:
+        """Queue events as one step; a slider's positions in between are left out."""
+        newest = self.pending[-1] if self.pending else None
+        (event, *more) = events
+        if newest is not None and _same_slider(newest.event, event):
+            newest.later = event  # type: ignore[assignment]  # checked
+            return
+        if newest is not None:
+            self._submit_later(newest)
+        self._enqueue(Pending((event, *more), rows))
 
     def cancel_newest(self) -> bool:
-        """Take the newest event that is not done back; False if there is none."""
+        """Cancel the newest step that is not done; False if there is none."""
         for pending in reversed(self.pending):
-            if not pending.job.cancelled.is_set():
-                self._runner.cancel(pending.job)
+            if pending.job is not None and not pending.job.is_cancelled:
+                pending.later = None
+                pending.job.cancel()
                 return True
         return False
 
     def close(self) -> None:
-        """Cancel everything and tell nothing any more."""
+        """Cancel everything and call back no more."""
         self._closed = True
         for pending in self.pending:
-            self._runner.cancel(pending.job)
+            if pending.job is not None:
+                pending.job.cancel()
+
+    def _enqueue(self, pending: Pending) -> None:
+        pending.job = Job(
+            lambda report: self._apply(pending, report),
+            lambda changes: self._end(pending, lambda: self._settled(pending, changes)),
+            lambda error: self._end(pending, lambda: self._failed(pending, error)),
+            lambda patch: None if self._closed else self._preview(patch),
+        )
+        self.pending.append(pending)
+        self._runner.submit(pending.job)
+
+    def _apply(self, pending: Pending, report: Report) -> list[Change]:
+        is_long = isinstance(pending.event, ev.Propagated)
+        on_preview = _keeping(report) if is_long else report
+        changes = [self._annotator.apply(*pending.events, on_preview=on_preview)]
+        cancelled = pending.job is not None and pending.job.is_cancelled
+        if cancelled and not self._closed and not is_long:
+            # cancelled after its last report: an act of its own takes it back
+            changes.append(self._annotator.apply(ev.Undone()))
+        return changes
+
+    def _submit_later(self, pending: Pending) -> None:
+        later, pending.later = pending.later, None
+        if later is not None:
+            self._enqueue(Pending((later,)))
 
     def _end(self, pending: Pending, tell: Callable[[], None]) -> None:
         self.pending.remove(pending)
         if not self._closed:
+            self._submit_later(pending)
             tell()
+
+
+def _same_slider(first: ev.Event, second: ev.Event) -> bool:
+    return (
+        isinstance(first, ev.ThresholdChanged)
+        and isinstance(second, ev.ThresholdChanged)
+        and first.object_id == second.object_id
+    )
 
 
 def _keeping(report: Report) -> Callable[[object], bool]:
@@ -134,15 +158,9 @@ def _keeping(report: Report) -> Callable[[object], bool]:
 def rows_to_show(
     objects: Mapping[int, ObjectState], pending: Iterable[Pending]
 ) -> tuple[ClickRow, ...]:
-    """Return the points there should be: clicks done, and those on their way."""
+    """Return the points to show: clicks done, and those on their way."""
     rows = {
-        entry.click_id: ClickRow(
-            entry.click_id,
-            state.object_id,
-            plane,
-            entry.click.yx,
-            entry.click.is_positive,
-        )
+        entry.click_id: row_of(state.object_id, plane, entry)
         for state in objects.values()
         for plane, entry in state.clicks()
     }
@@ -156,3 +174,9 @@ def rows_to_show(
                 if click_id in rows:
                     rows[click_id] = replace(rows[click_id], yx=yx)
     return tuple(rows.values())
+
+
+def row_of(object_id: int, plane: Plane, entry: ClickEntry | ev.ClickAdded) -> ClickRow:
+    """Return the point that stands for a click."""
+    click = entry.click
+    return ClickRow(entry.click_id, object_id, plane, click.yx, click.is_positive)

@@ -15,7 +15,7 @@ import numpy as np
 from napari_cfrseg.annotation.events import Painted
 from napari_cfrseg.annotation.state import PALETTE_SIZE, ObjectState, default_colour
 from napari_cfrseg.geometry.masks import LabelArray, LabelPatch, LabelRuns, Plane
-from napari_cfrseg.gui.segment.layers import to_rgba
+from napari_cfrseg.gui.segment.layers import WorkingImage, to_rgba
 from napari_cfrseg.io.axes import Order, back, put, turned
 
 if TYPE_CHECKING:
@@ -25,6 +25,22 @@ if TYPE_CHECKING:
 
 #: pixels that napari writes in about 10 ms
 _LARGEST_PREVIEW_PX = 200_000
+
+
+def make_labels(image: WorkingImage, name: str) -> Labels:
+    """Return an empty Labels layer on an image's pixels."""
+    from napari.layers import Labels
+    from napari.layers.base import LayerLock
+
+    layer = Labels(
+        # napari shows 16-bit labels as they are; wider ones it converts at each change
+        np.zeros(image.to_layer(image.shape), np.uint16),
+        name=name,
+        opacity=0.45,
+        **image.placement(),
+    )
+    layer.locked = LayerLock.DELETION
+    return layer
 
 
 class LabelLayer:

@@ -1,25 +1,31 @@
-"""napari layers: which pixels are worked on, and layers that lie exactly on them."""
+"""Which pixels are worked on, and where places of the viewer lie on them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cfrseg.annotation.state import ObjectState
+from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.io.axes import Order, across, back, put, turned
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels, Points
+    from napari.layers import Image, Labels
 
 #: where an image layer's metadata say in which order its session has the axes
 METADATA_ORDER = "cfrseg_order"
 #: labels the Labels layer's 16 bits hold
 MOST_OBJECTS = 65_535
+#: objects whose sizes are taken as a hint for the next one
+_HINT_OBJECTS = 3
+#: of these, the latest
+_LATEST_OBJECTS = 10
 #: longest side of a pyramid level that is worked on: what one texture can show
 LONGEST_SIDE_PX = 8192
 
@@ -144,46 +150,6 @@ class WorkingImage:
         }
 
 
-def make_labels(image: WorkingImage, name: str) -> Labels:
-    """Return an empty Labels layer on an image's pixels."""
-    from napari.layers import Labels
-    from napari.layers.base import LayerLock
-
-    layer = Labels(
-        # napari shows 16-bit labels as they are; wider ones it converts at each change
-        np.zeros(image.to_layer(image.shape), np.uint16),
-        name=name,
-        opacity=0.45,
-        **image.placement(),
-    )
-    layer.locked = LayerLock.DELETION
-    return layer
-
-
-def make_points(image: WorkingImage, name: str) -> Points:
-    """Return a Points layer on an image's pixels, with the clicks' feature columns."""
-    from napari.layers import Points
-    from napari.layers.base import LayerLock
-
-    ndim = len(image.shape)
-    columns = ("polarity", "object", "click")
-    features = {column: np.array([], dtype=object) for column in columns}
-    layer = Points(
-        np.zeros((0, ndim)),
-        ndim=ndim,
-        name=name,
-        features=features,
-        feature_defaults={"polarity": "positive", "object": "", "click": ""},
-        size=max(3.0, min(image.plane_shape) / 64),
-        canvas_size_limits=(10, 15),
-        border_width=0.05,
-        border_color="white",
-        **image.placement(),
-    )
-    layer.locked = LayerLock.DELETION
-    return layer
-
-
 def shown_order(viewer: ViewerModel, layer: Any) -> Order | None:
     """Return the order whose planes of a layer the viewer shows.
 
@@ -230,3 +196,80 @@ def to_rgba(colour: str) -> tuple[float, float, float, float]:
     """Return ``#rrggbb`` as four numbers in [0, 1], opaque."""
     r, g, b = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     return r, g, b, 1.0
+
+
+class PlaneView:
+    """What of an image the viewer shows, through world coordinates.
+
+    Parameters
+    ----------
+    viewer, image
+        The viewer model and the image in it.
+    labels
+        A layer on exactly the image's pixels.
+    """
+
+    def __init__(self, viewer: ViewerModel, image: WorkingImage, labels: Labels):
+        self._viewer = viewer
+        self._image = image
+        self._labels = labels
+
+    @property
+    def current_plane(self) -> Plane:
+        """The plane the viewer shows, or the nearest one the image has."""
+        plane, _ = self._split(self._viewer.dims.point)
+        return tuple(
+            min(max(i, 0), n - 1)
+            for i, n in zip(plane, self._image.shape, strict=False)
+        )
+
+    def why_not_here(self) -> str:
+        """Return why a click would not count in this view; "" if it would."""
+        order = shown_order(self._viewer, self._image.layer)
+        if order == self._image.order:
+            return ""
+        if self._viewer.dims.ndisplay != 2:
+            return "Clicks count in the 2-D view: leave the 3-D one (Ctrl+Y)."
+        if order is None:
+            return "This view shows no plane of the image: roll its axes (Ctrl+E)."
+        mine = "".join(self._image.names()[-2:])
+        return (
+            f"The objects here are annotated on {mine} planes: roll the axes back "
+            "(Ctrl+E), or duplicate the image to annotate others in this view."
+        )
+
+    def locate(
+        self, world: Sequence[float]
+    ) -> tuple[Plane, tuple[float, float]] | None:
+        """Return the plane and (row, column) of a world position; None if off it."""
+        plane, yx = self._split(world)
+        leading = self._image.shape[:-2]
+        on_stack = all(0 <= i < n for i, n in zip(plane, leading, strict=True))
+        return (plane, yx) if on_stack and self.contains(yx) else None
+
+    def contains(self, yx: tuple[float, float]) -> bool:
+        """Return whether (row, column) lies in a pixel of the plane."""
+        return all(
+            -0.5 <= v < n - 0.5
+            for v, n in zip(yx, self._image.plane_shape, strict=True)
+        )
+
+    def size_hint(self, objects: Mapping[int, ObjectState]) -> FocusHint | None:
+        """Return a new object's likely size, from earlier objects or from the zoom."""
+        extents = [
+            float(max(state.mask.mask.shape))
+            for other in objects.values()
+            for state in other.planes.values()
+            if state.mask.mask.size
+        ]
+        if len(extents) >= _HINT_OBJECTS:
+            return FocusHint.from_extents(extents[-_LATEST_OBJECTS:])
+        corners = np.asarray(self._labels.corner_pixels, float)
+        corners = corners[:, list(self._image.axes[-2:])]
+        visible = float(np.max(corners[1] - corners[0]))
+        if 0 < visible < max(self._image.plane_shape) / 2:
+            return FocusHint.from_view(visible)
+        return None
+
+    def _split(self, world: Sequence[float]) -> tuple[Plane, tuple[float, float]]:
+        return split_index(self._image.of_layer(world_to_index(self._labels, world)))

@@ -16,28 +16,21 @@ from qtpy.QtWidgets import (
 )
 from superqt.utils import ensure_main_thread
 
-from napari_cfrseg.annotation.rounds import SegmenterLike
 from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.gui.qt.dock_widget import button, row
-from napari_cfrseg.gui.session.import_layers import (
+from napari_cfrseg.gui.dock_widget import button, row
+from napari_cfrseg.gui.session.session_keeper import METADATA_KEY, SessionKeeper
+from napari_cfrseg.gui.session.session_layers import (
     import_csv,
     import_labels,
     import_points,
     importable,
 )
-from napari_cfrseg.gui.session.session_keeper import METADATA_KEY, SessionKeeper
 from napari_cfrseg.session.content import SUFFIX
-from napari_cfrseg.session.reading import parse_at
 from napari_cfrseg.session.session_exports import FORMATS
-from napari_cfrseg.session.session_image import check_same
 from napari_cfrseg.session.sessions_folder import recent_sessions, unsaved_sessions
 
 if TYPE_CHECKING:
-    import napari
     from napari.layers import Labels, Layer, Points
-
-    from napari_cfrseg.gui.segment.controller import Controller
-    from napari_cfrseg.gui.session.session_keeper import SessionKeeper
 
 
 _FILTER = f"Click sessions (*{SUFFIX})"
@@ -92,13 +85,13 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def show_keeper(self, keeper: SessionKeeper | None) -> None:
         """Show another image's session, or none."""
         if self._keeper is not None:
-            self._keeper.changed.disconnect(self._show)
+            self._keeper.changed.disconnect(self._follow)
             self._keeper.controller.changed.disconnect(self._follow)
         self._keeper = keeper
         lost = len(unsaved_sessions())
         self._lost = f" {lost} not saved earlier: see Open." if lost else ""
         if keeper is not None:
-            keeper.changed.connect(self._show)
+            keeper.changed.connect(self._follow)
             keeper.controller.changed.connect(self._follow)
         self._follow()
 
@@ -140,17 +133,16 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.import_menu.addSection("Clicks from a file")
         self.import_menu.addAction("CSV with the columns y and x…", self._import_csv)
 
+    @ensure_main_thread  # type: ignore[untyped-decorator]  # the worker reports problems
     def _follow(self, _: Any = None) -> None:
         keeper = self._keeper
-        if keeper is None or (keeper.writer is None and not keeper.problem):
-            self._show(f"Nothing to save yet.{self._lost}")
+        problem = None if keeper is None else keeper.problem
+        if keeper is None or (keeper.writer is None and problem is None):
+            text = f"Nothing to save yet.{self._lost}"
         else:
-            self._show(keeper.status())
-
-    @ensure_main_thread  # type: ignore[untyped-decorator]  # problems are told by the worker
-    def _show(self, text: str) -> None:
+            text = keeper.status()
         self.label.setText(text)
-        self.label.setStyleSheet("color: #d55e00" if text.startswith("⚠") else "")
+        self.label.setStyleSheet("" if problem is None else "color: #d55e00")
 
     def _choose(self) -> None:
         chosen, _ = QFileDialog.getOpenFileName(self, "Open a session", "", _FILTER)
@@ -231,85 +223,6 @@ def _title(path: Path) -> str:
     at = datetime.fromtimestamp(path.stat().st_mtime).strftime("%d %b %H:%M")
     name = path.name.removesuffix(SUFFIX)
     return at if name.startswith("unsaved-") else f"{name}  ({at})"
-
-
-_PLUGIN = "napari-cfrseg"
-
-
-class SessionDesk:
-    """The sessions of one dock.
-
-    Parameters
-    ----------
-    viewer
-        Where session files are opened.
-    load
-        Loads a segmenter by model name or path; called on the worker.
-    notify
-        Told (level, message).
-
-    Attributes
-    ----------
-    panel
-        The group of controls.
-    """
-
-    def __init__(
-        self,
-        viewer: napari.Viewer,
-        load: Callable[[str], SegmenterLike],
-        notify: Callable[[str, str], None],
-    ) -> None:
-        self._viewer = viewer
-        self._load = load
-        self._notify = notify
-        self._keepers: dict[Controller, SessionKeeper] = {}
-        self._shown: SessionKeeper | None = None
-        self.panel = SessionPanel(self.open, notify)
-
-    def begin(self, controller: Controller) -> bool:
-        """Keep a new controller's session; True if it goes on with an opened one."""
-        keeper = SessionKeeper(controller, self._load, self._notify)
-        self._keepers[controller] = keeper
-        return keeper.writer is not None
-
-    def show(self, controller: Controller | None) -> None:
-        """Show a controller's session in the panel, or that there is none."""
-        self._shown = None if controller is None else self._keepers.get(controller)
-        self.panel.show_keeper(self._shown)
-
-    def end(self, controller: Controller) -> None:
-        """Save a closed controller's session and let go of it."""
-        keeper = self._keepers.pop(controller, None)
-        if keeper is None:
-            return
-        if keeper is self._shown:
-            self.show(None)
-        keeper.close()
-
-    def open(self, path: Path) -> None:
-        """Open a session: on the image shown if it is made on that, else with its own.
-
-        Raises
-        ------
-        CfrSegError
-            It is no session, or its image cannot be had.
-        """
-        keeper = self._shown
-        if keeper is not None and keeper.writer is None and self._fits(keeper, path):
-            keeper.reopen(path)
-            return
-        self._viewer.open(str(path), plugin=_PLUGIN)
-
-    @staticmethod
-    def _fits(keeper: SessionKeeper, path: Path) -> bool:
-        """Whether a session was made on the pixels that are on the screen."""
-        image = keeper.controller.image
-        try:
-            check_same(parse_at(path).image, image.data, image.layer.name)
-        except CfrSegError:
-            return False
-        return True
 
 
 def came_with_session(layer: Layer) -> bool:

@@ -18,8 +18,7 @@ from napari_cfrseg.propagation.decisions import Suggestion, suggest
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from napari_cfrseg.gui.segment.layers import WorkingImage
-    from napari_cfrseg.gui.segment.places import Places
+    from napari_cfrseg.gui.segment.layers import PlaneView, WorkingImage
 
 Kind = Literal["none", "anchor", "carried", "stopped"]
 #: names of axes along which planes are moments, not places
@@ -77,7 +76,7 @@ class Propagator:
 
     Parameters
     ----------
-    viewer, image, places
+    viewer, image, planes
         Where planes are.
     submit
         Sends an event on its way.
@@ -91,14 +90,14 @@ class Propagator:
         self,
         viewer: ViewerModel,
         image: WorkingImage,
-        places: Places,
+        planes: PlaneView,
         submit: Callable[[ev.Event], None],
         show: Callable[[StackView], None],
         say: Callable[[str], None],
     ) -> None:
         self._viewer = viewer
         self._image = image
-        self._places = places
+        self._planes = planes
         self._submit = submit
         self._show = show
         self._say = say
@@ -148,7 +147,7 @@ class Propagator:
         self._submit(
             ev.Propagated(
                 objects,
-                self._places.current_plane,
+                self._planes.current_plane,
                 self.view.axis,
                 low,
                 high,
@@ -160,7 +159,7 @@ class Propagator:
 
     def confirm(self) -> None:
         """Take the propagated mask on the plane shown for right."""
-        plane = self._places.current_plane
+        plane = self._planes.current_plane
         for object_id in self._chosen():
             carried = self._objects[object_id].on(plane)
             if carried.carried is not None and not carried.is_anchor:
@@ -181,7 +180,7 @@ class Propagator:
 
     def jump(self, index: int) -> None:
         """Show a plane along the axis."""
-        plane = list(self._places.current_plane)
+        plane = list(self._planes.current_plane)
         plane[self.view.axis] = index
         layer = self._image.layer
         factors = np.ones(layer.ndim)
@@ -222,7 +221,7 @@ class Propagator:
         self.view = replace(
             self.view,
             cells=cells,
-            here=self._places.current_plane[self.view.axis],
+            here=self._planes.current_plane[self.view.axis],
             worst=None if found is None else found.index,
         )
         self._show(self.view)
@@ -276,7 +275,7 @@ class Propagator:
 
     def _line(self, state: ObjectState) -> dict[int, PlaneState]:
         """Return an object's planes along the axis, through the plane shown."""
-        here, axis = self._places.current_plane, self.view.axis
+        here, axis = self._planes.current_plane, self.view.axis
         return {
             plane[axis]: on_plane
             for plane, on_plane in state.planes.items()
@@ -286,7 +285,7 @@ class Propagator:
     def _moved(self) -> None:
         if not self.view.axes:
             return
-        here = self._places.current_plane
+        here = self._planes.current_plane
         if here[self.view.axis] != self.view.here:
             self.refresh(self._objects, self._selected)
 

@@ -1,33 +1,21 @@
-"""The dock's groups of controls. Each shows a DockView and calls the controller."""
+"""The dock's settings (refinement, threshold, overlap) and its status line."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox, FloatSlider, SpinBox
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import (
-    QButtonGroup,
-    QHBoxLayout,
-    QLabel,
-    QProgressBar,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
 
 from napari_cfrseg.annotation.events import OverlapRule
 from napari_cfrseg.engine.refinement import Refinement
-from napari_cfrseg.gui.preferences import Preferences
-from napari_cfrseg.gui.qt.dock_widget import button, form, on_current, row
-from napari_cfrseg.gui.segment.click_layer import COLOURS
-from napari_cfrseg.gui.segment.dock_state import DockView
-from napari_cfrseg.gui.segment.keys import ACTIONS
-from napari_cfrseg.gui.segment.object_table import ObjectTable
+from napari_cfrseg.gui.dock_widget import button, form, on_current
+from napari_cfrseg.gui.preferences import ACTIONS, Preferences, shown_key
+from napari_cfrseg.gui.segment.projection import DockView
 
 if TYPE_CHECKING:
-    from napari_cfrseg.gui.qt.dock_widget import Current
-    from napari_cfrseg.gui.segment.controller import Controller
+    from napari_cfrseg.gui.dock_widget import Current
 
 _REFINEMENTS = {
     "Standard (once)": "standard",
@@ -38,90 +26,6 @@ _RULES = {
     "Keep neighbours' pixels": OverlapRule.KEEP,
     "Overwrite neighbours": OverlapRule.OVERWRITE,
 }
-
-
-def _shown_key(keys: dict[str, str], name: str) -> str:
-    return (
-        keys[name].replace("Control", "Ctrl").replace("Escape", "Esc").replace("-", "+")
-    )
-
-
-class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
-    """Polarity, objects, undo."""
-
-    def __init__(self, keys: dict[str, str]) -> None:
-        super().__init__()
-        key = {action.name: _shown_key(keys, action.name) for action in ACTIONS}
-        swap = f"{key['polarity']} swaps; right-click: the other"
-        self.positive = button("● Positive", f"Belongs to it. {swap}", checkable=True)
-        self.negative = button("✕ Negative", f"Does not. {swap}", checkable=True)
-        for is_positive, sign in ((True, self.positive), (False, self.negative)):
-            sign.setStyleSheet(
-                f"QPushButton:checked {{ background: {COLOURS[is_positive]}; "
-                "color: black; font-weight: bold; }"
-            )
-        group = QButtonGroup(self)
-        group.addButton(self.positive)
-        group.addButton(self.negative)
-        self.table = ObjectTable()
-        self.new = button("New", f"Next object ({key['new_object']})")
-        self.delete = button("Delete", "Delete the selected object")
-        self.reset = button(
-            "Reset", f"Take its clicks on this plane away ({key['reset_object']})"
-        )
-        self.undo = button("Undo", f"Clicks and labels together ({key['undo']})")
-        self.redo = button("Redo", f"Clicks and labels together ({key['redo']})")
-        self.closer = button("Focus −", f"Look closer ({key['closer']})")
-        self.wider = button("Focus +", f"Look wider ({key['wider']})")
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(4)
-        column.addLayout(row(self.positive, self.negative))
-        column.addWidget(self.table, stretch=1)
-        column.addLayout(row(self.new, self.delete, self.reset))
-        column.addLayout(row(self.undo, self.redo, self.closer, self.wider))
-
-    def connect_to(self, current: Current) -> None:
-        """Let the controls act on the controller that ``current`` returns."""
-
-        def does(action: Callable[[Controller], None]) -> Callable[..., None]:
-            return on_current(current, action)
-
-        self.positive.clicked.connect(does(lambda c: c.set_polarity(True)))
-        self.negative.clicked.connect(does(lambda c: c.set_polarity(False)))
-        self.new.clicked.connect(does(lambda c: c.new_object()))
-        self.reset.clicked.connect(does(lambda c: c.reset_object()))
-        self.undo.clicked.connect(does(lambda c: c.undo()))
-        self.redo.clicked.connect(does(lambda c: c.redo()))
-        self.closer.clicked.connect(does(lambda c: c.shift_focus(-1)))
-        self.wider.clicked.connect(does(lambda c: c.shift_focus(+1)))
-        self.delete.clicked.connect(does(lambda c: c.delete_selected()))
-        table = self.table
-
-        def with_current(name: str) -> Callable[..., None]:
-            def call(*arguments: Any) -> None:
-                controller = current()
-                if controller is not None:
-                    getattr(controller, name)(*arguments)
-
-            return call
-
-        table.chosen.connect(with_current("select"))
-        table.renamed.connect(with_current("rename"))
-        table.classified.connect(with_current("classify"))
-        table.recoloured.connect(with_current("recolour"))
-        table.locked.connect(with_current("set_locked"))
-
-    def show_view(self, view: DockView) -> None:
-        """Show the state."""
-        self.positive.setChecked(view.is_positive)
-        self.negative.setChecked(not view.is_positive)
-        self.table.show_rows(view.objects, view.selected)
-        has_object = view.selected is not None
-        self.delete.setEnabled(has_object)
-        self.reset.setEnabled(has_object)
-        self.undo.setEnabled(view.undo_depth > 0 or view.pending > 0)
-        self.redo.setEnabled(view.redo_depth > 0)
 
 
 class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
@@ -233,7 +137,7 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.timing = QLabel()
         self.timing.setToolTip("Device, time and refinement steps of the last click")
         self.keys = QLabel(
-            " · ".join(f"<b>{_shown_key(keys, a.name)}</b> {a.text}" for a in ACTIONS)
+            " · ".join(f"<b>{shown_key(keys, a.name)}</b> {a.text}" for a in ACTIONS)
             + " · <b>right-click</b> other polarity"
         )
         self.keys.setWordWrap(True)

@@ -6,14 +6,14 @@ import threading
 
 import pytest
 
-from napari_cfrseg.gui.qt.worker import Job, JobCancelled, QtRunner
+from napari_cfrseg.gui.segment.worker import Job, JobCancelled, Worker
 
 pytestmark = pytest.mark.gui
 
 
 @pytest.fixture
 def runner(qtbot):
-    made = QtRunner()
+    made = Worker()
     yield made
     made.close()
 
@@ -74,8 +74,8 @@ def test_cancelled_job_ends_before_it_starts_or_at_its_next_report(runner, qtbot
     runner.submit(running)
     runner.submit(waiting)
     assert started.wait(10)
-    runner.cancel(waiting)
-    runner.cancel(running)
+    waiting.cancel()
+    running.cancel()
     go.set()
     qtbot.waitUntil(lambda: len(log) == 2)
     assert log == [
@@ -98,7 +98,7 @@ def test_failure_reaches_the_owner_and_the_worker_goes_on(runner, qtbot):
 
 def test_close_ends_the_thread_and_tells_nobody(qtbot):
     log, started = Log(), threading.Event()
-    runner = QtRunner()
+    runner = Worker()
 
     def endless(report):
         started.set()
@@ -113,4 +113,4 @@ def test_close_ends_the_thread_and_tells_nobody(qtbot):
     qtbot.wait(20)
     assert len(log) == said
     assert all(entry[1] == "report" for entry in log)
-    assert not [t for t in threading.enumerate() if t.name == "cfrseg-worker"]
+    assert not [t for t in threading.enumerate() if t.name.startswith("cfrseg-worker")]

@@ -19,14 +19,13 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cfrseg.gui.qt.dock_widget import button, on_current, row
-from napari_cfrseg.gui.stack.propagator import StackView, StripCell
+from napari_cfrseg.gui.dock_widget import button, on_current, row
+from napari_cfrseg.gui.segment.propagator import StackView, StripCell
 
 if TYPE_CHECKING:
+    from napari_cfrseg.gui.dock_widget import Current
     from napari_cfrseg.gui.segment.controller import Controller
-    from napari_cfrseg.gui.segment.dock_state import DockView
-
-    Current = Callable[[], Controller | None]
+    from napari_cfrseg.gui.segment.projection import DockView
 
 #: cividis, dark for unsure to bright for sure: told apart without seeing red and green
 _UNSURE, _MIDDLE, _SURE = (0, 50, 110), (124, 123, 120), (254, 232, 56)

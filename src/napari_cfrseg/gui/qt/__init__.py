@@ -1,1 +1,0 @@
-"""Widgets and threads that know Qt and nothing of segmentation."""

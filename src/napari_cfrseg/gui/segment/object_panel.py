@@ -1,0 +1,204 @@
+"""The dock's objects: polarity, the table of objects, undo and focus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QButtonGroup,
+    QColorDialog,
+    QHeaderView,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.gui.dock_widget import button, on_current, row
+from napari_cfrseg.gui.preferences import ACTIONS, shown_key
+from napari_cfrseg.gui.segment.click_layer import COLOURS
+from napari_cfrseg.gui.segment.projection import DockView, ObjectRow
+
+if TYPE_CHECKING:
+    from napari_cfrseg.gui.dock_widget import Current
+    from napari_cfrseg.gui.segment.controller import Controller
+
+_COLOUR, _NAME, _CLASS, _CLICKS, _LOCKED = range(5)
+
+
+class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
+    """Shows the objects; signals the object chosen and events made of edits."""
+
+    chosen = Signal(int)
+    acted = Signal(object)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(0, 5, parent)
+        self._rows: tuple[ObjectRow, ...] = ()
+        self._filling = False
+        self.setHorizontalHeaderLabels(["", "Object", "Class", "Clicks", "Locked"])
+        header = self.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(_NAME, QHeaderView.ResizeMode.Stretch)
+        header.setMinimumSectionSize(24)
+        header.setHighlightSections(False)
+        self.verticalHeader().setVisible(False)
+        self.verticalHeader().setDefaultSectionSize(24)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.DoubleClicked)
+        self.setMinimumHeight(110)
+        # keys stay with the canvas
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.setToolTip(
+            "Click a row to go on with that object; double-click its name, "
+            "class or colour to change it."
+        )
+        self.itemSelectionChanged.connect(self._on_selection)
+        self.itemChanged.connect(self._on_item)
+        self.cellDoubleClicked.connect(self._on_double_click)
+
+    def show_rows(self, rows: Sequence[ObjectRow], selected: int | None) -> None:
+        """Show the objects and select one."""
+        self._filling = True
+        try:
+            if tuple(rows) != self._rows:
+                self._fill(tuple(rows))
+            ids = [one.object_id for one in self._rows]
+            if selected in ids:
+                self.selectRow(ids.index(selected))
+                self.scrollToItem(self.item(ids.index(selected), _NAME))
+            else:
+                self.clearSelection()
+        finally:
+            self._filling = False
+
+    def _fill(self, rows: tuple[ObjectRow, ...]) -> None:
+        self.setRowCount(len(rows))
+        for y, one in enumerate(rows):
+            if y < len(self._rows) and self._rows[y] == one:
+                continue
+            colour = QTableWidgetItem()
+            swatch = QPixmap(14, 14)
+            swatch.fill(QColor(one.colour))
+            colour.setIcon(QIcon(swatch))
+            colour.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
+            colour.setToolTip(f"Label {one.object_id}. Double-click: another colour")
+            name = QTableWidgetItem(one.name)
+            name.setToolTip(f"Label {one.object_id}")
+            kind = QTableWidgetItem(one.object_class)
+            kind.setToolTip("What it is, for exports; double-click to say")
+            clicks = QTableWidgetItem(str(one.clicks))
+            clicks.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
+            clicks.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
+            locked = QTableWidgetItem()
+            locked.setFlags(
+                Qt.ItemFlag.ItemIsEnabled
+                | Qt.ItemFlag.ItemIsSelectable
+                | Qt.ItemFlag.ItemIsUserCheckable
+            )
+            locked.setCheckState(
+                Qt.CheckState.Checked if one.locked else Qt.CheckState.Unchecked
+            )
+            locked.setToolTip("A locked object never changes")
+            for x, item in enumerate((colour, name, kind, clicks, locked)):
+                self.setItem(y, x, item)
+        self._rows = rows
+
+    def _on_selection(self) -> None:
+        chosen = self.selectionModel().selectedRows()
+        if not self._filling and chosen:
+            self.chosen.emit(self._rows[chosen[0].row()].object_id)
+
+    def _on_item(self, item: QTableWidgetItem) -> None:
+        if self._filling:
+            return
+        changed = self._rows[item.row()]
+        text = item.text().strip()
+        if item.column() == _NAME and text and text != changed.name:
+            self.acted.emit(ev.ObjectRenamed(changed.object_id, text))
+        elif item.column() == _CLASS and text != changed.object_class:
+            self.acted.emit(ev.ObjectClassified(changed.object_id, text))
+        elif item.column() == _LOCKED:
+            locked = item.checkState() == Qt.CheckState.Checked
+            if locked != changed.locked:
+                self.acted.emit(ev.ObjectLocked(changed.object_id, locked))
+
+    def _on_double_click(self, y: int, x: int) -> None:
+        if x != _COLOUR:
+            return
+        clicked = self._rows[y]
+        title = "Colour of the object"
+        colour = QColorDialog.getColor(QColor(clicked.colour), self, title)
+        if colour.isValid():
+            self.acted.emit(ev.ObjectRecoloured(clicked.object_id, colour.name()))
+
+
+class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
+    """Polarity, objects, undo."""
+
+    def __init__(self, keys: dict[str, str]) -> None:
+        super().__init__()
+        key = {action.name: shown_key(keys, action.name) for action in ACTIONS}
+        swap = f"{key['polarity']} swaps; right-click: the other"
+        self.positive = button("● Positive", f"Belongs to it. {swap}", checkable=True)
+        self.negative = button("✕ Negative", f"Does not. {swap}", checkable=True)
+        for is_positive, sign in ((True, self.positive), (False, self.negative)):
+            sign.setStyleSheet(
+                f"QPushButton:checked {{ background: {COLOURS[is_positive]}; "
+                "color: black; font-weight: bold; }"
+            )
+        group = QButtonGroup(self)
+        group.addButton(self.positive)
+        group.addButton(self.negative)
+        self.table = ObjectTable()
+        self.new = button("New", f"Next object ({key['new_object']})")
+        self.delete = button("Delete", "Delete the selected object")
+        self.reset = button(
+            "Reset", f"Take its clicks on this plane away ({key['reset_object']})"
+        )
+        self.undo = button("Undo", f"Clicks and labels together ({key['undo']})")
+        self.redo = button("Redo", f"Clicks and labels together ({key['redo']})")
+        self.closer = button("Focus −", f"Look closer ({key['closer']})")
+        self.wider = button("Focus +", f"Look wider ({key['wider']})")
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        column.addLayout(row(self.positive, self.negative))
+        column.addWidget(self.table, stretch=1)
+        column.addLayout(row(self.new, self.delete, self.reset))
+        column.addLayout(row(self.undo, self.redo, self.closer, self.wider))
+
+    def connect_to(self, current: Current) -> None:
+        """Let the controls act on the controller that ``current`` returns."""
+
+        def does(action: Callable[[Controller], None]) -> Callable[..., None]:
+            return on_current(current, action)
+
+        self.positive.clicked.connect(does(lambda c: c.set_polarity(True)))
+        self.negative.clicked.connect(does(lambda c: c.set_polarity(False)))
+        self.new.clicked.connect(does(lambda c: c.new_object()))
+        self.reset.clicked.connect(does(lambda c: c.reset_object()))
+        self.undo.clicked.connect(does(lambda c: c.undo()))
+        self.redo.clicked.connect(does(lambda c: c.redo()))
+        self.closer.clicked.connect(does(lambda c: c.shift_focus(-1)))
+        self.wider.clicked.connect(does(lambda c: c.shift_focus(+1)))
+        self.delete.clicked.connect(does(lambda c: c.delete_selected()))
+        self.table.chosen.connect(lambda i: does(lambda c: c.select(i))())
+        self.table.acted.connect(lambda event: does(lambda c: c.submit(event))())
+
+    def show_view(self, view: DockView) -> None:
+        """Show the state."""
+        self.positive.setChecked(view.is_positive)
+        self.negative.setChecked(not view.is_positive)
+        self.table.show_rows(view.objects, view.selected)
+        has_object = view.selected is not None
+        self.delete.setEnabled(has_object)
+        self.reset.setEnabled(has_object)
+        self.undo.setEnabled(view.undo_depth > 0 or view.pending > 0)
+        self.redo.setEnabled(view.redo_depth > 0)

@@ -1,0 +1,295 @@
+"""Changes of the annotation become layers and one frozen DockView."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.annotator import Annotator, Change
+from napari_cfrseg.annotation.state import ObjectState
+from napari_cfrseg.annotation.transaction import Progress
+from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
+from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.geometry.masks import LabelPatch, Plane
+from napari_cfrseg.gui.segment.click_layer import ClickLayer
+from napari_cfrseg.gui.segment.event_queue import Pending, rows_to_show
+from napari_cfrseg.gui.segment.label_layer import LabelLayer
+from napari_cfrseg.gui.segment.propagator import Propagator, StackView
+from napari_cfrseg.gui.segment.worker import JobCancelled
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRow:
+    """One row of the object table."""
+
+    object_id: int
+    name: str
+    colour: str
+    clicks: int
+    locked: bool
+    object_class: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DockView:
+    """Everything the dock shows.
+
+    Attributes
+    ----------
+    objects
+        The table's rows, by id.
+    selected
+        The object that clicks go to; None: the next click starts object ``next_id``.
+    is_positive
+        The polarity of a left click.
+    threshold, refinement, rule
+        Settings in force.
+    undo_depth, redo_depth
+        Acts that can be taken back and done again.
+    pending
+        Acts not computed yet.
+    model
+        Name or path of the model; "" if it has none.
+    loading
+        Whether it is being loaded.
+    device
+        What it computes on; "" before it is loaded.
+    seconds, steps
+        Time and refinement steps of the last click; None: there is none.
+    status
+        One line for the person.
+    stack
+        The strip of planes; empty for an image of one plane.
+    """
+
+    objects: tuple[ObjectRow, ...] = ()
+    selected: int | None = None
+    next_id: int = 1
+    is_positive: bool = True
+    threshold: float = 0.5
+    refinement: Refinement = DEFAULT_REFINEMENT
+    rule: ev.OverlapRule = ev.OverlapRule.KEEP
+    undo_depth: int = 0
+    redo_depth: int = 0
+    pending: int = 0
+    model: str = ""
+    loading: bool = False
+    device: str = ""
+    seconds: float | None = None
+    steps: int = 0
+    status: str = ""
+    stack: StackView = field(default_factory=StackView)
+
+    @property
+    def timing(self) -> str:
+        """Device, time and steps of the last click, in one line."""
+        if self.seconds is None:
+            return self.device
+        steps = f"{self.steps} step" + ("s" if self.steps != 1 else "")
+        text = f"{self.device} · {1000 * self.seconds:.0f} ms · {steps}"
+        return text.removeprefix(" · ")
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing was done yet, so that starting again loses nothing."""
+        acts = self.undo_depth or self.redo_depth or self.pending
+        return not (self.objects or acts)
+
+
+class Projection:
+    """Shows the annotation in the layers and in the dock.
+
+    Parameters
+    ----------
+    annotator
+        Holds the annotation.
+    labels, clicks
+        The layers' sides.
+    changed
+        Called with each new view.
+    applied
+        Called with each event the annotator has applied, in order.
+    notify
+        Called with (level, message), level "info", "warning" or "error".
+
+    Attributes
+    ----------
+    view
+        What the dock shows.
+    objects
+        By id, after the last event that was applied.
+    pending
+        Steps on their way, oldest first; the queue's own list.
+    stack
+        Shows the planes of a stack.
+    """
+
+    stack: Propagator
+
+    def __init__(
+        self,
+        annotator: Annotator,
+        labels: LabelLayer,
+        clicks: ClickLayer,
+        changed: Callable[[DockView], None],
+        applied: Callable[[ev.Event], None],
+        notify: Callable[[str, str], None],
+    ) -> None:
+        self._annotator = annotator
+        self._labels = labels
+        self._clicks = clicks
+        self._changed = changed
+        self._applied = applied
+        self.notify = notify
+        self.view = DockView()
+        self.objects: Mapping[int, ObjectState] = {}
+        self.pending: Sequence[Pending] = ()
+
+    # -- the view --------------------------------------------------------------------
+
+    def show(self, **changes: Any) -> None:
+        """Change fields of the view; announce it unless it stays the same."""
+        view = replace(self.view, **changes)
+        if view != self.view:
+            self.view = view
+            self._changed(view)
+
+    def warn(self, error: Exception) -> None:
+        """Show an error that the person can mend; raise any other."""
+        if not isinstance(error, CfrSegError):
+            self.show(status=f"That failed: {error}")
+            raise error
+        self.show(status=str(error))
+        self.notify("warning", str(error))
+
+    def show_pending(self) -> None:
+        """Show the points of steps on their way, and how many there are."""
+        self._clicks.show(rows_to_show(self.objects, self.pending))
+        self.show(pending=len(self.pending))
+
+    def show_stack(self) -> None:
+        """Show the planes of the object that is selected now."""
+        self.stack.refresh(self.objects, self.view.selected)
+
+    def show_all(self, last: Change | None) -> None:
+        """Show all that the annotator holds after a session was restored.
+
+        Parameters
+        ----------
+        last
+            What the session's last event changed; None: it has none.
+        """
+        annotator = self._annotator
+        self._labels.restore({p: annotator.labels(p) for p in annotator.planes})
+        self._show_objects(annotator.objects)
+        self.show(
+            refinement=annotator.refinement,
+            rule=annotator.rule,
+            next_id=max(self.objects, default=0) + 1,
+            undo_depth=0 if last is None else last.undo_depth,
+            redo_depth=0 if last is None else last.redo_depth,
+            status=f"Session reopened: {len(self.objects)} objects.",
+        )
+        self.show_stack()
+
+    # -- called by the queue ---------------------------------------------------------
+
+    def settled(self, pending: Pending, changes: Sequence[Change]) -> None:
+        """Show what a step changed; an event of its own may have taken it back."""
+        for event in (event for change in changes for event in change.events):
+            self._applied(event)
+        self._labels.paste([patch for change in changes for patch in change.patches])
+        change = changes[-1]
+        self._show_objects(change.objects)
+        self._follow(pending.event)
+        self.show(undo_depth=change.undo_depth, redo_depth=change.redo_depth)
+        for one in changes:
+            if one.runs:
+                self.show(seconds=one.seconds, steps=one.steps)
+        self._say_what_happened(pending.event)
+        for note in change.notes:
+            self.show(status=note)
+        if isinstance(pending.event, ev.Painted) and change.notes:
+            self._restore(pending.event.plane)
+
+    def failed(self, pending: Pending, error: Exception) -> None:
+        """Show the annotation without a step that was refused or cancelled."""
+        self._labels.paste(())
+        if isinstance(pending.event, ev.Painted):
+            self._restore(pending.event.plane)
+        self._follow(pending.event)
+        self.stack.progressed(None)
+        self.show_pending()
+        if not isinstance(error, JobCancelled):
+            self.warn(error)
+
+    def preview(self, value: LabelPatch | Progress) -> None:
+        """Show a first mask, or how far a propagation is."""
+        if isinstance(value, Progress):
+            self._labels.preview_more(value.patches)
+            self.stack.progressed(value)
+        else:
+            self._labels.preview(value)
+
+    # -- one thing each --------------------------------------------------------------
+
+    def _show_objects(self, objects: Mapping[int, ObjectState]) -> None:
+        self.objects = dict(objects)
+        self._labels.show_objects(self.objects)
+        self.show_pending()
+        rows = (
+            ObjectRow(
+                s.object_id, s.name, s.colour, s.click_count, s.locked, s.object_class
+            )
+            for _, s in sorted(self.objects.items())
+        )
+        self.show(objects=tuple(rows))
+
+    def _say_what_happened(self, event: ev.Event) -> None:
+        self.show_stack()
+        if isinstance(event, ev.Propagated):
+            self.stack.progressed(None)
+            self.show(status=self.stack.summary())
+            return
+        if not isinstance(event, ev.ClickAdded) or event.object_id not in self.objects:
+            return
+        found = self.objects[event.object_id]
+        count = len(found.on(event.plane).clicks)
+        self.show(
+            status=f"{found.name}: {count} click{'s' if count != 1 else ''}, "
+            f"{found.on(event.plane).mask.area} px"
+        )
+
+    def _follow(self, event: ev.Event) -> None:
+        """Keep the selection on an object that exists, and its number free."""
+        known = set(self.objects) | {
+            e.object_id
+            for pending in self.pending
+            for e in pending.events
+            if isinstance(e, ev.ObjectCreated)
+        }
+        selected = self.view.selected
+        if isinstance(event, ev.Redone) and selected is None and self.objects:
+            selected = max(self.objects)
+        if selected is not None and selected not in known:
+            selected = None
+        self.show(selected=selected, next_id=max(known, default=0) + 1)
+        self.follow_threshold()
+
+    def follow_threshold(self) -> None:
+        """Show the selected object's threshold, or what it will be."""
+        selected = self.view.selected
+        if selected is None or selected not in self.objects:
+            return
+        threshold = self.objects[selected].threshold
+        for pending in self.pending:
+            for e in (*pending.events, pending.later):
+                if isinstance(e, ev.ThresholdChanged) and e.object_id == selected:
+                    threshold = e.threshold
+        self.show(threshold=threshold)
+
+    def _restore(self, plane: Plane) -> None:
+        """Take back what a stroke did to pixels it may not change."""
+        self._labels.restore({plane: self._annotator.labels(plane)})

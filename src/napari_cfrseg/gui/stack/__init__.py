@@ -1,1 +1,0 @@
-"""Propagation through a stack, in the window."""
