@@ -15,9 +15,9 @@ from pathlib import Path
 import napari
 from qtpy.QtWidgets import QApplication
 
-from napari_cfrseg.gui.manifest import DOCK, PLUGIN, show_sample
+from napari_cfrseg.gui.manifest import DOCK, PLUGIN, sample_layers
 from napari_cfrseg.gui.segment.dock import ClickDock
-from napari_cfrseg.samples import load_demo, load_sample
+from napari_cfrseg.samples import load_demo
 
 _PATIENCE_S = 300
 
@@ -62,7 +62,8 @@ def main() -> None:
     width, height = (int(n) for n in arguments.size.split("x"))
     viewer = napari.Viewer(title="napari")
     viewer.window.resize(width, height)
-    show_sample(viewer, load_sample(load_demo().sample))
+    ((image, said, _),) = sample_layers(load_demo().sample)
+    viewer.add_image(image, **said)
     _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
     annotate(dock)
     viewer.reset_view()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import napari
@@ -9,17 +10,14 @@ from qtpy.QtCore import QTimer
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QApplication
 
-from napari_cfrseg.samples import Sample
+from napari_cfrseg.samples import Sample, load_sample
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.session.session_layers import LayerData
 
 
-def sample_layers(name: str) -> list[LayerData]:
-    """Return a bundled micrograph as an Image layer, with its scale and credits."""
-    from napari_cfrseg.samples import load_sample
-
-    sample = load_sample(name)
+def layer_of(sample: Sample) -> LayerData:
+    """Return a micrograph as an Image layer, in µm where its pixel size is known."""
     metadata = {
         "licence": sample.licence,
         "attribution": sample.attribution,
@@ -34,37 +32,20 @@ def sample_layers(name: str) -> list[LayerData]:
     if sample.pixel_size_um is not None:
         kwargs["scale"] = (sample.pixel_size_um,) * 2
         kwargs["units"] = ("um", "um")
-    return [(sample.image, kwargs, "image")]
+    return sample.image, kwargs, "image"
 
 
-def glioblastoma_phase() -> list[LayerData]:
-    """Glioblastoma cells, phase contrast."""
-    return sample_layers("glioblastoma_phase")
+def sample_layers(name: str) -> list[LayerData]:
+    """Return a bundled micrograph for napari's menu of samples."""
+    return [layer_of(load_sample(name))]
 
 
-def powder_sem() -> list[LayerData]:
-    """Gas-atomised metal powder, SEM."""
-    return sample_layers("powder_sem")
-
-
-def superalloy_sem() -> list[LayerData]:
-    """Precipitates in a nickel superalloy, SEM."""
-    return sample_layers("superalloy_sem")
-
-
-def axon_sem() -> list[LayerData]:
-    """Myelinated axons of a rat's spinal cord, SEM."""
-    return sample_layers("axon_sem")
-
-
-def ganglioneuroblastoma_fluo() -> list[LayerData]:
-    """Nuclei of a ganglioneuroblastoma section, fluorescence."""
-    return sample_layers("ganglioneuroblastoma_fluo")
-
-
-def breast_cancer_he() -> list[LayerData]:
-    """Nuclei of breast cancer tissue, H&E."""
-    return sample_layers("breast_cancer_he")
+glioblastoma_phase = partial(sample_layers, "glioblastoma_phase")
+powder_sem = partial(sample_layers, "powder_sem")
+superalloy_sem = partial(sample_layers, "superalloy_sem")
+axon_sem = partial(sample_layers, "axon_sem")
+ganglioneuroblastoma_fluo = partial(sample_layers, "ganglioneuroblastoma_fluo")
+breast_cancer_he = partial(sample_layers, "breast_cancer_he")
 
 
 def sample_session() -> list[LayerData]:
@@ -136,7 +117,8 @@ def open_demo(sample: Sample) -> None:
     """
     viewer = napari.Viewer()
     viewer.window.resize(*window_size())
-    show_sample(viewer, sample)
+    data, kwargs, _ = layer_of(sample)
+    viewer.add_image(data, **kwargs)
     viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
     QApplication.processEvents()
     viewer.reset_view()
@@ -152,24 +134,3 @@ def window_size() -> tuple[int, int]:
     free = screen.availableGeometry()
     width, height = (int(SCREEN_SHARE * n) for n in (free.width(), free.height()))
     return min(width, LARGEST_PX[0]), min(height, LARGEST_PX[1])
-
-
-def show_sample(viewer: napari.Viewer, sample: Sample) -> None:
-    """Add a sample's image to a viewer, in µm where its pixel size is known.
-
-    Parameters
-    ----------
-    viewer
-        An open viewer.
-    sample
-        The micrograph.
-    """
-    spacing = sample.pixel_size_um
-    viewer.add_image(
-        sample.image,
-        name=sample.name,
-        rgb=sample.image.ndim == 3,
-        scale=None if spacing is None else (spacing, spacing),
-        units=None if spacing is None else ("um", "um"),
-        metadata={"attribution": sample.attribution, "licence": sample.licence},
-    )
