@@ -58,7 +58,7 @@ class VariantConfig:
     fusion: Fusion = "residual"
     affinity: Affinity = "cosine"
     ratio: float = 0.3
-    network: CfrNetConfig = field(default_factory=CfrNetConfig)
+    network: CfrNetConfig = field(default_factory=lambda: CfrNetConfig(fine_feedback=0))
 
 
 class _Pending(NamedTuple):
@@ -108,7 +108,6 @@ class VariantNet(CfrNet):
         self.cffm = CFFM(width, mid, fusion=self.variant.fusion)
         self.at_input: nn.Module | None = None
         if self.variant.feedback == "input":
-            self.refines_cheaply = False
             self.at_input = nn.Conv2d(1, width, 3, padding=1)
 
     def architecture(self) -> dict[str, Any]:

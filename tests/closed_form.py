@@ -17,7 +17,6 @@ from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
 class FloodNetwork(ClickNetwork):
     grid_size = 96
-    refines_cheaply = True
 
     def __init__(self, tolerance: float = 0.25) -> None:
         super().__init__()

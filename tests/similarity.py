@@ -23,8 +23,6 @@ class SimilarityFeatures(NamedTuple):
 class SimilarityNetwork(ClickNetwork):
     """Counts its stages; ``stubborn`` makes it ignore every click after the first."""
 
-    refines_cheaply = True
-
     def __init__(
         self,
         grid_size: int = 32,

@@ -25,7 +25,7 @@ from napari_cfrseg.model import registry
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.blocks.ffcm import correction_box
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
-from napari_cfrseg.model.published.recognise import (
+from napari_cfrseg.model.published.import_checkpoint import (
     fill,
     import_published,
     recognise,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from napari_cfrseg.model import registry, weights_file
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
 SMALL = CfrNetConfig(
@@ -83,6 +84,11 @@ def test_the_feedbacks_maps_cover_the_window_and_not_its_filling(network, size):
     # the newest click, in the window's last corner, is like itself
     torch.testing.assert_close(out.affinity[..., -1, -1], torch.ones(2, 1))
     assert out.region[..., -1, -1].min() == 1
+
+
+def test_the_default_configuration_is_that_of_the_shipped_weights():
+    shipped = weights_file.read_metadata(weights_file.resolve("default"))
+    assert registry.configure(shipped.architecture) == CfrNetConfig()
 
 
 def test_default_is_light():

@@ -8,14 +8,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from napari_cfrseg.model.blocks.fine_feedback import FARTHEST, distance_to_outline
+from napari_cfrseg.model.blocks.fine_feedback import FARTHEST, _around, _reach
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
 SIZE = 64
 
 
 def small(fine: int) -> CfrNet:
-    config = CfrNetConfig(widths=(8, 16, 16, 16), feedback_width=8, grid_size=SIZE)
+    config = CfrNetConfig(
+        widths=(8, 16, 16, 16), feedback_width=8, grid_size=SIZE, fine_feedback=0
+    )
     torch.manual_seed(0)
     network = CfrNet(config).eval()
     if not fine:
@@ -65,14 +67,16 @@ def inputs(batch: int = 1) -> tuple[Tensor, Tensor, Tensor]:
 def test_the_distance_to_the_outline_is_that_to_the_nearest_agreeing_cell(
     click: tuple[int, int, int], expected: float
 ) -> None:
-    found = distance_to_outline(disk(10), torch.tensor([click], dtype=torch.float32))
+    newest = torch.tensor([click], dtype=torch.float32)
+    found = _reach(disk(10), _around(newest, (SIZE, SIZE)))
     assert found.shape == (1, 1, 1, 1)
     assert float(found) == pytest.approx(expected, abs=1.0)
 
 
 def test_a_mask_that_agrees_nowhere_is_far() -> None:
     click = torch.tensor([[5.0, 5.0, 1.0]])
-    found = distance_to_outline(torch.zeros(1, 1, SIZE, SIZE), click)
+    nothing = torch.zeros(1, 1, SIZE, SIZE)
+    found = _reach(nothing, _around(click, (SIZE, SIZE)))
     assert float(found) == pytest.approx(FARTHEST, abs=1)
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.model import registry
 from napari_cfrseg.model.network import ClickNetwork
-from napari_cfrseg.model.timing import StageTimes, time_stages
 
 # small relatives of every family and quirk; sides are those of the family's grid
 SMALL: dict[str, tuple[int, dict[str, Any]]] = {
@@ -120,7 +119,7 @@ def test_the_mask_reaches_the_output_and_the_gate_shuts_it_out(
     assert torch.equal(first, empty) is (network.name not in FCFI)
 
 
-def test_what_refines_cheaply_keeps_its_backbone_out_of_refine(
+def test_where_the_mask_enters_deep_a_step_repeats_no_backbone(
     network: ClickNetwork,
 ) -> None:
     image, points, mask, newest = inputs(network)
@@ -137,10 +136,10 @@ def test_what_refines_cheaply_keeps_its_backbone_out_of_refine(
         before = len(calls)
         network.refine(features, mask, newest)
     handle.remove()
-    expected = network.name in FCFI and network.name != "fcfi hrnet"
-    assert network.refines_cheaply is expected
-    if expected:
+    if network.name in FCFI and network.name != "fcfi hrnet":
         assert len(calls) == before == 1
+    else:
+        assert len(calls) > before or network.name == "ritm baseline"
 
 
 def test_every_parameter_learns(network: ClickNetwork) -> None:
@@ -168,15 +167,6 @@ def test_a_description_makes_the_same_network_again(network: ClickNetwork) -> No
     ours = {k: v.shape for k, v in network.state_dict().items()}
     assert {k: v.shape for k, v in again.state_dict().items()} == ours
     assert registry.complete(network.architecture()) == again.architecture()
-
-
-def test_stage_times_add_up(network: ClickNetwork) -> None:
-    side = SMALL[str(network.name)][0]
-    times = time_stages(network, size=side, repeats=1)
-    assert min(times.image_ms, times.clicks_ms, times.refine_ms) > 0
-    times = StageTimes(image_ms=100, clicks_ms=10, refine_ms=1)
-    assert times.first_click_ms() == 111
-    assert times.next_click_ms(4) == 15
 
 
 @pytest.mark.parametrize("name", registry.names())

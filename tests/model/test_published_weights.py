@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.model import registry
-from napari_cfrseg.model.published.read_checkpoint import read_state
-from napari_cfrseg.model.published.recognise import (
+from napari_cfrseg.model.published.import_checkpoint import (
     fill,
     import_published,
+    read_state,
     recognise,
     translate,
 )

@@ -19,6 +19,7 @@ TINY = {
     "feedback_width": 4,
     "head_width": 8,
     "grid_size": 32,
+    "fine_feedback": 0,
 }
 META = Metadata(
     architecture=TINY,

@@ -17,9 +17,14 @@ coordinates = st.floats(-1e4, 1e4, allow_nan=False)
 
 
 @given(windows, coordinates, coordinates)
-def test_plane_and_grid_coordinates_are_inverses(window, y, x):
-    back = window.to_plane(window.to_grid((y, x)))
-    np.testing.assert_allclose(back, (y, x), rtol=1e-9, atol=1e-7)
+def test_a_pixel_lies_in_the_cell_that_covers_it(window, y, x):
+    grid_y, grid_x = window.to_grid((y, x))
+    back_y = (grid_y + 0.5) * window.px_per_cell - 0.5 + window.y0
+    back_x = (grid_x + 0.5) * window.px_per_cell - 0.5 + window.x0
+    np.testing.assert_allclose((back_y, back_x), (y, x), rtol=1e-9, atol=1e-7)
+    row, column = window.cell((y, x))
+    assert row - 0.5 <= grid_y < row + 0.5
+    assert column - 0.5 <= grid_x < column + 0.5
 
 
 @given(

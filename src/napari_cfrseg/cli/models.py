@@ -285,7 +285,7 @@ def install(
         chosen = name or f"{start.replace(':', '_')}_start"
         origin, known = "random, but for the backbone of", "that of the backbone's"
     else:
-        from napari_cfrseg.model.published.recognise import import_published
+        from napari_cfrseg.model.published.import_checkpoint import import_published
 
         network, found = import_published(file)
         architecture, known = found.architecture, found.weights_licence

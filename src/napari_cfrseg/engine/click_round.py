@@ -226,7 +226,10 @@ class ClickRound:
         )
         value = score(evidence, self.focus)
         if evidence is None:  # no mask here: how near it is to one
-            value = _at(probability, window.to_grid(task.target.yx)) - 1
+            y, x = (
+                min(max(v, 0), window.grid - 1) for v in window.cell(task.target.yx)
+            )
+            value = float(probability[y, x]) - 1
         return Attempt(Look(window, features, output), probability, evidence, value)
 
     def _fitted(self, best: Attempt, task: Task) -> Window | None:
@@ -309,11 +312,6 @@ class ClickRound:
 def _probability(output: NetworkOutput) -> Tensor:
     """(grid, grid) float32 of one window's output."""
     return torch.sigmoid(output.logits[0, 0].float())
-
-
-def _at(values: NDArray[np.float32], yx: tuple[float, float]) -> float:
-    y, x = (min(max(round(v), 0), values.shape[0] - 1) for v in yx)
-    return float(values[y, x])
 
 
 def _affinity(output: NetworkOutput, window: Window) -> Affinity | None:

@@ -51,7 +51,7 @@ class Affinity:
     def region(self, click: Click, box: Box) -> NDArray[np.float32]:
         """Spread the similar region connected to a click over a box of the plane."""
         similar = self.values >= SIMILAR
-        y, x = (round(v) for v in self.window.to_grid(click.yx))
+        y, x = self.window.cell(click.yx)
         size = self.window.grid
         out = np.zeros((box[2] - box[0], box[3] - box[1]), dtype=np.float32)
         if not (0 <= y < size and 0 <= x < size and similar[y, x]):

@@ -149,7 +149,7 @@ def clicked_component(
         return None
     wanted = set()
     for click in clicks:
-        y, x = (math.floor(v + 0.5) for v in window.to_grid(click.yx))
+        y, x = window.cell(click.yx)
         if click.is_positive and 0 <= y < window.grid and 0 <= x < window.grid:
             wanted.add(int(labels[y, x]))
     wanted.discard(0)

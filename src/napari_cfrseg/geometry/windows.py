@@ -104,13 +104,10 @@ class Window:
             (x + 0.5 - self.x0) * self.grid / self.side - 0.5,
         )
 
-    def to_plane(self, yx: tuple[float, float]) -> tuple[float, float]:
-        """Turn grid (row, column) into plane (row, column)."""
-        y, x = yx
-        return (
-            (y + 0.5) * self.side / self.grid - 0.5 + self.y0,
-            (x + 0.5) * self.side / self.grid - 0.5 + self.x0,
-        )
+    def cell(self, yx: tuple[float, float]) -> tuple[int, int]:
+        """Return the grid cell that a plane point lies in; it may be off the grid."""
+        y, x = self.to_grid(yx)
+        return math.floor(y + 0.5), math.floor(x + 0.5)
 
     def plane_box(self, box: Box) -> Box:
         """Return the smallest box of the plane that holds a box of grid cells."""

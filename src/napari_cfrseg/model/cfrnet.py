@@ -22,6 +22,12 @@ from torch.nn import functional
 
 from napari_cfrseg.model.blocks.cffm import CFFM, FusionState
 from napari_cfrseg.model.blocks.clickmaps import disk_maps
+from napari_cfrseg.model.blocks.convolutions import (
+    fold_acting,
+    fold_named,
+    fold_numbered,
+    fold_sequences,
+)
 from napari_cfrseg.model.blocks.decoder import (
     ClickDecoder,
     Head,
@@ -31,12 +37,6 @@ from napari_cfrseg.model.blocks.decoder import (
 )
 from napari_cfrseg.model.blocks.ffcm import FFCM
 from napari_cfrseg.model.blocks.fine_feedback import FineFeedback
-from napari_cfrseg.model.blocks.folding import (
-    fold_acting,
-    fold_named,
-    fold_numbered,
-    fold_sequences,
-)
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
 #: coarsest stride of the pyramid: other sizes are filled up to a multiple of it
@@ -74,7 +74,7 @@ class CfrNetConfig:
     head_width: int = 48
     ratio: float = 0.3
     grid_size: int = 128
-    fine_feedback: int = 0
+    fine_feedback: int = 32
 
 
 class ImageEmbedding(NamedTuple):
@@ -124,8 +124,6 @@ class CfrNet(ClickNetwork):
     config
         The network's shape.
     """
-
-    refines_cheaply = True
 
     def __init__(self, config: CfrNetConfig | None = None) -> None:
         super().__init__()

@@ -69,8 +69,6 @@ class ClickNetwork(nn.Module, ABC):
 
     #: side in pixels of the square grid the network was trained on
     grid_size: int
-    #: True when ``refine`` alone sees the previous mask and is cheap to repeat
-    refines_cheaply: bool = False
 
     @abstractmethod
     def architecture(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Every network by name, and every network again from its own description.
+"""Build networks by name, and again from their own description.
 
 ``build`` is the one way from a description (what ``architecture()`` returns and a
 checkpoint keeps) to a network; ``named`` turns a name into such a description.
@@ -27,10 +27,10 @@ __all__ = [
 # family -> module, configuration class, network class
 _FAMILIES = {
     "cfrnet": ("cfrnet", "CfrNetConfig", "CfrNet"),
-    "hrnet": ("published.hrnet_clicks", "HRNetConfig", "HRNetClicks"),
-    "deeplab": ("published.deeplab", "DeepLabConfig", "DeepLabClicks"),
+    "hrnet": ("published.hrnet", "HRNetConfig", "HRNetClicks"),
+    "deeplab": ("published.fcfi", "DeepLabConfig", "DeepLabClicks"),
     "plain_vit": ("published.vit", "PlainViTConfig", "PlainViTClicks"),
-    "timm_fcfi": ("published.timm_fcfi", "TimmFcfiConfig", "TimmFcfi"),
+    "timm_fcfi": ("published.fcfi", "TimmFcfiConfig", "TimmFcfi"),
 }
 
 
@@ -112,7 +112,6 @@ def build(architecture: Mapping[str, Any]) -> ClickNetwork:
 #: prefix of the names that stand for FCFI on a timm backbone
 TIMM_PREFIX = "fcfi:"
 
-_MIT = "MIT"
 _MAE = "CC-BY-NC-4.0 (fine-tuned from MAE weights)"
 _NONE_GIVEN = "none given: all rights reserved"
 _YOURS = "yours: trained by you"
@@ -120,186 +119,148 @@ _YOURS = "yours: trained by you"
 
 @dataclass(frozen=True, slots=True)
 class NamedNetwork:
-    """A network one can ask for by name.
+    """A network with a name.
 
     Attributes
     ----------
     name
         As given to the command line and the dock.
-    architecture
-        What ``build`` takes.
-    summary
-        One line on what it is.
     parameters
-        How many trainable numbers it has.
+        Number of trainable numbers.
     input_sizes
         Square grids in pixels it is meant for.
     weights_licence
         Licence of the published weights, or whose they are.
+    summary
+        One line that describes it.
+    architecture
+        What ``build`` takes.
     """
 
     name: str
-    architecture: Mapping[str, Any]
-    summary: str
     parameters: int
     input_sizes: tuple[int, ...]
     weights_licence: str
+    summary: str
+    architecture: Mapping[str, Any]
 
 
-def _entry(
-    name: str,
-    parameters: int,
-    sizes: tuple[int, ...],
-    licence: str,
-    summary: str,
-    **architecture: object,
-) -> NamedNetwork:
-    return NamedNetwork(name, architecture, summary, parameters, sizes, licence)
+def _hrnet(**settings: object) -> dict[str, object]:
+    return {"family": "hrnet", **settings}
 
 
+def _vit(**settings: object) -> dict[str, object]:
+    return {"family": "plain_vit", **settings}
+
+
+_FULL_18 = {"small": False, "ocr_width": 64}
 _FCFI_HRNET = {"relu_after_exchange": False, "feedback_width": 64}
+_PAPER = {"mask_at_input": False, "feedback_width": 64}
 _VIT_L = {"dim": 1024, "depth": 24, "heads": 16, "pyramid": (192, 384, 768, 1536)}
-_VIT_H = {
-    "patch": 14,
-    "dim": 1280,
-    "depth": 32,
-    "heads": 16,
-    "pyramid": (240, 480, 960, 1920),
-}
-_VIT_XT = {
-    "dim": 160,
-    "depth": 8,
-    "heads": 4,
-    "pyramid": (96, 192, 288, 384),
-    "head_width": 128,
-}
-
-_NAMED = {
-    entry.name: entry
-    for entry in (
-        _entry(
-            "ritm_hrnet18s",
-            4_205_839,
-            (400, 600),
-            _MIT,
-            "RITM on HRNet-18s + OCR, previous mask at the input",
-            family="hrnet",
-        ),
-        _entry(
-            "ritm_hrnet18",
-            10_006_931,
-            (400, 600),
-            _MIT,
-            "RITM on HRNet-18 + OCR, previous mask at the input",
-            family="hrnet",
-            small=False,
-            ocr_width=64,
-        ),
-        _entry(
-            "ritm_hrnet32",
-            30_852_035,
-            (400, 600),
-            _MIT,
-            "RITM on HRNet-32 + OCR, previous mask at the input",
-            family="hrnet",
-            width=32,
-            small=False,
-            ocr_width=128,
-        ),
-        _entry(
-            "ritm_hrnet18_baseline",
-            10_006_915,
-            (400, 600),
-            _MIT,
-            "RITM's baseline on HRNet-18: no previous mask",
-            family="hrnet",
-            small=False,
-            ocr_width=64,
-            mask_at_input=False,
-        ),
-        _entry(
-            "fcfi_hrnet18",
-            10_142_790,
-            (480, 720),
-            _NONE_GIVEN,
-            'FCFI on HRNet-18 as published (there called "HRNet18s")',
-            family="hrnet",
-            small=False,
-            **_FCFI_HRNET,
-        ),
-        _entry(
-            "fcfi_hrnet18s",
-            4_441_250,
-            (400, 480),
-            _YOURS,
-            "FCFI's code on a true HRNet-18s",
-            family="hrnet",
-            **_FCFI_HRNET,
-        ),
-        _entry(
-            "fcfi_hrnet18s_paper",
-            4_440_658,
-            (400, 480),
-            _YOURS,
-            "FCFI as its paper says: mask in deep features only; cheap refinement",
-            family="hrnet",
-            mask_at_input=False,
-            feedback_width=64,
-        ),
-        _entry(
-            "fcfi_r101",
-            58_540_599,
-            (480, 640),
-            _NONE_GIVEN,
-            "FCFI on ResNet-101 DeepLabV3+; cheap refinement",
-            family="deeplab",
-        ),
-        _entry(
-            "simpleclick_vit_xtiny",
-            3_845_281,
-            (448, 672),
-            _MAE,
-            "SimpleClick / CFR-ICL on ViT-xTiny",
-            family="plain_vit",
-            **_VIT_XT,
-        ),
-        _entry(
-            "simpleclick_vit_base",
-            97_067_969,
-            (448, 672),
-            _MAE,
-            "SimpleClick / CFR-ICL on ViT-B",
-            family="plain_vit",
-        ),
-        _entry(
-            "simpleclick_vit_large",
-            322_991_809,
-            (448, 672),
-            _MAE,
-            "SimpleClick / CFR-ICL on ViT-L",
-            family="plain_vit",
-            **_VIT_L,
-        ),
-        _entry(
-            "simpleclick_vit_huge",
-            660_713_201,
-            (448, 672),
-            _MAE,
-            "SimpleClick / CFR-ICL on ViT-H",
-            family="plain_vit",
-            **_VIT_H,
-        ),
-        _entry(
-            "vit_base_fcfi",
-            97_015_174,
-            (448, 672),
-            _YOURS,
-            "FCFI at the pyramid of a plain ViT-B; refinement repeats no block",
-            family="plain_vit",
-            feedback_width=64,
-        ),
-    )
-}
+_VIT_H = {"dim": 1280, "depth": 32, "heads": 16, "pyramid": (240, 480, 960, 1920)}
+_VIT_XT = {"dim": 160, "depth": 8, "heads": 4, "pyramid": (96, 192, 288, 384)}
+_RITM, _VIT = "RITM on HRNet-{} + OCR, previous mask at the input", (448, 672)
+_SIMPLECLICK = "SimpleClick / CFR-ICL on ViT-{}"
+_ROWS: tuple[tuple[str, int, tuple[int, ...], str, str, Mapping[str, object]], ...] = (
+    ("ritm_hrnet18s", 4_205_839, (400, 600), "MIT", _RITM.format("18s"), _hrnet()),
+    (
+        "ritm_hrnet18",
+        10_006_931,
+        (400, 600),
+        "MIT",
+        _RITM.format("18"),
+        _hrnet(**_FULL_18),
+    ),
+    (
+        "ritm_hrnet32",
+        30_852_035,
+        (400, 600),
+        "MIT",
+        _RITM.format("32"),
+        _hrnet(width=32, small=False, ocr_width=128),
+    ),
+    (
+        "ritm_hrnet18_baseline",
+        10_006_915,
+        (400, 600),
+        "MIT",
+        "RITM's baseline on HRNet-18: no previous mask",
+        _hrnet(**_FULL_18, mask_at_input=False),
+    ),
+    (
+        "fcfi_hrnet18",
+        10_142_790,
+        (480, 720),
+        _NONE_GIVEN,
+        'FCFI on HRNet-18 as published (there called "HRNet18s")',
+        _hrnet(small=False, **_FCFI_HRNET),
+    ),
+    (
+        "fcfi_hrnet18s",
+        4_441_250,
+        (400, 480),
+        _YOURS,
+        "FCFI's code on a true HRNet-18s",
+        _hrnet(**_FCFI_HRNET),
+    ),
+    (
+        "fcfi_hrnet18s_paper",
+        4_440_658,
+        (400, 480),
+        _YOURS,
+        "FCFI as its paper says: mask in deep features only; cheap refinement",
+        _hrnet(**_PAPER),
+    ),
+    (
+        "fcfi_r101",
+        58_540_599,
+        (480, 640),
+        _NONE_GIVEN,
+        "FCFI on ResNet-101 DeepLabV3+; cheap refinement",
+        {"family": "deeplab"},
+    ),
+    (
+        "simpleclick_vit_xtiny",
+        3_845_281,
+        _VIT,
+        _MAE,
+        _SIMPLECLICK.format("xTiny"),
+        _vit(**_VIT_XT, head_width=128),
+    ),
+    (
+        "simpleclick_vit_base",
+        97_067_969,
+        _VIT,
+        _MAE,
+        _SIMPLECLICK.format("B"),
+        _vit(),
+    ),
+    (
+        "simpleclick_vit_large",
+        322_991_809,
+        _VIT,
+        _MAE,
+        _SIMPLECLICK.format("L"),
+        _vit(**_VIT_L),
+    ),
+    (
+        "simpleclick_vit_huge",
+        660_713_201,
+        _VIT,
+        _MAE,
+        _SIMPLECLICK.format("H"),
+        _vit(**_VIT_H, patch=14),
+    ),
+    (
+        "vit_base_fcfi",
+        97_015_174,
+        _VIT,
+        _YOURS,
+        "FCFI at the pyramid of a plain ViT-B; refinement repeats no block",
+        _vit(feedback_width=64),
+    ),
+)
+_NAMED = {row[0]: NamedNetwork(*row) for row in _ROWS}
 
 
 def names() -> tuple[str, ...]:
@@ -311,7 +272,7 @@ def names() -> tuple[str, ...]:
 
 
 def named(name: str) -> NamedNetwork:
-    """Return what stands behind a name.
+    """Return a network's entry by its name.
 
     Raises
     ------
@@ -320,15 +281,10 @@ def named(name: str) -> NamedNetwork:
     """
     if name.startswith(TIMM_PREFIX):
         backbone = name.removeprefix(TIMM_PREFIX)
-        return _entry(
-            name,
-            0,
-            (384,),
-            "of the timm weights started from",
-            f"FCFI on timm's {backbone}; cheap refinement",
-            family="timm_fcfi",
-            backbone=backbone,
-        )
+        licence = "of the timm weights started from"
+        summary = f"FCFI on timm's {backbone}; cheap refinement"
+        architecture = {"family": "timm_fcfi", "backbone": backbone}
+        return NamedNetwork(name, 0, (384,), licence, summary, architecture)
     if name not in _NAMED:
         msg = f"no network {name!r}; there are {', '.join(_NAMED)}, fcfi:<timm model>"
         raise ValueError(msg)

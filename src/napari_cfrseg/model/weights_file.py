@@ -280,7 +280,11 @@ def _parse(path: str | os.PathLike[str], strings: Mapping[str, str]) -> Metadata
                 "a newer napari-cfrseg may read it"
             )
             raise CheckpointError(msg)
-        return Metadata(**content)
+        metadata = Metadata(**content)
+        if metadata.architecture.get("family") == "cfrnet":
+            # files older than this setting say nothing of it
+            metadata.architecture.setdefault("fine_feedback", 0)
+        return metadata
     except (ValueError, TypeError, AttributeError) as error:
         msg = f"{path}: expected metadata as this version writes it, found {error}"
         raise CheckpointError(msg) from error

@@ -1,14 +1,28 @@
-"""Small convolution blocks that FFCM, CFFM and the heads share."""
+r"""Convolution blocks, and batch normalisations folded into them for inference.
+
+In evaluation a batch normalisation is an affine map per channel, and so is a
+convolution's output in its weights:
+
+.. math::
+
+    γ (W x + b - μ) / σ + β = (γ W / σ) x + (γ (b - μ) / σ + β)
+
+A refinement step of the default network is a dozen small convolutions; their
+normalisations would be a good tenth of it. Only copies made for inference are folded:
+training and weights files keep the network as it is.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_NUMBERED = re.compile(r"bn(\d+)")
 #: whether this torch was built with oneDNN
 _HAS_KERNEL = bool(
     torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's
@@ -80,7 +94,7 @@ class DirectConv2d(nn.Conv2d):
         self.weight, self.bias = conv.weight, conv.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve (B, C, H, W) as ever."""
+        """Convolve (B, C, H, W)."""
         if not self._has_kernel(x):
             return super().forward(x)
         return torch.mkldnn_convolution(
@@ -131,3 +145,94 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     if x.shape[-2:] == torch.Size(size):
         return x
     return F.interpolate(x, size, mode="bilinear", align_corners=True)
+
+
+def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Give a convolution the normalisation that follows it, in place.
+
+    Parameters
+    ----------
+    conv
+        Any convolution; it gets a bias if it has none.
+    norm
+        In evaluation its running statistics and affine parameters are all it is.
+    """
+    mean, variance = norm.running_mean, norm.running_var
+    if mean is None or variance is None:
+        msg = "a batch normalisation without running statistics cannot be folded"
+        raise ValueError(msg)
+    with torch.no_grad():
+        scale = torch.rsqrt(variance.double() + norm.eps)
+        if norm.weight is not None:
+            scale = scale * norm.weight.double()
+        shift = -mean.double() * scale
+        if norm.bias is not None:
+            shift = shift + norm.bias.double()
+        if conv.bias is not None:
+            shift = shift + conv.bias.double() * scale
+        weight = conv.weight.double() * scale[:, None, None, None]
+        conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
+        conv.bias = nn.Parameter(shift.to(conv.weight.dtype), requires_grad=False)
+
+
+def fold_sequences(root: nn.Module) -> None:
+    """Fold every normalisation that directly follows a convolution in a sequence."""
+    for module in root.modules():
+        if not isinstance(module, nn.Sequential):
+            continue
+        for (_, first), (name, second) in pairwise(list(module.named_children())):
+            if isinstance(first, nn.Conv2d) and type(second) is nn.BatchNorm2d:
+                fold(first, second)
+                setattr(module, name, nn.Identity())
+
+
+def fold_numbered(root: nn.Module) -> None:
+    """Fold ``bn1`` into ``conv1``, ``bn2`` into ``conv2`` …: names of timm's ResNets.
+
+    There each ``conv`` is followed by the ``bn`` of its number; a ``conv`` that is a
+    sequence ends in the convolution that counts.
+    """
+    for module in root.modules():
+        for name, norm in list(module.named_children()):
+            number = _NUMBERED.fullmatch(name)
+            if number is None or type(norm) is not nn.BatchNorm2d:
+                continue
+            conv = _last(getattr(module, f"conv{number[1]}", None))
+            if conv is not None:
+                fold(conv, norm)
+                setattr(module, name, nn.Identity())
+
+
+def fold_acting(root: nn.Module) -> None:
+    """Fold the norms of timm's EfficientNets; the activation each one holds stays.
+
+    There each belongs to the convolution that was registered last before it.
+    """
+    from timm.layers.norm_act import BatchNormAct2d
+
+    for module in root.modules():
+        conv: nn.Conv2d | None = None
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Conv2d):
+                conv = child
+            elif isinstance(child, BatchNormAct2d) and conv is not None:
+                fold(conv, child)
+                setattr(module, name, child.act)
+                conv = None
+
+
+def fold_named(module: nn.Module, conv: str, norm: str) -> None:
+    """Fold one normalisation into one convolution, both by their dotted names."""
+    first, second = module.get_submodule(conv), module.get_submodule(norm)
+    if not isinstance(first, nn.Conv2d) or not isinstance(second, nn.BatchNorm2d):
+        msg = f"{conv} and {norm} are no convolution and its normalisation"
+        raise TypeError(msg)
+    fold(first, second)
+    parent, _, name = norm.rpartition(".")
+    setattr(module.get_submodule(parent), name, nn.Identity())
+
+
+def _last(module: object) -> nn.Conv2d | None:
+    if isinstance(module, nn.Sequential) and len(module):
+        module = module[-1]
+    return module if isinstance(module, nn.Conv2d) else None

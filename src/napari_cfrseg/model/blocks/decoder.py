@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_cfrseg.model.blocks.convolutions import DirectConv2d, SplitInputConv2d
-from napari_cfrseg.model.blocks.folding import fold_named
+from napari_cfrseg.model.blocks.convolutions import (
+    DirectConv2d,
+    SplitInputConv2d,
+    fold_named,
+)
 
 
 def conv_norm_relu(

@@ -303,23 +303,3 @@ class FFCM(nn.Module):
         """Return ``correct ∘ prepare``; see both for the shapes."""
         prepared = self.prepare(features, context)
         return self.correct(prepared, feedback, newest_click, input_size)
-
-    def correct_in_turn(
-        self,
-        prepared: Tensor,
-        feedback: Tensor,
-        newest_clicks: Tensor,
-        input_size: tuple[int, int],
-    ) -> Correction:
-        """Correct for several new clicks, (B, K, 3), row by row.
-
-        Each correction encodes the feedback the one before it left (published code,
-        which hands the clicks over newest first).
-        """
-        if newest_clicks.shape[1] < 1:
-            msg = "correct_in_turn needs at least one new click per sample"
-            raise ValueError(msg)
-        correction = Correction(feedback, feedback, feedback)
-        for click in newest_clicks.unbind(1):
-            correction = self.correct(prepared, correction.corrected, click, input_size)
-        return correction

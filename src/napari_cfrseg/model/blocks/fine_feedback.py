@@ -25,18 +25,18 @@ from torch.nn import functional
 from napari_cfrseg.model.blocks.clickmaps import click_distance, once_per_click
 from napari_cfrseg.model.blocks.convolutions import SplitInputConv2d
 
-#: Clicks farther from the outline than this many cells say "far".
+#: Greatest distance from the outline, in cells, that is told apart.
 FARTHEST = 16.0
 #: Spreads in cells of the bells around the newest click.
 NEAR, MIDDLE, WIDE = 4.0, 12.0, 30.0
 _COARSE_STRIDE, _FINE_STRIDE = 4, 2
-#: mask cells of one position, and the maps that tell of the newest click
+#: mask cells of one position, and the maps of the newest click
 _COARSE_SHOWN = _COARSE_STRIDE**2 + 5
 _FINE_SHOWN = _FINE_STRIDE**2 + 2
 
 
 class FineShares(NamedTuple):
-    """What the path adds in the head; zeros where the gate is closed."""
+    """Additions to the head's inputs; zeros where the gate is closed."""
 
     coarse: Tensor  # (B, C, H/4, W/4), to the fused features
     fine: Tensor  # (B, D, H/2, W/2), to the head's detail
@@ -124,7 +124,7 @@ class FineFeedback(nn.Module):
 
 
 class _Around(NamedTuple):
-    """What is known of the newest click before any mask: once per click."""
+    """Maps of the newest click that no mask changes."""
 
     sign: Tensor  # (B, 1, 1, 1): 1, −1, or 0 where nothing is new
     full: Tensor  # (B, 1, H, W) distance in cells
@@ -149,23 +149,11 @@ def _around(newest_click: Tensor, size: tuple[int, int]) -> _Around:
     )
 
 
-def distance_to_outline(mask: Tensor, newest_click: Tensor) -> Tensor:
+def _reach(mask: Tensor, around: _Around) -> Tensor:
     """Return d of the module docstring, (B, 1, 1, 1) float in [0, 16] cells.
 
     0 where the mask already agrees with the click, and where nothing is new.
-
-    Parameters
-    ----------
-    mask
-        (B, 1, H, W) float in [0, 1].
-    newest_click
-        (B, 3) float rows ``[y, x, label]`` in cells.
     """
-    size = (mask.shape[-2], mask.shape[-1])
-    return _reach(mask, _around(newest_click, size))
-
-
-def _reach(mask: Tensor, around: _Around) -> Tensor:
     agrees = (mask > 0.5) == (around.sign > 0)
     nearest = torch.where(agrees, around.full, FARTHEST).amin(dim=(2, 3), keepdim=True)
     # the cell under the click is up to 0.7 from a fractional one

@@ -1,21 +1,37 @@
-"""HRNet (Wang et al. 2019) as RITM and FCFI use it, on timm's residual blocks.
+"""RITM's and FCFI's click networks on HRNet + OCR.
 
-timm's own HRNet differs where it matters: it upsamples by nearest neighbour and only
-on sides divisible by 32; the click networks resize bilinearly with aligned corners
-to whatever size the finer branch has. The blocks and all layer names are the same,
-so ImageNet weights of either kind load.
+RITM (Sofiiuk et al. 2021): clicks and previous mask are mixed by a small stem and
+added to the image's first feature map; everything after it runs again with every new
+mask. FCFI (Wei et al. 2023) puts FFCM and CFFM between backbone and OCR head; its
+published HRNet also keeps the mask at the input, which the paper does not say.
+``mask_at_input=False`` is the paper's network: its backbone runs once per click.
+
+HRNet (Wang et al. 2019) is built on timm's residual blocks. timm's own HRNet upsamples
+by nearest neighbour and only on sides divisible by 32; the click networks resize
+bilinearly with aligned corners to the finer branch's size. Blocks and layer names are
+the same, so ImageNet weights of either kind load.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
+from napari_cfrseg.model.blocks.clickmaps import disk_maps
 from napari_cfrseg.model.blocks.convolutions import resize
+from napari_cfrseg.model.network import NetworkOutput
+from napari_cfrseg.model.published.family import (
+    ClickFamily,
+    ClickStem,
+    FamilyConfig,
+    FeedbackState,
+)
 
 #: modules in stages 2, 3, 4 and blocks per branch, of the full and the small network
 _MODULES = {False: (1, 4, 3), True: (1, 3, 2)}
@@ -158,3 +174,167 @@ class HighResolutionNet(nn.Module):
         branches = self.stage4([*branches, self.transition3[3](branches[-1])])
         size = (branches[0].shape[-2], branches[0].shape[-1])
         return torch.cat([resize(x, size) for x in branches], dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class HRNetConfig(FamilyConfig):
+    """Everything that shapes an HRNet click network.
+
+    Attributes
+    ----------
+    width, small, ocr_width
+        HRNet-18s: 18, True, 48. HRNet-18: 18, False, 64. HRNet-32: 32, False, 128.
+        FCFI's published "HRNet-18s" is 18, False, 48: not small at all.
+    mask_at_input
+        The previous mask is a third click map (RITM's "itermask"; FCFI's code, not
+        its paper).
+    relu_after_exchange
+        RITM: True. FCFI: False, an omission its weights depend on.
+    feedback_width
+        0: RITM. FCFI's published width is 64.
+    """
+
+    width: int = 18
+    small: bool = True
+    ocr_width: int = 48
+    mask_at_input: bool = True
+    relu_after_exchange: bool = True
+
+
+class ImageEmbedding(NamedTuple):
+    """What the image alone decides."""
+
+    image: Tensor  # (B, 3, H, W) normalised
+    stem: Tensor  # (B, 64, H/2, W/2)
+
+
+class ClickFeatures(NamedTuple):
+    """What image and clicks decide; deep maps only where no mask is at the input."""
+
+    image: Tensor  # (B, 3, H, W) normalised
+    stem: Tensor  # (B, 64, H/2, W/2)
+    maps: Tensor  # (B, 2, H, W) positive, negative disks
+    deep: Tensor | None  # (B, 15w, H/4, W/4)
+    feedback: FeedbackState | None  # with FCFI
+
+
+class HRNetClicks(ClickFamily[HRNetConfig]):
+    """HRNet + OCR with clicks, a previous mask and, for FCFI, FFCM and CFFM.
+
+    Parameters
+    ----------
+    config
+        The network's shape.
+    """
+
+    family = "hrnet"
+
+    def __init__(self, config: HRNetConfig | None = None) -> None:
+        super().__init__(config or HRNetConfig())
+        maps = 3 if self.config.mask_at_input else 2
+        self.click_stem = ClickStem(maps)
+        self.backbone = HighResolutionNet(
+            self.config.width,
+            small=self.config.small,
+            relu_after_exchange=self.config.relu_after_exchange,
+        )
+        channels = self.backbone.out_channels
+        self.add_feedback(channels, context_channels=3 + maps)
+        self.ocr = OcrHead(channels, self.config.ocr_width)
+
+    def embed_image(self, image: Tensor) -> ImageEmbedding:
+        """Normalise the pixels and run the first convolution."""
+        normalized = self.normalize(image)
+        return ImageEmbedding(normalized, self.backbone.stem(normalized))
+
+    def embed_clicks(self, embedding: ImageEmbedding, points: Tensor) -> ClickFeatures:
+        """Draw the clicks; run the backbone where no mask is needed for it."""
+        image, stem = embedding
+        maps = disk_maps(points, (image.shape[-2], image.shape[-1])).to(image.dtype)
+        features = ClickFeatures(image, stem, maps, None, None)
+        return features if self.config.mask_at_input else self._deepen(features, maps)
+
+    def _deepen(self, features: ClickFeatures, maps: Tensor) -> ClickFeatures:
+        """Run the backbone on the image and these input maps."""
+        deep = self.backbone.body(features.stem + self.click_stem(maps))
+        state = self.prepare_feedback(deep, features.image, maps)
+        return features._replace(deep=deep, feedback=state)
+
+    def refine_from(
+        self,
+        features: ClickFeatures,
+        feedback: Tensor,
+        gate: Tensor,
+        newest_click: Tensor,
+    ) -> NetworkOutput:
+        """Run what follows the mask: with the mask at the input, the backbone too."""
+        size = (feedback.shape[-2], feedback.shape[-1])
+        if self.config.mask_at_input:
+            maps = torch.cat([feedback, features.maps], dim=1)
+            features = self._deepen(features, maps)
+        if self.ffcm is None:
+            logits, coarse = self.ocr(features.deep)
+            return NetworkOutput(
+                resize(logits, size), auxiliary_logits=resize(coarse, size)
+            )
+        fused = self.fuse_feedback(features.feedback, feedback, gate, newest_click)
+        logits, coarse = self.ocr(fused.features)
+        return fused.output(logits, size, coarse)
+
+
+def _block(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+class OcrHead(nn.Module):
+    """Coarse mask → mean feature of the object → final mask.
+
+    Parameters
+    ----------
+    in_channels
+        Channels of the backbone's joined features.
+    width
+        OCR width: 48 (18s), 64 (18), 128 (32).
+    """
+
+    def __init__(self, in_channels: int, width: int) -> None:
+        super().__init__()
+        self.aux_head = nn.Sequential(
+            nn.Conv2d(in_channels, in_channels, 1),
+            nn.BatchNorm2d(in_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(in_channels, 1, 1),
+        )
+        self.conv3x3 = nn.Sequential(
+            nn.Conv2d(in_channels, 2 * width, 3, padding=1),
+            nn.BatchNorm2d(2 * width),
+            nn.ReLU(inplace=True),
+        )
+        self.down = _block(2 * width, width)
+        self.up = _block(width, 2 * width)
+        self.join = _block(4 * width, 2 * width)
+        self.dropout = nn.Dropout2d(0.05)
+        self.classify = nn.Conv2d(2 * width, 1, 1)
+
+    def gather(self, pixels: Tensor, coarse_logits: Tensor) -> Tensor:
+        """Mean of (B, C, h, w) pixels, weighted by a softmax of the coarse logits."""
+        weight = coarse_logits.flatten(2).float().softmax(dim=2)
+        mean = (pixels.flatten(2).float() * weight).sum(dim=2)
+        return mean[:, :, None, None].to(pixels.dtype)
+
+    def distribute(self, pixels: Tensor, gathered: Tensor) -> Tensor:
+        """Show every pixel the object's feature: (B, 2·width, h, w)."""
+        context = self.up(self.down(gathered)).expand_as(pixels)
+        joined: Tensor = self.dropout(self.join(torch.cat([context, pixels], dim=1)))
+        return joined
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mask logits and coarse logits, both (B, 1, h, w)."""
+        coarse = self.aux_head(features)
+        pixels = self.conv3x3(features)
+        joined = self.distribute(pixels, self.gather(pixels, coarse))
+        return self.classify(joined), coarse

@@ -29,10 +29,9 @@ from torch import Tensor
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.model.cfrnet import CfrNet
 from napari_cfrseg.model.network import ClickNetwork
-from napari_cfrseg.model.published.deeplab import DeepLabClicks
-from napari_cfrseg.model.published.hrnet_clicks import HRNetClicks
-from napari_cfrseg.model.published.read_checkpoint import read_state
-from napari_cfrseg.model.published.recognise import some, translate
+from napari_cfrseg.model.published.fcfi import DeepLabClicks
+from napari_cfrseg.model.published.hrnet import HRNetClicks
+from napari_cfrseg.model.published.import_checkpoint import read_state, some, translate
 from napari_cfrseg.model.published.vit import PlainViTClicks
 
 # what pretraining needed and a click network does not

@@ -12,33 +12,30 @@ and the last layers of the head, and no block of the ViT.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from napari_cfrseg.model.blocks.cffm import Fusion
 from napari_cfrseg.model.blocks.clickmaps import disk_maps
 from napari_cfrseg.model.blocks.convolutions import SplitInputConv2d, resize
-from napari_cfrseg.model.blocks.feedback import (
-    FOREIGN_FEATURES,
-    FeedbackNetwork,
+from napari_cfrseg.model.network import NetworkOutput
+from napari_cfrseg.model.published.family import (
+    ClickFamily,
+    FamilyConfig,
     FeedbackState,
 )
-from napari_cfrseg.model.blocks.ffcm import Affinity
-from napari_cfrseg.model.network import NetworkOutput
-from napari_cfrseg.model.published.inputs import ImageNetNormalize, feedback_and_gate
 
 #: side in pixels of the squares that windowed blocks attend within
 WINDOW_PX = 224
 
 
 @dataclass(frozen=True, slots=True)
-class PlainViTConfig:
+class PlainViTConfig(FamilyConfig):
     """Everything that shapes a plain-ViT click network; the defaults are ViT-B's.
 
     Attributes
@@ -51,13 +48,10 @@ class PlainViTConfig:
     head_width
         Channels of the head.
     feedback_width
-        0: SimpleClick, mask at the input. Else FCFI at the pyramid, with this many
-        channels in FFCM and CFFM.
-    ratio, affinity, fusion
-        FFCM's box, FFCM's similarity and CFFM's fusion, by name.
+        0: SimpleClick, mask at the input. Else FCFI at the pyramid.
     grid_size
-        Side in pixels of the square grid: a multiple of 224 (published: 448, and 672
-        for DAVIS). The position embedding is stored for this size.
+        A multiple of 224 (published: 448, and 672 for DAVIS). The position embedding
+        is stored for this size.
     """
 
     patch: int = 16
@@ -66,10 +60,6 @@ class PlainViTConfig:
     heads: int = 12
     pyramid: tuple[int, int, int, int] = (128, 256, 512, 1024)
     head_width: int = 256
-    feedback_width: int = 0
-    ratio: float = 0.3
-    affinity: Affinity = "cosine"
-    fusion: Fusion = "residual"
     grid_size: int = 448
 
     @property
@@ -88,13 +78,14 @@ class ImageEmbedding(NamedTuple):
 class ClickFeatures(NamedTuple):
     """What image and clicks decide; the last two only with FCFI."""
 
-    embedding: ImageEmbedding
+    image: Tensor  # (B, 3, H, W) normalised
+    tokens: Tensor  # (B, D, h, w)
     maps: Tensor  # (B, 2, H, W) positive, negative disks
     coarse: Tensor | None  # the head's share of the coarse levels
     feedback: FeedbackState | None
 
 
-class PlainViTClicks(FeedbackNetwork):
+class PlainViTClicks(ClickFamily[PlainViTConfig]):
     """Plain ViT with clicks; mask at the input, or FCFI at the pyramid.
 
     Parameters
@@ -108,14 +99,13 @@ class PlainViTClicks(FeedbackNetwork):
         Later, from ``embed_image``, if the image's sides are not multiples of 224.
     """
 
+    family = "plain_vit"
+
     def __init__(self, config: PlainViTConfig | None = None) -> None:
-        super().__init__()
-        self.config = config or PlainViTConfig()
+        super().__init__(config or PlainViTConfig())
         c = self.config
-        self.grid_size = c.grid_size
         self._window = WINDOW_PX // c.patch
         self._grid = c.grid_size // c.patch
-        self.normalize = ImageNetNormalize()
         self.embed_pixels = nn.Conv2d(3, c.dim, c.patch, stride=c.patch)
         maps = 2 if c.feedback_width else 3
         self.embed_maps = nn.Conv2d(maps, c.dim, c.patch, stride=c.patch)
@@ -132,18 +122,7 @@ class PlainViTClicks(FeedbackNetwork):
         )
         self.pyramid = SimplePyramid(c.dim, c.pyramid)
         self.head = MlpHead(c.pyramid, c.head_width)
-        self.ffcm = self.cffm = None
-        if c.feedback_width:
-            self.add_feedback(c.pyramid[0], c)
-
-    @property
-    def refines_cheaply(self) -> bool:  # type: ignore[override] # depends on the config
-        """True with FCFI at the pyramid."""
-        return self.ffcm is not None
-
-    def architecture(self) -> dict[str, Any]:
-        """Return what ``model.registry.build`` needs to make this network again."""
-        return {"family": "plain_vit", **asdict(self.config)}
+        self.add_feedback(c.pyramid[0])
 
     def position_map(self, height: int, width: int) -> Tensor:
         """Return the position embedding of a grid of patches, (1, D, height, width).
@@ -178,12 +157,12 @@ class PlainViTClicks(FeedbackNetwork):
 
     def embed_clicks(self, embedding: ImageEmbedding, points: Tensor) -> ClickFeatures:
         """Draw the clicks; with FCFI also run the ViT, pyramid and coarse head."""
-        image = embedding.image
+        tokens, image = embedding
         maps = disk_maps(points, (image.shape[-2], image.shape[-1])).to(image.dtype)
-        features = ClickFeatures(embedding, maps, None, None)
+        features = ClickFeatures(image, tokens, maps, None, None)
         if self.ffcm is None:
             return features
-        pyramid = self.pyramid(self.encode(embedding.tokens + self.embed_maps(maps)))
+        pyramid = self.pyramid(self.encode(tokens + self.embed_maps(maps)))
         state = self.prepare_feedback(pyramid[0], image, maps)
         return features._replace(coarse=self.head.coarse(pyramid), feedback=state)
 
@@ -202,28 +181,24 @@ class PlainViTClicks(FeedbackNetwork):
                 x = _split(whole, rows, columns)
         return _merge(x, rows, columns, side).permute(0, 3, 1, 2)
 
-    def refine(
+    def refine_from(
         self,
         features: ClickFeatures,
-        feedback: Tensor | None,
+        feedback: Tensor,
+        gate: Tensor,
         newest_click: Tensor,
-        gate: Tensor | None = None,
     ) -> NetworkOutput:
-        """Compute the mask once more; see ``FeedbackNetwork.refine``."""
-        tokens, image = features.embedding
-        size = (image.shape[-2], image.shape[-1])
-        feedback, gate = feedback_and_gate(feedback, gate, image, size)
+        """Run what follows the mask: every block, or FCFI's last layers."""
+        size = (feedback.shape[-2], feedback.shape[-1])
         if self.ffcm is None:
             maps = torch.cat([feedback, features.maps], dim=1)
-            pyramid = self.pyramid(self.encode(tokens + self.embed_maps(maps)))
+            tokens = features.tokens + self.embed_maps(maps)
+            pyramid = self.pyramid(self.encode(tokens))
             logits = self.head.finish(self.head.coarse(pyramid), pyramid[0])
             return NetworkOutput(resize(logits, size))
-        if features.coarse is None:
-            raise ValueError(FOREIGN_FEATURES)
-        fused = self.fuse_feedback(
-            features.feedback, feedback, gate, newest_click, size
-        )
-        logits = self.head.finish(features.coarse, fused.features)
+        fused = self.fuse_feedback(features.feedback, feedback, gate, newest_click)
+        coarse = cast("Tensor", features.coarse)  # there with the feedback's state
+        logits = self.head.finish(coarse, fused.features)
         return fused.output(logits, size)
 
 
