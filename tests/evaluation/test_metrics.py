@@ -87,3 +87,92 @@ def test_assd_of_volumes():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match="one shape"):
         metrics.iou(np.zeros((2, 3), bool), np.zeros((3, 2), bool))
+
+
+def disk(radius, centre=(40, 40), side=80):
+    ys, xs = np.ogrid[:side, :side]
+    return (ys - centre[0]) ** 2 + (xs - centre[1]) ** 2 <= radius**2
+
+
+@pytest.mark.parametrize(
+    ("predicted", "truth", "expected"),
+    [
+        (disk(15), disk(15), 1.0),
+        (disk(16), disk(15), 1.0),  # a pixel is within the tolerance
+        (disk(19), disk(15), 0.0),
+        (disk(40, side=200), disk(39, side=200), 1.0),
+        (disk(15) & False, disk(15) & False, 1.0),
+        (disk(15), disk(15) & False, 0.0),
+        (disk(15) & False, disk(15), 0.0),
+    ],
+)
+def test_surface_dice_of_disks(predicted, truth, expected):
+    assert metrics.surface_dice(predicted, truth) == expected
+
+
+@pytest.mark.parametrize("tolerance", [1.0, 2.0, 2.5])
+def test_surface_dice_is_the_share_of_both_outlines_that_agree(tolerance):
+    rng = np.random.default_rng(0)
+    smooth = ndimage.gaussian_filter(rng.normal(size=(2, 60, 70)), (0, 4, 4))
+    a, b = smooth > 0
+    surfaces = [m & ~ndimage.binary_erosion(m) for m in (a, b)]
+    away = [ndimage.distance_transform_edt(~surface) for surface in surfaces]
+    agreeing = (away[1][surfaces[0]] <= tolerance).sum()
+    agreeing += (away[0][surfaces[1]] <= tolerance).sum()
+    expected = agreeing / sum(surface.sum() for surface in surfaces)
+    assert 0.1 < expected < 0.95
+    found = metrics.surface_dice(a, b, tolerance_px=tolerance)
+    assert found == pytest.approx(expected)
+
+
+def test_surface_dice_leaves_ignored_pixels_out():
+    truth, ignore = disk(15), np.zeros((80, 80), bool)
+    ignore[:, 45:] = True
+    assert metrics.surface_dice(truth | (disk(30) & ignore), truth, ignore) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("iou", "dice", "expected"),
+    [
+        (0.9, 0.0, True),
+        (0.899, 0.94, False),
+        (0.75, 0.95, True),
+        (0.749, 1.0, False),
+    ],
+)
+def test_acceptable_outlines(iou, dice, expected):
+    assert metrics.is_acceptable(iou, dice) is expected
+
+
+def test_a_click_mends_near_and_spoils_near_and_far():
+    truth = np.zeros((20, 40), bool)
+    truth[5:15, 5:15] = True
+    before = truth.copy()
+    before[7:10, 7:10] = False  # the clicked error
+    after = truth.copy()
+    after[9, 9] = False  # one of its nine pixels is left
+    after[8, 4] = True  # four pixels away, the error reaches √2
+    after[14, 14] = False
+    effect = metrics.click_effect(before, after, truth, None, (8, 8))
+    assert (effect.mended_px, effect.spoilt_px, effect.spoilt_far_px) == (8, 2, 2)
+    after[7:10, 7:10] = True
+    after[8, 9] = False
+    effect = metrics.click_effect(before, after, truth, None, (8, 8))
+    assert (effect.mended_px, effect.spoilt_px) == (8, 2)
+    before[5:15, 5:15] = False
+    effect = metrics.click_effect(before, after, truth, None, (8, 8))
+    assert (effect.mended_px, effect.spoilt_px, effect.spoilt_far_px) == (98, 1, 0)
+    ignore = ~truth
+    effect = metrics.click_effect(before, after, truth, ignore, (8, 8))
+    assert (effect.mended_px, effect.spoilt_px) == (98, 0)
+
+
+def test_the_reach_is_that_of_the_clicked_region_alone():
+    truth = np.zeros((9, 40), bool)
+    truth[4, 2:38] = True
+    before = truth.copy()
+    before[4, 2:5] = before[4, 20:38] = False  # two missed parts
+    after = truth.copy()
+    after[3, 5] = after[3, 8] = True  # spoilt: within two pixels of the click, and not
+    effect = metrics.click_effect(before, after, truth, None, (4, 4))
+    assert (effect.mended_px, effect.spoilt_px, effect.spoilt_far_px) == (21, 2, 1)

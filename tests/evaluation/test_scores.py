@@ -87,3 +87,66 @@ def test_regressions_are_per_100_clicks_after_the_first():
 def test_no_objects_have_no_mean():
     assert math.isnan(scores.mean_clicks_to([], 0.9))
     assert math.isnan(scores.mean_iou_at([], 1))
+
+
+def row(ious, dices=(), **changed):
+    return scores.ObjectRow(
+        key="s/i#1",
+        set_name="s",
+        image_name="i",
+        plane=None,
+        area_px=50,
+        shape=(9, 9),
+        clicks=((1, 1, 1),) * len(ious),
+        ious=tuple(ious),
+        error_px=(1,) * len(ious),
+        seconds=(0.1,) * len(ious),
+        surface_dices=tuple(dices),
+        **changed,
+    )
+
+
+@pytest.mark.parametrize(
+    ("ious", "dices", "expected"),
+    [
+        ([0.5, 0.8, 0.9], [0.5, 0.9, 0.9], 3),
+        ([0.5, 0.8, 0.9], [0.5, 0.95, 0.9], 2),
+        ([0.7], [1.0], 20),
+    ],
+)
+def test_clicks_until_the_outline_is_acceptable(ious, dices, expected):
+    assert scores.clicks_to_ok(row(ious, dices)) == expected
+    assert scores.is_ok_within(row(ious, dices)) == (expected < 20)
+
+
+def test_rows_of_earlier_versions_have_no_such_figure():
+    values = row([0.5, 0.8]).to_dict()
+    for name in ("surface_dices", "mended_px", "spoilt_px", "spoilt_far_px"):
+        del values[name]
+    earlier = scores.ObjectRow.from_dict(values)
+    assert earlier == row([0.5, 0.8])
+    assert math.isnan(scores.clicks_to_ok(earlier))
+    assert math.isnan(scores.mean_effects([earlier])["1"].mended)
+
+
+def test_a_click_that_costs_more_than_a_hundredth_is_a_drop():
+    assert scores.drops([0.5, 0.6, 0.585, 0.58]) == [False, True, False]
+    assert scores.drops([0.5]) == []
+
+
+def test_effects_are_shares_of_the_area_by_click():
+    rows = [
+        row(
+            [0.5] * 5,
+            mended_px=(40, 5, 5, 5, 10),
+            spoilt_px=(10, 0, 0, 5, 0),
+            spoilt_far_px=(0, 0, 0, 5, 0),
+        ),
+        row([0.5], mended_px=(30,), spoilt_px=(0,), spoilt_far_px=(0,)),
+    ]
+    found = scores.mean_effects(rows)
+    assert found["1"].mended == pytest.approx(0.7)
+    assert found["1"].spoilt == pytest.approx(0.1)
+    assert found["2"] == scores.ClickShares(0.1, 0, 0)
+    assert found["4+"].mended == pytest.approx(0.15)
+    assert found["4+"].spoilt_far == pytest.approx(0.05)

@@ -135,8 +135,9 @@ def evaluate_object(
         clicks.append(robot.next_click(mask))
         start = time.perf_counter()
         previous = segmenter.predict(list(clicks), previous=previous)
-        mask = as_mask(previous, truth_mask.shape)
+        before, mask = mask, as_mask(previous, truth_mask.shape)
         run.add(mask, time.perf_counter() - start, getattr(previous, "steps", None))
+        run.add_effect(before, mask, clicks[-1])
     box, bits = pack_mask(np.zeros_like(truth_mask) if mask is None else mask)
     return ObjectRow(
         key=item.key,
@@ -157,6 +158,10 @@ def evaluate_object(
         seed=settings.seed if settings.human else 0,
         mask_box=box,
         mask_bits=bits,
+        surface_dices=tuple(run.surface_dices),
+        mended_px=tuple(effect.mended_px for effect in run.effects),
+        spoilt_px=tuple(effect.spoilt_px for effect in run.effects),
+        spoilt_far_px=tuple(effect.spoilt_far_px for effect in run.effects),
     )
 
 
@@ -179,6 +184,8 @@ class _Run:
         self.boundary_ious: list[float] = []
         self.assds_px: list[float] = []
         self.assds_um: list[float] = []
+        self.surface_dices: list[float] = []
+        self.effects: list[metrics.ClickEffect] = []
 
     @property
     def is_over(self) -> bool:
@@ -194,6 +201,7 @@ class _Run:
         masks = (mask, self._truth_mask, self._ignore_mask)
         self.ious.append(metrics.iou(*masks))
         self.error_px.append(metrics.error_area(*masks))
+        self.surface_dices.append(metrics.surface_dice(*masks))
         self.seconds.append(seconds)
         if isinstance(steps, int):
             self.steps.append(steps)
@@ -206,6 +214,18 @@ class _Run:
                 self.assds_um.append(
                     metrics.assd(*masks, spacing=spacing, published=published)
                 )
+
+    def add_effect(
+        self, before: NDArray[np.bool_] | None, mask: NDArray[np.bool_], click: Click
+    ) -> None:
+        """Compare the masks before and after a click."""
+        if before is None:
+            before = np.zeros_like(mask)
+        self.effects.append(
+            metrics.click_effect(
+                before, mask, self._truth_mask, self._ignore_mask, click.pixel
+            )
+        )
 
 
 def longer_side(mask: NDArray[np.bool_]) -> float:

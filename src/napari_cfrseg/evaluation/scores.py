@@ -11,18 +11,24 @@ import math
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.errors import DatasetError
+from napari_cfrseg.evaluation.metrics import is_acceptable
 
 #: clicks a robot may make (all papers)
 MAX_CLICKS = 20
 #: sets with fewer objects are reported but not pooled
 MIN_POOLED_OBJECTS = 30
+#: a first click fails below this IoU
+FAILING_IOU = 0.5
+#: a click that lowers the IoU by more than this is a drop
+DROP_IOU = 0.01
 #: a click that costs more than this much IoU …
 REGRESSION_IOU = 0.005
 #: … and adds more than this many wrong pixels is a regression
@@ -56,6 +62,12 @@ class ObjectRow:
     boundary_ious, assds_px, assds_um
         After each click; empty when not measured (micrometres: when the spacing is
         unknown). NaN: no mask, no distance.
+    surface_dices
+        Normalised surface dice after each click.
+    mended_px, spoilt_px, spoilt_far_px
+        Pixels that each click made right and wrong, and the wrong ones beyond the
+        clicked error's reach (:func:`~napari_cfrseg.evaluation.metrics.click_effect`).
+        These four are empty in rows of earlier versions.
     set_image_s
         Seconds of ``set_image`` for the object's plane.
     seed
@@ -83,6 +95,10 @@ class ObjectRow:
     seed: int = 0
     mask_box: tuple[int, ...] = (0, 0, 0, 0)
     mask_bits: str = ""
+    surface_dices: tuple[float, ...] = ()
+    mended_px: tuple[int, ...] = ()
+    spoilt_px: tuple[int, ...] = ()
+    spoilt_far_px: tuple[int, ...] = ()
 
     def last_mask(self) -> NDArray[np.bool_]:
         """(Y, X) bool: the mask after the last click."""
@@ -102,7 +118,7 @@ class ObjectRow:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ObjectRow:
-        """Read what :meth:`to_dict` wrote.
+        """Read what :meth:`to_dict` wrote, also in an earlier version.
 
         Raises
         ------
@@ -110,8 +126,9 @@ class ObjectRow:
             If a field is missing or unknown.
         """
         known = {field.name for field in fields(cls)}
-        if set(values) != known:
-            odd = sorted(set(values) ^ known)
+        needed = {field.name for field in fields(cls) if field.default is MISSING}
+        odd = sorted((set(values) - known) | (needed - set(values)))
+        if odd:
             msg = f"a result row has missing or unknown fields {odd}: run it again"
             raise DatasetError(msg)
         return cls(**{name: _freeze(value) for name, value in values.items()})
@@ -131,6 +148,32 @@ def pack_mask(mask: NDArray[np.bool_]) -> tuple[tuple[int, ...], str]:
     bits = np.packbits(mask[y : y + height, x : x + width])
     packed = base64.b64encode(zlib.compress(bits.tobytes(), 6)).decode("ascii")
     return (y, x, height, width), packed
+
+
+#: clicks whose effects are averaged together: (first, last), both inclusive
+CLICK_GROUPS: Mapping[str, tuple[int, int | None]] = {
+    "1": (1, 1),
+    "2": (2, 2),
+    "3": (3, 3),
+    "4+": (4, None),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ClickShares:
+    """Shares of the object's area that clicks change, on average.
+
+    Attributes
+    ----------
+    mended, spoilt
+        Becoming right, and wrong.
+    spoilt_far
+        The part of ``spoilt`` beyond the clicked error's reach.
+    """
+
+    mended: float
+    spoilt: float
+    spoilt_far: float
 
 
 def pooled_rows(
@@ -170,6 +213,69 @@ def clicks_to(
     """
     reached = np.flatnonzero(np.asarray(ious[:max_clicks], np.float32) >= _f32(target))
     return int(reached[0]) + 1 if reached.size else max_clicks
+
+
+def clicks_to_ok(row: ObjectRow, max_clicks: int = MAX_CLICKS) -> float:
+    """Count the clicks until the outline is acceptable (NoC@ok of one object).
+
+    ``max_clicks`` where it never is; NaN if the row has no surface dice.
+
+    See Also
+    --------
+    napari_cfrseg.evaluation.metrics.is_acceptable
+    """
+    if not row.surface_dices:
+        return math.nan
+    pairs = zip(row.ious, row.surface_dices, strict=True)
+    for click, (iou, dice) in enumerate(pairs, 1):
+        if click <= max_clicks and is_acceptable(iou, dice):
+            return click
+    return max_clicks
+
+
+def is_ok_within(row: ObjectRow, max_clicks: int = MAX_CLICKS) -> bool:
+    """Whether the outline becomes acceptable within the clicks."""
+    pairs = zip(row.ious[:max_clicks], row.surface_dices[:max_clicks], strict=True)
+    return any(is_acceptable(*pair) for pair in pairs)
+
+
+def shares(
+    row: ObjectRow, counts: Sequence[int], first: int, last: int | None = None
+) -> list[float]:
+    """Pixels that clicks ``first`` … ``last`` changed, over the object's area.
+
+    Parameters
+    ----------
+    row
+        The object's.
+    counts
+        Its ``mended_px``, ``spoilt_px`` or ``spoilt_far_px``.
+    first, last
+        Clicks from 1, both inclusive; None: to the end.
+    """
+    return [count / row.area_px for count in counts[first - 1 : last]]
+
+
+def mean_effects(rows: Sequence[ObjectRow]) -> dict[str, ClickShares]:
+    """Average what clicks change over all clicks of each of ``CLICK_GROUPS``."""
+    return {
+        name: ClickShares(
+            *(
+                _mean([share for row in rows for share in shares(row, px(row), *group)])
+                for px in (
+                    lambda row: row.mended_px,
+                    lambda row: row.spoilt_px,
+                    lambda row: row.spoilt_far_px,
+                )
+            )
+        )
+        for name, group in CLICK_GROUPS.items()
+    }
+
+
+def drops(ious: Sequence[float]) -> list[bool]:
+    """For each click after the first, whether it lowers the IoU by more than 0.01."""
+    return [b < a - DROP_IOU for a, b in pairwise(ious)]
 
 
 def mean_clicks_to(

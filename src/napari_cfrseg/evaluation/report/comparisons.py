@@ -9,6 +9,7 @@ Fewer than five images cannot show how images differ: the verdict then says so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -107,8 +108,8 @@ def compare_runs(
 
     Returns
     -------
-    All measures pooled (the same number of objects of every set), then NoC@90 of each
-    set.
+    All measures pooled (the same number of objects of every set; each over the objects
+    where both runs have it), then NoC@90 of each set.
 
     Raises
     ------
@@ -125,16 +126,17 @@ def compare_runs(
     pool = pooled_rows(rows_a, first.order, min_objects=min_objects) or rows_a
     measures = _measures(first.settings.target, first.settings.max_clicks)
     rng = np.random.default_rng(seed)
+    paired = [pairs[row.key] for row in pool]
     found = [
-        _difference(name, "pooled", [pairs[row.key] for row in pool], rng, resamples)
-        for name in measures.items()
+        _difference(named, "pooled", paired, rng, resamples)
+        for named in measures.items()
     ]
     noc = ("NoC@90", measures.get("NoC@90", measures["NoC@80"]))
     for set_name in sorted({row.set_name for row in rows_a}):
         group = [pairs[row.key] for row in rows_a if row.set_name == set_name]
         if len(group) >= min_objects:
             found.append(_difference(noc, set_name, group, rng, resamples))
-    return found
+    return [difference for difference in found if difference is not None]
 
 
 #: value of one row, and whether fewer is better
@@ -143,11 +145,19 @@ Measure = tuple[Callable[[ObjectRow], float], bool]
 
 def _measures(target: float, max_clicks: int) -> Mapping[str, Measure]:
     found: dict[str, Measure] = {}
+    if target >= 0.90 - 1e-9:
+        found["NoC@ok"] = (lambda row: scores.clicks_to_ok(row, max_clicks), True)
     for goal in (0.80, 0.85, 0.90, 0.95):
         if goal <= target + 1e-9 or goal == 0.80:
             found[f"NoC@{round(100 * goal)}"] = (_noc(goal, max_clicks), True)
     for click in (1, 3, 5):
         found[f"IoU@{click}"] = (_iou_at(click), False)
+    found["first click fails"] = (lambda row: row.ious[0] < scores.FAILING_IOU, True)
+    found["drops, share of clicks"] = (lambda row: _mean(scores.drops(row.ious)), True)
+    for group, (first, last) in scores.CLICK_GROUPS.items():
+        found[f"mended, click {group}"] = (_mended(first, last), False)
+        found[f"spoilt, click {group}"] = (_spoilt(first, last), True)
+        found[f"spoilt far, click {group}"] = (_spoilt_far(first, last), True)
     found["area under curve"] = (
         lambda row: scores.area_under_curve([row.ious], max_clicks),
         False,
@@ -158,6 +168,22 @@ def _measures(target: float, max_clicks: int) -> Mapping[str, Measure]:
     )
     found["seconds per click"] = (lambda row: float(np.mean(row.seconds)), True)
     return found
+
+
+def _mended(first: int, last: int | None) -> Callable[[ObjectRow], float]:
+    return lambda row: _mean(scores.shares(row, row.mended_px, first, last))
+
+
+def _spoilt(first: int, last: int | None) -> Callable[[ObjectRow], float]:
+    return lambda row: _mean(scores.shares(row, row.spoilt_px, first, last))
+
+
+def _spoilt_far(first: int, last: int | None) -> Callable[[ObjectRow], float]:
+    return lambda row: _mean(scores.shares(row, row.spoilt_far_px, first, last))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else math.nan
 
 
 def _noc(goal: float, max_clicks: int) -> Callable[[ObjectRow], float]:
@@ -174,18 +200,26 @@ def _difference(
     pairs: Sequence[tuple[ObjectRow, ObjectRow]],
     rng: np.random.Generator,
     resamples: int,
-) -> Difference:
+) -> Difference | None:
+    """Compare over the pairs where both rows have the measure; None without any."""
     name, (value, fewer_is_better) = named
-    a = np.array([value(row) for row, _ in pairs], float)
-    b = np.array([value(row) for _, row in pairs], float)
-    images = [f"{row.set_name}/{row.image_name}" for row, _ in pairs]
+    values = np.array([(value(a), value(b)) for a, b in pairs], float)
+    known = np.isfinite(values).all(axis=1)
+    if not known.any():
+        return None
+    a, b = values[known].T
+    images = [
+        f"{row.set_name}/{row.image_name}"
+        for (row, _), is_known in zip(pairs, known, strict=True)
+        if is_known
+    ]
     means = bootstrap_means(b - a, images, rng, resamples)
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(means, [tail, 100 - tail])
     return Difference(
         measure=name,
         group=group,
-        objects=len(pairs),
+        objects=len(images),
         images=len(set(images)),
         mean_a=float(a.mean()),
         mean_b=float(b.mean()),

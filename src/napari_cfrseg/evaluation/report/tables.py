@@ -37,6 +37,15 @@ class Summary:
         The set; ``"pooled"`` for the pool.
     objects
         How many.
+    noc_ok, nof_ok
+        Mean clicks until the outline is acceptable, and the objects where it never is;
+        NaN and None where the robot stopped before, or the rows do not tell.
+    failing_first
+        Share of the objects whose first click fails (IoU below 0.5).
+    drops
+        Share of the clicks after the first that lower the IoU by more than 0.01.
+    effects
+        Shares of the object's area that clicks 1, 2, 3 and later ones change.
     noc
         {target in percent: mean clicks}; targets above the robot's own are left out,
         since it stopped before them.
@@ -53,13 +62,18 @@ class Summary:
     first_click_s, later_click_s
         Seconds per click.
     first_steps, later_steps
-        Network steps per click; NaN if the segmenter does not tell.
+        Network steps per click; NaN if the segmenter does not report them.
     regressions_per_100
         Clicks that made it worse, per 100.
     """
 
     name: str
     objects: int
+    noc_ok: float
+    nof_ok: int | None
+    failing_first: float
+    drops: float
+    effects: dict[str, scores.ClickShares]
     noc: dict[int, float]
     nof: dict[int, int]
     nof_published: dict[int, int]
@@ -108,9 +122,19 @@ def summarize(
     reached = [t for t in NOC_TARGETS if t <= target + 1e-9]
     failing = [t for t in NOF_TARGETS if t <= target + 1e-9]
     curve = scores.mean_iou_curve(runs, max_clicks)
+    tells_ok = target + 1e-9 >= 0.90 and all(row.surface_dices for row in rows)
     return Summary(
         name=name,
         objects=len(rows),
+        noc_ok=_mean([scores.clicks_to_ok(row, max_clicks) for row in rows])
+        if tells_ok
+        else math.nan,
+        nof_ok=sum(not scores.is_ok_within(row, max_clicks) for row in rows)
+        if tells_ok
+        else None,
+        failing_first=_mean([run[0] < scores.FAILING_IOU for run in runs]),
+        drops=_mean([drop for run in runs for drop in scores.drops(run)]),
+        effects=scores.mean_effects(rows),
         noc={_pc(t): scores.mean_clicks_to(runs, t, max_clicks) for t in reached},
         nof={_pc(t): scores.count_failures(runs, t, max_clicks) for t in failing},
         nof_published={
@@ -180,6 +204,10 @@ def _mean_at(runs: Sequence[Sequence[float]]) -> dict[int, float]:
     return means
 
 
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else math.nan
+
+
 def _pc(target: float) -> int:
     return round(100 * target)
 
@@ -199,8 +227,11 @@ Results = Sequence[tuple[str, Sequence[Summary]]]
 
 
 def format_tables(results: Results) -> str:
-    """Lay results out as Markdown: clicks, IoU, surfaces, and what a click costs."""
+    """Lay results out as Markdown: clicks, IoU, surfaces, and the cost of a click."""
     parts = [
+        "Clicks until the outline is acceptable (NoC@ok: IoU ≥ 0.90, or ≥ 0.75 with "
+        "a surface dice ≥ 0.95), and objects where it never is.",
+        _by_set(results, _ok_cell),
         "Clicks to IoU 0.85 / 0.90, and objects that miss 0.90 within the clicks "
         "allowed (fewer is better).",
         _by_set(results, _noc_cell),
@@ -213,7 +244,14 @@ def format_tables(results: Results) -> str:
             "micrometres).",
             _by_set(results, _surface_cell),
         ]
-    parts += ["Pooled.", _costs(results)]
+    parts += [
+        "Pooled, in %: first clicks that fail (IoU < 0.5); later clicks that lower the "
+        "IoU by more than 0.01 (drops); and the share of the object's area that clicks "
+        "mend / spoil (in brackets: spoil beyond the clicked error's reach).",
+        _corrections(results),
+        "Pooled.",
+        _costs(results),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -237,6 +275,11 @@ def _columns(results: Results) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (item[0] == "pooled", item[0]))
 
 
+def _ok_cell(summary: Summary) -> str:
+    never = "–" if summary.nof_ok is None else summary.nof_ok
+    return f"{_number(summary.noc_ok, 2)} · {never}"
+
+
 def _noc_cell(summary: Summary) -> str:
     clicks = [_number(summary.noc.get(goal), 2) for goal in (85, 90)]
     return f"{clicks[0]} / {clicks[1]} · {summary.nof.get(90, '–')}"
@@ -255,6 +298,28 @@ def _surface_cell(summary: Summary) -> str:
     if summary.assd_um_at:
         cell += f" ({_number(summary.assd_um_at.get(last), 3)} µm)"
     return cell
+
+
+def _corrections(results: Results) -> str:
+    names = ["model", "NoC@ok", "failing first", "drops"]
+    names += [f"click {group}" for group in scores.CLICK_GROUPS]
+    lines = [_line(names), _line(["---", *["--:"] * (len(names) - 1)])]
+    for label, summaries in results:
+        pool = summaries[-1]
+        cells = [label, _number(pool.noc_ok, 2)]
+        cells += [_percent(share, 0) for share in (pool.failing_first, pool.drops)]
+        for group in scores.CLICK_GROUPS:
+            change = pool.effects[group]
+            cells.append(
+                f"{_percent(change.mended)} / {_percent(change.spoilt)} "
+                f"({_percent(change.spoilt_far)})"
+            )
+        lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return _number(100 * share, digits)
 
 
 def _costs(results: Results) -> str:
