@@ -38,8 +38,8 @@ from napari_cfrseg.propagation import (
     propagate,
 )
 from napari_cfrseg.propagation.planes import Planes
+from napari_cfrseg.propagation.priors import Stretch, prior_of
 from napari_cfrseg.propagation.shapes import interpolate
-from napari_cfrseg.propagation.stretches import Stretch, prior_of
 
 Gap = tuple[int | None, int | None]
 FillerName = Literal["propagation", "free", "interpolation", "copying", "prior"]

@@ -1,8 +1,8 @@
-"""What can go wrong, as a tree.
+"""The errors that a user can correct, as a tree.
 
 ::
 
-    CfrSegError              everything a user can mend: one message, with the remedy
+    CfrSegError              one message, with the remedy
     ├── ImageError           an image that cannot be segmented (shape, dtype, content)
     ├── CheckpointError      a weights file that does not fit
     ├── DeviceError          a device that is not there
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 
 class CfrSegError(Exception):
-    """Something the user can mend; the message says what, where and how."""
+    """An error that the user can correct; the message says how."""
 
 
 class ImageError(CfrSegError):
@@ -42,7 +42,7 @@ class DatasetError(CfrSegError):
 
 
 class TrainingError(CfrSegError):
-    """The training cannot go on; what was written before is whole."""
+    """The training cannot go on; files written before are complete."""
 
 
 class LockedObjectError(CfrSegError):

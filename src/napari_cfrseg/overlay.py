@@ -1,4 +1,4 @@
-"""A picture of what was segmented: outlines over the image, clicks as marks."""
+"""Draw outlines and clicks over an image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click
 
-#: Okabe and Ito's colours, told apart by colour-blind eyes too.
+#: Okabe and Ito's colours, safe for colour-blind readers.
 COLOURS: tuple[tuple[int, int, int], ...] = (
     (230, 159, 0),
     (86, 180, 233),

@@ -1,4 +1,4 @@
-"""How far a long command is: a bar on a terminal, plain lines in a log."""
+"""Show the progress of a long command: a bar on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def track(
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[T]:
-    """Yield the items and say on standard error how many are done.
+    """Yield the items and report on standard error how many are done.
 
     Parameters
     ----------
     items
-        What to go through.
+        The items.
     what
-        What is being done, in a few words.
+        The task, in a few words.
     stream
-        Where to say it; standard error by default. A bar if it is a terminal, else
+        Where to report; standard error by default. A bar if it is a terminal, else
         lines such as ``evaluating: 3/10``, at most one every ``LOG_EVERY_S`` seconds
         besides the last.
     clock
@@ -39,11 +39,11 @@ def track(
     if out.isatty():
         yield from _bar(items, what, out)
         return
-    said = clock()
+    reported = clock()
     for done, item in enumerate(items, start=1):
         yield item
-        if done == len(items) or clock() - said >= LOG_EVERY_S:
-            said = clock()
+        if done == len(items) or clock() - reported >= LOG_EVERY_S:
+            reported = clock()
             out.write(f"{what}: {done}/{len(items)}\n")
             out.flush()
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.corrections import PUSH, in_a_row, one_way
+from napari_cfrseg.engine.corrections import LATE_PUSH, in_a_row, one_way
 from napari_cfrseg.engine.probability_patch import Patch
 
 PLANE = (20, 30)
@@ -61,7 +61,7 @@ def test_clicks_of_one_sign_in_a_row_reach_wider():
         reached.append((bool(got[10, 22]), bool(got[10, 28])))
         clicks.append(Click((6, 3 + count)))
     assert reached == [(True, False), (True, False), (True, True)]
-    assert list(PUSH) == sorted(PUSH)
+    assert list(LATE_PUSH) == sorted(LATE_PUSH)
 
 
 def test_the_first_click_does_not_count_as_a_correction():

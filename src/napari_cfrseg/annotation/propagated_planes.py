@@ -30,7 +30,7 @@ from napari_cfrseg.propagation import (
     planes_of,
     propagate,
 )
-from napari_cfrseg.propagation.stretches import Gap
+from napari_cfrseg.propagation.priors import Gap
 
 Source = tuple[object, ...]
 

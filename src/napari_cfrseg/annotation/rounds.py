@@ -12,48 +12,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from napari_cfrseg.annotation.state import ClickEntry, PaintEntry, PlaneState, Round
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.geometry.masks import MaskPatch, Plane
 from napari_cfrseg.geometry.windows import PlaneLike
 from napari_cfrseg.io.plane_image import PlaneImage, Scaling, open_plane
-from napari_cfrseg.propagation.planes_ahead import CarryingSegmenter, PlanesAhead, held
+from napari_cfrseg.propagation.planes_ahead import PlanesAhead, held
 
+if TYPE_CHECKING:
+    from napari_cfrseg.engine.segmenter import Segmenter
 
-class SegmenterLike(CarryingSegmenter, Protocol):
-    """What the annotator asks of a segmenter."""
-
-    def set_image(
-        self,
-        image: Any,
-        *,
-        rgb: bool | None = None,
-        scaling: Scaling | None = None,
-    ) -> None:
-        """Make (Y, X[, C]) pixels the ones that predictions are made on."""
-
-    def predict(
-        self,
-        clicks: Sequence[Click],
-        /,
-        *,
-        previous: Prediction | NDArray[Any] | None = None,
-        refinement: Refinement | None = None,
-        hint: FocusHint | None = None,
-        focus_shift: int = 0,
-        on_step: Callable[[Prediction], None] | None = None,
-    ) -> Prediction:
-        """Return the mask that the clicks, all of one object's in order, ask for."""
-
-
+#: the annotator's segmenter, as a name that needs no torch
+SegmenterLike: TypeAlias = "Segmenter"
 PreviewCallback = Callable[[MaskPatch], None]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from napari_cfrseg.clicks import Click, effective_clicks
 from napari_cfrseg.engine.corrections import FROM_CLICK, Affinity, honour, one_way
 from napari_cfrseg.engine.focus import (
-    LITTLE,
+    SAME_SIDE,
     FocusHint,
     FocusSettings,
     candidate_windows,
@@ -56,8 +56,8 @@ class Look:
 class Task:
     """One click's round.
 
-    ``forced`` false: the clicks were carried here from a neighbouring plane; what the
-    network answers stays as it is where it ignores one.
+    ``forced`` false: the clicks were carried here from a neighbouring plane, and the
+    network may ignore them.
     """
 
     clicks: tuple[Click, ...]
@@ -76,7 +76,7 @@ class Task:
 
     @property
     def target(self) -> Click:
-        """The newest positive click: what the automatic focus looks at."""
+        """The newest positive click: the centre of the automatic focus."""
         return next(c for c in reversed(self.effective) if c.is_positive)
 
 
@@ -91,7 +91,7 @@ class Attempt:
     probability
         (grid, grid) float32, that answer.
     evidence
-        What speaks for it; None where the mask misses the click.
+        Its evidence; None where the mask misses the click.
     score
         How well it is supported: in [0, 1], or in [−1, 0) without a mask.
     """
@@ -193,7 +193,7 @@ class ClickRound:
         return (*tried, self._compared(self._attempt(fitted, task, watch), (best,)))
 
     def _compared(self, attempt: Attempt, others: tuple[Attempt, ...]) -> Attempt:
-        """Weigh an attempt again, knowing what neighbouring windows showed."""
+        """Weigh an attempt again, now with the masks of neighbouring windows."""
         if attempt.evidence is None:
             return attempt
         window = attempt.look.window
@@ -225,7 +225,7 @@ class ClickRound:
             quality=self.stages.judge(output),
         )
         value = score(evidence, self.focus)
-        if evidence is None:  # no mask here: how near it is to one
+        if evidence is None:  # no mask here: how close it is to one
             y, x = (
                 min(max(v, 0), window.grid - 1) for v in window.cell(task.target.yx)
             )
@@ -247,7 +247,7 @@ class ClickRound:
             self.focus,
         )
         ratio = fitted.side / window.side
-        return None if 1 / LITTLE < ratio < LITTLE else fitted
+        return None if 1 / SAME_SIDE < ratio < SAME_SIDE else fitted
 
     def _embed(self, window: Window, task: Task, watch: Stopwatch) -> Any:
         return self.stages.features(window, task.effective, self.image.crop, watch)

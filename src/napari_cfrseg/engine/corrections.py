@@ -155,11 +155,12 @@ def _squared(
     return (rows - y) ** 2 + (columns - x) ** 2
 
 
-#: The click of an object from which on this holds, and what is added to the logits (in
-#: the click's direction) at the first, second, and any further correction of one sign
-#: in a row. Chosen on validation images (``benchmarks/default_model.md``).
+#: From this click of an object on, a click changes the mask in its own direction only,
+#: and these logits are added (in that direction) at the first, second, and any further
+#: correction of one sign in a row. Chosen on validation images
+#: (``benchmarks/default_model.md``).
 FROM_CLICK = 4
-PUSH = (0.1, 0.4, 0.6)
+LATE_PUSH = (0.1, 0.4, 0.6)
 
 
 def one_way(
@@ -181,12 +182,12 @@ def one_way(
     if (before.at(click.pixel) > threshold) == click.is_positive:
         return after
     box = union(before.box, after.box)
-    push = PUSH[min(in_a_row(clicks), len(PUSH)) - 1]
+    push = LATE_PUSH[min(in_a_row(clicks), len(LATE_PUSH)) - 1]
     old = before.read(box)
     new = _moved(after.read(box), push if click.is_positive else -push)
     was, now_is = old > threshold, new > threshold
     changed = (was != now_is) & (now_is == click.is_positive)
-    for other in clicks:  # the push must not run over what was clicked
+    for other in clicks:  # pixels clicked with the other sign stay
         y, x = other.pixel[0] - box[0], other.pixel[1] - box[1]
         within = 0 <= y < changed.shape[0] and 0 <= x < changed.shape[1]
         if within and other.is_positive != click.is_positive:
@@ -197,8 +198,7 @@ def one_way(
 def in_a_row(clicks: Sequence[Click]) -> int:
     """Return how many of the last clicks have the newest one's sign, at least 1.
 
-    The first click says where the object is, not how its outline runs: it does not
-    count.
+    The first click does not count: it shows where the object is, not its outline.
     """
     count = 0
     for click in reversed(clicks[1:]):
@@ -209,7 +209,7 @@ def in_a_row(clicks: Sequence[Click]) -> int:
 
 
 def _moved(probability: NDArray[np.float32], logits: float) -> NDArray[np.float32]:
-    """Add to the logits; what is next to nothing stays nothing."""
+    """Add to the logits; a probability below 1/256 becomes 0."""
     odds = probability * np.float32(np.exp(logits))
     moved: NDArray[np.float32] = odds / (odds + (1 - probability))
     moved[probability < FLOOR] = 0

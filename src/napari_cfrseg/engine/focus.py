@@ -20,8 +20,8 @@ from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.probability_patch import union
 from napari_cfrseg.geometry.windows import Box, Window
 
-#: A window less than this factor larger than another is not worth trying, too.
-LITTLE = 1.25
+#: Windows whose sides differ by less than this factor count as equal.
+SAME_SIDE = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +54,15 @@ class FocusSettings:
         Weights (exponents) of the parts of the score.
     octave_cost
         Octaves of score that a window loses for each octave it is wider than
-        ``first_side``: a click may fall on anything, but most often on what is small
-        in a wide field.
+        ``first_side``: in a wide field most objects are small.
     agreement_weight
-        Share of the score that hangs on the next narrower or wider window finding
+        Share of the score that depends on the next narrower or wider window showing
         the same mask.
     good_enough
         Windows are tried from small to large until one scores this much (octaves and
         agreement aside); at 1 all are tried.
     shift_factor
-        What one step of ``focus_shift`` multiplies the window's side by.
+        Factor of the window's side per step of ``focus_shift``.
     """
 
     first_side: int = 32
@@ -91,7 +90,7 @@ class FocusSettings:
 
 @dataclass(frozen=True, slots=True)
 class FocusHint:
-    """What is already known of the object's size before its first click.
+    """The object's size, as far as it is known before its first click.
 
     Attributes
     ----------
@@ -117,7 +116,7 @@ class FocusHint:
 
     @classmethod
     def from_view(cls, visible_px: float) -> FocusHint:
-        """Expect an object between a thirtieth of what the viewer shows and all."""
+        """Expect an object between a thirtieth of the visible side and all of it."""
         return cls(visible_px / 4, spread=4.0)
 
 
@@ -140,7 +139,7 @@ def candidate_windows(
         sides.append(round(sides[-1] * settings.ladder))
     if sides[-1] >= widest:
         # a last window that adds little takes the place of the one before
-        sides = [s for s in sides if s * LITTLE < widest] + [widest]
+        sides = [s for s in sides if s * SAME_SIDE < widest] + [widest]
     return tuple(Window.centred(yx, side, grid, plane) for side in sides)
 
 

@@ -1,4 +1,4 @@
-"""What one click gives back."""
+"""An object's mask after a click, and how it was computed."""
 
 from __future__ import annotations
 
@@ -61,8 +61,7 @@ class Prediction:
     step_masks
         (grid, grid) bool, the mask on the window's grid after each step.
     quality
-        IoU with the object that the network expects, in [0, 1]; None if it does not
-        say.
+        IoU with the object that the network expects, in [0, 1]; None if it gives none.
     touches_border
         Whether the object runs into a border of the window that is not the plane's:
         the next click looks wider.

@@ -82,7 +82,7 @@ class Segmenter:
     focus
         How windows are chosen.
     name
-        What to call the model in messages.
+        The model's name in messages.
 
     Examples
     --------
@@ -209,9 +209,9 @@ class Segmenter:
         Parameters
         ----------
         image
-            The plane (``images.open_plane``).
+            The plane (``plane_image.open_plane``).
         early
-            By window what returns :meth:`embed_ahead`'s answer for that plane.
+            Functions that return :meth:`embed_ahead`'s results, by window.
         """
         self._image = image
         self._stages.forget(early)
@@ -255,8 +255,8 @@ class Segmenter:
         refinement
             A Refinement or its name: "standard" (default), "CFR-4", "A-CFR-4".
         hint
-            What is known of the object's size, or just the window's side to expect in
-            pixels; used by its first click only.
+            The object's size as far as it is known, or just the side of its window in
+            pixels; used by the first click only.
         focus_shift
             −1 looks closer, +1 wider, by √2 each.
         on_step
@@ -320,11 +320,11 @@ class Segmenter:
         refinement
             As for :meth:`predict`.
         on_window
-            Told the window once it is embedded, before it is decoded.
+            Called with the window once it is embedded, before it is decoded.
 
         Returns
         -------
-        What the network answers; ``patch`` holds the probability.
+        The network's answer; ``patch`` holds the probability.
 
         Raises
         ------
@@ -350,9 +350,9 @@ class Segmenter:
     def try_windows(
         self, click: Click, hint: FocusHint | None = None
     ) -> tuple[Attempt, ...]:
-        """Return what the automatic focus chooses among at a first click.
+        """Return the windows that the automatic focus chooses among at a first click.
 
-        For looking into a choice and for tuning ``FocusSettings``; the click must be
+        For inspecting a choice and for tuning ``FocusSettings``; the click must be
         positive and inside the image.
         """
         image = self._ready()

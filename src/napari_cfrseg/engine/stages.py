@@ -1,9 +1,9 @@
-"""A network's three stages on a device, timed, with what can be kept kept.
+"""Run a network's three stages on a device, with its embeddings kept, and timed.
 
 ``embed_image`` is repeated only for a new window, ``embed_clicks`` only for new
 clicks. Every evaluation has batch size 1, also when several windows are compared or
 embedded ahead: results of a batch can differ in the last bit from those of its members,
-and then an object's mask would depend on what happened to be cached.
+and then an object's mask would depend on the cache.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def resolve_device(name: str) -> torch.device:
 @cache
 def has_native_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 itself; False where torch cannot tell."""
-    asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(asked()) if callable(asked) else False
+    is_supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(is_supported()) if callable(is_supported) else False
 
 
 class Stopwatch:
@@ -83,7 +83,7 @@ class Stopwatch:
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
-        """Time what happens inside under this stage's name."""
+        """Add the time spent inside to this stage."""
         start = time.perf_counter()
         try:
             yield
@@ -156,7 +156,7 @@ class Stages:
         self.to(device)
 
     def to(self, device: torch.device) -> None:
-        """Move the network, read its weights anew and forget all embeddings."""
+        """Move the network, read its weights again and forget all embeddings."""
         self.device = device
         self._state = object()  # embeddings made ahead by another one are not used
         self.network.to(device)
@@ -168,7 +168,7 @@ class Stages:
     def forget(self, early: Mapping[Window, Callable[[], Any]] | None = None) -> None:
         """Drop the kept embeddings: another image is coming.
 
-        ``early`` returns what :meth:`embed_ahead` made of its windows, or None.
+        ``early`` returns the embedding that :meth:`embed_ahead` made, by window.
         """
         self._images = _Recent(8)  # at least as many as the focus tries
         self._clicks = _Recent(8)
@@ -196,9 +196,9 @@ class Stages:
         def embed_image() -> Any:
             if window in self._early:
                 with watch.time("embed_image"):
-                    found = self._early.pop(window)()
-                if isinstance(found, Embedded) and found.state is self._state:
-                    return found.value
+                    early = self._early.pop(window)()
+                if isinstance(early, Embedded) and early.state is self._state:
+                    return early.value
             with watch.time("crop"):
                 image = self._tensor(read(window)[None])
             with watch.time("embed_image"), self._arithmetic():
@@ -213,7 +213,7 @@ class Stages:
 
     @property
     def embeds_ahead(self) -> bool:
-        """Whether another thread may embed: torch's MPS backend is not made for it."""
+        """Whether another thread may embed: torch's MPS backend cannot."""
         return self.device.type in ("cpu", "cuda")
 
     def embed_ahead(

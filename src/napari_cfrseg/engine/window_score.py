@@ -1,4 +1,4 @@
-"""How well a mask is supported: what the automatic focus compares windows by."""
+"""Score how well a mask is supported, for the choice among windows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from napari_cfrseg.geometry.windows import Window
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What speaks for a candidate window.
+    """Measurements of a candidate window's mask.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Evidence:
         Doublings from the narrowest window to this one, at least 0.
     agreement
         IoU of its mask with that of the next narrower or wider window, the better of
-        both: an object that is there is found on neighbouring scales alike.
+        both: real objects look alike at neighbouring scales.
     """
 
     quality: float
@@ -58,7 +58,7 @@ def weigh(
     quality: float | None = None,
     threshold: float = 0.5,
 ) -> Evidence | None:
-    """Gather what speaks for a window; None if its mask misses the positive clicks.
+    """Measure a window's mask; None if it misses the positive clicks.
 
     Parameters
     ----------
@@ -70,8 +70,8 @@ def weigh(
     if component is None:
         return None
     area = int(component.sum())
-    found = mask_box(component)
-    extent = 0 if found is None else max(found[2] - found[0], found[3] - found[1])
+    box = mask_box(component)
+    extent = 0 if box is None else max(box[2] - box[0], box[3] - box[1])
     edges = border_cells(component, window, plane)
     return Evidence(
         quality=1.0 if quality is None else quality,
@@ -87,8 +87,8 @@ def score(evidence: Evidence | None, settings: FocusSettings) -> float:
 
     ``quality^a · confidence^b · purity^c · (1 − border)^d · fit(fill) ·
     2^(−e · octaves) · (1 − w + w · agreement)``, fit a plateau of 1 with Gaussian
-    flanks in log₂ of the fill. The last two keep a click in a wide field from being
-    answered with a patch of the field: there are more wide windows to be wrong in.
+    flanks in log₂ of the fill. The last two keep a click in a wide field from
+    selecting a patch of the field.
     """
     if evidence is None or evidence.fill <= 0:
         return 0.0
@@ -114,8 +114,8 @@ def agreement(
 ) -> float:
     """Return the IoU of two windows' masks in the plane; 0 if both are empty.
 
-    Compared on the narrower window's cells; what the wider mask covers beyond that
-    window counts as disagreement.
+    Compared on the narrower window's cells; the wider mask's area beyond that window
+    counts as disagreement.
 
     Parameters
     ----------
@@ -155,8 +155,8 @@ def clicked_component(
     wanted.discard(0)
     if not wanted:
         return None
-    found: NDArray[np.bool_] = np.isin(labels, list(wanted))
-    return found
+    component: NDArray[np.bool_] = np.isin(labels, list(wanted))
+    return component
 
 
 def border_cells(

@@ -31,7 +31,7 @@ Box = tuple[int, int, int, int]
 
 
 class PlaneLike(Protocol):
-    """What is needed of an array: NumPy, dask, zarr and the like have it."""
+    """An array that can be read by slices: NumPy, dask, zarr and the like."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -52,7 +52,7 @@ class Window:
     Attributes
     ----------
     y0, x0
-        Top-left pixel; may be negative (the window hangs over the plane's edge).
+        Top-left pixel; may be negative (the window reaches beyond the plane).
     side
         Side in plane pixels, at least 1.
     grid
@@ -170,7 +170,7 @@ def _apply(weights: sparse.csr_matrix, values: NDArray[Any]) -> NDArray[np.float
 
 
 def _read_axis(origin: int, side: int, step: int, length: int) -> tuple[slice, Any]:
-    """Say which pixels of one axis to read, and how to spread them over the window.
+    """Return the pixels of one axis to read, and how to spread them over the window.
 
     Returns the slice and None, or an index array that repeats the edge pixels.
     """
@@ -178,7 +178,7 @@ def _read_axis(origin: int, side: int, step: int, length: int) -> tuple[slice, A
     first = origin + (step - 1) // 2
     low = max(0, -(-(0 - first) // step))
     high = min(count, -(-(length - first) // step))
-    if low >= high:  # no sample falls inside: the nearest pixel stands for them all
+    if low >= high:  # no sample falls inside: the nearest pixel is used
         pixel = min(max(origin + side // 2, 0), length - 1)
         return slice(pixel, pixel + 1), np.zeros(count, dtype=np.int64)
     read = slice(first + low * step, first + (high - 1) * step + 1, step)
@@ -201,7 +201,7 @@ def crop(
     plane
         (Y, X) or (Y, X, C), any real dtype; lazy arrays are read by slices.
     window
-        What to read.
+        Where to read.
     convert
         Applied to the pixels as read, (h, w, C), before they are resampled.
 

@@ -78,7 +78,7 @@ class CfrNetConfig:
 
 
 class ImageEmbedding(NamedTuple):
-    """What ``embed_image`` keeps of a window."""
+    """Features of a window's pixels."""
 
     # H and W here are filled up to whole strides
     image: Tensor  # (B, 3, H/4, W/4) standardised pixels, for FFCM's encoder
@@ -88,7 +88,7 @@ class ImageEmbedding(NamedTuple):
 
 
 class ClickFeatures(NamedTuple):
-    """What ``embed_clicks`` keeps for the refinement steps."""
+    """Features of pixels and clicks, for the refinement steps."""
 
     correction: Tensor  # (B, mid, H/4, W/4) FFCM's share that no mask changes
     fusion: FusionState  # CFFM's share that no mask changes, the features among it
@@ -157,7 +157,7 @@ class CfrNet(ClickNetwork):
         self.is_folded = False
 
     def architecture(self) -> dict[str, Any]:
-        """Return what ``model.registry.build`` needs to make this network again."""
+        """Return the description that ``model.registry.build`` takes."""
         return {"family": "cfrnet", **asdict(self.config)}
 
     def embed_image(self, image: Tensor) -> ImageEmbedding:

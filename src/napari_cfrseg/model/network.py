@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class NetworkOutput:
-    """What one refinement step returns.
+    """The result of one refinement step.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class NetworkOutput:
     affinity
         (B, 1, h, w) float in [0, 1] or None: FFCM's similarity to the newest click.
     unjudged
-        Tensors or None: what ``judge`` reads where ``quality_logits`` is left to it.
+        Tensors or None: the input of ``judge`` where it computes ``quality_logits``.
     """
 
     logits: Tensor
@@ -123,7 +123,7 @@ class ClickNetwork(nn.Module, ABC):
         return output.quality_logits
 
     def for_inference(self) -> ClickNetwork:
-        """Return what computes the same in evaluation, up to rounding, but faster.
+        """Return a faster network with the same results in evaluation, up to rounding.
 
         Either the network itself or a copy that later training does not reach.
         """

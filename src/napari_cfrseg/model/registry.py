@@ -134,7 +134,7 @@ class NamedNetwork:
     summary
         One line that describes it.
     architecture
-        What ``build`` takes.
+        The description for ``build``.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""Weights files: safetensors with one JSON string that says what they are.
+"""Read and write weights files: safetensors with a JSON description.
 
-Tensors are stored as float16, except what must stay exact: running statistics and
+Tensors are stored as float16, except those that must stay exact: running statistics and
 other one-dimensional parameters of normalisations. On load everything is float32.
 Loading is strict: a missing, extra or misshapen tensor is an error.
 
@@ -40,7 +40,7 @@ _KEY = "cfrseg"
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What a weights file says of itself.
+    """A weights file's description.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Metadata:
     name
         The model's name.
     training_data
-        What it was trained on, each with its licence, or "none".
+        The training sets, each with its licence, or "none".
     licence
         Of the weights.
     commit, seed, steps
@@ -57,7 +57,7 @@ class Metadata:
     validation
         Figures measured on the validation split.
     provenance
-        What a fine-tuning needs to be done again: the base model and its SHA-256, the
+        How to repeat a fine-tuning: the base model and its SHA-256, the
         data's fingerprint, configuration and versions.
     """
 
@@ -101,12 +101,12 @@ def save(
 
 
 def read_metadata(path: str | os.PathLike[str]) -> Metadata:
-    """Read what a weights file says of itself, without its weights.
+    """Read a weights file's description, without its weights.
 
     Raises
     ------
     CheckpointError
-        The file is not there, is no safetensors file, or says nothing we know.
+        The file is not there, is no safetensors file, or has no known description.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -129,7 +129,7 @@ def count_parameters(path: str | os.PathLike[str]) -> int:
     """
     from safetensors import safe_open
 
-    read_metadata(path)  # says what is wrong with a file that is none of ours
+    read_metadata(path)  # refuses other files
     with safe_open(path, framework="numpy") as file:
         shapes = {k: file.get_slice(k).get_shape() for k in file.keys()}  # noqa: SIM118
     counted = (k for k in shapes if "running_" not in k and "num_batches" not in k)
@@ -282,7 +282,7 @@ def _parse(path: str | os.PathLike[str], strings: Mapping[str, str]) -> Metadata
             raise CheckpointError(msg)
         metadata = Metadata(**content)
         if metadata.architecture.get("family") == "cfrnet":
-            # files older than this setting say nothing of it
+            # files older than this setting
             metadata.architecture.setdefault("fine_feedback", 0)
         return metadata
     except (ValueError, TypeError, AttributeError) as error:

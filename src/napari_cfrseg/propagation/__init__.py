@@ -2,7 +2,7 @@
 
 from napari_cfrseg.propagation.decisions import Suggestion, suggest
 from napari_cfrseg.propagation.planes import SegmenterPlanes, planes_along
-from napari_cfrseg.propagation.stretches import gaps_of, planes_of
+from napari_cfrseg.propagation.priors import gaps_of, planes_of
 from napari_cfrseg.propagation.sweep import propagate
 from napari_cfrseg.propagation.tracks import (
     Evidence,

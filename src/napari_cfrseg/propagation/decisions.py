@@ -1,4 +1,4 @@
-"""When a run beyond the outermost anchor ends, and why."""
+"""Decide when a run beyond the outermost anchor ends; confidence and suggestions."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def stop_reason(
     Parameters
     ----------
     mask, answer
-        What was found there.
+        The mask on that plane.
     before
         The run up to the plane before.
     evidence
-        What the confidence of the mask is computed from.
+        The measurements behind the mask's confidence.
     spans
-        The person said that the object reaches through: only nothing at all ends it.
+        The object is known to reach through: only an empty mask ends the run.
     """
-    if not answer.asked:
+    if not answer.network_ran:
         return StopReason.UNSUPPORTED
     if mask.area < settings.least_area_px:
         return StopReason.EMPTY
@@ -140,7 +140,7 @@ COEFFICIENTS: tuple[float, ...] = (-1.267, 0.008, 1.198, 1.212, 1.505, -2.024)
 
 
 def features(evidence: Evidence) -> tuple[float, ...]:
-    """Return what the weights are multiplied with, after the leading 1."""
+    """Return the factors of the weights, a leading 1 first."""
     return (
         1.0,
         evidence.agreement,
@@ -193,7 +193,7 @@ def suggest(
     Returns
     -------
     The propagated plane of least confidence (the first of equals), and the middle of
-    the largest part in which its mask differs from what its neighbours suggest; None
+    the largest part in which its mask differs from the one its neighbours suggest; None
     without a propagated plane.
     """
     if not confidences:

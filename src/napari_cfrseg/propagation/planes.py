@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,10 @@ from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.geometry.masks import LabelArray
 from napari_cfrseg.geometry.windows import Box, PlaneLike, Window
 from napari_cfrseg.io.plane_image import Scaling, open_plane
-from napari_cfrseg.propagation.planes_ahead import CarryingSegmenter, PlanesAhead, held
+from napari_cfrseg.propagation.planes_ahead import PlanesAhead, held
+
+if TYPE_CHECKING:
+    from napari_cfrseg.engine.segmenter import Segmenter
 
 
 class SegmenterPlanes:
@@ -24,7 +27,7 @@ class SegmenterPlanes:
     Parameters
     ----------
     segmenter
-        Is shown plane by plane.
+        Gets the planes one by one.
     stack
         NumPy or lazy (dask, zarr); or a function that returns a plane.
     count, shape
@@ -44,12 +47,12 @@ class SegmenterPlanes:
     runs
         How often the network was run.
     ahead
-        What reads ahead; it ends with each walk.
+        The planes read ahead, until a walk ends.
     """
 
     def __init__(
         self,
-        segmenter: CarryingSegmenter,
+        segmenter: Segmenter,
         stack: Any,
         *,
         count: int | None = None,
@@ -78,7 +81,7 @@ class SegmenterPlanes:
         self._set: int | None = None
 
     def forget(self) -> None:
-        """Show the next plane anew: the segmenter was used elsewhere."""
+        """Show the next plane again: the segmenter was used elsewhere."""
         self._set = None
 
     def expect(self, index: int, following: int | None) -> None:
@@ -123,7 +126,7 @@ class SegmenterPlanes:
 
 
 def planes_along(
-    segmenter: CarryingSegmenter,
+    segmenter: Segmenter,
     stack: Any,
     axis: int,
     *,
@@ -177,7 +180,7 @@ def checked_sampling(
 
 
 class Planes(Protocol):
-    """A stack, the network on it, and what other objects hold."""
+    """A stack, the network on it, and the pixels of other objects."""
 
     @property
     def count(self) -> int:
@@ -192,10 +195,10 @@ class Planes(Protocol):
         """(between planes, y, x) size of a voxel, in any one unit."""
 
     def expect(self, index: int, following: int | None) -> None:
-        """Take note of which plane comes now, and which one after it: read ahead."""
+        """Set the present plane and the one after it, which is read ahead."""
 
     def rest(self) -> None:
-        """Take note that no plane is to come: end what reads ahead."""
+        """End reading ahead: no further plane comes."""
 
     def read(self, index: int, box: Box) -> NDArray[Any]:
         """Return the pixels of a plane's box, (h, w) or (h, w, C)."""

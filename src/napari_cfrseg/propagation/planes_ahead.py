@@ -1,28 +1,23 @@
-"""The plane that comes next, read and embedded while the present one is decoded.
+"""Read and embed the next plane of a stack while the present one is decoded.
 
-One thread works one plane ahead of whoever walks through a stack: it reads the plane,
-measures its black and white, and embeds the focus windows that the present plane used.
-The next plane uses the same ones unless the object outgrew or left them; one that is
-not used was embedded in vain, one that is missing is embedded when it is asked for.
+One thread works one plane ahead: it reads the plane, measures its black and white, and
+embeds the focus windows that the present plane used. The next plane uses the same ones
+unless the object outgrew or left them; a missing one is embedded when it is needed.
 
 At most four planes are held: the present one, the next one, the one before, which the
-segmenter still shows, and one that was asked for out of turn (an anchor). What goes
-wrong with a plane is raised when that plane is asked for, not before, and never if it
-is not.
+segmenter still shows, and one that was requested out of turn (an anchor). An error in
+a plane is raised when that plane is requested, not before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.prediction import Prediction
-from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.errors import CfrSegError, ImageError
 from napari_cfrseg.geometry.windows import PlaneLike, Window
 from napari_cfrseg.io.plane_image import PlaneImage
@@ -33,43 +28,14 @@ MOST_WINDOWS = 8
 _READ_WHOLE_BYTES = 1 << 26
 
 ValueT = TypeVar("ValueT")
-#: what reading pixels from files and stores raises
+#: errors of reading pixels from files and stores
 _READ_ERRORS = (OSError, ValueError, RuntimeError, LookupError, TypeError)
 #: returns an embedding made ahead; None: there is none after all
 Early = Callable[[], Any]
 
 
-class CarryingSegmenter(Protocol):
-    """What a walk through planes asks of a segmenter."""
-
-    @property
-    def embeds_ahead(self) -> bool:
-        """Whether another thread may call ``embed_ahead``."""
-
-    def embed_ahead(self, image: PlaneImage, window: Window) -> object:
-        """Embed a window of a plane that is not shown yet."""
-
-    def show(
-        self, image: PlaneImage, early: Mapping[Window, Early] | None = None
-    ) -> None:
-        """Make a plane that was opened ahead the one that predictions are made on."""
-
-    def carry(
-        self,
-        clicks: Sequence[Click],
-        previous: Prediction,
-        refinement: Refinement | None = None,
-        *,
-        on_window: Callable[[Window], None] | None = None,
-    ) -> Prediction:
-        """Return the mask of an object known from a neighbouring plane.
-
-        Its clicks are not forced on the answer.
-        """
-
-
 class HeldPlane:
-    """A lazy plane's pixels, read; to all who ask it is as lazy as it was.
+    """A lazy plane's pixels, read; otherwise it behaves like the lazy plane.
 
     The black and white of a large lazy plane are measured on other pixels than those
     of an array in memory: that a plane was read ahead must not change them.
@@ -93,7 +59,7 @@ def held(plane: PlaneLike) -> PlaneLike:
 
 
 class PlanesAhead:
-    """Planes by index, those said to come read in advance.
+    """Planes by index; those that are expected are read in advance.
 
     Parameters
     ----------
@@ -128,7 +94,7 @@ class PlanesAhead:
         self.hits = 0
 
     def expect(self, index: int, following: int | None) -> None:
-        """Say which plane is worked on from now on, and which one comes after it."""
+        """Set the present plane and the one after it."""
         wanted = [index] if following is None else [index, following]
         for gone in [i for i in self._coming if i not in wanted]:
             self._coming.pop(gone).cancel()
@@ -140,7 +106,7 @@ class PlanesAhead:
         self._here, self._other = index, None
 
     def pixels(self, index: int) -> PlaneLike:
-        """Return a plane's pixels, read here and now if nobody expected it.
+        """Return a plane's pixels; one that was not expected is read now.
 
         Raises
         ------
@@ -160,13 +126,13 @@ class PlanesAhead:
         return self._find(index).image.get()
 
     def early(self, index: int) -> dict[Window, Early]:
-        """Return by window what is being embedded of a plane ahead."""
+        """Return the embeddings of a plane that are made ahead, by window."""
         plane = self._coming.get(index)
         found: Mapping[Window, Future[Any]] = {} if plane is None else plane.early
         return {window: self._taking(future) for window, future in found.items()}
 
     def used(self, index: int, window: Window) -> None:
-        """Say that a plane's window is being decoded: the next one's is embedded."""
+        """Embed this window of the next plane: the present one's is being decoded."""
         coming = [p for i, p in self._coming.items() if i != self._here]
         if index != self._here or not coming or self._embed is None:
             return
@@ -180,7 +146,7 @@ class PlanesAhead:
             )
 
     def close(self) -> None:
-        """Drop everything and end the thread; waits for what it is just doing."""
+        """Drop everything and end the thread; waits for its current task."""
         for plane in self._coming.values():
             plane.cancel()
         self._coming.clear()
@@ -209,8 +175,8 @@ class PlanesAhead:
         except CfrSegError:
             raise
         except _READ_ERRORS as error:
-            said = " ".join(str(error).split())[:200] or type(error).__name__
-            msg = f"plane {index} cannot be read: {said}"
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            msg = f"plane {index} cannot be read: {reason}"
             raise ImageError(msg) from error
 
     def _image(self, index: int, pixels: PlaneLike) -> PlaneImage:
@@ -222,7 +188,7 @@ class PlanesAhead:
 
     def _taking(self, future: Future[Any]) -> Early:
         def take() -> Any:
-            if future.cancel():  # not begun: who waits for it is as fast
+            if future.cancel():  # not begun: embedding it now is as fast
                 return None
             self.hits += 1
             return future.result()
@@ -231,7 +197,7 @@ class PlanesAhead:
 
 
 class _Value(Generic[ValueT]):
-    """Made once: on a thread, or by who asks first; raises what making it raised."""
+    """A value made once, on a thread or at the first ``get``; errors are kept, too."""
 
     def __init__(
         self, make: Callable[[], ValueT], pool: ThreadPoolExecutor | None

@@ -1,8 +1,8 @@
-"""What to expect on a plane before the network is asked.
+"""Expected shapes on the planes between two anchors, and beyond the last one.
 
 Signed-distance interpolation is flat where objects are round: halfway between two equal
-cross-sections of a ball it expects one more of them. Where the person said on which
-planes the object ends, its cross-section's radius r is therefore taken from a spline::
+cross-sections of a ball it expects one more of them. Where it is known on which planes
+the object ends, its cross-section's radius r therefore comes from a spline::
 
     r²(z) = cubic spline through r² of the anchors, and 0 at both ends
 
@@ -14,18 +14,24 @@ of the interpolated shape.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from scipy.interpolate import CubicSpline
 
 from napari_cfrseg.geometry.masks import MaskPatch
-from napari_cfrseg.geometry.windows import Box
+from napari_cfrseg.geometry.windows import Box, Window
+from napari_cfrseg.propagation.planes import Planes, plane_steps, px_sampling
 from napari_cfrseg.propagation.shapes import Field, box_of, interpolate
+from napari_cfrseg.propagation.tracks import PropagationSettings, Track
 
-#: an outline's radius changes by no more than this factor, whatever the spline says
+if TYPE_CHECKING:
+    from napari_cfrseg.propagation.step import Answer, Running
+
+#: an outline's radius changes by no more than this factor, whatever the spline gives
 _MOST_CHANGE = 1.4
 #: an object ends so many planes beyond the last plane it is on
 END = 0.25
@@ -136,7 +142,7 @@ class Bridge:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cap:
-    """From the outermost anchor to where the person said that the object ends.
+    """From the outermost anchor to a known end of the object.
 
     Attributes
     ----------
@@ -174,3 +180,141 @@ def _swollen(shape: Field, radius: float) -> Field:
     own = math.sqrt(np.count_nonzero(inside) / math.pi)
     change = min(radius / own, _MOST_CHANGE) - 1
     return Field(shape.box, shape.values + change * float(shape.values.max()))
+
+
+Gap = tuple[int | None, int | None]
+
+
+@dataclass(slots=True, eq=False)
+class Stretch:
+    """Planes of one object between two anchors, or beyond the last one."""
+
+    track: Track
+    below: int | None
+    above: int | None
+    planes: range
+    trust: dict[int, float]
+    stored: dict[int, Answer] = field(default_factory=dict)
+
+    @property
+    def is_gap(self) -> bool:
+        """Whether it lies between two anchors."""
+        return self.below is not None and self.above is not None
+
+    @property
+    def object_id(self) -> int:
+        """The object's number."""
+        return self.track.object_id
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One stretch being walked in one direction."""
+
+    stretch: Stretch
+    direction: int
+    running: Running | None
+    left: int = 0
+
+    def goes_to(self, index: int) -> bool:
+        """Whether a plane is still to be walked to."""
+        return bool(self.left) and index in self.stretch.planes
+
+
+def gaps_of(anchors: Iterable[int], first: int, last: int) -> tuple[Gap, ...]:
+    """Return the stretches of planes without an anchor that touch a range.
+
+    ``(None, a)`` lies before the first anchor, ``(a, b)`` between two, ``(b, None)``
+    after the last.
+    """
+    known = sorted(anchors)
+    ends: list[int | None] = [None, *known, None]
+    found = []
+    for below, above in pairwise(ends):
+        low = first if below is None else below + 1
+        high = last if above is None else above - 1
+        if known and max(low, first) <= min(high, last):
+            found.append((below, above))
+    return tuple(found)
+
+
+def planes_of(gap: Gap, first: int, last: int) -> range:
+    """Return a gap's planes: all between two anchors, else those in the range."""
+    below, above = gap
+    low = first if below is None else below + 1
+    high = last if above is None else above - 1
+    return range(low, high + 1)
+
+
+def prior_of(planes: Planes, stretch: Stretch) -> Prior | None:
+    """Return the bridge between two anchors, or the cap towards a known end."""
+    below, above = stretch.below, stretch.above
+    anchors, sampling = stretch.track.anchors, px_sampling(planes)
+    ends = _ends(planes, stretch.track)
+    profile = None if ends == (None, None) else Profile(anchors, ends)
+    if below is not None and above is not None:
+        first, second = anchors[below], anchors[above]
+        return Bridge(below, above, first, second, sampling, profile)
+    anchor = above if below is None else below
+    end = ends[0] if below is None else ends[1]
+    if end is None or anchor is None or profile is None:
+        return None
+    return Cap(anchor, anchors[anchor], sampling, profile)
+
+
+def _ends(planes: Planes, track: Track) -> tuple[int | None, int | None]:
+    """Return the first planes without the object, where they are known."""
+    if not track.spans:
+        return None, None
+    first = track.first - 1 if track.first > 0 else None
+    last = track.last + 1 if track.last < planes.count - 1 else None
+    return first, last
+
+
+def sigma_of(
+    planes: Planes, settings: PropagationSettings, stretch: Stretch, index: int
+) -> float:
+    """Return how uncertain the prior is, in pixels.
+
+    Between two known places it grows like a Brownian bridge; with nothing but the plane
+    before, by ``drift_alone`` a plane. A share of the radius limits both.
+    """
+    ends = [e for e in (stretch.below, stretch.above) if e is not None]
+    areas = [stretch.track.anchors[e].area for e in ends]
+    outer = _ends(planes, stretch.track)
+    end = None if stretch.is_gap else outer[0 if stretch.below is None else 1]
+    if end is not None:
+        ends.append(end)
+    drift = settings.drift_alone
+    if len(ends) == 2:
+        one, other = abs(index - ends[0]), abs(index - ends[1])
+        drift = settings.drift * math.sqrt(one * other / (one + other))
+    radius = math.sqrt(max(areas, default=0) / math.pi)
+    most = settings.most_drift * radius
+    return max(settings.drift_floor, min(drift * plane_steps(planes), most))
+
+
+def trust_of(stretch: Stretch, index: int) -> float:
+    """Return the network's weight on a plane: the anchors', by nearness."""
+    below, above = stretch.below, stretch.above
+    if below is None or above is None:
+        anchor = above if below is None else below
+        return stretch.trust.get(-1 if anchor is None else anchor, 0.0)
+    t = (index - below) / (above - below)
+    return (1 - t) * stretch.trust[below] + t * stretch.trust[above]
+
+
+def seen_through(run: Run) -> tuple[Box | None, Window | None]:
+    """Return where a run's object was last, and the window it was seen through."""
+    if run.running is None:
+        return None, None
+    return box_of(run.running.mask), run.running.window
+
+
+def others_of(here: list[Run], own: Run) -> list[tuple[int, MaskPatch]]:
+    """Return the other objects' masks, where they were last."""
+    return [
+        (r.stretch.object_id, r.running.mask)
+        for r in here
+        if r.stretch.object_id != own.stretch.object_id and r.running is not None
+    ]

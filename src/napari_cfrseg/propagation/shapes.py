@@ -96,8 +96,8 @@ def signed_distance(
     Parameters
     ----------
     mask
-        (Y, X) bool; what lies outside the array is outside the object, except that
-        the plane's edge is no outline.
+        (Y, X) bool; pixels outside the array are outside the object, but the plane's
+        edge is no outline.
     sampling
         (y, x) size of a pixel over the smaller of the two.
 

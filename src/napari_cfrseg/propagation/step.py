@@ -1,4 +1,4 @@
-"""One object, one plane: what the network sees there, weighed against a prior.
+"""Find one object on one plane: the network's answer, weighed against a prior.
 
 The network gets the mask of the plane before as its feedback (moved and reshaped as the
 anchors say, where there are two) and carried clicks. Its answer is a logit map ``L``;
@@ -39,7 +39,7 @@ from napari_cfrseg.propagation.shapes import (
 )
 from napari_cfrseg.propagation.tracks import PropagationSettings
 
-#: logits beyond this say no more
+#: logits are cut at this
 _MOST_LOGIT = 6.0
 #: logit of a pixel that another object holds
 TAKEN = -1e4
@@ -56,9 +56,9 @@ class Running:
     mask
         The object's mask on it.
     look
-        What it looks like there.
+        Its appearance there.
     anchor_look
-        What it looked like on the anchor the run began from.
+        Its appearance on the anchor that the run began from.
     window
         The network's last focus window: kept while it fits.
     least_contrast
@@ -82,9 +82,9 @@ class Answer:
     logits
         F, the network and the prior together.
     network
-        The network's mask alone; empty where it was not asked.
-    asked
-        Whether any carried click was supported, so that the network was run.
+        The network's mask alone; empty where it was not run.
+    network_ran
+        Whether the network was run, because the image supported a carried click.
     agreement, certainty
         As in :class:`Evidence`.
     contrast
@@ -95,7 +95,7 @@ class Answer:
 
     logits: Field
     network: MaskPatch
-    asked: bool
+    network_ran: bool
     agreement: float
     certainty: float
     contrast: float
@@ -103,11 +103,11 @@ class Answer:
 
 
 def look_at(planes: Planes, index: int, mask: MaskPatch) -> Look:
-    """Measure what an object looks like on a plane."""
-    found = box_of(mask)
-    if found is None:
+    """Measure an object's appearance on a plane."""
+    own = box_of(mask)
+    if own is None:
         return Look(0.0, 0.0, 0.0)
-    box = _with_room(found, planes.shape)
+    box = _with_room(own, planes.shape)
     grey = mean_plane(planes.read(index, box))
     return Look.of(grey, signed_distance(mask.window(slices(box)), px_sampling(planes)))
 
@@ -144,10 +144,10 @@ def advance(
         used, too.
     """
     sampling = px_sampling(planes)
-    found = _hull(box_of(run.mask), None if prior is None else prior.box(index))
-    if found is None:
+    hull = _hull(box_of(run.mask), None if prior is None else prior.box(index))
+    if hull is None:
         return _nothing()
-    box = _with_room(found, planes.shape)
+    box = _with_room(hull, planes.shape)
     expected = signed_distance(run.mask.window(slices(box)), sampling)
     shape = expected
     if prior is not None:
@@ -156,12 +156,12 @@ def advance(
         if not (expected > 0).any():
             expected = shape
     others = planes.taken(index, object_id, box)
-    beside = others
-    if siblings is not None:  # where they were a plane ago: clicks, but no verdict
-        beside = np.where(others > 0, others, siblings(box))
-        beside[(others == 0) & (expected > 0)] = 0
+    neighbours = others
+    if siblings is not None:  # where they were a plane ago: for clicks only
+        neighbours = np.where(others > 0, others, siblings(box))
+        neighbours[(others == 0) & (expected > 0)] = 0
     grey = ndimage.uniform_filter(mean_plane(planes.read(index, box)), 3)
-    clicks = _clicks(expected, grey, beside, run.look, box, settings)
+    clicks = _clicks(expected, grey, neighbours, run.look, box, settings)
     if not any(c.is_positive for c in clicks):
         values = shape / sigma
         values[others > 0] = TAKEN
@@ -232,10 +232,10 @@ def _hull(first: Box | None, second: Box | None) -> Box | None:
     return union(first, second)
 
 
-def _with_room(found: Box, plane: tuple[int, int]) -> Box:
+def _with_room(box: Box, plane: tuple[int, int]) -> Box:
     """Return a box with room to grow."""
-    size = max(found[2] - found[0], found[3] - found[1])
-    return grown(found, max(8, size // 2), plane)
+    size = max(box[2] - box[0], box[3] - box[1])
+    return grown(box, max(8, size // 2), plane)
 
 
 def _shared(feedback: Patch, windows: Sequence[Window]) -> Window | None:
@@ -281,7 +281,7 @@ _DEEP = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What an object looks like on a plane: grey values, means and spread.
+    """An object's appearance on a plane: means and spread of grey values.
 
     Attributes
     ----------
@@ -340,7 +340,7 @@ def positives(
     grey
         (h, w) smoothed pixels of this plane.
     look
-        What the object looked like on the plane before.
+        The object's appearance on the plane before.
     box
         Where the arrays lie in the plane.
     most
@@ -368,16 +368,16 @@ def sibling_negatives(
     others: LabelArray, distance: Floats, box: Box, most: int
 ) -> list[Click]:
     """Choose an interior point of each object beside the mask, nearest first."""
-    found = []
+    nearest_first = []
     for label in np.unique(others[others > 0]):
         mask = others == label
         depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
         merit = np.where(mask & (distance < -1), depth, -np.inf)
         if np.isfinite(merit).any():
             nearest = float(-distance[mask].max())
-            found.append((nearest, int(label), _click(merit, box, False)))
-    found.sort(key=lambda f: f[:2])
-    return [click for _, _, click in found[:most]]
+            nearest_first.append((nearest, int(label), _click(merit, box, False)))
+    nearest_first.sort(key=lambda entry: entry[:2])
+    return [click for _, _, click in nearest_first[:most]]
 
 
 def surround_negatives(

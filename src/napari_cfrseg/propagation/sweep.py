@@ -27,9 +27,7 @@ from napari_cfrseg.propagation.decisions import (
     stop_reason,
 )
 from napari_cfrseg.propagation.planes import Planes, common_windows, plane_steps
-from napari_cfrseg.propagation.shapes import overlap_iou
-from napari_cfrseg.propagation.step import Answer, Running, advance, look_at
-from napari_cfrseg.propagation.stretches import (
+from napari_cfrseg.propagation.priors import (
     Run,
     Stretch,
     gaps_of,
@@ -40,6 +38,8 @@ from napari_cfrseg.propagation.stretches import (
     sigma_of,
     trust_of,
 )
+from napari_cfrseg.propagation.shapes import overlap_iou
+from napari_cfrseg.propagation.step import Answer, Running, advance, look_at
 from napari_cfrseg.propagation.tracks import (
     Evidence,
     PlaneResult,
@@ -61,7 +61,7 @@ def propagate(
     Parameters
     ----------
     planes
-        The stack, the network on it, and what other objects hold.
+        The stack, the network on it, and the pixels of other objects.
     tracks
         The objects with their anchors. Anchors are never changed, and no result is
         given for them.
@@ -222,7 +222,7 @@ class _Sweep:
         self, run: Run, before: Running, index: int, mask: MaskPatch, answer: Answer
     ) -> None:
         look = before.look
-        if answer.asked and mask.area >= self.settings.least_area_px:
+        if answer.network_ran and mask.area >= self.settings.least_area_px:
             look = look_at(self.planes, index, mask)
         run.running = replace(
             before,

@@ -1,4 +1,4 @@
-"""What goes into a propagation and what comes out, as frozen values."""
+"""The input and the results of a propagation, as frozen values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class PropagationSettings:
     Attributes
     ----------
     refinement
-        Of each plane; A-CFR: until the mask stands still.
+        Of each plane; A-CFR: until the mask stops changing.
     most_positives, most_negatives
         Carried clicks on a plane at most: one in each larger part of the object; the
         nearest siblings first, then the surround.
@@ -60,8 +60,8 @@ class PropagationSettings:
         … or its area more than this factor larger or smaller.
     least_certainty, least_confidence
         … or the network is less sure than this (mean of |2p − 1| over the mask), or the
-        IoU to expect is lower were the anchor no farther than the object's radius: a
-        mask that is only copied on does not run for ever, one that is found does.
+        IoU to expect is lower were the anchor no farther than the object's radius: so
+        that a mask that is only copied on ends.
     least_contrast, dip, rise
         … or less than this share of the anchor's contrast is left, or the contrast had
         dipped below ``dip`` and rises by ``rise`` again: the next object begins.
@@ -101,12 +101,12 @@ class Track:
     object_id
         Whose mask it is.
     anchors
-        Its annotated planes: index along the axis → mask (an empty one says that it is
-        not there). Never changed.
+        Its annotated planes: index along the axis → mask (empty where the
+        object is not). Never changed.
     first, last
         Planes outside are left alone; both inclusive.
     spans
-        The person says that the object reaches from ``first`` to ``last``: a run does
+        The object reaches from ``first`` to ``last``: a run does
         not end because the object fades.
     gaps
         The stretches to fill, (anchor below or None, anchor above or None); None:
@@ -123,7 +123,7 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the confidence of a plane is computed from.
+    """The measurements that a plane's confidence is computed from.
 
     Attributes
     ----------
@@ -166,7 +166,7 @@ class PlaneResult:
     below, above
         The anchors it was computed from.
     evidence
-        What the confidence is made of.
+        The measurements behind the confidence.
     """
 
     object_id: int

@@ -16,7 +16,7 @@ F^u     ``fused``, what the head sees
 ======  ==================================================================
 
 Φ₃ of the published code returns one channel, added to every channel of F; the paper
-does not say so. Both stand here by name (``residual``, ``residual_full``).
+does not mention it. Both are here by name (``residual``, ``residual_full``).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FUSIONS: tuple[Fusion, ...] = (
 
 
 class FusionState(NamedTuple):
-    """What no feedback can change: computed once per click, used in every step."""
+    """The part that no feedback changes: computed once per click."""
 
     features: Tensor
     """(B, C, h, w) float, F."""
@@ -95,7 +95,7 @@ class CFFM(nn.Module):
         self.phi3_rest = nn.Sequential(nn.BatchNorm2d(out_channels), nn.ReLU())
 
     def prepare(self, features: Tensor) -> FusionState:
-        """Compute what depends on the features, (B, C, h, w), alone."""
+        """Compute the part that depends on the features alone, (B, C, h, w)."""
         residual = self.phi3_first.part(0, features, with_bias=True)
         if self.fusion == "concat":
             return FusionState(features, features, residual)

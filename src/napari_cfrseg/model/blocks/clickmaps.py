@@ -100,7 +100,7 @@ def click_distance(click: Tensor, size: tuple[int, int], stride: int = 1) -> Ten
 def once_per_click(
     compute: Callable[Concatenate[Tensor, ParamsT], MapsT],
 ) -> Callable[Concatenate[Tensor, ParamsT], MapsT]:
-    """Let the steps of one click share what depends on nothing but that click.
+    """Compute once per click what depends on that click alone.
 
     Wraps a function of (B, 3) newest clicks and hashable settings. Its results are
     kept where asking for a click's numbers is free: in inference on a CPU.
@@ -116,7 +116,7 @@ def once_per_click(
     ) -> MapsT:
         if torch.is_inference_mode_enabled() and newest_click.device.type == "cpu":
             rows = tuple(map(tuple, newest_click.tolist()))
-            maps: MapsT = known(rows, *args, **settings)  # type: ignore[arg-type]  # hashable, it says
+            maps: MapsT = known(rows, *args, **settings)  # type: ignore[arg-type]  # they are hashable
             return maps
         return compute(newest_click, *args, **settings)
 

@@ -44,7 +44,7 @@ NORM_EPS = 1e-12
 
 
 class Correction(NamedTuple):
-    """What FFCM returns, each (B, 1, h, w) float32 at feature resolution."""
+    """FFCM's maps, each (B, 1, h, w) float32 at feature resolution."""
 
     corrected: Tensor
     """M^r, the corrected feedback, in [0, 1]."""
@@ -198,7 +198,7 @@ class FFCM(nn.Module):
     mid_channels
         Channels of the encoder (published: 64 on HRNet, 32 on ResNet-101).
     context_channels
-        K, channels of what is shown beside features and feedback; published:
+        K, channels of the further input maps; published:
         normalised RGB and the click maps, 3 + 3 on HRNet, 3 + 2 on ResNet-101.
     ratio
         The box's side over the window's side (paper, Table 5: 0.3).

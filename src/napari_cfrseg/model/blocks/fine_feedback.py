@@ -2,9 +2,9 @@ r"""Fine feedback: the head sees the previous mask and the newest click as they 
 
 FCFI's CFFM hands the head one channel at a quarter of the window's resolution (Φ₃ as
 published). That settles *which* region is meant; an outline that is off by a cell or
-two, which is what separates an IoU of 85 % from 90 %, is below it. Beside CFFM, this
-path shows the mask at its own resolution together with what a click in the middle of an
-error says of that error's size: with
+two, the difference between an IoU of 85 % and 90 %, is below it. This path adds the
+mask at its own resolution, and the size of the error that a click in its middle
+implies: with
 
 .. math::  d = \min_{M(x) = l} |x - c|
 
@@ -97,7 +97,7 @@ class FineFeedback(nn.Module):
         mask = feedback.float()
         around = _around(newest_click, (mask.shape[-2], mask.shape[-1]))
         reach = _reach(mask, around)
-        centred = mask - 0.5  # zero, what padding adds, is then "don't know"
+        centred = mask - 0.5  # zero, what padding adds, then means unknown
         coarse = torch.cat(
             [
                 functional.pixel_unshuffle(centred, _COARSE_STRIDE),

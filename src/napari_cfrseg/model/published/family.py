@@ -173,7 +173,7 @@ class ClickFamily(ClickNetwork, Generic[ConfigT]):
         self.cffm = CFFM(channels, c.feedback_width, fusion=c.fusion)
 
     def architecture(self) -> dict[str, Any]:
-        """Return what ``model.registry.build`` needs to make this network again."""
+        """Return the description that ``model.registry.build`` takes."""
         return {"family": self.family, **asdict(self.config)}
 
     def refine(

@@ -103,14 +103,14 @@ class Aspp(nn.Module):
 
 
 class ImageEmbedding(NamedTuple):
-    """What the image alone decides."""
+    """Features of the image alone."""
 
     image: Tensor  # (B, 3, H, W) normalised
     stem: Tensor  # (B, 128, H/2, W/2)
 
 
 class ClickFeatures(NamedTuple):
-    """What image and clicks decide: all but the feedback modules and the decoder."""
+    """Features of image and clicks, before the feedback modules."""
 
     image: Tensor  # (B, 3, H, W) normalised
     skip: Tensor  # (B, 32, H/4, W/4)
@@ -212,7 +212,7 @@ class TimmFcfiConfig(FamilyConfig):
 
 
 class JoinedFeatures(NamedTuple):
-    """What image and clicks decide: all but the feedback modules and the decoder."""
+    """Features of image and clicks, before the feedback modules."""
 
     image: Tensor  # (B, 3, H, W) normalised
     feedback: FeedbackState | None
@@ -256,7 +256,7 @@ class TimmFcfi(ClickFamily[TimmFcfiConfig]):
         )
 
     def architecture(self) -> dict[str, Any]:
-        """Return what ``model.registry.build`` needs to make this network again."""
+        """Return the description that ``model.registry.build`` takes."""
         return {**super().architecture(), "pretrained": False}
 
     def embed_image(self, image: Tensor) -> Tensor:
@@ -305,7 +305,7 @@ def _backbone(config: TimmFcfiConfig) -> Any:
         return timm.create_model(
             config.backbone, pretrained=config.pretrained, features_only=True
         )
-    except RuntimeError as error:  # what timm raises for a name it does not have
+    except RuntimeError as error:  # timm has no such model
         msg = (
             f"timm cannot give feature maps of {config.backbone!r} ({error}); "
             "timm.list_models() lists the names it has"

@@ -1,7 +1,7 @@
-"""Published checkpoints, fetched by name only when somebody asks for it.
+"""Download published checkpoints by name, on request only.
 
-Nothing here runs unless called; without a network the message says which file to
-bring. A broken download is kept beside its target and resumed.
+Without a network the message names the file to bring. A broken download is kept next
+to its target and resumed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from napari_cfrseg.errors import CheckpointError
 #: called with the bytes that are here and the bytes there will be (0: unknown)
 Progress = Callable[[int, int], None]
 
-#: small: what a breaking connection has in flight is lost
+#: small: a broken connection loses at most this much
 _CHUNK = 1 << 16
 _TIMEOUT_S = 30
 _RITM = "https://github.com/saic-vul/ritm_interactive_segmentation/releases/download"
@@ -24,20 +24,20 @@ _DRIVE = "https://drive.google.com"
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Where a checkpoint stands.
+    """Address and licence of a checkpoint.
 
     Attributes
     ----------
     name
-        What to ask for, and the model's name once imported.
+        Its name here, and the model's once imported.
     url
         Of the file, or of the page to fetch it from by hand.
     licence
         Of the weights.
     sha256
-        Of the file; None where nobody has been able to record it.
+        Of the file; None where it is not known.
     by_hand
-        True where the page serves no plain file (a drive's confirmation page, a
+        True where the page offers no plain file (a drive's confirmation page, a
         split archive).
     """
 
@@ -111,10 +111,10 @@ def published(name: str) -> Published:
 
 
 def fetch(source: Published, folder: Path, *, progress: Progress | None = None) -> Path:
-    """Bring a published checkpoint into a folder.
+    """Download a published checkpoint into a folder.
 
-    A file that is there and whole is not fetched again. A download that broke off
-    goes on from where it was, if the server can.
+    A complete file is not fetched again. A broken download is resumed, if the server
+    can.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def fetch(source: Published, folder: Path, *, progress: Progress | None = None) 
         raise CheckpointError(msg)
     import pooch
 
-    pooch.get_logger().setLevel("WARNING")  # progress is told by the caller
+    pooch.get_logger().setLevel("WARNING")  # the caller shows progress
     known = None if source.sha256 is None else f"sha256:{source.sha256}"
     target = f"{source.name}.pth"
     downloader = _Resuming(folder / f"{target}.part", progress)
@@ -154,7 +154,7 @@ def fetch(source: Published, folder: Path, *, progress: Progress | None = None) 
     except ValueError as error:  # pooch: the hash differs; it has deleted the file
         msg = (
             f"{source.url}: the file's SHA-256 is not the expected {source.sha256}; "
-            "it was thrown away. Try again; if it stays so, the file was changed."
+            "it was deleted. Try again; if this repeats, the file was changed."
         )
         raise CheckpointError(msg) from error
     except OSError as error:
@@ -169,7 +169,7 @@ def fetch(source: Published, folder: Path, *, progress: Progress | None = None) 
 
 
 class _Resuming:
-    """A pooch downloader that keeps what arrived and asks for the rest."""
+    """A pooch downloader that keeps the bytes that arrived and requests the rest."""
 
     def __init__(self, partial: Path, progress: Progress | None) -> None:
         self.partial = partial

@@ -3,7 +3,7 @@
 RITM (Sofiiuk et al. 2021): clicks and previous mask are mixed by a small stem and
 added to the image's first feature map; everything after it runs again with every new
 mask. FCFI (Wei et al. 2023) puts FFCM and CFFM between backbone and OCR head; its
-published HRNet also keeps the mask at the input, which the paper does not say.
+published HRNet also keeps the mask at the input, which the paper does not mention.
 ``mask_at_input=False`` is the paper's network: its backbone runs once per click.
 
 HRNet (Wang et al. 2019) is built on timm's residual blocks. timm's own HRNet upsamples
@@ -202,14 +202,14 @@ class HRNetConfig(FamilyConfig):
 
 
 class ImageEmbedding(NamedTuple):
-    """What the image alone decides."""
+    """Features of the image alone."""
 
     image: Tensor  # (B, 3, H, W) normalised
     stem: Tensor  # (B, 64, H/2, W/2)
 
 
 class ClickFeatures(NamedTuple):
-    """What image and clicks decide; deep maps only where no mask is at the input."""
+    """Features of image and clicks; deep maps only without a mask at the input."""
 
     image: Tensor  # (B, 3, H, W) normalised
     stem: Tensor  # (B, 64, H/2, W/2)

@@ -6,7 +6,7 @@ name. SimpleClick's and CFR-ICL's files also pickle a loss module and a function
 their own package, ``isegm``: those names become stand-ins that do nothing.
 
 Mapping is strict both ways: every key of the file has a rule, every tensor of the
-network is filled, every shape fits; otherwise ``CheckpointError`` says what is left.
+network is filled, every shape fits; otherwise ``CheckpointError`` names the rest.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _STATE_KEYS = ("state_dict", "model", "model_state_dict")
 
 
 class _Inert:
-    """What a published class or function becomes: it takes anything, does nothing."""
+    """Stand-in for a published class or function: it takes anything, does nothing."""
 
     def __init__(self, *_: object, **__: object) -> None:
-        """Take and forget whatever the file passes."""
+        """Ignore the arguments."""
 
     def __setstate__(self, _: object) -> None:
-        """Forget the pickled state."""
+        """Ignore the pickled state."""
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -240,14 +240,14 @@ _RULES = {"hrnet": _HRNET, "deeplab": _DEEPLAB, "plain_vit": _PLAIN_VIT}
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """What a file turned out to be.
+    """A recognised checkpoint.
 
     Attributes
     ----------
     name
         Registry name, or None for a shape no published file has.
     architecture
-        What ``registry.build`` takes.
+        The description for ``registry.build``.
     weights_licence
         Licence of the weights, as far as it is known.
     """

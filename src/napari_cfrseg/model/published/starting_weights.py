@@ -11,8 +11,8 @@ default network    EfficientNet (efficientnet_pytorch,  pyramid, clicks, FFCM, C
                    timm)                                head
 =================  ===================================  ==============================
 
-Every tensor of the named part must be in the file and fit; what the file holds beside
-it must be a known classifier or decoder. Anything else is an error.
+Every tensor of the named part must be in the file and fit; its other tensors must be
+those of a known classifier or decoder. Anything else is an error.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from napari_cfrseg.model.published.hrnet import HRNetClicks
 from napari_cfrseg.model.published.import_checkpoint import read_state, some, translate
 from napari_cfrseg.model.published.vit import PlainViTClicks
 
-# what pretraining needed and a click network does not
+# tensors of pretraining that a click network does not have
 _VIT_REST = r"(cls_token|mask_token|norm\.|fc_norm\.|head\.|decoder_).*"
 _HRNET_REST = r"(incre_modules|downsamp_modules|final_layer|classifier|head)\..*"
 _RESNET_REST = r"(fc|head)\..*"

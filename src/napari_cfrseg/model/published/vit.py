@@ -69,14 +69,14 @@ class PlainViTConfig(FamilyConfig):
 
 
 class ImageEmbedding(NamedTuple):
-    """What the image alone decides."""
+    """Features of the image alone."""
 
     tokens: Tensor  # (B, D, h, w) image patches, position added
     image: Tensor  # (B, 3, H, W) normalised
 
 
 class ClickFeatures(NamedTuple):
-    """What image and clicks decide; the last two only with FCFI."""
+    """Features of image and clicks; the last two only with FCFI."""
 
     image: Tensor  # (B, 3, H, W) normalised
     tokens: Tensor  # (B, D, h, w)
