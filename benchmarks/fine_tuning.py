@@ -32,8 +32,8 @@ from cfrseg_training.loop.labelled import labelled
 from cfrseg_training.loop.trainer import TrainConfig, Trainer
 from cfrseg_training.loop.training_step import RoundsConfig
 from napari_cfrseg.evaluation.datasets.choice import micro_objects, read_split
-from napari_cfrseg.evaluation.datasets.label_folders import read_image
 from napari_cfrseg.evaluation.scores import ObjectRow
+from napari_cfrseg.io.images import read_image
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.cfrnet import CfrNet
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.evaluation.datasets.label_folders import find_file, read_image
+from napari_cfrseg.evaluation.datasets.label_folders import find_file
 from napari_cfrseg.evaluation.robots import ExactRobot
 from napari_cfrseg.geometry.masks import MaskPatch
+from napari_cfrseg.io.images import open_image, read_labels
 
 #: (z, y, x) voxel size of the sets that are not isotropic, from their descriptions
 VOXELS: Mapping[str, tuple[float, float, float]] = {
@@ -81,13 +82,11 @@ class VolumeObject:
 
 def open_volume(folder: Path, set_name: str, name: str) -> Volume:
     """Read a stack ``folder/images/NAME`` with its ``labels/NAME``."""
-    return Volume(
-        set_name,
-        name,
-        read_image(find_file(folder / "images", name)),
-        read_image(find_file(folder / "labels", name)),
-        VOXELS.get(set_name, (1.0, 1.0, 1.0)),
-    )
+    path = find_file(folder / "images", name)
+    labels = read_labels(find_file(folder / "labels", name))
+    image = open_image(path).fitted(labels.shape, str(path))
+    z, y, x = VOXELS.get(set_name) or image.spacing or (1.0, 1.0, 1.0)
+    return Volume(set_name, name, image.read(), labels, (z, y, x))
 
 
 def objects_of(

@@ -360,9 +360,9 @@ def lazy_stack(folder: Path, count: int, size: int, kind: str, shift: float):
             for z in range(count):
                 writer.write(plane(z), compression="zlib", contiguous=False)
         opened = zarr.open_array(tifffile.imread(path, aszarr=True), mode="r")
-    from napari_cfrseg.session.session_image import LazyPlane
+    from napari_cfrseg.io.axes import plane_of
 
-    return lambda z: LazyPlane(opened, (z,))
+    return lambda z: plane_of(opened, (z,))
 
 
 def main() -> None:

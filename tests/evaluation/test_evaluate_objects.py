@@ -1,5 +1,7 @@
 """The robot at work on small folders of labelled planes."""
 
+import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -230,8 +232,26 @@ def test_ignored_pixels_do_not_count(tmp_path):
 )
 def test_images_that_do_not_fit_their_labels_are_named(tmp_path, shape, message):
     write_plane(tmp_path, "bad", np.zeros(shape, np.uint8), np.ones((20, 30), np.uint8))
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(CfrSegError, match=message):
         LabelFolder(tmp_path, "set").read_plane("bad", None)
+    with pytest.raises(DatasetError, match=message):
+        list(LabelFolder(tmp_path, "set").objects())
+
+
+def test_files_that_cannot_be_used_are_left_out_with_the_reason(tmp_path, caplog):
+    image, labels = np.zeros((40, 40), np.uint8), np.zeros((40, 40), np.uint8)
+    labels[5:15, 5:15] = 1
+    for name in ("good", "cut", "other"):
+        write_plane(tmp_path, name, image, labels)
+    (tmp_path / "images" / "cut.tif").write_bytes(b"II*\0 cut off")
+    write_plane(tmp_path, "other", image[:20], labels)
+    os.mkfifo(tmp_path / "images" / "pipe.tif")
+    shutil.copy(tmp_path / "labels" / "good.tif", tmp_path / "labels" / "pipe.tif")
+    found = [item.image_name for item in LabelFolder(tmp_path, "set").objects()]
+    assert found == ["good"]
+    reasons = {"cut": "cannot be read", "other": "shape (20, 40)", "pipe": "no regular"}
+    for name, reason in reasons.items():
+        assert any(name in m and reason in m for m in caplog.messages)
 
 
 def test_a_folder_without_the_layout_is_named(tmp_path):

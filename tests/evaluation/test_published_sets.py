@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from napari_cfrseg.errors import DatasetError
+from napari_cfrseg.errors import CfrSegError, DatasetError
 from napari_cfrseg.evaluation.datasets.label_folders import OmeZarr
 from napari_cfrseg.evaluation.papers import published_sets as sets
 from napari_cfrseg.evaluation.papers.published_sets import CocoLvis
@@ -132,7 +132,7 @@ def test_voc_reads_palette_indices_and_ignores_outlines(tmp_path):
     ]
     assert found[0][1].ignore_mask.sum() == 60
     file.convert("RGB").save(path)
-    with pytest.raises(DatasetError, match="palette PNG"):
+    with pytest.raises(CfrSegError, match="picture in colours"):
         list(sets.PascalVoc(tmp_path).objects())
 
 
@@ -224,7 +224,7 @@ def test_ome_zarr_faults_are_named(tmp_path):
     with pytest.raises(DatasetError, match="no OME-Zarr image"):
         OmeZarr(tmp_path, "empty").names()
     zarr.open_group(tmp_path / "bare.zarr", mode="w")
-    with pytest.raises(DatasetError, match="has no labels"):
+    with pytest.raises(CfrSegError, match="has no labels"):
         list(OmeZarr(tmp_path, "bare").objects())
-    with pytest.raises(DatasetError, match="nuclei does not exist"):
+    with pytest.raises(CfrSegError, match="nuclei does not exist"):
         list(OmeZarr(tmp_path, "bare", label_name="nuclei").objects())

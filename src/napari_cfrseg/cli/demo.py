@@ -69,7 +69,7 @@ def _apply_clicks(out: Path, model: str, device: str) -> None:
     import numpy as np
 
     from napari_cfrseg.engine.segmenter import Segmenter
-    from napari_cfrseg.io.picture_files import write_labels, write_picture
+    from napari_cfrseg.io.export.label_files import write_labels, write_picture
     from napari_cfrseg.overlay import draw_overlay
     from napari_cfrseg.samples import load_demo, load_sample
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperCommand
 
 from napari_cfrseg.clicks import Click
+
+if TYPE_CHECKING:
+    from napari_cfrseg.io.axes import OpenImage
 
 ModelOption = Annotated[
     str,
@@ -55,6 +59,66 @@ class Command(TyperCommand):
             name, equals, value = argument.partition("=")
             spelled.append(names.get(name, name) + equals + value)
         return super().parse_args(ctx, spelled)
+
+
+AxesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--axes",
+        metavar="ZCYX",
+        help="A letter for each axis: Y, X, Z, T, C (channels), S (RGB) [the file's].",
+    ),
+]
+RgbOption = Annotated[
+    bool | None,
+    typer.Option("--rgb/--no-rgb", help="Whether the channels are RGB [the file's]."),
+]
+ChannelsOption = Annotated[
+    str | None,
+    typer.Option("--channels", metavar="0,2", help="Channels to use, 4 at most [all]."),
+]
+
+
+def open_arranged(
+    path: Path, axes: str | None, rgb: bool | None, channels: str | None
+) -> OpenImage:
+    """Open an image as (…, Y, X) or (…, Y, X, C), as the three options ask.
+
+    Raises
+    ------
+    CfrSegError
+        It cannot be read, or the options do not fit it.
+    typer.BadParameter
+        The channels are no numbers.
+    """
+    from dataclasses import replace
+
+    from napari_cfrseg.errors import ImageError
+    from napari_cfrseg.io.axes import MOST_CHANNELS
+    from napari_cfrseg.io.images import open_image, reading
+
+    chosen = None
+    if channels is not None:
+        try:
+            chosen = [int(part) for part in channels.split(",")]
+        except ValueError as error:
+            msg = f"{channels!r} is no list of channels (example: 0,2)"
+            raise typer.BadParameter(msg, param_hint="--channels") from error
+    opened = open_image(path)
+    with reading(path):
+        if axes is not None:
+            opened = opened.named(axes)
+        opened = opened.arranged()
+        if chosen is not None:
+            opened = opened.with_channels(chosen)
+        count = opened.shape[-1] if opened.has_channels else 1
+        if count > MOST_CHANNELS:
+            msg = f"it has {count} channels: choose up to four, --channels 0,1"
+            raise ImageError(msg)
+        if rgb and count < 3:
+            msg = f"--rgb: it has {count} channels; RGB has 3 or 4 (see --axes)"
+            raise ImageError(msg)
+    return opened if rgb is None else replace(opened, is_rgb=rgb)
 
 
 def parse_click(text: str) -> Click:

@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from napari_cfrseg.cli.options import DeviceOption, JsonOption, ModelOption, parse_click
+from napari_cfrseg.cli.options import (
+    AxesOption,
+    ChannelsOption,
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    RgbOption,
+    open_arranged,
+    parse_click,
+)
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import CfrSegError
 
 if TYPE_CHECKING:
     from napari_cfrseg.annotation.annotator import Annotator
+    from napari_cfrseg.io.axes import OpenImage
 
 Along = Literal["z", "y", "x"]
 
@@ -113,6 +123,9 @@ def propagate(
             "voxel stay in the order z, y, x; planes are counted along this axis."
         ),
     ] = "z",
+    axes: AxesOption = None,
+    rgb: RgbOption = None,
+    channels: ChannelsOption = None,
     model: ModelOption = "default",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -126,27 +139,26 @@ def propagate(
     import numpy as np
 
     from napari_cfrseg.annotation import events as ev
-    from napari_cfrseg.io.files import open_image
-    from napari_cfrseg.io.picture_files import write_labels
+    from napari_cfrseg.io.export.label_files import write_labels
 
     target = output or Path(f"{image.stem}.propagated.tif")
     if target.exists() and not overwrite:
         msg = f"{target} exists: choose another --output, or add --overwrite"
         raise _UnsuitableError(msg)
-    opened = open_image(image)
-    if opened.array.ndim - opened.has_channels != 3:
-        msg = f"{image} has axes {''.join(opened.axes)}: expected one axis before y, x"
+    opened = open_arranged(image, axes, rgb, channels)
+    if len(opened.axes) - opened.has_channels != 3:
+        msg = f"{image} has axes {' '.join(opened.axes)}: expected one axis before y, x"
         raise _UnsuitableError(msg)
     axis = "zyx".index(along)
-    count = int(opened.array.shape[axis])
+    count = opened.shape[axis]
     end = count - 1 if last is None else last
     if not first <= end < count:
         msg = f"planes {first} to {end} of {count}: no such range"
         raise typer.BadParameter(msg, param_hint="--first, --last")
-    z, y, x = voxel or (opened.spacing or (1.0, 1.0, 1.0))[:3]
+    z, y, x = voxel or opened.spacing or (1.0, 1.0, 1.0)
     spacing = {"z": (z, y, x), "y": (y, z, x), "x": (x, z, y)}[along]
     turned = [_turned(plane, click, axis) for plane, click in clicks]
-    annotator = _clicked(opened.array, axis, turned, model, device)
+    annotator = _clicked(opened, axis, turned, model, device)
     annotator.apply(ev.Propagated((1,), (0,), 0, first, end, count, spacing, spans))
     labels = np.moveaxis(annotator.labels_array((count,)), 0, axis)
     write_labels(target, np.ascontiguousarray(labels, np.uint16))
@@ -161,30 +173,30 @@ def _turned(plane: int, click: Click, axis: int) -> tuple[int, Click]:
 
 
 def _clicked(
-    array: Any, axis: int, clicks: list[tuple[int, Click]], model: str, device: str
+    opened: OpenImage,
+    axis: int,
+    clicks: list[tuple[int, Click]],
+    model: str,
+    device: str,
 ) -> Annotator:
-    import numpy as np
-
     from napari_cfrseg.annotation import events as ev
     from napari_cfrseg.annotation.annotator import Annotator
     from napari_cfrseg.engine.segmenter import Segmenter
-    from napari_cfrseg.session.session_image import plane_of
+    from napari_cfrseg.io.axes import plane_of, turned
 
-    count = int(array.shape[axis])
-    rows, columns = (int(n) for i, n in enumerate(array.shape[:3]) if i != axis)
+    order = (axis, *(i for i in range(3) if i != axis))
+    array = turned(opened.array, order)
+    count, rows, columns = (int(n) for n in array.shape[:3])
     for index, _ in clicks:
         if index >= count:
             msg = f"plane {index} does not exist: the stack has {count}"
             raise typer.BadParameter(msg, param_hint="--click")
 
-    def plane_image(plane: tuple[int, ...]) -> Any:
-        if axis == 0:
-            return plane_of(array, plane)
-        before = (slice(None),) * axis
-        return np.asarray(array[(*before, plane[0])])
-
     annotator = Annotator(
-        plane_image, (rows, columns), Segmenter.load(model, device=device)
+        lambda plane: plane_of(array, plane),
+        (rows, columns),
+        Segmenter.load(model, device=device),
+        rgb=opened.is_rgb,
     )
     annotator.apply(ev.ObjectCreated(1))
     for number, (index, click) in enumerate(clicks, 1):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from napari_cfrseg.cli.options import (
+    AxesOption,
+    ChannelsOption,
     DeviceOption,
     JsonOption,
     ModelOption,
+    RgbOption,
+    open_arranged,
     parse_click,
 )
 from napari_cfrseg.clicks import Click
@@ -20,6 +24,7 @@ from napari_cfrseg.errors import CfrSegError
 if TYPE_CHECKING:
     from napari_cfrseg.engine.prediction import Prediction
     from napari_cfrseg.engine.refinement import Refinement
+    from napari_cfrseg.io.axes import OpenImage
 
 EXAMPLES = """\b
 Example:
@@ -33,7 +38,7 @@ class _OutputExistsError(CfrSegError):
 
 def segment(
     image: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="TIFF, PNG, JPEG, …")
+        Path, typer.Argument(exists=True, help="TIFF, OME-Zarr, NPY, PNG, JPEG, …")
     ],
     clicks: Annotated[
         list[Click],
@@ -57,6 +62,9 @@ def segment(
     plane: Annotated[
         int | None, typer.Option(min=0, help="Which plane of a stack, from 0.")
     ] = None,
+    axes: AxesOption = None,
+    rgb: RgbOption = None,
+    channels: ChannelsOption = None,
     refinement: Annotated[
         str, typer.Option(help="standard, CFR-n or A-CFR-n.")
     ] = "standard",
@@ -71,23 +79,47 @@ def segment(
     """
     import numpy as np
 
-    from napari_cfrseg.io.picture_files import read_plane, write_labels
+    from napari_cfrseg.io.export.label_files import write_labels
 
     target = output or Path(f"{image.stem}.mask.tif")
     if target.exists() and not overwrite:
         msg = f"{target} exists: choose another --output, or add --overwrite"
         raise _OutputExistsError(msg)
-    pixels = read_plane(image, plane)
+    opened = open_arranged(image, axes, rgb, channels)
+    pixels = _plane_of(opened, plane, image)
     _check_inside(clicks, (pixels.shape[0], pixels.shape[1]))
 
     from napari_cfrseg.engine.segmenter import Segmenter
 
     steps = _parse_refinement(refinement)
     segmenter = Segmenter.load(model, device=device)
-    segmenter.set_image(pixels)
+    segmenter.set_image(pixels, rgb=opened.is_rgb)
     prediction = segmenter.predict(clicks, refinement=steps)
     write_labels(target, prediction.mask.astype(np.uint16))
     typer.echo(_report(target, prediction, as_json=as_json))
+
+
+def _plane_of(opened: OpenImage, plane: int | None, path: Path) -> Any:
+    """Return a plane's pixels; planes are counted over all axes before Y."""
+    import math
+
+    import numpy as np
+
+    from napari_cfrseg.errors import ImageError
+    from napari_cfrseg.io.axes import plane_of
+    from napari_cfrseg.io.images import read_small
+
+    leading = opened.shape[: len(opened.axes) - 2 - opened.has_channels]
+    count = math.prod(leading)
+    if plane is None and count > 1:
+        msg = f"{path} has {count} planes: choose one with --plane 0 … {count - 1}"
+        raise ImageError(msg)
+    index = plane or 0
+    if index >= count:
+        msg = f"{path} has no plane {index}: choose one of 0 … {count - 1}"
+        raise ImageError(msg)
+    where = np.unravel_index(index, leading) if leading else ()
+    return read_small(plane_of(opened.array, [int(i) for i in where]), path)
 
 
 def _parse_refinement(name: str) -> Refinement:

@@ -17,10 +17,9 @@ from napari_cfrseg import __version__
 from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.geometry.masks import LabelArray
 from napari_cfrseg.io.atomic import atomic_path
-from napari_cfrseg.io.axes import back, turned
+from napari_cfrseg.io.axes import OpenImage, back, turned
 from napari_cfrseg.io.export.label_files import write_ome_tiff, write_ome_zarr
 from napari_cfrseg.io.export.object_files import ObjectRow
-from napari_cfrseg.io.files import OpenImage, open_image
 from napari_cfrseg.session.compare_labels import compare_labels, write_comparison
 from napari_cfrseg.session.content import ModelReference, SessionContent
 from napari_cfrseg.session.journal import stem_of
@@ -30,7 +29,6 @@ from napari_cfrseg.session.session_image import (
     check_same,
     find_image,
     open_reference,
-    turn_to,
 )
 from napari_cfrseg.session.session_models import (
     find_weights,
@@ -169,11 +167,7 @@ def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) 
     image_path = task.image or find_image(session.image, task.session.parent)
     weights = task.weights or find_weights(content.model)
     result.image, result.model = str(image_path), weights.stem
-    opened = (
-        open_reference(session.image, image_path)
-        if task.image is None
-        else _opened_elsewhere(session, image_path)
-    )
+    opened = open_reference(session.image, image_path)
     if task.image is None:
         check_same(session.image, opened.array, str(image_path))
     device = task.device or content.settings.device
@@ -229,11 +223,6 @@ def _labels(
     for _ in annotator.restore(content):
         pass
     return annotator.labels_array(annotator.leading), annotator.network_s
-
-
-def _opened_elsewhere(session: Session, path: Path) -> OpenImage:
-    found = open_image(path, session.image.level)
-    return replace(found, array=turn_to(session.image, found.array))
 
 
 def _elsewhere(content: SessionContent) -> SessionContent:

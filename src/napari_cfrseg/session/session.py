@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import LabelArray
+from napari_cfrseg.io.axes import plane_of
 from napari_cfrseg.session.content import ImageReference, ModelReference, SessionContent
 from napari_cfrseg.session.journal import journal_path, read_journal
 from napari_cfrseg.session.reading import parse_at
@@ -20,7 +21,6 @@ from napari_cfrseg.session.session_image import (
     check_same,
     find_image,
     open_reference,
-    plane_of,
 )
 from napari_cfrseg.session.summary import ObjectSummary, summarise
 

@@ -9,42 +9,18 @@ from typing import Any
 import numpy as np
 
 from napari_cfrseg.errors import ImageError, SessionError
-from napari_cfrseg.geometry.masks import Plane
-from napari_cfrseg.io.axes import Order, put, turned
-from napari_cfrseg.io.files import OpenImage, axis_names, open_image
+from napari_cfrseg.io.axes import (
+    OpenImage,
+    Order,
+    axis_names,
+    put,
+    select_from,
+    turned,
+    view_of,
+)
 from napari_cfrseg.io.fingerprint import fingerprint
+from napari_cfrseg.io.images import open_image
 from napari_cfrseg.session.content import ImageReference
-
-
-def plane_of(array: Any, plane: Plane) -> Any:
-    """Return a plane's pixels, (Y, X) or (Y, X, C), unread if the array is lazy."""
-    return array[plane] if isinstance(array, np.ndarray) else LazyPlane(array, plane)
-
-
-class LazyPlane:
-    """A plane of a lazy array: only the rectangles asked for are read."""
-
-    def __init__(self, array: Any, plane: Plane) -> None:
-        self._array = array
-        self._plane = plane
-        self.shape = tuple(int(n) for n in array.shape[len(plane) :])
-        self.dtype = np.dtype(array.dtype)
-
-    def __getitem__(self, key: Any) -> Any:
-        key = key if isinstance(key, tuple) else (key,)
-        return np.asarray(self._array[(*self._plane, *key)])
-
-
-def select_from(array: Any, select: tuple[tuple[int, int], ...]) -> Any:
-    """Take one index along an axis, for each (axis, index) in turn."""
-    for axis, index in select:
-        if axis >= len(array.shape) or index >= array.shape[axis]:
-            msg = (
-                f"image of shape {tuple(array.shape)}: no index {index} of axis {axis}"
-            )
-            raise ImageError(msg)
-        array = np.asarray(array[(slice(None),) * axis + (index,)])
-    return array
 
 
 def reference_of(
@@ -136,26 +112,29 @@ def find_image(reference: ImageReference, folder: Path) -> Path:
 
 
 def open_reference(reference: ImageReference, path: Path) -> OpenImage:
-    """Open a file as a session's image: the same level, selection and order."""
-    found = open_image(path, reference.level)
-    if not reference.select and not reference.order:
-        return found
-    array = turn_to(reference, select_from(found.array, reference.select))
-    return OpenImage(array, reference.axes, reference.spacing, reference.units)
+    """Open a file as a session's image: the same level, selection and order.
 
-
-def turn_to(reference: ImageReference, array: Any) -> Any:
-    """Return an array with its axes in a session's order.
+    Axes of length 1 that the session's image does not have are left out.
 
     Raises
     ------
     ImageError
-        It has another number of axes.
+        It cannot be read, or has another number of axes.
     """
+    found = open_image(path, reference.level)
+    array = select_from(found.array, reference.select)
+    if len(array.shape) > len(reference.shape):
+        long = [i for i, n in enumerate(array.shape) if n > 1]
+        if len(long) == len(reference.shape):
+            array = view_of(array, long)
+    if not reference.select and not reference.order and array is found.array:
+        return found
     try:
-        return turned(array, reference.order)
+        array = turned(array, reference.order)
     except ValueError as error:
-        raise ImageError(str(error)) from error
+        msg = f"{path}: {error}"
+        raise ImageError(msg) from error
+    return OpenImage(array, reference.axes, reference.spacing, reference.units)
 
 
 def check_same(reference: ImageReference, array: Any, what: str) -> None:

@@ -19,13 +19,16 @@ from napari_cfrseg.evaluation.datasets import (
     BenchmarkObject,
     find_components,
 )
-from napari_cfrseg.evaluation.datasets.label_folders import (
-    MAX_CHANNELS,
-    OmeZarr,
-    read_image,
-    spread_planes,
-)
+from napari_cfrseg.evaluation.datasets.label_folders import OmeZarr, spread_planes
 from napari_cfrseg.geometry.windows import Window
+from napari_cfrseg.io.axes import MOST_CHANNELS, OpenImage
+from napari_cfrseg.io.images import (
+    image_files,
+    open_image,
+    read_labels,
+    stem_of,
+    whole_numbers,
+)
 from napari_cfrseg.io.plane_image import open_plane
 
 #: labelled planes taken of each stack, spread evenly along z
@@ -159,7 +162,7 @@ def describe(planes: Sequence[LabelledPlane]) -> str:
 
 def labelled(
     name: str,
-    image: NDArray[Any],
+    image: OpenImage | NDArray[Any],
     labels: NDArray[Any],
     ignore: str | int = "background",
     planes_per_stack: int = PLANES_PER_STACK,
@@ -169,19 +172,21 @@ def labelled(
     Parameters
     ----------
     image
-        The labels' axes, and one of at most 4 channels more wherever it stands.
+        The labels' axes, and one of at most 4 channels more wherever it is.
     labels
         (…, Y, X) integer ids; negative ones do not count.
 
     Raises
     ------
-    DatasetError
+    CfrSegError
         The shapes do not fit, or the labels are no ids.
     """
+    if not isinstance(image, OpenImage):
+        image = OpenImage.unnamed(image)
     labels = _ids(labels, image.shape, name)
-    image = _channels_last(image, labels.shape, name)
+    image = image.fitted(labels.shape, name)
+    leading = labels.shape[:-2]
     stack = labels.reshape(-1, *labels.shape[-2:])
-    planes = image.reshape(-1, *image.shape[labels.ndim - 2 :])
     with_labels = [z for z in range(len(stack)) if (stack[z] > 0).any()]
     count = min(planes_per_stack, len(with_labels))
     for index in spread_planes(len(with_labels), count):
@@ -189,10 +194,11 @@ def labelled(
         unknown = stack[z] < 0
         if not isinstance(ignore, str):
             unknown |= stack[z] == ignore
+        plane = map(int, np.unravel_index(z, leading)) if leading else ()
         yield LabelledPlane(
             name,
             z if labels.ndim > 2 else None,
-            np.array(planes[z]),  # a copy: the file may change once it was read
+            np.array(image.plane(*plane)),  # a copy: the file may change
             np.where(unknown, 0, stack[z]).astype(np.int32),
             unknown if unknown.any() else None,
             ignore == "sparse",
@@ -202,43 +208,20 @@ def labelled(
 def _ids(
     labels: NDArray[Any], image_shape: tuple[int, ...], name: str
 ) -> NDArray[np.int64]:
-    colours = labels.ndim == 3 and labels.shape[-1] <= MAX_CHANNELS
+    colours = labels.ndim == 3 and labels.shape[-1] <= MOST_CHANNELS
     if labels.ndim < 2 or (colours and labels.shape[:2] == image_shape[:2]):
         msg = (
             f"{name}: labels of shape {labels.shape} are a picture in colours; "
             "expected one integer id per pixel"
         )
         raise DatasetError(msg)
-    if labels.dtype.kind == "f" and not (np.mod(labels, 1) == 0).all():
-        msg = f"{name}: labels hold fractions; expected one integer id per pixel"
-        raise DatasetError(msg)
-    if labels.dtype.kind not in "buif":
-        msg = f"{name}: labels of type {labels.dtype}; expected integers"
-        raise DatasetError(msg)
-    ids = labels.astype(np.int64)
+    ids = whole_numbers(labels, name).astype(np.int64)
     if ids.max(initial=0) > MOST_LABEL:
         positive = ids > 0
         ids[positive] = 1 + np.unique(ids[positive], return_inverse=True)[1]
     return ids
 
 
-def _channels_last(
-    image: NDArray[Any], shape: tuple[int, ...], name: str
-) -> NDArray[Any]:
-    if image.shape == shape:
-        return image
-    for axis in (image.ndim - 1, *range(image.ndim - 1)):
-        rest = image.shape[:axis] + image.shape[axis + 1 :]
-        if rest == shape and image.shape[axis] <= MAX_CHANNELS:
-            return np.moveaxis(image, axis, -1)
-    msg = (
-        f"{name}: the image has shape {image.shape}, its labels {shape}; expected the "
-        f"same, or one axis of at most {MAX_CHANNELS} channels more"
-    )
-    raise DatasetError(msg)
-
-
-IMAGE_SUFFIXES = (".tif", ".tiff", ".png")
 SESSION_SUFFIX = ".cfrseg.json"
 
 
@@ -322,18 +305,13 @@ def _checked(plane: LabelledPlane) -> LabelledPlane | None:
 Jobs = list[tuple[str, Callable[[], Iterator[LabelledPlane]]]]
 
 
-def _stem(path: Path) -> str:
-    return path.stem.removesuffix(".ome")
-
-
 def _files(folder: Path) -> dict[str, Path]:
-    if folder.is_file():
+    if folder.is_dir():
+        return image_files(folder)
+    if folder.exists():
         return {"": folder}
-    if not folder.is_dir():
-        msg = f"{folder}: no such folder"
-        raise DatasetError(msg)
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    return {_stem(path): path for path in reversed(found)}
+    msg = f"{folder}: no such folder"
+    raise DatasetError(msg)
 
 
 def _pairs(
@@ -347,15 +325,15 @@ def _pairs(
 
     def read(stem: str) -> Iterator[LabelledPlane]:
         return labelled(
-            stem or _stem(mine[stem]),
-            read_image(mine[stem]),
-            read_image(theirs[stem]),
+            stem or stem_of(mine[stem]),
+            open_image(mine[stem]),
+            read_labels(theirs[stem]),
             request.ignore,
             request.planes_per_stack,
         )
 
     common = sorted(mine.keys() & theirs.keys())
-    return [(s or _stem(mine[s]), lambda s=s: read(s)) for s in common]  # type: ignore[misc]  # as above
+    return [(s or stem_of(mine[s]), lambda s=s: read(s)) for s in common]  # type: ignore[misc]  # as above
 
 
 def _folder(folder: Path, request: DataRequest, broken: dict[str, str]) -> Jobs:

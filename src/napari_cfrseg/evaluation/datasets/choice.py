@@ -24,12 +24,9 @@ from napari_cfrseg.evaluation.datasets import (
     BenchmarkObject,
     sample_objects,
 )
-from napari_cfrseg.evaluation.datasets.label_folders import (
-    LabelFolder,
-    OmeZarr,
-    is_zarr,
-)
+from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder, OmeZarr
 from napari_cfrseg.evaluation.papers import published_sets
+from napari_cfrseg.io.ome_zarr import is_zarr
 
 
 class ObjectList(Protocol):

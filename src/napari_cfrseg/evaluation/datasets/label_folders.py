@@ -1,12 +1,13 @@
-"""Labelled micrographs: folders of TIFF or PNG pairs, and OME-Zarr images.
+"""Labelled micrographs: folders of images and labels, and OME-Zarr images.
 
 ::
 
-    FOLDER/images/NAME.tif      any integer or float dtype; or .tiff, .png
+    FOLDER/images/NAME.tif      any format that is read, any integer or float dtype
     FOLDER/labels/NAME.tif      integer instance ids, 0 background; same plane shape
 
-An image is (Y, X), (Y, X, C) with C ≤ 4, or (C, Y, X) with C ≤ 4, as its labels tell;
-with (Z, Y, X) labels it is a stack, measured plane by plane. ::
+An image has the axes of its labels and at most one more, of up to four channels. With
+(Z, Y, X) labels it is a stack, measured plane by plane. Files that cannot be used are
+left out, each with a line in the log. ::
 
     IMAGE.zarr/                 OME-Zarr (NGFF 0.4, 0.5): metadata with named axes
       0/ …                      full resolution
@@ -17,9 +18,8 @@ of which the first time point is used, and only the planes needed are read.
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfrseg.errors import DatasetError
+from napari_cfrseg.errors import CfrSegError, DatasetError
 from napari_cfrseg.evaluation.datasets import (
     MAX_PLANE_SHARE,
     MIN_AREA_PX,
@@ -35,22 +35,19 @@ from napari_cfrseg.evaluation.datasets import (
     BenchmarkObject,
     find_components,
 )
+from napari_cfrseg.io.axes import MOST_CHANNELS, OpenImage
+from napari_cfrseg.io.images import (
+    IMAGE_SUFFIXES,
+    image_files,
+    open_image,
+    read_labels,
+    reading,
+)
+from napari_cfrseg.io.ome_zarr import is_zarr, open_zarr
 
-SUFFIXES = (".tif", ".tiff", ".png")
-MAX_CHANNELS = 4
 #: planes of a stack that are searched for objects, spread evenly along z
 PLANES_PER_STACK = 8
-#: errors of the readers for files that are cut short or are something else
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    RuntimeError,  # the codecs of imagecodecs
-    SyntaxError,  # Pillow: a broken PNG
-    struct.error,
-    zlib.error,
-)
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,24 +136,53 @@ class LabelFolder(_LabelledSet):
                 raise DatasetError(msg)
         if self.image_names is not None:
             return sorted(self.image_names)
-        files = (self.folder / "labels").iterdir()
-        names = sorted(p.stem for p in files if p.suffix.lower() in SUFFIXES)
+        names = list(image_files(self.folder / "labels"))
         if not names:
-            msg = f"{self.folder / 'labels'} holds no {', '.join(SUFFIXES)} file"
+            msg = f"{self.folder / 'labels'} holds no image files"
             raise DatasetError(msg)
         return names
 
     def objects(self) -> Iterator[BenchmarkObject]:
-        """List every object, image by image."""
-        for name in self.names():
-            labels = read_image(find_file(self.folder / "labels", name))
-            if labels.ndim == 2:
-                yield from self._objects_of(name, None, labels)
-            elif self.per_object:
-                yield from self._largest_sections(name, labels)
-            else:
-                for plane in self._planes_of(len(labels)):
-                    yield from self._objects_of(name, plane, labels[plane])
+        """List every object, image by image.
+
+        Raises
+        ------
+        DatasetError
+            No pair of an image and its labels can be used.
+        """
+        left_out: list[str] = []
+        names = self.names()
+        for name in names:
+            try:
+                found = list(self._objects_in(name))
+            except CfrSegError as error:
+                left_out.append(f"{name} is left out: {error}")
+                _LOG.warning("%s", left_out[-1])
+                continue
+            yield from found
+        if len(left_out) == len(names):
+            msg = f"{self.folder}: {'; '.join(left_out[:3])}"
+            raise DatasetError(msg)
+
+    def _objects_in(self, name: str) -> Iterator[BenchmarkObject]:
+        image, labels = self._pair(name)
+        if labels.ndim == 2:
+            image.plane()  # pixels that cannot be decoded are found now
+            yield from self._objects_of(name, None, labels)
+        elif self.per_object:
+            yield from self._largest_sections(name, labels)
+        else:
+            for plane in self._planes_of(len(labels)):
+                image.plane(plane)
+                yield from self._objects_of(name, plane, labels[plane])
+
+    def _pair(self, name: str) -> tuple[OpenImage, NDArray[np.integer]]:
+        labels = read_labels(find_file(self.folder / "labels", name))
+        if labels.ndim > 3:
+            msg = f"labels of shape {labels.shape}: expected (Y, X) or (Z, Y, X)"
+            raise DatasetError(msg)
+        path = find_file(self.folder / "images", name)
+        return open_image(path).fitted(labels.shape, str(path)), labels
 
     def _largest_sections(
         self, name: str, labels: NDArray[Any]
@@ -179,16 +205,14 @@ class LabelFolder(_LabelledSet):
 
         Raises
         ------
-        DatasetError
+        CfrSegError
             If image and labels are missing or do not fit each other.
         """
-        image_path = find_file(self.folder / "images", image_name)
-        labels = read_image(find_file(self.folder / "labels", image_name))
-        image = match_axes(read_image(image_path), labels.shape, image_path)
-        if labels.ndim == 3:
-            index = 0 if plane is None else plane
-            image, labels = image[index], labels[index]
-        return self._annotate(image, labels)
+        image, labels = self._pair(image_name)
+        if labels.ndim == 2:
+            return self._annotate(image.plane(), labels)
+        index = 0 if plane is None else plane
+        return self._annotate(image.plane(index), labels[index])
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,17 +232,17 @@ class OmeZarr(_LabelledSet):
 
         Raises
         ------
-        DatasetError
+        CfrSegError
             If there is no image, or one without labels.
         """
         for image_name in self.names():
-            array, axes = self._open(image_name, labels=True)
+            labels = self._open(image_name, labels=True)
             planes: list[int | None] = [None]
-            if "z" in axes:
-                planes = [*self._planes_of(array.shape[axes.index("z")])]
+            if len(labels.shape) == 3:
+                planes = [*self._planes_of(labels.shape[0])]
             for plane in planes:
-                labels = _read(array, axes, plane)
-                yield from self._objects_of(image_name, plane, labels)
+                ids = labels.plane(*_index(plane))
+                yield from self._objects_of(image_name, plane, ids)
 
     def names(self) -> list[str]:
         """Return the images' names: paths relative to the folder, sorted."""
@@ -234,108 +258,32 @@ class OmeZarr(_LabelledSet):
 
     def read_plane(self, image_name: str, plane: int | None) -> AnnotatedPlane:
         """Read one plane of one image."""
-        image = _read(*self._open(image_name, labels=False), plane)
-        labels = _read(*self._open(image_name, labels=True), plane)
-        if image.shape[:2] != labels.shape:
-            msg = (
-                f"{self.folder / image_name}: the image's plane is {image.shape[:2]}, "
-                f"its labels' {labels.shape}"
-            )
-            raise DatasetError(msg)
-        return self._annotate(image, labels)
-
-    def _open(self, image_name: str, *, labels: bool) -> tuple[Any, str]:
-        """Return the full-resolution array and its axes, one letter each."""
-        zarr = _import_zarr()
-        group = zarr.open_group(self.folder / image_name, mode="r")
+        labels = self._open(image_name, labels=True)
         where = str(self.folder / image_name)
-        if labels:
-            name = self.label_name or _first_label(group, where)
-            where = f"{where}/labels/{name}"
-            try:
-                group = group[f"labels/{name}"]
-            except KeyError as error:
-                msg = f"{where} does not exist"
-                raise DatasetError(msg) from error
-        scales = _attributes(group).get("multiscales")
-        if not scales:
-            msg = f"{where} has no multiscales metadata: not an OME-Zarr image"
-            raise DatasetError(msg)
-        array = group[scales[0]["datasets"][0]["path"]]
-        axes = "".join(axis["name"] for axis in scales[0].get("axes", ()))
-        axes = axes or "tczyx"[-array.ndim :]
-        if len(axes) != array.ndim or not axes.endswith("yx"):
-            msg = f"{where} has axes {axes!r}: expected some of t, c, z, then y, x"
-            raise DatasetError(msg)
-        return array, axes
+        image = self._open(image_name, labels=False).fitted(labels.shape, where)
+        index = _index(plane)
+        return self._annotate(image.plane(*index), labels.plane(*index))
 
-
-def is_zarr(path: Path) -> bool:
-    """Whether a folder is a zarr group."""
-    return any((path / name).is_file() for name in (".zgroup", "zarr.json"))
-
-
-def _read(array: Any, axes: str, plane: int | None) -> NDArray[Any]:
-    """Read (Y, X) or (Y, X, C): first time point, one z, channels last."""
-    index: list[Any] = []
-    for axis, length in zip(axes, array.shape, strict=True):
-        if axis == "z":
-            index.append(0 if plane is None else plane)
-        elif axis == "c":
-            index.append(0 if length == 1 else slice(0, MAX_CHANNELS))
-        else:
-            index.append(slice(None) if axis in "yx" else 0)
-    values = np.asarray(array[tuple(index)])
-    return np.moveaxis(values, 0, -1) if values.ndim == 3 else values
-
-
-def _attributes(group: Any) -> Mapping[str, Any]:
-    """Metadata of 0.4 (at the top) and 0.5 (under "ome")."""
-    attributes: Mapping[str, Any] = dict(group.attrs)
-    nested: Mapping[str, Any] = attributes.get("ome", attributes)
-    return nested
-
-
-def _first_label(group: Any, where: str) -> str:
-    try:
-        return str(_attributes(group["labels"])["labels"][0])
-    except (KeyError, IndexError) as error:
-        msg = f"{where} has no labels: expected labels/NAME listed in labels/"
-        raise DatasetError(msg) from error
-
-
-def _import_zarr() -> Any:
-    try:
-        import zarr
-    except ImportError as error:
-        msg = 'reading OME-Zarr needs zarr: pip install "napari-cfrseg[all]" or zarr'
-        raise DatasetError(msg) from error
-    return zarr
-
-
-def match_axes(image: NDArray[Any], shape: tuple[int, ...], path: Path) -> NDArray[Any]:
-    """Put an image's channels last, given the shape of its labels.
-
-    Raises
-    ------
-    DatasetError
-        If no order of the axes fits.
-    """
-    if image.shape == shape:
-        return image
-    if image.ndim == len(shape) + 1 and min(image.shape) <= MAX_CHANNELS:
-        if image.shape[:-1] == shape and image.shape[-1] <= MAX_CHANNELS:
+    def _open(self, image_name: str, *, labels: bool) -> OpenImage:
+        """Open the finest level: the first time, up to four channels."""
+        path = self.folder / image_name
+        with reading(path):
+            if labels:
+                opened = open_zarr(path, labels=self.label_name or "")
+                return opened.arranged(keep="zyx")
+            image = open_zarr(path).arranged(keep="zyxc")
+            if image.has_channels:
+                image = image.with_channels(range(min(image.shape[-1], MOST_CHANNELS)))
             return image
-        if image.shape[1:] == shape and image.shape[0] <= MAX_CHANNELS:
-            return np.moveaxis(image, 0, -1)
-    msg = (
-        f"{path} has shape {image.shape}, its labels {shape}: expected the same "
-        f"shape, or one axis of at most {MAX_CHANNELS} channels more"
-    )
-    raise DatasetError(msg)
 
 
-def find_file(folder: Path, name: str, suffixes: Iterable[str] = SUFFIXES) -> Path:
+def _index(plane: int | None) -> tuple[int, ...]:
+    return () if plane is None else (plane,)
+
+
+def find_file(
+    folder: Path, name: str, suffixes: Iterable[str] = (*IMAGE_SUFFIXES, ".zarr")
+) -> Path:
     """Find ``folder/name.*`` with one of the suffixes.
 
     Raises
@@ -344,33 +292,12 @@ def find_file(folder: Path, name: str, suffixes: Iterable[str] = SUFFIXES) -> Pa
         If there is none.
     """
     for suffix in suffixes:
-        for candidate in (suffix, suffix.upper()):
-            path = folder / f"{name}{candidate}"
-            if path.is_file():
+        for ending in (suffix, suffix.upper(), f".ome{suffix}"):
+            path = folder / f"{name}{ending}"
+            if path.exists():
                 return path
     msg = f"{folder} has no {name} with suffix {', '.join(suffixes)}"
     raise DatasetError(msg)
-
-
-def read_image(path: Path) -> NDArray[Any]:
-    """Read a TIFF, PNG or JPEG file as it is.
-
-    Raises
-    ------
-    DatasetError
-        If it cannot be read.
-    """
-    try:
-        if path.suffix.lower() in (".tif", ".tiff"):
-            import tifffile
-
-            return np.asarray(tifffile.imread(path))
-        from skimage.io import imread
-
-        return np.asarray(imread(path))
-    except _UNREADABLE as error:
-        msg = f"{path} cannot be read as an image: {error}"
-        raise DatasetError(msg) from error
 
 
 def spread_planes(length: int, count: int) -> list[int]:

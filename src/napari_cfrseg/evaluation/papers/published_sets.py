@@ -33,7 +33,8 @@ from napari_cfrseg.evaluation.datasets import (
     AnnotatedPlane,
     BenchmarkObject,
 )
-from napari_cfrseg.evaluation.datasets.label_folders import find_file, read_image
+from napari_cfrseg.evaluation.datasets.label_folders import find_file
+from napari_cfrseg.io.images import read_image, read_labels
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 #: grey value of ignored pixels in GrabCut's and Berkeley's masks
@@ -209,21 +210,7 @@ class PascalVoc:
         return self.folder / "SegmentationObject" / f"{stem}.png"
 
     def _instances(self, stem: str) -> NDArray[Any]:
-        from PIL import Image
-
-        path = self._path(stem)
-        try:
-            with Image.open(path) as file:
-                if file.mode not in ("P", "L"):
-                    msg = (
-                        f"{path} has mode {file.mode}: expected the palette PNG of "
-                        "the VOC release"
-                    )
-                    raise DatasetError(msg)
-                return np.asarray(file)
-        except OSError as error:
-            msg = f"{path} cannot be read as an image: {error}"
-            raise DatasetError(msg) from error
+        return read_labels(self._path(stem))
 
 
 def _is_image(path: Path) -> bool:

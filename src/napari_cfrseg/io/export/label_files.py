@@ -1,4 +1,4 @@
-"""Labels as OME-TIFF and OME-Zarr, whole or not at all."""
+"""Write labels as OME-TIFF, OME-Zarr, plain TIFF or picture, whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.io.atomic import atomic_path, temporary_beside
 from napari_cfrseg.io.export.object_files import ObjectRow
+from napari_cfrseg.io.images import TIFF_SUFFIXES
 
 #: OME's names of dimensions that TIFF knows
 _OME_AXES = "tcz"
@@ -85,6 +86,44 @@ def _ome_unit(unit: str) -> str:
     known = {"µm", "nm", "mm", "cm", "m", "pm", "Å", "pixel"}
     said = names.get(unit, unit)
     return said if said in known else "pixel"
+
+
+def write_labels(path: Path, labels: NDArray[Any]) -> None:
+    """Write (…, Y, X) integer labels, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        ``.tif`` or ``.tiff``: deflate TIFF; anything else Pillow writes: a picture in
+        which the objects are white.
+    labels
+        Instance numbers, 0 = background.
+    """
+    if path.suffix.lower() in TIFF_SUFFIXES:
+        import tifffile
+
+        with atomic_path(path) as temporary:
+            tifffile.imwrite(
+                temporary, labels, compression="zlib", photometric="minisblack"
+            )
+        return
+    write_picture(path, ((labels > 0) * 255).astype(np.uint8))
+
+
+def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write a (Y, X) or (Y, X, 3) uint8 picture, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        Its suffix says the format.
+    pixels
+        The picture.
+    """
+    from PIL import Image
+
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary)
 
 
 def write_ome_zarr(

@@ -1,4 +1,4 @@
-"""Image files of many shapes become one plane; results are written whole."""
+"""Results are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,67 +12,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from napari_cfrseg.errors import ImageError
 from napari_cfrseg.io.atomic import atomic_path, clear_leftovers, temporary_beside
-from napari_cfrseg.io.picture_files import read_plane, write_labels
-
-
-@pytest.mark.parametrize(
-    ("axes", "shape", "plane", "expected"),
-    [
-        ("YX", (6, 7), None, (6, 7)),
-        ("YXS", (6, 7, 3), None, (6, 7, 3)),
-        ("CYX", (2, 6, 7), None, (6, 7, 2)),
-        ("ZYX", (4, 6, 7), 3, (6, 7)),
-        ("TZCYX", (2, 3, 2, 6, 7), 5, (6, 7, 2)),
-    ],
-)
-def test_tiff_axes(
-    tmp_path: Path,
-    axes: str,
-    shape: tuple[int, ...],
-    plane: int | None,
-    expected: tuple[int, ...],
-) -> None:
-    data = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
-    path = tmp_path / "image.tif"
-    tifffile.imwrite(
-        path,
-        data,
-        imagej=axes == "TZCYX",
-        photometric="rgb" if "S" in axes else "minisblack",
-        metadata={"axes": axes},
-    )
-    read = read_plane(path, plane)
-    assert read.shape == expected
-    assert read.dtype == np.uint16
-    if axes == "ZYX":
-        np.testing.assert_array_equal(read, data[3])
-    if axes == "TZCYX":
-        np.testing.assert_array_equal(read, np.moveaxis(data[1, 2], 0, -1))
-
-
-@pytest.mark.parametrize(("mode", "shape"), [("L", (6, 7)), ("RGB", (6, 7, 3))])
-def test_png(tmp_path: Path, mode: str, shape: tuple[int, ...]) -> None:
-    path = tmp_path / "image.png"
-    Image.new(mode, (7, 6)).save(path)
-    assert read_plane(path, None).shape == shape
-
-
-def test_plane_beyond_the_stack(tmp_path: Path) -> None:
-    path = tmp_path / "stack.tif"
-    stack = np.zeros((4, 6, 7), np.uint8)
-    tifffile.imwrite(path, stack, photometric="minisblack", metadata={"axes": "ZYX"})
-    with pytest.raises(ImageError, match=r"no plane 4: choose one of 0 … 3"):
-        read_plane(path, 4)
-
-
-@pytest.mark.parametrize("name", ["broken.tif", "broken.png"])
-def test_broken_file_is_named(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    path.write_bytes(b"no image at all")
-    with pytest.raises(ImageError, match=name):
-        read_plane(path, None)
+from napari_cfrseg.io.export.label_files import write_labels
 
 
 def test_labels_keep_their_numbers_as_tiff_and_turn_white_as_png(

@@ -1,0 +1,218 @@
+"""Open an image of any format, lazily: TIFF, OME-Zarr, NPY and pictures.
+
+Every command, the window, training and evaluation read images here. Arrays keep the
+file's axis order, as napari shows them.
+"""
+
+from __future__ import annotations
+
+import math
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg.errors import ImageError
+from napari_cfrseg.io.axes import IN_MEMORY_BYTES, OpenImage, axis_names, in_memory
+
+TIFF_SUFFIXES = (".tif", ".tiff", ".lsm", ".stk", ".btf", ".tf8")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+#: files that hold images, in the order in which they are looked for
+IMAGE_SUFFIXES = (*TIFF_SUFFIXES, *PICTURE_SUFFIXES, ".npy")
+#: names of leading axes in files that name none
+_UNNAMED = "qiwvu"
+#: larger pictures are refused: Pillow decodes them whole
+MOST_PICTURE_PX = 178_000_000
+
+
+def open_image(path: Path, level: int = 0, *, as_labels: bool = False) -> OpenImage:
+    """Open an image.
+
+    Parameters
+    ----------
+    path
+        TIFF, NPY, PNG, JPEG or BMP, or whatever else Pillow reads; or an OME-Zarr
+        folder.
+    level
+        Pyramid level, 0 the finest.
+    as_labels
+        The pixels are object numbers: a palette's colours do not count.
+
+    Raises
+    ------
+    ImageError
+        It is not there, no image, or has no such level.
+    """
+    with reading(path):
+        if path.is_dir():
+            from napari_cfrseg.io.ome_zarr import open_zarr
+
+            opened = open_zarr(path, level)
+        else:
+            check_regular(path)
+            opened = _open_file(path, level, as_labels=as_labels)
+        kind = np.dtype(opened.array.dtype).kind
+        if kind not in "buif" or 0 in opened.shape or len(opened.shape) < 2:
+            msg = (
+                f"{path} holds {opened.array.dtype} of shape {opened.shape}: expected "
+                "numbers along y and x"
+            )
+            raise ImageError(msg)
+    return opened
+
+
+def open_labels(path: Path) -> OpenImage:
+    """Open an image of object numbers and leave out axes of length 1.
+
+    Raises
+    ------
+    ImageError
+        It cannot be read, or is a picture in colours.
+    """
+    opened = open_image(path, as_labels=True).arranged()
+    if opened.is_rgb:
+        msg = f"{path} is a picture in colours; expected one object number per pixel"
+        raise ImageError(msg)
+    return opened
+
+
+def read_image(path: Path) -> NDArray[Any]:
+    """Read an image: (…, Y, X) or (…, Y, X, C), axes of length 1 left out."""
+    with reading(path):
+        return open_image(path).arranged().read()
+
+
+def read_small(array: Any, path: Path) -> Any:
+    """Return an array's pixels where they are few; a large one stays as it is."""
+    if math.prod(array.shape) * np.dtype(array.dtype).itemsize > IN_MEMORY_BYTES:
+        return array
+    with reading(path):
+        return np.asarray(array)
+
+
+def read_labels(path: Path) -> NDArray[np.integer]:
+    """Read an image of object numbers.
+
+    Raises
+    ------
+    ImageError
+        As :func:`open_labels`, or the numbers have fractions.
+    """
+    with reading(path):
+        return whole_numbers(open_labels(path).read(), str(path))
+
+
+def whole_numbers(labels: NDArray[Any], where: str) -> NDArray[np.integer]:
+    """Return object numbers as integers, also where they were saved as floats."""
+    if labels.dtype.kind == "f":
+        if not (np.isfinite(labels).all() and (np.mod(labels, 1) == 0).all()):
+            msg = f"{where}: labels hold fractions; expected one number per pixel"
+            raise ImageError(msg)
+        return labels.astype(np.int64)
+    if labels.dtype.kind not in "bui":
+        msg = f"{where}: labels of type {labels.dtype}; expected integers"
+        raise ImageError(msg)
+    return labels.astype(np.uint8) if labels.dtype.kind == "b" else labels
+
+
+def stem_of(path: Path) -> str:
+    """Return a file's name without the ending of its format."""
+    return path.stem.removesuffix(".ome")
+
+
+def image_files(folder: Path) -> dict[str, Path]:
+    """Return the images in a folder by their stems, sorted; OME-Zarr among them."""
+    found = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in (*IMAGE_SUFFIXES, ".zarr")
+    ]
+    found.sort(key=lambda path: (*IMAGE_SUFFIXES, ".zarr").index(path.suffix.lower()))
+    by_stem = {stem_of(path): path for path in reversed(found)}
+    return dict(sorted(by_stem.items()))
+
+
+def check_regular(path: Path) -> None:
+    """Raise ImageError unless there is a regular file: a pipe would wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        msg = f"{path}: no such image"
+        raise ImageError(msg) from error
+    if not stat.S_ISREG(mode):
+        msg = f"{path} is no regular file"
+        raise ImageError(msg)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder raises into an ImageError that names the file."""
+    try:
+        yield
+    except ImageError as error:
+        if str(path) in str(error):
+            raise
+        msg = f"{path} cannot be read: {error}"
+        raise ImageError(msg) from error
+    except Exception as error:  # decoders of broken files raise whatever they like
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        msg = f"{path} cannot be read as an image: {said}"
+        raise ImageError(msg) from error
+
+
+def _open_file(path: Path, level: int, *, as_labels: bool) -> OpenImage:
+    suffix = path.suffix.lower()
+    if suffix in TIFF_SUFFIXES:
+        from napari_cfrseg.io.tiff import open_tiff
+
+        return open_tiff(path, level, as_labels=as_labels)
+    if level:
+        msg = f"{path} has no pyramid level {level}"
+        raise ImageError(msg)
+    return _open_npy(path) if suffix == ".npy" else _open_picture(path, as_labels)
+
+
+def _open_npy(path: Path) -> OpenImage:
+    array = in_memory(np.lib.format.open_memmap(path, mode="r"))
+    # the last axis counts channels where it is far shorter than a plane is wide
+    shape = array.shape
+    channels = len(shape) > 2 and shape[-1] <= 4 < min(shape[-3:-1])
+    leading = _UNNAMED[: len(shape) - 2 - channels]
+    return OpenImage(array, (*leading, *axis_names(2 + channels, channels)))
+
+
+def _open_picture(path: Path, as_labels: bool) -> OpenImage:
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            picture = Image.open(path)
+        except Image.DecompressionBombError as error:
+            msg = (
+                f"{path} has more than {MOST_PICTURE_PX / 1e6:.0f} million pixels, the "
+                "most that a picture may have: save it as a tiled TIFF or OME-Zarr"
+            )
+            raise ImageError(msg) from error
+        with picture:
+            array, is_rgb = _pixels_of(picture, as_labels=as_labels)
+    return OpenImage(array, axis_names(array.ndim, array.ndim == 3), is_rgb=is_rgb)
+
+
+def _pixels_of(picture: Any, *, as_labels: bool) -> tuple[Any, bool]:
+    """Return a picture's pixels, and whether they are colours."""
+    mode = picture.mode
+    if mode == "P" and as_labels:
+        return np.array(picture), False
+    if mode in ("LA", "La"):
+        return np.array(picture.convert("L")), False
+    simple = mode in ("1", "L", "I", "F", "RGB", "RGBA") or mode.startswith("I;16")
+    array = np.array(picture if simple else picture.convert("RGB"))
+    if array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("="))
+    return array, array.ndim == 3

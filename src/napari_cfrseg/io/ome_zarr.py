@@ -1,0 +1,151 @@
+"""OME-Zarr (NGFF 0.1 to 0.5), plain Zarr arrays and Bio-Formats' layout, lazily."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from napari_cfrseg.errors import ImageError
+from napari_cfrseg.io.axes import ArrayView, OpenImage, axis_names
+from napari_cfrseg.io.tiff import check_chunks, unit_name
+
+_MARKS = ("zarr.json", ".zgroup", ".zarray")
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a Zarr group or array."""
+    return any((path / name).is_file() for name in _MARKS)
+
+
+def open_zarr(path: Path, level: int = 0, *, labels: str | None = None) -> OpenImage:
+    """Open an OME-Zarr image, or its labels; nothing is read.
+
+    Parameters
+    ----------
+    path
+        A folder: an image, its parent as bioformats2raw writes it (the first image is
+        taken), or an array.
+    level
+        Of the pyramid, 0 the finest.
+    labels
+        Open the image's labels of this name; "": the first listed.
+
+    Raises
+    ------
+    ImageError
+        It is none, or the level or the labels are not there.
+    """
+    import zarr
+
+    _check_regular(path)
+    if not is_zarr(path):
+        msg = f"{path} is a folder, and no OME-Zarr"
+        raise ImageError(msg)
+    node: Any = zarr.open(str(path), mode="r")
+    if isinstance(node, zarr.Array):
+        names = axis_names(node.ndim, has_channels=False)
+        return _opened(node, names, None, None, str(path))
+    group, where = _image_group(node, str(path))
+    if labels is not None:
+        group, where = _labels_group(group, labels, where)
+    scales = attributes_of(group).get("multiscales")
+    if not scales:
+        msg = f"{where} has no multiscales metadata: not an OME-Zarr image"
+        raise ImageError(msg)
+    scale = scales[0]
+    datasets = scale["datasets"]
+    if level >= len(datasets):
+        msg = f"{where} has no pyramid level {level}"
+        raise ImageError(msg)
+    array = group[datasets[level]["path"]]
+    names, units = _axes(scale, array.ndim, where)
+    sizes = _sizes(datasets[level], array.ndim)
+    if sizes is not None:
+        common = _sizes(scale, array.ndim) or (1.0,) * array.ndim
+        sizes = tuple(a * b for a, b in zip(sizes, common, strict=True))
+    return _opened(array, names, sizes, units, where)
+
+
+def _opened(
+    array: Any,
+    names: tuple[str, ...],
+    sizes: tuple[float, ...] | None,
+    units: tuple[str, ...] | None,
+    where: str,
+) -> OpenImage:
+    check_chunks(array)
+    counted = len(names) - (names[-1] == "c")
+    lazy = ArrayView(array, range(array.ndim), {}, where)
+    return OpenImage(
+        lazy,
+        names,
+        None if sizes is None else sizes[:counted],
+        None if units is None else units[:counted],
+    )
+
+
+def attributes_of(group: Any) -> Mapping[str, Any]:
+    """Return metadata of 0.4 (at the top) and 0.5 (under "ome")."""
+    attributes: Mapping[str, Any] = group.attrs.asdict()
+    nested = attributes.get("ome", attributes)
+    return nested if isinstance(nested, Mapping) else {}
+
+
+def _image_group(group: Any, where: str) -> tuple[Any, str]:
+    said = attributes_of(group)
+    if "multiscales" in said:
+        return group, where
+    if "plate" in said or "well" in said:
+        msg = f"{where} is a plate or a well: name one field of it, such as {where}/0"
+        raise ImageError(msg)
+    listed = [str(name) for name in said.get("series", ())]
+    if "bioformats2raw.layout" in said and "OME" in group:
+        listed = [str(n) for n in attributes_of(group["OME"]).get("series", ())]
+    if "bioformats2raw.layout" in said or listed:
+        name = (listed or ["0"])[0]
+        return group[name], f"{where}/{name}"
+    return group, where
+
+
+def _labels_group(group: Any, name: str, where: str) -> tuple[Any, str]:
+    try:
+        name = name or str(attributes_of(group["labels"])["labels"][0])
+    except (KeyError, IndexError) as error:
+        msg = f"{where} has no labels: expected labels/NAME listed in labels/"
+        raise ImageError(msg) from error
+    inside = f"labels/{name}"
+    if inside not in group:
+        msg = f"{where}/{inside} does not exist"
+        raise ImageError(msg)
+    return group[inside], f"{where}/{inside}"
+
+
+def _axes(
+    scale: Mapping[str, Any], ndim: int, where: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return names and units; before 0.4 axes were names, before 0.3 five in order."""
+    said = scale.get("axes") or "tczyx"[-ndim:]
+    listed = [a if isinstance(a, Mapping) else {"name": a} for a in said]
+    names = tuple(str(axis["name"]).lower() for axis in listed)
+    if len(set(names)) != ndim or len(names) != ndim or not {"y", "x"} <= set(names):
+        msg = f"{where} has axes {names}, {ndim} of them; expected y and x among them"
+        raise ImageError(msg)
+    return names, tuple(unit_name(axis.get("unit")) for axis in listed)
+
+
+def _sizes(said: Mapping[str, Any], ndim: int) -> tuple[float, ...] | None:
+    for step in said.get("coordinateTransformations") or ():
+        values = step.get("scale")
+        if isinstance(values, list) and len(values) == ndim and min(values) > 0:
+            return tuple(float(v) for v in values)
+    return None
+
+
+def _check_regular(path: Path) -> None:
+    for name in (*_MARKS, ".zattrs", ".zmetadata"):
+        file = path / name
+        if file.exists() and not stat.S_ISREG(file.stat().st_mode):
+            msg = f"{file} is no regular file"
+            raise ImageError(msg)

@@ -1,0 +1,252 @@
+"""TIFF of every common kind: OME, ImageJ, tiled, compressed, pyramids; read lazily."""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg.errors import ImageError
+from napari_cfrseg.io.axes import ArrayView, OpenImage, axis_names, in_memory, view_of
+
+#: larger pages are read tile by tile, or strip by strip
+_WHOLE_PAGE_BYTES = 1 << 28
+#: what must be decoded at once may be this large
+MOST_CHUNK_BYTES = 1 << 31
+#: TIFF's codes of pixels that are colours: RGB, CMYK, YCbCr, CIELab
+_COLOURS = {2, 5, 6, 8}
+_PALETTE = 3
+_UNITS = {
+    "micrometer": {"um", "µm", "μm", "micron", "microns", "micrometer", "micrometre"},
+    "nanometer": {"nm", "nanometer", "nanometre"},
+    "millimeter": {"mm", "millimeter", "millimetre"},
+    "centimeter": {"cm", "centimeter", "centimetre"},
+    "meter": {"m", "meter", "metre"},
+    "inch": {"inch", "in"},
+    "angstrom": {"å", "angstrom"},
+}
+
+
+def open_tiff(path: Path, level: int, *, as_labels: bool = False) -> OpenImage:
+    """Open the first image of a TIFF, without decoding its pixels.
+
+    Parameters
+    ----------
+    path
+        A regular file.
+    level
+        Of its pyramid, 0 the finest.
+    as_labels
+        Return the numbers of a palette's colours, not the colours.
+    """
+    import tifffile
+
+    file = tifffile.TiffFile(path)
+    try:
+        levels = file.series[0].levels
+        if level >= len(levels):
+            msg = f"{path} has no pyramid level {level}"
+            raise ImageError(msg)
+        series = levels[level]
+        axes, is_rgb = _axes_of(series)
+        spacing, units = _calibration(file, axes, levels[0].shape, series.shape)
+        page = series.keyframe
+        palette = page.colormap if int(page.photometric) == _PALETTE else None
+        array = _pixels(file, series, level, path)
+    except BaseException:
+        file.close()
+        raise
+    if palette is not None:
+        if not as_labels:
+            values = OpenImage(array, axes).read()
+            array, axes, is_rgb = _coloured(values, palette), (*axes, "c"), True
+    elif axes[-1] == "c" and not is_rgb and _has_alpha(page, array.shape[-1]):
+        axes = axes[:-1]
+        array = view_of(array, range(len(axes)))  # without alpha
+    counted = len(axes) - (axes[-1] == "c")
+    if spacing is not None and units is not None:
+        spacing, units = spacing[:counted], units[:counted]
+    return OpenImage(array, axes, spacing, units, is_rgb)
+
+
+def _axes_of(series: Any) -> tuple[tuple[str, ...], bool]:
+    """Return the axes' names, and whether "c" holds colours."""
+    letters = series.axes.lower()
+    if len(letters) < 2:
+        msg = f"it has {len(letters)} axes: at least y and x are needed"
+        raise ImageError(msg)
+    if len(set(letters)) < len(letters) or not {"y", "x"} <= set(letters):
+        return axis_names(len(letters), letters[-1] == "s"), letters[-1] == "s"
+    if "s" not in letters:
+        return tuple(letters), False
+    # colours may come with channels beside them
+    names = ["channel" if n == "c" else n for n in letters]
+    names[letters.index("s")] = "c"
+    return tuple(names), int(series.keyframe.photometric) in _COLOURS
+
+
+def _has_alpha(page: Any, samples: int) -> bool:
+    return samples == 2 and any(int(kind) in (1, 2) for kind in page.extrasamples)
+
+
+def _coloured(values: NDArray[Any], palette: NDArray[Any]) -> NDArray[np.uint8]:
+    table = (np.asarray(palette).T >> 8).astype(np.uint8)
+    colours: NDArray[np.uint8] = table[np.minimum(values, len(table) - 1)]
+    return colours
+
+
+def _pixels(file: Any, series: Any, level: int, path: Path) -> Any:
+    """Return an array, mapped or lazy where it is large; it keeps the file open."""
+    import tifffile
+
+    size = math.prod(series.shape) * series.dtype.itemsize
+    if level == 0 and series.dataoffset is not None and size:
+        file.close()
+        mapped = tifffile.memmap(path, mode="r").reshape(series.shape)
+        return in_memory(mapped)
+    page_shape = tuple(int(n) for n in series.keyframe.shape)
+    depth = len(series.shape) - len(page_shape)
+    page_bytes = math.prod(page_shape) * series.dtype.itemsize
+    in_pages = len(series.pages) == math.prod(series.shape[:depth])
+    if in_pages and page_bytes <= _WHOLE_PAGE_BYTES:
+        pages = _Pages(file, series, depth)
+        return ArrayView(pages, range(pages.ndim), {}, str(path))
+    import zarr
+
+    tiles = zarr.open_array(file.aszarr(series=0, level=level), mode="r")
+    check_chunks(tiles)
+    weakref.finalize(tiles, file.close)
+    return ArrayView(tiles, range(tiles.ndim), {}, str(path))
+
+
+def check_chunks(array: Any) -> None:
+    """Raise ImageError where a lazy array cannot be read in pieces that fit."""
+    size = math.prod(array.chunks) * np.dtype(array.dtype).itemsize
+    if size > MOST_CHUNK_BYTES:
+        msg = (
+            f"its pixels are stored in pieces of {size / 1e9:.1f} GB, at most "
+            f"{MOST_CHUNK_BYTES / 1e9:.1f} GB can be read: save it in tiles"
+        )
+        raise ImageError(msg)
+
+
+class _Pages:
+    """Pages of a TIFF, decoded one at a time; the last one is kept."""
+
+    def __init__(self, file: Any, series: Any, depth: int) -> None:
+        self.shape: tuple[int, ...] = tuple(int(n) for n in series.shape)
+        self.dtype = np.dtype(series.dtype).newbyteorder("=")
+        self._depth = depth
+        self._pages = series.pages
+        self._kept: tuple[int, NDArray[Any]] | None = None
+        self._lock = threading.Lock()
+        weakref.finalize(self, file.close)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        key = key if isinstance(key, tuple) else (key,)
+        leading, rest = key[: self._depth], key[self._depth :]
+        if len(leading) == self._depth and not any(
+            isinstance(i, slice) for i in leading
+        ):
+            return self._page([int(i) for i in leading])[rest]
+        chosen = np.arange(math.prod(self.shape[: self._depth]))
+        chosen = chosen.reshape(self.shape[: self._depth])[leading]
+        found = [self._flat(int(i))[rest] for i in chosen.ravel()]
+        whole = np.stack(found) if found else np.zeros((0, *self.shape[self._depth :]))
+        return whole.reshape(*chosen.shape, *whole.shape[1:])
+
+    def _page(self, index: list[int]) -> NDArray[Any]:
+        shape = self.shape[: self._depth]
+        return self._flat(int(np.ravel_multi_index(index, shape)) if index else 0)
+
+    def _flat(self, number: int) -> NDArray[Any]:
+        with self._lock:
+            if self._kept is None or self._kept[0] != number:
+                self._kept = number, self._decode(number)
+            kept: NDArray[Any] = self._kept[1]
+            return kept
+
+    def _decode(self, number: int) -> NDArray[Any]:
+        page, shape = self._pages[number], self.shape[self._depth :]
+        if page is None:  # a page that the file's metadata promise, and that is missing
+            return np.zeros(shape, self.dtype)
+        return np.asarray(page.asarray(), self.dtype).reshape(shape)
+
+
+def unit_name(unit: object) -> str:
+    """Return a unit's NGFF name; "pixel" for one that is unknown."""
+    said = str(unit or "").strip().replace("\\u00B5", "µ").lower()
+    known = (name for name, spellings in _UNITS.items() if said in spellings)
+    return next(known, "pixel")
+
+
+def _calibration(
+    file: Any, axes: tuple[str, ...], whole: tuple[int, ...], shape: tuple[int, ...]
+) -> tuple[tuple[float, ...] | None, tuple[str, ...] | None]:
+    """Return spacing and units of each axis, (None, None) where nothing is known."""
+    sizes: dict[str, tuple[float, str]] = {}
+    if file.is_ome:
+        sizes = _ome_sizes(file.ome_metadata)
+    elif file.is_imagej:
+        sizes = _imagej_sizes(file)
+    elif file.is_lsm:
+        said = file.lsm_metadata or {}
+        voxel = ((a, said.get(f"VoxelSize{a.upper()}", 0)) for a in "zyx")
+        sizes = {a: (float(v) * 1e6, "micrometer") for a, v in voxel if v > 0}
+    sizes = {a: s for a, s in sizes.items() if math.isfinite(s[0]) and s[0] > 0}
+    if not {"y", "x"} <= set(sizes):
+        return None, None
+    sizes.setdefault("z", sizes["x"])
+    known = [sizes.get(axis, (1.0, "pixel")) for axis in axes]
+    coarser = [
+        n / max(m, 1) if axis in ("y", "x") else 1.0
+        for axis, n, m in zip(axes, whole, shape, strict=True)
+    ]
+    spacing = tuple(s * c for (s, _), c in zip(known, coarser, strict=True))
+    return spacing, tuple(unit for _, unit in known)
+
+
+def _ome_sizes(xml: str | None) -> dict[str, tuple[float, str]]:
+    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", xml or "")
+    if pixels is None:
+        return {}
+    said = dict(re.findall(r"\b(\w+)\s*=\s*[\"']([^\"']*)[\"']", pixels[0]))
+    found = {}
+    for axis in "zyx":
+        size = said.get(f"PhysicalSize{axis.upper()}")
+        if size is not None:
+            unit = said.get(f"PhysicalSize{axis.upper()}Unit", "µm")
+            found[axis] = _number(size), unit_name(unit)
+    return found
+
+
+def _imagej_sizes(file: Any) -> dict[str, tuple[float, str]]:
+    said = file.imagej_metadata or {}
+    unit = unit_name(said.get("unit"))
+    found = {}
+    for axis in "yx":
+        tag = file.pages[0].tags.get(f"{axis.upper()}Resolution")
+        if tag is not None and unit != "pixel":
+            over, under = tag.value
+            found[axis] = (under / over if over else 0.0), unit
+    if found and "spacing" in said:
+        found["z"] = abs(_number(said["spacing"])), unit
+    return found
+
+
+def _number(text: object) -> float:
+    try:
+        return float(str(text))
+    except ValueError:
+        return math.nan
