@@ -143,7 +143,7 @@ class ArrayView:
         self._array = array
         self._axes = tuple(axes)
         self._fixed = dict(fixed)
-        self.shape = tuple(int(array.shape[i]) for i in self._axes)
+        self.shape: tuple[int, ...] = tuple(int(array.shape[i]) for i in self._axes)
         self.dtype = np.dtype(array.dtype)
 
     @property
@@ -154,7 +154,7 @@ class ArrayView:
     @property
     def nbytes(self) -> int:
         """Size when read whole."""
-        return math.prod(self.shape) * self.dtype.itemsize
+        return math.prod(self.shape) * int(self.dtype.itemsize)
 
     def narrowed(self, axes: Sequence[int], fixed: Mapping[int, int]) -> ArrayView:
         """Return a view of this view, on the same array."""

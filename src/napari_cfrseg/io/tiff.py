@@ -174,14 +174,14 @@ class _Pages:
         with self._lock:
             if self._kept is None or self._kept[0] != number:
                 self._kept = number, self._decode(number)
-            kept: NDArray[Any] = self._kept[1]
-            return kept
+            return self._kept[1]
 
     def _decode(self, number: int) -> NDArray[Any]:
         page, shape = self._pages[number], self.shape[self._depth :]
         if page is None:  # a page that the file's metadata promise, and that is missing
             return np.zeros(shape, self.dtype)
-        return np.asarray(page.asarray(), self.dtype).reshape(shape)
+        pixels: NDArray[Any] = np.asarray(page.asarray(), self.dtype)
+        return pixels.reshape(shape)
 
 
 def unit_name(unit: object) -> str:
