@@ -57,7 +57,7 @@ def sample_session() -> list[LayerData]:
     from napari_cfrseg.clicks import Click
     from napari_cfrseg.errors import CfrSegError
     from napari_cfrseg.gui.session.session_layers import read_session
-    from napari_cfrseg.io.files import open_image
+    from napari_cfrseg.io.images import open_image
     from napari_cfrseg.samples import load_demo
     from napari_cfrseg.session.content import SUFFIX, SessionContent
     from napari_cfrseg.session.session_image import reference_of

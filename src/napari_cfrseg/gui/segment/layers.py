@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.geometry.masks import Plane
-from napari_cfrseg.io.axes import Order, across, back, put, turned
+from napari_cfrseg.io.axes import Order, across, back, plane_of, put, turned
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -28,21 +28,6 @@ _HINT_OBJECTS = 3
 _LATEST_OBJECTS = 10
 #: longest side of a pyramid level that is worked on: what one texture can show
 LONGEST_SIDE_PX = 8192
-
-
-class LazyPlane:
-    """A plane of an array that is read by slices only (zarr, HDF5, tensorstore)."""
-
-    def __init__(self, data: Any, plane: Plane) -> None:
-        self._data = data
-        self._plane = plane
-        self.shape = tuple(int(n) for n in data.shape[len(plane) :])
-        self.dtype = data.dtype
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        """Read a rectangle."""
-        key = key if isinstance(key, tuple) else (key,)
-        return np.asarray(self._data[(*self._plane, *key)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,9 +106,7 @@ class WorkingImage:
 
     def plane(self, index: Plane) -> Any:
         """Return a plane's pixels, (Y, X) or (Y, X, C), without reading them."""
-        if isinstance(self.data, np.ndarray):
-            return self.data[index]
-        return LazyPlane(self.data, index)
+        return plane_of(self.data, index)
 
     def placement(self) -> dict[str, Any]:
         """Return the arguments that put another layer exactly on these pixels."""

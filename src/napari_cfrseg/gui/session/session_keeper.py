@@ -14,9 +14,9 @@ from psygnal import Signal
 from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.gui.segment.layers import WorkingImage
 from napari_cfrseg.io.atomic import atomic_path
-from napari_cfrseg.io.axes import back, put, turned
-from napari_cfrseg.io.files import axis_names, open_image
+from napari_cfrseg.io.axes import axis_names, back, put, turned
 from napari_cfrseg.io.fingerprint import fingerprint
+from napari_cfrseg.io.images import open_image
 from napari_cfrseg.session.content import (
     SUFFIX,
     ImageReference,
