@@ -72,7 +72,7 @@ def test_zoom_in_equals_the_published_one(case):
             back[:, :, ::4, ::4].numpy(), arrays["inv_s4"], atol=1e-6
         )
     if case["possible_recalc_after"] is not None:
-        again = zoom.asks_again(back[0, 0].numpy(), roi)
+        again = zoom.predicts_again(back[0, 0].numpy(), roi)
         assert again == case["possible_recalc_after"]
 
     if "clicks2" in case:

@@ -1,7 +1,8 @@
-"""``cfrseg demo``: the shortest way to see it work."""
+"""``cfrseg demo``: open a bundled micrograph, or apply bundled clicks to it."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_cfrseg.cli.options import DeviceOption, ModelOption
+from napari_cfrseg.cli.options import DeviceOption, JsonOption, ModelOption
 from napari_cfrseg.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def demo(
     ] = None,
     model: ModelOption = "default",
     device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
     """Open napari with a bundled micrograph, ready to click.
 
@@ -50,11 +52,10 @@ def demo(
     if headless is None:
         _open_window()
     else:
-        _apply_clicks(headless, model, device)
+        _apply_clicks(headless, model, device, as_json=as_json)
 
 
 def _open_window() -> None:
-
     problem = display_problem()
     if problem is not None:
         msg = f"{problem}; 'cfrseg demo --headless OUT' works without a window"
@@ -65,7 +66,7 @@ def _open_window() -> None:
     open_demo(load_sample(load_demo().sample))
 
 
-def _apply_clicks(out: Path, model: str, device: str) -> None:
+def _apply_clicks(out: Path, model: str, device: str, *, as_json: bool) -> None:
     import numpy as np
 
     from napari_cfrseg.engine.segmenter import Segmenter
@@ -78,19 +79,27 @@ def _apply_clicks(out: Path, model: str, device: str) -> None:
     segmenter = Segmenter.load(model, device=device)
     segmenter.set_image(sample.image)
     labels = np.zeros(sample.labels.shape, dtype=np.uint16)
+    measured = []
     for number, clicks in enumerate(bundled.objects, start=1):
         mask = segmenter.predict(clicks).mask
         labels[mask & (labels == 0)] = number  # earlier objects keep their pixels
-        annotated = int(sample.labels[clicks[0].pixel])
-        typer.echo(
-            f"object {number}: {len(clicks)} click{'s' if len(clicks) > 1 else ''}, "
-            f"{np.count_nonzero(labels == number)} px, "
-            f"IoU {_iou(labels == number, sample, annotated):.3f}"
+        found = labels == number
+        iou = _iou(found, sample, int(sample.labels[clicks[0].pixel]))
+        area = int(np.count_nonzero(found))
+        measured.append(
+            {"object": number, "clicks": len(clicks), "area_px": area, "iou": iou}
         )
+        if not as_json:
+            plural = "s" if len(clicks) > 1 else ""
+            clicked = f"{len(clicks)} click{plural}"
+            typer.echo(f"object {number}: {clicked}, {area} px, IoU {iou:.3f}")
     write_labels(out / "labels.tif", labels)
     write_picture(
         out / "overlay.png", draw_overlay(sample.image, labels, bundled.objects)
     )
+    if as_json:
+        typer.echo(json.dumps({"output": str(out), "objects": measured}))
+        return
     typer.echo(f"{sample.title}: wrote {out / 'labels.tif'} and {out / 'overlay.png'}")
     typer.echo(f"image: {sample.attribution} ({sample.licence})")
 
@@ -112,7 +121,7 @@ _TIMEOUT_S = 60
 
 
 def display_problem(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Say in one line why no window can be opened, or None if one can.
+    """Return in one line why no window can be opened, None if one can.
 
     Parameters
     ----------
@@ -144,13 +153,13 @@ def display_problem(environment: Mapping[str, str] = os.environ) -> str | None:
 def _reason(stderr: str) -> str:
     """Pick the line that names the cause."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    telling = (
+    causes = (
         "is needed",
         "cannot open shared object",
         "could not connect",
         "Could not find the Qt platform plugin",
     )
     for line in lines:
-        if any(words in line for words in telling):
+        if any(words in line for words in causes):
             return line
     return lines[-1] if lines else "it ended without a message"

@@ -77,7 +77,7 @@ def info(
     name: Annotated[str, typer.Argument(help="A model's name or weights file.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a model's file says: architecture, training data, figures, licence."""
+    """Show a model's architecture, training data, figures and licence."""
     row = _describe(name)
     if as_json:
         typer.echo(json.dumps(row))
@@ -87,7 +87,7 @@ def info(
 
 
 def _row(name: str) -> dict[str, Any]:
-    """Describe a model by its file, a network by the catalogue."""
+    """Describe a model from its file, a network from the registry."""
     from napari_cfrseg.model import weights_file as checkpoint
     from napari_cfrseg.model.registry import named
 
@@ -104,21 +104,21 @@ def _describe(name_or_path: str) -> dict[str, Any]:
     from napari_cfrseg.model import weights_file as checkpoint
 
     path = checkpoint.resolve(name_or_path)
-    said = asdict(checkpoint.read_metadata(path))
+    metadata = asdict(checkpoint.read_metadata(path))
     parameters = checkpoint.count_parameters(path)
-    return said | {
+    return metadata | {
         "name": name_or_path,
         "path": str(path),
         "size_mb": round(path.stat().st_size / 1e6, 1),
         "parameters": parameters,
-        "input_sizes": _input_sizes(said["architecture"], parameters),
+        "input_sizes": _input_sizes(metadata["architecture"], parameters),
     }
 
 
 def _input_sizes(architecture: dict[str, Any], parameters: int) -> list[int]:
     """Side of the model's grid in pixels, and those its network was published for.
 
-    Family and size tell the network without building it, which would take torch.
+    Family and size identify the network without building it, which needs torch.
     """
     from napari_cfrseg.model.registry import named, names
 
@@ -203,10 +203,17 @@ def import_file(
         typer.Option(help="The file is a pretrained backbone: start this network."),
     ] = None,
     licence: LicenceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Install a checkpoint as published; nothing the file pickled is executed."""
-    path = install(file, name, start=start, licence=licence)
-    typer.echo(f"installed {path.stem}: {path}")
+    _report(install(file, name, start=start, licence=licence), as_json=as_json)
+
+
+def _report(path: Path, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"name": path.stem, "path": str(path)}))
+    else:
+        typer.echo(f"installed {path.stem}: {path}")
 
 
 def fetch_file(
@@ -220,6 +227,7 @@ def fetch_file(
         str | None, typer.Option(help="The file's SHA-256 [the recorded one].")
     ] = None,
     licence: LicenceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Fetch a published checkpoint and install it; without a name list them."""
     from dataclasses import replace
@@ -228,6 +236,9 @@ def fetch_file(
     from napari_cfrseg.model.published.fetch import PUBLISHED, fetch, published
 
     if name is None:
+        if as_json:
+            typer.echo(json.dumps([asdict(entry) for entry in PUBLISHED.values()]))
+            return
         for entry in PUBLISHED.values():
             how = "by hand: " if entry.by_hand else ""
             typer.echo(f"{entry.name}\t{entry.licence}\t{how}{entry.url}")
@@ -239,12 +250,12 @@ def fetch_file(
         source = replace(source, sha256=sha256.lower())
     folder = checkpoint.models_folder() / "downloads"
     folder.mkdir(parents=True, exist_ok=True)
-    file = fetch(source, folder, progress=_told())
+    file = fetch(source, folder, progress=_progress())
     if source.sha256 is None:
-        typer.echo(f"its SHA-256, not recorded before: {file_sha256(file)}")
+        typer.echo(f"its SHA-256, not recorded before: {file_sha256(file)}", err=True)
     path = install(file, name, licence=licence or source.licence)
     file.unlink()
-    typer.echo(f"installed {name}: {path}")
+    _report(path, as_json=as_json)
 
 
 def install(
@@ -314,17 +325,17 @@ def _started(network_name: str, file: Path) -> tuple[ClickNetwork, Mapping[str, 
     return network, architecture
 
 
-def _told() -> Callable[[int, int], None]:
-    """Say every tenth of a download on standard error."""
-    tenths_said = [0]
+def _progress() -> Callable[[int, int], None]:
+    """Print every tenth of a download to standard error."""
+    tenths = [0]
 
-    def tell(done: int, total: int) -> None:
+    def advance(done: int, total: int) -> None:
         tenth = 10 * done // total if total else 0
-        if tenth > tenths_said[0]:
-            tenths_said[0] = tenth
+        if tenth > tenths[0]:
+            tenths[0] = tenth
             typer.echo(f"fetching: {10 * tenth} % of {total / 1e6:.1f} MB", err=True)
 
-    return tell
+    return advance
 
 
 models.command(name="import", epilog=IMPORT_EXAMPLES)(import_file)

@@ -221,7 +221,7 @@ def _report(target: Path, annotator: Annotator, *, as_json: bool) -> str:
         return json.dumps({"output": str(target), "planes": planes})
     lines = [f"{target}: {sum(1 for p in planes if p['area_px'])} planes"]
     for plane in planes:
-        said = "annotated" if plane["annotated"] else f"{plane['confidence']:.2f}"
+        sure = "annotated" if plane["annotated"] else f"{plane['confidence']:.2f}"
         ended = f"  ended: {plane['ended']}" if plane["ended"] else ""
-        lines.append(f"  {plane['plane']:>5}  {plane['area_px']:>7} px  {said}{ended}")
+        lines.append(f"  {plane['plane']:>5}  {plane['area_px']:>7} px  {sure}{ended}")
     return "\n".join(lines)

@@ -74,8 +74,8 @@ def replay(
 ) -> None:
     """Apply click sessions with no window and write the objects' labels.
 
-    Each session gives NAME.labels.tif (or .zarr) and NAME.replay.json, which says what
-    the labels were made from. On the session's own image and model the labels are
+    Each session gives NAME.labels.tif (or .zarr) and NAME.replay.json, which records
+    what the labels were made from. On the session's own image and model the labels are
     those the window showed, bit for bit. With --json one JSON value is printed for
     each session. Sessions that fail are listed at the end; then the exit code is 1.
     """
@@ -187,16 +187,16 @@ def _line(result: Replayed) -> str:
         return f"{name}: failed: {result.reason}"
     if result.status != "done":
         return f"{name}: {result.status}"
-    said = (
+    line = (
         f"{name}: {result.objects} objects, {result.clicks} clicks, "
         f"{result.seconds:.2f} s → {result.labels}"
     )
     if result.changed:
         lowest = result.changed[0]
-        said += (
+        line += (
             f"; {len(result.changed)} objects changed, most object "
             f"{lowest['object']} (IoU {lowest['iou']:.3f})"
         )
     elif result.as_saved is not None:
-        said += "; as saved" if result.as_saved else "; NOT as saved"
-    return said
+        line += "; as saved" if result.as_saved else "; NOT as saved"
+    return line

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -191,7 +192,7 @@ def run_bench(
 
 
 def _set_image(segmenter: Segmenter, field: NDArray[Any]) -> float:
-    """Set the image anew, so that nothing is left from the click before."""
+    """Set the image again, so that nothing is left from the click before."""
     start = time.perf_counter()
     segmenter.set_image(field)
     return time.perf_counter() - start
@@ -230,9 +231,9 @@ def _rows(
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-#: FCFI on two backbones of timm's stands for all of them
+#: FCFI on two backbones of timm's, as examples of all of them
 TIMM_EXAMPLES = ("fcfi:resnet50", "fcfi:convnext_tiny")
-_OUT_OF_MEMORY = "the process ended, probably for want of memory"
+_OUT_OF_MEMORY = "the process ended, probably out of memory"
 
 
 def all_networks() -> tuple[str, ...]:
@@ -284,22 +285,15 @@ def bench_networks(
     sample
         Bundled micrograph whose middle is the window.
     """
-    for name in names:
-        for arithmetic in how:
-            yield _apart(name, arithmetic, repeats, sample)
-
-
-def _apart(name: str, how: Arithmetic, repeats: int, sample: str) -> NetworkCost:
-    cost = in_own_process(bench_network, name, how, repeats, sample)
-    if cost is not None:
-        return cost
-    return NetworkCost(
-        name,
-        arithmetic=str(how),
-        device=how.device,
-        precision=how.precision,
-        error=_OUT_OF_MEMORY,
-    )
+    for name, arithmetic in product(names, how):
+        cost = in_own_process(bench_network, name, arithmetic, repeats, sample)
+        yield cost or NetworkCost(
+            name,
+            arithmetic=str(arithmetic),
+            device=arithmetic.device,
+            precision=arithmetic.precision,
+            error=_OUT_OF_MEMORY,
+        )
 
 
 def in_own_process(
@@ -376,13 +370,13 @@ def _path() -> Path:
 
 
 def _machine() -> str:
-    """Name the machine the figures are of: another may share the folder."""
+    """Name the machine that was timed: another may share the folder."""
     return f"{platform.node()} {platform.machine()} {os.cpu_count()}"
 
 
 def record(costs: Iterable[NetworkCost]) -> None:
     """Keep a first and a next click's standard milliseconds of each network."""
-    known = _read()
+    known = recorded()
     for cost in costs:
         if cost.error:
             continue
@@ -395,12 +389,8 @@ def record(costs: Iterable[NetworkCost]) -> None:
         partial.write_text(json.dumps({"machine": _machine(), "ms": known}, indent=1))
 
 
-def recorded() -> dict[str, dict[str, dict[str, float]]]:
+def recorded() -> dict[str, Any]:
     """Return milliseconds by network, arithmetic and kind; empty where never timed."""
-    return _read()
-
-
-def _read() -> dict[str, Any]:
     try:
         kept = json.loads(_path().read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""One object, one robot, one segmenter: click, look, click again."""
+"""Let a robot click an object with a segmenter, and measure each click."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from napari_cfrseg.evaluation.scores import MAX_CLICKS, ObjectRow, pack_mask
 
 
 class AnySegmenter(Protocol):
-    """What can be measured: two methods.
+    """A segmenter that can be measured: two methods.
 
-    A segmenter that also has ``set_hint(object_px)`` is told the longer side of each
-    object's bounding box before its first click (classical tools need a crop);
-    reports say which segmenters were told.
+    One that also has ``set_hint(object_px)`` gets the longer side of each object's
+    bounding box before its first click (classical tools need a crop); reports name the
+    segmenters that got it.
     """
 
     def set_image(self, image: NDArray[Any]) -> object:
@@ -35,14 +35,14 @@ class AnySegmenter(Protocol):
     def predict(self, clicks: list[Click], /, *, previous: Any) -> Any:
         """Return a (Y, X) bool mask, or an object with one as ``.mask``.
 
-        ``clicks`` are all clicks on the object in order; ``previous`` is whatever
+        ``clicks`` are all clicks on the object in order; ``previous`` is what
         the last call for this object returned, None at its first click.
         """
 
 
 @runtime_checkable
 class TakesHint(Protocol):
-    """A segmenter that is told how large the next object is."""
+    """A segmenter that gets the size of the next object."""
 
     def set_hint(self, object_px: float) -> object:
         """Take the longer side of the next object's bounding box, in pixels."""
@@ -67,8 +67,8 @@ class RunSettings:
     human
         False: the papers' exact robot. True: the human-like one.
     seed
-        Of the human-like robot; each object draws from (seed, its key), whatever the
-        order in which objects come.
+        Of the human-like robot; each object draws from (seed, its key), independent of
+        the objects' order.
     surfaces
         True: boundary IoU and ASSD after each click too (slower).
     published

@@ -1,4 +1,4 @@
-"""What a click costs on one network: ``cfrseg bench --all-models``.
+"""Time a click on one network: ``cfrseg bench --all-models``.
 
 One window at the network's own grid, batch 1, no flipped copy: the network alone,
 without crop and paste. A first click embeds the image and the click and refines; a
@@ -98,7 +98,7 @@ class ClickCost:
 
 @dataclass(frozen=True, slots=True)
 class NetworkCost:
-    """What a network costs here.
+    """Costs of a network on this machine.
 
     Attributes
     ----------
@@ -118,7 +118,7 @@ class NetworkCost:
         Multiply-accumulates of a first and a next click (standard), in 10⁹.
     peak_mb
         Peak memory of a first and a next click: of the whole process on the CPU (0
-        where the system does not tell), of its tensors on CUDA.
+        where it is unknown), of its tensors on CUDA.
     matmul_share
         Rate of arithmetic in these two clicks over that of a large matrix product in
         the same arithmetic: how far the network is from the machine's limit.

@@ -1,10 +1,10 @@
-"""Classical tools that segment from clicks: the yardstick.
+"""Rivals for comparison: classical tools, and predictors like segment-anything's.
 
-All three work on a square crop around the first click, three times as wide as the
-object's longer side: the size is told to them by the runner (``set_hint``), as a user
-who zooms in and draws a frame would tell them; the place is not. Since no pixel of an
-object is farther from a click in it than its longer side, the crop holds the whole
-object, and its rim is background. Neither the product nor a network is told the size.
+The three classical tools work on a square crop around the first click, three times as
+wide as the object's longer side. The runner gives them this size (``set_hint``), as a
+user who draws a frame would, but not the place. No pixel of an object is farther from
+a click in it than its longer side, so the crop holds the whole object, and its rim is
+background. Neither the product nor a network gets the size.
 
 The crop is resampled to 128–256 px, and clicks are disks of radius 2 px there, small
 even on tiny objects; where disks meet the later click wins. Without a positive click
@@ -26,7 +26,7 @@ from skimage import filters, segmentation, transform
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import CheckpointError, DatasetError
-from napari_cfrseg.io.plane_image import open_plane
+from napari_cfrseg.evaluation.datasets import as_rgb
 
 #: the crop's side over the object's longer side
 CROP_PER_OBJECT = 3.0
@@ -48,15 +48,7 @@ class CropSegmenter(ABC):
 
     def set_image(self, image: NDArray[Any]) -> None:
         """Scale the image to [0, 1] as the product does."""
-        plane = open_plane(image)
-        values = np.asarray(image)
-        values = values[..., None] if values.ndim == 2 else values
-        scaled = plane.scaling.apply(values[..., : plane.channels])
-        if scaled.shape[2] == 2:
-            scaled = np.concatenate([scaled, scaled.mean(2, keepdims=True)], axis=2)
-        if scaled.shape[2] == 1:
-            scaled = np.repeat(scaled, 3, axis=2)
-        self._rgb = scaled[..., :3]
+        self._rgb = as_rgb(image)
 
     def set_hint(self, object_px: float) -> None:
         """Take the longer side of the next object's bounding box, in pixels."""
@@ -293,7 +285,8 @@ class SamSegmenter:
 
     def set_image(self, image: NDArray[Any]) -> None:
         """Scale to RGB bytes (uint8 as it is) and compute the embedding."""
-        self._predictor.set_image(_as_rgb_bytes(image))
+        rgb = as_rgb(image, keep_bytes=True)
+        self._predictor.set_image((rgb * 255).round().astype(np.uint8))
 
     def predict(
         self, clicks: Sequence[Click], previous: SamPrediction | None
@@ -311,19 +304,6 @@ class SamSegmenter:
         return SamPrediction(
             np.asarray(masks[best]) > 0, np.asarray(logits[best : best + 1])
         )
-
-
-def _as_rgb_bytes(image: NDArray[Any]) -> NDArray[np.uint8]:
-    plane = open_plane(image)
-    values = np.asarray(image)
-    values = values[..., None] if values.ndim == 2 else values[..., : plane.channels]
-    if values.dtype != np.uint8:
-        values = (plane.scaling.apply(values) * 255).round().astype(np.uint8)
-    if values.shape[2] == 2:
-        values = np.concatenate([values, values[..., :1]], axis=2)
-    if values.shape[2] == 1:
-        values = np.repeat(values, 3, axis=2)
-    return np.ascontiguousarray(values[..., :3])
 
 
 def _import_package() -> Any:

@@ -1,4 +1,4 @@
-"""Run a benchmark so that it can be killed and goes on where it stopped.
+"""Run a benchmark that can be killed and then continues where it stopped.
 
 A run is a folder::
 
@@ -33,7 +33,7 @@ from napari_cfrseg.evaluation.workers import evaluate_objects, evaluate_on_clust
 RUN_FORMAT = 1
 _PACKAGES = ("napari-cfrseg", "numpy", "scipy", "scikit-image", "torch", "timm")
 
-#: told after each object: the row, how many are done, how many there are
+#: called after each object with its row, the number done and the number of all
 Progress = Callable[[ObjectRow, int, int], None]
 
 
@@ -90,7 +90,7 @@ def run_benchmark(
     spec
         The segmenter.
     objects
-        What to ask for, in the order drawn.
+        In the order drawn.
     settings
         The robot's.
     workers
@@ -99,18 +99,20 @@ def run_benchmark(
         Address of a Dask scheduler (``tcp://…``) whose workers do the work instead;
         they must see the data under the same paths.
     progress
-        Told after each object.
+        Called after each object.
     command
         The command line, to be kept with the results.
 
     Raises
     ------
     DatasetError
-        If the folder holds another run, or there is nothing to ask for.
+        If the folder holds another run, or there is no object.
     """
     settings = settings or RunSettings()
     if not objects:
-        msg = "there is no object to ask for: too small, too large, or none labelled"
+        msg = (
+            "there is no object to click: all too small or too large, or none labelled"
+        )
         raise DatasetError(msg)
     identity = _identity(spec, objects, settings)
     folder.mkdir(parents=True, exist_ok=True)
@@ -182,7 +184,7 @@ def find_run(folder: Path) -> Run:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages a result depends on."""
+    """Return the versions of Python and of the packages a result depends on."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for name in _PACKAGES:
         try:

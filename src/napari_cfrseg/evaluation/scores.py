@@ -10,7 +10,7 @@ import base64
 import math
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any
@@ -258,19 +258,22 @@ def shares(
 
 def mean_effects(rows: Sequence[ObjectRow]) -> dict[str, ClickShares]:
     """Average what clicks change over all clicks of each of ``CLICK_GROUPS``."""
-    return {
-        name: ClickShares(
-            *(
-                _mean([share for row in rows for share in shares(row, px(row), *group)])
-                for px in (
-                    lambda row: row.mended_px,
-                    lambda row: row.spoilt_px,
-                    lambda row: row.spoilt_far_px,
-                )
-            )
-        )
-        for name, group in CLICK_GROUPS.items()
-    }
+    means = {}
+    for name, group in CLICK_GROUPS.items():
+        kinds = [
+            [share for row in rows for share in shares(row, counts(row), *group)]
+            for counts in _EFFECTS
+        ]
+        means[name] = ClickShares(*map(_mean, kinds))
+    return means
+
+
+#: the counts behind the fields of ClickShares
+_EFFECTS: tuple[Callable[[ObjectRow], tuple[int, ...]], ...] = (
+    lambda row: row.mended_px,
+    lambda row: row.spoilt_px,
+    lambda row: row.spoilt_far_px,
+)
 
 
 def drops(ious: Sequence[float]) -> list[bool]:

@@ -6,7 +6,7 @@
 ``watershed``,
 ``grabcut``
 ``sam:[TYPE:]FILE``    a segment-anything-style predictor with the user's checkpoint
-``module:factory``     whatever ``factory()`` returns: two methods, ``set_image`` and
+``module:factory``     the object that ``factory()`` returns, with ``set_image`` and
                        ``predict(clicks, previous)``
 =====================  ============================================================
 """
@@ -106,7 +106,7 @@ class SegmenterSpec:
 
     @property
     def label(self) -> str:
-        """What tables call it."""
+        """Name in tables."""
         if not self.is_network:
             return self.segmenter
         name = Path(self.segmenter).stem

@@ -57,12 +57,12 @@ def evaluate_objects(
         The robot's; by default the papers' robot, 20 clicks, target 0.90.
     workers
         Processes. 1 runs in this one; more are spawned, each with one OpenMP thread
-        unless OMP_NUM_THREADS says otherwise.
+        unless OMP_NUM_THREADS is set.
 
     Raises
     ------
     CfrSegError
-        If data, weights or packages are missing, in whatever process.
+        If data, weights or packages are missing.
     RuntimeError
         If a worker process fails or is killed; the message holds its traceback.
     """
@@ -78,13 +78,13 @@ def evaluate_objects(
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """What a worker process says when it cannot go on.
+    """Why a worker process cannot go on.
 
-    ``mendable``: the text is a message to the user, not a traceback.
+    ``is_message``: the text is a message to the user, not a traceback.
     """
 
     text: str
-    mendable: bool = False
+    is_message: bool = False
 
 
 def _serve(
@@ -101,16 +101,16 @@ def _serve(
             for row in evaluate_plane(segmenter, group, settings):
                 results.put(row)
     except CfrSegError as error:
-        results.put(_Failure(str(error), mendable=True))
+        results.put(_Failure(str(error), is_message=True))
         return
-    except Exception:  # noqa: BLE001 - whatever it is, the parent must hear of it
+    except Exception:  # noqa: BLE001 - the parent must see every error
         results.put(_Failure(traceback.format_exc()))
         return
     results.put(None)
 
 
 def _take_tasks(tasks: Any) -> Iterator[list[BenchmarkObject]]:
-    """Yield planes until None comes, or until there is nobody left to work for."""
+    """Yield planes until None comes or the parent process has ended."""
     parent = multiprocessing.parent_process()
     while parent is None or parent.is_alive():
         try:
@@ -165,7 +165,7 @@ def _collect(processes: Sequence[Any], results: Any) -> Iterator[ObjectRow]:
                 msg = f"a worker process ended with exit code {dead[0]}"
                 raise RuntimeError(msg) from None
             continue
-        if isinstance(result, _Failure) and result.mendable:
+        if isinstance(result, _Failure) and result.is_message:
             raise CfrSegError(result.text)
         if isinstance(result, _Failure):
             msg = f"a worker process failed:\n{result.text}"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from skimage import measure
 
 from napari_cfrseg.errors import DatasetError
+from napari_cfrseg.io.plane_image import open_plane
 
 #: objects smaller than this many pixels are left out
 MIN_AREA_PX = 40
@@ -110,6 +111,27 @@ class BenchmarkObject:
         components = measure.label(mask[box], connectivity=2)
         mask[box] = components == components[y - rows[0], x - columns[0]]
         return mask
+
+
+def as_rgb(image: NDArray[Any], *, keep_bytes: bool = False) -> NDArray[np.float32]:
+    """Return (Y, X, 3) float32 in [0, 1] of a (Y, X) or (Y, X, C) image.
+
+    Values are scaled as the product scales them; with ``keep_bytes`` uint8 is only
+    divided by 255. A grey image is repeated; two channels get their mean as the third;
+    of more, three are kept.
+    """
+    plane = open_plane(image)
+    values = np.asarray(image)
+    values = values[..., None] if values.ndim == 2 else values[..., : plane.channels]
+    if keep_bytes and values.dtype == np.uint8:
+        scaled = values.astype(np.float32) / np.float32(255)
+    else:
+        scaled = plane.scaling.apply(values)
+    if scaled.shape[2] == 1:
+        return np.repeat(scaled, 3, axis=2)
+    if scaled.shape[2] == 2:
+        return np.concatenate([scaled, scaled.mean(axis=2, keepdims=True)], axis=2)
+    return np.ascontiguousarray(scaled[..., :3])
 
 
 def find_components(

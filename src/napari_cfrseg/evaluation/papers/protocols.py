@@ -4,7 +4,7 @@
 ``ritm``        Zoom-In to 400 px (DAVIS: 600) from click 2, flip, stop at IoU 0.90
 ``simpleclick`` Zoom-In to exactly 448×448 (DAVIS: 672×672) from click 1, flip, 0.90
 ``paper-cfr``   as SimpleClick, plus CFR; stop at 0.95. The released evaluator cascades
-                on the first click only, the paper says on every click (the default)
+                on the first click only, the paper on every click (the default)
 ``paper-fcfi``  Zoom-In per data set and backbone, moved by negative clicks too and
                 computed from M^u; all 20 clicks always made
 ``micro``       the product: automatic focus, no flip, threshold 0.5
@@ -124,7 +124,7 @@ class ZoomIn:
             return wished
         return wished if box_iou(wished, roi) < self.recompute_iou else roi
 
-    def asks_again(
+    def predicts_again(
         self, previous: NDArray[np.floating] | None, roi: Roi | None
     ) -> bool:
         """Whether the click is to be predicted again (``skip_clicks=0`` only).

@@ -24,19 +24,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from napari_cfrseg.clicks import Click, points_array
+from napari_cfrseg.evaluation.datasets import as_rgb
 from napari_cfrseg.evaluation.papers.protocols import (
     Protocol,
     Roi,
     as_probability_array,
     paste_roi,
 )
-from napari_cfrseg.io.plane_image import open_plane
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PublishedPrediction:
-    """What one click gave, and what the next one needs of it.
+    """Result of one click, with what the next one needs.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class PublishedSegmenter:
 
         Other types are scaled between robust percentiles, as the product does.
         """
-        values = _as_rgb(image)
+        values = as_rgb(image, keep_bytes=True)
         tensor = torch.from_numpy(values).permute(2, 0, 1)[None]
         self._image = tensor.to(self._network.device)
         self._embedded = None
@@ -136,7 +136,9 @@ class PublishedSegmenter:
         roi = None if before is None else before.roi
         result = self._evaluate_in(clicks, before, self._choose(clicks, followed, roi))
         zoom = self._protocol.zoom
-        if zoom is None or not zoom.asks_again(result.window_probability, result.roi):
+        if zoom is None or not zoom.predicts_again(
+            result.window_probability, result.roi
+        ):
             return result
         # the feedback stays that of the click before; only the window moves
         roi = self._choose(clicks, result.window_probability, result.roi)
@@ -246,22 +248,6 @@ class PublishedSegmenter:
             msg = "set_image must be called before predict"
             raise ValueError(msg)
         return self._image
-
-
-def _as_rgb(image: NDArray[Any]) -> NDArray[np.float32]:
-    """(Y, X) or (Y, X, C) → (Y, X, 3) float32 in [0, 1]."""
-    plane = open_plane(image)
-    values = np.asarray(image)
-    values = values[..., None] if values.ndim == 2 else values[..., : plane.channels]
-    if values.dtype == np.uint8:
-        scaled = values.astype(np.float32) / np.float32(255)
-    else:
-        scaled = plane.scaling.apply(values)
-    if scaled.shape[2] == 1:
-        return np.repeat(scaled, 3, axis=2)
-    if scaled.shape[2] == 2:
-        return np.concatenate([scaled, scaled.mean(axis=2, keepdims=True)], axis=2)
-    return np.ascontiguousarray(scaled[..., :3])
 
 
 def _with_mirror(values: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ For objects both runs did, d_i = value_B(i) − value_A(i); the interval is the 
 97.5th percentile of the mean of d over resamples. Objects of one image resemble each
 other, so images are drawn with replacement, and then objects within each: the intervals
 are wider and honest. A difference whose interval holds 0 is called not significant.
-Fewer than five images cannot show how images differ: the verdict then says so.
+With fewer than five images the verdict is limited to these images.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Summary:
         How many.
     noc_ok, nof_ok
         Mean clicks until the outline is acceptable, and the objects where it never is;
-        NaN and None where the robot stopped before, or the rows do not tell.
+        NaN and None where the robot stopped before, or rows lack the surface dice.
     failing_first
         Share of the objects whose first click fails (IoU below 0.5).
     drops
@@ -122,15 +122,15 @@ def summarize(
     reached = [t for t in NOC_TARGETS if t <= target + 1e-9]
     failing = [t for t in NOF_TARGETS if t <= target + 1e-9]
     curve = scores.mean_iou_curve(runs, max_clicks)
-    tells_ok = target + 1e-9 >= 0.90 and all(row.surface_dices for row in rows)
+    has_ok = target + 1e-9 >= 0.90 and all(row.surface_dices for row in rows)
     return Summary(
         name=name,
         objects=len(rows),
         noc_ok=_mean([scores.clicks_to_ok(row, max_clicks) for row in rows])
-        if tells_ok
+        if has_ok
         else math.nan,
         nof_ok=sum(not scores.is_ok_within(row, max_clicks) for row in rows)
-        if tells_ok
+        if has_ok
         else None,
         failing_first=_mean([run[0] < scores.FAILING_IOU for run in runs]),
         drops=_mean([drop for run in runs for drop in scores.drops(run)]),

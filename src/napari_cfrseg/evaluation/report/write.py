@@ -1,4 +1,4 @@
-"""A report's folder: what was measured, in figures, tables and pictures.
+"""Write a report's folder: figures, tables and pictures of some runs.
 
 ::
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation import scores
-from napari_cfrseg.evaluation.datasets import BenchmarkObject
+from napari_cfrseg.evaluation.datasets import BenchmarkObject, as_rgb
 from napari_cfrseg.evaluation.report.comparisons import compare_runs, format_differences
 from napari_cfrseg.evaluation.report.tables import (
     Summary,
@@ -36,9 +36,8 @@ from napari_cfrseg.evaluation.report.tables import (
 )
 from napari_cfrseg.evaluation.runner import Run
 from napari_cfrseg.evaluation.scores import ObjectRow, pooled_rows
-from napari_cfrseg.io.plane_image import open_plane
 
-#: Okabe and Ito's colours, told apart by people with any colour vision
+#: Okabe and Ito's colours, distinct for people with any colour vision
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 POSITIVE, NEGATIVE = "#56B4E9", "#E69F00"
 TRUTH_COLOUR, MASK_COLOUR = "#F0E442", "#CC79A7"
@@ -285,7 +284,7 @@ def _draw_object(axes: Any, row: ObjectRow, item: BenchmarkObject) -> None:
     truth, mask = item.mask_in(plane), row.last_mask()
     y0, x0, y1, x1 = _view(truth, row)
     extent = (x0 - 0.5, x1 - 0.5, y1 - 0.5, y0 - 0.5)
-    axes.imshow(_as_picture(plane.image)[y0:y1, x0:x1], extent=extent, cmap="gray")
+    axes.imshow(as_rgb(plane.image)[y0:y1, x0:x1], extent=extent)
     for found, colour in ((truth, TRUTH_COLOUR), (mask, MASK_COLOUR)):
         part = found[y0:y1, x0:x1]
         if part.any() and not part.all():
@@ -323,18 +322,6 @@ def _view(truth: NDArray[np.bool_], row: ObjectRow) -> tuple[int, int, int, int]
         centre = (int(first) + int(last)) // 2
         ends.append((max(0, centre - half), min(length, centre + half + 1)))
     return ends[0][0], ends[1][0], ends[0][1], ends[1][1]
-
-
-def _as_picture(image: NDArray[Any]) -> NDArray[np.float32]:
-    """(Y, X) or (Y, X, 3) float32 in [0, 1]; a third channel is added to two."""
-    plane = open_plane(image)
-    values = image[..., None] if image.ndim == 2 else image[..., : plane.channels]
-    scaled = plane.scaling.apply(values)
-    if scaled.shape[2] == 1:
-        return scaled[..., 0]
-    if scaled.shape[2] == 2:
-        return np.concatenate([scaled, np.zeros_like(scaled[..., :1])], axis=2)
-    return scaled[..., :3]
 
 
 def _figure(
