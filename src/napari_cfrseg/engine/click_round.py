@@ -23,14 +23,13 @@ from napari_cfrseg.engine.focus import (
     next_window,
     shifted,
 )
-from napari_cfrseg.engine.prediction import Prediction
+from napari_cfrseg.engine.prediction import Candidate, Prediction, touches_border
 from napari_cfrseg.engine.probability_patch import mask_box, put_back
 from napari_cfrseg.engine.refinement import Cascade, Refinement, run_cascade
 from napari_cfrseg.engine.stages import Stages, Stopwatch, newest_row
 from napari_cfrseg.engine.window_score import (
     Evidence,
     agreement,
-    border_cells,
     clicked_component,
     score,
     weigh,
@@ -39,17 +38,25 @@ from napari_cfrseg.geometry.windows import Window, crop
 from napari_cfrseg.io.plane_image import PlaneImage
 from napari_cfrseg.model.network import NetworkOutput
 
+#: Masks of a first click whose IoU is at least this count as the same one.
+SAME_MASK = 0.8
+
 #: Called with the Prediction so far after each step that another one follows.
 StepCallback = Callable[[Prediction], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A window, the network's features of it, and its first answer if there is one."""
+    """A window, the network's features of it, and what is known of a search.
+
+    ``first`` is the network's first answer if there is one, ``tried`` are the windows
+    that the automatic focus compared, best first.
+    """
 
     window: Window
     features: Any
     first: NetworkOutput | None = None
+    tried: tuple[Attempt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,7 @@ class Task:
     focus_shift: int = 0
     on_step: StepCallback | None = None
     forced: bool = True
+    threshold: float = 0.5
     on_window: Callable[[Window], None] | None = None
 
     @property
@@ -137,7 +145,8 @@ class ClickRound:
             if index == 0 and look.first is not None:
                 outputs.append(look.first)
             else:
-                outputs.append(self.stages.refine(look.features, mask, newest, watch))
+                shown = None if mask is None else _at_half(mask, task.threshold)
+                outputs.append(self.stages.refine(look.features, shown, newest, watch))
             return _probability(outputs[-1])
 
         def on_step(_: Tensor, index: int) -> None:
@@ -153,7 +162,7 @@ class ClickRound:
         """Choose the window and embed it."""
         previous, grid = task.previous, self.stages.grid
         clicks = task.effective
-        area = previous.patch.mask_box(0.5)
+        area = previous.patch.mask_box(task.threshold)
         if area is None and previous.window is None:
             return self._search(task, watch)
         window = next_window(
@@ -254,14 +263,15 @@ class ClickRound:
 
     def _search(self, task: Task, watch: Stopwatch) -> Look:
         """Automatic focus: keep the window of the best supported mask."""
-        best = max(self.attempts(task, watch), key=lambda attempt: attempt.score)
-        look, yx = best.look, task.target.yx
+        attempts = self.attempts(task, watch)
+        tried = tuple(sorted(attempts, key=lambda attempt: -attempt.score))
+        look, yx = tried[0].look, task.target.yx
         window = shifted(
             look.window, yx, task.focus_shift, self.image.shape, self.focus
         )
         if window == look.window:
-            return look
-        return Look(window, self._embed(window, task, watch))
+            return replace(look, tried=tried)
+        return Look(window, self._embed(window, task, watch), tried=tried)
 
     def _finish(
         self,
@@ -274,44 +284,76 @@ class ClickRound:
         """Put the result back into the plane and honour the clicks."""
         window, plane = look.window, task.previous.shape
         with watch.time("paste"):
-            masks = tuple(_numpy(p) > 0.5 for p in cascade.probabilities)
+            masks = tuple(_numpy(p) > task.threshold for p in cascade.probabilities)
             probability = _numpy(cascade.probabilities[-1])
             patch = put_back(task.previous.patch, probability, window)
+            affinity = _affinity(output, window)
             corrected: tuple[Click, ...] = ()
             if task.forced:
                 honoured = partial(
                     honour,
                     clicks=task.effective,
-                    threshold=0.5,
+                    threshold=task.threshold,
                     px_per_cell=window.px_per_cell,
-                    affinity=_affinity(output, window),
+                    affinity=affinity,
                 )
                 patch, corrected = honoured(patch)
                 if len(task.effective) >= FROM_CLICK:
-                    patch = one_way(task.previous.patch, patch, task.effective, 0.5)
+                    patch = one_way(
+                        task.previous.patch, patch, task.effective, task.threshold
+                    )
                     # a mask from outside may have ignored earlier clicks
                     patch, older = honoured(patch)
                     corrected = (*corrected, *older)
-            component = clicked_component(masks[-1], window, task.effective)
-            body = masks[-1] if component is None else component
-            touches = bool(border_cells(body, window, plane).any())
+            touches = touches_border(masks[-1], window, task.effective, plane)
+        quality = self.stages.judge(output)
+        best = Candidate.of(probability, window, affinity, quality)
         return Prediction(
             patch=patch,
             clicks=task.clicks,
             window=window,
             steps=cascade.steps,
             step_masks=masks,
-            quality=self.stages.judge(output),
+            quality=quality,
             touches_border=touches,
             corrected=corrected,
             stages=watch.read(),
             scaling=self.image.scaling,
+            threshold=task.threshold,
+            choices=self._choices(best, look.tried) if look.tried else (),
         )
+
+    @staticmethod
+    def _choices(best: Candidate, tried: tuple[Attempt, ...]) -> tuple[Candidate, ...]:
+        """Keep the different masks among those tried, the chosen one first."""
+        chosen = [best]
+        for attempt in tried:
+            window, probability = attempt.look.window, attempt.probability
+            mine = (probability, window)
+            output = attempt.look.first
+            if attempt.evidence is None or output is None:
+                continue
+            if all(
+                agreement(mine, (other.probability, other.window)) < SAME_MASK
+                for other in chosen
+            ):
+                affinity = _affinity(output, window)
+                quality = None if best.quality is None else attempt.evidence.quality
+                chosen.append(Candidate.of(probability, window, affinity, quality))
+        return tuple(chosen)
 
 
 def _probability(output: NetworkOutput) -> Tensor:
     """(grid, grid) float32 of one window's output."""
     return torch.sigmoid(output.logits[0, 0].float())
+
+
+def _at_half(probability: Tensor, threshold: float) -> Tensor:
+    """Move the logits so that a mask cut at a threshold is one cut at 1/2."""
+    if threshold == 0.5:
+        return probability
+    inside = probability * (1 - threshold)
+    return inside / (inside + (1 - probability) * threshold)
 
 
 def _affinity(output: NetworkOutput, window: Window) -> Affinity | None:

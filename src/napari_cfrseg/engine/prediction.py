@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click, effective_clicks
-from napari_cfrseg.engine.corrections import honour
-from napari_cfrseg.engine.probability_patch import Patch
+from napari_cfrseg.engine.corrections import Affinity, honour
+from napari_cfrseg.engine.probability_patch import FLOOR, Patch, mask_box, put_back
+from napari_cfrseg.engine.window_score import border_cells, clicked_component
 from napari_cfrseg.geometry.windows import Box, Window
 from napari_cfrseg.io.plane_image import Scaling
 
@@ -40,6 +42,53 @@ class StageSeconds:
         return (
             self.crop + self.embed_image + self.embed_clicks + self.refine + self.paste
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """One of the masks among which the automatic focus chose at a first click.
+
+    Attributes
+    ----------
+    window
+        Its window.
+    cells
+        Box of the grid outside which the probability is next to zero.
+    values
+        (h, w) float32, the probability in that box.
+    affinity
+        The network's similarity to the click, where it gives one.
+    quality
+        As in :class:`Prediction`.
+    """
+
+    window: Window
+    cells: Box
+    values: NDArray[np.float32]
+    affinity: Affinity | None = None
+    quality: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        probability: NDArray[np.float32],
+        window: Window,
+        affinity: Affinity | None,
+        quality: float | None,
+    ) -> Candidate:
+        """Keep a (grid, grid) probability where it is not next to zero."""
+        cells = mask_box(probability >= FLOOR) or (0, 0, 0, 0)
+        y0, x0, y1, x1 = cells
+        values = probability[y0:y1, x0:x1].copy()
+        return cls(window, cells, values, affinity, quality)
+
+    @property
+    def probability(self) -> NDArray[np.float32]:
+        """(grid, grid) float32."""
+        out = np.zeros((self.window.grid, self.window.grid), dtype=np.float32)
+        y0, x0, y1, x1 = self.cells
+        out[y0:y1, x0:x1] = self.values
+        return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +124,9 @@ class Prediction:
         The image values painted black and white.
     threshold
         Where ``mask`` cuts: probability > threshold.
+    choices, choice
+        At a first click whose window the automatic focus chose: the different masks
+        it found, best first, and which of them this is.
     """
 
     patch: Patch
@@ -89,13 +141,18 @@ class Prediction:
     stages: StageSeconds = StageSeconds()
     scaling: Scaling | None = None
     threshold: float = 0.5
+    choices: tuple[Candidate, ...] = ()
+    choice: int = 0
 
     @classmethod
     def empty(
-        cls, shape: tuple[int, int], clicks: tuple[Click, ...] = ()
+        cls,
+        shape: tuple[int, int],
+        clicks: tuple[Click, ...] = (),
+        threshold: float = 0.5,
     ) -> Prediction:
         """No mask yet."""
-        return cls(Patch.empty(shape), tuple(clicks))
+        return cls(Patch.empty(shape), tuple(clicks), threshold=threshold)
 
     @classmethod
     def from_mask(
@@ -110,6 +167,52 @@ class Prediction:
             msg = f"mask of shape {np.shape(mask)}: expected (Y, X)"
             raise ValueError(msg)
         return cls(Patch.from_mask(np.asarray(mask) != 0), tuple(clicks))
+
+    @property
+    def candidates(self) -> tuple[Prediction, ...]:
+        """The different masks found at a first click, best first.
+
+        Each can be the ``previous`` of the next click. After other clicks, or where
+        only one window was tried, this prediction alone.
+        """
+        return tuple(self.choose(k) for k in range(len(self.choices))) or (self,)
+
+    def choose(self, candidate: int) -> Prediction:
+        """Return another of the masks found at this click, without the network.
+
+        Parameters
+        ----------
+        candidate
+            0 is the best; beyond the last one the last is meant.
+        """
+        if candidate < 0:
+            msg = f"candidate {candidate}: expected 0 (the best) or more"
+            raise ValueError(msg)
+        candidate = min(candidate, max(len(self.choices) - 1, 0))
+        if candidate == self.choice:
+            return self
+        chosen = self.choices[candidate]
+        clicks, window = effective_clicks(self.clicks), chosen.window
+        probability = chosen.probability
+        patch, corrected = honour(
+            put_back(Patch.empty(self.shape), probability, window),
+            clicks,
+            threshold=self.threshold,
+            px_per_cell=window.px_per_cell,
+            affinity=chosen.affinity,
+        )
+        mask = probability > self.threshold
+        return replace(
+            self,
+            patch=patch,
+            window=window,
+            steps=1,
+            step_masks=(mask,),
+            quality=chosen.quality,
+            touches_border=touches_border(mask, window, clicks, self.shape),
+            corrected=corrected,
+            choice=candidate,
+        )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -219,6 +322,18 @@ def start_from(
         )
         raise ValueError(msg)
     return start
+
+
+def touches_border(
+    mask: NDArray[np.bool_],
+    window: Window,
+    clicks: Sequence[Click],
+    plane: tuple[int, int],
+) -> bool:
+    """Whether the clicked part of a grid mask runs into the window's border."""
+    component = clicked_component(mask, window, clicks)
+    body = mask if component is None else component
+    return bool(border_cells(body, window, plane).any())
 
 
 def _check_threshold(threshold: float) -> None:

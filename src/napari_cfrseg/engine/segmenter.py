@@ -237,6 +237,7 @@ class Segmenter:
         refinement: Refinement | str | None = None,
         hint: FocusHint | float | None = None,
         focus_shift: int = 0,
+        threshold: float | None = None,
         on_step: StepCallback | None = None,
     ) -> Prediction:
         """Segment the object the clicks are on.
@@ -259,6 +260,9 @@ class Segmenter:
             pixels; used by the first click only.
         focus_shift
             −1 looks closer, +1 wider, by √2 each.
+        threshold
+            Where masks are cut: probability > threshold; by default that of
+            ``previous``, else 0.5. The clicks correct the mask cut there.
         on_step
             Called with the Prediction so far after each step of a click's cascade
             that another one follows.
@@ -286,6 +290,8 @@ class Segmenter:
         if hint is not None and not isinstance(hint, FocusHint):
             hint = FocusHint(float(hint))
         result = start_from(previous, image.shape, clicks)
+        if threshold is not None:
+            result = result.with_threshold(threshold)
         for count in range(len(result.clicks) + 1, len(clicks) + 1):
             task = Task(
                 clicks[:count],
@@ -294,6 +300,7 @@ class Segmenter:
                 hint,
                 focus_shift,
                 on_step,
+                threshold=result.threshold,
             )
             result = self._round(task, image)
         return result
@@ -374,7 +381,7 @@ class Segmenter:
         start = time.perf_counter()
         positive = any(c.is_positive for c in task.effective)
         if not positive and not task.previous.has_mask:
-            return Prediction.empty(image.shape, task.clicks)
+            return Prediction.empty(image.shape, task.clicks, task.threshold)
         try:
             result = self._computer(image).compute(task)
         except torch.OutOfMemoryError:
