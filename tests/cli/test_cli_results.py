@@ -50,6 +50,25 @@ def test_segment_writes_the_mask_of_the_api(
     assert written[300, 100] == 0
 
 
+def test_segment_writes_another_candidate_of_the_first_click(
+    tmp_path: Path, image_path: Path
+) -> None:
+    clicks = [Click((289, 197)), Click((300, 100), is_positive=False)]
+    segmenter = Segmenter.load("default", device="cpu")
+    segmenter.set_image(load_sample("powder_sem").image)
+    first = segmenter.predict(clicks[:1])
+    count = len(first.candidates)
+    common = ("segment", image_path, "-c", "289,197,+", "-c", "300,100,-", "--json")
+    for number, candidate in enumerate(first.candidates, start=1):
+        output = tmp_path / f"{number}.tif"
+        printed = run(*common, "--candidate", number, "-o", output)
+        assert json.loads(printed)["candidates"] == count
+        expected = segmenter.predict(clicks, previous=candidate).mask
+        np.testing.assert_array_equal(tifffile.imread(output), expected)
+    with pytest.raises(AssertionError, match=f"{count} different masks"):
+        run(*common, "--candidate", count + 1, "-o", tmp_path / "none.tif")
+
+
 def test_segment_to_png_and_on_a_plane_of_a_stack(
     tmp_path: Path, random_model: Path
 ) -> None:

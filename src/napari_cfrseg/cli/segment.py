@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from napari_cfrseg.io.axes import OpenImage
 
 EXAMPLES = """\b
-Example:
+Examples:
   cfrseg segment cells.tif --click 120,88,+ --click 140,95,- -o cell.tif
+  cfrseg segment cells.tif --click 120,88,+ --candidate 2 -o whole_cell.tif
 """
 
 
@@ -68,6 +69,10 @@ def segment(
     refinement: Annotated[
         str, typer.Option(help="standard, CFR-n or A-CFR-n.")
     ] = "standard",
+    candidate: Annotated[
+        int,
+        typer.Option(min=1, help="Which of the first click's masks; 1 is the best."),
+    ] = 1,
     model: ModelOption = "default",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -94,9 +99,11 @@ def segment(
     steps = _parse_refinement(refinement)
     segmenter = Segmenter.load(model, device=device)
     segmenter.set_image(pixels, rgb=opened.is_rgb)
-    prediction = segmenter.predict(clicks, refinement=steps)
+    first = segmenter.predict(clicks[:1], refinement=steps)
+    chosen = _choose(first, candidate)
+    prediction = segmenter.predict(clicks, previous=chosen, refinement=steps)
     write_labels(target, prediction.mask.astype(np.uint16))
-    typer.echo(_report(target, prediction, as_json=as_json))
+    typer.echo(_report(target, prediction, max(len(first.choices), 1), as_json=as_json))
 
 
 def _plane_of(opened: OpenImage, plane: int | None, path: Path) -> Any:
@@ -122,6 +129,15 @@ def _plane_of(opened: OpenImage, plane: int | None, path: Path) -> Any:
     return read_small(plane_of(opened.array, [int(i) for i in where]), path)
 
 
+def _choose(first: Prediction, candidate: int) -> Prediction:
+    """Return the first click's mask of that number; a number too high is refused."""
+    count = max(len(first.choices), 1)
+    if candidate > count:
+        msg = f"{candidate}: the first click has {count} different masks"
+        raise typer.BadParameter(msg, param_hint="--candidate")
+    return first.choose(candidate - 1)
+
+
 def _parse_refinement(name: str) -> Refinement:
     from napari_cfrseg.engine.refinement import Refinement
 
@@ -142,7 +158,9 @@ def _check_inside(clicks: list[Click], shape: tuple[int, int]) -> None:
             raise typer.BadParameter(msg, param_hint="--click")
 
 
-def _report(target: Path, prediction: Prediction, *, as_json: bool) -> str:
+def _report(
+    target: Path, prediction: Prediction, candidates: int, *, as_json: bool
+) -> str:
     import numpy as np
 
     rows, columns = np.nonzero(prediction.mask)
@@ -158,6 +176,7 @@ def _report(target: Path, prediction: Prediction, *, as_json: bool) -> str:
                 "area_px": int(rows.size),
                 "box": box,
                 "steps": prediction.steps,
+                "candidates": candidates,
                 "seconds": round(prediction.seconds, 4),
             }
         )
