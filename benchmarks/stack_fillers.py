@@ -28,6 +28,7 @@ from stack_volumes import Volume, VolumeObject
 
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.geometry.masks import MaskPatch
+from napari_cfrseg.geometry.windows import union
 from napari_cfrseg.propagation import (
     PlaneResult,
     PropagationSettings,
@@ -157,14 +158,7 @@ def _interpolated(anchors: Mapping[int, MaskPatch], index: int) -> MaskPatch:
 
 def between(first: MaskPatch, second: MaskPatch, t: float) -> MaskPatch:
     """Return plain signed-distance interpolation, nothing moved."""
-    rows = [s for m in (first, second) if m.mask.size for s in [m.slices[0]]]
-    columns = [s for m in (first, second) if m.mask.size for s in [m.slices[1]]]
-    box = (
-        min(s.start for s in rows),
-        min(s.start for s in columns),
-        max(s.stop for s in rows),
-        max(s.stop for s in columns),
-    )
+    box = union(first.box, second.box)
     return interpolate(first, second, t, box, align=False).mask()
 
 

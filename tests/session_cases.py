@@ -13,7 +13,7 @@ from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.geometry.masks import LabelRuns, MaskRuns
+from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.session.content import SessionContent, SessionSettings
 from napari_cfrseg.session.recording import RecordedAnnotator
 from napari_cfrseg.session.session_image import reference_of
@@ -42,10 +42,10 @@ def stroke(label: int, rows: slice, columns: slice, shape=SHAPE) -> LabelRuns:
     return LabelRuns.from_labels(np.full(shape, label, np.int32), mask, shape)
 
 
-def box_mask(rows: slice, columns: slice, shape=SHAPE) -> MaskRuns:
+def box_mask(rows: slice, columns: slice, shape=SHAPE) -> LabelRuns:
     mask = np.zeros(shape, bool)
     mask[rows, columns] = True
-    return MaskRuns.from_mask(mask)
+    return LabelRuns.from_mask(mask)
 
 
 #: at least one of every kind; the values are odd, the order is not to be applied

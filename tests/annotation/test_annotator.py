@@ -13,7 +13,7 @@ from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import LockedObjectError, SessionError
-from napari_cfrseg.geometry.masks import LabelRuns, MaskRuns
+from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.model.network import NetworkOutput
 
 SHAPE = (80, 100)
@@ -229,7 +229,7 @@ class TestOverlap:
     def importing(self):
         return (
             ev.ObjectCreated(2),
-            ev.MaskImported(2, (), MaskRuns.from_mask(self.LEAK)),
+            ev.MaskImported(2, (), LabelRuns.from_mask(self.LEAK)),
         )
 
     def test_keep_leaves_the_neighbour_whole(self, leaking):
@@ -266,14 +266,14 @@ class TestOverlap:
 
     def test_locked_object_is_no_heir(self, annotator):
         """A locked object does not gain pixels a neighbour gives back either."""
-        mask = MaskRuns.from_mask(self.LEAK)
+        mask = LabelRuns.from_mask(self.LEAK)
         labels_after(
             annotator,
             ev.ObjectCreated(1),
             ev.MaskImported(1, (), mask),
             ev.OverlapChanged(ev.OverlapRule.OVERWRITE),
             ev.ObjectCreated(2),
-            ev.MaskImported(2, (), MaskRuns.from_mask(box_mask(5, 20, 5, 75))),
+            ev.MaskImported(2, (), LabelRuns.from_mask(box_mask(5, 20, 5, 75))),
         )
         locked = annotator.labels() == 1
         labels = labels_after(annotator, ev.ObjectLocked(1, True), ev.ObjectDeleted(2))
@@ -294,7 +294,7 @@ LOCKED_EDITS = [
     ev.ObjectReset(1, ()),
     ev.ObjectDeleted(1),
     ev.ThresholdChanged(1, 0.7),
-    ev.MaskImported(1, (), MaskRuns.from_mask(box_mask(0, 4, 0, 4))),
+    ev.MaskImported(1, (), LabelRuns.from_mask(box_mask(0, 4, 0, 4))),
     painted(1, box_mask(0, 4, 0, 4)),
 ]
 UNFIT_EVENTS = [
@@ -308,7 +308,7 @@ UNFIT_EVENTS = [
     click(1, LEFT, 9, position=5),
     ev.ClicksRemoved((44,)),
     ev.ClicksMoved(((44, (1.0, 1.0)),)),
-    ev.MaskImported(1, (), MaskRuns.from_mask(np.ones((3, 3), bool))),
+    ev.MaskImported(1, (), LabelRuns.from_mask(np.ones((3, 3), bool))),
 ]
 
 
@@ -445,7 +445,7 @@ class TestImport:
         labels = labels_after(
             annotator,
             ev.ObjectCreated(3),
-            ev.MaskImported(3, (), MaskRuns.from_mask(mask)),
+            ev.MaskImported(3, (), LabelRuns.from_mask(mask)),
         )
         assert np.array_equal(labels == 3, mask)
         labels = labels_after(annotator, click(3, (20, 45), 1, positive=False))

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_cfrseg.engine.probability_patch import Patch, mask_box, overlap, union
-from napari_cfrseg.geometry.windows import Window, crop
+from napari_cfrseg.engine.probability_patch import Patch
+from napari_cfrseg.geometry.windows import Window, crop, mask_box, overlap, union
 
 
 def patch_of(plane: np.ndarray) -> Patch:

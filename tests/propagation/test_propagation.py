@@ -12,7 +12,7 @@ from napari_cfrseg.annotation.transaction import Progress
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import LockedObjectError, SessionError
-from napari_cfrseg.geometry.masks import MaskPatch, MaskRuns
+from napari_cfrseg.geometry.masks import LabelRuns, MaskPatch
 from napari_cfrseg.propagation import (
     PropagationSettings,
     StopReason,
@@ -117,7 +117,7 @@ class TestPlanes:
         image[:, 12:20, 12:20] = 160
         done = annotator(image)
         done.apply(ev.ObjectCreated(1))
-        patch = MaskRuns.from_mask(disk((32, 32), 8))
+        patch = LabelRuns.from_mask(disk((32, 32), 8))
         done.apply(ev.MaskImported(1, (20,), patch))
         done.apply(whole(image))
         planes = {p[0] for p, s in done.objects[1].planes.items() if s.mask.area}
@@ -201,7 +201,7 @@ class TestPlanes:
         done.apply(ev.ObjectCreated(2))
         wall = np.zeros((SIZE, SIZE), bool)
         wall[:, 24:] = True
-        done.apply(ev.MaskImported(2, (6,), MaskRuns.from_mask(wall)))
+        done.apply(ev.MaskImported(2, (6,), LabelRuns.from_mask(wall)))
         done.apply(ev.ObjectLocked(2, True))
         done.apply(whole(image))
         assert not done.objects[1].on((6,)).mask.to_mask((SIZE, SIZE))[wall].any()
@@ -411,7 +411,7 @@ def test_interpolation_halfway_of_two_squares():
     found = interpolate(
         MaskPatch.from_mask(a), MaskPatch.from_mask(b), 0.5, (0, 0, 40, 40)
     ).mask()
-    assert found.slices == (slice(12, 28), slice(12, 28))
+    assert found.box == (12, 12, 28, 28)
 
 
 class TestProfile:

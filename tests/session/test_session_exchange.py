@@ -195,4 +195,4 @@ def test_labels_become_objects_plane_by_plane() -> None:
     stack = np.stack([labels(), np.zeros_like(labels()), labels()])
     events = list(events_from_labels(stack))
     assert [e.plane for e in events] == [(0,), (2,)]
-    assert set(events[0].labels.values) == {1, 3, 300}
+    assert set(events[0].labels.after) == {1, 3, 300}

@@ -28,7 +28,7 @@ from napari_cfrseg.annotation.transaction import (
 )
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.geometry.masks import LabelArray, LabelPatch, Plane
+from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, Plane
 from napari_cfrseg.io.plane_image import Scaling
 
 
@@ -54,7 +54,7 @@ class Change:
     """
 
     events: tuple[ev.Event, ...]
-    patches: tuple[LabelPatch, ...]
+    patches: tuple[LabelRuns, ...]
     objects: Mapping[int, ObjectState]
     undo_depth: int
     redo_depth: int
@@ -275,7 +275,7 @@ class Annotator:
             new.add(event.click_id)
         return new
 
-    def _write(self, transaction: Transaction | None) -> tuple[LabelPatch, ...]:
+    def _write(self, transaction: Transaction | None) -> tuple[LabelRuns, ...]:
         """Write an act that was computed before."""
         if transaction is None:
             return ()
@@ -291,7 +291,7 @@ class Annotator:
     def _change(
         self,
         events: tuple[ev.Event, ...],
-        patches: tuple[LabelPatch, ...],
+        patches: tuple[LabelRuns, ...],
         runs: int = 0,
         notes: tuple[str, ...] = (),
     ) -> Change:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.refinement import Refinement
-from napari_cfrseg.geometry.masks import LabelRuns, MaskRuns, Plane
+from napari_cfrseg.geometry.masks import LabelRuns, Plane
 
 
 class OverlapRule(StrEnum):
@@ -155,7 +155,7 @@ class MaskImported:
 
     object_id: int
     plane: Plane
-    mask: MaskRuns
+    mask: LabelRuns
 
 
 @dataclass(frozen=True, slots=True)

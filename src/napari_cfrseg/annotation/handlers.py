@@ -21,7 +21,8 @@ from napari_cfrseg.annotation.state import (
 )
 from napari_cfrseg.annotation.transaction import Act
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.geometry.masks import MaskPatch, Plane, union_box
+from napari_cfrseg.geometry.masks import MaskPatch, Plane, box_of
+from napari_cfrseg.geometry.windows import slices
 
 
 def new_object(
@@ -195,7 +196,7 @@ def _(event: ev.MaskImported, act: Act) -> None:
     act.restart(
         event.object_id,
         event.plane,
-        replace(state, start=event.mask.to_patch(), carried=None),
+        replace(state, start=event.mask.mask(), carried=None),
     )
 
 
@@ -203,7 +204,7 @@ def _(event: ev.MaskImported, act: Act) -> None:
 def _(event: ev.LabelsImported, act: Act) -> None:
     act.check_plane(event.labels.shape)
     masks = {i: mask for i, mask in event.labels.masks().items() if i > 0}
-    box = union_box(*masks.values())
+    box = box_of(*masks.values())
     if box is not None:
         act.draft.reserve(event.plane, box)
     for object_id, mask in masks.items():
@@ -244,8 +245,7 @@ def _paint(act: Act, plane: Plane, label: int, painted: MaskPatch) -> None:
         if label not in act.objects:
             act.put(label, new_object(label))
         act.unlocked(label)
-    box = painted.slices
-    labels = act.labels_of(plane)[box]
+    labels = act.labels_of(plane)[slices(painted.box)]
     mask = painted.mask.copy()
     for owner in {int(i) for i in labels[mask].tolist()} - {0, label}:
         if act.is_locked(owner):
@@ -255,15 +255,15 @@ def _paint(act: Act, plane: Plane, label: int, painted: MaskPatch) -> None:
     if not painted.mask.size:
         return
     for state in tuple(act.objects.values()):
-        loses = state.on(plane).mask.window(painted.slices) & painted.mask
+        loses = state.on(plane).mask.window(painted.box) & painted.mask
         if state.object_id != label and not state.locked and loses.any():
             removed = MaskPatch.from_mask(loses, painted.offset)
             _edit(act, state.object_id, plane, MaskPatch.empty(), removed)
     if label:
         # the brush is explicit: it wins over the rule "keep"
-        labels = act.labels_of(plane)[painted.slices].copy()
+        labels = act.labels_of(plane)[slices(painted.box)].copy()
         labels[painted.mask] = label
-        act.draft.write(plane, painted.slices, labels)
+        act.draft.write(plane, painted.box, labels)
         _edit(act, label, plane, painted, MaskPatch.empty())
 
 

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.annotation.events import OverlapRule
-from napari_cfrseg.geometry.masks import LabelArray, LabelPatch, MaskPatch, Plane
+from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, MaskPatch, Plane
+from napari_cfrseg.geometry.windows import Box, slices, union
 
-Box = tuple[slice, slice]
 Heirs = Callable[[], Iterable[tuple[int, MaskPatch]]]
 
 
@@ -88,24 +88,20 @@ class LabelDraft:
         """Keep what a box holds before it is edited (grows an earlier box)."""
         kept = self._before.get(plane)
         if kept is not None:
-            (rows, columns), _ = kept
-            box = (
-                slice(min(rows.start, box[0].start), max(rows.stop, box[0].stop)),
-                slice(min(columns.start, box[1].start), max(columns.stop, box[1].stop)),
-            )
+            box = union(kept[0], box)
             if box == kept[0]:
                 return
-        before = self._labels_of(plane)[box].copy()
+        before = self._labels_of(plane)[slices(box)].copy()
         if kept is not None:
-            _paste(before, box, *kept)
+            before[slices(kept[0], box)] = kept[1]
         self._before[plane] = (box, before)
 
     def write(self, plane: Plane, box: Box, labels: NDArray[np.int32]) -> None:
         """Write the labels of a box."""
         self.reserve(plane, box)
-        self._labels_of(plane)[box] = labels
+        self._labels_of(plane)[slices(box)] = labels
 
-    def patches(self, only: Iterable[Plane] | None = None) -> tuple[LabelPatch, ...]:
+    def patches(self, only: Iterable[Plane] | None = None) -> tuple[LabelRuns, ...]:
         """Return what changed since the draft began, one patch for each plane."""
         patches = []
         for plane in self._before if only is None else only:
@@ -113,7 +109,9 @@ class LabelDraft:
                 continue
             box, before = self._before[plane]
             labels = self._labels_of(plane)
-            patch = LabelPatch.between(plane, labels.shape, box, before, labels[box])
+            patch = LabelRuns.between(
+                plane, labels.shape, box, before, labels[slices(box)]
+            )
             if patch.size:
                 patches.append(patch)
         return tuple(patches)
@@ -121,12 +119,5 @@ class LabelDraft:
     def roll_back(self) -> None:
         """Put everything back as it was."""
         for plane, (box, before) in self._before.items():
-            self._labels_of(plane)[box] = before
+            self._labels_of(plane)[slices(box)] = before
         self._before.clear()
-
-
-def _paste(target: LabelArray, box: Box, inner: Box, values: LabelArray) -> None:
-    """Write the values of an inner box into the array of an outer box."""
-    y, x = inner[0].start - box[0].start, inner[1].start - box[1].start
-    h, w = values.shape
-    target[y : y + h, x : x + w] = values

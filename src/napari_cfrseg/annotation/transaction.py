@@ -14,11 +14,12 @@ from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.errors import LockedObjectError, SessionError
 from napari_cfrseg.geometry.masks import (
     LabelArray,
-    LabelPatch,
+    LabelRuns,
     MaskPatch,
     Plane,
-    union_box,
+    box_of,
 )
+from napari_cfrseg.geometry.windows import Box, slices
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,11 +36,11 @@ class Progress:
 
     done: int
     total: int
-    patches: tuple[LabelPatch, ...] = ()
+    patches: tuple[LabelRuns, ...] = ()
 
 
 #: told the labels so far, or progress; True in return to progress: keep what is done
-PatchCallback = Callable[[LabelPatch | Progress], object]
+PatchCallback = Callable[[LabelRuns | Progress], object]
 
 
 class Act:
@@ -180,15 +181,15 @@ class Act:
     def _relabel(
         self, object_id: int, plane: Plane, old: MaskPatch, new: MaskPatch
     ) -> None:
-        box = union_box(old, new)
+        box = box_of(old, new)
         if box is not None:
             self.draft.write(plane, box, self._claimed(object_id, plane, box, new))
 
     def _claimed(
-        self, object_id: int, plane: Plane, box: tuple[slice, slice], new: MaskPatch
+        self, object_id: int, plane: Plane, box: Box, new: MaskPatch
     ) -> LabelArray:
         return claim(
-            self.labels_of(plane)[box],
+            self.labels_of(plane)[slices(box)],
             box,
             object_id,
             new,
@@ -214,13 +215,15 @@ class Act:
         old = self.objects[object_id].on(plane).mask
 
         def preview(mask: MaskPatch) -> None:
-            box = union_box(old, mask)
+            box = box_of(old, mask)
             if box is None:
                 return
             labels = self.labels_of(plane)
             after = self._claimed(object_id, plane, box, mask)
             on_preview(
-                LabelPatch.between(plane, self.plane_shape, box, labels[box], after)
+                LabelRuns.between(
+                    plane, self.plane_shape, box, labels[slices(box)], after
+                )
             )
 
         return preview
@@ -263,7 +266,7 @@ class Transaction:
 
     event: ev.Event
     changes: Mapping[int, ObjectChange]
-    patches: tuple[LabelPatch, ...]
+    patches: tuple[LabelRuns, ...]
 
     def inverted(self) -> Transaction:
         """Return the act that takes this one back."""

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.probability_patch import FLOOR, Patch, overlap, union
-from napari_cfrseg.geometry.windows import Box, Window, paste
+from napari_cfrseg.engine.probability_patch import FLOOR, Patch
+from napari_cfrseg.geometry.windows import Box, Window, overlap, paste, union
 
 #: The click's disk on the network's grid, as in the papers.
 DISK_RADIUS_CELLS = 5.0

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.probability_patch import union
-from napari_cfrseg.geometry.windows import Box, Window
+from napari_cfrseg.geometry.windows import Box, Window, union
 
 #: Windows whose sides differ by less than this factor count as equal.
 SAME_SIDE = 1.25

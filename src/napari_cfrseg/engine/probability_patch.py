@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfrseg.geometry.windows import Box, Window, paste
+from napari_cfrseg.geometry.windows import (
+    Box,
+    Window,
+    mask_box,
+    overlap,
+    paste,
+    slices,
+    union,
+)
 
 #: Probability below which the patch's rim is trimmed away.
 FLOOR = 1 / 256
@@ -109,7 +117,7 @@ class Patch:
         if (y0, x0, y1, x1) == box:
             return Patch(self.plane, y0, x0, values).trimmed()
         merged = self.read((y0, x0, y1, x1))
-        merged[box[0] - y0 : box[2] - y0, box[1] - x0 : box[3] - x0] = values
+        merged[slices(box, (y0, x0, y1, x1))] = values
         return Patch(self.plane, y0, x0, merged).trimmed()
 
     def trimmed(self) -> Patch:
@@ -141,36 +149,6 @@ def _within(positions: range, start: int, stop: int) -> range:
     return range(first, max(first, last))
 
 
-def union(first: Box, second: Box) -> Box:
-    """Return the smallest box around two; an empty one counts for nothing."""
-    boxes = [b for b in (first, second) if b[0] < b[2] and b[1] < b[3]]
-    if not boxes:
-        return second
-    return (
-        min(b[0] for b in boxes),
-        min(b[1] for b in boxes),
-        max(b[2] for b in boxes),
-        max(b[3] for b in boxes),
-    )
-
-
-def mask_box(mask: NDArray[Any]) -> Box | None:
-    """Return the box of a mask's true pixels, None for an empty mask."""
-    rows = np.flatnonzero(mask.any(axis=1))
-    if rows.size == 0:
-        return None
-    y0, y1 = int(rows[0]), int(rows[-1]) + 1
-    columns = np.flatnonzero(mask[y0:y1].any(axis=0))
-    return y0, int(columns[0]), y1, int(columns[-1]) + 1
-
-
-def overlap(first: Box, second: Box) -> Box:
-    """Return the box two boxes share; it may be empty."""
-    y0, x0 = max(first[0], second[0]), max(first[1], second[1])
-    y1, x1 = min(first[2], second[2]), min(first[3], second[3])
-    return y0, x0, max(y0, y1), max(x0, x1)
-
-
 def put_back(before: Patch, probability: NDArray[np.float32], window: Window) -> Patch:
     """Replace the window's part of a patch by the network's answer.
 
@@ -197,8 +175,7 @@ def put_back(before: Patch, probability: NDArray[np.float32], window: Window) ->
     if whole == box:
         return before.with_box(box, pasted)
     values = _zeros(whole)
-    y0, x0 = box[0] - whole[0], box[1] - whole[1]
-    values[y0 : y0 + pasted.shape[0], x0 : x0 + pasted.shape[1]] = pasted
+    values[slices(box, whole)] = pasted
     return before.with_box(whole, values)
 
 

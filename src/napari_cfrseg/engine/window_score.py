@@ -12,8 +12,7 @@ from scipy import ndimage
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.focus import FocusSettings
-from napari_cfrseg.engine.probability_patch import mask_box
-from napari_cfrseg.geometry.windows import Window
+from napari_cfrseg.geometry.windows import Window, mask_box
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,29 @@
-"""Masks and label edits as runs of pixels along the rows of a plane.
+"""Sparse masks and label edits of a plane.
 
-A run is (start, length): ``start`` is the flat row-major index of its first pixel in
-the (Y, X) plane. Runs are what events and undo keep (they grow with the outline of an
-object, not with its area); arrays cropped to a bounding box are what is computed on.
+:class:`MaskPatch` is what is computed on: a bool array cropped to the box it fills.
+:class:`LabelRuns` is what events, files and undo keep: runs of pixels along the rows,
+so its size follows an object's outline and not its area. A run is (start, length);
+``start`` is the row-major index of its first pixel in the (Y, X) plane.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from napari_cfrseg.geometry.windows import Box, mask_box, overlap, slices, union
 
 Plane = tuple[int, ...]
 """Index of a 2-D plane: one integer per axis that is not displayed; () for 2-D."""
 
 BoolMask = NDArray[np.bool_]
 LabelArray = NDArray[np.int32]
+
+#: Largest label an int32 array holds.
+MOST_LABEL = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,72 +52,49 @@ class MaskPatch:
     ) -> MaskPatch:
         """Crop a mask whose first pixel is ``offset`` to the box it fills."""
         mask = np.asarray(mask, dtype=np.bool_)
-        rows = np.flatnonzero(mask.any(axis=1))
-        if rows.size == 0:
+        box = mask_box(mask)
+        if box is None:
             return cls.empty()
-        y0, y1 = int(rows[0]), int(rows[-1]) + 1
-        columns = np.flatnonzero(mask[y0:y1].any(axis=0))
-        x0, x1 = int(columns[0]), int(columns[-1]) + 1
-        return cls((offset[0] + y0, offset[1] + x0), mask[y0:y1, x0:x1].copy())
+        return cls((offset[0] + box[0], offset[1] + box[1]), mask[slices(box)].copy())
 
     @property
-    def slices(self) -> tuple[slice, slice]:
-        """The box as slices of the plane."""
+    def box(self) -> Box:
+        """(y0, x0, y1, x1), ends exclusive."""
         (y, x), (h, w) = self.offset, self.mask.shape
-        return slice(y, y + h), slice(x, x + w)
+        return y, x, y + h, x + w
 
     @property
     def area(self) -> int:
         """Number of pixels set."""
         return int(np.count_nonzero(self.mask))
 
-    def contains(self, pixel: tuple[int, int]) -> bool:
-        """Return whether the pixel (row, column) is set."""
-        y, x = pixel[0] - self.offset[0], pixel[1] - self.offset[1]
-        h, w = self.mask.shape
-        return 0 <= y < h and 0 <= x < w and bool(self.mask[y, x])
-
-    def window(self, box: tuple[slice, slice]) -> BoolMask:
+    def window(self, box: Box) -> BoolMask:
         """Return the part of the mask within a box of the plane, as (h, w) bool."""
-        rows, columns = box
-        out = np.zeros(
-            (rows.stop - rows.start, columns.stop - columns.start), dtype=np.bool_
-        )
-        (y0, x0), (h, w) = self.offset, self.mask.shape
-        top, bottom = max(y0, rows.start), min(y0 + h, rows.stop)
-        left, right = max(x0, columns.start), min(x0 + w, columns.stop)
-        if top < bottom and left < right:
-            out[
-                top - rows.start : bottom - rows.start,
-                left - columns.start : right - columns.start,
-            ] = self.mask[top - y0 : bottom - y0, left - x0 : right - x0]
+        out = np.zeros((box[2] - box[0], box[3] - box[1]), dtype=np.bool_)
+        shared = overlap(self.box, box)
+        out[slices(shared, box)] = self.mask[slices(shared, self.box)]
         return out
 
     def to_mask(self, shape: tuple[int, int]) -> BoolMask:
         """Return the mask on the whole plane, (Y, X) bool."""
-        return self.window((slice(0, shape[0]), slice(0, shape[1])))
+        return self.window((0, 0, shape[0], shape[1]))
 
     def edited(self, added: MaskPatch, removed: MaskPatch) -> MaskPatch:
         """Return this mask with pixels added, then removed."""
-        box = union_box(self, added)
+        box = box_of(self, added)
         if box is None:
             return MaskPatch.empty()
         mask = (self.window(box) | added.window(box)) & ~removed.window(box)
-        return MaskPatch.from_mask(mask, (box[0].start, box[1].start))
+        return MaskPatch.from_mask(mask, (box[0], box[1]))
 
 
-def union_box(*patches: MaskPatch) -> tuple[slice, slice] | None:
-    """Return the smallest box holding every patch that is not empty, or None."""
-    boxes = [p.slices for p in patches if p.mask.size]
-    if not boxes:
-        return None
-    return (
-        slice(min(b[0].start for b in boxes), max(b[0].stop for b in boxes)),
-        slice(min(b[1].start for b in boxes), max(b[1].stop for b in boxes)),
-    )
+def box_of(*masks: MaskPatch) -> Box | None:
+    """Return the smallest box holding every mask that is not empty, or None."""
+    boxes = [mask.box for mask in masks if mask.mask.size]
+    return union(*boxes) if boxes else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class LabelRuns:
     """Labels given to some pixels of a plane; compares and hashes by value.
 
@@ -118,37 +102,60 @@ class LabelRuns:
     ----------
     shape
         (Y, X) of the plane.
-    starts, lengths, values
-        One entry per run: flat first index, number of pixels, label.
+    starts, lengths
+        int64: flat first index and number of pixels of each run, in ascending order.
+    after
+        int32: each run's label.
+    before
+        int32: each run's label before the edit, where that is known.
+    plane
+        Which plane, where whoever holds the runs does not say it.
+
+    Raises
+    ------
+    ValueError
+        Runs overlap, leave the plane or are not in order, or a label is too large.
     """
 
     shape: tuple[int, int]
-    starts: tuple[int, ...]
-    lengths: tuple[int, ...]
-    values: tuple[int, ...]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    after: NDArray[np.int32]
+    before: NDArray[np.int32] | None = None
+    plane: Plane = ()
 
     def __post_init__(self) -> None:
-        if not len(self.starts) == len(self.lengths) == len(self.values):
-            msg = "starts, lengths and values must have one entry per run"
+        starts, lengths = _integers(self.starts), _integers(self.lengths)
+        after = _integers(self.after)
+        if not starts.size == lengths.size == after.size:
+            msg = "starts, lengths and labels must have one entry per run"
             raise ValueError(msg)
-        size = self.shape[0] * self.shape[1]
-        end = 0
-        for start, length in zip(self.starts, self.lengths, strict=True):
-            if start < end or length < 1 or start + length > size:
-                msg = (
-                    f"run ({start}, {length}) overlaps another or leaves the plane "
-                    f"of shape {self.shape}"
-                )
-                raise ValueError(msg)
-            end = start + length
+        if after.size and (after.max() > MOST_LABEL or after.min() < -MOST_LABEL):
+            msg = f"label {after.max()} is larger than any label can be ({MOST_LABEL})"
+            raise ValueError(msg)
+        ends = starts + lengths
+        limits = np.append(starts[1:], self.shape[0] * self.shape[1])
+        wrong = (starts < 0) | (lengths < 1) | (ends > limits) | (ends < starts)
+        if starts.size and wrong.any():
+            first = int(wrong.argmax())
+            msg = (
+                f"run ({starts[first]}, {lengths[first]}) overlaps another or leaves "
+                f"the plane of shape {self.shape}"
+            )
+            raise ValueError(msg)
+        object.__setattr__(self, "starts", starts)
+        object.__setattr__(self, "lengths", lengths)
+        object.__setattr__(self, "after", after.astype(np.int32))
 
     @classmethod
     def from_labels(
         cls,
         labels: NDArray[np.integer],
         changed: NDArray[np.bool_],
-        shape: tuple[int, int],
+        shape: tuple[int, ...],
         offset: tuple[int, int] = (0, 0),
+        before: NDArray[np.integer] | None = None,
+        plane: Plane = (),
     ) -> LabelRuns:
         """Describe the pixels of a box where ``changed`` is true.
 
@@ -160,160 +167,116 @@ class LabelRuns:
             (Y, X) of the plane.
         offset
             (row, column) of the box's first pixel.
+        before
+            (h, w) labels before.
+        plane
+            Which plane.
         """
-        flat = flat_of(changed, offset, shape[1])
-        values = np.asarray(labels[changed], dtype=np.int32)
-        first, lengths = runs_of(flat, values)
+        y, x = np.nonzero(changed)
+        flat = (y + offset[0]).astype(np.int64) * shape[1] + x + offset[1]
+        after = np.asarray(labels[changed], np.int64)
+        old = None if before is None else np.asarray(before[changed], np.int32)
+        breaks = np.diff(flat, prepend=-2) != 1
+        for values in (after, old):
+            if values is not None:
+                breaks[1:] |= np.diff(values) != 0
+        first = np.flatnonzero(breaks)
         return cls(
             (int(shape[0]), int(shape[1])),
-            tuple(flat[first].tolist()),
-            tuple(lengths.tolist()),
-            tuple(values[first].tolist()),
+            flat[first],
+            np.diff(first, append=flat.size),
+            after[first],  # type: ignore[arg-type]  # made int32 once it is checked
+            None if old is None else old[first],
+            plane,
         )
+
+    @classmethod
+    def between(
+        cls,
+        plane: Plane,
+        shape: tuple[int, ...],
+        box: Box,
+        before: LabelArray,
+        after: LabelArray,
+    ) -> LabelRuns:
+        """Return what changed in a box, from its labels before and after."""
+        offset = (box[0], box[1])
+        return cls.from_labels(after, before != after, shape, offset, before, plane)
+
+    @classmethod
+    def from_mask(cls, mask: NDArray[np.bool_]) -> LabelRuns:
+        """Give label 1 to the pixels of a (Y, X) bool mask."""
+        mask = np.asarray(mask, np.bool_)
+        return cls.from_labels(mask.astype(np.int32), mask, mask.shape)
+
+    @classmethod
+    def from_patch(cls, patch: MaskPatch, shape: tuple[int, ...]) -> LabelRuns:
+        """Give label 1 to the pixels of a cropped mask of a (Y, X) plane."""
+        mask = patch.mask
+        return cls.from_labels(mask.astype(np.int32), mask, shape, patch.offset)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LabelRuns) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[Any, ...]:
+        before = None if self.before is None else self.before.tobytes()
+        numbers = (self.starts, self.lengths, self.after)
+        return (self.plane, self.shape, before, *(n.tobytes() for n in numbers))
+
+    @property
+    def size(self) -> int:
+        """Number of pixels."""
+        return int(self.lengths.sum())
+
+    def indices(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return (rows, columns) of the pixels."""
+        y, x = np.divmod(_expand(self.starts, self.lengths), self.shape[1])
+        return y, x
+
+    def values(self) -> NDArray[np.int32]:
+        """Return the label of each pixel, in the order of :meth:`indices`."""
+        return np.repeat(self.after, self.lengths)
+
+    def mask(self) -> MaskPatch:
+        """Return the pixels, whatever their labels."""
+        return _patch(*self.indices())
 
     def masks(self) -> dict[int, MaskPatch]:
         """Return the pixels of each label, by ascending label."""
-        starts = np.asarray(self.starts, np.int64)
-        lengths = np.asarray(self.lengths, np.int64)
-        values = np.asarray(self.values, np.int64)
-        return {
-            int(label): patch_from_flat(
-                expand(starts[values == label], lengths[values == label]),
-                self.shape[1],
-            )
-            for label in np.unique(values)
-        }
+        order = np.argsort(self.after, kind="stable")
+        labels, first = np.unique(self.after[order], return_index=True)
+        masks = {}
+        for label, runs in zip(labels, np.split(order, first[1:]), strict=False):
+            flat = _expand(self.starts[runs], self.lengths[runs])
+            masks[int(label)] = _patch(*np.divmod(flat, self.shape[1]))
+        return masks
+
+    def inverted(self) -> LabelRuns:
+        """Return the edit that takes this one back; ``before`` must be known."""
+        if self.before is None:
+            msg = "the labels before the edit are not known"
+            raise ValueError(msg)
+        return replace(self, after=self.before, before=self.after)
 
 
-@dataclass(frozen=True, slots=True)
-class MaskRuns:
-    """A mask as runs; compares and hashes by value, fit for events and files."""
-
-    shape: tuple[int, int]
-    starts: tuple[int, ...] = ()
-    lengths: tuple[int, ...] = ()
-
-    @classmethod
-    def from_mask(cls, mask: NDArray[np.bool_]) -> MaskRuns:
-        """Describe a (Y, X) bool mask."""
-        return cls.from_patch(MaskPatch.from_mask(mask), mask.shape)
-
-    @classmethod
-    def from_patch(cls, patch: MaskPatch, shape: tuple[int, ...]) -> MaskRuns:
-        """Describe a cropped mask of a plane of the given shape."""
-        flat = flat_of(patch.mask, patch.offset, shape[1])
-        first, lengths = runs_of(flat)
-        return cls(
-            (int(shape[0]), int(shape[1])),
-            tuple(flat[first].tolist()),
-            tuple(lengths.tolist()),
-        )
-
-    def to_patch(self) -> MaskPatch:
-        """Return the mask cropped to its bounding box."""
-        flat = expand(
-            np.asarray(self.starts, np.int64), np.asarray(self.lengths, np.int64)
-        )
-        return patch_from_flat(flat, self.shape[1])
+def _integers(values: ArrayLike) -> NDArray[np.int64]:
+    return np.asarray(values, np.int64)
 
 
-def patch_from_flat(flat: NDArray[np.int64], width: int) -> MaskPatch:
-    """Return the cropped mask of flat plane indices."""
-    if flat.size == 0:
+def _patch(y: NDArray[np.int64], x: NDArray[np.int64]) -> MaskPatch:
+    """Return the cropped mask of some pixels."""
+    if y.size == 0:
         return MaskPatch.empty()
-    y, x = np.divmod(flat, width)
     y0, x0 = int(y.min()), int(x.min())
     mask = np.zeros((int(y.max()) - y0 + 1, int(x.max()) - x0 + 1), np.bool_)
     mask[y - y0, x - x0] = True
     return MaskPatch((y0, x0), mask)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LabelPatch:
-    """Pixels of one plane that changed their label; all others kept theirs.
-
-    Attributes
-    ----------
-    plane
-        Which plane.
-    shape
-        (Y, X) of the plane.
-    starts, lengths
-        int64 runs of changed pixels.
-    before, after
-        int32, each run's label before and after.
-    """
-
-    plane: Plane
-    shape: tuple[int, int]
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    before: NDArray[np.int32]
-    after: NDArray[np.int32]
-
-    @classmethod
-    def between(
-        cls,
-        plane: Plane,
-        shape: tuple[int, int],
-        box: tuple[slice, slice],
-        before: LabelArray,
-        after: LabelArray,
-    ) -> LabelPatch:
-        """Return what changed in a box, from its labels before and after."""
-        changed = before != after
-        flat = flat_of(changed, (box[0].start, box[1].start), shape[1])
-        old, new = before[changed], after[changed]
-        first, lengths = runs_of(flat, old, new)
-        return cls(plane, shape, flat[first], lengths, old[first], new[first])
-
-    @property
-    def size(self) -> int:
-        """Number of changed pixels."""
-        return int(self.lengths.sum())
-
-    def indices(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return (rows, columns) of the changed pixels."""
-        y, x = np.divmod(expand(self.starts, self.lengths), self.shape[1])
-        return y, x
-
-    def values(self) -> NDArray[np.int32]:
-        """Return the new label of each changed pixel, in the order of indices."""
-        return np.repeat(self.after, self.lengths)
-
-    def inverted(self) -> LabelPatch:
-        """Return the patch that takes this one back."""
-        return LabelPatch(
-            self.plane, self.shape, self.starts, self.lengths, self.after, self.before
-        )
-
-
-def runs_of(
-    flat: NDArray[np.int64], *values: NDArray[np.int32]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return first positions (into ``flat``) and lengths of runs of equal values."""
-    if flat.size == 0:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    breaks = np.diff(flat) != 1
-    for value in values:
-        breaks |= np.diff(value) != 0
-    first = np.concatenate(([0], np.flatnonzero(breaks) + 1))
-    lengths = np.diff(np.concatenate((first, [flat.size])))
-    return first.astype(np.int64), lengths.astype(np.int64)
-
-
-def flat_of(
-    mask: NDArray[np.bool_], offset: tuple[int, int], width: int
-) -> NDArray[np.int64]:
-    """Return the flat plane indices, ascending, of the pixels set in a box."""
-    y, x = np.nonzero(mask)
-    flat: NDArray[np.int64] = (y + offset[0]).astype(np.int64) * width + x + offset[1]
-    return flat
-
-
-def expand(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+def _expand(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the flat indices of every pixel of the runs."""
-    if starts.size == 0:
-        return np.zeros(0, np.int64)
     before = np.cumsum(lengths) - lengths
     return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))

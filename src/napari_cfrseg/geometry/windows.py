@@ -1,4 +1,4 @@
-"""The focus window: a square of the plane and the network's grid over it.
+"""Boxes and the focus window: a square of the plane and the network's grid over it.
 
 Zoom-In of the papers: the network sees a square crop resampled to its grid, and its
 answer is put back at the plane's own resolution. Coordinates follow the half-pixel
@@ -28,6 +28,36 @@ OVERSAMPLING = 4
 
 Box = tuple[int, int, int, int]
 """(y0, x0, y1, x1) in plane pixels, ends exclusive."""
+
+
+def slices(box: Box, within: Box = (0, 0, 0, 0)) -> tuple[slice, slice]:
+    """Return a box as slices of the plane, or of an array that covers ``within``."""
+    y, x = within[:2]
+    return slice(box[0] - y, box[2] - y), slice(box[1] - x, box[3] - x)
+
+
+def union(*boxes: Box) -> Box:
+    """Return the smallest box around all that are not empty, else the last one."""
+    filled = [b for b in boxes if b[0] < b[2] and b[1] < b[3]] or boxes[-1:]
+    y0, x0, y1, x1 = zip(*filled, strict=True)
+    return min(y0), min(x0), max(y1), max(x1)
+
+
+def overlap(first: Box, second: Box) -> Box:
+    """Return the box two boxes share; it may be empty."""
+    y0, x0 = max(first[0], second[0]), max(first[1], second[1])
+    y1, x1 = min(first[2], second[2]), min(first[3], second[3])
+    return y0, x0, max(y0, y1), max(x0, x1)
+
+
+def mask_box(mask: NDArray[Any]) -> Box | None:
+    """Return the box of a mask's true pixels, None for an empty mask."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if rows.size == 0:
+        return None
+    y0, y1 = int(rows[0]), int(rows[-1]) + 1
+    columns = np.flatnonzero(mask[y0:y1].any(axis=0))
+    return y0, int(columns[0]), y1, int(columns[-1]) + 1
 
 
 class PlaneLike(Protocol):

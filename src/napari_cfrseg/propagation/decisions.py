@@ -9,17 +9,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from napari_cfrseg.geometry.masks import LabelArray, MaskPatch
+from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, box_of
 from napari_cfrseg.geometry.windows import Box
 from napari_cfrseg.propagation.planes import Planes, plane_steps
 from napari_cfrseg.propagation.shapes import (
     Field,
     Floats,
-    box_of,
     interpolate,
     moved,
     overlap_iou,
-    slices,
 )
 from napari_cfrseg.propagation.step import TAKEN, Answer, Running, advance, look_at
 from napari_cfrseg.propagation.tracks import (
@@ -132,7 +130,7 @@ def _inside(mask: MaskPatch, plane: tuple[int, int]) -> MaskPatch:
     y1, x1 = min(found[2], plane[0]), min(found[3], plane[1])
     if y0 >= y1 or x0 >= x1:
         return MaskPatch.empty()
-    return MaskPatch.from_mask(mask.window((slice(y0, y1), slice(x0, x1))), (y0, x0))
+    return MaskPatch.from_mask(mask.window((y0, x0, y1, x1)), (y0, x0))
 
 
 #: b, then the weights in the order of ``features``
@@ -213,12 +211,12 @@ def suggest(
 def _place(
     own: MaskPatch, below: MaskPatch, above: MaskPatch, box: Box
 ) -> tuple[float, float]:
-    mask = own.window(slices(box))
+    mask = own.window(box)
     expected = mask
     if below.mask.size and above.mask.size:
         expected = interpolate(below, above, 0.5, box).values > 0
     elif below.mask.size or above.mask.size:
-        expected = (below if below.mask.size else above).window(slices(box))
+        expected = (below if below.mask.size else above).window(box)
     different = mask != expected
     area = different if different.any() else mask
     depth = ndimage.distance_transform_edt(area)
@@ -270,11 +268,10 @@ def sibling_labels(
 
     def labels(box: Box) -> LabelArray:
         out = np.zeros((box[2] - box[0], box[3] - box[1]), np.int32)
-        area = (slice(box[0], box[2]), slice(box[1], box[3]))
         for object_id, mask in others:
             found = box_of(mask)
             if found is not None and found[0] < box[2] and found[2] > box[0]:
-                out[mask.window(area)] = object_id
+                out[mask.window(box)] = object_id
         return out
 
     return labels

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.prediction import Prediction
-from napari_cfrseg.engine.probability_patch import union
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.geometry.masks import LabelArray
-from napari_cfrseg.geometry.windows import Box, PlaneLike, Window
+from napari_cfrseg.geometry.windows import Box, PlaneLike, Window, union
 from napari_cfrseg.io.plane_image import Scaling, open_plane
 from napari_cfrseg.propagation.planes_ahead import PlanesAhead, held
 

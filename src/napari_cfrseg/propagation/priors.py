@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from napari_cfrseg.geometry.masks import MaskPatch
+from napari_cfrseg.geometry.masks import MaskPatch, box_of
 from napari_cfrseg.geometry.windows import Box, Window
 from napari_cfrseg.propagation.planes import Planes, plane_steps, px_sampling
-from napari_cfrseg.propagation.shapes import Field, box_of, interpolate
+from napari_cfrseg.propagation.shapes import Field, interpolate
 from napari_cfrseg.propagation.tracks import PropagationSettings, Track
 
 if TYPE_CHECKING:

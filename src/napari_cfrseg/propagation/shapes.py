@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_cfrseg.geometry.masks import BoolMask, MaskPatch
+from napari_cfrseg.geometry.masks import BoolMask, MaskPatch, box_of
 from napari_cfrseg.geometry.windows import Box
 
 #: masks whose IoU is below this are moved onto each other before they are mixed
@@ -60,19 +60,6 @@ class Field:
         return MaskPatch.from_mask(self.values > 0, (self.box[0], self.box[1]))
 
 
-def box_of(*masks: MaskPatch) -> Box | None:
-    """Return the box around the masks that are not empty, or None."""
-    boxes = [m.slices for m in masks if m.mask.size]
-    if not boxes:
-        return None
-    return (
-        min(b[0].start for b in boxes),
-        min(b[1].start for b in boxes),
-        max(b[0].stop for b in boxes),
-        max(b[1].stop for b in boxes),
-    )
-
-
 def grown(box: Box, margin: int, plane: tuple[int, int]) -> Box:
     """Return a box grown by a margin, within the plane."""
     return (
@@ -81,11 +68,6 @@ def grown(box: Box, margin: int, plane: tuple[int, int]) -> Box:
         min(box[2] + margin, plane[0]),
         min(box[3] + margin, plane[1]),
     )
-
-
-def slices(box: Box) -> tuple[slice, slice]:
-    """Return a box as slices."""
-    return slice(box[0], box[2]), slice(box[1], box[3])
 
 
 def signed_distance(
@@ -133,7 +115,7 @@ def overlap_iou(first: MaskPatch, second: MaskPatch) -> float:
     box = box_of(first, second)
     if box is None:
         return 1.0
-    a, b = first.window(slices(box)), second.window(slices(box))
+    a, b = first.window(box), second.window(box)
     return float(np.count_nonzero(a & b) / np.count_nonzero(a | b))
 
 
@@ -166,8 +148,8 @@ def interpolate(
         first = moved(first, (t * dy, t * dx))
         second = moved(second, ((t - 1) * dy, (t - 1) * dx))
     whole = _joined(box, first, second)
-    a = signed_distance(first.window(slices(whole)), sampling)
-    b = signed_distance(second.window(slices(whole)), sampling)
+    a = signed_distance(first.window(whole), sampling)
+    b = signed_distance(second.window(whole), sampling)
     # an empty plane ends the object at a finite distance
     limit = float(max(whole[2] - whole[0], whole[3] - whole[1]))
     a, b = np.maximum(a, -limit), np.maximum(b, -limit)

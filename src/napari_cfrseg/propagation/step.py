@@ -23,19 +23,17 @@ from scipy import ndimage
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.prediction import Prediction
-from napari_cfrseg.engine.probability_patch import Patch, union
-from napari_cfrseg.geometry.masks import LabelArray, MaskPatch
-from napari_cfrseg.geometry.windows import Box, Window
+from napari_cfrseg.engine.probability_patch import Patch
+from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, box_of
+from napari_cfrseg.geometry.windows import Box, Window, union
 from napari_cfrseg.propagation.planes import Planes, fits, px_sampling
 from napari_cfrseg.propagation.priors import Prior
 from napari_cfrseg.propagation.shapes import (
     Field,
     Floats,
-    box_of,
     grown,
     mean_plane,
     signed_distance,
-    slices,
 )
 from napari_cfrseg.propagation.tracks import PropagationSettings
 
@@ -109,7 +107,7 @@ def look_at(planes: Planes, index: int, mask: MaskPatch) -> Look:
         return Look(0.0, 0.0, 0.0)
     box = _with_room(own, planes.shape)
     grey = mean_plane(planes.read(index, box))
-    return Look.of(grey, signed_distance(mask.window(slices(box)), px_sampling(planes)))
+    return Look.of(grey, signed_distance(mask.window(box), px_sampling(planes)))
 
 
 def advance(
@@ -148,7 +146,7 @@ def advance(
     if hull is None:
         return _nothing()
     box = _with_room(hull, planes.shape)
-    expected = signed_distance(run.mask.window(slices(box)), sampling)
+    expected = signed_distance(run.mask.window(box), sampling)
     shape = expected
     if prior is not None:
         shape = prior.field(index, box).values

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.refinement import Refinement, RefinementKind
-from napari_cfrseg.geometry.masks import LabelRuns, MaskRuns
+from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.io.plane_image import Scaling
 from napari_cfrseg.session.fields import (
     Hint,
@@ -49,44 +52,37 @@ def scaling_of(part: ScalingPart | None) -> Scaling | None:
 
 def labels_part(runs: LabelRuns) -> LabelsPart:
     """Return labels as the file says them."""
-    numbers = [
-        n
-        for run in zip(runs.starts, runs.lengths, runs.values, strict=True)
-        for n in run
-    ]
-    return LabelsPart(shape=list(runs.shape), runs=numbers)
+    numbers = np.stack([runs.starts, runs.lengths, runs.after], axis=1)
+    return LabelsPart(shape=list(runs.shape), runs=numbers.ravel().tolist())
 
 
 def labels_of(part: LabelsPart) -> LabelRuns:
     """Return the labels a file says; what is no label raises ValueError."""
-    runs = part.runs
-    if len(runs) % 3:
-        msg = f"{len(runs)} numbers are no list of start, length, label"
+    if len(part.runs) % 3:
+        msg = f"{len(part.runs)} numbers are no list of start, length, label"
         raise ValueError(msg)
-    values = tuple(runs[2::3])
-    if values and max(values) > 2**31 - 1:
-        msg = f"label {max(values)} is larger than any label can be (2147483647)"
-        raise ValueError(msg)
-    height, width = part.shape
-    return LabelRuns((height, width), tuple(runs[::3]), tuple(runs[1::3]), values)
+    return _runs(part.shape, np.array(part.runs, np.int64).reshape(-1, 3))
 
 
-def mask_part(runs: MaskRuns) -> MaskPart:
+def mask_part(runs: LabelRuns) -> MaskPart:
     """Return a mask as the file says it."""
-    numbers = [n for run in zip(runs.starts, runs.lengths, strict=True) for n in run]
-    return MaskPart(shape=list(runs.shape), runs=numbers)
+    numbers = np.stack([runs.starts, runs.lengths], axis=1)
+    return MaskPart(shape=list(runs.shape), runs=numbers.ravel().tolist())
 
 
-def mask_of(part: MaskPart) -> MaskRuns:
+def mask_of(part: MaskPart) -> LabelRuns:
     """Return the mask a file says; what is no mask raises ValueError."""
     if len(part.runs) % 2:
         msg = f"{len(part.runs)} numbers are no list of start, length"
         raise ValueError(msg)
-    height, width = part.shape
-    starts, lengths = tuple(part.runs[::2]), tuple(part.runs[1::2])
-    # the runs of labels are checked when they are made, with the same rules
-    LabelRuns((height, width), starts, lengths, (1,) * len(starts))
-    return MaskRuns((height, width), starts, lengths)
+    numbers = np.array(part.runs, np.int64).reshape(-1, 2)
+    return _runs(part.shape, np.insert(numbers, 2, 1, axis=1))
+
+
+def _runs(shape: list[int], numbers: NDArray[np.int64]) -> LabelRuns:
+    height, width = shape
+    starts, lengths, labels = numbers.T
+    return LabelRuns((height, width), starts, lengths, labels)
 
 
 def hint_part(hint: FocusHint | None) -> Hint | None:

@@ -202,9 +202,5 @@ def snapshot_array(
         if not inside or runs.shape != plane_shape:
             msg = f"the snapshot's plane {plane} of {runs.shape} is not in the image"
             raise ValueError(msg)
-        flat = labels[plane].reshape(-1)
-        for start, length, value in zip(
-            runs.starts, runs.lengths, runs.values, strict=True
-        ):
-            flat[start : start + length] = value
+        labels[plane][runs.indices()] = runs.values()
     return labels

@@ -235,12 +235,12 @@ class Ledger:
 
     @_note.register
     def _(self, event: ev.Painted) -> None:
-        for label in set(event.labels.values):
+        for label in set(event.labels.after.tolist()):
             self._ensure(label)
 
     @_note.register
     def _(self, event: ev.LabelsImported) -> None:
-        for label in set(event.labels.values):
+        for label in set(event.labels.after.tolist()):
             self._ensure(label)
 
     @_note.register

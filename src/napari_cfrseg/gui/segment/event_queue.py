@@ -9,7 +9,7 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator, Change
 from napari_cfrseg.annotation.state import ClickEntry, ObjectState
 from napari_cfrseg.annotation.transaction import Progress
-from napari_cfrseg.geometry.masks import LabelPatch, Plane
+from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickRow
 from napari_cfrseg.gui.segment.worker import Job, JobCancelled, Report, Runner
 
@@ -65,7 +65,7 @@ class EventQueue:
         runner: Runner,
         settled: Callable[[Pending, list[Change]], None],
         failed: Callable[[Pending, Exception], None],
-        preview: Callable[[LabelPatch | Progress], None],
+        preview: Callable[[LabelRuns | Progress], None],
     ) -> None:
         self._annotator = annotator
         self._runner = runner

@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_cfrseg.annotation.events import Painted
 from napari_cfrseg.annotation.state import PALETTE_SIZE, ObjectState, default_colour
-from napari_cfrseg.geometry.masks import LabelArray, LabelPatch, LabelRuns, Plane
+from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, Plane
 from napari_cfrseg.gui.segment.layers import WorkingImage, to_rgba
 from napari_cfrseg.io.axes import Order, back, put, turned
 
@@ -69,7 +69,7 @@ class LabelLayer:
         self._current_plane = current_plane
         self._painted = painted
         self._shown: dict[Plane, LabelArray] = {}
-        self._preview: list[LabelPatch] = []
+        self._preview: list[LabelRuns] = []
         self._writing = False
         self._colours: tuple[dict[int, str], int] | None = None
         self._order = order
@@ -85,7 +85,7 @@ class LabelLayer:
         self.layer.events.paint.disconnect(self._on_paint)
         self.layer.events.labels_update.disconnect(self._on_update)
 
-    def paste(self, patches: Iterable[LabelPatch]) -> None:
+    def paste(self, patches: Iterable[LabelRuns]) -> None:
         """Write patches, in order, as one step of the layer's own history."""
         undo_preview = [patch.inverted() for patch in reversed(self._preview)]
         self._preview.clear()
@@ -93,7 +93,7 @@ class LabelLayer:
             for patch in (*undo_preview, *patches):
                 self._write(patch)
 
-    def preview(self, patch: LabelPatch) -> None:
+    def preview(self, patch: LabelRuns) -> None:
         """Show a patch until the next paste or preview takes its place.
 
         Very large ones are not shown: the time is better spent on the next step.
@@ -105,7 +105,7 @@ class LabelLayer:
         with self._own_writes(), self.layer.block_history():
             self._write(patch)
 
-    def preview_more(self, patches: Iterable[LabelPatch]) -> None:
+    def preview_more(self, patches: Iterable[LabelRuns]) -> None:
         """Show patches on top of those shown, until the next paste or preview."""
         with self._own_writes(), self.layer.block_history():
             for patch in patches:
@@ -118,9 +118,9 @@ class LabelLayer:
         with self._own_writes(), self.layer.block_history():
             for plane, wanted in labels.items():
                 shown = self._on_layer(plane)
-                box = (slice(0, self.plane_shape[0]), slice(0, self.plane_shape[1]))
+                box = (0, 0, *self.plane_shape)
                 self._write(
-                    LabelPatch.between(plane, self.plane_shape, box, shown, wanted)
+                    LabelRuns.between(plane, self.plane_shape, box, shown, wanted)
                 )
                 self._shadow(plane)[:] = wanted
 
@@ -135,7 +135,7 @@ class LabelLayer:
         # share its place in the palette must not share that colour
         self._set_colours(own, max(objects) if own else 0)
 
-    def _write(self, patch: LabelPatch) -> None:
+    def _write(self, patch: LabelRuns) -> None:
         if not patch.size:
             return
         y, x = patch.indices()

@@ -12,7 +12,7 @@ from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.annotation.transaction import Progress
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
 from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.geometry.masks import LabelPatch, Plane
+from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickLayer
 from napari_cfrseg.gui.segment.event_queue import Pending, rows_to_show
 from napari_cfrseg.gui.segment.label_layer import LabelLayer
@@ -225,7 +225,7 @@ class Projection:
         if not isinstance(error, JobCancelled):
             self.warn(error)
 
-    def preview(self, value: LabelPatch | Progress) -> None:
+    def preview(self, value: LabelRuns | Progress) -> None:
         """Show a first mask, or how far a propagation is."""
         if isinstance(value, Progress):
             self._labels.preview_more(value.patches)

@@ -197,7 +197,7 @@ def _from_layers(layers: Sequence[LayerData], folder: Path) -> SessionContent:
     for labels, _, kind in layers:
         if kind == "labels":
             events += events_from_labels(np.asarray(labels))
-    highest = max((max(e.labels.values, default=0) for e in events), default=0)
+    highest = max((int(e.labels.after.max(initial=0)) for e in events), default=0)
     for points, said, kind in layers:
         if kind == "points" and len(points):
             objects, signs = said_by(said.get("features") or {})
@@ -348,5 +348,5 @@ def _import(controller: Controller, events: Iterable[ev.Event]) -> tuple[int, in
     return len(inside), len(clicks) - len(inside)
 
 
-def _values(event: ev.Event) -> tuple[int, ...]:
-    return event.labels.values if isinstance(event, ev.LabelsImported) else ()
+def _values(event: ev.Event) -> list[int]:
+    return event.labels.after.tolist() if isinstance(event, ev.LabelsImported) else []
