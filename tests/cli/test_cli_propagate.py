@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from replayed import replay
 from typer.testing import CliRunner
 
-from napari_cfrseg import Click, Segmenter
+from napari_cfrseg import Segmenter
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.annotator import replay
 from napari_cfrseg.cli import app
 
 
@@ -38,7 +38,7 @@ def test_the_labels_of_the_engine(stack: Path, random_model: Path) -> None:
     assert result.exit_code == 0, result.output
     events = [
         ev.ObjectCreated(1),
-        ev.ClickAdded(1, (2,), Click((32, 30)), 1),
+        ev.ClickAdded(1, (2,), (32, 30), True, 1),
         ev.Propagated((1,), (0,), 0, 0, 4, 5, (2.0, 0.5, 0.5)),
     ]
     segmenter = Segmenter.load(random_model, device="cpu")
@@ -62,7 +62,7 @@ def test_across_y_the_planes_are_orthogonal_views(
     assert result.exit_code == 0, result.output
     events = [
         ev.ObjectCreated(1),
-        ev.ClickAdded(1, (32,), Click((2, 30)), 1),
+        ev.ClickAdded(1, (32,), (2, 30), True, 1),
         ev.Propagated((1,), (0,), 0, 30, 34, 64, (0.5, 2.0, 1.0)),
     ]
     turned = np.moveaxis(tifffile.imread(stack), 1, 0)

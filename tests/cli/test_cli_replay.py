@@ -21,14 +21,13 @@ from typer.testing import CliRunner
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.cli import app
-from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.session.content import SessionContent, SessionSettings
+from napari_cfrseg.session.format import SessionContent, SessionSettings
 from napari_cfrseg.session.recording import RecordedAnnotator
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_image import reference_of
 from napari_cfrseg.session.session_models import model_reference
-from napari_cfrseg.session.writer import SessionWriter
+from napari_cfrseg.session.storage import SessionWriter
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +209,7 @@ def test_models_changed_in_mid_session_are_followed(
         if weights is not None:
             annotator.use(Segmenter.load(weights, threads=1), str(weights))
         annotator.apply(ev.ObjectCreated(number))
-        annotator.apply(ev.ClickAdded(number, (), Click(PLACES[number]), number))
+        annotator.apply(ev.ClickAdded(number, (), PLACES[number], True, number))
     writer.save(annotator.snapshot(writer.event_count))
     writer.close()
     labels = annotator.labels_array()

@@ -381,7 +381,7 @@ def test_closing_leaves_layers_alone(bench):
 
 def test_replay_of_the_window_s_events_gives_its_labels(bench):
     """Hops 3, 5, 6, 7 of a click are the same code with and without a window."""
-    from napari_cfrseg.annotation.annotator import replay
+    from replayed import replay
 
     applied = []
     bench.controller.applied.connect(applied.append)

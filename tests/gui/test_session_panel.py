@@ -23,9 +23,9 @@ from napari_cfrseg.gui.session.session_layers import (
     import_points,
 )
 from napari_cfrseg.gui.session.session_panel import SessionPanel
-from napari_cfrseg.session.content import ModelReference
+from napari_cfrseg.session.format import ModelReference
 from napari_cfrseg.session.session import Session
-from napari_cfrseg.session.sessions_folder import note_recent
+from napari_cfrseg.session.storage import note_recent
 
 
 class Desk:

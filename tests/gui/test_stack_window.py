@@ -10,10 +10,9 @@ from closed_form import FloodNetwork
 from gui_window import PLUGIN, Window
 from npe2 import PluginManifest
 from qtpy.QtCore import QPoint, Qt
+from replayed import replay
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.annotator import replay
-from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment import dock as dock_module
 
@@ -172,7 +171,7 @@ def test_cancelled_midway_keeps_what_is_done(window):
     again = replay(
         [
             ev.ObjectCreated(1),
-            ev.ClickAdded(1, (3,), Click((27.5, 30)), 1),
+            ev.ClickAdded(1, (3,), (27.5, 30), True, 1),
             events[-1],
         ],
         stack(),

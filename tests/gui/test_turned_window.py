@@ -8,9 +8,9 @@ from closed_form import FloodNetwork
 from gui_window import PLUGIN, Window
 from npe2 import PluginManifest
 from qtpy.QtCore import QPoint, Qt
+from replayed import replay
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.annotator import replay
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment import dock as dock_module
 from napari_cfrseg.io.axes import back

@@ -12,7 +12,6 @@ from closed_form import FloodNetwork
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator
-from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.geometry.masks import MaskPatch
@@ -206,7 +205,7 @@ class TestAnnotator:
             Segmenter(network or Watched(), device="cpu"),
         )
         done.apply(ev.ObjectCreated(1))
-        done.apply(ev.ClickAdded(1, (2,), Click((40, 37)), 1))
+        done.apply(ev.ClickAdded(1, (2,), (40, 37), True, 1))
         return done
 
     def test_planes_are_embedded_ahead_there_too(self):
@@ -233,9 +232,9 @@ class TestAnnotator:
         stack = Lazy(tube())
         done = self.clicked(stack)
         done.apply(ev.Propagated((1,), (0,), 0, 0, PLANES - 1, PLANES))
-        done.apply(ev.ClickAdded(1, (2,), Click((40, 30)), 2))
+        done.apply(ev.ClickAdded(1, (2,), (40, 30), True, 2))
         again = self.clicked(stack)
-        again.apply(ev.ClickAdded(1, (2,), Click((40, 30)), 2))
+        again.apply(ev.ClickAdded(1, (2,), (40, 30), True, 2))
         assert (done.labels((2,)) == again.labels((2,))).all()
 
 

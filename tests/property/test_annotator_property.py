@@ -8,10 +8,10 @@ import numpy as np
 from closed_form import FloodNetwork
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from replayed import replay
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.annotator import Annotator, replay
-from napari_cfrseg.clicks import Click
+from napari_cfrseg.annotation.annotator import Annotator, objects_after
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.geometry.masks import LabelRuns, MaskPatch
@@ -41,7 +41,7 @@ def stroke(label: int, box: tuple[slice, slice]) -> ev.Painted:
 
 
 def add_click(object_id, yx, sign, click_id) -> ev.ClickAdded:
-    return ev.ClickAdded(object_id, (), Click(yx, sign), click_id)
+    return ev.ClickAdded(object_id, (), yx, sign, click_id)
 
 
 clicks_added = st.builds(add_click, ids, places, st.booleans(), st.just(0))
@@ -99,6 +99,38 @@ def aimed(event: ev.Event, annotator: Annotator, step: int) -> ev.Event:
         ((raw, yx),) = event.moves
         return ev.ClicksMoved(((clicks[raw % len(clicks)], yx),))
     return event
+
+
+def known(objects) -> list[tuple[object, ...]]:
+    """Return what is known of objects without pixels."""
+    return [
+        (
+            (o.object_id, o.name, o.colour, o.locked, o.threshold, o.object_class),
+            [(plane, e.click_id, e.click) for plane, e in o.clicks()],
+        )
+        for o in objects
+    ]
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(acts, min_size=5, max_size=16))
+def test_objects_without_pixels_are_those_of_the_network_s_run(events):
+    annotator = Annotator(
+        lambda plane: PIXELS[plane], SHAPE, Segmenter(FloodNetwork(), device="cpu")
+    )
+    recorded = []
+    state: tuple[object, ...] = ({}, 0, 0)
+    for step, raw in enumerate([ev.ObjectCreated(1), *events]):
+        try:
+            change = annotator.apply(aimed(raw, annotator, step))
+        except CfrSegError:
+            continue
+        before = state
+        state = (dict(change.objects), change.undo_depth, change.redo_depth)
+        if state != before:  # a recorder leaves out what changed nothing
+            recorded += change.events
+    objects = [o for _, o in sorted(annotator.objects.items())]
+    assert known(objects_after(recorded, SHAPE)) == known(objects)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])

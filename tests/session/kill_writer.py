@@ -13,10 +13,9 @@ import sys
 import numpy as np
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.clicks import Click
-from napari_cfrseg.session.content import SessionContent
+from napari_cfrseg.session.format import SessionContent
 from napari_cfrseg.session.session_image import reference_of
-from napari_cfrseg.session.writer import SessionWriter
+from napari_cfrseg.session.storage import SessionWriter
 
 
 def event_number(number: int) -> ev.Event:
@@ -24,7 +23,7 @@ def event_number(number: int) -> ev.Event:
     if number == 0:
         return ev.ObjectCreated(1, "x" * 200)
     y, x = float(number), number / 7
-    return ev.ClickAdded(1, (), Click((y, x), number % 3 > 0), number)
+    return ev.ClickAdded(1, (), (y, x), number % 3 > 0, number)
 
 
 def content() -> SessionContent:

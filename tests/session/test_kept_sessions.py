@@ -59,8 +59,5 @@ def test_replayed_to_the_same_objects(kept) -> None:
 
 def test_the_summary_without_a_network_has_the_same_objects(kept) -> None:
     session, expected = kept
-    found = [
-        described(o.object_id, o, [(c.plane, c) for c in o.clicks])
-        for o in session.objects()
-    ]
+    found = [described(o.object_id, o, o.clicks()) for o in session.objects()]
     assert found == expected["objects"]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from replayed import replay
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.annotator import replay
-from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.model import weights_file as checkpoint
@@ -29,7 +28,7 @@ def test_bfloat16_moves_few_pixels() -> None:
     events: list[ev.Event] = []
     for number, clicks in enumerate(demo.objects[:2], start=1):
         events.append(ev.ObjectCreated(number))
-        events.append(ev.ClickAdded(number, (), Click(clicks[0].yx), number))
+        events.append(ev.ClickAdded(number, (), clicks[0].yx, True, number))
     single, again, half = (
         replay(events, image, Segmenter.load("default", device="cpu", precision=p))
         for p in ("float32", "float32", "bfloat16")

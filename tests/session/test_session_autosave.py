@@ -21,12 +21,15 @@ from kill_writer import content, event_number
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.io.durable import AppendOnly
-from napari_cfrseg.session import writer as writer_module
-from napari_cfrseg.session.journal import journal_line, journal_path, lock_path
-from napari_cfrseg.session.lock import SessionInUseError, is_locked
+from napari_cfrseg.io.atomic import AppendOnly, temporary_beside
+from napari_cfrseg.session import storage
 from napari_cfrseg.session.session import Session
-from napari_cfrseg.session.writer import SessionWriter, line_of
+from napari_cfrseg.session.session_file import journal_line, journal_path, lock_path
+from napari_cfrseg.session.storage import (
+    SessionInUseError,
+    SessionWriter,
+    is_locked,
+)
 
 HERE = Path(__file__).parent
 #: events of one writer, far more than it gets to
@@ -139,8 +142,10 @@ def test_crash_between_compaction_and_clearing_repeats_nothing(path: Path) -> No
 
 def test_file_half_written_when_killed_is_removed_by_the_next(path: Path) -> None:
     SessionWriter.create(path, content()).close()
-    half = path.with_name(f".{path.name}.12345.tmp")
-    foreign = path.with_name(f".b{path.name}.12345.tmp")
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    name = temporary_beside(path).name.replace(f"-{os.getpid()}", f"-{process.pid}")
+    half, foreign = path.with_name(name), path.with_name(f".b{name[1:]}")
     for left in (half, foreign):
         left.write_text("{")
     SessionWriter.open(path).close()
@@ -151,7 +156,7 @@ def test_journal_that_does_not_continue_the_file_is_kept_aside(path: Path) -> No
     writer = SessionWriter.create(path, content())
     fill(writer, 3)
     writer.close()
-    gap = journal_line("5" * 32, 8, line_of(event_number(8)))
+    gap = journal_line("5" * 32, 8, ev.event_line(event_number(8)))
     journal_path(path).write_bytes(gap)
     assert read(path) == expected(3)
     writer = SessionWriter.open(path)
@@ -164,7 +169,7 @@ def test_journal_that_does_not_continue_the_file_is_kept_aside(path: Path) -> No
 
 def test_journal_of_another_session_is_not_mixed_in(path: Path) -> None:
     SessionWriter.create(path, content()).close()
-    foreign = journal_line("6" * 32, 0, line_of(event_number(0)))
+    foreign = journal_line("6" * 32, 0, ev.event_line(event_number(0)))
     journal_path(path).write_bytes(foreign)
     assert read(path) == []
 
@@ -185,7 +190,7 @@ def test_flipped_bits_are_noticed(path: Path) -> None:
 
 
 def test_long_journals_are_folded_into_the_file(path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(writer_module, "COMPACT_BYTES", 2000)
+    monkeypatch.setattr(storage, "COMPACT_BYTES", 2000)
     writer = SessionWriter.create(path, content())
     sizes = []
     for count in range(1, 200):
@@ -358,9 +363,7 @@ def test_read_only_disk_warns_and_work_goes_on(small_disk: Path) -> None:
     writer.save()
     writer._journal.close()  # else the open file keeps the disk busy
     writer._journal = None
-    handle = writer._lock._handle
-    writer._lock._handle = None
-    os.close(handle)
+    writer._lock._lock.release()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     fill(writer, 4)
     assert "Read-only" in str(writer.problem)
@@ -454,14 +457,20 @@ def test_failed_append_leaves_no_trace(tmp_path: Path) -> None:
 )
 def test_many_events_stay_usable(path: Path, count: int) -> None:
     writer = SessionWriter.create(path, content())
-    writer._note([event_number(0)], [line_of(event_number(0))])
+    writer._note([event_number(0)], [ev.event_line(event_number(0))])
     for number in range(1, count):
         if number % 40 == 0:  # an object has some clicks, not a million
             event: ev.Event = ev.ObjectCreated(number)
         else:
             owner = max(1, number // 40 * 40)
-            event = ev.ClickAdded(owner, (), event_number(number).click, number)
-        writer._note([event], [line_of(event)])
+            event = ev.ClickAdded(
+                owner,
+                (),
+                (number % 8, number % 7),
+                number % 3 > 0,
+                number,
+            )
+        writer._note([event], [ev.event_line(event)])
     start = time.perf_counter()
     writer.save()
     saved = time.perf_counter() - start

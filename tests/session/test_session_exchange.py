@@ -16,7 +16,7 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.io.export import object_files as formats
 from napari_cfrseg.io.export.object_files import ObjectRow
-from napari_cfrseg.session.content import ModelReference
+from napari_cfrseg.session.format import ModelReference
 from napari_cfrseg.session.imported_events import (
     events_from_csv,
     events_from_labels,
@@ -153,7 +153,7 @@ def test_clicks_csv_comes_back_as_the_same_clicks(tmp_path: Path) -> None:
     export(target, session.content, objects, np.zeros((80, 100), int))
     events = events_from_csv(target)
     added = [e for e in events if isinstance(e, ev.ClickAdded)]
-    expected = [(o.object_id, c.plane, c.click) for o in objects for c in o.clicks]
+    expected = [(o.object_id, p, c.click) for o in objects for p, c in o.clicks()]
     assert [(e.object_id, e.plane, e.click) for e in added] == expected
     created = [e for e in events if isinstance(e, ev.ObjectCreated)]
     assert [e.name for e in created] == [o.name for o in objects if o.clicks]

@@ -16,13 +16,17 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from session_cases import EVERY_EVENT, SHAPE, WORK, flood_segmenter, pixels
 
+from napari_cfrseg.annotation.events import event_line
 from napari_cfrseg.errors import CfrSegError, SessionError
-from napari_cfrseg.session.content import SessionContent, Snapshot
-from napari_cfrseg.session.reading import MOST_BYTES, parse_session
+from napari_cfrseg.session.format import SessionContent, Snapshot
 from napari_cfrseg.session.replay_session import ReplayTask, replay_session
 from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.session_file import (
+    MOST_BYTES,
+    parse_session,
+    session_lines,
+)
 from napari_cfrseg.session.session_image import reference_of
-from napari_cfrseg.session.writing import event_lines, session_lines
 
 
 def document(events=WORK) -> dict[str, Any]:
@@ -32,7 +36,7 @@ def document(events=WORK) -> dict[str, Any]:
         snapshot=Snapshot(len(events)),
         identity="0" * 32,
     )
-    lines = session_lines(content, (), event_lines(events, content.scalings))
+    lines = session_lines(content, (), map(event_line, events))
     found: dict[str, Any] = json.loads("".join(lines))
     return found
 

@@ -7,14 +7,13 @@ import tifffile
 from session_cases import save_model
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.session.content import SessionContent, SessionSettings
+from napari_cfrseg.session.format import SessionContent, SessionSettings
 from napari_cfrseg.session.recording import RecordedAnnotator
 from napari_cfrseg.session.replay_session import ReplayTask, replay_session
 from napari_cfrseg.session.session_image import reference_of
 from napari_cfrseg.session.session_models import model_reference
-from napari_cfrseg.session.writer import SessionWriter
+from napari_cfrseg.session.storage import SessionWriter
 
 
 def test_replayed_from_the_file_it_equals(tmp_path):
@@ -41,9 +40,9 @@ def test_replayed_from_the_file_it_equals(tmp_path):
     line = ev.Propagated((1,), (2,), 0, 0, 5, 6, (2.0, 1.0, 1.0))
     for event in (
         ev.ObjectCreated(1),
-        ev.ClickAdded(1, (2,), Click((32, 30)), 1),
+        ev.ClickAdded(1, (2,), (32, 30), True, 1),
         line,
-        ev.ClickAdded(1, (4,), Click((34, 30)), 2),
+        ev.ClickAdded(1, (4,), (34, 30), True, 2),
         line,
     ):
         annotator.apply(event)

@@ -11,18 +11,17 @@ import tifffile
 from session_cases import save_model
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import ImageError, SessionError
 from napari_cfrseg.io.axes import across, back, put, turned
-from napari_cfrseg.session.content import SessionContent, SessionSettings
+from napari_cfrseg.session.format import SessionContent, SessionSettings
 from napari_cfrseg.session.recording import RecordedAnnotator
 from napari_cfrseg.session.replay_session import ReplayTask, replay_session
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import export
 from napari_cfrseg.session.session_image import open_reference, reference_of
 from napari_cfrseg.session.session_models import model_reference
-from napari_cfrseg.session.writer import SessionWriter
+from napari_cfrseg.session.storage import SessionWriter
 
 SHAPE, ORDER = (12, 40, 48), (1, 0, 2)
 
@@ -61,8 +60,8 @@ def recorded(tmp_path):
     annotator.leading = working.shape[:1]
     for event in (
         ev.ObjectCreated(1),
-        ev.ClickAdded(1, (18,), Click((6, 24)), 1),
-        ev.ClickAdded(1, (22,), Click((6, 24)), 2),
+        ev.ClickAdded(1, (18,), (6, 24), True, 1),
+        ev.ClickAdded(1, (22,), (6, 24), True, 2),
         ev.Propagated((1,), (20,), 0, 18, 22, SHAPE[1], (0.5, 2.0, 0.5)),
     ):
         annotator.apply(event)

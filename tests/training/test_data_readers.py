@@ -11,7 +11,6 @@ from cfrseg_training.loop.atlas import Atlas, WindowRecipe
 from cfrseg_training.loop.click_sampling import initial_clicks
 from cfrseg_training.loop.labelled import DataRequest, labelled, read_data
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.session.session import Session
 
@@ -158,20 +157,20 @@ def test_ids_of_any_size_are_numbered_anew():
 
 def write_session(folder, labels):
     """Click two objects of an image, the second corrected by a negative click."""
+    from napari_cfrseg.annotation.annotator import objects_after
     from napari_cfrseg.geometry.masks import LabelRuns
-    from napari_cfrseg.session.content import SessionContent, SessionSettings, Snapshot
+    from napari_cfrseg.session.format import SessionContent, SessionSettings, Snapshot
+    from napari_cfrseg.session.session_file import session_lines
     from napari_cfrseg.session.session_image import reference_of
-    from napari_cfrseg.session.summary import summarise
-    from napari_cfrseg.session.writing import event_lines, session_lines
 
     image = image_of(labels)
     tifffile.imwrite(folder / "cells.tif", image)
     events = (
         ev.ObjectCreated(1),
-        ev.ClickAdded(1, (), Click((18, 19)), 1),
+        ev.ClickAdded(1, (), (18, 19), True, 1),
         ev.ObjectCreated(2),
-        ev.ClickAdded(2, (), Click((46, 45)), 2),
-        ev.ClickAdded(2, (), Click((58, 45), is_positive=False), 3),
+        ev.ClickAdded(2, (), (46, 45), True, 2),
+        ev.ClickAdded(2, (), (58, 45), False, 3),
     )
     runs = LabelRuns.from_labels(labels.astype(np.int32), labels != 0, labels.shape)
     content = SessionContent(
@@ -179,11 +178,12 @@ def write_session(folder, labels):
         model=None,
         settings=SessionSettings(),
         events=events,
-        scalings={},
-        snapshot=Snapshot(len(events), (((), runs),)),
+        snapshot=Snapshot(len(events), (runs,)),
     )
     path = folder / "cells.cfrseg.json"
-    lines = session_lines(content, summarise(events), event_lines(events, {}))
+    lines = session_lines(
+        content, objects_after(events, labels.shape), map(ev.event_line, events)
+    )
     path.write_text("".join(lines), encoding="utf-8")
     return path
 

@@ -13,21 +13,21 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.handlers import perform
-from napari_cfrseg.annotation.rounds import RoundComputer, SegmenterLike
+from napari_cfrseg.annotation.rounds import NoRounds, RoundComputer, SegmenterLike
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.annotation.transaction import (
     Act,
     History,
     PatchCallback,
+    Settings,
     Transaction,
     continues,
 )
-from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
-from napari_cfrseg.errors import SessionError
+from napari_cfrseg.engine.refinement import Refinement
+from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, Plane
 from napari_cfrseg.io.plane_image import Scaling
 
@@ -70,7 +70,8 @@ class Annotator:
     Parameters
     ----------
     plane_image
-        Returns the pixels of a plane, (Y, X) or (Y, X, C), by its index.
+        Returns the pixels of a plane, (Y, X) or (Y, X, C), by its index. None: there
+        are no pixels; objects, clicks and undo are as with them, masks are empty.
     plane_shape
         (Y, X).
     segmenter
@@ -80,34 +81,27 @@ class Annotator:
     scaling
         Image values painted black and white on every plane; None: each plane's own
         percentiles.
-    scalings
-        The same of single planes, known from before.
     """
 
     def __init__(
         self,
-        plane_image: Callable[[Plane], Any],
+        plane_image: Callable[[Plane], Any] | None,
         plane_shape: tuple[int, int],
         segmenter: SegmenterLike | None = None,
         *,
         rgb: bool | None = None,
         scaling: Scaling | None = None,
-        scalings: Mapping[Plane, Scaling] | None = None,
     ) -> None:
         self.plane_shape = (int(plane_shape[0]), int(plane_shape[1]))
-        self._computer = RoundComputer(
-            plane_image,
-            self.plane_shape,
-            segmenter,
-            rgb=rgb,
-            scaling=scaling,
-            scalings=scalings,
-        )
+        self._computer: RoundComputer | NoRounds = NoRounds()
+        if plane_image is not None:
+            self._computer = RoundComputer(
+                plane_image, self.plane_shape, segmenter, rgb=rgb, scaling=scaling
+            )
         self._objects: dict[int, ObjectState] = {}
         self._labels: dict[Plane, LabelArray] = {}
         self._history = History()
-        self._refinement = DEFAULT_REFINEMENT
-        self._rule = ev.OverlapRule.KEEP
+        self._settings = Settings()
         self._click_ids: set[int] = set()
         self._stamp = 0
 
@@ -124,17 +118,12 @@ class Annotator:
     @property
     def refinement(self) -> Refinement:
         """The refinement the next click gets."""
-        return self._refinement
+        return self._settings.refinement
 
     @property
     def rule(self) -> ev.OverlapRule:
         """The overlap rule."""
-        return self._rule
-
-    @property
-    def rounds_computed(self) -> int:
-        """How many rounds the network has computed so far."""
-        return self._computer.runs
+        return self._settings.rule
 
     @property
     def network_s(self) -> float:
@@ -214,15 +203,6 @@ class Annotator:
                 )
                 raise ValueError(msg)
         match event:
-            case ev.RefinementChanged():
-                self._refinement = event.refinement
-                return self._change(events, ())
-            case ev.OverlapChanged():
-                self._rule = event.rule
-                return self._change(events, ())
-            case ev.ModelChanged():
-                self.follow_model(event)
-                return self._change(events, ())
             case ev.Undone():
                 return self._change(events, self._write(self._history.undo()))
             case ev.Redone():
@@ -238,8 +218,8 @@ class Annotator:
             self._labels_of,
             self._computer,
             self.plane_shape,
-            self._refinement,
-            self._rule,
+            self._settings,
+            self.follow_model,
             self._stamp,
             on_preview,
         )
@@ -252,7 +232,7 @@ class Annotator:
         finally:
             if not done:
                 act.roll_back()
-        self._stamp = act.stamp
+        self._stamp, self._settings = act.stamp, act.settings
         self._click_ids |= click_ids
         if transaction is not None:
             self._history.push(transaction)
@@ -295,10 +275,11 @@ class Annotator:
         runs: int = 0,
         notes: tuple[str, ...] = (),
     ) -> Change:
+        seen = self._computer.sees_pixels
         return Change(
             events,
             patches,
-            self.objects,
+            self.objects if seen else MappingProxyType(self._objects),
             self._history.undo_depth,
             self._history.redo_depth,
             runs,
@@ -308,6 +289,8 @@ class Annotator:
         )
 
     def _labels_of(self, plane: Plane) -> LabelArray:
+        if not self._computer.sees_pixels:
+            return np.broadcast_to(np.int32(0), self.plane_shape)
         if plane not in self._labels:
             self._labels[plane] = np.zeros(self.plane_shape, np.int32)
         return self._labels[plane]
@@ -321,56 +304,21 @@ def _record(event: ev.Event, act: Act) -> ev.Event:
     return event if act.recorded is None else act.recorded
 
 
-def replay(
-    events: Iterable[ev.Event],
-    image: NDArray[Any],
-    segmenter: SegmenterLike,
-    *,
-    rgb: bool | None = None,
-    scaling: Scaling | None = None,
-) -> LabelArray:
-    """Apply events to an image with no display and return the labels.
-
-    Parameters
-    ----------
-    events
-        What was done, in order.
-    image
-        (Y, X), (Y, X, C), or a stack of such planes with as many leading axes as the
-        events' plane indices have entries.
-    segmenter
-        Computes the rounds.
-    rgb, scaling
-        As in :class:`Annotator`.
-
-    Returns
-    -------
-    int32 labels of shape (leading axes, Y, X), 0 = background.
+def objects_after(
+    events: Iterable[ev.Event], plane_shape: tuple[int, int]
+) -> tuple[ObjectState, ...]:
+    """Return the objects after the events, by id; needs neither pixels nor a network.
 
     Raises
     ------
     CfrSegError
-        An event does not fit the image or the events before it.
+        Naming the first event that does not fit those before it.
     """
-    listed = list(events)
-    planes = {plane for e in listed if (plane := getattr(e, "plane", None)) is not None}
-    depths = {len(plane) for plane in planes} or {0}
-    if len(depths) > 1 or image.ndim < max(depths) + 2:
-        msg = f"events index {sorted(depths)} leading axes of an image {image.shape}"
-        raise SessionError(msg)
-    leading = image.shape[: depths.pop()]
-    for plane in planes:
-        if any(not 0 <= i < n for i, n in zip(plane, leading, strict=True)):
-            msg = f"plane {plane} does not exist in an image of shape {image.shape}"
-            raise SessionError(msg)
-    shape = image.shape[len(leading) : len(leading) + 2]
-    annotator = Annotator(
-        lambda plane: image[plane],
-        (int(shape[0]), int(shape[1])),
-        segmenter,
-        rgb=rgb,
-        scaling=scaling,
-    )
-    for event in listed:
-        annotator.apply(event)
-    return annotator.labels_array(leading)
+    annotator = Annotator(None, plane_shape)
+    for number, event in enumerate(events):
+        try:
+            annotator.apply(event)
+        except CfrSegError as error:
+            msg = f"event {number}: {error}"
+            raise type(error)(msg) from error
+    return tuple(found for _, found in sorted(annotator.objects.items()))

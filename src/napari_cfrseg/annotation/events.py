@@ -1,19 +1,131 @@
-"""What a person did, one frozen value per act, in the order it was done.
+"""What a person did, one frozen value per event, in the order it was done.
 
 ``Annotator.apply`` turns each event into changes of objects and labels. A list of
 events together with the image and the model's weights *is* the annotation: the window,
 a saved session and a headless replay all feed the same values to the same method.
+
+A kind of event is defined once: its class here gives the values in memory, their
+checks, the session file's names and bounds and its JSON Schema; its handler in
+:mod:`~napari_cfrseg.annotation.handlers` says what it does. Fields and names here are
+the file format: they change only with the schema version.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Callable
+from dataclasses import field
 from enum import StrEnum
+from functools import cache
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    TypeVar,
+    Union,
+    dataclass_transform,
+)
 
+from pydantic import Field, TypeAdapter
+
+from napari_cfrseg.annotation.event_fields import (
+    Bool,
+    ClickId,
+    ClickNumber,
+    Colour,
+    EventPlane,
+    FocusShift,
+    HintField,
+    Index,
+    LabelsField,
+    MaskField,
+    Move,
+    ObjectId,
+    ObjectNumber,
+    PlaneIndex,
+    Position,
+    RefinementField,
+    ScalingField,
+    Sha256,
+    Side,
+    Spacing,
+    Text,
+    Threshold,
+    fields_of,
+    in_file,
+    named,
+)
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.focus import FocusHint
-from napari_cfrseg.engine.refinement import Refinement
-from napari_cfrseg.geometry.masks import LabelRuns, Plane
+
+E = TypeVar("E", bound="Event")
+
+
+class Event:
+    """Something that was done; each kind is a frozen dataclass.
+
+    Attributes
+    ----------
+    type
+        The kind's name in a session file.
+    is_setting
+        Whether it only says how later events are done: no undo step of its own.
+    """
+
+    __slots__ = ()
+    type: str
+    is_setting: ClassVar[bool] = False
+
+
+KINDS: dict[str, type[Event]] = {}
+"""All kinds of events by their name in a session file."""
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(Field, field))
+def event(name: str) -> Callable[[type[E]], type[E]]:
+    """Register a class as the kind of event that files call ``name``."""
+
+    def register(cls: type[E]) -> type[E]:
+        cls.__annotations__["type"] = Literal[name]
+        cls.type = field(default=name, kw_only=True, repr=False)
+        made = in_file(cls)
+        KINDS[name] = made
+        return made
+
+    return register
+
+
+def any_event() -> Any:
+    """Return the type of all kinds, told apart by their name, as pydantic reads it."""
+    return Annotated[
+        Union[tuple(KINDS.values())],  # noqa: UP007 - the kinds are not known before
+        Field(discriminator="type"),
+    ]
+
+
+def read_event(raw: Any) -> Event:
+    """Return the event of its parsed JSON.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        It is no event.
+    """
+    found: Event = _reader(len(KINDS)).validate_python(
+        raw, by_alias=True, by_name=False
+    )
+    return found
+
+
+@cache
+def _reader(_kinds: int) -> TypeAdapter[Any]:
+    return TypeAdapter(any_event())
+
+
+def event_line(made: Event) -> str:
+    """Return an event as one line of JSON."""
+    fields = {"type": made.type, **fields_of(made)}
+    return json.dumps(fields, ensure_ascii=False, allow_nan=False)
 
 
 class OverlapRule(StrEnum):
@@ -25,68 +137,68 @@ class OverlapRule(StrEnum):
     """the object that was worked on last; never at a locked object's cost"""
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectCreated:
+@event("object_created")
+class ObjectCreated(Event):
     """A new, empty object; ``object_id`` (≥ 1) is its label."""
 
-    object_id: int
-    name: str = ""
-    colour: str | None = None
-    threshold: float = 0.5
+    object_id: ObjectId
+    name: Text = ""
+    colour: Colour | None = None
+    threshold: Threshold = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectDeleted:
+@event("object_deleted")
+class ObjectDeleted(Event):
     """An object is gone, with its clicks and pixels on every plane."""
 
-    object_id: int
+    object_id: ObjectId
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectRenamed:
+@event("object_renamed")
+class ObjectRenamed(Event):
     """An object's name changed."""
 
-    object_id: int
-    name: str
+    object_id: ObjectId
+    name: Text
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectRecoloured:
+@event("object_recoloured")
+class ObjectRecoloured(Event):
     """An object's colour (``#rrggbb``) changed."""
 
-    object_id: int
-    colour: str
+    object_id: ObjectId
+    colour: Colour
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectClassified:
+@event("object_classified")
+class ObjectClassified(Event):
     """What an object is ("nucleus", "artefact") was said, or (empty) taken back."""
 
-    object_id: int
-    object_class: str
+    object_id: ObjectId
+    object_class: Text = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectLocked:
+@event("object_locked")
+class ObjectLocked(Event):
     """An object was locked (nothing changes it any more) or unlocked."""
 
-    object_id: int
-    locked: bool
+    object_id: ObjectId
+    locked: Bool
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectReset:
+@event("object_reset")
+class ObjectReset(Event):
     """An object's clicks and painted edits on a plane are gone.
 
     A mask it was imported with comes back.
     """
 
-    object_id: int
-    plane: Plane
+    object_id: ObjectId
+    plane: EventPlane
 
 
-@dataclass(frozen=True, slots=True)
-class ClickAdded:
+@event("click_added")
+class ClickAdded(Event):
     """One click for an object.
 
     Attributes
@@ -95,8 +207,10 @@ class ClickAdded:
         Whose click.
     plane
         The plane clicked on.
-    click
-        Position on the plane and sign.
+    yx
+        (row, column) on the plane.
+    is_positive
+        Whether the pixel belongs to the object.
     click_id
         Unique number, by which the click is moved or removed.
     focus_shift
@@ -105,72 +219,83 @@ class ClickAdded:
         What was known of the object's size (what the person was looking at), or None.
     position
         Before which of the object's entries on the plane it goes; None: after the last.
+        Only in files of early versions.
+    scaling
+        Image values painted black and white for this click and the later ones on its
+        plane; recorded with a plane's first click.
     """
 
-    object_id: int
-    plane: Plane
-    click: Click
-    click_id: int
-    focus_shift: int = 0
-    hint: FocusHint | None = None
-    position: int | None = None
+    object_id: ObjectId
+    plane: EventPlane
+    yx: Position
+    is_positive: Annotated[Bool, named("positive")]
+    click_id: ClickId
+    focus_shift: FocusShift = 0
+    hint: HintField | None = None
+    position: Index | None = None
+    scaling: ScalingField | None = None
+
+    @property
+    def click(self) -> Click:
+        """Position on the plane and sign."""
+        return Click(self.yx, self.is_positive)
 
 
-@dataclass(frozen=True, slots=True)
-class ClicksMoved:
+@event("clicks_moved")
+class ClicksMoved(Event):
     """Clicks were dragged, in one act: (click_id, new (row, column)) each."""
 
-    moves: tuple[tuple[int, tuple[float, float]], ...]
+    moves: tuple[Move, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ClickRefocused:
+@event("click_refocused")
+class ClickRefocused(Event):
     """A click looks closer or wider than it did; its ``focus_shift`` is now this."""
 
-    click_id: int
-    focus_shift: int
+    click_id: ClickId
+    focus_shift: FocusShift
 
 
-@dataclass(frozen=True, slots=True)
-class ClicksRemoved:
+@event("clicks_removed")
+class ClicksRemoved(Event):
     """Clicks were deleted, in one act."""
 
-    click_ids: tuple[int, ...]
+    click_ids: Annotated[tuple[ClickNumber, ...], named("clicks")]
 
 
-@dataclass(frozen=True, slots=True)
-class Painted:
+@event("painted")
+class Painted(Event):
     """Labels were painted by hand on a plane; label 0 erases."""
 
-    plane: Plane
-    labels: LabelRuns
+    plane: EventPlane
+    labels: LabelsField
 
 
-@dataclass(frozen=True, slots=True)
-class MaskImported:
+@event("mask_imported")
+class MaskImported(Event):
     """A mask the object starts from on a plane; clicks then correct it.
 
     Any clicks the object had on that plane are computed anew from it.
     """
 
-    object_id: int
-    plane: Plane
-    mask: LabelRuns
+    object_id: ObjectId
+    plane: EventPlane
+    mask: MaskField
 
 
-@dataclass(frozen=True, slots=True)
-class LabelsImported:
+@event("labels_imported")
+class LabelsImported(Event):
     """Every label of a plane (Cellpose, StarDist, painted) becomes an object.
 
     A label whose number is already an object's is that object's start mask.
     """
 
-    plane: Plane
-    labels: LabelRuns
+    plane: EventPlane
+    labels: LabelsField
 
 
-@dataclass(frozen=True, slots=True)
-class Propagated:
+@event("propagated")
+class Propagated(Event):
     """Objects were carried from their annotated planes to others (see propagation).
 
     Attributes
@@ -195,16 +320,18 @@ class Propagated:
         How many planes were kept of what was cancelled; None: all.
     """
 
-    object_ids: tuple[int, ...]
-    plane: Plane
-    axis: int
-    first: int
-    last: int
-    count: int
-    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    spans: bool = False
-    only_stale: bool = True
-    results: int | None = None
+    object_ids: Annotated[
+        tuple[ObjectNumber, ...], Field(min_length=1), named("objects")
+    ]
+    plane: Annotated[PlaneIndex, Field(min_length=1)]
+    axis: Index
+    first: Index
+    last: Index
+    count: Side
+    spacing: Spacing = (1.0, 1.0, 1.0)
+    spans: Bool = False
+    only_stale: Bool = True
+    results: Index | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.first <= self.last < self.count:
@@ -213,41 +340,34 @@ class Propagated:
         if not 0 <= self.axis < len(self.plane):
             msg = f"axis {self.axis} of a plane with index {self.plane}"
             raise ValueError(msg)
-        if not all(0 < v < float("inf") for v in self.spacing):
-            msg = f"voxel size {self.spacing}: expected three positive numbers"
-            raise ValueError(msg)
 
 
-@dataclass(frozen=True, slots=True)
-class PlaneConfirmed:
+@event("plane_confirmed")
+class PlaneConfirmed(Event):
     """A propagated mask was found right: from now on it is annotated, an anchor."""
 
-    object_id: int
-    plane: Plane
+    object_id: ObjectId
+    plane: EventPlane
 
 
-@dataclass(frozen=True, slots=True)
-class ThresholdChanged:
+@event("threshold_changed")
+class ThresholdChanged(Event):
     """The probability from which a pixel belongs to the object changed."""
 
-    object_id: int
-    threshold: float
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.threshold < 1.0:
-            msg = f"threshold {self.threshold}: must lie between 0 and 1"
-            raise ValueError(msg)
+    object_id: ObjectId
+    threshold: Threshold
 
 
-@dataclass(frozen=True, slots=True)
-class RefinementChanged:
+@event("refinement_changed")
+class RefinementChanged(Event):
     """Clicks made from now on use another refinement."""
 
-    refinement: Refinement
+    is_setting: ClassVar[bool] = True
+    refinement: RefinementField
 
 
-@dataclass(frozen=True, slots=True)
-class ModelChanged:
+@event("model_changed")
+class ModelChanged(Event):
     """Rounds computed from now on use other weights.
 
     What was computed before stays; a click that is moved later is computed anew.
@@ -260,51 +380,24 @@ class ModelChanged:
         Of its weights file; None: not known.
     """
 
-    name: str
-    sha256: str | None = None
+    is_setting: ClassVar[bool] = True
+    name: Text
+    sha256: Sha256 | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class OverlapChanged:
+@event("overlap_changed")
+class OverlapChanged(Event):
     """The overlap rule from now on."""
 
+    is_setting: ClassVar[bool] = True
     rule: OverlapRule
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "rule", OverlapRule(self.rule))
 
-
-@dataclass(frozen=True, slots=True)
-class Undone:
+@event("undone")
+class Undone(Event):
     """The last act that changed objects or labels is taken back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Redone:
+@event("redone")
+class Redone(Event):
     """The last act taken back is done again."""
-
-
-Event = (
-    ObjectCreated
-    | ObjectDeleted
-    | ObjectRenamed
-    | ObjectRecoloured
-    | ObjectClassified
-    | ObjectLocked
-    | ObjectReset
-    | ClickAdded
-    | ClicksMoved
-    | ClickRefocused
-    | ClicksRemoved
-    | Painted
-    | MaskImported
-    | LabelsImported
-    | Propagated
-    | PlaneConfirmed
-    | ThresholdChanged
-    | RefinementChanged
-    | ModelChanged
-    | OverlapChanged
-    | Undone
-    | Redone
-)

@@ -132,25 +132,24 @@ def _(event: ev.ThresholdChanged, act: Act) -> None:
 @perform.register
 def _(event: ev.ClickAdded, act: Act) -> None:
     found = act.unlocked(event.object_id)
-    act.check_click(event.object_id, event.plane, event.click)
+    click = event.click
+    act.check_click(event.object_id, event.plane, click)
     entries = list(found.on(event.plane).entries)
     position = len(entries) if event.position is None else event.position
     if not 0 <= position <= len(entries):
         msg = f"click {event.click_id}: position {position} of {len(entries)} entries"
         raise SessionError(msg)
-    entries.insert(
-        position,
-        ClickEntry(
-            event.click_id,
-            event.click,
-            act.refinement,
-            event.focus_shift,
-            event.hint,
-        ),
+    entry = ClickEntry(
+        event.click_id, click, act.settings.refinement, event.focus_shift, event.hint
     )
+    entries.insert(position, entry)
+    is_first = act.use_scaling(event.plane, event.scaling)
     act.replay(event.object_id, event.plane, entries, position)
-    owner = int(act.labels_of(event.plane)[event.click.pixel])
-    if event.click.is_positive and owner not in (0, event.object_id):
+    if is_first and event.scaling is None:
+        seen = act.computer.scalings.get(event.plane)
+        act.recorded = replace(event, scaling=seen)
+    owner = int(act.labels_of(event.plane)[click.pixel])
+    if click.is_positive and owner not in (0, event.object_id):
         act.notes.append(
             f"{act.objects[owner].name} keeps its pixels (overlap rule: keep)"
         )
@@ -245,6 +244,8 @@ def _paint(act: Act, plane: Plane, label: int, painted: MaskPatch) -> None:
         if label not in act.objects:
             act.put(label, new_object(label))
         act.unlocked(label)
+    if not act.computer.sees_pixels:
+        return
     labels = act.labels_of(plane)[slices(painted.box)]
     mask = painted.mask.copy()
     for owner in {int(i) for i in labels[mask].tolist()} - {0, label}:
@@ -274,3 +275,18 @@ def _edit(
     state = found.on(plane)
     entries = (*state.entries, PaintEntry(added, removed, found.threshold))
     act.replay(object_id, plane, entries, len(state.entries))
+
+
+@perform.register
+def _(event: ev.RefinementChanged, act: Act) -> None:
+    act.settings = replace(act.settings, refinement=event.refinement)
+
+
+@perform.register
+def _(event: ev.OverlapChanged, act: Act) -> None:
+    act.settings = replace(act.settings, rule=event.rule)
+
+
+@perform.register
+def _(event: ev.ModelChanged, act: Act) -> None:
+    act.follow_model(event)

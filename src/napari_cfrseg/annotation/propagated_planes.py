@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.rounds import NoRounds, RoundComputer
 from napari_cfrseg.annotation.state import Carried, ObjectState, PlaneState
 from napari_cfrseg.annotation.transaction import Act, Progress
 from napari_cfrseg.clicks import Click
@@ -51,11 +52,23 @@ def perform_propagation(event: ev.Propagated, act: Act) -> None:
         An object has no annotated plane, or there is no such object.
     """
     tracks = [track for i in event.object_ids for track in _track(event, act, i)]
-    walk = _Walk(event, act, tracks)
+    if isinstance(act.computer, NoRounds):
+        _mark(event, act, tracks)
+        return
+    walk = _Walk(event, act, act.computer, tracks)
     try:
         walk.go()
     finally:
         walk.rest()
+
+
+def _mark(event: ev.Propagated, act: Act, tracks: list[Track]) -> None:
+    """Mark planes as carried where there are no pixels to compute them from."""
+    unknown = PlaneState(start=MaskPatch.empty(), carried=Carried(0.0))
+    for track in tracks:
+        for gap in track.gaps or ():
+            for index in planes_of(gap, event.first, event.last):
+                act.show(track.object_id, plane_at(event, index), unknown)
 
 
 def anchors_of(state: ObjectState, event: ev.Propagated) -> dict[int, MaskPatch]:
@@ -110,14 +123,21 @@ def _is_fresh(event: ev.Propagated, state: ObjectState, gap: Gap) -> bool:
 class _Walk:
     """The planes of an annotator's image, as the propagation walks them."""
 
-    def __init__(self, event: ev.Propagated, act: Act, tracks: list[Track]) -> None:
+    def __init__(
+        self,
+        event: ev.Propagated,
+        act: Act,
+        computer: RoundComputer,
+        tracks: list[Track],
+    ) -> None:
+        self.computer = computer
         self.event = event
         self.act = act
         self.tracks = tracks
         self.count = event.count
         self.shape = act.plane_shape
         self.sampling = event.spacing
-        self.ahead = act.computer.ahead(lambda index: plane_at(event, index))
+        self.ahead = computer.ahead(lambda index: plane_at(event, index))
         self.total = sum(
             len(planes_of(gap, t.first, t.last)) * (1 if None in gap else 2)
             for t in tracks
@@ -151,7 +171,7 @@ class _Walk:
     def rest(self) -> None:
         """End the thread that reads ahead."""
         self.ahead.close()
-        self.act.computer.forget_plane()
+        self.computer.forget_plane()
 
     def read(self, index: int, box: Box) -> NDArray[Any]:
         """Return the pixels of a plane's box."""
@@ -166,7 +186,7 @@ class _Walk:
         refinement: Refinement,
     ) -> Prediction:
         """Run the network."""
-        return self.act.computer.carry(self.ahead, index, clicks, previous, refinement)
+        return self.computer.carry(self.ahead, index, clicks, previous, refinement)
 
     def taken(self, index: int, object_id: int, box: Box) -> LabelArray:
         """Return other objects' labels, less those still on their way."""

@@ -58,6 +58,34 @@ def shown_mask(
     return mask
 
 
+class NoRounds:
+    """Stands in for :class:`RoundComputer` where there is no image: no masks."""
+
+    sees_pixels = False
+    runs = steps = 0
+    seconds = network_s = 0.0
+
+    def __init__(self) -> None:
+        self.scalings: dict[Plane, Scaling] = {}
+
+    def compute(
+        self,
+        plane: Plane,
+        state: PlaneState,
+        first: int,
+        threshold: float,
+        on_preview: PreviewCallback | None = None,
+    ) -> tuple[Round, ...]:
+        """Return an empty round for each entry."""
+        return (Round(),) * len(state.entries)
+
+    def use(self, segmenter: SegmenterLike) -> None:
+        """Do nothing: nothing is computed."""
+
+    def prepare(self, plane: Plane) -> None:
+        """Do nothing: there are no pixels."""
+
+
 class RoundComputer:
     """Computes rounds with a segmenter, on the planes of one image.
 
@@ -75,6 +103,8 @@ class RoundComputer:
         Black and white of single planes, seen before; those of planes clicked on are
         added.
     """
+
+    sees_pixels = True
 
     def __init__(
         self,

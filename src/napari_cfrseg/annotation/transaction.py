@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.ownership import LabelDraft, claim
-from napari_cfrseg.annotation.rounds import RoundComputer, shown_mask
+from napari_cfrseg.annotation.rounds import NoRounds, RoundComputer, shown_mask
 from napari_cfrseg.annotation.state import Entry, ObjectState, PlaneState
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.refinement import Refinement
+from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
 from napari_cfrseg.errors import LockedObjectError, SessionError
 from napari_cfrseg.geometry.masks import (
     LabelArray,
@@ -20,6 +20,7 @@ from napari_cfrseg.geometry.masks import (
     box_of,
 )
 from napari_cfrseg.geometry.windows import Box, slices
+from napari_cfrseg.io.plane_image import Scaling
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +44,14 @@ class Progress:
 PatchCallback = Callable[[LabelRuns | Progress], object]
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What later clicks and masks are done with."""
+
+    refinement: Refinement = DEFAULT_REFINEMENT
+    rule: ev.OverlapRule = ev.OverlapRule.KEEP
+
+
 class Act:
     """The objects and labels one event reads and changes.
 
@@ -56,8 +65,10 @@ class Act:
         Computes rounds.
     plane_shape
         (Y, X).
-    refinement, rule
-        Settings in force.
+    settings
+        In force; replaced by events that change them.
+    follow_model
+        Uses the weights an event names.
     stamp
         Number of the last event performed; counts on with each.
     on_preview
@@ -68,26 +79,27 @@ class Act:
         self,
         objects: dict[int, ObjectState],
         labels_of: Callable[[Plane], LabelArray],
-        computer: RoundComputer,
+        computer: RoundComputer | NoRounds,
         plane_shape: tuple[int, int],
-        refinement: Refinement,
-        rule: ev.OverlapRule,
+        settings: Settings,
+        follow_model: Callable[[ev.ModelChanged], None],
         stamp: int,
         on_preview: PatchCallback | None = None,
     ) -> None:
         self.objects = objects
         self.labels_of = labels_of
         self.plane_shape = plane_shape
-        self.refinement = refinement
+        self.settings = settings
+        self.follow_model = follow_model
         self.notes: list[str] = []
         self.draft = LabelDraft(labels_of)
         #: the event as it is to be recorded, where that differs from the one performed
         self.recorded: ev.Event | None = None
         self.computer = computer
-        self._rule = rule
         self.stamp = stamp
         self.on_preview = on_preview
         self._before: dict[int, ObjectState | None] = {}
+        self._measured: list[Plane] = []
 
     # -- reading ---------------------------------------------------------------------
 
@@ -135,6 +147,16 @@ class Act:
             )
             raise LockedObjectError(msg)
 
+    def use_scaling(self, plane: Plane, scaling: Scaling | None) -> bool:
+        """Read a plane as an event says; return whether nothing was known of it."""
+        known = self.computer.scalings
+        if plane in known:
+            return False
+        self._measured.append(plane)
+        if scaling is not None:
+            known[plane] = scaling
+        return True
+
     # -- writing ---------------------------------------------------------------------
 
     def put(self, object_id: int, state: ObjectState | None) -> None:
@@ -166,6 +188,10 @@ class Act:
     def show(self, object_id: int, plane: Plane, state: PlaneState) -> None:
         """Store a plane's state with its mask, and give the labels their due."""
         found = self.objects[object_id]
+        if not self.computer.sees_pixels:
+            state = replace(state, stamp=self.stamp)
+            self.put(object_id, found.with_plane(plane, state))
+            return
         mask = shown_mask(state.start, state.entries, state.rounds, found.threshold)
         old = found.on(plane).mask
         state = replace(state, mask=mask, stamp=self.stamp)
@@ -193,7 +219,7 @@ class Act:
             box,
             object_id,
             new,
-            self._rule,
+            self.settings.rule,
             self.is_locked,
             lambda: self._heirs(object_id, plane),
         )
@@ -238,13 +264,17 @@ class Act:
             if before is not self.objects.get(object_id)
         }
         patches = self.draft.patches()
-        if not changes and not patches:
+        # without pixels a painted edit changes nothing that is seen here
+        is_step = not (self.computer.sees_pixels or event.is_setting)
+        if not (changes or patches or is_step):
             return None
         return Transaction(event, changes, patches)
 
     def roll_back(self) -> None:
         """Put every object and label back as it was."""
         self.draft.roll_back()
+        for plane in self._measured:
+            self.computer.scalings.pop(plane, None)
         for object_id, before in self._before.items():
             if before is None:
                 self.objects.pop(object_id, None)

@@ -200,7 +200,7 @@ def _clicked(
     )
     annotator.apply(ev.ObjectCreated(1))
     for number, (index, click) in enumerate(clicks, 1):
-        annotator.apply(ev.ClickAdded(1, (index,), click, number))
+        annotator.apply(ev.ClickAdded(1, (index,), click.yx, click.is_positive, number))
     return annotator
 
 

@@ -59,11 +59,10 @@ def sample_session() -> list[LayerData]:
     from napari_cfrseg.gui.session.session_layers import read_session
     from napari_cfrseg.io.images import open_image
     from napari_cfrseg.samples import load_demo
-    from napari_cfrseg.session.content import SUFFIX, SessionContent
+    from napari_cfrseg.session.format import SUFFIX, SessionContent
     from napari_cfrseg.session.session_image import reference_of
     from napari_cfrseg.session.session_models import model_reference
-    from napari_cfrseg.session.sessions_folder import sessions_folder
-    from napari_cfrseg.session.writer import SessionWriter
+    from napari_cfrseg.session.storage import SessionWriter, sessions_folder
 
     demo = load_demo()
     folder = sessions_folder()
@@ -80,7 +79,9 @@ def sample_session() -> list[LayerData]:
             if number not in known:
                 events.append(ev.ObjectCreated(number))
                 known.add(number)
-            events.append(ev.ClickAdded(number, (), click, click_id))
+            events.append(
+                ev.ClickAdded(number, (), click.yx, click.is_positive, click_id)
+            )
         model = None
         with suppress(CfrSegError, OSError):
             model = model_reference("default")

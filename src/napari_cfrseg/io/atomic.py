@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and records that survive a crash."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_BINARY = getattr(os, "O_BINARY", 0)
 #: a temporary file of a process nobody can ask after is left alone so long
 _LEFT_ALONE_S = 3600.0
 _TEMPORARY = re.compile(r"\.(.+)\.([^.]+)-(\d+)(-old)?(\.[^.]+)$")
+
+
+def behind_links(path: str | os.PathLike[str]) -> Path:
+    """Return the file a path leads to: what is written there must not end a link."""
+    target = Path(path)
+    return target.resolve() if target.is_symlink() else target
 
 
 def temporary_beside(target: Path, mark: str = "") -> Path:
@@ -78,16 +85,21 @@ def _is_young(path: Path) -> bool:
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(
+    path: str | os.PathLike[str], *, durable: bool = False
+) -> Iterator[Path]:
     """Give a temporary path beside ``path`` that takes its place on success.
 
     A reader never sees half a file, and a failure leaves what was there before.
-    Missing parent folders are made.
+    Missing parent folders are made. Where ``path`` is a symbolic link, the file it
+    leads to is replaced and the link stays.
 
     Parameters
     ----------
     path
-        Where the file is to stand.
+        Where the file is to be.
+    durable
+        Wait until it is on the disk, so that it survives a power cut.
 
     Yields
     ------
@@ -102,11 +114,112 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     >>> target.read_text()
     'whole'
     """
-    target = Path(path)
+    target = behind_links(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(target)
     try:
         yield temporary
+        if durable:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+    if durable:
+        sync_folder(target.parent)
+
+
+def encode(text: str) -> bytes:
+    """Return text as UTF-8; what has no code (a lone surrogate) becomes ``?``."""
+    return text.encode("utf-8", "replace")
+
+
+def replace_file(path: Path, lines: Iterable[str]) -> int:
+    """Write a text file that is on the disk, whole, when this returns.
+
+    Returns
+    -------
+    Its size in bytes.
+
+    Raises
+    ------
+    OSError
+        It could not be written (the folder must be there); what was there before still
+        is.
+    """
+    path.parent.stat()
+    with atomic_path(path, durable=True) as temporary, temporary.open("wb") as file:
+        return sum(file.write(encode(line)) for line in lines)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's names on the disk, where the system can."""
+    if os.name != "posix":
+        return
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+class AppendOnly:
+    """A file that grows by whole records; a failed append leaves no trace.
+
+    Parameters
+    ----------
+    path
+        Made if it is not there.
+    size
+        Where to go on: what lies behind is cut off.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._handle: int | None = os.open(
+            path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666
+        )
+        self.path = path
+        self.size = size
+        if os.fstat(self._handle).st_size > size:
+            os.ftruncate(self._handle, size)
+        sync_folder(path.parent)
+
+    def append(self, data: bytes) -> None:
+        """Write and wait until it is on the disk.
+
+        Raises
+        ------
+        OSError
+            It could not be written; the file is as before.
+        """
+        if self._handle is None:
+            msg = f"{self.path} is closed"
+            raise OSError(msg)
+        done = False
+        try:
+            os.lseek(self._handle, self.size, os.SEEK_SET)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._handle, view) :]
+            os.fsync(self._handle)
+            done = True
+        finally:
+            if not done:
+                with suppress(OSError):
+                    os.ftruncate(self._handle, self.size)
+        self.size += len(data)
+
+    def clear(self) -> None:
+        """Make it empty."""
+        if self._handle is not None:
+            os.ftruncate(self._handle, 0)
+            os.fsync(self._handle)
+        self.size = 0
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None

@@ -1,10 +1,11 @@
-"""Where a person's own files live: one rule for each operating system."""
+"""Where a person's own files are kept: one rule for each operating system."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
+
+from platformdirs import user_data_path
 
 
 def data_folder(kind: str, variable: str) -> Path:
@@ -23,13 +24,4 @@ def data_folder(kind: str, variable: str) -> Path:
     ``$XDG_DATA_HOME`` (``~/.local/share``), and below it ``napari-cfrseg/KIND``.
     """
     named = os.environ.get(variable)
-    if named:
-        return Path(named)
-    home = Path.home()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME", home / ".local" / "share"))
-    return base / "napari-cfrseg" / kind
+    return Path(named) if named else user_data_path("napari-cfrseg", False) / kind

@@ -1,4 +1,4 @@
-"""The session file as pydantic sees it: ``schema_version`` 2.
+"""A session in memory and in its file: one definition of both, ``schema_version`` 2.
 
 ::
 
@@ -11,130 +11,261 @@
 
 from __future__ import annotations
 
+import uuid
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, create_model
 
-from napari_cfrseg.session.event_parts import EventPart
-from napari_cfrseg.session.fields import (
+from napari_cfrseg.annotation.event_fields import (
     MOST_AXES,
+    Bool,
     Colour,
+    FileForm,
+    Float,
     Index,
-    LabelsPart,
-    ObjectId,
+    Int,
+    LabelsField,
+    ObjectNumber,
     Part,
-    PlaneIndex,
-    RefinementPart,
-    ScalingPart,
+    RefinementField,
+    ScalingField,
     Sha256,
     Side,
     Text,
     Threshold,
+    in_file,
+    named,
 )
+from napari_cfrseg.annotation.events import Event, OverlapRule, any_event
+from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT
+from napari_cfrseg.geometry.masks import LabelRuns
+from napari_cfrseg.io.axes import back, is_order, put
 
+SUFFIX = ".cfrseg.json"
 SCHEMA_VERSION: Literal[2] = 2
+
+AxisNumber = Annotated[Int, Field(ge=0, lt=MOST_AXES)]
+PixelSize = Annotated[Float, Field(gt=0)]
 
 
 class SelectPart(Part):
     """One index taken along one axis of the file's array."""
 
-    axis: Annotated[int, Field(ge=0, lt=MOST_AXES)]
+    axis: AxisNumber
     index: Index
-
-
-class ImagePart(Part):
-    """Which image."""
-
-    path: Annotated[str, Field(min_length=1, max_length=4096)] | None
-    shape: Annotated[list[Side], Field(min_length=2, max_length=MOST_AXES)]
-    dtype: Annotated[str, Field(pattern=r"^(bool|u?int(8|16|32|64)|float(16|32|64))$")]
-    axes: Annotated[list[Text], Field(min_length=2, max_length=MOST_AXES)]
-    fingerprint: Sha256
-    spacing: list[Annotated[float, Field(gt=0)]] | None = None
-    units: list[Text] | None = None
-    level: Annotated[int, Field(ge=0, le=64)] = 0
-    select: Annotated[list[SelectPart], Field(max_length=MOST_AXES)] = Field(
-        default_factory=list
-    )
-    order: Annotated[
-        list[Annotated[int, Field(ge=0, lt=MOST_AXES)]], Field(max_length=MOST_AXES)
-    ] = Field(default_factory=list)
-
-
-class ModelPart(Part):
-    """Which weights."""
-
-    name: Text
-    sha256: Sha256 | None = None
-
-
-class SettingsPart(Part):
-    """What else the result depends on."""
-
-    device: Text = "cpu"
-    backend: Text = ""
-    precision: Annotated[str, Field(pattern=r"^(auto|float32|bfloat16)$")] = "float32"
-    threads: Annotated[int, Field(ge=1, le=4096)] | None = None
-    rgb: bool | None = None
-    scaling: ScalingPart | None = None
-    refinement: RefinementPart
-    overlap: Annotated[str, Field(pattern=r"^(keep|overwrite)$")] = "keep"
-
-
-class ObjectPart(Part):
-    """What the objects are in the end, for whoever reads the file."""
-
-    id: ObjectId
-    name: Text
-    colour: Colour
-    locked: bool = False
-    object_class: Text = ""
-    threshold: Threshold = 0.5
-    clicks: Annotated[int, Field(ge=0)] = 0
 
 
 class SnapshotPlanePart(Part):
     """One plane's labels."""
 
-    plane: PlaneIndex = Field(default_factory=list)
-    labels: LabelsPart
+    plane: Annotated[list[Index], Field(max_length=MOST_AXES - 2)] = Field(
+        default_factory=list
+    )
+    labels: LabelsField
 
 
-class SnapshotPart(Part):
-    """The labels after so many events."""
+#: (axis, index)
+Selected = Annotated[
+    tuple[int, int],
+    FileForm(
+        SelectPart,
+        tuple,
+        lambda part: (part.axis, part.index),
+        lambda pair: {"axis": pair[0], "index": pair[1]},
+    ),
+]
+PlaneLabels = Annotated[
+    LabelRuns,
+    FileForm(
+        SnapshotPlanePart,
+        LabelRuns,
+        lambda part: replace(part.labels, plane=tuple(part.plane)),
+        lambda runs: {"plane": list(runs.plane), "labels": runs},
+        checks=False,
+    ),
+]
 
-    events: Annotated[int, Field(ge=0)]
-    planes: list[SnapshotPlanePart] = Field(default_factory=list)
+
+@in_file
+class ImageReference:
+    """Which image was clicked on.
+
+    Attributes
+    ----------
+    path
+        Relative to the session's folder, with forward slashes (absolute only if
+        asked for); None for an image that is in no file.
+    shape
+        Leading axes, Y, X, and C where there are channels.
+    dtype
+        NumPy's name.
+    axes
+        One name for each axis, the channel axis called "c".
+    spacing, units
+        Size of a pixel along each axis but the channels, and in what; None: unknown.
+    level
+        Pyramid level worked on.
+    select
+        (axis, index) pairs, applied in order to the file's array to get this image.
+    order
+        Which of that array's axes comes where in ``shape``, ``axes``, ``spacing``,
+        ``units`` and all of the session's planes (see :mod:`.turning`); (): as it is.
+    fingerprint
+        SHA-256 of a sample of the pixels (see :mod:`.fingerprint`).
+    """
+
+    path: Annotated[str, Field(min_length=1, max_length=4096)] | None
+    shape: Annotated[tuple[Side, ...], Field(min_length=2, max_length=MOST_AXES)]
+    dtype: Annotated[str, Field(pattern=r"^(bool|u?int(8|16|32|64)|float(16|32|64))$")]
+    axes: Annotated[tuple[Text, ...], Field(min_length=2, max_length=MOST_AXES)]
+    fingerprint: Sha256
+    spacing: tuple[PixelSize, ...] | None = None
+    units: tuple[Text, ...] | None = None
+    level: Annotated[Int, Field(ge=0, le=64)] = 0
+    select: Annotated[tuple[Selected, ...], Field(max_length=MOST_AXES)] = ()
+    order: Annotated[tuple[AxisNumber, ...], Field(max_length=MOST_AXES)] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.axes) != len(self.shape) or len(set(self.axes)) != len(self.axes):
+            msg = f"axes {self.axes}: expected {len(self.shape)} different names"
+            raise ValueError(msg)
+        planes = len(self.axes) - self.has_channels
+        if self.order and not is_order(self.order, planes):
+            msg = f"order {self.order}: expected the axes 0 to {planes - 1}, each once"
+            raise ValueError(msg)
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether the last axis counts channels."""
+        return self.axes[-1] == "c" and len(self.shape) > 2
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """Shape of the axes before Y."""
+        return self.shape[: len(self.shape) - 2 - self.has_channels]
+
+    @property
+    def in_the_file(self) -> ImageReference:
+        """The same image with its axes as the file has them."""
+        if not self.order:
+            return self
+        own = back(self.order)
+        return replace(
+            self,
+            shape=put(self.shape, own),
+            axes=put(self.axes, own),
+            spacing=None if self.spacing is None else put(self.spacing, own),
+            units=None if self.units is None else put(self.units, own),
+            order=(),
+        )
+
+    @property
+    def plane_shape(self) -> tuple[int, int]:
+        """(Y, X)."""
+        depth = len(self.leading)
+        return self.shape[depth], self.shape[depth + 1]
 
 
-class HeadPart(Part):
+@in_file
+class ModelReference:
+    """Which weights computed the masks: the model's name, and its file's SHA-256."""
+
+    name: Text
+    sha256: Sha256 | None = None
+
+
+@in_file
+class SessionSettings:
+    """What the result depends on besides image, model and events.
+
+    Attributes
+    ----------
+    device, backend, precision, threads
+        Where the network ran; a replay uses the same unless told otherwise.
+    rgb, scaling
+        How pixels were read; scaling None: each plane's own, written with its first
+        click.
+    refinement, rule
+        In force before the first event.
+    """
+
+    device: Text = "cpu"
+    backend: Text = ""
+    precision: Annotated[str, Field(pattern=r"^(auto|float32|bfloat16)$")] = "float32"
+    threads: Annotated[Int, Field(ge=1, le=4096)] | None = None
+    rgb: Bool | None = None
+    scaling: ScalingField | None = None
+    refinement: RefinementField = DEFAULT_REFINEMENT
+    rule: Annotated[OverlapRule, named("overlap")] = OverlapRule.KEEP
+
+
+@in_file
+class Snapshot:
+    """The labels after the first ``events`` events, plane by plane."""
+
+    events: Annotated[Int, Field(ge=0)]
+    labels: Annotated[tuple[PlaneLabels, ...], named("planes")] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionContent:
+    """Everything a session file holds.
+
+    Attributes
+    ----------
+    image, model, settings
+        On what, with what, how.
+    events
+        What was done, in order.
+    snapshot
+        The labels when the file was last saved, or None.
+    identity
+        Which session it is, also after it was copied or renamed.
+    """
+
+    image: ImageReference
+    model: ModelReference | None = None
+    settings: SessionSettings = field(default_factory=SessionSettings)
+    events: tuple[Event, ...] = ()
+    snapshot: Snapshot | None = None
+    identity: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+@in_file
+class ObjectLine:
+    """One object in the end, for readers of the file."""
+
+    id: ObjectNumber
+    name: Text
+    colour: Colour
+    locked: Bool = False
+    object_class: Text = ""
+    threshold: Threshold = 0.5
+    clicks: Annotated[Int, Field(ge=0)] = 0
+
+
+class SessionHead(Part):
     """A session file without its events."""
 
     schema_version: Literal[2] = SCHEMA_VERSION
     session: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     written_by: Text = ""
-    image: ImagePart
-    model: ModelPart | None = None
-    settings: SettingsPart
-    objects: list[ObjectPart] = Field(default_factory=list)
-    snapshot: SnapshotPart | None = None
-
-
-class SessionPart(HeadPart):
-    """A session file."""
-
-    events: list[EventPart] = Field(default_factory=list)
-
-
-#: validates one event at a time, so that a long session is never held twice
-EVENT = TypeAdapter[Any](EventPart)
+    image: ImageReference
+    model: ModelReference | None = None
+    settings: SessionSettings
+    objects: list[ObjectLine] = Field(default_factory=list)
+    snapshot: Snapshot | None = None
 
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a session file."""
-    schema = SessionPart.model_json_schema()
+    events: Any = (list[any_event()], Field(default_factory=list))  # type: ignore[misc]  # built from the registry
+    whole = create_model("Session", __base__=SessionHead, events=events)
+    schema = TypeAdapter(whole).json_schema()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "napari-cfrseg click session",
-        **{k: v for k, v in schema.items() if k != "title"},
+        **{k: v for k, v in schema.items() if k not in ("title", "description")},
+        "description": "A session file.",
     }

@@ -16,7 +16,7 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import LabelRuns
-from napari_cfrseg.session.reading import read_bytes
+from napari_cfrseg.session.session_file import read_bytes
 
 #: larger tables of clicks are refused
 _MOST_CSV_BYTES = 1 << 28
@@ -171,5 +171,7 @@ def _events(
             known = whose in wanted
             numbers[whose] = wanted[whose] + shift if known else next(free)
             events.append(ev.ObjectCreated(numbers[whose], name))
-        events.append(ev.ClickAdded(numbers[whose], plane, click, click_id))
+        events.append(
+            ev.ClickAdded(numbers[whose], plane, click.yx, click.is_positive, click_id)
+        )
     return events

@@ -14,12 +14,11 @@ from napari_cfrseg.annotation.rounds import SegmenterLike
 from napari_cfrseg.annotation.transaction import PatchCallback
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.io.plane_image import Scaling
-from napari_cfrseg.session.content import ModelReference, SessionContent, Snapshot
+from napari_cfrseg.session.format import ModelReference, SessionContent, Snapshot
 from napari_cfrseg.session.session_models import described
-from napari_cfrseg.session.writer import SessionWriter, line_of
+from napari_cfrseg.session.storage import SessionWriter
 
 ModelSource = Callable[[ModelReference], tuple[SegmenterLike, str] | None]
-_SETTINGS = (ev.RefinementChanged, ev.OverlapChanged, ev.ModelChanged)
 
 
 class RecordedAnnotator(Annotator):
@@ -29,8 +28,6 @@ class RecordedAnnotator(Annotator):
     ----------
     plane_image, plane_shape, segmenter, rgb, scaling
         As for :class:`Annotator`.
-    scalings
-        Black and white of planes seen before.
     writer
         Where acts are written; None: nowhere yet. An attribute, too.
     """
@@ -43,21 +40,13 @@ class RecordedAnnotator(Annotator):
         *,
         rgb: bool | None = None,
         scaling: Scaling | None = None,
-        scalings: Mapping[Plane, Scaling] | None = None,
         writer: SessionWriter | None = None,
     ) -> None:
-        super().__init__(
-            plane_image,
-            plane_shape,
-            segmenter,
-            rgb=rgb,
-            scaling=scaling,
-            scalings=scalings,
-        )
+        super().__init__(plane_image, plane_shape, segmenter, rgb=rgb, scaling=scaling)
         self.writer = writer
         #: begins a session when the first act is done that is no mere setting
         self.open_writer: Callable[[], SessionWriter | None] | None = None
-        self._early: list[tuple[ev.Event, Scaling | None]] = []
+        self._early: list[ev.Event] = []
         #: loads the model an event or a session names: (segmenter, what it is called
         #: here), or None to go on with the one in use; None: the one given does all
         self.model_source: ModelSource | None = None
@@ -85,7 +74,7 @@ class RecordedAnnotator(Annotator):
         self.model, before = model, self._reference
         self._reference = found = described(model)
         if self.writer is not None and found != before:
-            self._write_down(ev.ModelChanged(found.name, found.sha256), None)
+            self._write_down(ev.ModelChanged(found.name, found.sha256))
 
     def begin_with(self, reference: ModelReference | None, source: ModelSource) -> None:
         """Say which model is in use, and where others come from when events say so."""
@@ -110,44 +99,30 @@ class RecordedAnnotator(Annotator):
         *more: ev.Event,
         on_preview: PatchCallback | None = None,
     ) -> Change:
-        """Apply events as one step and write them down (see :meth:`Annotator.apply`).
-
-        Raises
-        ------
-        SessionError
-            Also where an event has values that no session may hold.
-        """
-        if self.writer is not None or self.open_writer is not None:
-            for one in (event, *more):
-                line_of(one)
+        """Apply events as one step (see :class:`Annotator`) and write them down."""
         change = super().apply(event, *more, on_preview=on_preview)
         if self._has_changed(change):
-            for one in change.events:
-                plane = getattr(one, "plane", None)
-                seen = None if plane is None else self._computer.scalings.get(plane)
-                self._write_down(one, seen)
+            self._write_down(*change.events)
         return change
 
-    def _write_down(self, event: ev.Event, seen: Scaling | None) -> None:
-        """Record an act, and those that waited for a session to begin."""
+    def _write_down(self, *events: ev.Event) -> None:
+        """Record events, and those that waited for a session to begin."""
         if self.writer is None and self.open_writer is None:
             return
-        self._early.append((event, seen))
-        is_act = not isinstance(event, _SETTINGS)
-        writer, opener = self.writer, self.open_writer
-        if writer is None and opener is not None and is_act:
-            writer = self.writer = opener()
-        if writer is not None:
+        self._early += events
+        is_act = not all(event.is_setting for event in events)
+        if self.writer is None and self.open_writer is not None and is_act:
+            self.writer = self.open_writer()
+        if self.writer is not None:
             waiting, self._early = self._early, []
-            for early, scaling in waiting:
-                writer.record(early, scaling)
+            self.writer.record(*waiting)
 
     def _has_changed(self, change: Change) -> bool:
         """Whether an act did anything; one that did not is not written down."""
         before, depths = self._before, self._depths
         self._before = change.objects
         self._depths = (change.undo_depth, change.redo_depth)
-        if isinstance(change.events[0], _SETTINGS):
+        if change.events[0].is_setting:
             return True
         return (
             bool(change.patches)
@@ -158,7 +133,9 @@ class RecordedAnnotator(Annotator):
 
     def restore(self, content: SessionContent) -> Iterator[Change]:
         """Do all that a session says, writing nothing down; yield after each event."""
-        self._computer.scalings.update(content.scalings)
+        for event in content.events:
+            if isinstance(event, ev.ClickAdded) and event.scaling is not None:
+                self._computer.scalings.setdefault(event.plane, event.scaling)
         writer, self.writer = self.writer, None
         opener, self.open_writer = self.open_writer, None
         self._early.clear()
@@ -179,8 +156,11 @@ class RecordedAnnotator(Annotator):
         for plane in self.planes:
             labels = self.labels(plane)
             if labels.any():
-                runs = LabelRuns.from_labels(labels, labels != 0, self.plane_shape)
-                planes.append((plane, runs))
+                planes.append(
+                    LabelRuns.from_labels(
+                        labels, labels != 0, self.plane_shape, plane=plane
+                    )
+                )
         return Snapshot(events, tuple(planes))
 
 
@@ -195,7 +175,8 @@ def snapshot_array(
         It is of planes that the image does not have.
     """
     labels = np.zeros((*leading, *plane_shape), np.int32)
-    for plane, runs in snapshot.labels:
+    for runs in snapshot.labels:
+        plane = runs.plane
         inside = len(plane) == len(leading) and all(
             i < n for i, n in zip(plane, leading, strict=True)
         )

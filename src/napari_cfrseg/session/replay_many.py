@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cfrseg.errors import DeviceError
 from napari_cfrseg.io.atomic import clear_leftovers
-from napari_cfrseg.session.content import SessionContent
+from napari_cfrseg.session.format import SessionContent
 from napari_cfrseg.session.replay_session import (
     Replayed,
     ReplayTask,

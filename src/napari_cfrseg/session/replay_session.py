@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg import __version__
+from napari_cfrseg.annotation.events import ClickAdded, event_line
 from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.geometry.masks import LabelArray
 from napari_cfrseg.io.atomic import atomic_path
@@ -21,10 +22,10 @@ from napari_cfrseg.io.axes import OpenImage, back, turned
 from napari_cfrseg.io.export.label_files import write_ome_tiff, write_ome_zarr
 from napari_cfrseg.io.export.object_files import ObjectRow
 from napari_cfrseg.session.compare_labels import compare_labels, write_comparison
-from napari_cfrseg.session.content import ModelReference, SessionContent
-from napari_cfrseg.session.journal import stem_of
+from napari_cfrseg.session.format import ModelReference, SessionContent
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import object_rows
+from napari_cfrseg.session.session_file import stem_of
 from napari_cfrseg.session.session_image import (
     check_same,
     find_image,
@@ -35,7 +36,6 @@ from napari_cfrseg.session.session_models import (
     load_segmenter,
     weights_sha256,
 )
-from napari_cfrseg.session.writing import event_lines
 
 if TYPE_CHECKING:
     from napari_cfrseg.annotation.rounds import SegmenterLike
@@ -161,9 +161,9 @@ def replay_session(
 def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) -> None:
     session = Session.open(task.session)
     content = session.content
-    summary = tuple(session.objects())
+    summary = session.objects()
     result.events, result.objects = len(content.events), len(summary)
-    result.clicks = sum(len(o.clicks) for o in summary)
+    result.clicks = sum(o.click_count for o in summary)
     image_path = task.image or find_image(session.image, task.session.parent)
     weights = task.weights or find_weights(content.model)
     result.image, result.model = str(image_path), weights.stem
@@ -226,8 +226,12 @@ def _labels(
 
 
 def _elsewhere(content: SessionContent) -> SessionContent:
-    """Return a session for another image: its black and white are measured anew."""
-    return replace(content, scalings={})
+    """Return a session for another image, whose black and white are its own."""
+    events = tuple(
+        replace(e, scaling=None) if isinstance(e, ClickAdded) else e
+        for e in content.events
+    )
+    return replace(content, events=events)
 
 
 def _write_labels(
@@ -308,8 +312,8 @@ def record_of(
 def events_sha256(content: SessionContent) -> str:
     """Return a digest of all that was done, and how."""
     digest = hashlib.sha256(repr(content.settings).encode())
-    for line in event_lines(content.events, content.scalings):
-        digest.update(line.encode() + b"\n")
+    for event in content.events:
+        digest.update(event_line(event).encode() + b"\n")
     return digest.hexdigest()
 
 

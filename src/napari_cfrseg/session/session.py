@@ -6,23 +6,22 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from napari_cfrseg.annotation.annotator import objects_after
+from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import LabelArray
 from napari_cfrseg.io.axes import plane_of
-from napari_cfrseg.session.content import ImageReference, ModelReference, SessionContent
-from napari_cfrseg.session.journal import journal_path, read_journal
-from napari_cfrseg.session.reading import parse_at
+from napari_cfrseg.session.format import ImageReference, ModelReference, SessionContent
+from napari_cfrseg.session.session_file import journal_path, parse_at, read_journal
 from napari_cfrseg.session.session_image import (
     check_same,
     find_image,
     open_reference,
 )
-from napari_cfrseg.session.summary import ObjectSummary, summarise
 
 if TYPE_CHECKING:
     from napari_cfrseg.annotation.annotator import Change
@@ -70,24 +69,24 @@ class Session:
             found = read_journal(journal_path(target), content.identity, start)
             if _state(target) == before:
                 break  # else it was saved between the two readings
-        scalings = MappingProxyType({**found.scalings, **content.scalings})
-        events = (*content.events, *found.events)
-        return cls(target, replace(content, events=events, scalings=scalings))
+        return cls(target, replace(content, events=(*content.events, *found.events)))
 
     @property
     def image(self) -> ImageReference:
         """The image it was made on."""
         return self.content.image
 
-    def objects(self) -> Iterator[ObjectSummary]:
-        """Yield the objects in the end, by id, with their clicks; runs no network.
+    def objects(self) -> tuple[ObjectState, ...]:
+        """Return the objects in the end, by id, with their clicks and empty masks.
+
+        Neither the image nor a network is needed.
 
         Raises
         ------
-        SessionError
+        CfrSegError
             An event does not fit those before it.
         """
-        yield from summarise(self.content.events)
+        return objects_after(self.content.events, self.image.plane_shape)
 
     def open_image(self) -> Any:
         """Open the image the session was made on, lazily where the file allows.

@@ -17,13 +17,13 @@ from napari_cfrseg.annotation.events import (
     Propagated,
     RefinementChanged,
 )
+from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.io.axes import Order, back, put, turned
 from napari_cfrseg.io.export import object_files as formats
 from napari_cfrseg.io.export.label_files import write_ome_tiff, write_ome_zarr
 from napari_cfrseg.io.export.object_files import ClickRow, ObjectRow
-from napari_cfrseg.session.content import ModelReference, SessionContent
-from napari_cfrseg.session.summary import ObjectSummary
+from napari_cfrseg.session.format import ModelReference, SessionContent
 
 #: file endings and what they hold
 FORMATS = {
@@ -41,7 +41,7 @@ FORMATS = {
 def export(
     path: str | os.PathLike[str],
     content: SessionContent,
-    objects: Sequence[ObjectSummary],
+    objects: Sequence[ObjectState],
     labels: NDArray[np.integer],
 ) -> Path:
     """Write a session's results in the format that the file's ending says.
@@ -97,25 +97,25 @@ def export(
     return target
 
 
-def object_rows(objects: Sequence[ObjectSummary]) -> tuple[ObjectRow, ...]:
+def object_rows(objects: Sequence[ObjectState]) -> tuple[ObjectRow, ...]:
     """Return what exports say of objects."""
     return tuple(
         ObjectRow(o.object_id, o.name, o.colour, o.object_class) for o in objects
     )
 
 
-def click_rows(objects: Sequence[ObjectSummary], order: Order = ()) -> list[ClickRow]:
+def click_rows(objects: Sequence[ObjectState], order: Order = ()) -> list[ClickRow]:
     """Return all clicks, object by object; places as the file has its axes."""
     rows = []
     for found in objects:
-        for made in found.clicks:
-            *plane, y, x = put((*made.plane, *made.click.yx), back(order))
+        for plane, made in found.clicks():
+            *index, y, x = put((*plane, *made.click.yx), back(order))
             rows.append(
                 ClickRow(
                     found.object_id,
                     found.name,
                     made.click_id,
-                    tuple(round(i) for i in plane),
+                    tuple(round(i) for i in index),
                     (float(y), float(x)),
                     made.click.is_positive,
                 )
@@ -123,15 +123,16 @@ def click_rows(objects: Sequence[ObjectSummary], order: Order = ()) -> list[Clic
     return rows
 
 
-def methods_paragraph(content: SessionContent, objects: Sequence[ObjectSummary]) -> str:
+def methods_paragraph(content: SessionContent, objects: Sequence[ObjectState]) -> str:
     """Return what a paper's methods section should say of this annotation."""
-    clicks = [c.click for o in objects for c in o.clicks]
+    made = [on_plane for o in objects for on_plane in o.clicks()]
+    clicks = [entry.click for _, entry in made]
     positive = sum(c.is_positive for c in clicks)
     settings = content.settings
     image = content.image
     size = " × ".join(str(n) for n in image.shape)
     backend = f", {settings.backend}" if settings.backend else ""
-    planes = {c.plane for o in objects for c in o.clicks}
+    planes = {plane for plane, _ in made}
     on_planes = f" on {len(planes)} planes" if len(planes) > 1 else ""
     mean = f"{len(clicks) / len(objects):.1f}" if objects else "0"
     return (

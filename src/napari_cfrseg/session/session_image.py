@@ -20,7 +20,7 @@ from napari_cfrseg.io.axes import (
 )
 from napari_cfrseg.io.fingerprint import fingerprint
 from napari_cfrseg.io.images import open_image
-from napari_cfrseg.session.content import ImageReference
+from napari_cfrseg.session.format import ImageReference
 
 
 def reference_of(

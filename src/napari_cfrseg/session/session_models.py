@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from napari_cfrseg.errors import CfrSegError, CheckpointError
 from napari_cfrseg.io.fingerprint import file_sha256
-from napari_cfrseg.session.content import ModelReference, SessionContent
+from napari_cfrseg.session.format import ModelReference, SessionContent
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.segmenter import Segmenter

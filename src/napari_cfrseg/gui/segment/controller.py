@@ -15,7 +15,6 @@ from psygnal import Signal
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Change
 from napari_cfrseg.annotation.rounds import SegmenterLike
-from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.geometry.masks import Plane
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image
 
-    from napari_cfrseg.session.content import SessionContent
+    from napari_cfrseg.session.format import SessionContent
 
 
 class Controller:
@@ -278,7 +277,8 @@ class Controller:
         click = ev.ClickAdded(
             object_id,
             plane,
-            Click(yx, is_positive),
+            yx,
+            is_positive,
             self.next_click,
             shift,
             self._size_hint(object_id, plane),

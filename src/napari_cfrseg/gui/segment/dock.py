@@ -31,7 +31,7 @@ from napari_cfrseg.gui.segment.worker import (
 )
 from napari_cfrseg.gui.session.session_keeper import SessionKeeper
 from napari_cfrseg.gui.session.session_panel import SessionPanel, came_with_session
-from napari_cfrseg.session.reading import parse_at
+from napari_cfrseg.session.session_file import parse_at
 from napari_cfrseg.session.session_image import check_same
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.io.axes import axis_names, back, put, turned
 from napari_cfrseg.io.fingerprint import fingerprint
 from napari_cfrseg.io.images import open_image
-from napari_cfrseg.session.content import (
+from napari_cfrseg.session.format import (
     SUFFIX,
     ImageReference,
     ModelReference,
@@ -27,8 +27,7 @@ from napari_cfrseg.session.content import (
 from napari_cfrseg.session.session_exports import export
 from napari_cfrseg.session.session_image import reference_of, relative_path
 from napari_cfrseg.session.session_models import described, find_weights, installed_name
-from napari_cfrseg.session.sessions_folder import note_recent, unsaved_path
-from napari_cfrseg.session.writer import SessionWriter
+from napari_cfrseg.session.storage import SessionWriter, note_recent, unsaved_path
 
 if TYPE_CHECKING:
     from napari.layers import Layer

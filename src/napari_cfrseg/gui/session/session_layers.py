@@ -20,7 +20,7 @@ from napari_cfrseg.gui.segment.layers import (
 )
 from napari_cfrseg.gui.session.session_keeper import METADATA_IMAGE, METADATA_KEY
 from napari_cfrseg.io.axes import back, put, turned
-from napari_cfrseg.session.content import SUFFIX, ImageReference, SessionContent
+from napari_cfrseg.session.format import SUFFIX, ImageReference, SessionContent
 from napari_cfrseg.session.imported_events import (
     events_from_csv,
     events_from_labels,
@@ -35,8 +35,7 @@ from napari_cfrseg.session.session_image import (
     reference_of,
     relative_path,
 )
-from napari_cfrseg.session.sessions_folder import note_recent
-from napari_cfrseg.session.writer import SessionWriter
+from napari_cfrseg.session.storage import SessionWriter, note_recent
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer, Points
@@ -98,10 +97,10 @@ def read_session(path: str | list[str]) -> list[LayerData]:
 def _points(
     session: Session, ndim: int, stem: str, placed: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    clicks = [(o, c) for o in session.objects() for c in o.clicks]
+    clicks = [(o, plane, c) for o in session.objects() for plane, c in o.clicks()]
     own = back(session.image.order)
-    data = np.array([put((*c.plane, *c.click.yx), own) for _, c in clicks], float)
-    signs = [c.click.is_positive for _, c in clicks]
+    data = np.array([put((*plane, *c.click.yx), own) for _, plane, c in clicks], float)
+    signs = [c.click.is_positive for *_, c in clicks]
     kwargs = {
         **placed,
         "name": f"{stem} clicks",
@@ -109,8 +108,8 @@ def _points(
         "size": max(3.0, min(session.image.plane_shape) / 64),
         "features": {
             "polarity": np.array([NAMES[s] for s in signs], object),
-            "object": np.array([str(o.object_id) for o, _ in clicks], object),
-            "click": np.array([str(c.click_id) for _, c in clicks], object),
+            "object": np.array([str(o.object_id) for o, *_ in clicks], object),
+            "click": np.array([str(c.click_id) for *_, c in clicks], object),
         },
     }
     if clicks:
@@ -167,7 +166,6 @@ def write_session(path: str, layers: Sequence[LayerData]) -> list[str]:
                 content.model,
                 content.settings,
                 content.events,
-                content.scalings,
                 content.snapshot,
             )
     else:

@@ -25,9 +25,9 @@ from napari_cfrseg.gui.session.session_layers import (
     import_points,
     importable,
 )
-from napari_cfrseg.session.content import SUFFIX
+from napari_cfrseg.session.format import SUFFIX
 from napari_cfrseg.session.session_exports import FORMATS
-from napari_cfrseg.session.sessions_folder import recent_sessions, unsaved_sessions
+from napari_cfrseg.session.storage import recent_sessions, unsaved_sessions
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer, Points

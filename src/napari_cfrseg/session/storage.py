@@ -1,45 +1,177 @@
-"""Autosave: every event is on the disk before the next one is done.
+"""A session on the disk: the file open for writing, its lock, where it lives.
 
-``record`` appends a line to the journal and waits for the disk; ``save`` folds the
-journal into the session file. If the disk is full or the folder read-only, work goes
-on: the events wait in memory, ``problem`` says what is wrong until they are written.
+Every event is on the disk before the next one is done: ``record`` appends a line to the
+journal and waits for the disk; ``save`` folds the journal into the session file. If
+the disk is full or the folder read-only, work goes on: the events wait in memory and
+``problem`` says what is wrong until they are written.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 
-from pydantic import ValidationError
+import filelock
 
-from napari_cfrseg.annotation.events import ClickAdded, Event
-from napari_cfrseg.errors import SessionError
-from napari_cfrseg.io.durable import (
+from napari_cfrseg.annotation.annotator import Annotator
+from napari_cfrseg.annotation.events import Event, event_line
+from napari_cfrseg.annotation.state import ObjectState
+from napari_cfrseg.errors import CfrSegError, SessionError
+from napari_cfrseg.io.atomic import (
     AppendOnly,
-    clear_unfinished,
+    atomic_path,
+    clear_leftovers,
     replace_file,
 )
-from napari_cfrseg.io.plane_image import Scaling
-from napari_cfrseg.session.content import SessionContent, Snapshot
-from napari_cfrseg.session.journal import (
+from napari_cfrseg.io.user_folders import data_folder
+from napari_cfrseg.session.format import SUFFIX, SessionContent, Snapshot
+from napari_cfrseg.session.session_file import (
     journal_line,
     journal_path,
     lock_path,
+    parse_at,
     read_journal,
+    session_lines,
 )
-from napari_cfrseg.session.lock import FileLock
-from napari_cfrseg.session.reading import one_line, parse_at
-from napari_cfrseg.session.summary import Ledger, ObjectSummary
-from napari_cfrseg.session.writing import event_line, event_lines, session_lines
 
 #: The journal is folded into the file when it is larger than this and than the file.
 COMPACT_BYTES = 4_000_000
+#: Environment variable that names the folder for unsaved sessions and the list.
+VARIABLE = "CFRSEG_SESSIONS"
+_MOST_RECENT = 10
+
+
+class SessionInUseError(SessionError):
+    """Another window or program has the session open for writing."""
+
+
+class SessionLock:
+    """One writer for each session, until :meth:`release` or the end of the process.
+
+    A file beside the lock says who holds it; after a crash both may stay, but they
+    lock nothing.
+
+    Parameters
+    ----------
+    path
+        The lock file, in a folder that is there.
+
+    Raises
+    ------
+    SessionInUseError
+        It is held already; the message says by whom.
+    OSError
+        The lock file cannot be made (a read-only folder).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = filelock.FileLock(path, thread_local=False)
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise SessionInUseError(_held_message(path)) from error
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+        with suppress(OSError):  # a full disk: the lock holds, only the text is missing
+            _holder_path(path).write_text(json.dumps(holder))
+
+    def release(self) -> None:
+        """Let others open the session; the lock's files go away."""
+        if not self._lock.is_locked:
+            return
+        names = [_holder_path(self.path)]
+        names += [self.path] if os.name == "posix" else []
+        for name in names:  # while it is locked, so that nobody else's go
+            with suppress(OSError):
+                name.unlink()
+        self._lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a living process holds the lock."""
+    if not path.exists():
+        return False
+    try:
+        SessionLock(path).release()
+    except SessionInUseError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _holder_path(lock: Path) -> Path:
+    return lock.with_name(f"{lock.name}.json")
+
+
+def _held_message(path: Path) -> str:
+    holder = {}
+    with suppress(OSError, ValueError):
+        holder = json.loads(_holder_path(path).read_bytes()[:1000])
+    by = ""
+    if isinstance(holder, dict) and {"pid", "host", "since"} <= holder.keys():
+        by = (
+            f" (process {holder['pid']} on {str(holder['host'])[:80]}, "
+            f"since {str(holder['since'])[:40]})"
+        )
+    return (
+        f"{path.stem} is open in another window{by}: close it there, or save a copy "
+        "under another name"
+    )
+
+
+# -- where sessions are --------------------------------------------------------------
+
+
+def sessions_folder() -> Path:
+    """Where unsaved sessions live; the variable ``CFRSEG_SESSIONS`` overrides it."""
+    return data_folder("sessions", VARIABLE).resolve()
+
+
+def unsaved_path(identity: str) -> Path:
+    """Return where a session lives until it is saved."""
+    return sessions_folder() / f"unsaved-{identity}{SUFFIX}"
+
+
+def unsaved_sessions() -> list[Path]:
+    """Return sessions that were neither saved nor are open now, newest first."""
+    folder = sessions_folder()
+    found = []
+    with suppress(OSError):
+        for path in folder.glob(f"unsaved-*{SUFFIX}"):
+            if not is_locked(lock_path(path)):
+                found.append((path.stat().st_mtime, path))
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def recent_sessions() -> list[Path]:
+    """Return the sessions opened or saved last that are still there, newest first."""
+    try:
+        listed = json.loads((sessions_folder() / "recent.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return []
+    names = listed if isinstance(listed, list) else []
+    return [Path(n) for n in names if isinstance(n, str) and Path(n).is_file()]
+
+
+def note_recent(path: Path) -> None:
+    """Put a session first among the recent ones; what cannot be written is not."""
+    whole = path.absolute()
+    others = [p for p in recent_sessions() if p != whole]
+    names = [str(p) for p in (whole, *others)][:_MOST_RECENT]
+    with suppress(OSError), atomic_path(sessions_folder() / "recent.json") as temporary:
+        temporary.write_text(json.dumps(names, indent=1), encoding="utf-8")
+
+
+# -- the file ------------------------------------------------------------------------
 
 
 class SessionWriter:
@@ -55,17 +187,17 @@ class SessionWriter:
         Told ``problem`` whenever it changes, on the thread that records.
     """
 
-    def __init__(self, path: Path, content: SessionContent, lock: FileLock) -> None:
+    def __init__(self, path: Path, content: SessionContent, lock: SessionLock) -> None:
         self.path = path
         self.problem: str | None = None
         self.on_problem: Callable[[str | None], None] = lambda _: None
-        self._lock: FileLock | None = lock
+        self._lock: SessionLock | None = lock
         self._content = replace(content, events=())
-        self._scalings = dict(content.scalings)
-        self._ledger: Ledger | None = Ledger()
+        #: knows the objects; None: the events do not fit each other
+        self._known: Annotator | None = Annotator(None, content.image.plane_shape)
         self._events: list[Event] = []
         self._lines: list[str] = []
-        self._note(content.events, event_lines(content.events, content.scalings))
+        self._note(content.events, map(event_line, content.events))
         self._written = 0
         self._file_bytes = 0
         self._journal: AppendOnly | None = None
@@ -84,19 +216,20 @@ class SessionWriter:
         OSError
             The folder cannot be written to.
         """
-        target = Path(path).absolute()
+        target = Path(path).resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(lock_path(target))
-        if target.exists():
-            lock.release()
-            msg = f"{target.name} exists: open it, or choose another name"
-            raise SessionError(msg)
-        writer = cls(target, content, lock)
+        lock = SessionLock(lock_path(target))
+        done = False
         try:
+            if target.exists():
+                msg = f"{target.name} exists: open it, or choose another name"
+                raise SessionError(msg)
+            writer = cls(target, content, lock)
             writer._compact()
-        except OSError:
-            lock.release()
-            raise
+            done = True
+        finally:
+            if not done:
+                lock.release()
         return writer
 
     @classmethod
@@ -111,10 +244,11 @@ class SessionWriter:
             The folder cannot be written to.
         """
         target = Path(path).resolve()
-        content = parse_at(target)  # what is no session is not locked
-        lock = FileLock(lock_path(target))
+        content = parse_at(target)  # before the lock: it may not be a session
+        lock = SessionLock(lock_path(target))
+        done = False
         try:
-            clear_unfinished(target)
+            clear_leftovers(target.parent, {target.stem})
             content = parse_at(target)
             journal = journal_path(target)
             found = read_journal(journal, content.identity, len(content.events))
@@ -124,11 +258,11 @@ class SessionWriter:
                 _set_aside(journal)
             else:
                 writer._journal = AppendOnly(journal, found.size)
-        except (SessionError, OSError):
-            lock.release()
-            raise
+            done = True
+        finally:
+            if not done:
+                lock.release()
         writer._note(found.events, found.lines)
-        writer._scalings = {**found.scalings, **writer._scalings}
         writer._written = len(content.events)
         if found.lost:
             with suppress(OSError):
@@ -141,8 +275,7 @@ class SessionWriter:
     def content(self) -> SessionContent:
         """The session as it is now."""
         with self._guard:
-            scalings = MappingProxyType(dict(self._scalings))
-            return replace(self._content, events=tuple(self._events), scalings=scalings)
+            return replace(self._content, events=tuple(self._events))
 
     @property
     def event_count(self) -> int:
@@ -150,32 +283,15 @@ class SessionWriter:
         return len(self._lines)
 
     @property
-    def objects(self) -> tuple[ObjectSummary, ...]:
-        """The objects as they are now."""
-        return () if self._ledger is None else self._ledger.summary()
+    def objects(self) -> tuple[ObjectState, ...]:
+        """The objects as they are now, by id; their masks are empty."""
+        known = {} if self._known is None else self._known.objects
+        return tuple(known[i] for i in sorted(known))
 
-    def record(self, event: Event, scaling: Scaling | None = None) -> None:
-        """Write an event down; returns when it is on the disk, or ``problem`` is set.
-
-        Parameters
-        ----------
-        event
-            What was done.
-        scaling
-            What the network saw as black and white; kept once for each plane.
-
-        Raises
-        ------
-        SessionError
-            The event has values that no session file may hold.
-        """
+    def record(self, *events: Event) -> None:
+        """Write events down; return once they are on the disk or ``problem`` is set."""
         with self._guard:
-            if isinstance(event, ClickAdded) and scaling is not None:
-                if event.plane in self._scalings:
-                    scaling = None
-                else:
-                    self._scalings[event.plane] = scaling
-            self._note([event], [line_of(event, scaling)])
+            self._note(events, map(event_line, events))
             self._flush()
 
     def update(self, **changes: object) -> None:
@@ -220,20 +336,22 @@ class SessionWriter:
             It could not be written; the session goes on where it was.
         """
         with self._guard:
-            target = Path(path).absolute()
+            target = Path(path).resolve()
             if target == self.path:
-                self.save()
+                self.save(content.snapshot)
                 return
-            lock = FileLock(lock_path(target))
+            lock = SessionLock(lock_path(target))
             before = (self.path, self._content, self._journal, self._lock)
             self._content = replace(content, events=())
             self.path, self._journal = target, None
+            done = False
             try:
                 self._compact()
-            except OSError:
-                lock.release()
-                self.path, self._content, self._journal, self._lock = before
-                raise
+                done = True
+            finally:
+                if not done:
+                    lock.release()
+                    self.path, self._content, self._journal, self._lock = before
             self._lock = lock
             _remove(before[0], before[2], before[3])
 
@@ -268,11 +386,11 @@ class SessionWriter:
         for event, line in zip(events, lines, strict=True):
             self._events.append(event)
             self._lines.append(line)
-            if self._ledger is not None:
+            if self._known is not None:
                 try:
-                    self._ledger.apply(event)
-                except SessionError:
-                    self._ledger = None  # no summary; a replay will say what is wrong
+                    self._known.apply(event)
+                except CfrSegError:
+                    self._known = None  # no summary; a replay will say what is wrong
 
     def _flush(self) -> None:
         try:
@@ -291,9 +409,7 @@ class SessionWriter:
             self._set_problem(None)
 
     def _compact(self) -> None:
-        scalings = MappingProxyType(self._scalings)
-        content = replace(self._content, scalings=scalings)
-        lines = session_lines(content, self.objects, self._lines)
+        lines = session_lines(self._content, self.objects, self._lines)
         self._file_bytes = replace_file(self.path, lines)
         self._written = len(self._lines)
         if self._journal is not None:
@@ -313,22 +429,13 @@ class SessionWriter:
             self.on_problem(problem)
 
 
-def line_of(event: Event, scaling: Scaling | None = None) -> str:
-    """Return an event's line; values that no file may hold raise SessionError."""
-    try:
-        return event_line(event, scaling)
-    except ValidationError as error:
-        msg = f"{type(event).__name__} cannot be saved: {one_line(error)}"
-        raise SessionError(msg) from error
-
-
 def _set_aside(journal: Path) -> None:
     """Keep a journal that cannot be used, under another name."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     journal.rename(journal.with_name(f"{journal.name}.lost-{stamp}"))
 
 
-def _remove(path: Path, journal: AppendOnly | None, lock: FileLock | None) -> None:
+def _remove(path: Path, journal: AppendOnly | None, lock: SessionLock | None) -> None:
     if journal is not None:
         journal.close()
     for name in (journal_path(path), path):
