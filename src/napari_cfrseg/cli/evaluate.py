@@ -105,8 +105,15 @@ def evaluate(
     seed: Annotated[
         list[int] | None, typer.Option(help="Seed of the human robot; repeat.")
     ] = None,
+    actions: Annotated[
+        bool,
+        typer.Option(
+            "--actions",
+            help="The robot may also take the next candidate or move the outline.",
+        ),
+    ] = False,
     max_clicks: Annotated[
-        int, typer.Option(min=1, help="Most clicks per object.")
+        int, typer.Option(min=1, help="Most clicks (or actions) per object.")
     ] = 20,
     target: Annotated[
         float | None,
@@ -162,6 +169,7 @@ def evaluate(
         robots = _robots(
             protocol,
             seeds=(seed or (0,)) if robot == "human" else None,
+            actions=actions,
             max_clicks=max_clicks,
             target=target,
             surfaces=surfaces or spacing is not None,
@@ -255,6 +263,7 @@ def _robots(
     protocol: str,
     *,
     seeds: Sequence[int] | None,
+    actions: bool,
     max_clicks: int,
     target: float | None,
     surfaces: bool,
@@ -278,6 +287,7 @@ def _robots(
             surfaces=surfaces,
             published=published,
             spacing_um=spacing_um,
+            actions=actions,
         )
         for seed in seeds or (0,)
     ]
@@ -285,12 +295,16 @@ def _robots(
 
 def _folder_name(spec: SegmenterSpec, settings: RunSettings) -> str:
     name = re.sub(r"[^\w.-]+", "-", spec.label).strip("-").lower()
-    return f"{name}-human{settings.seed}" if settings.human else name
+    name += f"-human{settings.seed}" if settings.human else ""
+    return f"{name}-actions" if settings.actions else name
 
 
 def _one_line(name: str, pool: Summary) -> str:
     clicks = ", ".join(f"NoC@{goal} {value:.2f}" for goal, value in pool.noc.items())
-    return f"{name}: {pool.objects} objects, {clicks}, IoU@1 {pool.iou_at[1]:.3f}"
+    return (
+        f"{name}: {pool.objects} objects, NoC@ok {pool.noc_ok:.2f}, {clicks}, "
+        f"IoU@1 {pool.iou_at[1]:.3f}"
+    )
 
 
 def _compare(first: Path, second: Path, *, as_json: bool) -> None:

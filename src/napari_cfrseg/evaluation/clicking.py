@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -75,6 +76,10 @@ class RunSettings:
         True: surface metrics as published, faults included.
     spacing_um
         (y, x) size of a pixel in micrometres: ASSD is given in micrometres too.
+    actions
+        True: instead of a click the robot may take the first click's next candidate, or
+        move the outline tighter or wider. Each is one action, taken only where it gives
+        the best IoU of all; the limits above then count actions.
     """
 
     max_clicks: int = MAX_CLICKS
@@ -85,6 +90,7 @@ class RunSettings:
     surfaces: bool = False
     published: bool = False
     spacing_um: tuple[float, float] | None = None
+    actions: bool = False
 
     def __post_init__(self) -> None:
         if self.spacing_um is not None:
@@ -129,15 +135,30 @@ def evaluate_object(
     if isinstance(segmenter, TakesHint):
         segmenter.set_hint(longer_side(truth_mask))
     clicks: list[Click] = []
-    previous: Any = None
+    actions: list[str] = []
+    steps: list[int] = []
+    shown: Any = None
     mask: NDArray[np.bool_] | None = None
     while not run.is_over:
-        clicks.append(robot.next_click(mask))
+        click = robot.next_click(mask)
         start = time.perf_counter()
-        previous = segmenter.predict(list(clicks), previous=previous)
-        before, mask = mask, as_mask(previous, truth_mask.shape)
-        run.add(mask, time.perf_counter() - start, getattr(previous, "steps", None))
-        run.add_effect(before, mask, clicks[-1])
+        result = segmenter.predict([*clicks, click], previous=shown)
+        after = as_mask(result, truth_mask.shape)
+        seconds, action = time.perf_counter() - start, "click"
+        if settings.actions and mask is not None:
+            for kind, other in other_actions(shown):
+                other_mask = as_mask(other, truth_mask.shape)
+                if run.iou(other_mask) > run.iou(after):
+                    action, result, after, seconds = kind, other, other_mask, 0.0
+        if action == "click":
+            clicks.append(click)
+            if isinstance(taken := getattr(result, "steps", None), int):
+                steps.append(taken)
+        else:
+            robot.take_back(click)
+        run.add(mask, after, seconds, click)
+        actions.append(action)
+        shown, mask = result, after
     box, bits = pack_mask(np.zeros_like(truth_mask) if mask is None else mask)
     return ObjectRow(
         key=item.key,
@@ -150,7 +171,7 @@ def evaluate_object(
         ious=tuple(run.ious),
         error_px=tuple(run.error_px),
         seconds=tuple(run.seconds),
-        steps=tuple(run.steps),
+        steps=tuple(steps),
         boundary_ious=tuple(run.boundary_ious),
         assds_px=tuple(run.assds_px),
         assds_um=tuple(run.assds_um),
@@ -162,7 +183,38 @@ def evaluate_object(
         mended_px=tuple(effect.mended_px for effect in run.effects),
         spoilt_px=tuple(effect.spoilt_px for effect in run.effects),
         spoilt_far_px=tuple(effect.spoilt_far_px for effect in run.effects),
+        actions=tuple(actions) if settings.actions else (),
     )
+
+
+#: logits by which one gesture may move the outline
+OUTLINE_LOGITS = tuple(step / 2 for step in range(-8, 9) if step)
+
+
+def other_actions(shown: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what a key or the wheel would show instead, without the network.
+
+    Parameters
+    ----------
+    shown
+        What the segmenter returned, or one of these. With ``candidates`` and ``choice``
+        the next candidate can be taken, with ``with_threshold`` the outline moved, as
+        with a :class:`~napari_cfrseg.engine.prediction.Prediction`.
+
+    Yields
+    ------
+    ``"candidate"`` or ``"outline"``, and what is then on show.
+    """
+    candidates, following = getattr(shown, "candidates", ()), 0
+    if candidates:
+        following = shown.choice + 1
+    if 0 < following < len(candidates):
+        yield "candidate", candidates[following]
+    if hasattr(shown, "with_threshold"):
+        logit = math.log(shown.threshold / (1 - shown.threshold))
+        for offset in OUTLINE_LOGITS:
+            threshold = 1 / (1 + math.exp(-(logit + offset)))
+            yield "outline", shown.with_threshold(threshold)
 
 
 class _Run:
@@ -180,7 +232,6 @@ class _Run:
         self.ious: list[float] = []
         self.error_px: list[int] = []
         self.seconds: list[float] = []
-        self.steps: list[int] = []
         self.boundary_ious: list[float] = []
         self.assds_px: list[float] = []
         self.assds_um: list[float] = []
@@ -197,14 +248,24 @@ class _Run:
         reached = np.float32(max(self.ious)) >= np.float32(settings.target)
         return bool(reached) and done >= settings.min_clicks
 
-    def add(self, mask: NDArray[np.bool_], seconds: float, steps: object) -> None:
+    def iou(self, mask: NDArray[np.bool_]) -> float:
+        return metrics.iou(mask, self._truth_mask, self._ignore_mask)
+
+    def add(
+        self,
+        before: NDArray[np.bool_] | None,
+        mask: NDArray[np.bool_],
+        seconds: float,
+        click: Click,
+    ) -> None:
         masks = (mask, self._truth_mask, self._ignore_mask)
+        if before is None:
+            before = np.zeros_like(mask)
+        self.effects.append(metrics.click_effect(before, *masks, click.pixel))
         self.ious.append(metrics.iou(*masks))
         self.error_px.append(metrics.error_area(*masks))
         self.surface_dices.append(metrics.surface_dice(*masks))
         self.seconds.append(seconds)
-        if isinstance(steps, int):
-            self.steps.append(steps)
         if self._settings.surfaces:
             published = self._settings.published
             self.boundary_ious.append(metrics.boundary_iou(*masks, published=published))
@@ -214,18 +275,6 @@ class _Run:
                 self.assds_um.append(
                     metrics.assd(*masks, spacing=spacing, published=published)
                 )
-
-    def add_effect(
-        self, before: NDArray[np.bool_] | None, mask: NDArray[np.bool_], click: Click
-    ) -> None:
-        """Compare the masks before and after a click."""
-        if before is None:
-            before = np.zeros_like(mask)
-        self.effects.append(
-            metrics.click_effect(
-                before, mask, self._truth_mask, self._ignore_mask, click.pixel
-            )
-        )
 
 
 def longer_side(mask: NDArray[np.bool_]) -> float:

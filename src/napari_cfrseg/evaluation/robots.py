@@ -85,6 +85,10 @@ class ExactRobot:
         self._free[pixel] = False
         return Click(pixel, is_positive=is_positive)
 
+    def take_back(self, click: Click) -> None:
+        """Forget a click that was not made after all: its pixel may be clicked."""
+        self._free[click.pixel] = True
+
     def _choose(self, centre: ErrorCentre, error_mask: BoolPlane) -> tuple[int, int]:
         del error_mask
         return centre.pixel

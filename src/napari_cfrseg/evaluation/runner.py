@@ -219,7 +219,9 @@ def _start_or_resume(
 ) -> None:
     path = folder / "run.json"
     if path.exists():
-        known = dict(read_run(folder).info)["identity"]
+        earlier = read_run(folder)
+        known = {**earlier.info["identity"], "settings": asdict(earlier.settings)}
+        known["settings"] = json.loads(json.dumps(known["settings"]))
         changed = sorted(key for key in identity if identity[key] != known.get(key))
         if changed:
             msg = (

@@ -68,6 +68,9 @@ class ObjectRow:
         Pixels that each click made right and wrong, and the wrong ones beyond the
         clicked error's reach (:func:`~napari_cfrseg.evaluation.metrics.click_effect`).
         These four are empty in rows of earlier versions.
+    actions
+        ``"click"``, ``"candidate"`` or ``"outline"`` for each value above, where the
+        robot could do more than click; else empty.
     set_image_s
         Seconds of ``set_image`` for the object's plane.
     seed
@@ -99,6 +102,7 @@ class ObjectRow:
     mended_px: tuple[int, ...] = ()
     spoilt_px: tuple[int, ...] = ()
     spoilt_far_px: tuple[int, ...] = ()
+    actions: tuple[str, ...] = ()
 
     def last_mask(self) -> NDArray[np.bool_]:
         """(Y, X) bool: the mask after the last click."""
@@ -231,6 +235,13 @@ def clicks_to_ok(row: ObjectRow, max_clicks: int = MAX_CLICKS) -> float:
         if click <= max_clicks and is_acceptable(iou, dice):
             return click
     return max_clicks
+
+
+def clicks_among(row: ObjectRow, count: float) -> float:
+    """Count the clicks among the first actions of a row; NaN for NaN."""
+    if math.isnan(count) or not row.actions:
+        return count
+    return row.actions[: int(count)].count("click")
 
 
 def is_ok_within(row: ObjectRow, max_clicks: int = MAX_CLICKS) -> bool:

@@ -37,8 +37,9 @@ class Summary:
         The set; ``"pooled"`` for the pool.
     objects
         How many.
-    noc_ok, nof_ok
-        Mean clicks until the outline is acceptable, and the objects where it never is;
+    noc_ok, ok_clicks, nof_ok
+        Mean actions until the outline is acceptable, the clicks among them (the same
+        where the robot only clicks), and the objects where it never is;
         NaN and None where the robot stopped before, or rows lack the surface dice.
     failing_first
         Share of the objects whose first click fails (IoU below 0.5).
@@ -70,6 +71,7 @@ class Summary:
     name: str
     objects: int
     noc_ok: float
+    ok_clicks: float
     nof_ok: int | None
     failing_first: float
     drops: float
@@ -122,11 +124,15 @@ def summarize(
     reached = [t for t in NOC_TARGETS if t <= target + 1e-9]
     failing = [t for t in NOF_TARGETS if t <= target + 1e-9]
     curve = scores.mean_iou_curve(runs, max_clicks)
+    ok_counts = [scores.clicks_to_ok(row, max_clicks) for row in rows]
     has_ok = target + 1e-9 >= 0.90 and all(row.surface_dices for row in rows)
     return Summary(
         name=name,
         objects=len(rows),
-        noc_ok=_mean([scores.clicks_to_ok(row, max_clicks) for row in rows])
+        noc_ok=_mean(ok_counts) if has_ok else math.nan,
+        ok_clicks=_mean(
+            [scores.clicks_among(*pair) for pair in zip(rows, ok_counts, strict=True)]
+        )
         if has_ok
         else math.nan,
         nof_ok=sum(not scores.is_ok_within(row, max_clicks) for row in rows)
@@ -229,8 +235,8 @@ Results = Sequence[tuple[str, Sequence[Summary]]]
 def format_tables(results: Results) -> str:
     """Lay results out as Markdown: clicks, IoU, surfaces, and the cost of a click."""
     parts = [
-        "Clicks until the outline is acceptable (NoC@ok: IoU ≥ 0.90, or ≥ 0.75 with "
-        "a surface dice ≥ 0.95), and objects where it never is.",
+        "Clicks (or actions) until the outline is acceptable (NoC@ok: IoU ≥ 0.90, or "
+        "≥ 0.75 with a surface dice ≥ 0.95), and objects where it never is.",
         _by_set(results, _ok_cell),
         "Clicks to IoU 0.85 / 0.90, and objects that miss 0.90 within the clicks "
         "allowed (fewer is better).",
@@ -277,7 +283,10 @@ def _columns(results: Results) -> list[tuple[str, int]]:
 
 def _ok_cell(summary: Summary) -> str:
     never = "–" if summary.nof_ok is None else summary.nof_ok
-    return f"{_number(summary.noc_ok, 2)} · {never}"
+    among = ""
+    if summary.ok_clicks < summary.noc_ok:
+        among = f" ({_number(summary.ok_clicks, 2)} clicks)"
+    return f"{_number(summary.noc_ok, 2)}{among} · {never}"
 
 
 def _noc_cell(summary: Summary) -> str:

@@ -105,11 +105,11 @@ def write_report(
 
 
 def name_runs(runs: Sequence[Run]) -> list[str]:
-    """Name runs for a table: the label, and the seed of a human-like robot."""
+    """Name runs for a table: the label, a human-like robot's seed, and actions."""
     names = [
-        f"{run.label}, human-like {run.settings.seed}"
-        if run.settings.human
-        else run.label
+        run.label
+        + (f", human-like {run.settings.seed}" if run.settings.human else "")
+        + (", actions" if run.settings.actions else "")
         for run in runs
     ]
     return [
