@@ -104,8 +104,8 @@ def check_inside(click: Click, shape: tuple[int, int]) -> None:
     y, x = click.pixel
     if not (0 <= y < shape[0] and 0 <= x < shape[1]):
         msg = (
-            f"click at {click.yx} lies outside the image: rows 0 to {shape[0] - 1}, "
-            f"columns 0 to {shape[1] - 1}"
+            f"click at ({click.yx[0]:g}, {click.yx[1]:g}) lies outside the image of "
+            f"{shape[0]} rows and {shape[1]} columns"
         )
         raise ValueError(msg)
 

@@ -18,7 +18,7 @@ from napari_cfrseg.cli.options import (
     open_arranged,
     parse_click,
 )
-from napari_cfrseg.clicks import Click
+from napari_cfrseg.clicks import Click, check_inside
 from napari_cfrseg.errors import CfrSegError
 
 if TYPE_CHECKING:
@@ -92,7 +92,11 @@ def segment(
         raise _OutputExistsError(msg)
     opened = open_arranged(image, axes, rgb, channels)
     pixels = _plane_of(opened, plane, image)
-    _check_inside(clicks, (pixels.shape[0], pixels.shape[1]))
+    try:
+        for click in clicks:
+            check_inside(click, (pixels.shape[0], pixels.shape[1]))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--click") from error
 
     from napari_cfrseg.engine.segmenter import Segmenter
 
@@ -145,17 +149,6 @@ def _parse_refinement(name: str) -> Refinement:
         return Refinement.parse(name)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--refinement") from error
-
-
-def _check_inside(clicks: list[Click], shape: tuple[int, int]) -> None:
-    for click in clicks:
-        y, x = click.pixel
-        if not (0 <= y < shape[0] and 0 <= x < shape[1]):
-            msg = (
-                f"click {click.yx[0]:g},{click.yx[1]:g} is outside the image of "
-                f"{shape[0]} rows and {shape[1]} columns"
-            )
-            raise typer.BadParameter(msg, param_hint="--click")
 
 
 def _report(
