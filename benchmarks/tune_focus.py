@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 
 from napari_cfrseg.engine.focus import FocusSettings
+from napari_cfrseg.engine.probability_patch import Patch, put_back
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.engine.window_score import Evidence, score
 from napari_cfrseg.evaluation import metrics
 from napari_cfrseg.evaluation.datasets import group_by_plane
 from napari_cfrseg.evaluation.datasets.choice import micro_objects
 from napari_cfrseg.evaluation.robots import ExactRobot
-from napari_cfrseg.geometry.windows import paste_into
 
 SPLIT = Path(__file__).parent / "split.json"
 #: Constant → lowest and highest value tried.
@@ -72,9 +72,10 @@ def collect(segmenter: Segmenter, data: Path, count: int) -> list[Choice]:
             tried = segmenter.try_windows(click)
             ious = []
             for attempt in tried:
-                probability = np.zeros(truth.shape, dtype=np.float32)
-                paste_into(attempt.probability, attempt.look.window, probability)
-                ious.append(metrics.iou(probability > 0.5, truth, plane.ignore_mask))
+                nothing = Patch.empty(truth.shape)
+                patch = put_back(nothing, attempt.probability, attempt.look.window)
+                mask = patch.read((0, 0, *truth.shape)) > 0.5
+                ious.append(metrics.iou(mask, truth, plane.ignore_mask))
             evidence = tuple(a.evidence for a in tried)
             choices.append(
                 Choice(item.set_name, item.image_name, evidence, tuple(ious))

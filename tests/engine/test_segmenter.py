@@ -404,9 +404,7 @@ def test_focus_keys_look_closer_or_wider():
 
 @pytest.mark.parametrize("yx", [(-1, 5), (5, 240), (200, 0), (-0.6, 0), (199.5, 0)])
 def test_a_click_outside_the_image_is_an_error(yx):
-    with pytest.raises(
-        ValueError, match="outside the image of 200 rows"
-    ):
+    with pytest.raises(ValueError, match="outside the image of 200 rows"):
         segmenter().predict([Click(yx)])
 
 

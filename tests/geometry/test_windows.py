@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_cfrseg.geometry.windows import Window, crop, paste, paste_into
+from napari_cfrseg.geometry.windows import Window, crop, paste
 
 
 class Recorder:
@@ -98,14 +98,6 @@ def test_paste_of_a_box_is_that_box_of_the_whole_paste():
         whole = paste(values, window)
         box = (window.y0 + 2, window.x0 + 3, window.y0 + 7, window.x0 + 8)
         assert np.array_equal(paste(values, window, box), whole[2:7, 3:8])
-
-
-def test_paste_into_writes_the_part_inside_the_plane_only():
-    plane = np.full((6, 6), 7.0, dtype=np.float32)
-    paste_into(np.ones((4, 4)), Window(-2, 4, 4, 4), plane)
-    expected = np.full((6, 6), 7.0)
-    expected[:2, 4:] = 1
-    assert np.array_equal(plane, expected)
 
 
 def test_channels_come_first():

@@ -293,11 +293,3 @@ def paste(
     weights = _axis_weights(window.grid, window.side, float(window.grid))
     wide = _apply(weights[columns], values.T).T
     return _apply(weights[rows], wide)  # in this order the large array is not turned
-
-
-def paste_into(values: NDArray[Any], window: Window, out: NDArray[Any]) -> None:
-    """Write the window's values into a whole (Y, X) plane, in place."""
-    y0, x0, y1, x1 = window.clipped(out.shape)
-    if y0 < y1 and x0 < x1:
-        pasted = paste(values, window, (y0, x0, y1, x1))
-        out[y0:y1, x0:x1] = pasted.astype(out.dtype, copy=False)

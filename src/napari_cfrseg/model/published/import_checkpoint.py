@@ -371,14 +371,30 @@ def translate(state: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
     return ours
 
 
-def fill(network: ClickNetwork, state: Mapping[str, Tensor]) -> None:
-    """Load translated tensors; every one must be there and fit.
+def check_fit(
+    target: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    missing: Iterable[str],
+    kind: str = "tensors",
+) -> None:
+    """Raise CheckpointError where tensors are missing, surplus or misshapen."""
+    problems = {
+        "missing": [key for key in target if key in set(missing)],
+        "surplus": [key for key in given if key not in target],
+        "misshapen": [
+            f"{key} {tuple(value.shape)} instead of {tuple(target[key].shape)}"
+            for key, value in given.items()
+            if key in target and value.shape != target[key].shape
+        ],
+    }
+    for problem, keys in problems.items():
+        if keys:
+            msg = f"{len(keys)} {kind} {problem}: {some(keys)}"
+            raise CheckpointError(msg)
 
-    Raises
-    ------
-    CheckpointError
-        Naming missing, surplus and misshapen tensors.
-    """
+
+def fill(network: ClickNetwork, state: Mapping[str, Tensor]) -> None:
+    """Load translated tensors; every one must be there and fit."""
     target = network.state_dict()
     # files written before PyTorch counted batches; no output depends on the count
     counts = {
@@ -387,19 +403,7 @@ def fill(network: ClickNetwork, state: Mapping[str, Tensor]) -> None:
         if key.endswith("num_batches_tracked")
     }
     given = {**state, **counts}
-    problems = {
-        "missing": [k for k in target if k not in given],
-        "surplus": [k for k in given if k not in target],
-        "misshapen": [
-            f"{k} {tuple(given[k].shape)} instead of {tuple(target[k].shape)}"
-            for k in target
-            if k in given and given[k].shape != target[k].shape
-        ],
-    }
-    for problem, keys in problems.items():
-        if keys:
-            msg = f"{len(keys)} tensors {problem}: {some(keys)}"
-            raise CheckpointError(msg)
+    check_fit(target, given, missing=target.keys() - given.keys())
     # taken over, not copied: ViT-H would be in memory twice
     network.load_state_dict(given, strict=True, assign=True)
 

@@ -31,7 +31,11 @@ from napari_cfrseg.model.cfrnet import CfrNet
 from napari_cfrseg.model.network import ClickNetwork
 from napari_cfrseg.model.published.fcfi import DeepLabClicks
 from napari_cfrseg.model.published.hrnet import HRNetClicks
-from napari_cfrseg.model.published.import_checkpoint import read_state, some, translate
+from napari_cfrseg.model.published.import_checkpoint import (
+    check_fit,
+    read_state,
+    translate,
+)
 from napari_cfrseg.model.published.vit import PlainViTClicks
 
 # tensors of pretraining that a click network does not have
@@ -173,12 +177,6 @@ def _without(state: Mapping[str, Tensor], rest: str) -> dict[str, Tensor]:
 
 def _load(network: ClickNetwork, given: Mapping[str, Tensor]) -> tuple[str, ...]:
     target = network.state_dict()
-    surplus = [key for key in given if key not in target]
-    misfits = [
-        f"{key} {tuple(value.shape)} instead of {tuple(target[key].shape)}"
-        for key, value in given.items()
-        if key in target and value.shape != target[key].shape
-    ]
     # everything of the parts the file is about
     parts = {key.partition(".")[0] for key in given}
     missing = [
@@ -188,14 +186,7 @@ def _load(network: ClickNetwork, given: Mapping[str, Tensor]) -> tuple[str, ...]
         and key not in given
         and not key.endswith("num_batches_tracked")
     ]
-    for problem, keys in (
-        ("missing", missing),
-        ("surplus", surplus),
-        ("misshapen", misfits),
-    ):
-        if keys:
-            msg = f"{len(keys)} backbone tensors {problem}: {some(keys)}"
-            raise CheckpointError(msg)
+    check_fit(target, given, missing, "backbone tensors")
     with torch.no_grad():
         for key, value in given.items():
             target[key].copy_(value)
