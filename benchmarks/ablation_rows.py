@@ -8,7 +8,7 @@ from typing import Any
 
 from network_variants import VariantConfig
 
-from cfrseg_training.loop.suem import SuemRecipe
+from cfrseg_training.loop.augmentation import SuemRecipe
 from cfrseg_training.loop.training_step import RoundsConfig
 
 DEFAULT = VariantConfig()

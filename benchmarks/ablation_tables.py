@@ -26,7 +26,7 @@ Object = tuple[str, str, str]
 
 
 def tables(out: Path, named: Mapping[str, Sequence[str]]) -> str:
-    """Lay the results out in Markdown.
+    """Return the results as Markdown tables.
 
     Parameters
     ----------
@@ -48,14 +48,14 @@ def tables(out: Path, named: Mapping[str, Sequence[str]]) -> str:
 
 def _runs(out: Path, table: str, key: str) -> dict[int, dict[Object, list[float]]]:
     """Return, per seed and object, the IoU after each click."""
-    found = {}
+    runs = {}
     for path in sorted(out.glob(f"{table}-{key}-*.json")):
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found[int(path.stem.rpartition("-")[2])] = {
+        runs[int(path.stem.rpartition("-")[2])] = {
             (o["set"], str(o["image"]), str(o["object"])): o["ious"]
             for o in values["objects"]
         }
-    return found
+    return runs
 
 
 def _line(

@@ -33,8 +33,9 @@ from ablation_tables import tables
 from gpu.packs import read_side
 from network_variants import VariantNet
 
+from cfrseg_training.configuration import TrainConfig
 from cfrseg_training.loop.atlas import AFTER_FIRST_CLICK, Atlas, Sample, WindowBatch
-from cfrseg_training.loop.trainer import TrainConfig, Trainer
+from cfrseg_training.loop.trainer import Trainer
 from cfrseg_training.loop.training_step import RoundsConfig, clicks_to_reach
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.evaluation.clicking import RunSettings
@@ -148,7 +149,7 @@ class Bench:
             suem=row.suem,
             rounds=row.rounds,
             # each step has a random source of its own, so that all rows draw windows
-            # about the same objects whatever else they draw
+            # about the same objects, independent of their other draws
             synchronous=True,
             note_every=20,
             save_every_s=120.0,
@@ -198,9 +199,9 @@ class Bench:
     def _digest(self, row: Row, seed: int) -> str:
         """Rows of several tables that are one training share its result."""
         o = self.options
-        said = (replace(row, seeds=1), seed, o.steps, o.minutes, o.batch, o.grid)
+        row_parts = (replace(row, seeds=1), seed, o.steps, o.minutes, o.batch, o.grid)
         how = (o.encoder, o.settle, o.judge, o.objects, o.clicks)
-        return hashlib.sha256(repr((said, how)).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr((row_parts, how)).encode()).hexdigest()[:16]
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:

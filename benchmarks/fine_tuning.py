@@ -24,12 +24,11 @@ import numpy as np
 import torch
 from gpu.packs import read_side
 
-from cfrseg_training.finetune.fit import chance_of_fit
-from cfrseg_training.finetune.gate import compare, decide, figures, judge
-from cfrseg_training.finetune.tuning import default_config
+from cfrseg_training.configuration import TrainConfig, default_config
+from cfrseg_training.finetune.gate import chance_of_fit, compare, decide, figures, judge
 from cfrseg_training.loop.atlas import Atlas
 from cfrseg_training.loop.labelled import labelled
-from cfrseg_training.loop.trainer import TrainConfig, Trainer
+from cfrseg_training.loop.trainer import Trainer
 from cfrseg_training.loop.training_step import RoundsConfig
 from napari_cfrseg.evaluation.datasets.choice import micro_objects, read_split
 from napari_cfrseg.evaluation.scores import ObjectRow
@@ -74,7 +73,7 @@ def train_base(options: argparse.Namespace) -> Path:
     trained = trainer.run()
     trainer.settle_norms(options.settle)
     sets = sorted({s.dataset for s in samples})
-    said = checkpoint.Metadata(
+    metadata = checkpoint.Metadata(
         architecture=network.architecture(),
         name="base",
         training_data=[f"all sets but {', '.join(LEFT_OUT)}: {', '.join(sets)}"],
@@ -82,7 +81,7 @@ def train_base(options: argparse.Namespace) -> Path:
         seed=options.seed,
         steps=trainer.step,
     )
-    checkpoint.save(path, trained, said)
+    checkpoint.save(path, trained, metadata)
     return path
 
 
@@ -118,13 +117,13 @@ def tune(set_name: str, count: int, options: argparse.Namespace) -> Path:
     else:
         before = judge(base, objects, options.threads)
         before_path.write_text(json.dumps([r.to_dict() for r in before]))
-    network, said = checkpoint.load(base)
+    network, metadata = checkpoint.load(base)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = default_config(60 * options.minutes, options.seed)
     atlas = Atlas([plane.sample() for plane in planes], device)
     trainer = Trainer(network, atlas, config, result.with_suffix(".pt"))
     weights = result.with_suffix(".safetensors")
-    checkpoint.save(weights, trainer.run(), replace(said, name=result.stem))
+    checkpoint.save(weights, trainer.run(), replace(metadata, name=result.stem))
     after = judge(weights, objects, options.threads)
     change = compare(before, after, options.seed)
     chance = chance_of_fit(planes)
@@ -151,7 +150,7 @@ def tune(set_name: str, count: int, options: argparse.Namespace) -> Path:
 
 
 def table(out: Path) -> str:
-    """Lay the results out."""
+    """Return the results as a table."""
     lines = [
         "# Fine-tuning on a few images of kinds the base model never saw",
         "",

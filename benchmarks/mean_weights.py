@@ -1,4 +1,4 @@
-"""Average trained networks' weights and take the normalisation statistics anew.
+"""Average trained networks' weights and recompute the normalisation statistics.
 
     python benchmarks/mean_weights.py PACKS OUT.safetensors FILE:WEIGHT FILE:WEIGHT …
 
@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 from gpu.packs import read_side
 
+from cfrseg_training.configuration import TrainConfig
 from cfrseg_training.loop.atlas import Atlas
-from cfrseg_training.loop.photometry import PhotometricRecipe
-from cfrseg_training.loop.trainer import TrainConfig, Trainer
+from cfrseg_training.loop.augmentation import PhotometricRecipe
+from cfrseg_training.loop.trainer import Trainer
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.network import ClickNetwork
 

@@ -23,16 +23,16 @@ LIMIT_MB = 16
 
 def pooled_figures(summary: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Return each run's pooled figures by the run's name, nothing of the machine."""
-    found = {}
+    figures = {}
     for run in summary["runs"]:
         pooled = run["sets"]["pooled"]
-        found[run["name"]] = {
+        figures[run["name"]] = {
             "objects": pooled["objects"],
             **{f"noc{at}": clicks for at, clicks in pooled["noc"].items()},
             **{f"nof{at}": count for at, count in pooled["nof"].items()},
             **{f"iou{at}": iou for at, iou in pooled["iou_at"].items()},
         }
-    return found
+    return figures
 
 
 def main() -> None:

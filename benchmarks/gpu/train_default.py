@@ -1,4 +1,4 @@
-"""Train the default network on packed images (``pack.py``), on whatever device.
+"""Train the default network on packed images (``pack.py``), on a CPU or GPU.
 
     python benchmarks/gpu/train_default.py PACKS OUT --budget-s 900 [--compile]
 
@@ -23,14 +23,15 @@ import torch
 import torch.distributed as dist
 from packs import read_side
 
+from cfrseg_training.configuration import TrainConfig
 from cfrseg_training.loop.atlas import (
     AFTER_FIRST_CLICK,
     Atlas,
     WindowBatch,
     WindowRecipe,
 )
-from cfrseg_training.loop.photometry import PhotometricRecipe
-from cfrseg_training.loop.trainer import TrainConfig, Trainer
+from cfrseg_training.loop.augmentation import PhotometricRecipe
+from cfrseg_training.loop.trainer import Trainer
 from cfrseg_training.loop.training_step import RoundsConfig
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
@@ -61,7 +62,7 @@ def validation_windows(atlas: Atlas, grid: int, count: int) -> list[WindowBatch]
 
 
 def commit() -> str:
-    """Return the commit the code stands at, or 'unknown' outside a checkout."""
+    """Return the commit of the code, or 'unknown' outside a checkout."""
     done = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     )
@@ -165,23 +166,23 @@ def prepare(options: argparse.Namespace) -> tuple[str, int]:
 def make_network(options: argparse.Namespace) -> ClickNetwork:
     """Make the network to train: new, from weights, or on a pretrained backbone.
 
-    With another shape than that of the weights, what fits is taken from them; of
-    another backbone, nothing is.
+    Of weights of another shape only tensors that fit are taken; of another backbone
+    none is.
     """
     old = checkpoint.load(options.start)[0] if options.start else None
     if old is not None and not isinstance(old, CfrNet):
         raise SystemExit(f"{options.start} is of another family than the default")
     config = CfrNetConfig() if old is None else old.config
-    asked = {"backbone": options.backbone, "fine_feedback": options.fine_feedback}
-    wanted = replace(config, **{k: v for k, v in asked.items() if v is not None})
+    given = {"backbone": options.backbone, "fine_feedback": options.fine_feedback}
+    wanted = replace(config, **{k: v for k, v in given.items() if v is not None})
     network = CfrNet(wanted)
     if old is not None:
-        given, mine = old.state_dict(), network.state_dict()
+        theirs, mine = old.state_dict(), network.state_dict()
         same_backbone = wanted.backbone == config.backbone
         for key, tensor in mine.items():
-            fits = key in given and given[key].shape == tensor.shape
+            fits = key in theirs and theirs[key].shape == tensor.shape
             if fits and (same_backbone or not key.startswith("backbone.")):
-                tensor.copy_(given[key])
+                tensor.copy_(theirs[key])
     if options.backbone_weights:
         start_from(network, options.backbone_weights)
     return network

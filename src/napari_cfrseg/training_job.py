@@ -1,12 +1,12 @@
-"""A fine-tuning that runs in a process of its own, seen through its folder.
+"""A fine-tuning in a process of its own, controlled and followed through its folder.
 
-The window writes what is wanted and the program ``cfrseg-train --job FOLDER`` writes
-how far it is; neither needs the other to live. In the folder::
+The window writes the control and the program ``cfrseg-train --job FOLDER`` writes its
+progress; either runs without the other. In the folder::
 
-    job.json        what was asked for (the command's arguments)
-    control         "run", "pause" or "stop": what the person wants now
+    job.json        the request (the command's settings)
+    control         "run", "pause" or "stop": what the user wants now
     status.json     phase, progress, seconds left, a message
-    beat            touched every two seconds while the program lives
+    beat            touched every two seconds while the program runs
     progress.jsonl  a line per entry of the curve: loss, clicks to 90 %
     report.json     before, after, verdict
     log.txt         what the program printed
@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from napari_cfrseg.io.user_folders import data_folder
 
 #: Environment variable that names the folder of the jobs.
 VARIABLE = "CFRSEG_JOBS"
-#: a program whose beat is older is not running
+#: a program whose heartbeat is older is not running
 DEAD_AFTER_S = 60.0
 BEAT_S = 2.0
 FINISHED = ("done", "failed", "stopped")
@@ -37,17 +37,17 @@ FINISHED = ("done", "failed", "stopped")
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """How far a job is.
+    """The progress of a job.
 
     Attributes
     ----------
     phase
         "waiting", "reading", "judging before", "training", "paused", "judging after",
-        "done", "stopped" (nothing was kept of it) or "failed".
+        "done", "stopped" (nothing of it was kept) or "failed".
     share
-        Of the whole, 0 to 1.
+        Share of the whole, 0 to 1.
     eta_s
-        Seconds left, None where nothing is known yet.
+        Seconds left, None while unknown.
     message
         What to show.
     verdict
@@ -65,7 +65,7 @@ class JobStatus:
 
 
 def jobs_folder() -> Path:
-    """Where jobs live; the variable ``CFRSEG_JOBS`` overrides it."""
+    """Return the folder of all jobs; the variable ``CFRSEG_JOBS`` overrides it."""
     return data_folder("fine-tuning", VARIABLE)
 
 
@@ -74,8 +74,8 @@ def list_jobs(root: Path | None = None) -> list[TrainingJob]:
     folder = jobs_folder() if root is None else root
     if not folder.is_dir():
         return []
-    found = [TrainingJob(path.parent) for path in folder.glob("*/job.json")]
-    return sorted(found, key=lambda job: job.folder.name, reverse=True)
+    jobs = [TrainingJob(path.parent) for path in folder.glob("*/job.json")]
+    return sorted(jobs, key=lambda job: job.folder.name, reverse=True)
 
 
 class TrainingJob:
@@ -106,34 +106,30 @@ class TrainingJob:
             break
         job = cls(folder)
         job._write("job.json", json.dumps(dict(request), indent=1))
-        job.want("run")
-        job.tell(JobStatus())
+        job.set_control("run")
+        job.write_status(JobStatus())
         return job
 
     @property
     def request(self) -> dict[str, Any]:
-        """What was asked for."""
-        found = self._read("job.json")
-        return found if isinstance(found, dict) else {}
+        """The settings it was started with."""
+        return self._read("job.json")
 
     @property
     def status(self) -> JobStatus:
-        """How far it is."""
-        found = self._read("status.json")
+        """Its progress."""
+        values = self._read("status.json")
         known = {f.name for f in fields(JobStatus)}
-        status = JobStatus()
-        if isinstance(found, dict) and set(found) == known:
-            status = JobStatus(**found)
-        return status
+        return JobStatus(**values) if values.keys() == known else JobStatus()
 
     @property
     def is_finished(self) -> bool:
-        """Whether it came to an end, whichever."""
+        """Whether it ended, in any way."""
         return self.status.phase in FINISHED
 
     @property
     def is_running(self) -> bool:
-        """Whether its program lives."""
+        """Whether its program runs."""
         try:
             beat = (self.folder / "beat").stat().st_mtime
         except OSError:
@@ -142,7 +138,7 @@ class TrainingJob:
 
     @property
     def control(self) -> str:
-        """What the person wants: "run", "pause" or "stop"."""
+        """What the user wants: "run", "pause" or "stop"."""
         with suppress(OSError):
             return (self.folder / "control").read_text("utf-8").strip()
         return "run"
@@ -150,8 +146,7 @@ class TrainingJob:
     @property
     def report(self) -> dict[str, Any]:
         """Before, after, verdict; empty until there is one."""
-        found = self._read("report.json")
-        return found if isinstance(found, dict) else {}
+        return self._read("report.json")
 
     def curve(self) -> list[dict[str, float]]:
         """Return the entries of the curve so far."""
@@ -163,23 +158,23 @@ class TrainingJob:
                     rows.append(json.loads(line))
         return rows
 
-    def want(self, what: str) -> None:
+    def set_control(self, what: str) -> None:
         """Ask the program to "run", "pause" or "stop"."""
         if what not in ("run", "pause", "stop"):
             msg = f"{what!r}: expected run, pause or stop"
             raise ValueError(msg)
         self._write("control", what)
 
-    def tell(self, status: JobStatus) -> None:
-        """Say how far it is (the program does)."""
+    def write_status(self, status: JobStatus) -> None:
+        """Write the status (the program does)."""
         self._write("status.json", json.dumps(asdict(status)))
 
-    def add(self, row: Mapping[str, float]) -> None:
+    def add_to_curve(self, row: Mapping[str, float]) -> None:
         """Add an entry to the curve (the program does)."""
         with (self.folder / "progress.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(dict(row)) + "\n")
 
-    def start_beating(self) -> None:
+    def start_heartbeat(self) -> None:
         """Touch ``beat`` until the process ends (the program does)."""
         beat = self.folder / "beat"
         beat.touch()
@@ -196,8 +191,61 @@ class TrainingJob:
         with atomic_path(self.folder / name) as path:
             path.write_text(text, encoding="utf-8")
 
-    def _read(self, name: str) -> Any:
+    def write_report(self, report: Mapping[str, Any]) -> None:
+        """Write figures and verdict (the program does)."""
+        self._write("report.json", json.dumps(dict(report)))
+
+    def _read(self, name: str) -> dict[str, Any]:
         try:
-            return json.loads((self.folder / name).read_text("utf-8"))
+            values = json.loads((self.folder / name).read_text("utf-8"))
         except (OSError, ValueError):
-            return None
+            return {}
+        return values if isinstance(values, dict) else {}
+
+
+class JobReporter:
+    """Writes a training's progress into a job's folder and obeys its control.
+
+    Parameters
+    ----------
+    job
+        The job.
+    every_s
+        Seconds between two readings of the control, and between two status files.
+    """
+
+    def __init__(self, job: TrainingJob, every_s: float = 0.5) -> None:
+        self.job = job
+        self.every_s = every_s
+        self._written_at = self._read_at = 0.0
+        self._last = JobStatus()
+
+    def phase(
+        self, name: str, share: float, eta_s: float | None = None, message: str = ""
+    ) -> None:
+        """Write the status; within a phase not more often than ``every_s``."""
+        now = time.monotonic()
+        if name == self._last.phase and now - self._written_at < self.every_s:
+            return
+        self._written_at = now
+        self._last = JobStatus(name, min(1.0, share), eta_s, message)
+        self.job.write_status(self._last)
+
+    def row(self, row: Mapping[str, float]) -> None:
+        """Add an entry to the job's curve."""
+        self.job.add_to_curve(row)
+
+    def may_continue(self) -> bool:
+        """Wait while the control is "pause"; return False at "stop"."""
+        now = time.monotonic()
+        if now - self._read_at < self.every_s:
+            return True
+        self._read_at = now
+        control = self.job.control
+        if control == "pause":
+            self.job.write_status(replace(self._last, phase="paused"))
+            while control == "pause":
+                time.sleep(self.every_s)
+                control = self.job.control
+            self.job.write_status(self._last)
+        return control != "stop"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from golden_rule import found
 
-from cfrseg_training.loop import suem
+from cfrseg_training.loop import augmentation as suem
 
 pytestmark = pytest.mark.golden
 ROUNDING = 1.01 / 255

@@ -97,12 +97,12 @@ def test_a_job_is_found_by_its_folder_and_knows_whether_it_lives(folders):
     assert [j.folder for j in list_jobs()] == [second.folder, first.folder]
     assert first.request["data"]["ignore"] == "sparse"
     assert not first.is_running
-    first.start_beating()
+    first.start_heartbeat()
     assert first.is_running
-    first.tell(JobStatus("done", 1.0))
+    first.write_status(JobStatus("done", 1.0))
     assert not first.is_running
     with pytest.raises(ValueError, match="expected run, pause or stop"):
-        first.want("sing")
+        first.set_control("sing")
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def viewer(make_napari_viewer, npe2pm, plugin_settings, folders):
     viewer.add_image(image, name="disks")
     yield viewer
     for job in list_jobs():
-        job.want("stop")
+        job.set_control("stop")
 
 
 def click(viewer, qtbot, y, x):
@@ -195,7 +195,7 @@ def test_a_killed_program_is_said_to_be_and_goes_on(viewer, qtbot):
     os.kill(dock.run.process.pid, signal.SIGKILL)
     qtbot.waitUntil(lambda: dock.start_button.text() == "Go on", timeout=60_000)
     assert "Interrupted" in dock.status.text()
-    dock.job.want("stop")
+    dock.job.set_control("stop")
     dock.start_button.click()
     assert dock.job.control == "run"
     qtbot.waitUntil(lambda: dock.job.status.phase == "training", timeout=300_000)

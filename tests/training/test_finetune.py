@@ -11,12 +11,16 @@ import torch
 from typer.testing import CliRunner
 
 from cfrseg_training.command import app
-from cfrseg_training.finetune.fit import chance_of_fit
-from cfrseg_training.finetune.gate import compare, decide, judged_objects, split_data
-from cfrseg_training.finetune.settings import read_settings, settings_of, tables_of
+from cfrseg_training.configuration import (
+    TrainConfig,
+    read_settings,
+    settings_of,
+    tables_of,
+)
+from cfrseg_training.finetune.gate import chance_of_fit, compare, decide
+from cfrseg_training.finetune.held_out import judged_objects, split_data
 from cfrseg_training.finetune.tuning import fine_tune
 from cfrseg_training.loop.labelled import LabelledData, LabelledPlane, labelled
-from cfrseg_training.loop.trainer import TrainConfig
 from cfrseg_training.loop.training_step import RoundsConfig
 from napari_cfrseg.errors import CfrSegError, DatasetError
 from napari_cfrseg.evaluation.scores import ObjectRow
@@ -281,7 +285,7 @@ def test_a_job_is_written_followed_and_stopped_through_its_folder(tmp_path, base
         "rounds": {"weights": [1.0], "refined": 0.0},
     }
     job = TrainingJob.create("disks", request, tmp_path / "jobs")
-    job.want("stop")  # after the first step: the best so far is judged
+    job.set_control("stop")  # after the first step: the best so far is judged
     done = CliRunner().invoke(app, ["--job", str(job.folder), "--threads", "1"])
     assert done.exit_code == 0, done.output
     assert job.is_finished

@@ -14,14 +14,8 @@ from typer.testing import CliRunner
 
 from cfrseg_training.command import app
 from cfrseg_training.loop.atlas import Sample
-from cfrseg_training.papers.recipe import Recipe
-from cfrseg_training.papers.recipe_training import (
-    RecipeTrainer,
-    find_recipe,
-    shipped_recipes,
-    start_network,
-    suem_of,
-)
+from cfrseg_training.papers.recipe import Recipe, find_recipe, shipped_recipes
+from cfrseg_training.papers.recipe_training import RecipeTrainer, start_network
 from cfrseg_training.papers.recipe_windows import RecipeWindows, crop_map, jitter
 from napari_cfrseg.errors import CheckpointError, DatasetError, TrainingError
 from napari_cfrseg.model import registry
@@ -144,11 +138,9 @@ def test_jitter_keeps_to_its_ranges() -> None:
 
 
 def test_suem_is_read() -> None:
-    assert suem_of(find_recipe("fcfi_r101_sbd")) is None
-    ours = suem_of(find_recipe("cfr_icl_vit_base_sbd"))
-    assert ours is not None
-    assert ours.combinations == ("union", "exclusion", "mix_object")
-    assert not ours.matched
+    suem = find_recipe("cfr_icl_vit_base_sbd").suem
+    assert suem.combinations == ("union", "exclusion", "mix_object")
+    assert not suem.matched
 
 
 def trainer(state: Path | None, read: Recipe) -> RecipeTrainer:

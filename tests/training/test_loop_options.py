@@ -25,14 +25,16 @@ def program(state, options, **environment):
     return subprocess.Popen(
         [sys.executable, str(PROGRAM), str(state), json.dumps(options)],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
 def finished(process):
-    _, errors = process.communicate(timeout=280)
+    output, errors = process.communicate(timeout=280)
     assert process.returncode == 0, errors
+    return int(output)
 
 
 def result(state):
@@ -64,18 +66,15 @@ def test_a_killed_and_resumed_training_equals_the_uninterrupted_one(tmp_path):
             assert torch.equal(value, two[part][key]), key
 
 
-def test_two_processes_take_the_steps_of_one_with_the_doubled_batch(tmp_path):
-    """No batch statistics (frozen normalisations), gradients shared over gloo."""
-    options = {"steps": 4, "frozen_norms": True}
-    alone, shared = tmp_path / "alone.pt", tmp_path / "shared.pt"
-    one = program(alone, {**options, "accumulate": 2})
+def run_two(states, options):
+    """Run two processes that train together; return the steps each of them took."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     both = [
         program(
-            shared,
-            {**options, "synchronous": True},
+            states[rank],
+            options[rank],
             WORLD_SIZE="2",
             RANK=str(rank),
             MASTER_ADDR="127.0.0.1",
@@ -83,12 +82,42 @@ def test_two_processes_take_the_steps_of_one_with_the_doubled_batch(tmp_path):
         )
         for rank in range(2)
     ]
-    for process in (one, *both):
-        finished(process)
-    expected, found = result(alone), result(shared)
-    assert len(found["losses"]) == 4
-    assert found["losses"] == pytest.approx(expected["losses"], rel=1e-4)
-    assert found["weights"] == pytest.approx(expected["weights"], rel=1e-5)
+    return [finished(process) for process in both]
+
+
+def test_two_processes_take_the_steps_of_one_with_the_doubled_batch(tmp_path):
+    """No batch statistics (frozen normalisations), gradients shared over gloo."""
+    options = {"steps": 4, "frozen_norms": True}
+    alone, shared = tmp_path / "alone.pt", tmp_path / "shared.pt"
+    finished(program(alone, {**options, "accumulate": 2}))
+    run_two([shared] * 2, [{**options, "synchronous": True}] * 2)
+    expected, shown = result(alone), result(shared)
+    assert len(shown["losses"]) == 4
+    assert shown["losses"] == pytest.approx(expected["losses"], rel=1e-4)
+    assert shown["weights"] == pytest.approx(expected["weights"], rel=1e-5)
+
+
+@pytest.mark.parametrize("synchronous", [False, True])
+@pytest.mark.parametrize("reason", ["clock", "watcher", "state"])
+def test_two_processes_end_together_whatever_each_would_decide(
+    tmp_path, synchronous, reason
+):
+    """The second one's clock runs late, it has no watcher, no state of its own."""
+    options = {"steps": 10**6, "average_every": 2, "synchronous": synchronous}
+    states = [tmp_path / "first.pt", tmp_path / "second.pt"]
+    first, second = dict(options), dict(options)
+    if reason == "clock":  # a watcher's pauses do not count
+        first["stop_after_s"] = second["stop_after_s"] = 1.0
+        second["pause_s"] = 0.1
+    elif reason == "watcher":
+        first["stop_at"] = 4
+    else:
+        finished(program(states[0], {"steps": 4}))
+        first["steps"] = second["steps"] = 8
+    steps = run_two(states, [first, second])
+    assert steps[0] == steps[1]
+    if reason == "state":
+        assert steps[0] == 8
 
 
 @pytest.mark.parametrize("half", ["bfloat16", "float16"])

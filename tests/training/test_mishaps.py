@@ -22,12 +22,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cfrseg_training.command import app
-from cfrseg_training.finetune.outcome import JobReporter
-from cfrseg_training.loop.checkpoints import write_state, write_weights
+from cfrseg_training.loop.kept_weights import write_state, write_weights
 from cfrseg_training.loop.labelled import DataRequest, read_data
 from napari_cfrseg.errors import DatasetError, TrainingError
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
+from napari_cfrseg.training_job import JobReporter
 
 SMALL = CfrNetConfig(
     widths=(16, 16, 16, 16), feedback_width=8, head_width=8, grid_size=64
@@ -171,7 +171,7 @@ def test_images_that_go_in_mid_run_are_not_missed(
 ):
     folder = tmp_path / "run"
     shutil.copytree(start, folder)
-    asked = JobReporter.goes_on
+    asked = JobReporter.may_continue
     gone = []
 
     def spoil_and_ask(self):
@@ -182,7 +182,7 @@ def test_images_that_go_in_mid_run_are_not_missed(
             gone.append(True)
         return asked(self)
 
-    monkeypatch.setattr(JobReporter, "goes_on", spoil_and_ask)
+    monkeypatch.setattr(JobReporter, "may_continue", spoil_and_ask)
     done = go_on(folder, monkeypatch)
     assert done.exit_code == 0, done.output
     assert gone

@@ -13,12 +13,11 @@ import torch
 from cfrseg_training.loop.atlas import WindowBatch
 from cfrseg_training.papers.published_steps import (
     first_clicks,
-    optimiser_of,
     output_loss,
     published_step,
-    schedule_of,
 )
 from cfrseg_training.papers.recipe import Recipe, read_recipe
+from cfrseg_training.papers.recipe_training import optimiser_of, schedule_of
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.model import registry
 
@@ -217,5 +216,5 @@ def test_a_recipe_is_read_strictly(
 
 
 def test_no_recipe() -> None:
-    with pytest.raises(DatasetError, match="no such recipe"):
+    with pytest.raises(DatasetError, match="no such file"):
         read_recipe(Path("absent.toml"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cfrseg_training.loop.suem import (
+from cfrseg_training.loop.augmentation import (
     Scene,
     SuemRecipe,
     exclusion,

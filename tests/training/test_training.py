@@ -7,11 +7,12 @@ import pytest
 import torch
 from scipy import ndimage
 
+from cfrseg_training.configuration import TrainConfig
 from cfrseg_training.loop.atlas import Atlas, Sample, WindowRecipe
+from cfrseg_training.loop.augmentation import PhotometricRecipe, vary
 from cfrseg_training.loop.click_sampling import depth, initial_clicks, next_click
 from cfrseg_training.loop.losses import feedback_loss, mask_iou, normalized_focal_loss
-from cfrseg_training.loop.photometry import PhotometricRecipe, vary
-from cfrseg_training.loop.trainer import TrainConfig, Trainer
+from cfrseg_training.loop.trainer import Trainer
 from cfrseg_training.loop.training_step import RoundsConfig, clicks_to_reach
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 

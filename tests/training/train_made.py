@@ -2,7 +2,8 @@
 
     python train_made.py STATE OPTIONS.json
 
-writes STATE and STATE.json: the losses and a sum over the weights.
+writes STATE and STATE.json (the losses and a sum over the weights) and prints the
+number of steps. Two more options: ``pause_s`` after each step, ``stop_at`` a step.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
+from cfrseg_training.configuration import TrainConfig
 from cfrseg_training.loop.atlas import Atlas, Sample
-from cfrseg_training.loop.trainer import TrainConfig, Trainer
+from cfrseg_training.loop.trainer import Trainer
 from cfrseg_training.loop.training_step import RoundsConfig
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
@@ -56,8 +59,17 @@ def main() -> None:
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group("gloo")
     state = Path(sys.argv[1])
-    trainer = made_trainer(state, **json.loads(sys.argv[2]))
+    options = json.loads(sys.argv[2])
+    pause_s, stop_at = options.pop("pause_s", 0.0), options.pop("stop_at", 10**9)
+    trainer = made_trainer(state, **options)
+
+    def watch(trainer: Trainer) -> bool:
+        time.sleep(pause_s)
+        return trainer.step < stop_at
+
+    trainer.watch = watch
     trainer.run()
+    sys.stdout.write(f"{trainer.step}\n")
     if not dist.is_initialized() or dist.get_rank() == 0:
         report = {
             "losses": [row["loss"] for row in trainer.history if "loss" in row],

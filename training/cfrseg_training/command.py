@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -15,11 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_cfrseg.errors import CfrSegError, TrainingError
-from napari_cfrseg.training_job import JobStatus, TrainingJob
+from napari_cfrseg.training_job import JobReporter, JobStatus, TrainingJob
 
 if TYPE_CHECKING:
-    from cfrseg_training.finetune.outcome import Outcome
-    from cfrseg_training.finetune.settings import Settings
+    from cfrseg_training.configuration import Settings
     from cfrseg_training.loop.labelled import LabelledData
 
 app = typer.Typer(
@@ -63,26 +61,26 @@ def train(
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(min=0.01, help="Of training; judging comes on top. [15]"),
+        typer.Option(min=0.01, help="Minutes of training, without judging. [15]"),
     ] = None,
     ignore: Annotated[
         str | None,
         typer.Option(
             help="What unlabelled pixels are: background, sparse (unknown away from "
-            "the object), or a label's number that does not count. [background]"
+            "the object), or the number of a label to ignore. [background]"
         ),
     ] = None,
     keep_unproven: Annotated[
-        bool, typer.Option(help="Write the model although its gain is not proven.")
+        bool, typer.Option(help="Write the model even if its gain is not proven.")
     ] = False,
-    seed: Annotated[int | None, typer.Option(help="Of everything drawn. [0]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all chance. [0]")] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads. [torch's choice]")
     ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
-            help="Train nothing: list the data, time a step, and write a contact "
+            help="Do not train: list the data, time a step, and write a contact "
             "sheet of samples with their clicks (OUTPUT.sheet.png)."
         ),
     ] = False,
@@ -90,8 +88,8 @@ def train(
         Path | None,
         typer.Option(
             file_okay=False,
-            help="Folder of states and progress: run the same command again to go on "
-            "after a kill. With a job.json in it nothing else is needed.",
+            help="Folder of states and progress: the same command continues a run "
+            "that was killed. With a job.json in it nothing else is needed.",
         ),
     ] = None,
     recipe: Annotated[
@@ -104,8 +102,10 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Fine-tune on your labels; keep the model only if it needs fewer clicks."""
+    from cfrseg_training.loop import processes
+
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "output": output,
         "base": base,
         "minutes": minutes,
@@ -116,24 +116,32 @@ def train(
     folder = None if job is None else TrainingJob(job)
     try:
         settings = _settings(sources or [], images, labels, ignore, folder)
-        changed = {k: v for k, v in given.items() if v is not None}
+        changed = {k: v for k, v in options.items() if v is not None}
         settings = replace(settings, **changed)
-        _check_output(settings, dry_run=dry_run)
+        processes.join()
+        problem = processes.decided_by_first(_problem(settings, dry_run=dry_run))
+        if problem:
+            raise typer.BadParameter(problem)
+        if settings.threads is not None:
+            import torch
+
+            torch.set_num_threads(settings.threads)
         if recipe is not None:
             _run_recipe(recipe, settings, base, minutes, as_json=as_json)
-            return
-        _run(settings, folder, dry_run=dry_run, as_json=as_json)
+        else:
+            _run(settings, folder, dry_run=dry_run, as_json=as_json)
     except (CfrSegError, OSError) as error:
         text = _explained(error, folder)
-        if folder is not None and folder.folder.is_dir():
-            with suppress(OSError):  # a full disk takes no status either
-                folder.tell(JobStatus("failed", folder.status.share, None, text))
+        if folder is not None and folder.folder.is_dir() and processes.rank() == 0:
+            with suppress(OSError):  # a full disk has no room for a status either
+                share = folder.status.share
+                folder.write_status(JobStatus("failed", share, None, text))
         typer.echo(f"cfrseg-train: {text}", err=True)
         raise typer.Exit(1) from error
 
 
 def _explained(error: CfrSegError | OSError, job: TrainingJob | None) -> str:
-    """Return one line: what went wrong and what to do."""
+    """Return one line: the problem and what to do."""
     text = " ".join(str(error).split())
     if isinstance(error, CfrSegError):
         return text
@@ -151,13 +159,13 @@ def _settings(
     ignore: str | None,
     job: TrainingJob | None,
 ) -> Settings:
-    from cfrseg_training.finetune.settings import Settings, read_settings, settings_of
+    from cfrseg_training.configuration import Settings, read_settings, settings_of
     from cfrseg_training.loop.labelled import SESSION_SUFFIX, DataRequest
 
     configs = [path for path in sources if path.suffix == ".toml"]
     if configs:
         if len(sources) > 1 or images or labels:
-            msg = "a .toml names its data: give nothing beside it"
+            msg = "a .toml names its data: give no other data beside it"
             raise typer.BadParameter(msg)
         return read_settings(configs[0])
     if job is not None and job.request and not (sources or images):
@@ -166,79 +174,69 @@ def _settings(
         msg = "nothing to train on: give --images and --labels, a folder or a .toml"
         raise typer.BadParameter(msg)
     sessions = tuple(p for p in sources if p.name.endswith(SESSION_SUFFIX))
+    folders = tuple(p for p in sources if p not in sessions)
     policy: str | int = "background" if ignore is None else ignore
     if isinstance(policy, str) and policy.lstrip("-").isdigit():
         policy = int(policy)
     try:
-        request = DataRequest(
-            images,
-            labels,
-            tuple(p for p in sources if p not in sessions),
-            sessions,
-            policy,
-        )
+        return Settings(DataRequest(images, labels, folders, sessions, policy))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    return Settings(request)
 
 
-def _check_output(settings: Settings, *, dry_run: bool) -> None:
+def _problem(settings: Settings, *, dry_run: bool) -> str:
+    """Return what is wrong with the output, "" if nothing."""
     if settings.output is None:
-        msg = "no output: say --output NAME.safetensors"
-        raise typer.BadParameter(msg)
+        return "no output: give --output NAME.safetensors"
     if settings.output.suffix != ".safetensors":
-        msg = f"{settings.output} must end in .safetensors"
-        raise typer.BadParameter(msg)
+        return f"{settings.output} must end in .safetensors"
     if settings.output.exists() and not dry_run:
-        msg = f"{settings.output} exists: choose another name"
-        raise typer.BadParameter(msg)
+        return f"{settings.output} exists: choose another name"
+    return ""
 
 
 def _run(
     settings: Settings, job: TrainingJob | None, *, dry_run: bool, as_json: bool
 ) -> None:
     from cfrseg_training.finetune.dry_run import dry_run_text
-    from cfrseg_training.finetune.outcome import JobReporter, LogReporter, report_text
-    from cfrseg_training.finetune.tuning import fine_tune
-    from cfrseg_training.loop.labelled import read_data
+    from cfrseg_training.finetune.gate import report_text, verdict_text
+    from cfrseg_training.finetune.tuning import LogReporter, fine_tune
+    from cfrseg_training.loop import processes
 
-    if settings.threads is not None:
-        import torch
-
-        torch.set_num_threads(settings.threads)
-    if job is not None:
+    is_first = processes.rank() == 0
+    if job is not None and is_first:
         job.folder.mkdir(parents=True, exist_ok=True)
-        job.start_beating()
-        job.tell(JobStatus("reading", 0.0, None, "reading images and labels"))
-    is_first = _join_others()
-    data = read_data(settings.data)
-    if is_first:
-        _tell_data(data)
+        job.start_heartbeat()
+        job.write_status(JobStatus("reading", 0.0, None, "reading images and labels"))
+    data = _read(settings, aloud=is_first)
     output = settings.output
     if output is None:  # checked before
         raise TrainingError
     if dry_run:
         typer.echo(dry_run_text(settings, data, output, as_json=as_json))
         return
-    reporter = LogReporter() if job is None else JobReporter(job)
     outcome = fine_tune(
         data,
         output,
         base=settings.base,
         minutes=settings.minutes,
         keep_unproven=settings.keep_unproven,
-        config=replace(settings.train_config(), synchronous=_world() > 1),
+        config=replace(settings.train_config(), synchronous=processes.count() > 1),
         seed=settings.seed,
         threads=settings.threads,
         work=None if job is None else job.folder,
-        reporter=reporter,
+        reporter=LogReporter() if job is None else JobReporter(job),
         forgetting=settings.forgetting,
     )
     if not is_first:
         return
     if job is not None:
-        _finish(job, outcome)
-    typer.echo(json.dumps(asdict(outcome)) if as_json else report_text(outcome))
+        job.write_report(asdict(outcome))
+        text = verdict_text(outcome).partition(", so not written")[0]
+        job.write_status(
+            JobStatus("done", 1.0, 0.0, text, outcome.verdict, outcome.model)
+        )
+    _print(outcome, report_text(outcome), as_json=as_json)
 
 
 def _run_recipe(
@@ -249,18 +247,18 @@ def _run_recipe(
     *,
     as_json: bool,
 ) -> None:
-    from cfrseg_training.loop.labelled import describe, read_data
-    from cfrseg_training.papers.recipe_training import find_recipe, train_by_recipe
+    from cfrseg_training.loop import processes
+    from cfrseg_training.loop.labelled import describe
+    from cfrseg_training.papers.recipe import find_recipe
+    from cfrseg_training.papers.recipe_training import train_by_recipe
 
+    if processes.launched() > 1:
+        msg = "a recipe trains in one process: start it without a launcher"
+        raise TrainingError(msg)
     if settings.output is None:  # checked before
         raise TrainingError
     recipe = find_recipe(name)
-    if settings.threads is not None:
-        import torch
-
-        torch.set_num_threads(settings.threads)
-    data = read_data(settings.data)
-    _tell_data(data)
+    data = _read(settings, aloud=True)
     outcome = train_by_recipe(
         recipe,
         [plane.sample() for plane in data.planes],
@@ -270,50 +268,27 @@ def _run_recipe(
         minutes=minutes,
         seed=settings.seed,
     )
-    typer.echo(
-        json.dumps(asdict(outcome))
-        if as_json
-        else f"{outcome.network} by {outcome.recipe}: {outcome.epochs} epochs, "
+    text = (
+        f"{outcome.network} by {outcome.recipe}: {outcome.epochs} epochs, "
         f"{outcome.steps} steps, {outcome.seconds:.0f} s, last loss "
         f"{outcome.loss:.4f}: {outcome.model}"
     )
+    _print(outcome, text, as_json=as_json)
 
 
-def _finish(job: TrainingJob, outcome: Outcome) -> None:
-    from cfrseg_training.finetune.outcome import verdict_text
+def _read(settings: Settings, *, aloud: bool) -> LabelledData:
+    from cfrseg_training.loop.labelled import describe, read_data
 
-    (job.folder / "report.json").write_text(json.dumps(asdict(outcome)), "utf-8")
-    text = verdict_text(outcome).partition(", so not written")[0]
-    job.tell(JobStatus("done", 1.0, 0.0, text, outcome.verdict, outcome.model))
-
-
-def _world() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _join_others() -> bool:
-    """Join the processes that torchrun or accelerate started; True in the first."""
-    if _world() == 1:
-        return True
-    from datetime import timedelta
-
-    import torch
-    import torch.distributed as dist
-
-    on_gpu = torch.cuda.is_available()
-    if on_gpu:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    # the others wait while the first one judges
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(hours=4))
-    return dist.get_rank() == 0
+    data = read_data(settings.data)
+    if aloud:
+        for name, reason in data.broken.items():
+            typer.echo(f"left out {name}: {reason}", err=True)
+        typer.echo(f"training data: {describe(data.planes)}", err=True)
+    return data
 
 
-def _tell_data(data: LabelledData) -> None:
-    from cfrseg_training.loop.labelled import describe
-
-    for name, reason in data.broken.items():
-        typer.echo(f"left out {name}: {reason}", err=True)
-    typer.echo(f"training data: {describe(data.planes)}", err=True)
+def _print(outcome: Any, text: str, *, as_json: bool) -> None:
+    typer.echo(json.dumps(asdict(outcome)) if as_json else text)
 
 
 def main(arguments: Sequence[str] | None = None, name: str | None = None) -> None:

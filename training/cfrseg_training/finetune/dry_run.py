@@ -1,4 +1,4 @@
-"""``cfrseg-train --dry-run``: what would be trained on, and how long it takes."""
+"""``cfrseg train --dry-run``: the data, the time it takes, and a contact sheet."""
 
 from __future__ import annotations
 
@@ -15,13 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from cfrseg_training.finetune.gate import (
-    bundled_objects,
-    judge,
-    judged_objects,
-    split_data,
-)
-from cfrseg_training.finetune.settings import Settings
+from cfrseg_training.configuration import Settings
+from cfrseg_training.finetune.gate import bundled_objects, judge
+from cfrseg_training.finetune.held_out import judged_objects, split_data
 from cfrseg_training.loop.atlas import Atlas, WindowBatch
 from cfrseg_training.loop.click_sampling import ClickSlots, initial_clicks
 from cfrseg_training.loop.labelled import LabelledData
@@ -56,7 +52,7 @@ def dry_run_text(
         trainer.run()
         per_step = (time.monotonic() - started) / 3
     count = 2 * (len(objects) + (len(bundled_objects()) if settings.forgetting else 0))
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "images": len(data.names),
         "objects_trained_on": len(atlas),
         "objects_judged": len(objects),
@@ -68,24 +64,24 @@ def dry_run_text(
         "left_out": data.broken,
     }
     if as_json:
-        return json.dumps(found)
+        return json.dumps(facts)
     return (
-        f"would train on {found['objects_trained_on']} objects and judge on "
-        f"{found['objects_judged']} ({split.how})\n"
-        f"{settings.minutes:g} minutes of training (about {found['steps']} steps of "
-        f"{config.batch} windows), about {found['judging_s'] / 60:.1f} of judging\n"
+        f"would train on {facts['objects_trained_on']} objects and judge on "
+        f"{facts['objects_judged']} ({split.how})\n"
+        f"{settings.minutes:g} minutes of training (about {facts['steps']} steps of "
+        f"{config.batch} windows), about {facts['judging_s'] / 60:.1f} of judging\n"
         f"samples with their clicks: {sheet}"
     )
 
 
 #: side of a window on the sheet, and the gap between two
 TILE_PX, GAP_PX = 176, 6
-#: colours that the colour-blind tell apart (Okabe and Ito)
+#: colours that colour-blind people distinguish (Okabe and Ito)
 OUTLINE, POSITIVE, NEGATIVE = (240, 228, 66), (86, 180, 233), (213, 94, 0)
 
 
 def write_sheet(trainer: Trainer, path: Path, columns: int = 6, rows: int = 4) -> None:
-    """Draw samples as the training would see them.
+    """Draw samples as the training sees them.
 
     The object is outlined in yellow; positive clicks are blue rings, negative ones
     orange crosses; hatched pixels do not count in the loss.
@@ -93,8 +89,8 @@ def write_sheet(trainer: Trainer, path: Path, columns: int = 6, rows: int = 4) -
     Parameters
     ----------
     trainer
-        Its windows are drawn from a source of chance of their own: a training that
-        follows is the same as without the sheet.
+        Its random generator is restored, so that a training that follows is the same
+        as without the sheet.
     path
         PNG file.
     """

@@ -3,27 +3,29 @@
 A robot user clicks held-out objects with the model before and with the model after.
 The mean change in clicks to 90 % IoU and its bootstrap interval (over images and the
 objects in them) decide: *kept* (fewer clicks, interval below 0), *not proven* (interval
-holds 0), *refused* (more clicks, or labels that do not follow the images).
+contains 0), *refused* (more clicks, or labels that do not follow the images).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, stats
 
+from cfrseg_training.finetune.held_out import FEWEST_TO_HOLD_OUT
 from cfrseg_training.loop.labelled import (
-    MIN_AREA_PX,
     LabelledData,
     LabelledPlane,
     MemorySource,
+    to_uint8,
 )
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation.clicking import RunSettings
 from napari_cfrseg.evaluation.datasets import (
     BenchmarkObject,
@@ -40,55 +42,20 @@ from napari_cfrseg.evaluation.workers import evaluate_objects
 from napari_cfrseg.samples import load_sample, sample_names
 
 Verdict = Literal["kept", "not proven", "refused"]
-#: share of the images held out where there are enough of them
-HELD_OUT = 0.25
-#: with fewer images than this, each is left out in turn
-FEWEST_TO_HOLD_OUT = 4
-#: objects the robot clicks before and after, over all folds
-JUDGED_OBJECTS = 60
-#: pixels between the halves of a lone image, as a share of its side
-MARGIN = 0.06
 #: objects of the bundled images on which forgetting is measured
 FORGETTING_OBJECTS = 24
 #: p-values of the labels following their images: from which a gain counts as proven,
 #: and beyond which the model is refused
 PROVEN_CHANCE, LARGEST_CHANCE = 0.02, 0.04
-
-
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """What is trained on and what is judged on."""
-
-    trained: tuple[LabelledPlane, ...]
-    held_out: tuple[LabelledPlane, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """How images are held out.
-
-    Attributes
-    ----------
-    how
-        "held-out images", "leave one image out", "halves of the one image" or "halves
-        of the one stack".
-    folds
-        One for held-out images, else one for each image or half.
-    """
-
-    how: str
-    folds: tuple[Fold, ...]
-
-    @property
-    def held_out(self) -> tuple[str, ...]:
-        """Names of all images that are judged on, each once."""
-        names = (plane.name for fold in self.folds for plane in fold.held_out)
-        return tuple(dict.fromkeys(names))
+#: moved copies each label map is compared with
+ROLLS = 59
+#: planes used for that, and the longest side they are thinned to
+MOST_PLANES, LONGEST_PX = 8, 512
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the robot needed."""
+    """Mean clicks and IoU of the robot."""
 
     objects: int
     noc85: float
@@ -98,125 +65,6 @@ class Figures:
     iou3: float
     iou4: float
     iou5: float
-
-
-def split_data(data: LabelledData, seed: int) -> Split:
-    """Hold images out: a quarter; each in turn of two or three; halves of one.
-
-    Raises
-    ------
-    DatasetError
-        One image whose halves do not both hold an object.
-    """
-    names = data.names
-    if len(names) == 1:
-        return _halves(data.planes)
-    order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
-    if len(names) < FEWEST_TO_HOLD_OUT:
-        folds = tuple(_without(data, {name}) for name in sorted(names))
-        return Split("leave one image out", folds)
-    count = max(1, round(HELD_OUT * len(names)))
-    return Split("held-out images", (_without(data, set(order[:count])),))
-
-
-def _without(data: LabelledData, names: set[str]) -> Fold:
-    trained = tuple(p for p in data.planes if p.name not in names)
-    return Fold(trained, tuple(p for p in data.planes if p.name in names))
-
-
-def _halves(planes: tuple[LabelledPlane, ...]) -> Split:
-    if len(planes) >= 2 * FEWEST_TO_HOLD_OUT:
-        middle, margin = len(planes) // 2, max(1, round(MARGIN * len(planes)))
-        first, second = planes[: middle - margin // 2], planes[middle + margin :]
-        how = "halves of the one stack"
-        return Split(how, (Fold(first, second), Fold(second, first)))
-    for axis in np.argsort([-n for n in planes[0].labels.shape]):
-        cut = _cut(planes[0], int(axis))
-        side = planes[0].labels.shape[axis]
-        gap = max(4, round(MARGIN * side)) // 2
-        first = _cropped(planes, int(axis), 0, cut - gap)
-        second = _cropped(planes, int(axis), cut + gap, side)
-        if first and second:
-            how = "halves of the one image"
-            return Split(how, (Fold(first, second), Fold(second, first)))
-    msg = (
-        "one image whose halves do not both hold an object: label objects on both "
-        "sides of it, or a second image, so that the result can be judged"
-    )
-    raise DatasetError(msg)
-
-
-def _cut(plane: LabelledPlane, axis: int) -> int:
-    """Return where to cut so that half of the objects lie on either side."""
-    components = find_centres(plane)
-    places = sorted(c[axis] for c in components)
-    if len(places) < 2:
-        return int(plane.labels.shape[axis] // 2)
-    middle = len(places) // 2
-    return int((places[middle - 1] + places[middle]) / 2)
-
-
-def find_centres(plane: LabelledPlane) -> list[tuple[float, float]]:
-    """Return the middle (row, column) of every label's bounding box."""
-    from scipy import ndimage
-
-    boxes = ndimage.find_objects(plane.labels)
-    return [
-        ((b[0].start + b[0].stop) / 2, (b[1].start + b[1].stop) / 2)
-        for b in boxes
-        if b is not None
-    ]
-
-
-def _cropped(
-    planes: Sequence[LabelledPlane], axis: int, start: int, stop: int
-) -> tuple[LabelledPlane, ...]:
-    """Cut a range of rows or columns out; planes without an object there go."""
-    if stop - start < 16:
-        return ()
-    index = (slice(None),) * axis + (slice(start, stop),)
-    found = []
-    for plane in planes:
-        labels = plane.labels[index]
-        if not (np.bincount(labels.ravel())[1:] >= MIN_AREA_PX).any():
-            continue
-        shift = [0.0, 0.0]
-        shift[axis] = start
-        clicks = tuple(
-            (i, y - shift[0], x - shift[1], sign) for i, y, x, sign in plane.clicks
-        )
-        ignore = None if plane.ignore is None else plane.ignore[index]
-        found.append(
-            replace(
-                plane,
-                image=plane.image[index],
-                labels=np.ascontiguousarray(labels),
-                ignore=ignore,
-                clicks=clicks,
-            )
-        )
-    return tuple(found)
-
-
-def judged_objects(fold: Fold, folds: int, seed: int) -> list[BenchmarkObject]:
-    """Draw the objects of a fold that the robot clicks before and after.
-
-    At most two thirds of the held-out objects: the others make the live curve, so
-    that no weights are chosen by what they are judged on.
-
-    Raises
-    ------
-    DatasetError
-        There is none.
-    """
-    objects = list(MemorySource("own", fold.held_out).objects())
-    if not objects:
-        names = ", ".join(dict.fromkeys(p.name for p in fold.held_out))
-        msg = f"no object to judge on in {names}: label more of it"
-        raise DatasetError(msg)
-    most = max(1, JUDGED_OBJECTS // folds)
-    share = len(objects) if len(objects) < 6 else 2 * len(objects) // 3
-    return sample_objects(objects, min(most, share), seed=seed)
 
 
 def bundled_objects(count: int = FORGETTING_OBJECTS) -> list[BenchmarkObject]:
@@ -262,7 +110,7 @@ class Change:
 
     @property
     def verdict(self) -> Verdict:
-        """What follows for the new model."""
+        """The verdict by the interval alone."""
         if self.high < 0:
             return "kept"
         return "refused" if self.difference > 0 else "not proven"
@@ -292,8 +140,6 @@ def _small_sample_factor(count: int) -> float:
     Percentiles of a bootstrap are too narrow for few objects, as the normal interval
     is: √(n / (n − 1)) for the spread and t for the quantile.
     """
-    from scipy import stats
-
     if count < 2:
         return 100.0
     student = float(stats.t.ppf(0.975, count - 1) / stats.norm.ppf(0.975))
@@ -317,25 +163,200 @@ def suggestions(
     Parameters
     ----------
     facts
-        ``chance``: p-value of :func:`cfrseg_training.finetune.fit.chance_of_fit`;
+        ``chance``: p-value of ``chance_of_fit``;
         ``before`` and ``after``: NoC@90; ``minutes``; ``judged``: number of objects.
     """
     if verdict == "kept":
         return []
-    found = []
+    texts = []
     if facts["chance"] > PROVEN_CHANCE:
-        found.append(
+        texts.append(
             "the labels follow their images no better than the same labels moved "
             "elsewhere: check that each label file belongs to its image"
         )
     if facts["before"] <= 2.5:
-        found.append("the base model needs few clicks already: there is little to win")
+        texts.append("the base model needs few clicks already: there is little to win")
     if len(data.names) < FEWEST_TO_HOLD_OUT:
-        found.append("label more images: with few of them little can be proven")
+        texts.append("label more images: with few of them little can be proven")
     if facts["judged"] < 20:
-        found.append(f"only {facts['judged']:.0f} objects could be judged: label more")
+        texts.append(f"only {facts['judged']:.0f} objects could be judged: label more")
     if facts["minutes"] < 10:
-        found.append("give it more minutes")
+        texts.append("give it more minutes")
     if data.broken:
-        found.append(f"{len(data.broken)} files were left out: see the reasons")
-    return found
+        texts.append(f"{len(data.broken)} files were left out: see the reasons")
+    return texts
+
+
+def chance_of_fit(planes: Sequence[LabelledPlane], seed: int = 0) -> float:
+    """Return the p-value of labels following their images; no network is needed.
+
+    Three measures of a label map on its image: how steep the image is along the
+    labels' outlines, how far the grey level inside differs from that just outside,
+    and how the roughness does. Each is measured for the labels where they are and for
+    the same labels mirrored and rolled to other places. Labels that belong to the
+    image stand out in at least one; those of another image do not. Fine-tuning on the
+    latter can even lower the clicks on further labels of the kind (a blob about the
+    click is what they have in common), so the number of clicks alone is not enough.
+
+    Parameters
+    ----------
+    planes
+        Labelled planes; at most eight are used, spread evenly.
+    seed
+        Of the rolls.
+
+    Returns
+    -------
+    Between 1 / (ROLLS + 1) (the labels follow the images) and 1.
+    """
+    rng = np.random.default_rng(seed)
+    step = max(1, len(planes) // MOST_PLANES)
+    chosen = list(planes)[::step][:MOST_PLANES]
+    # (rolls + 1, measures), the first row of the labels where they are
+    total = np.zeros((ROLLS + 1, 3))
+    for plane in chosen:
+        total += _standardised(_measures(plane, rng))
+    total /= np.sqrt(len(chosen))
+    extreme = np.abs(total).max(axis=1)
+    return float((extreme >= extreme[0]).mean())
+
+
+def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    centred = values - values.mean(axis=0)
+    scaled: NDArray[np.float64] = centred / (values.std(axis=0) + 1e-9)
+    return scaled
+
+
+def _measures(plane: LabelledPlane, rng: np.random.Generator) -> NDArray[np.float64]:
+    thin = max(1, -(-max(plane.labels.shape) // LONGEST_PX))
+    grey = to_uint8(plane.image).mean(axis=2)[::thin, ::thin].astype(np.float32)
+    labels = plane.labels[::thin, ::thin]
+    smooth = ndimage.gaussian_filter(grey, 1)
+    steep = ndimage.gaussian_gradient_magnitude(grey, 1)
+    rough = np.sqrt(np.maximum(ndimage.gaussian_filter(grey**2, 2) - smooth**2, 0))
+    inside = labels > 0
+    grown = ndimage.maximum_filter(labels, 3)
+    outline = grown != ndimage.minimum_filter(labels, 3)
+    ring = ndimage.binary_dilation(inside, iterations=4) & ~inside
+    height, width = labels.shape
+    rows = []
+    for index in range(ROLLS + 1):
+        masks = [outline, inside, ring]
+        if index:
+            down, across = rng.random(2) < 0.5
+            shift = (int(rng.integers(height)), int(rng.integers(width)))
+            masks = [_moved(m, shift, bool(down), bool(across)) for m in masks]
+        line, core, rim = masks
+        rows.append(
+            [
+                _mean(steep, line),
+                _mean(smooth, core) - _mean(smooth, rim),
+                _mean(rough, core) - _mean(rough, rim),
+            ]
+        )
+    return np.array(rows, float)
+
+
+def _moved(
+    mask: NDArray[np.bool_], shift: tuple[int, int], down: bool, across: bool
+) -> NDArray[np.bool_]:
+    """Mirror a mask and roll it."""
+    mask = mask[::-1] if down else mask
+    mask = mask[:, ::-1] if across else mask
+    return np.roll(mask, shift, axis=(0, 1))
+
+
+def _mean(values: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
+    return float(values[where].mean()) if where.any() else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A fine-tuning and its judgement.
+
+    Attributes
+    ----------
+    verdict
+        "kept", "not proven" or "refused".
+    before, after
+        Figures of the base model and of the fine-tuned one on held-out objects.
+    difference, low, high
+        Mean change in clicks to 90 %, after − before, and its 95 % interval.
+    how
+        How images were held out.
+    held_out
+        Names of the images that were judged on.
+    steps, seconds
+        Of the last training, and of everything.
+    bundled_before, bundled_after
+        Figures on the bundled micrographs: what was forgotten; None if not measured.
+    chance
+        p-value of the labels following their images (``chance_of_fit``).
+    suggestions
+        What to try where the model was not kept.
+    left_out
+        Files that could not be used, with the reason.
+    model
+        Path of the new weights, or "".
+    candidate
+        Path of the weights in the job's folder, whatever the verdict, or "".
+    """
+
+    verdict: Verdict
+    before: Figures
+    after: Figures
+    difference: float
+    low: float
+    high: float
+    how: str
+    held_out: tuple[str, ...]
+    steps: int
+    seconds: float
+    bundled_before: Figures | None
+    bundled_after: Figures | None
+    chance: float
+    suggestions: tuple[str, ...]
+    left_out: Mapping[str, str]
+    model: str = ""
+    candidate: str = ""
+
+
+def report_text(outcome: Outcome) -> str:
+    """Return an outcome as a table and its verdict."""
+    lines = [
+        "                  objects  NoC@85  NoC@90  IoU@1  @2    @3    @4    @5",
+    ]
+    for name, before, after in (
+        ("held out", outcome.before, outcome.after),
+        ("bundled", outcome.bundled_before, outcome.bundled_after),
+    ):
+        for when, f in (("before", before), ("after", after)):
+            if f is not None:
+                ious = " ".join(
+                    f"{v:.3f}" for v in (f.iou1, f.iou2, f.iou3, f.iou4, f.iou5)
+                )
+                lines.append(
+                    f"{name:9s}{when:8s} {f.objects:7d}  {f.noc85:6.2f}  "
+                    f"{f.noc90:6.2f}  {ious}"
+                )
+    lines.append(
+        f"change in clicks to 90 %: {outcome.difference:+.2f} (95 % interval "
+        f"{outcome.low:+.2f} to {outcome.high:+.2f}); judged by {outcome.how}: "
+        f"{', '.join(outcome.held_out[:8])}"
+    )
+    lines.append(verdict_text(outcome))
+    lines += [f"  - {text}" for text in outcome.suggestions]
+    return "\n".join(lines)
+
+
+def verdict_text(outcome: Outcome) -> str:
+    """Return the verdict in one line."""
+    if outcome.verdict == "kept":
+        return f"kept: {outcome.model}"
+    if outcome.verdict == "not proven":
+        if outcome.model:
+            return f"not proven: kept as you asked: {outcome.model}"
+        return "not proven, so not written (--keep-unproven writes it)"
+    if outcome.difference > 0:
+        return "refused: it needs more clicks than before; the old model stays"
+    return "refused: the labels do not follow the images; the old model stays"

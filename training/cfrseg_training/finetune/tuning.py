@@ -1,9 +1,9 @@
 """Fine-tune a model on one's own labels, and keep it only if it needs fewer clicks.
 
-Images are held out (:mod:`cfrseg_training.finetune.gate` says how); a robot clicks
-their objects with the model before and after. With few images every one is held out in
-turn: each training has the same share of the time, and the model that is kept was
-trained on all.
+Images are held out (:mod:`cfrseg_training.finetune.held_out`); a robot clicks their
+objects with the model before and after (:mod:`cfrseg_training.finetune.gate`). With few
+images every one is held out in turn: each training has the same share of the time, and
+the model that is kept was trained on all.
 """
 
 from __future__ import annotations
@@ -13,37 +13,39 @@ import logging
 import platform
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
 
-from cfrseg_training.finetune.curve import curve_windows
-from cfrseg_training.finetune.fit import chance_of_fit
+from cfrseg_training.configuration import TrainConfig, default_config
 from cfrseg_training.finetune.gate import (
     Change,
-    Fold,
-    Split,
+    Outcome,
     Verdict,
     bundled_objects,
+    chance_of_fit,
     compare,
     decide,
     figures,
     judge,
-    judged_objects,
-    split_data,
     suggestions,
 )
-from cfrseg_training.finetune.outcome import LogReporter, Outcome, Reporter
+from cfrseg_training.finetune.held_out import (
+    Fold,
+    Split,
+    curve_windows,
+    judged_objects,
+    split_data,
+)
+from cfrseg_training.loop import processes
 from cfrseg_training.loop.atlas import Atlas, WindowBatch
-from cfrseg_training.loop.checkpoints import write_weights
+from cfrseg_training.loop.kept_weights import write_weights
 from cfrseg_training.loop.labelled import LabelledData, LabelledPlane, describe
-from cfrseg_training.loop.suem import SuemRecipe
-from cfrseg_training.loop.trainer import TrainConfig, Trainer
+from cfrseg_training.loop.trainer import Trainer
 from napari_cfrseg.errors import TrainingError
 from napari_cfrseg.evaluation.datasets import BenchmarkObject
 from napari_cfrseg.evaluation.scores import ObjectRow
@@ -55,23 +57,37 @@ _log = logging.getLogger(__name__)
 _NO_CHANGE = Change(0.0, 0.0, 0.0)
 
 
-def default_config(seconds: float, seed: int = 0) -> TrainConfig:
-    """Return how own labels are trained on: small steps, statistics left alone."""
-    on_gpu = torch.cuda.is_available()
-    return TrainConfig(
-        budget_s=seconds,
-        batch=64 if on_gpu else 8,
-        learning_rate=2e-4,
-        warmup_steps=10,
-        ema=0.99,
-        autocast="bfloat16" if on_gpu else "float32",
-        seed=seed,
-        suem=SuemRecipe(mix=0.2),
-        frozen_norms=True,
-        validate_every_s=max(20.0, seconds / 12),
-        save_every_s=20.0,
-        note_every=5,
-    )
+class Reporter(Protocol):
+    """Receives progress and returns what the user wants."""
+
+    def phase(
+        self, name: str, share: float, eta_s: float | None = None, message: str = ""
+    ) -> None:
+        """Receive the present phase and how much of the whole is done."""
+
+    def row(self, row: Mapping[str, float]) -> None:
+        """Receive an entry of the curve."""
+
+    def may_continue(self) -> bool:
+        """Wait while paused; return False to stop and keep the best so far."""
+
+
+class LogReporter:
+    """Writes phases into the log."""
+
+    def phase(
+        self, name: str, share: float, eta_s: float | None = None, message: str = ""
+    ) -> None:
+        """Log a phase once, when it begins."""
+        if message:
+            _log.info("%s: %s", name, message)
+
+    def row(self, row: Mapping[str, float]) -> None:
+        """Do nothing: the training logs its own entries."""
+
+    def may_continue(self) -> bool:
+        """Return True: it runs to its end."""
+        return True
 
 
 def fine_tune(
@@ -96,29 +112,29 @@ def fine_tune(
         Labelled planes (:func:`cfrseg_training.loop.labelled.read_data`).
     output
         The new weights file; written when the verdict is "kept" (or "not proven" and
-        ``keep_unproven``). A report stands beside it in any case.
+        ``keep_unproven``). A report is written beside it in any case.
     base
         Name or path of the model to start from.
     minutes
-        Of training; judging comes on top.
+        Minutes of training, without judging.
     config
         The run; by default :func:`default_config`. Its budget is shared by the folds.
     seed, threads
-        Of everything drawn; CPU threads of the robot's model.
+        Seed of all chance; CPU threads of the robot's model.
     work
         Folder of the states: a run that was killed goes on from them. By default a
         temporary one.
     reporter
-        Hears of progress, and may pause or stop.
+        Receives progress, and may pause or stop.
     forgetting
-        Whether the bundled micrographs are clicked, too.
+        Whether the bundled micrographs are clicked as well.
 
     Raises
     ------
     DatasetError
-        Nothing to judge on.
+        There is nothing to judge on.
     CheckpointError
-        No such base model.
+        There is no such base model.
     TrainingError
         The state or the weights cannot be written, or the data are not those of the
         states in ``work``.
@@ -174,43 +190,42 @@ class _FineTuning:
             judged_objects(fold, folds, options.seed) for fold in self.split.folds
         ]
         self.bundled = bundled_objects() if forgetting else []
-        self.is_first = not dist.is_initialized() or dist.get_rank() == 0
+        self.is_first = processes.rank() == 0
         self.stopped = False
         self.judging_s = 0.0
-        self.steps = self._told = 0
+        self.steps = self._reported = 0
         self.start = time.monotonic()
 
     def run(self) -> Outcome:
         """Judge, train, judge, decide, write."""
         self._check_same_data()
-        self._say("judging before", 0.0, message=describe(self.data.planes))
+        self._report("judging before", 0.0, message=describe(self.data.planes))
         chance = chance_of_fit(self.data.planes)
-        asked = time.monotonic()
+        began = time.monotonic()
         before = [
             self._judged(self.source, objects, f"before-{index}")
             for index, objects in enumerate(self.objects)
         ]
         bundled_before = self._judged(self.source, self.bundled, "bundled-before")
-        self.judging_s = time.monotonic() - asked
+        self.judging_s = time.monotonic() - began
         after: list[list[ObjectRow]] = []
         candidate = self.source
         for index, fold in enumerate(self.split.folds):
             if self.stopped:
                 break
             candidate = self._train(index, fold.trained, fold, self.objects[index])
-            self._say("judging after", 0.1 + 0.8 * (index + 1) / self.trainings)
+            self._report("judging after", 0.1 + 0.8 * (index + 1) / self.trainings)
             rows = self._judged(candidate, self.objects[index], f"after-{index}")
             after.append(rows)
         judged = _flat(before[: len(after)]), _flat(after)
         change = compare(*judged, self.options.seed) if self.is_first else _NO_CHANGE
-        verdict = decide(change, chance)
+        verdict: Verdict = processes.decided_by_first(decide(change, chance))
         unproven = verdict == "not proven" and self.options.keep_unproven
         wanted = verdict == "kept" or unproven
-        # a person may keep what is not proven: it is made ready
-        final = self._agreed(verdict != "refused")
-        if self.trainings > 1 and final and not self.stopped:
+        # the user may keep what is not proven: it is made ready
+        if self.trainings > 1 and verdict != "refused" and not self.stopped:
             candidate = self._train(len(self.split.folds), self.data.planes, None, [])
-        self._say("judging after", 0.95)
+        self._report("judging after", 0.95)
         bundled = bundled_before, self._judged(candidate, self.bundled, "bundled-after")
         outcome = self._outcome(change, verdict, judged, bundled, chance)
         outcome = replace(
@@ -257,19 +272,21 @@ class _FineTuning:
         )
 
     def _check_same_data(self) -> None:
-        """Refuse to go on with other data than the states were made with."""
-        path, found = self.work / "data.json", self.data.fingerprint()
-        if not path.exists():
-            if not self.is_first:
-                return
+        """Refuse data that are not those of the states, in all processes alike."""
+        path, own = self.work / "data.json", self.data.fingerprint()
+        began_with = own
+        if self.is_first and path.exists():
+            began_with = json.loads(path.read_text(encoding="utf-8"))
+        elif self.is_first:
             with atomic_path(path) as temporary:
-                temporary.write_text(json.dumps(found), encoding="utf-8")
-        elif json.loads(path.read_text(encoding="utf-8")) != found:
+                temporary.write_text(json.dumps(own), encoding="utf-8")
+        began_with = processes.decided_by_first(began_with)
+        if own != began_with:
             lost = "; ".join(f"{k}: {v}" for k, v in self.data.broken.items())
             msg = (
                 f"the data are not those this training began with"
                 f"{f' ({lost[:300]})' if lost else ''}: put them back to go on from "
-                f"{self.work}, or start anew"
+                f"{self.work}, or begin again in another folder"
             )
             raise TrainingError(msg)
 
@@ -302,7 +319,7 @@ class _FineTuning:
             windows,
             watch=lambda trainer: self._watch(index, trainer),
         )
-        self._told = len(trainer.history)
+        self._reported = len(trainer.history)
         tuned = trainer.run()
         self.stopped = trainer.stopped and trainer.progress() < 1.0
         self.steps = trainer.step
@@ -313,9 +330,9 @@ class _FineTuning:
     def _watch(self, index: int, trainer: Trainer) -> bool:
         if not self.is_first:
             return True
-        for row in trainer.history[self._told :]:
+        for row in trainer.history[self._reported :]:
             self.reporter.row({"training": float(index), **row})
-        self._told = len(trainer.history)
+        self._reported = len(trainer.history)
         done = trainer.progress()
         share = 0.1 + 0.8 * (index + done) / self.trainings
         budget = self.config.budget_s or trainer.elapsed_s / max(done, 1e-6)
@@ -324,8 +341,8 @@ class _FineTuning:
             f"training {index + 1} of {self.trainings}, step {trainer.step}; "
             f"{self.split.how}"
         )
-        self._say("training", share, left, message)
-        return self.reporter.goes_on()
+        self._report("training", share, left, message)
+        return self.reporter.may_continue()
 
     def _description(
         self, base: checkpoint.Metadata, trainer: Trainer
@@ -363,7 +380,7 @@ class _FineTuning:
     def _judged(
         self, weights: Path, objects: Sequence[BenchmarkObject], kept_as: str
     ) -> list[ObjectRow]:
-        """Click objects; what was done before a kill is read, not done again."""
+        """Click objects, or read what a killed run had clicked already."""
         if not self.is_first or not objects:
             return []
         path = self.work / f"{kept_as}.json"
@@ -378,16 +395,7 @@ class _FineTuning:
             temporary.write_text(text, encoding="utf-8")
         return rows
 
-    def _agreed(self, wanted: bool) -> bool:
-        """Tell the first process's decision to all."""
-        if not dist.is_initialized():
-            return wanted
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        flag = torch.tensor([float(wanted)], device=device)
-        dist.broadcast(flag, 0)
-        return bool(flag[0] > 0)
-
-    def _say(
+    def _report(
         self, phase: str, share: float, eta_s: float | None = None, message: str = ""
     ) -> None:
         if self.is_first:
@@ -396,8 +404,10 @@ class _FineTuning:
     def _write(self, outcome: Outcome, candidate: Path) -> None:
         output = self.options.output
         if outcome.model:
-            network, said = checkpoint.load(candidate)
-            write_weights(output, network, replace(said, validation=asdict(outcome)))
+            network, metadata = checkpoint.load(candidate)
+            write_weights(
+                output, network, replace(metadata, validation=asdict(outcome))
+            )
         with atomic_path(output.with_suffix(".report.json")) as report:
             report.write_text(json.dumps(asdict(outcome), indent=1), encoding="utf-8")
 

@@ -9,24 +9,20 @@ is then a single gather, on the CPU or on a GPU, with no loader processes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
+from skimage import measure
 from torch import Tensor
 
-from cfrseg_training.loop.atlas_objects import (
-    POINTS,
-    ObjectColumns,
-    RealClick,
-    collect,
-    number_components,
-    object_weights,
-    real_clicks,
-)
+from cfrseg_training.loop.click_sampling import RealClick, real_clicks
 
+#: interior points kept per object: the innermost, 4 near it, 4 anywhere inside
+POINTS = 9
 #: levels of each image: full, 1/2, 1/4, 1/8
 LEVELS = 4
 
@@ -48,7 +44,7 @@ class Sample:
         True where unlabelled does not mean background: pixels away from the drawn
         object are then ignored by the losses.
     ignore
-        (Y, X) bool, pixels nothing is known of, or None.
+        (Y, X) bool, unknown pixels, or None.
     clicks
         Clicks a person made: (label, y, x, is positive), in order.
     """
@@ -160,14 +156,16 @@ class Atlas:
         pixels: list[Tensor] = []
         labels: list[Tensor] = []
         shapes: list[list[tuple[int, int]]] = []
-        objects = ObjectColumns([], [], [], [])
+        objects = _Objects()
         for index, sample in enumerate(samples):
             levels = _levels(sample.image)
             pixels += [level.reshape(-1, 3) for level in levels]
             shapes.append([(level.shape[0], level.shape[1]) for level in levels])
-            numbered = number_components(sample.labels)
+            numbered = measure.label(
+                sample.labels, background=0, connectivity=2
+            ).astype(np.int32)
             labels.append(torch.from_numpy(numbered.reshape(-1)))
-            collect(objects, index, numbered, rng, min_area_px)
+            _collect(objects, index, numbered, rng, min_area_px)
             if sample.ignore is not None:
                 numbered[sample.ignore] = -1  # shares memory with the tensor
         if not objects.image:
@@ -191,7 +189,7 @@ class Atlas:
         self.object_points = torch.from_numpy(np.stack(objects.points)).to(self.device)
         real = real_clicks(samples, objects.image, objects.points)
         self.object_real = None if real is None else real.to(self.device)
-        weights = object_weights(samples, objects.image, set_power)
+        weights = _object_weights(samples, objects.image, set_power)
         self.object_weight = torch.tensor(weights, device=self.device)
 
     def __len__(self) -> int:
@@ -292,19 +290,9 @@ class Atlas:
         start = self.level_start[index, level][:, None, None]
         factor = (2.0 ** level.float()).view(-1, 1, 1, 1)
         where = (plane + 0.5) / factor - 0.5
-        where = torch.minimum(where.clamp(min=0), (size - 1).float())
-        low = where.floor()
-        share = where - low
-        low = low.long()
-        high = torch.minimum(low + 1, size - 1)
-        out = None
-        for ys, wy in ((low, 1 - share[..., 0]), (high, share[..., 0])):
-            for xs, wx in ((low, 1 - share[..., 1]), (high, share[..., 1])):
-                flat = start + ys[..., 0] * size[..., 1] + xs[..., 1]
-                term = self.pixels[flat].float() * (wy * wx)[..., None]
-                out = term if out is None else out + term
-        if out is None:  # unreachable: four corners
-            raise RuntimeError
+        out = torch.zeros(*plane.shape[:-1], 3, device=self.device)
+        for flat, weight in _bilinear(where, start, size):
+            out += self.pixels[flat].float() * weight[..., None]
         return (out / 255).permute(0, 3, 1, 2)
 
     def _labels(
@@ -314,22 +302,16 @@ class Atlas:
         start = self.label_start[index][:, None, None]
         inside = ((plane > -0.5) & (plane < size - 0.5)).all(dim=-1)
         wanted = self.object_label[objects].view(-1, 1, 1)
+        amount = torch.zeros(plane.shape[:-1], device=self.device)
+        for flat, weight in _bilinear(plane, start, size):
+            amount += (self.labels[flat] == wanted) * weight
         where = torch.minimum(plane.clamp(min=0), (size - 1).float())
-        low = where.floor()
-        share = where - low
-        low = low.long()
-        high = torch.minimum(low + 1, size - 1)
-        amount = torch.zeros_like(share[..., 0])
-        for ys, wy in ((low, 1 - share[..., 0]), (high, share[..., 0])):
-            for xs, wx in ((low, 1 - share[..., 1]), (high, share[..., 1])):
-                flat = start + ys[..., 0] * size[..., 1] + xs[..., 1]
-                amount += (self.labels[flat] == wanted) * (wy * wx)
         nearest = where.round().long()
         flat = start + nearest[..., 0] * size[..., 1] + nearest[..., 1]
-        found = self.labels[flat]
+        labels = self.labels[flat]
         mask = ((amount > 0.5) & inside)[:, None].float()
-        others = ((found > 0) & (found != wanted) & inside)[:, None]
-        return mask, others & (mask < 0.5), (inside & (found >= 0))[:, None]
+        others = ((labels > 0) & (labels != wanted) & inside)[:, None]
+        return mask, others & (mask < 0.5), (inside & (labels >= 0))[:, None]
 
     def _away(self, objects: Tensor, plane: Tensor) -> Tensor:
         """(B, 1, G, G) bool: outside the object's box widened by a quarter."""
@@ -337,6 +319,82 @@ class Atlas:
         margin = 0.25 * (box[..., 2:] - box[..., :2]).amax(dim=-1, keepdim=True)
         low, high = box[..., :2] - margin, box[..., 2:] + margin
         return ((plane < low) | (plane > high)).any(dim=-1)[:, None]
+
+
+@dataclass(slots=True)
+class _Objects:
+    """Objects of all images, a list for each of their values."""
+
+    image: list[int] = field(default_factory=list)
+    label: list[int] = field(default_factory=list)
+    box: list[tuple[int, int, int, int]] = field(default_factory=list)
+    points: list[NDArray[np.float32]] = field(default_factory=list)
+
+
+def _collect(
+    objects: _Objects,
+    index: int,
+    numbered: NDArray[np.int32],
+    rng: np.random.Generator,
+    min_area_px: int,
+) -> None:
+    """Add the components of one image that are neither too small nor half the plane."""
+    half_plane = numbered.size / 2
+    for number, box in enumerate(ndimage.find_objects(numbered), 1):
+        if box is None:
+            continue
+        mask = np.pad(numbered[box] == number, 1)
+        if not min_area_px <= mask.sum() <= half_plane:
+            continue
+        corner = np.asarray([box[0].start, box[1].start])
+        objects.image.append(index)
+        objects.label.append(number)
+        objects.box.append((*corner.tolist(), box[0].stop, box[1].stop))
+        objects.points.append(
+            (_interior_points(mask, rng) + corner - 1).astype(np.float32)
+        )
+
+
+def _interior_points(
+    mask: NDArray[np.bool_], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Return (9, 2) float32 points (y, x) inside a mask that is padded by zeros."""
+    depth = ndimage.distance_transform_edt(mask)
+    innermost = np.unravel_index(int(depth.argmax()), depth.shape)
+    near = np.argwhere(depth > depth.max() / 2)
+    inside = np.argwhere(mask)
+    return np.concatenate(
+        [
+            np.asarray([innermost]),
+            near[rng.integers(len(near), size=4)],
+            inside[rng.integers(len(inside), size=4)],
+        ]
+    ).astype(np.float32)
+
+
+def _object_weights(
+    samples: list[Sample], object_image: list[int], set_power: float
+) -> list[float]:
+    """Weigh objects so that sets, groups, images and crowded images balance."""
+    groups: dict[str, set[str]] = {}
+    images: dict[tuple[str, str], int] = {}
+    for sample in samples:
+        groups.setdefault(sample.dataset, set()).add(sample.group)
+        key = (sample.dataset, sample.group)
+        images[key] = images.get(key, 0) + 1
+    per_image = np.bincount(object_image, minlength=len(samples))
+    total = {
+        name: sum(images[name, g] ** 0.5 for g in members)
+        for name, members in groups.items()
+    }
+    weights = []
+    for index in object_image:
+        sample = samples[index]
+        in_group = images[sample.dataset, sample.group]
+        share = in_group**0.5 / total[sample.dataset] / in_group
+        of_set = len(groups[sample.dataset]) ** set_power
+        weights.append(of_set * share / float(per_image[index]))
+    return weights
 
 
 def _levels(image: NDArray[np.uint8]) -> list[Tensor]:
@@ -349,3 +407,25 @@ def _levels(image: NDArray[np.uint8]) -> list[Tensor]:
         )[0]
         out.append(level)
     return [x.round().to(torch.uint8).permute(1, 2, 0) for x in out]
+
+
+def _bilinear(
+    where: Tensor, start: Tensor, size: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield flat indices and weights of the four pixels around each point.
+
+    Parameters
+    ----------
+    where, size
+        (B, G, G, 2) points (y, x), clamped into the plane, and (B, 1, 1, 2) its size.
+    start
+        (B, 1, 1) index of the plane's first pixel.
+    """
+    where = torch.minimum(where.clamp(min=0), (size - 1).float())
+    low = where.floor()
+    share = where - low
+    low = low.long()
+    high = torch.minimum(low + 1, size - 1)
+    for ys, wy in ((low, 1 - share[..., 0]), (high, share[..., 0])):
+        for xs, wx in ((low, 1 - share[..., 1]), (high, share[..., 1])):
+            yield start + ys[..., 0] * size[..., 1] + xs[..., 1], wy * wx

@@ -1,20 +1,31 @@
-"""Where the clicks of a training batch fall, without leaving the device.
+"""Clicks of a training batch, drawn on its device.
 
 Initial clicks follow RITM's sampler in kind (positives inside, negatives on the
 border, on other objects or on the background, geometric counts); further clicks fall
 in the largest error, as in iterative training. Depth inside an error region is the
 number of 3×3 erosions a pixel survives (the chessboard distance to the outside): on a
-GPU by eroding, with no transfer to the host; on a CPU by one distance transform.
+GPU by eroding, without a transfer to the host; on a CPU by a distance transform.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
+if TYPE_CHECKING:
+    from cfrseg_training.loop.atlas import Sample
+
+#: a person's click: (label, y, x, is positive)
+RealClick = tuple[int, float, float, bool]
+#: of one object's clicks this many are kept
+MOST_CLICKS = 8
 #: erosions counted at most; deeper pixels are equally deep
 DEPTH_LIMIT = 48
 
@@ -89,8 +100,8 @@ def _depth_by_transform(region: Tensor) -> Tensor:
             continue
         box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
         padded = np.pad(mask[box], 1)
-        found = ndimage.distance_transform_cdt(padded, "chessboard")[1:-1, 1:-1]
-        deep = np.minimum(found, DEPTH_LIMIT).astype(np.float32)
+        distance = ndimage.distance_transform_cdt(padded, "chessboard")[1:-1, 1:-1]
+        deep = np.minimum(distance, DEPTH_LIMIT).astype(np.float32)
         out[sample, 0][box] = torch.from_numpy(deep)
     return out
 
@@ -255,3 +266,50 @@ def next_click(
         generator = torch.Generator(prob.device).manual_seed(0)
     present = largest.flatten() > 0
     return pick(region, generator), positive, present
+
+
+def real_clicks(
+    samples: Sequence[Sample],
+    object_image: Sequence[int],
+    object_points: Sequence[NDArray[np.float32]],
+) -> Tensor | None:
+    """Return a person's clicks on each object.
+
+    An object is one connected component; a label of several components gives each of
+    them the clicks from the first positive one that hits it on.
+
+    Parameters
+    ----------
+    samples
+        Labelled images with their clicks.
+    object_image, object_points
+        Of each object: its sample's index and points (P, 2) inside it.
+
+    Returns
+    -------
+    (N, K, 3) float32 rows ``[y, x, label]``, label −1 where there is none; None if no
+    sample has clicks.
+    """
+    if not any(sample.clicks for sample in samples):
+        return None
+    out = torch.full((len(object_image), MOST_CLICKS, 3), -1.0)
+    for index, (image, points) in enumerate(
+        zip(object_image, object_points, strict=True)
+    ):
+        sample = samples[image]
+        y, x = (int(v) for v in points[0])
+        label = int(sample.labels[y, x])
+        own = [c[1:] for c in sample.clicks if c[0] == label]
+        while own and not _hits(sample.labels, label, own[0]):
+            own.pop(0)
+        for row, (click_y, click_x, positive) in enumerate(own[:MOST_CLICKS]):
+            out[index, row] = torch.tensor([click_y, click_x, float(positive)])
+    return out
+
+
+def _hits(
+    labels: NDArray[np.integer], label: int, click: tuple[float, float, bool]
+) -> bool:
+    y, x, positive = round(click[0]), round(click[1]), click[2]
+    inside = 0 <= y < labels.shape[0] and 0 <= x < labels.shape[1]
+    return positive and inside and int(labels[y, x]) == label

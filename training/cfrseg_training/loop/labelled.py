@@ -1,18 +1,18 @@
-"""Labelled planes in memory: what training, the gate and the robot work on."""
+"""Labelled planes in memory, for training, the gate and the robot."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cfrseg_training.loop.atlas import Sample
-from cfrseg_training.loop.atlas_objects import RealClick
+from cfrseg_training.loop.atlas import RealClick, Sample
 from napari_cfrseg.errors import CfrSegError, DatasetError
 from napari_cfrseg.evaluation.datasets import (
     AnnotatedPlane,
@@ -33,9 +33,9 @@ from napari_cfrseg.io.plane_image import open_plane
 
 #: labelled planes taken of each stack, spread evenly along z
 PLANES_PER_STACK = 16
-#: smaller objects are neither trained on nor asked for
+#: smaller objects are neither trained on nor judged
 MIN_AREA_PX = 30
-#: larger ids are numbered anew: tables are made by id
+#: larger ids are renumbered: tables are made by id
 MOST_LABEL = 1_000_000
 
 
@@ -63,7 +63,7 @@ class LabelledPlane:
     labels
         (Y, X) integer instance ids, 0 background; 0 where ``ignore`` holds.
     ignore
-        (Y, X) bool, pixels nothing is known of, or None.
+        (Y, X) bool, unknown pixels, or None.
     is_sparse
         True where unlabelled pixels may hold further objects.
     clicks
@@ -79,7 +79,7 @@ class LabelledPlane:
     clicks: tuple[RealClick, ...] = ()
 
     def sample(self) -> Sample:
-        """Return what an atlas takes."""
+        """Return the plane as an atlas takes it."""
         return Sample(
             to_uint8(self.image),
             self.labels,
@@ -93,14 +93,14 @@ class LabelledPlane:
 
 @dataclass(frozen=True, slots=True)
 class LabelledData:
-    """What was read.
+    """Planes that were read, and files that were not.
 
     Attributes
     ----------
     planes
         Usable planes, with at least one object each.
     broken
-        What cannot be used, with the reason.
+        Files that cannot be used, with the reason.
     """
 
     planes: tuple[LabelledPlane, ...] = ()
@@ -140,7 +140,7 @@ class MemorySource:
         raise DatasetError(msg)
 
     def objects(self) -> Iterator[BenchmarkObject]:
-        """List the objects a robot can be asked for."""
+        """List the objects a robot can click."""
         for item in self.planes:
             annotated = AnnotatedPlane(item.image, item.labels[None], item.ignore)
             for layer, label, anchor, area in find_components(
@@ -152,7 +152,7 @@ class MemorySource:
 
 
 def describe(planes: Sequence[LabelledPlane]) -> str:
-    """Return one line that says how much there is."""
+    """Return the amounts in one line."""
     images = len({plane.name for plane in planes})
     objects = sum(len(np.unique(p.labels)) - 1 for p in planes)
     clicks = sum(len(p.clicks) for p in planes)
@@ -260,49 +260,58 @@ class DataRequest:
             msg = "images and labels go together: give both folders"
             raise ValueError(msg)
 
+    def under(self, folder: Path) -> DataRequest:
+        """Return the request with relative paths joined to a folder."""
+        return replace(
+            self,
+            images=None if self.images is None else folder / self.images,
+            labels=None if self.labels is None else folder / self.labels,
+            folders=tuple(folder / path for path in self.folders),
+            sessions=tuple(folder / path for path in self.sessions),
+        )
+
+
+#: names, and the functions that read them
+Jobs = list[tuple[str, Callable[[], Iterator[LabelledPlane]]]]
+
 
 def read_data(request: DataRequest) -> LabelledData:
-    """Read everything and say what cannot be used.
+    """Read everything; list what cannot be used.
 
     Raises
     ------
     DatasetError
-        Nothing is usable, or a folder is not there.
+        Nothing is usable, or a folder does not exist.
     """
-    jobs: list[tuple[str, Callable[[], Iterator[LabelledPlane]]]] = []
+    jobs: Jobs = []
     broken: dict[str, str] = {}
     if request.images is not None and request.labels is not None:
         jobs += _pairs(request.images, request.labels, request, broken)
     for folder in request.folders:
         jobs += _folder(folder, request, broken)
     for path in request.sessions:
-        jobs.append((path.name, lambda path=path: _session(path, request)))  # type: ignore[misc]  # mypy sees no default in a lambda
+        jobs.append((path.name, partial(_session, path, request)))
     planes: list[LabelledPlane] = []
     for name, read in jobs:
         try:
-            found = [_checked(plane) for plane in read()]
+            usable = [plane for plane in read() if _is_usable(plane)]
         except (CfrSegError, OSError, ValueError) as error:
             broken[name] = " ".join(str(error).split())
             continue
-        usable = [plane for plane in found if plane is not None]
         if not usable:
             broken[name] = f"no labelled object of {MIN_AREA_PX} px or more"
         planes += usable
     if not planes:
         reasons = "; ".join(f"{k}: {v}" for k, v in list(broken.items())[:3])
-        msg = f"no usable labelled image ({reasons or 'none was named'})"
+        msg = f"no usable labelled image ({reasons or 'none was given'})"
         raise DatasetError(msg)
     return LabelledData(tuple(planes), broken)
 
 
-def _checked(plane: LabelledPlane) -> LabelledPlane | None:
-    """Return the plane if it has an object; complain about pixels nobody can read."""
+def _is_usable(plane: LabelledPlane) -> bool:
+    """Whether the plane has an object; raises where its pixels cannot be read."""
     open_plane(plane.image)
-    counts = np.bincount(plane.labels.ravel())
-    return plane if (counts[1:] >= MIN_AREA_PX).any() else None
-
-
-Jobs = list[tuple[str, Callable[[], Iterator[LabelledPlane]]]]
+    return bool((np.bincount(plane.labels.ravel())[1:] >= MIN_AREA_PX).any())
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -333,7 +342,7 @@ def _pairs(
         )
 
     common = sorted(mine.keys() & theirs.keys())
-    return [(s or stem_of(mine[s]), lambda s=s: read(s)) for s in common]  # type: ignore[misc]  # as above
+    return [(s or stem_of(mine[s]), partial(read, s)) for s in common]
 
 
 def _folder(folder: Path, request: DataRequest, broken: dict[str, str]) -> Jobs:
@@ -343,7 +352,7 @@ def _folder(folder: Path, request: DataRequest, broken: dict[str, str]) -> Jobs:
         msg = f"{folder}: no such folder"
         raise DatasetError(msg)
     sessions = sorted(folder.glob(f"*{SESSION_SUFFIX}"))
-    jobs: Jobs = [(p.name, lambda p=p: _session(p, request)) for p in sessions]  # type: ignore[misc]  # as above
+    jobs: Jobs = [(p.name, partial(_session, p, request)) for p in sessions]
     zarrs = OmeZarr(folder, folder.name)
     try:
         names = zarrs.names()
@@ -357,7 +366,7 @@ def _folder(folder: Path, request: DataRequest, broken: dict[str, str]) -> Jobs:
         return jobs
     for name in names:
         shown = folder.name if name == "." else name
-        jobs.append((shown, lambda n=name, s=shown: _zarr(zarrs, n, s, request)))  # type: ignore[misc]  # as above
+        jobs.append((shown, partial(_zarr, zarrs, name, shown, request)))
     return jobs
 
 
@@ -367,8 +376,8 @@ def _zarr(
     source = replace(source, planes_per_stack=request.planes_per_stack)
     planes = dict.fromkeys(o.plane for o in source.objects() if o.image_name == name)
     for z in planes:
-        found = source.read_plane(name, z)
-        for plane in labelled(shown, found.image, found.labels[0], request.ignore):
+        read = source.read_plane(name, z)
+        for plane in labelled(shown, read.image, read.labels[0], request.ignore):
             yield replace(plane, plane=z)
 
 

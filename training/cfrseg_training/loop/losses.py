@@ -116,8 +116,8 @@ def error_left(
 
     with M the mask before the click at c. An IoU of 88 % leaves any other loss little
     to gain, and what a late click repairs on one side is easily lost on another: here
-    every click is asked for the same share of what is still wrong, in its
-    neighbourhood most of all. Not part of either paper.
+    every click has to repair the same share of the remaining error, most of all in
+    its neighbourhood. Not part of either paper.
 
     Parameters
     ----------

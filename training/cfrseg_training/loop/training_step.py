@@ -236,7 +236,6 @@ def clicks_to_reach(
     batch: WindowBatch,
     *,
     rounds: int = 10,
-    steps: int = 1,
     autocast: torch.dtype | None = None,
 ) -> Tensor:
     """Let the robot click and return the IoU after every click.
@@ -260,13 +259,22 @@ def clicks_to_reach(
         embedding = network.embed_image(batch.image)
         for _ in range(rounds):
             features = network.embed_clicks(embedding, clicks.points)
-            for _ in range(steps):
-                out = network.refine(features, feedback, clicks.newest)
-                feedback = torch.sigmoid(out.logits.float())
-            if feedback is None:
-                msg = f"steps must be at least 1, got {steps}"
-                raise ValueError(msg)
+            out = network.refine(features, feedback, clicks.newest)
+            feedback = torch.sigmoid(out.logits.float())
             reached.append(mask_iou(feedback > 0.5, batch.mask, batch.valid))
             yx, positive, present = next_click(feedback, batch.mask, batch.valid, None)
             clicks.add(yx, positive, present)
     return torch.stack(reached, dim=1)
+
+
+def summary(reached: torch.Tensor) -> dict[str, float]:
+    """Mean clicks and IoU of (B, rounds) IoUs; never reached counts as rounds."""
+    rounds = reached.shape[1]
+    out = {}
+    for target in (0.85, 0.90):
+        hit = reached >= target
+        first = torch.where(hit.any(1), hit.float().argmax(1) + 1, rounds)
+        out[f"noc{round(100 * target)}"] = float(first.float().mean())
+    for n in (1, 3, 5):
+        out[f"iou{n}"] = float(reached[:, min(n, rounds) - 1].mean())
+    return out

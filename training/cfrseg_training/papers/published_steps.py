@@ -17,7 +17,7 @@ import math
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from cfrseg_training.loop.atlas import WindowBatch
@@ -26,47 +26,6 @@ from cfrseg_training.loop.losses import feedback_loss, normalized_focal_loss
 from cfrseg_training.papers.recipe import ClicksPart, LossPart, Recipe
 from napari_cfrseg.model.blocks.convolutions import resize
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
-
-
-def optimiser_of(network: nn.Module, recipe: Recipe) -> torch.optim.Adam:
-    """Return the recipe's Adam; each parameter has the longest fitting name's rate.
-
-    Raises
-    ------
-    ValueError
-        If a name under ``[optimiser.scale]`` fits no parameter.
-    """
-    part = recipe.optimiser
-    groups: dict[str, list[nn.Parameter]] = {name: [] for name in ("", *part.scale)}
-    for key, parameter in network.named_parameters():
-        fitting = [n for n in part.scale if f"{key}.".startswith(f"{n}.")]
-        groups[max(fitting, key=len, default="")].append(parameter)
-    if idle := [name for name, members in groups.items() if name and not members]:
-        msg = f"[optimiser.scale]: the network has no {', '.join(idle)}"
-        raise ValueError(msg)
-    return torch.optim.Adam(
-        [
-            {
-                "params": members,
-                "lr": part.learning_rate * part.scale.get(name, 1.0),
-            }
-            for name, members in groups.items()
-            if members
-        ],
-        betas=part.betas,
-        eps=part.eps,
-        weight_decay=part.weight_decay,
-    )
-
-
-def schedule_of(
-    optimiser: torch.optim.Optimizer, recipe: Recipe
-) -> torch.optim.lr_scheduler.MultiStepLR:
-    """Return the recipe's schedule; step it once per epoch."""
-    part = recipe.schedule
-    return torch.optim.lr_scheduler.MultiStepLR(
-        optimiser, list(part.milestones), part.factor
-    )
 
 
 def published_step(

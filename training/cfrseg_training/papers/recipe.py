@@ -7,15 +7,17 @@ ever filled in silently.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_origin, get_type_hints
+from typing import Literal
 
+from cfrseg_training.configuration import from_table, read_toml
+from cfrseg_training.loop.augmentation import SuemRecipe
 from napari_cfrseg.errors import DatasetError
 
-T = TypeVar("T")
+#: these have defaults elsewhere; a recipe gives every one
+SUEM_KEYS = {f.name for f in fields(SuemRecipe)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,11 @@ class NetworkPart:
 
 @dataclass(frozen=True, slots=True)
 class DataPart:
-    """``[data]``: set, epochs, images per epoch and batch, and which objects count."""
+    """``[data]``: epochs, images per epoch and batch, and which objects count.
+
+    ``set``, ``stuff_share`` and ``weighted`` record what the paper did and have no
+    effect here: labels are instances, and every image is drawn equally often.
+    """
 
     set: str
     epochs: int
@@ -56,18 +62,6 @@ class AugmentationPart:
     contrast: tuple[float, float]
     rgb_shift: int
     jitter_share: float
-
-
-@dataclass(frozen=True, slots=True)
-class SuemPart:
-    """``[suem]``: see ``cfrseg_training.loop.suem.SuemRecipe``."""
-
-    paste: float
-    combine: float
-    mix: float
-    combinations: tuple[str, ...]
-    opacity: tuple[float, float]
-    matched: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +129,12 @@ class SchedulePart:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A whole training, by the tables of its file."""
+    """A whole training, as the tables of its file."""
 
     network: NetworkPart
     data: DataPart
     augmentation: AugmentationPart
-    suem: SuemPart
+    suem: SuemRecipe
     clicks: ClicksPart
     iteration: IterationPart
     loss: LossPart
@@ -149,33 +143,51 @@ class Recipe:
     name: str = field(default="", compare=False)
 
 
+def shipped_recipes() -> dict[str, Path]:
+    """Return the papers' recipes by name."""
+    here = Path(__file__).parents[1]
+    # installed they lie in the package, in a checkout beside it
+    for folder in (here / "recipes", here.parent / "recipes"):
+        if folder.is_dir():
+            return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {}
+
+
+def find_recipe(name_or_path: str) -> Recipe:
+    """Read a shipped recipe by name, or any by path.
+
+    Raises
+    ------
+    DatasetError
+        There is none, or it is wrong.
+    """
+    shipped = shipped_recipes()
+    if name_or_path in shipped:
+        return read_recipe(shipped[name_or_path])
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        msg = f"no recipe {name_or_path!r}; there are {', '.join(shipped)}, or a .toml"
+        raise DatasetError(msg)
+    return read_recipe(path)
+
+
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe.
 
     Raises
     ------
     DatasetError
-        If the file is not there, is no TOML, or lacks or adds a key.
+        If the file does not exist, is not TOML, or lacks or adds a key.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        msg = f"{path}: there is no such recipe"
-        raise DatasetError(msg) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        msg = f"{path}: not a TOML file ({error})"
-        raise DatasetError(msg) from error
-    try:
-        hints = get_type_hints(Recipe)
-        parts = {
-            key: _read(hints[key], value, f"[{key}]")
-            for key, value in tables.items()
-            if key in hints and key != "name"
-        }
-        if unknown := sorted(tables.keys() - parts.keys()):
+        tables = read_toml(path)
+        if unknown := sorted(tables.keys() - {f.name for f in fields(Recipe)}):
             msg = f"unknown tables {', '.join(unknown)}"
             raise ValueError(msg)
-        recipe = _make(Recipe, {**parts, "name": path.stem}, "the file")
+        recipe = from_table(Recipe, tables | {"name": path.stem}, "the file")
+        if missing := SUEM_KEYS - tables["suem"].keys():
+            msg = f"[suem] lacks {', '.join(sorted(missing))}"
+            raise ValueError(msg)
         _check(recipe)
     except ValueError as error:
         msg = f"{path}: {error}"
@@ -191,50 +203,3 @@ def _check(recipe: Recipe) -> None:
     if iteration.scheme == "icl" and len(iteration.weights) < iteration.most:
         msg = f"[iteration] needs {iteration.most} weights, one per forward"
         raise ValueError(msg)
-
-
-def _read(kind: type[T], table: object, where: str) -> T:
-    if not isinstance(table, dict):
-        msg = f"{where} is not a table"
-        raise ValueError(msg)
-    return _make(kind, {k: _frozen(v) for k, v in table.items()}, where)
-
-
-def _make(kind: type[T], given: Mapping[str, Any], where: str) -> T:
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type] # a dataclass
-    needed = {name for name, f in known.items() if f.default is MISSING}
-    if missing := sorted(needed - given.keys()):
-        msg = f"{where} lacks {', '.join(missing)}"
-        raise ValueError(msg)
-    if unknown := sorted(given.keys() - known.keys()):
-        msg = f"{where} has no {', '.join(unknown)}"
-        raise ValueError(msg)
-    hints = get_type_hints(kind)
-    for key, value in given.items():
-        if not _fits(value, hints[key]):
-            msg = f"{where} {key} = {value!r} is not {hints[key]}"
-            raise ValueError(msg)
-    return kind(**given)
-
-
-def _fits(value: object, hint: Any) -> bool:
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    origin = get_origin(hint)
-    if origin is Literal:
-        return value in hint.__args__
-    if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
-        inner = hint.__args__
-        kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
-        return len(value) == len(kinds) and all(
-            _fits(v, k) for v, k in zip(value, kinds, strict=True)
-        )
-    return isinstance(value, Mapping if origin is not None else hint)
-
-
-def _frozen(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value

@@ -12,21 +12,17 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cfrseg_training.loop.atlas import Sample, WindowBatch
-from cfrseg_training.loop.checkpoints import write_state, write_weights
-from cfrseg_training.loop.suem import Scene, SuemRecipe, recombine
-from cfrseg_training.papers.published_steps import (
-    optimiser_of,
-    published_step,
-    schedule_of,
-)
-from cfrseg_training.papers.recipe import Recipe, read_recipe
+from cfrseg_training.loop.augmentation import recombined
+from cfrseg_training.loop.kept_weights import write_state, write_weights
+from cfrseg_training.papers.published_steps import published_step
+from cfrseg_training.papers.recipe import Recipe
 from cfrseg_training.papers.recipe_windows import RecipeWindows
 from napari_cfrseg.errors import CheckpointError, DatasetError
 from napari_cfrseg.model import registry
@@ -35,51 +31,8 @@ from napari_cfrseg.model.network import ClickNetwork
 
 _log = logging.getLogger(__name__)
 
-#: what ``start_network`` takes for fresh weights
+#: the name ``start_network`` takes for fresh weights
 RANDOM = "random"
-
-
-def shipped_recipes() -> dict[str, Path]:
-    """Return the papers' recipes by name."""
-    here = Path(__file__).parents[1]
-    # installed they lie in the package, in a checkout beside it
-    for folder in (here / "recipes", here.parent / "recipes"):
-        if folder.is_dir():
-            return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-    return {}
-
-
-def find_recipe(name_or_path: str) -> Recipe:
-    """Read a shipped recipe by name, or any by path.
-
-    Raises
-    ------
-    DatasetError
-        There is none, or it is wrong.
-    """
-    shipped = shipped_recipes()
-    if name_or_path in shipped:
-        return read_recipe(shipped[name_or_path])
-    path = Path(name_or_path)
-    if path.suffix != ".toml":
-        msg = f"no recipe {name_or_path!r}; there are {', '.join(shipped)}, or a .toml"
-        raise DatasetError(msg)
-    return read_recipe(path)
-
-
-def suem_of(recipe: Recipe) -> SuemRecipe | None:
-    """Return the recipe's copy-paste, None where it has none."""
-    part = recipe.suem
-    if not (part.paste or part.combine or part.mix):
-        return None
-    return SuemRecipe(
-        part.paste,
-        part.combine,
-        part.mix,
-        part.combinations,
-        part.opacity,
-        part.matched,
-    )
 
 
 def start_network(recipe: Recipe, base: str | None = None) -> ClickNetwork:
@@ -101,31 +54,72 @@ def start_network(recipe: Recipe, base: str | None = None) -> ClickNetwork:
     if chosen == RANDOM:
         return registry.build(wanted)
     try:
-        network, said = checkpoint.load(checkpoint.resolve(chosen))
+        network, metadata = checkpoint.load(checkpoint.resolve(chosen))
     except CheckpointError as error:
         msg = (
             f"{error}; the recipe starts {recipe.network.name} from "
             f"{recipe.network.start}: install it (cfrseg models import FILE --name "
             f"NAME, with --start {recipe.network.name} for a backbone) and name it "
-            f"with --base, or say --base {RANDOM}"
+            f"with --base, or give --base {RANDOM}"
         )
         raise CheckpointError(msg) from error
-    if registry.configure(said.architecture) != registry.configure(wanted):
+    if registry.configure(metadata.architecture) != registry.configure(wanted):
         msg = f"{chosen} is no {recipe.network.name}, which the recipe trains"
         raise CheckpointError(msg)
     return network
 
 
+def optimiser_of(network: nn.Module, recipe: Recipe) -> torch.optim.Adam:
+    """Return the recipe's Adam; each parameter has the longest fitting name's rate.
+
+    Raises
+    ------
+    ValueError
+        If a name under ``[optimiser.scale]`` fits no parameter.
+    """
+    part = recipe.optimiser
+    groups: dict[str, list[nn.Parameter]] = {name: [] for name in ("", *part.scale)}
+    for key, parameter in network.named_parameters():
+        fitting = [n for n in part.scale if f"{key}.".startswith(f"{n}.")]
+        groups[max(fitting, key=len, default="")].append(parameter)
+    if idle := [name for name, members in groups.items() if name and not members]:
+        msg = f"[optimiser.scale]: the network has no {', '.join(idle)}"
+        raise ValueError(msg)
+    return torch.optim.Adam(
+        [
+            {
+                "params": members,
+                "lr": part.learning_rate * part.scale.get(name, 1.0),
+            }
+            for name, members in groups.items()
+            if members
+        ],
+        betas=part.betas,
+        eps=part.eps,
+        weight_decay=part.weight_decay,
+    )
+
+
+def schedule_of(
+    optimiser: torch.optim.Optimizer, recipe: Recipe
+) -> torch.optim.lr_scheduler.MultiStepLR:
+    """Return the recipe's schedule; step it once per epoch."""
+    part = recipe.schedule
+    return torch.optim.lr_scheduler.MultiStepLR(
+        optimiser, list(part.milestones), part.factor
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RecipeOutcome:
-    """What a training by a recipe came to.
+    """The result of a training by a recipe.
 
     Attributes
     ----------
     recipe, network
         Their names.
     epochs, steps
-        Done, and how many times the optimiser moved.
+        Epochs done, and steps of the optimiser.
     loss
         Of the last batch.
     seconds
@@ -153,7 +147,7 @@ def train_by_recipe(
     minutes: float | None = None,
     seed: int = 0,
 ) -> RecipeOutcome:
-    """Train a recipe's network and write it; a state beside it outlives a kill.
+    """Train a recipe's network and write it; a killed run goes on from its state.
 
     Parameters
     ----------
@@ -162,11 +156,11 @@ def train_by_recipe(
     output
         The weights file to write.
     trained_on
-        What to say of the images in it.
+        Descriptions of the images, for its metadata.
     base
         See ``start_network``.
     minutes
-        End after so many; by default the recipe's epochs are gone through.
+        End after so many; by default after the recipe's epochs.
 
     Raises
     ------
@@ -223,9 +217,9 @@ class RecipeTrainer:
     state_path
         The run's state; an existing one is resumed. None: keep none.
     seed
-        Of everything drawn.
+        Of everything random.
     clock
-        Returns seconds; a test's own.
+        Returns seconds; for tests.
     """
 
     def __init__(
@@ -242,7 +236,6 @@ class RecipeTrainer:
         self.network = network.to(windows.device)
         self.optimiser = optimiser_of(network, self.recipe)
         self.schedule = schedule_of(self.optimiser, self.recipe)
-        self.suem = suem_of(self.recipe)
         on_gpu = windows.device.type == "cuda"
         self._half = on_gpu and self.recipe.optimiser.mixed_precision
         self.scaler = torch.amp.GradScaler(windows.device.type, enabled=self._half)
@@ -292,24 +285,14 @@ class RecipeTrainer:
 
     def draw(self) -> WindowBatch:
         """Draw a batch of the recipe: crops, then SUEM among them."""
-        count = self.recipe.data.batch
-        batch = self.windows.draw(count, self.host)
-        if self.suem is None:
-            return batch
-        valid = batch.valid
 
-        def draw_extra() -> Scene:
-            nonlocal valid
-            extra = self.windows.draw(count, self.host)
-            valid = valid & extra.valid
-            return Scene(extra.image, extra.mask)
+        def plain() -> WindowBatch:
+            return self.windows.draw(self.recipe.data.batch, self.host)
 
-        source = Scene(batch.image, batch.mask)
-        scene = recombine(source, draw_extra, self.generator, self.suem)
-        others = batch.others & (scene.mask < 0.5)
-        return replace(
-            batch, image=scene.image, mask=scene.mask, others=others, valid=valid
-        )
+        suem = self.recipe.suem
+        if not (suem.paste or suem.combine or suem.mix):
+            return plain()
+        return recombined(plain(), plain, self.generator, suem)
 
     def _add_gradient(self) -> float:
         batch = self.draw()

@@ -22,7 +22,7 @@ from torch.nn import functional
 from cfrseg_training.loop.atlas import Sample, WindowBatch
 from cfrseg_training.papers.recipe import AugmentationPart, Recipe
 
-#: a crop without an object is drawn anew, so many times at most
+#: crops drawn at most until one contains an object
 _TRIES = 40
 
 
@@ -37,10 +37,6 @@ class _Scene:
 
 class RecipeWindows:
     """Draws batches by a recipe's ``[data]``, ``[augmentation]`` and ``[clicks]``.
-
-    Every image is drawn as often as any other: ``weighted`` draws by the scores of an
-    earlier network, which the published code reads from a file of its own data set.
-    Labels are instances; there is no stuff, so ``stuff_share`` finds nothing.
 
     Parameters
     ----------

@@ -110,13 +110,13 @@ class FineTuneDock(DockWidget):
     def pause(self) -> None:
         """Pause, or go on."""
         if self.job is not None:
-            self.job.want("run" if self.job.control == "pause" else "pause")
+            self.job.set_control("run" if self.job.control == "pause" else "pause")
             self.look()
 
     def stop(self) -> None:
         """Stop training and judge the best so far."""
         if self.job is not None:
-            self.job.want("stop")
+            self.job.set_control("stop")
             self.look()
 
     def keep(self) -> None:

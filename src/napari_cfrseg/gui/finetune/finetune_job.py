@@ -146,7 +146,7 @@ def request_of(
 def start_program(job: TrainingJob) -> subprocess.Popen[bytes]:
     """Start the job's program, or let a killed one go on; it outlives this process."""
     (job.folder / "beat").touch()
-    job.want("run")
+    job.set_control("run")
     apart: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         detached = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS
@@ -284,7 +284,7 @@ class FineTuneRun:
                 self.process = start_program(job)
             except (CfrSegError, OSError, ValueError) as error:
                 self._write_error = f"the labels cannot be handed over: {error}"
-                job.tell(JobStatus("failed", 0.0, None, self._write_error))
+                job.write_status(JobStatus("failed", 0.0, None, self._write_error))
 
         self._writing = threading.Thread(target=work, name="cfrseg-hand-over")
         self._writing.start()

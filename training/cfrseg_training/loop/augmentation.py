@@ -1,4 +1,6 @@
-"""SUEM copy-paste (CFR-ICL, section 3.3): new scenes from two labelled windows.
+"""How training windows are varied: new scenes by copy-paste, and other looks.
+
+SUEM copy-paste (CFR-ICL, section 3.3) makes scenes from two labelled windows:
 
 ==========  =======================================  ==========================
 mode        image                                    truth
@@ -9,22 +11,27 @@ Exclusion   extra object pasted on the source image  source − extra
 Mixing      the two images blended                   the source object
 ==========  =======================================  ==========================
 
-Windows are of one size and pasting is pixel-aligned, as published. The published code
+Windows have one size and pasting is pixel-aligned, as published. The published code
 pastes Simple's object with an opacity in [0.5, 1] (the paper's figures are opaque) and
 has a fifth mode, ``mix_object``, that the paper does not name: the extra object's
 region is blended into the source, and the truth stays.
 
 On micrographs a pasted nucleus may glow among dim ones: ``match_intensity`` first
 brings the pasted object's contrast to that of the place it lands on.
+
+``vary`` changes contrast, colours, sharpness and noise and moves nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from cfrseg_training.loop.atlas import WindowBatch
 
 #: pixels of the source object that must stay visible (published code)
 MIN_VISIBLE_PX = 20
@@ -92,7 +99,7 @@ def leaves_enough(source: Scene, extra: Scene) -> Tensor:
 
 
 def match_intensity(pasted: Scene, onto: Scene) -> Scene:
-    """Give an object the mean and spread, per channel, of the object it lands beside.
+    """Give an object the mean and spread, per channel, of another scene's object.
 
     Parameters
     ----------
@@ -128,7 +135,7 @@ def _moments(image: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, slots=True)
 class SuemRecipe:
-    """How often each mode is met.
+    """How often each mode is used.
 
     Attributes
     ----------
@@ -174,7 +181,7 @@ def recombine(
     source
         The batch's own windows.
     draw_extra
-        Returns as many other windows, anew at each call.
+        Returns as many other windows, different ones at each call.
     generator
         Of the batch's device.
     """
@@ -221,3 +228,161 @@ def _choose(condition: Tensor, yes: Scene, no: Scene) -> Scene:
         torch.where(condition, yes.image, no.image),
         torch.where(condition, yes.mask, no.mask),
     )
+
+
+def recombined(
+    batch: WindowBatch,
+    draw_extra: Callable[[], WindowBatch],
+    generator: torch.Generator,
+    recipe: SuemRecipe,
+) -> WindowBatch:
+    """Copy-paste between windows; pixels unknown in any of them stay unknown.
+
+    Parameters
+    ----------
+    batch
+        The windows.
+    draw_extra
+        Returns as many other windows, different ones at each call.
+    generator
+        Of the batch's device.
+    """
+    valid = batch.valid
+
+    def extra_scene() -> Scene:
+        nonlocal valid
+        extra = draw_extra()
+        valid = valid & extra.valid
+        return Scene(extra.image, extra.mask)
+
+    source = Scene(batch.image, batch.mask)
+    scene = recombine(source, extra_scene, generator, recipe)
+    real = batch.real
+    if real is not None:  # clicks on this very object
+        same = (scene.mask == batch.mask).flatten(1).all(1).view(-1, 1, 1)
+        real = torch.where(same, real, torch.full_like(real, -1.0))
+    return replace(
+        batch,
+        image=scene.image,
+        mask=scene.mask,
+        others=batch.others & (scene.mask < 0.5),
+        valid=valid,
+        real=real,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PhotometricRecipe:
+    """Probabilities and ranges of each change.
+
+    Attributes
+    ----------
+    contrast, brightness
+        Contrast exp(±c) about the middle and offset ±b, always applied.
+    gamma
+        Exponent exp(±g), applied with probability 0.5.
+    invert, grey, shuffle, mix, drop
+        Probabilities: invert intensities; average the channels; permute them; mix
+        them linearly; silence one.
+    blur, noise, shading
+        Probabilities of Gaussian blur, of noise (Gaussian, growing with the signal),
+        of a slanted illumination.
+    """
+
+    contrast: float = 0.5
+    brightness: float = 0.15
+    gamma: float = 0.6
+    invert: float = 0.12
+    grey: float = 0.15
+    shuffle: float = 0.15
+    mix: float = 0.2
+    drop: float = 0.04
+    blur: float = 0.25
+    noise: float = 0.35
+    shading: float = 0.2
+
+    def scaled(self, share: float) -> PhotometricRecipe:
+        """Return the recipe with every probability and range times ``share``."""
+        return PhotometricRecipe(*(share * value for value in astuple(self)))
+
+
+def vary(
+    image: Tensor, generator: torch.Generator, recipe: PhotometricRecipe | None = None
+) -> Tensor:
+    """Return the images with other contrast, colours, sharpness and noise.
+
+    Parameters
+    ----------
+    image
+        (B, 3, H, W) float in [0, 1].
+
+    Returns
+    -------
+    (B, 3, H, W) float in [0, 1].
+    """
+    recipe = recipe or PhotometricRecipe()
+    batch, device = image.shape[0], image.device
+
+    def chance(*shape: int) -> Tensor:
+        return torch.rand(batch, *shape, generator=generator, device=device)
+
+    def spread(*shape: int) -> Tensor:
+        return chance(*shape) * 2 - 1
+
+    def happens(share: float) -> Tensor:
+        return (chance(1, 1, 1) < share).float()
+
+    x = _colours(image, recipe, generator)
+    exponent = torch.exp(recipe.gamma * spread(1, 1, 1) * happens(0.5))
+    x = x.clamp(1e-4, 1) ** exponent
+    inverted = happens(recipe.invert)
+    x = x * (1 - inverted) + (1 - x) * inverted
+    x = (x - 0.5) * torch.exp(recipe.contrast * spread(1, 1, 1)) + 0.5
+    x = x + recipe.brightness * spread(1, 1, 1)
+    height, width = x.shape[-2:]
+    ramp_y = torch.linspace(-1, 1, height, device=device).view(1, 1, -1, 1)
+    ramp_x = torch.linspace(-1, 1, width, device=device).view(1, 1, 1, -1)
+    slant = spread(1, 1, 1) * ramp_y + spread(1, 1, 1) * ramp_x
+    x = x * (1 + 0.3 * slant * happens(recipe.shading))
+    x = _blur(x, (0.3 + 1.9 * chance()) * happens(recipe.blur).flatten())
+    noise = torch.randn(x.shape, generator=generator, device=device)
+    signal = 0.3 + x.clamp(0, 1).sqrt()
+    x = x + 0.09 * chance(1, 1, 1) * happens(recipe.noise) * signal * noise
+    return x.clamp(0, 1)
+
+
+def _colours(
+    x: Tensor, recipe: PhotometricRecipe, generator: torch.Generator
+) -> Tensor:
+    batch, device = x.shape[0], x.device
+
+    def chance(*shape: int) -> Tensor:
+        return torch.rand(batch, *shape, generator=generator, device=device)
+
+    identity = torch.eye(3, device=device).expand(batch, 3, 3)
+    matrix = identity
+    order = chance(3).argsort(dim=1)
+    for share, change in (
+        (recipe.shuffle, identity.gather(1, order[..., None].expand(-1, 3, 3))),
+        (recipe.mix, torch.softmax(4 * chance(3, 3), dim=2)),
+        (recipe.grey, torch.full((batch, 3, 3), 1 / 3, device=device)),
+        (recipe.drop, identity * (chance(1, 3) > chance(1, 3).amin(2, keepdim=True))),
+    ):
+        applied = (chance(1, 1) < share).float()
+        matrix = (change * applied + identity * (1 - applied)) @ matrix
+    return torch.einsum("bij,bjyx->biyx", matrix, x)
+
+
+def _blur(x: Tensor, sigma: Tensor) -> Tensor:
+    """Blur each sample by its own σ in grid pixels; σ = 0 leaves it as it is."""
+    batch, channels, height, width = x.shape
+    offset = torch.arange(-4, 5, device=x.device, dtype=x.dtype)
+    kernel = torch.exp(-(offset**2) / (2 * sigma.clamp(min=1e-2)[:, None] ** 2))
+    kernel = kernel / kernel.sum(dim=1, keepdim=True)
+    kernel = kernel.repeat_interleave(channels, dim=0)[:, None, None, :]
+    flat = x.reshape(1, batch * channels, height, width)
+    groups = batch * channels
+    flat = functional.pad(flat, (4, 4, 4, 4), mode="replicate")
+    flat = functional.conv2d(flat, kernel, groups=groups)
+    flat = functional.conv2d(flat, kernel.transpose(2, 3), groups=groups)
+    return flat.view(batch, channels, height, width)

@@ -1,0 +1,330 @@
+"""Everything that shapes a training: the fields, their defaults, and the TOML file.
+
+::
+
+    base = "default"
+    output = "my-cells.safetensors"
+    minutes = 15
+    seed = 0
+    keep_unproven = false
+
+    [data]
+    images = "images"            # relative to the file
+    labels = "labels"
+    sessions = ["a.cfrseg.json"]
+    ignore = "sparse"            # or "background", or a label that does not count
+
+    [train]                      # any field of TrainConfig
+    learning_rate = 2e-4
+    [rounds]                     # of RoundsConfig
+    [windows]                    # of WindowRecipe
+    [photometry]                 # of PhotometricRecipe
+    [suem]                       # of SuemRecipe; off = true leaves copy-paste out
+
+Everything has a default; an unknown key or a value of the wrong type is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_type_hints
+
+import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from cfrseg_training.loop.atlas import WindowRecipe
+from cfrseg_training.loop.augmentation import PhotometricRecipe, SuemRecipe
+from cfrseg_training.loop.labelled import DataRequest
+from cfrseg_training.loop.training_step import RoundsConfig
+from napari_cfrseg.errors import DatasetError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """Everything that shapes a run, besides the data and the network.
+
+    Attributes
+    ----------
+    budget_s, steps
+        The learning rate reaches its end after this many seconds of training or this
+        many steps, whichever comes first; None: no such limit.
+    stop_after_s
+        Seconds after which the run writes its state and returns, whatever the budget;
+        a later process resumes.
+    grids
+        Pairs (share of the budget, grid): windows are drawn on coarse grids first,
+        which costs a fraction of the network's own and teaches most of it. Empty:
+        the network's grid from the start. The batch grows as the grid shrinks, so
+        that each step costs about the same.
+    batch, learning_rate, weight_decay, warmup_steps, clip, ema
+        Batch size; AdamW's rate and decay; steps of linear warm-up; largest gradient
+        norm; decay of the moving average.
+    norm_momentum
+        Share of the running statistics that each step's batch replaces; small batches
+        need a small share, or what is kept is mostly the last few batches.
+    average_every
+        With several processes (``torch.distributed`` initialised): each descends on
+        its own windows and the weights are averaged every so many steps (local SGD),
+        so that a slow process rarely holds up the others.
+    autocast
+        ``"bfloat16"`` on a GPU, ``"float32"`` on a CPU (whose bf16 backward is slow);
+        ``"float16"`` scales the loss, for GPUs without bfloat16.
+    accumulate
+        Batches whose gradients are averaged before each step. With more than one, and
+        when ``synchronous``, every batch has a random generator of its own, seeded by
+        the seed, the step and its number, so that one process with 2 × the batches
+        and two processes take the same steps.
+    synchronous
+        With several processes: average the gradients of every step instead of the
+        weights now and then.
+    frozen_norms
+        Do not update the statistics of batch normalisations (small data).
+    keep_best, patience
+        Return the weights of the best quick validation; stop after this many that did
+        not improve on it. Both survive a resume.
+    note_every
+        Steps between two entries of the loss in the history.
+    seed
+        Of everything random.
+    save_every_s, validate_every_s
+        Seconds between two states and between two quick validations.
+    compile
+        Whether the stages are compiled (worth it on a GPU, for long runs).
+    suem
+        Copy-paste between windows (CFR-ICL), or None.
+    windows, photometry, rounds
+        How windows lie, how they look, and how their clicks are trained.
+    """
+
+    budget_s: float | None = None
+    steps: int | None = None
+    stop_after_s: float | None = None
+    grids: tuple[tuple[float, int], ...] = ()
+    batch: int = 64
+    learning_rate: float = 1.5e-3
+    average_every: int = 8
+    weight_decay: float = 0.02
+    warmup_steps: int = 300
+    clip: float = 3.0
+    ema: float = 0.999
+    norm_momentum: float = 0.1
+    autocast: Literal["float32", "bfloat16", "float16"] = "float32"
+    seed: int = 0
+    save_every_s: float = 60.0
+    validate_every_s: float = 60.0
+    compile: bool = False
+    accumulate: int = 1
+    synchronous: bool = False
+    frozen_norms: bool = False
+    keep_best: bool = False
+    patience: int | None = None
+    note_every: int = 50
+    suem: SuemRecipe | None = None
+    windows: WindowRecipe = field(default_factory=WindowRecipe)
+    photometry: PhotometricRecipe = field(default_factory=PhotometricRecipe)
+    rounds: RoundsConfig = field(default_factory=RoundsConfig)
+
+
+def default_config(seconds: float, seed: int = 0) -> TrainConfig:
+    """Return the configuration for own labels: small steps, frozen statistics."""
+    on_gpu = torch.cuda.is_available()
+    return TrainConfig(
+        budget_s=seconds,
+        batch=64 if on_gpu else 8,
+        learning_rate=2e-4,
+        warmup_steps=10,
+        ema=0.99,
+        autocast="bfloat16" if on_gpu else "float32",
+        seed=seed,
+        suem=SuemRecipe(mix=0.2),
+        frozen_norms=True,
+        validate_every_s=max(20.0, seconds / 12),
+        save_every_s=20.0,
+        note_every=5,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the command line or a file says of a fine-tuning.
+
+    Attributes
+    ----------
+    data
+        Where labelled images are.
+    output
+        The new weights file; None: not given yet.
+    base, minutes, seed, threads, keep_unproven, forgetting
+        See :func:`cfrseg_training.finetune.tuning.fine_tune`.
+    tables
+        ``[train]`` and its parts as written, over the default configuration.
+    """
+
+    data: DataRequest = field(default_factory=DataRequest)
+    output: Path | None = None
+    base: str = "default"
+    minutes: float = 15.0
+    seed: int = 0
+    threads: int | None = None
+    keep_unproven: bool = False
+    forgetting: bool = True
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def train_config(self) -> TrainConfig:
+        """Return the run's configuration.
+
+        Raises
+        ------
+        ValueError
+            A table has an unknown key or a value of the wrong type.
+        """
+        config = default_config(60 * self.minutes, self.seed)
+        config = _changed(config, self.tables.get("train", {}), "[train]")
+        for part in ("rounds", "windows", "photometry"):
+            table = self.tables.get(part, {})
+            changed = _changed(getattr(config, part), table, f"[{part}]")
+            config = replace(config, **{part: changed})
+        suem = dict(self.tables.get("suem", {}))
+        if suem.pop("off", False):
+            return replace(config, suem=None)
+        recipe = _changed(config.suem or SuemRecipe(), suem, "[suem]")
+        return replace(config, suem=recipe)
+
+
+def read_settings(path: Path) -> Settings:
+    """Read a TOML file; paths in it are relative to it.
+
+    Raises
+    ------
+    DatasetError
+        It does not exist, is not TOML, or has something unknown.
+    """
+    return settings_of(read_toml(path), path.parent, str(path))
+
+
+def settings_of(tables: Mapping[str, Any], folder: Path, where: str) -> Settings:
+    """Make settings of plain values.
+
+    Parameters
+    ----------
+    tables
+        As the module's docstring shows.
+    folder
+        What paths are relative to.
+    where
+        Named in errors.
+
+    Raises
+    ------
+    DatasetError
+        Something unknown, or of the wrong type.
+    """
+    parts = {"train", "suem", "rounds", "windows", "photometry"}
+    plain = {key: value for key, value in tables.items() if key not in parts}
+    try:
+        settings = from_table(Settings, plain, "the file's top", data="[data]")
+        settings = replace(
+            settings,
+            tables={key: tables[key] for key in tables if key in parts},
+            output=None if settings.output is None else folder / settings.output,
+            data=settings.data.under(folder),
+        )
+        settings.train_config()
+    except ValueError as error:
+        msg = f"{where}: {error}"
+        raise DatasetError(msg) from error
+    return settings
+
+
+def tables_of(settings: Settings) -> dict[str, Any]:
+    """Return plain values that ``settings_of`` reads again, paths absolute."""
+    whole = replace(settings, data=settings.data.under(Path.cwd()), tables={})
+    if whole.output is not None:
+        whole = replace(whole, output=whole.output.absolute())
+    plain: dict[str, Any] = TypeAdapter(Settings).dump_python(
+        whole, mode="json", exclude_none=True, exclude={"tables"}
+    )
+    return plain | {key: dict(table) for key, table in settings.tables.items()}
+
+
+def echo(settings: Settings) -> dict[str, Any]:
+    """Return the whole configuration as plain values, for reports."""
+    return {**tables_of(settings), "train": asdict(settings.train_config())}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    DatasetError
+        It does not exist or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        msg = f"{path}: there is no such file"
+        raise DatasetError(msg) from error
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"{path}: not a TOML file ({error})"
+        raise DatasetError(msg) from error
+
+
+def from_table(kind: type[T], table: Mapping[str, Any], where: str, **names: str) -> T:
+    """Make a dataclass of a table, strictly: exact types, no unknown key.
+
+    Parameters
+    ----------
+    kind
+        The dataclass; its fields may be dataclasses, too.
+    table
+        Plain values, as from TOML or JSON.
+    where, names
+        What errors call the table, and tables in it ("[key]" by default).
+
+    Raises
+    ------
+    ValueError
+        Something is missing, unknown or of the wrong type.
+    """
+    try:
+        text = json.dumps(table)
+        return TypeAdapter(_strict(kind)).validate_json(text)
+    except TypeError as error:  # a date, which JSON does not have
+        msg = f"{where}: {error}"
+        raise ValueError(msg) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        *outer, key = first["loc"] or ("",)
+        if outer:
+            where = names.get(str(outer[0]), f"[{outer[0]}]")
+        problem = {
+            "missing": f"{where} lacks {key}",
+            "unexpected_keyword_argument": f"{where} has no {key}",
+            "value_error": first["msg"].removeprefix("Value error, "),
+        }.get(
+            first["type"],
+            f"{where} {key} = {first['input']!r} is not valid: {first['msg']}",
+        )
+        raise ValueError(problem) from error
+
+
+def _strict(kind: type[T]) -> type[T]:
+    """Let pydantic read a dataclass, and the dataclasses in it, strictly."""
+    for part in (kind, *get_type_hints(kind).values()):
+        if isinstance(part, type) and is_dataclass(part):
+            config = ConfigDict(strict=True, extra="forbid")
+            part.__pydantic_config__ = config  # type: ignore[attr-defined] # pydantic reads it
+    return kind
+
+
+def _changed(default: T, table: Mapping[str, Any], where: str) -> T:
+    """Return a dataclass with the table's fields replaced."""
+    read = from_table(type(default), table, where)
+    return replace(default, **{key: getattr(read, key) for key in table})  # type: ignore[type-var] # a dataclass
