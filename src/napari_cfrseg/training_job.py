@@ -16,6 +16,7 @@ progress; either runs without the other. In the folder::
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Mapping
@@ -148,6 +149,10 @@ class TrainingJob:
         """Before, after, verdict; empty until there is one."""
         return self._read("report.json")
 
+    def delete(self) -> None:
+        """Remove the folder; a model that was kept is not in it and stays."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def curve(self) -> list[dict[str, float]]:
         """Return the entries of the curve so far."""
         rows = []
@@ -201,6 +206,33 @@ class TrainingJob:
         except (OSError, ValueError):
             return {}
         return values if isinstance(values, dict) else {}
+
+
+def verdict_sentence(report: Mapping[str, Any]) -> str:
+    """Return a report's verdict as one sentence; "" without a report.
+
+    Examples
+    --------
+    >>> verdict_sentence({"verdict": "refused", "difference": 1.74})
+    'Needs 1.7 clicks more per object than before on your images: not kept.'
+    """
+    if not report:
+        return ""
+    verdict, change = report["verdict"], float(report["difference"])
+    direction = "more" if change > 0 else "fewer"
+    clicks = (
+        f"Needs {abs(change):.1f} clicks {direction} per object than before on your "
+        "images"
+    )
+    if verdict == "kept":
+        return f"{clicks}: kept."
+    if verdict == "refused":
+        if change > 0:
+            return f"{clicks}: not kept."
+        return "The labels do not follow the images: not kept."
+    if report.get("model"):
+        return f"{clicks}, which may be chance: kept as you asked."
+    return f"{clicks}, which may be chance: not kept unless you decide so."
 
 
 class JobReporter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 
@@ -23,7 +24,12 @@ from napari_cfrseg.gui.finetune.finetune_job import (
 )
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
-from napari_cfrseg.training_job import JobStatus, TrainingJob, list_jobs
+from napari_cfrseg.training_job import (
+    JobStatus,
+    TrainingJob,
+    list_jobs,
+    verdict_sentence,
+)
 
 PLUGIN = "napari-cfrseg"
 CLICKS, TUNE = "CFR-Seg: segment with clicks", "CFR-Seg: fine-tune on your labels"
@@ -160,14 +166,13 @@ def test_half_a_minute_of_fine_tuning_makes_a_model_that_clicks(viewer, qtbot):
     assert dock.curve.loss
     assert dock.table.item(1, 3).text()
     assert dock.job.report["how"] == "halves of the one image"
-    if dock.job.status.verdict == "not proven":
-        dock.keep_button.click()
     assert dock.job.status.verdict != "refused"
+    assert dock.status.text() == verdict_sentence(dock.job.report)
 
-    assert "disks" in clicks.model_choice.choices
     clicks.image_choice.value = image
     qtbot.waitUntil(lambda: clicks.controller is not None, timeout=120_000)
-    clicks.model_choice.value = "disks"
+    dock.use_button.click()
+    assert clicks.model_choice.value == "disks"
     qtbot.waitUntil(lambda: not clicks.controller.view.loading, timeout=120_000)
     viewer.reset_view()
     click(viewer, qtbot, *CENTRES[4])
@@ -177,6 +182,49 @@ def test_half_a_minute_of_fine_tuning_makes_a_model_that_clicks(viewer, qtbot):
     assert clicks.controller.annotator.model == "disks"
     if "CFRSEG_SCREENSHOT" in os.environ:
         viewer.screenshot(os.environ["CFRSEG_SCREENSHOT"], canvas_only=False)
+    clicks.close_session()
+    dock.close_dock()
+
+
+def ended_job(name, verdict, difference, folders):
+    """Make a job as it is left by a training that ended while napari was closed."""
+    request = request_of(name, "tiny", 1, sparse=True, folder=None)
+    job = TrainingJob.create(name, request)
+    candidate = job.folder / "candidate-0.safetensors"
+    shutil.copyfile(folders / "models" / "tiny.safetensors", candidate)
+    figures = {"objects": 9, "noc85": 3.0, "noc90": 4.0, "iou1": 0.7, "iou5": 0.9}
+    report = {"before": figures, "after": figures, "difference": difference}
+    report |= {"low": difference - 1, "high": difference + 1, "how": "held-out images"}
+    report |= {"verdict": verdict, "candidate": str(candidate), "suggestions": []}
+    job.write_report(report)
+    job.write_status(JobStatus("done", 1.0, 0.0, "", verdict))
+    return job
+
+
+@pytest.mark.gui
+def test_jobs_that_ended_while_napari_was_closed_are_listed_with_their_result(
+    viewer, folders
+):
+    ended_job("worse", "refused", 1.74, folders)
+    ended_job("maybe", "not proven", -0.3, folders)
+    _, clicks = viewer.window.add_plugin_dock_widget(PLUGIN, CLICKS)
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, TUNE)
+    assert [title.split(" ")[0] for title, _ in dock._listed] == ["maybe", "worse"]
+    assert dock.status.text().startswith("Needs 0.3 clicks fewer per object")
+    assert dock.table.item(0, 3).text() == "4"
+    assert dock.start_button.text() == "Start"
+    dock.use_button.click()
+    assert (folders / "models" / "maybe.safetensors").is_file()
+    assert "maybe" in clicks.model_choice.choices
+
+    dock.jobs.value = dock.jobs.choices[-1]
+    assert dock.status.text() == (
+        "Needs 1.7 clicks more per object than before on your images: not kept."
+    )
+    assert not dock.use_button.isEnabled()
+    dock.delete_button.click()
+    assert [job.status.verdict for job in list_jobs()] == ["not proven"]
+    assert dock.status.text().startswith("Needs 0.3")
     clicks.close_session()
     dock.close_dock()
 

@@ -21,9 +21,10 @@ from napari_cfrseg.errors import TrainingError
 PROGRAM = Path(__file__).with_name("train_made.py")
 
 
-def program(state, options, **environment):
+def program(*runs, **environment):
+    text = json.dumps([(str(state), options) for state, options in runs])
     return subprocess.Popen(
-        [sys.executable, str(PROGRAM), str(state), json.dumps(options)],
+        [sys.executable, str(PROGRAM), text],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -34,7 +35,7 @@ def program(state, options, **environment):
 def finished(process):
     output, errors = process.communicate(timeout=280)
     assert process.returncode == 0, errors
-    return int(output)
+    return [int(line) for line in output.splitlines()]
 
 
 def result(state):
@@ -49,15 +50,15 @@ def state_of(path):
 def test_a_killed_and_resumed_training_equals_the_uninterrupted_one(tmp_path):
     options = {"steps": 9, "save_every_s": 0.0}
     whole, parts = tmp_path / "whole.pt", tmp_path / "parts.pt"
-    uninterrupted = program(whole, options)
-    killed = program(parts, options)
+    uninterrupted = program((whole, options))
+    killed = program((parts, options))
     deadline = time.monotonic() + 250
     while not parts.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
     assert 0 < state_of(parts)["step"] < 9
-    finished(program(parts, options))
+    finished(program((parts, options)))
     finished(uninterrupted)
     assert result(parts) == result(whole)
     one, two = state_of(whole), state_of(parts)
@@ -66,15 +67,20 @@ def test_a_killed_and_resumed_training_equals_the_uninterrupted_one(tmp_path):
             assert torch.equal(value, two[part][key]), key
 
 
-def run_two(states, options):
-    """Run two processes that train together; return the steps each of them took."""
+def run_two(runs):
+    """Let two processes train together; return the steps of each, run by run.
+
+    Parameters
+    ----------
+    runs
+        Of each run the two processes' states and options.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     both = [
         program(
-            states[rank],
-            options[rank],
+            *((run[rank]) for run in runs),
             WORLD_SIZE="2",
             RANK=str(rank),
             MASTER_ADDR="127.0.0.1",
@@ -82,42 +88,42 @@ def run_two(states, options):
         )
         for rank in range(2)
     ]
-    return [finished(process) for process in both]
+    return list(zip(*(finished(process) for process in both), strict=True))
 
 
 def test_two_processes_take_the_steps_of_one_with_the_doubled_batch(tmp_path):
     """No batch statistics (frozen normalisations), gradients shared over gloo."""
     options = {"steps": 4, "frozen_norms": True}
     alone, shared = tmp_path / "alone.pt", tmp_path / "shared.pt"
-    finished(program(alone, {**options, "accumulate": 2}))
-    run_two([shared] * 2, [{**options, "synchronous": True}] * 2)
+    finished(program((alone, {**options, "accumulate": 2})))
+    run_two([[(shared, {**options, "synchronous": True})] * 2])
     expected, shown = result(alone), result(shared)
     assert len(shown["losses"]) == 4
     assert shown["losses"] == pytest.approx(expected["losses"], rel=1e-4)
     assert shown["weights"] == pytest.approx(expected["weights"], rel=1e-5)
 
 
-@pytest.mark.parametrize("synchronous", [False, True])
-@pytest.mark.parametrize("reason", ["clock", "watcher", "state"])
-def test_two_processes_end_together_whatever_each_would_decide(
-    tmp_path, synchronous, reason
-):
+def test_two_processes_end_together_whatever_each_would_decide(tmp_path):
     """The second one's clock runs late, it has no watcher, no state of its own."""
-    options = {"steps": 10**6, "average_every": 2, "synchronous": synchronous}
-    states = [tmp_path / "first.pt", tmp_path / "second.pt"]
-    first, second = dict(options), dict(options)
-    if reason == "clock":  # a watcher's pauses do not count
-        first["stop_after_s"] = second["stop_after_s"] = 1.0
-        second["pause_s"] = 0.1
-    elif reason == "watcher":
-        first["stop_at"] = 4
-    else:
-        finished(program(states[0], {"steps": 4}))
-        first["steps"] = second["steps"] = 8
-    steps = run_two(states, [first, second])
-    assert steps[0] == steps[1]
-    if reason == "state":
-        assert steps[0] == 8
+    runs = []
+    for synchronous in (False, True):
+        folder = tmp_path / str(synchronous)
+        folder.mkdir()
+        options = {"steps": 10**6, "average_every": 2, "synchronous": synchronous}
+        # a watcher's pauses do not count, so the second clock shows less
+        clock = {**options, "stop_after_s": 1.0}
+        runs.append(
+            [(folder / "a.pt", clock), (folder / "b.pt", {**clock, "pause_s": 0.1})]
+        )
+        runs.append(
+            [(folder / "c.pt", {**options, "stop_at": 4}), (folder / "d.pt", options)]
+        )
+        made_trainer(folder / "e.pt", steps=4).run()
+        eight = {**options, "steps": 8}
+        runs.append([(folder / "e.pt", eight), (folder / "f.pt", eight)])
+    steps = run_two(runs)
+    assert all(first == second for first, second in steps), steps
+    assert [first for first, _ in steps[2::3]] == [8, 8]
 
 
 @pytest.mark.parametrize("half", ["bfloat16", "float16"])

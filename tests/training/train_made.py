@@ -1,9 +1,10 @@
-"""A training on made windows as a program, for tests that kill it or run it twice.
+"""Trainings on made windows as a program, for tests that kill it or run it twice.
 
-    python train_made.py STATE OPTIONS.json
+    python train_made.py [[STATE, OPTIONS], …]
 
 writes STATE and STATE.json (the losses and a sum over the weights) and prints the
-number of steps. Two more options: ``pause_s`` after each step, ``stop_at`` a step.
+number of steps of each. Two more options: ``pause_s`` after each step, ``stop_at`` a
+step.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,12 +56,7 @@ def made_trainer(state: Path, **options) -> Trainer:
     return Trainer(CfrNet(SHAPE), made_atlas(), TrainConfig(**config), state)
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    if "WORLD_SIZE" in os.environ:
-        dist.init_process_group("gloo")
-    state = Path(sys.argv[1])
-    options = json.loads(sys.argv[2])
+def run(state: Path, options: dict[str, Any]) -> None:
     pause_s, stop_at = options.pop("pause_s", 0.0), options.pop("stop_at", 10**9)
     trainer = made_trainer(state, **options)
 
@@ -78,6 +75,14 @@ def main() -> None:
             ),
         }
         state.with_suffix(".json").write_text(json.dumps(report))
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("gloo")
+    for state, options in json.loads(sys.argv[1]):
+        run(Path(state), options)
 
 
 if __name__ == "__main__":

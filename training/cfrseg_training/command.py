@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_cfrseg.errors import CfrSegError, TrainingError
-from napari_cfrseg.training_job import JobReporter, JobStatus, TrainingJob
+from napari_cfrseg.training_job import (
+    JobReporter,
+    JobStatus,
+    TrainingJob,
+    verdict_sentence,
+)
 
 if TYPE_CHECKING:
     from cfrseg_training.configuration import Settings
@@ -99,6 +104,10 @@ def train(
             "file. --base: its network's weights, or random; nothing is judged."
         ),
     ] = None,
+    background: Annotated[
+        bool,
+        typer.Option(help="Use only the processor time that other programs leave."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Fine-tune on your labels; keep the model only if it needs fewer clicks."""
@@ -118,6 +127,8 @@ def train(
         settings = _settings(sources or [], images, labels, ignore, folder)
         changed = {k: v for k, v in options.items() if v is not None}
         settings = replace(settings, **changed)
+        if background:
+            processes.yield_to_others()
         processes.join()
         problem = processes.decided_by_first(_problem(settings, dry_run=dry_run))
         if problem:
@@ -199,7 +210,7 @@ def _run(
     settings: Settings, job: TrainingJob | None, *, dry_run: bool, as_json: bool
 ) -> None:
     from cfrseg_training.finetune.dry_run import dry_run_text
-    from cfrseg_training.finetune.gate import report_text, verdict_text
+    from cfrseg_training.finetune.gate import report_text
     from cfrseg_training.finetune.tuning import LogReporter, fine_tune
     from cfrseg_training.loop import processes
 
@@ -231,8 +242,9 @@ def _run(
     if not is_first:
         return
     if job is not None:
-        job.write_report(asdict(outcome))
-        text = verdict_text(outcome).partition(", so not written")[0]
+        report = asdict(outcome)
+        job.write_report(report)
+        text = verdict_sentence(report)
         job.write_status(
             JobStatus("done", 1.0, 0.0, text, outcome.verdict, outcome.model)
         )

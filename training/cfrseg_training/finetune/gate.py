@@ -9,7 +9,7 @@ contains 0), *refused* (more clicks, or labels that do not follow the images).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -40,6 +40,7 @@ from napari_cfrseg.evaluation.scores import (
 )
 from napari_cfrseg.evaluation.workers import evaluate_objects
 from napari_cfrseg.samples import load_sample, sample_names
+from napari_cfrseg.training_job import verdict_sentence
 
 Verdict = Literal["kept", "not proven", "refused"]
 #: objects of the bundled images on which forgetting is measured
@@ -350,13 +351,10 @@ def report_text(outcome: Outcome) -> str:
 
 
 def verdict_text(outcome: Outcome) -> str:
-    """Return the verdict in one line."""
-    if outcome.verdict == "kept":
-        return f"kept: {outcome.model}"
+    """Return the verdict as a sentence, with the file or how to write it."""
+    sentence = verdict_sentence(asdict(outcome))
+    if outcome.model:
+        return f"{outcome.verdict}: {sentence} {outcome.model}"
     if outcome.verdict == "not proven":
-        if outcome.model:
-            return f"not proven: kept as you asked: {outcome.model}"
-        return "not proven, so not written (--keep-unproven writes it)"
-    if outcome.difference > 0:
-        return "refused: it needs more clicks than before; the old model stays"
-    return "refused: the labels do not follow the images; the old model stays"
+        return f"not proven: {sentence} (--keep-unproven writes it)"
+    return f"refused: {sentence} The old model stays."

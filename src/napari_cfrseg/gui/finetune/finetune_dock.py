@@ -35,17 +35,23 @@ from napari_cfrseg.gui.finetune.finetune_views import (
     Curve,
     ReportTable,
     advice,
-    how_far,
+    progress_text,
+    title_of,
 )
 from napari_cfrseg.gui.segment.dock import ClickDock
 from napari_cfrseg.gui.segment.worker import DEFAULT_MODEL, installed_models
-from napari_cfrseg.training_job import JobStatus, TrainingJob
+from napari_cfrseg.training_job import (
+    JobStatus,
+    TrainingJob,
+    list_jobs,
+    verdict_sentence,
+)
 
 if TYPE_CHECKING:
     import napari
     from napari.layers import Labels
 
-#: milliseconds between two looks at the job's folder
+#: milliseconds between two readings of the jobs' folder
 LOOK_MS = 500
 
 
@@ -64,6 +70,7 @@ class FineTuneDock(DockWidget):
         self.viewer = napari_viewer
         self.run = FineTuneRun()
         self._shown: object = None
+        self._listed: list[tuple[str, Path]] = []
         self._make_controls()
         self._lay_out()
         self._timer = QTimer(self)
@@ -78,13 +85,13 @@ class FineTuneDock(DockWidget):
 
     @property
     def job(self) -> TrainingJob | None:
-        """The job that is looked at, None before there is one."""
+        """The job that is shown, None before there is one."""
         return self.run.job
 
-    # -- what a person does ------------------------------------------------------------
+    # -- the user's actions ------------------------------------------------------------
 
     def start(self) -> None:
-        """Start a fine-tuning with what is chosen, or let a killed one go on."""
+        """Start a fine-tuning with the choices, or continue an interrupted one."""
         if self.run.is_interrupted:
             self.run.go_on()
             self.look()
@@ -119,62 +126,86 @@ class FineTuneDock(DockWidget):
             self.job.set_control("stop")
             self.look()
 
-    def keep(self) -> None:
-        """Keep a model whose gain is not proven."""
-        if self.job is None:
-            return
+    def use(self) -> None:
+        """Choose the shown job's model in the docks that segment."""
         try:
-            target = self.run.keep_candidate()
+            model = self.run.keep_candidate()
         except OSError as error:
-            show_error(f"the model cannot be kept: {error}")
+            show_error(f"the model cannot be used: {error}")
             return
-        self.keep_button.setEnabled(False)
-        self._offer(target)
+        self._offer(model, choose=True)
+        self.look()
 
-    # -- looking at the job ------------------------------------------------------------
+    def delete(self) -> None:
+        """Delete the shown job; a model that was kept stays."""
+        self.run.delete()
+        self._shown = None
+        self.look()
+
+    def _choose_job(self, folder: Path | None) -> None:
+        if folder is not None:
+            self.run.job = TrainingJob(folder)
+            self._shown = None
+            self.look()
+
+    # -- looking at the jobs -----------------------------------------------------------
 
     def look(self) -> None:
-        """Show how far the job is."""
+        """Show the jobs and the progress of the chosen one."""
         error = self.run.hand_over_error()
         if error:
             show_error(error)
         job = self.job
         status = JobStatus() if job is None else job.status
-        active = self.run.is_active
-        self.start_button.setEnabled(not active)
-        interrupted = self.run.is_interrupted
+        active, interrupted = self.run.is_active, self.run.is_interrupted
+        self._list_jobs()
+        self.start_button.setEnabled(not self.run.is_busy)
         self.start_button.setText("Go on" if interrupted else "Start")
         self.pause_button.setEnabled(active)
         paused = job is not None and job.control == "pause"
         self.pause_button.setText("Go on" if paused and active else "Pause")
         self.stop_button.setEnabled(active and status.phase in ("training", "paused"))
+        self.delete_button.setEnabled(job is not None and not active)
         self.progress.setValue(round(1000 * status.share))
         self.status.setText(self._sentence(status, interrupted=interrupted))
-        if job is not None:
-            self.curve.show_rows(job.curve())
-            if job.is_finished and self._shown != job.folder:
-                self._shown = job.folder
-                self._finish(job, status)
+        self.curve.show_rows([] if job is None else job.curve())
+        shown = None if job is None else (job.folder, status.phase)
+        if shown != self._shown:
+            self._shown = shown
+            self._show_result(job, status)
+
+    def _list_jobs(self) -> None:
+        listed = [(title_of(job), job.folder) for job in list_jobs()]
+        if listed == self._listed:
+            chosen = None if self.job is None else self.job.folder
+            if self.jobs.value == chosen:
+                return
+        self._listed = listed
+        with self.jobs.changed.blocked():
+            self.jobs.choices = listed
+            self.jobs.value = None if self.job is None else self.job.folder
+        self.jobs.enabled = bool(listed)
 
     def _sentence(self, status: JobStatus, *, interrupted: bool) -> str:
         if self.job is None:
             return "Choose an image and its labels, or a folder."
         if interrupted:
             return f"Interrupted ({last_words(self.job)}). Go on where it stopped?"
-        return how_far(status)
+        return verdict_sentence(self.job.report) or progress_text(status)
 
-    def _finish(self, job: TrainingJob, status: JobStatus) -> None:
-        report = job.report
+    def _show_result(self, job: TrainingJob | None, status: JobStatus) -> None:
+        report = {} if job is None else job.report
         self.table.show_report(report)
         self.advice.setText(advice(report))
-        undecided = status.verdict == "not proven" and not status.model
-        self.keep_button.setVisible(undecided)
-        self.keep_button.setEnabled(undecided)
-        if status.model:
+        usable = [status.model]
+        if status.verdict == "not proven":
+            usable.append(str(report.get("candidate", "")))
+        self.use_button.setEnabled(any(Path(p).is_file() for p in usable if p))
+        if status.model and Path(status.model).is_file():
             self._offer(Path(status.model))
 
-    def _offer(self, model: Path) -> None:
-        """Put a new model into the lists of the docks that segment."""
+    def _offer(self, model: Path, *, choose: bool = False) -> None:
+        """Put a model into the lists of the docks that segment; maybe choose it."""
         name = model.stem
         for dock in self.viewer.window.dock_widgets.values():
             if isinstance(dock, ClickDock):
@@ -183,10 +214,13 @@ class FineTuneDock(DockWidget):
                 with choice.changed.blocked():
                     choice.choices = sorted({*choice.choices, name})
                     choice.value = chosen
+                if choose:
+                    choice.value = name
         chosen = self.base.value
         self.base.choices = sorted({*self.base.choices, name})
         self.base.value = chosen
-        show_info(f"The model {name} can be chosen in the segmenting dock.")
+        if choose:
+            show_info(f"The model {name} is chosen in the segmentation dock.")
 
     # -- data --------------------------------------------------------------------------
 
@@ -201,7 +235,7 @@ class FineTuneDock(DockWidget):
         value = self.folder.value
         return None if value is None or str(value) in ("", ".") else Path(value)
 
-    # -- looks -------------------------------------------------------------------------
+    # -- widgets -----------------------------------------------------------------------
 
     def _make_controls(self) -> None:
         self.image = ComboBox(
@@ -221,7 +255,7 @@ class FineTuneDock(DockWidget):
             mode="d",
             nullable=True,
             value=None,
-            tooltip="With images/ and labels/, *.zarr or click sessions; it goes first",
+            tooltip="With images/ and labels/, *.zarr or sessions; used before layers",
         )
         self.all_labelled = CheckBox(
             label="Labelled",
@@ -234,7 +268,7 @@ class FineTuneDock(DockWidget):
             label="Base model",
             choices=names,
             value=DEFAULT_MODEL,
-            tooltip="What training starts from; it is left as it is",
+            tooltip="Training starts from it and does not change it",
         )
         self.minutes = FloatSpinBox(
             label="Minutes",
@@ -242,11 +276,18 @@ class FineTuneDock(DockWidget):
             max=1440,
             step=1,
             value=15,
-            tooltip="Of training; judging before and after comes on top",
+            tooltip="Minutes of training, without judging before and after",
         )
         self.name = LineEdit(
-            label="Name", value="my-model", tooltip="What the new model is called"
+            label="Name", value="my-model", tooltip="Name of the new model"
         )
+        self.jobs = ComboBox(
+            label="Jobs",
+            choices=[],
+            nullable=True,
+            tooltip="Fine-tunings that run or have ended; choose one to see its result",
+        )
+        self.jobs.changed.connect(self._choose_job)
 
     def _lay_out(self) -> None:
         inner = QWidget()
@@ -261,13 +302,17 @@ class FineTuneDock(DockWidget):
                 self.base,
                 self.minutes,
                 self.name,
+                self.jobs,
             )
         )
         buttons = QHBoxLayout()
         self.start_button = QPushButton("Start")
         self.pause_button = QPushButton("Pause")
         self.stop_button = QPushButton("Stop, keep best")
-        self.keep_button = QPushButton("Keep it although it is not proven")
+        self.use_button = QPushButton("Use this model")
+        self.use_button.setToolTip("Choose it for clicking, even if it is not proven")
+        self.delete_button = QPushButton("Delete")
+        self.delete_button.setToolTip("Delete this job; a model that was kept stays")
         for button, action in (
             (self.start_button, self.start),
             (self.pause_button, self.pause),
@@ -275,8 +320,13 @@ class FineTuneDock(DockWidget):
         ):
             button.clicked.connect(action)
             buttons.addWidget(button)
-        self.keep_button.clicked.connect(self.keep)
-        self.keep_button.hide()
+        results = QHBoxLayout()
+        for button, action in (
+            (self.use_button, self.use),
+            (self.delete_button, self.delete),
+        ):
+            button.clicked.connect(action)
+            results.addWidget(button)
         column.addLayout(buttons)
         self.progress = QProgressBar()
         self.progress.setRange(0, 1000)
@@ -291,7 +341,7 @@ class FineTuneDock(DockWidget):
         for widget in (self.progress, self.status, self.curve, self.table):
             column.addWidget(widget)
         column.addWidget(self.advice)
-        column.addWidget(self.keep_button)
+        column.addLayout(results)
         column.addStretch()
         self.fill_with(inner, 300)
 
@@ -305,7 +355,7 @@ class FineTuneDock(DockWidget):
         self.labels.reset_choices()
 
     def close_dock(self) -> None:
-        """Look no more; a training goes on."""
+        """Stop updating; a training goes on."""
         if self._closed:
             return
         self._closed = True
@@ -316,5 +366,5 @@ class FineTuneDock(DockWidget):
             event.disconnect(self._on_layers)
 
     def let_go(self) -> None:
-        """Look no more, as :meth:`close_dock`."""
+        """Close, as :meth:`close_dock`."""
         self.close_dock()

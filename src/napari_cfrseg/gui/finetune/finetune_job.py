@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
 
+#: the training program, which leaves the processor to clicks
+PROGRAM = (sys.executable, "-m", "cfrseg_training.command", "--background")
 #: labelled planes of a stack that are handed over
 MOST_PLANES = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pixels:
-    """What layers hold, taken on the window's thread and read on another.
+    """The arrays of two layers, taken on the window's thread and read on another.
 
     Attributes
     ----------
@@ -61,8 +63,8 @@ def pixels_of(image: Image, labels: Labels) -> Pixels:
     shape = tuple(int(n) for n in labels.data.shape)
     levels = list(image.data) if image.multiscale else [image.data]
     for level in levels:
-        found = tuple(int(n) for n in level.shape)
-        if (found[:-1] if image.rgb else found) == shape:
+        size = tuple(int(n) for n in level.shape)
+        if (size[:-1] if image.rgb else size) == shape:
             return Pixels(image.name, level, labels.data, bool(image.rgb))
     shapes = ", ".join(str(tuple(level.shape)) for level in levels)
     msg = (
@@ -113,17 +115,17 @@ def free_name(name: str) -> str:
     """Return a model's name that is not taken, safe as a file's name."""
     safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip(".-")
     safe = safe or "my-model"
-    folder, number, found = models_folder(), 1, safe
-    while (folder / f"{found}{SUFFIX}").exists():
+    folder, number, free = models_folder(), 1, safe
+    while (folder / f"{free}{SUFFIX}").exists():
         number += 1
-        found = f"{safe}-{number}"
-    return found
+        free = f"{safe}-{number}"
+    return free
 
 
 def request_of(
     name: str, base: str, minutes: float, *, sparse: bool, folder: Path | None
 ) -> dict[str, Any]:
-    """Return what ``cfrseg-train`` reads of a job.
+    """Return the settings that ``cfrseg-train`` reads of a job.
 
     Parameters
     ----------
@@ -144,18 +146,18 @@ def request_of(
 
 
 def start_program(job: TrainingJob) -> subprocess.Popen[bytes]:
-    """Start the job's program, or let a killed one go on; it outlives this process."""
+    """Start the job's program, new or interrupted; it outlives this process."""
     (job.folder / "beat").touch()
     job.set_control("run")
     apart: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         detached = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS
         apart = {"creationflags": detached}
-    # workers that spin would take the window's share of the processor
+    # threads that spin while they wait would slow the window down
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     with (job.folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "cfrseg_training.command", "--job", str(job.folder)],
+            [*PROGRAM, "--job", str(job.folder)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -176,45 +178,54 @@ def last_words(job: TrainingJob) -> str:
 
 
 class FineTuneRun:
-    """One job at a time, None before there is one.
+    """The jobs, and the one of them that is shown.
 
     Attributes
     ----------
     job
-        The job's folder.
-    process
-        Its program, if this process started it.
+        The job that is shown, None before there is one.
     """
 
     def __init__(self) -> None:
         self.job: TrainingJob | None = None
-        self.process: subprocess.Popen[bytes] | None = None
+        self._processes: dict[Path, subprocess.Popen[bytes]] = {}
         self._writing: threading.Thread | None = None
         self._write_error = ""
 
     @property
+    def process(self) -> subprocess.Popen[bytes] | None:
+        """The shown job's program, if this process started it."""
+        return None if self.job is None else self._processes.get(self.job.folder)
+
+    @property
     def is_active(self) -> bool:
-        """Whether pixels are handed over or the program lives."""
+        """Whether the shown job's pixels are being written or its program runs."""
         if self._writing is not None:
             return True
-        if self.job is None or self.job.is_finished:
+        return self.job is not None and self._runs(self.job)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any job is active."""
+        return self.is_active or any(self._runs(job) for job in list_jobs())
+
+    def _runs(self, job: TrainingJob) -> bool:
+        if job.is_finished:
             return False
-        if self.process is not None:
-            return self.process.poll() is None
-        return self.job.is_running
+        process = self._processes.get(job.folder)
+        return job.is_running if process is None else process.poll() is None
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether there is a job that has not come to an end and does not run."""
+        """Whether the shown job neither ended nor runs."""
         known = self.job is not None and not self.job.is_finished
         return known and not self.is_active
 
     def find(self) -> None:
-        """Take up the newest job that has not come to an end."""
-        for job in list_jobs():
-            if not job.is_finished:
-                self.job = job
-                return
+        """Show the newest job that has not ended, else the newest."""
+        jobs = list_jobs()
+        unfinished = [job for job in jobs if not job.is_finished]
+        self.job = next(iter((*unfinished, *jobs)), None)
 
     def begin(
         self, name: str, request: Mapping[str, Any], pixels: Pixels | None
@@ -226,54 +237,58 @@ class FineTuneRun:
         name
             Of the new model.
         request
-            What ``cfrseg-train`` reads of the job.
+            The settings that ``cfrseg-train`` reads of the job.
         pixels
-            What is written beside the caller's thread; None: the request names a
-            folder.
+            Written on another thread; None: the request names a folder.
         """
         self.job = TrainingJob.create(name, request)
-        self.process, self._write_error = None, ""
+        self._write_error = ""
         if pixels is None:
-            self.process = start_program(self.job)
+            self.go_on()
         else:
             self._write_and_start(pixels, self.job)
 
     def go_on(self) -> None:
-        """Start the program of an interrupted job again."""
+        """Start the program of the shown job, which may have been interrupted."""
         if self.job is not None:
-            self.process = start_program(self.job)
+            self._processes[self.job.folder] = start_program(self.job)
+
+    def delete(self) -> None:
+        """Remove the shown job, which must have ended, and show another."""
+        if self.job is not None and not self.is_active:
+            self.job.delete()
+            self.find()
 
     def hand_over_error(self) -> str:
-        """Return why pixels could not be handed over, once; the job is then dropped."""
+        """Return why pixels could not be written, once; the job is then dropped."""
         if self._writing is None or self._writing.is_alive():
             return ""
         self._writing = None
-        if self._write_error:
+        if self._write_error and self.job is not None:
+            self.job.delete()
             self.job = None
         return self._write_error
 
     def keep_candidate(self) -> Path:
-        """Copy a model whose gain is not proven to where the new one was to be.
-
-        Returns
-        -------
-        Where that is.
+        """Return the shown job's model; copy one whose gain is not proven first.
 
         Raises
         ------
         OSError
             It could not be written.
         """
-        report = {} if self.job is None else self.job.report
-        request = {} if self.job is None else self.job.request
-        source = Path(str(report.get("candidate", "")))
-        target = Path(str(request.get("output", "")))
-        with atomic_path(target) as temporary:
-            shutil.copyfile(source, temporary)
+        if self.job is None:
+            msg = "there is no job"
+            raise OSError(msg)
+        target = Path(str(self.job.request.get("output", "")))
+        if not target.exists():
+            source = Path(str(self.job.report.get("candidate", "")))
+            with atomic_path(target) as temporary:
+                shutil.copyfile(source, temporary)
         return target
 
     def wait(self) -> None:
-        """Wait until pixels that are being handed over are written."""
+        """Wait until pixels are written."""
         if self._writing is not None:
             self._writing.join()
 
@@ -281,7 +296,7 @@ class FineTuneRun:
         def work() -> None:
             try:
                 write_pixels(pixels, job.folder)
-                self.process = start_program(job)
+                self._processes[job.folder] = start_program(job)
             except (CfrSegError, OSError, ValueError) as error:
                 self._write_error = f"the labels cannot be handed over: {error}"
                 job.write_status(JobStatus("failed", 0.0, None, self._write_error))

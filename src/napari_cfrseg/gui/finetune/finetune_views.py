@@ -1,4 +1,4 @@
-"""What a fine-tuning came to: a table of figures before and after, and sentences."""
+"""The views of a fine-tuning: its table of figures, its curve and its sentences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qtpy.QtCore import QPointF, QRectF, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QTableWidget, QTableWidgetItem, QWidget
 
-from napari_cfrseg.training_job import JobStatus
+from napari_cfrseg.training_job import JobStatus, TrainingJob
 
 _COLUMNS = ("", "objects", "NoC@85", "NoC@90", "IoU@1", "IoU@5")
 _KEYS = ("objects", "noc85", "noc90", "iou1", "iou5")
@@ -51,7 +51,7 @@ class ReportTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
 
 
 def advice(report: Mapping[str, Any]) -> str:
-    """Return the change in clicks and what the program suggests, a line each."""
+    """Return the change in clicks and the program's suggestions, a line each."""
     lines = [str(line) for line in report.get("suggestions", ())]
     if report:
         lines.insert(
@@ -62,7 +62,17 @@ def advice(report: Mapping[str, Any]) -> str:
     return "\n".join(f"• {line}" for line in lines)
 
 
-def how_far(status: JobStatus) -> str:
+def title_of(job: TrainingJob) -> str:
+    """Return a job's line in the list: its model, when it began, and its verdict."""
+    stamp, _, rest = job.folder.name.partition("-")
+    clock, _, rest = rest.partition("-")
+    name = rest.partition("-")[2] or job.folder.name
+    day = f"{stamp[:4]}-{stamp[4:6]}-{stamp[6:]} {clock[:2]}:{clock[2:4]}"
+    status = job.status
+    return f"{name} · {day} · {status.verdict or status.phase}"
+
+
+def progress_text(status: JobStatus) -> str:
     """Return a job's phase, the time left and its message in two lines."""
     left = "" if status.eta_s is None else f" · {_minutes(status.eta_s)} left"
     phase = status.phase.capitalize()
@@ -77,7 +87,7 @@ def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} min"
 
 
-#: colours that the colour-blind tell apart (Okabe and Ito)
+#: colours that colour-blind people distinguish (Okabe and Ito)
 LOSS_COLOUR, CLICKS_COLOUR = QColor(86, 180, 233), QColor(230, 159, 0)
 
 Points = Sequence[tuple[float, float]]
