@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,10 @@ from typer.testing import CliRunner
 
 from cfrseg_training.command import app
 from cfrseg_training.configuration import (
+    Settings,
     TrainConfig,
     read_settings,
     settings_of,
-    tables_of,
 )
 from cfrseg_training.finetune.gate import chance_of_fit, compare, decide
 from cfrseg_training.finetune.held_out import judged_objects, split_data
@@ -165,15 +166,8 @@ def test_labels_of_another_place_do_not_follow_the_image():
 def test_the_checkpoint_says_how_it_was_made(tmp_path, base):
     output = tmp_path / "models" / "disks.safetensors"
     data = made_data(4)
-    fine_tune(
-        data,
-        output,
-        base=str(base),
-        config=QUICK,
-        seed=3,
-        work=tmp_path / "work",
-        forgetting=False,
-    )
+    settings = Settings(output=output, base=str(base), seed=3, forgetting=False)
+    fine_tune(data, settings, config=QUICK, work=tmp_path / "work")
     said = checkpoint.read_metadata(tmp_path / "work" / "candidate-0.safetensors")
     found = said.provenance
     assert found["base"]["name"] == "base"
@@ -191,12 +185,15 @@ def test_a_killed_fine_tuning_does_not_judge_twice(tmp_path, base, monkeypatch):
     from cfrseg_training.finetune import tuning as finetune
 
     data = made_data(4)
-    options = {"base": str(base), "config": QUICK, "forgetting": False}
     work = tmp_path / "work"
-    first = fine_tune(data, tmp_path / "a.safetensors", work=work, **options)
+    settings = Settings(
+        output=tmp_path / "a.safetensors", base=str(base), forgetting=False
+    )
+    first = fine_tune(data, settings, config=QUICK, work=work)
     calls = []
     monkeypatch.setattr(finetune, "judge", lambda *a: calls.append(a))
-    again = fine_tune(data, tmp_path / "b.safetensors", work=work, **options)
+    settings = replace(settings, output=tmp_path / "b.safetensors")
+    again = fine_tune(data, settings, config=QUICK, work=work)
     assert not calls
     assert again.before == first.before
     assert again.after == first.after
@@ -254,7 +251,7 @@ def test_command_line_says_what_is_missing(
     assert text in " ".join(done.output.replace("│", " ").split())
 
 
-def test_config_file_says_everything_and_a_job_says_the_same(tmp_path):
+def test_a_job_is_read_like_a_configuration_file(tmp_path):
     (tmp_path / "c.toml").write_text(
         'output = "m.safetensors"\nminutes = 2\nseed = 7\n'
         '[data]\nimages = "raw"\nlabels = "masks"\nignore = 255\n'
@@ -268,7 +265,15 @@ def test_config_file_says_everything_and_a_job_says_the_same(tmp_path):
     assert config.rounds.weights == (1, 2)
     assert config.suem is None
     assert config.budget_s == 120
-    again = settings_of(json.loads(json.dumps(tables_of(settings))), tmp_path, "job")
+    request = {
+        "minutes": 2,
+        "seed": 7,
+        "data": {"images": str(tmp_path / "raw"), "labels": "masks", "ignore": 255},
+        "train": {"learning_rate": 1e-3, "batch": 4},
+        "rounds": {"weights": [1, 2]},
+        "suem": {"off": True},
+    }
+    again = settings_of(json.loads(json.dumps(request)), tmp_path, "job")
     assert again.train_config() == config
     assert again.data == settings.data
 
@@ -309,13 +314,10 @@ def test_labels_of_another_image_are_refused(tmp_path, turned):
     if turned:
         labels = np.rot90(labels, 2)
     planes = tuple(labelled("powder", image, np.ascontiguousarray(labels)))
-    outcome = fine_tune(
-        LabelledData(planes),
-        tmp_path / "m.safetensors",
-        minutes=0.5,
-        threads=1,
-        forgetting=False,
+    settings = Settings(
+        output=tmp_path / "m.safetensors", minutes=0.5, threads=1, forgetting=False
     )
+    outcome = fine_tune(LabelledData(planes), settings)
     if turned:
         assert outcome.verdict == "refused"
         assert "belongs to its image" in outcome.suggestions[0]

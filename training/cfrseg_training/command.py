@@ -220,24 +220,15 @@ def _run(
         job.start_heartbeat()
         job.write_status(JobStatus("reading", 0.0, None, "reading images and labels"))
     data = _read(settings, aloud=is_first)
-    output = settings.output
-    if output is None:  # checked before
-        raise TrainingError
     if dry_run:
-        typer.echo(dry_run_text(settings, data, output, as_json=as_json))
+        typer.echo(dry_run_text(settings, data, as_json=as_json))
         return
     outcome = fine_tune(
         data,
-        output,
-        base=settings.base,
-        minutes=settings.minutes,
-        keep_unproven=settings.keep_unproven,
+        settings,
         config=replace(settings.train_config(), synchronous=processes.count() > 1),
-        seed=settings.seed,
-        threads=settings.threads,
         work=None if job is None else job.folder,
         reporter=LogReporter() if job is None else JobReporter(job),
-        forgetting=settings.forgetting,
     )
     if not is_first:
         return

@@ -29,7 +29,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
@@ -152,16 +152,25 @@ def default_config(seconds: float, seed: int = 0) -> TrainConfig:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that the command line or a file says of a fine-tuning.
+    """Everything that the command line or a file gives of a fine-tuning.
 
     Attributes
     ----------
     data
         Where labelled images are.
     output
-        The new weights file; None: not given yet.
-    base, minutes, seed, threads, keep_unproven, forgetting
-        See :func:`cfrseg_training.finetune.tuning.fine_tune`.
+        The new weights file, written when the verdict is "kept", or "not proven" with
+        ``keep_unproven``; None: not given yet. A report is written beside it.
+    base
+        Name or path of the model to start from.
+    minutes
+        Minutes of training, without judging.
+    seed, threads
+        Seed of all chance; CPU threads.
+    keep_unproven
+        Whether a model is kept whose gain is not proven.
+    forgetting
+        Whether the bundled micrographs are clicked as well.
     tables
         ``[train]`` and its parts as written, over the default configuration.
     """
@@ -240,22 +249,6 @@ def settings_of(tables: Mapping[str, Any], folder: Path, where: str) -> Settings
         msg = f"{where}: {error}"
         raise DatasetError(msg) from error
     return settings
-
-
-def tables_of(settings: Settings) -> dict[str, Any]:
-    """Return plain values that ``settings_of`` reads again, paths absolute."""
-    whole = replace(settings, data=settings.data.under(Path.cwd()), tables={})
-    if whole.output is not None:
-        whole = replace(whole, output=whole.output.absolute())
-    plain: dict[str, Any] = TypeAdapter(Settings).dump_python(
-        whole, mode="json", exclude_none=True, exclude={"tables"}
-    )
-    return plain | {key: dict(table) for key, table in settings.tables.items()}
-
-
-def echo(settings: Settings) -> dict[str, Any]:
-    """Return the whole configuration as plain values, for reports."""
-    return {**tables_of(settings), "train": asdict(settings.train_config())}
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -26,9 +26,7 @@ from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.model import weights_file as checkpoint
 
 
-def dry_run_text(
-    settings: Settings, data: LabelledData, output: Path, *, as_json: bool
-) -> str:
+def dry_run_text(settings: Settings, data: LabelledData, *, as_json: bool) -> str:
     """Draw the contact sheet and measure how long a step and a judgement take."""
     split = split_data(data, settings.seed)
     folds = len(split.folds)
@@ -44,7 +42,7 @@ def dry_run_text(
     network, _ = checkpoint.load(source)
     atlas = Atlas([plane.sample() for plane in split.folds[0].trained])
     config = replace(settings.train_config(), steps=3, keep_best=False)
-    sheet = output.with_suffix(".sheet.png")
+    sheet = (settings.output or Path("samples")).with_suffix(".sheet.png")
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(network, atlas, config, Path(scratch) / "state.pt")
         write_sheet(trainer, sheet)

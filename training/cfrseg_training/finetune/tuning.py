@@ -15,13 +15,13 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from cfrseg_training.configuration import TrainConfig, default_config
+from cfrseg_training.configuration import Settings, TrainConfig
 from cfrseg_training.finetune.gate import (
     Change,
     Outcome,
@@ -92,17 +92,11 @@ class LogReporter:
 
 def fine_tune(
     data: LabelledData,
-    output: Path,
+    settings: Settings,
     *,
-    base: str = "default",
-    minutes: float = 15.0,
-    keep_unproven: bool = False,
     config: TrainConfig | None = None,
-    seed: int = 0,
-    threads: int | None = None,
     work: Path | None = None,
     reporter: Reporter | None = None,
-    forgetting: bool = True,
 ) -> Outcome:
     """Fine-tune a model and write it where it is better.
 
@@ -110,24 +104,15 @@ def fine_tune(
     ----------
     data
         Labelled planes (:func:`cfrseg_training.loop.labelled.read_data`).
-    output
-        The new weights file; written when the verdict is "kept" (or "not proven" and
-        ``keep_unproven``). A report is written beside it in any case.
-    base
-        Name or path of the model to start from.
-    minutes
-        Minutes of training, without judging.
+    settings
+        Base model, output, minutes and so on; ``settings.data`` is not read.
     config
-        The run; by default :func:`default_config`. Its budget is shared by the folds.
-    seed, threads
-        Seed of all chance; CPU threads of the robot's model.
+        The run, if not the settings'. Its budget is shared by the folds.
     work
         Folder of the states: a run that was killed goes on from them. By default a
         temporary one.
     reporter
         Receives progress, and may pause or stop.
-    forgetting
-        Whether the bundled micrographs are clicked as well.
 
     Raises
     ------
@@ -139,27 +124,17 @@ def fine_tune(
         The state or the weights cannot be written, or the data are not those of the
         states in ``work``.
     """
-    keeps_work = work is not None
     with ExitStack() as stack:
-        if work is None:
-            work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        options = _Options(
-            output, base, minutes, keep_unproven, seed, threads, keeps_work
+        folder = work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        run = _FineTuning(
+            data,
+            settings,
+            config or settings.train_config(),
+            folder,
+            reporter or LogReporter(),
         )
-        return _FineTuning(
-            data, options, config, work, reporter or LogReporter(), forgetting
-        ).run()
-
-
-@dataclass(frozen=True, slots=True)
-class _Options:
-    output: Path
-    base: str
-    minutes: float
-    keep_unproven: bool
-    seed: int
-    threads: int | None
-    keeps_work: bool
+        run.keeps_work = work is not None
+        return run.run()
 
 
 class _FineTuning:
@@ -168,30 +143,33 @@ class _FineTuning:
     def __init__(
         self,
         data: LabelledData,
-        options: _Options,
-        config: TrainConfig | None,
+        settings: Settings,
+        config: TrainConfig,
         work: Path,
         reporter: Reporter,
-        forgetting: bool,
     ) -> None:
+        if settings.output is None:
+            msg = "no output: where the new model is to be written"
+            raise TrainingError(msg)
+        self.output = settings.output
         self.data = data
-        self.options = options
+        self.settings = settings
         self.work = work
         self.reporter = reporter
-        self.source = checkpoint.resolve(options.base)
-        self.split: Split = split_data(data, options.seed)
+        self.source = checkpoint.resolve(settings.base)
+        self.split: Split = split_data(data, settings.seed)
         folds = len(self.split.folds)
         self.trainings = 1 if folds == 1 else folds + 1
-        seconds = 60 * options.minutes / self.trainings
-        self.config = config or default_config(seconds, options.seed)
-        if config is not None and config.budget_s is not None:
+        self.config = config
+        if config.budget_s is not None:
             self.config = replace(config, budget_s=config.budget_s / self.trainings)
         self.objects = [
-            judged_objects(fold, folds, options.seed) for fold in self.split.folds
+            judged_objects(fold, folds, settings.seed) for fold in self.split.folds
         ]
-        self.bundled = bundled_objects() if forgetting else []
+        self.bundled = bundled_objects() if settings.forgetting else []
         self.is_first = processes.rank() == 0
         self.stopped = False
+        self.keeps_work = True
         self.judging_s = 0.0
         self.steps = self._reported = 0
         self.start = time.monotonic()
@@ -218,9 +196,9 @@ class _FineTuning:
             rows = self._judged(candidate, self.objects[index], f"after-{index}")
             after.append(rows)
         judged = _flat(before[: len(after)]), _flat(after)
-        change = compare(*judged, self.options.seed) if self.is_first else _NO_CHANGE
+        change = compare(*judged, self.settings.seed) if self.is_first else _NO_CHANGE
         verdict: Verdict = processes.decided_by_first(decide(change, chance))
-        unproven = verdict == "not proven" and self.options.keep_unproven
+        unproven = verdict == "not proven" and self.settings.keep_unproven
         wanted = verdict == "kept" or unproven
         # the user may keep what is not proven: it is made ready
         if self.trainings > 1 and verdict != "refused" and not self.stopped:
@@ -230,8 +208,8 @@ class _FineTuning:
         outcome = self._outcome(change, verdict, judged, bundled, chance)
         outcome = replace(
             outcome,
-            model=str(self.options.output) if wanted else "",
-            candidate=str(candidate) if self.options.keeps_work else "",
+            model=str(self.output) if wanted else "",
+            candidate=str(candidate) if self.keeps_work else "",
         )
         if self.is_first:
             self._write(outcome, candidate)
@@ -250,7 +228,7 @@ class _FineTuning:
             "chance": chance,
             "before": before.noc90,
             "judged": float(before.objects),
-            "minutes": self.options.minutes,
+            "minutes": self.settings.minutes,
         }
         was, now_is = (figures(rows) if rows else None for rows in bundled)
         return Outcome(
@@ -366,10 +344,10 @@ class _FineTuning:
         own = f"own images ({describe(self.data.planes)}), not published"
         return replace(
             base,
-            name=self.options.output.stem,
+            name=self.output.stem,
             training_data=[*base.training_data, own],
             licence=f"{base.licence} (base model); the fine-tuning images are yours",
-            seed=self.options.seed,
+            seed=self.settings.seed,
             steps=trainer.step,
             validation={},
             provenance=provenance,
@@ -389,7 +367,7 @@ class _FineTuning:
             rows = [ObjectRow.from_dict(values) for values in listed]
             if [row.key for row in rows] == [item.key for item in objects]:
                 return rows
-        rows = judge(weights, objects, self.options.threads)
+        rows = judge(weights, objects, self.settings.threads)
         with atomic_path(path) as temporary:
             text = json.dumps([row.to_dict() for row in rows])
             temporary.write_text(text, encoding="utf-8")
@@ -402,13 +380,12 @@ class _FineTuning:
             self.reporter.phase(phase, share, eta_s, message)
 
     def _write(self, outcome: Outcome, candidate: Path) -> None:
-        output = self.options.output
         if outcome.model:
             network, metadata = checkpoint.load(candidate)
             write_weights(
-                output, network, replace(metadata, validation=asdict(outcome))
+                self.output, network, replace(metadata, validation=asdict(outcome))
             )
-        with atomic_path(output.with_suffix(".report.json")) as report:
+        with atomic_path(self.output.with_suffix(".report.json")) as report:
             report.write_text(json.dumps(asdict(outcome), indent=1), encoding="utf-8")
 
 

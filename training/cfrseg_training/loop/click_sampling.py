@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 RealClick = tuple[int, float, float, bool]
 #: of one object's clicks this many are kept
 MOST_CLICKS = 8
+#: further clicks at a sample's beginning: at most, and the probability of each next one
+MOST_EXTRA, NEXT_SHARE = 6, 0.7
+#: share of next clicks on the deepest pixel
+CENTRED = 0.4
 #: erosions counted at most; deeper pixels are equally deep
 DEPTH_LIMIT = 48
 
@@ -133,10 +137,7 @@ def initial_clicks(
     *,
     slots: int = 12,
     extra: float = 0.4,
-    decay: float = 0.7,
-    most: int = 6,
     real: Tensor | None = None,
-    real_share: float = 0.5,
 ) -> ClickSlots:
     """Place the first click and, in some samples, several more.
 
@@ -146,12 +147,11 @@ def initial_clicks(
         (B, 1, H, W) float, bool, bool.
     first_click
         (B, 2) float (y, x); where it misses the mask a pixel of the mask is drawn.
-    extra, decay, most
-        Share of samples with further clicks; probability of each next one; their
-        largest number.
-    real, real_share
+    extra
+        Share of samples with further clicks.
+    real
         (B, K, 3) rows ``[y, x, label]``, clicks a person made on the objects (label
-        −1: none); this share of the samples that have any gets the first few of them.
+        −1: none); half of the samples that have any get the first few of them.
     """
     batch, device = mask.shape[0], mask.device
     rows = torch.arange(batch, device=device)
@@ -177,7 +177,7 @@ def initial_clicks(
     border = near & ~inside & valid
     background = ~inside & valid
     going = chance() < extra
-    for _ in range(most):
+    for _ in range(MOST_EXTRA):
         positive = chance() < 0.5
         kind = chance()
         negative_region = torch.where(
@@ -190,10 +190,10 @@ def initial_clicks(
         kept = clicks.newest
         clicks.add(pick(region, generator), positive, present)
         clicks.newest = torch.where(present[:, None], clicks.newest, kept)
-        going = going & (chance() < decay)
+        going = going & (chance() < NEXT_SHARE)
     clicks.newest = torch.where((clicks.newest[:, 2:] < 0), first_newest, clicks.newest)
     if real is not None:
-        _replace_by_real(clicks, real, (height, width), real_share, generator)
+        _replace_by_real(clicks, real, (height, width), generator)
     return clicks
 
 
@@ -201,7 +201,6 @@ def _replace_by_real(
     clicks: ClickSlots,
     real: Tensor,
     size: tuple[int, int],
-    share: float,
     generator: torch.Generator,
 ) -> None:
     """Give some samples the first few of a person's clicks instead of drawn ones."""
@@ -211,7 +210,7 @@ def _replace_by_real(
     there = on_grid & (real[..., 2] >= 0)
     chance = torch.rand(2, batch, generator=generator, device=real.device)
     count = 1 + (chance[1] * (real[..., 2] >= 0).sum(1)).long()
-    chosen = (chance[0] < share) & there[:, 0] & (real[:, 0, 2] > 0.5)
+    chosen = (chance[0] < 0.5) & there[:, 0] & (real[:, 0, 2] > 0.5)
     theirs = ClickSlots(batch, clicks.slots, real.device)
     for index in range(most):
         present = there[:, index] & (index < count)
@@ -228,8 +227,6 @@ def next_click(
     target: Tensor,
     valid: Tensor,
     generator: torch.Generator | None,
-    *,
-    centred: float = 0.4,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return a click in the deepest error of a mask.
 
@@ -238,10 +235,9 @@ def next_click(
     prob, target, valid
         (B, 1, H, W): probability, truth and known pixels.
     generator
-        Source of chance; None: always the deepest pixel (the robot user).
-    centred
-        Share of clicks on the deepest pixel; the others are uniform where the depth
-        is above half the largest.
+        Source of chance: some clicks are on the deepest pixel, the others uniform
+        where the depth is above half the largest. None: always the deepest pixel
+        (the robot user).
 
     Returns
     -------
@@ -259,7 +255,7 @@ def next_click(
     if generator is None:
         region = depths >= largest
     else:
-        exact = torch.rand(len(prob), generator=generator, device=prob.device) < centred
+        exact = torch.rand(len(prob), generator=generator, device=prob.device) < CENTRED
         share = torch.where(exact, 0.999, 0.5).view(-1, 1, 1, 1)
         region = depths > largest * share
     if generator is None:
