@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from napari_cfrseg.evaluation.datasets.split import split_folders
 
 from cfrseg_training.loop.atlas import Atlas, Sample, WindowBatch, WindowRecipe
 from cfrseg_training.loop.augmentation import PhotometricRecipe, vary
@@ -36,6 +35,8 @@ from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.evaluation.clicking import RunSettings, evaluate_object
 from napari_cfrseg.evaluation.datasets import BenchmarkObject
+from napari_cfrseg.evaluation.datasets.choice import read_split
+from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
 from napari_cfrseg.evaluation.report.comparisons import bootstrap_means
 from napari_cfrseg.evaluation.scores import clicks_to
 from napari_cfrseg.model import weights_file as checkpoint
@@ -106,9 +107,9 @@ class Field(NamedTuple):
 def fields_of(data: Path, sets: list[str], count: int, clicked: int) -> Iterator[Field]:
     """Yield so many fields of each set; images come again with other objects."""
     most = max(way.finished for way in WAYS.values())
-    for folder in split_folders(data, SPLIT, "validation"):
-        if folder.name not in sets:
-            continue
+    split = read_split(SPLIT)
+    for name in sets:
+        folder = LabelFolder(data / name, name, tuple(split[name]["validation"]))
         planes: dict[str, list[BenchmarkObject]] = {}
         for item in folder.objects():
             planes.setdefault(item.plane_key, []).append(item)
