@@ -105,20 +105,28 @@ class Field(NamedTuple):
 
 
 def fields_of(data: Path, sets: list[str], count: int, clicked: int) -> Iterator[Field]:
-    """Yield so many fields of each set; images come again with other objects."""
+    """Yield so many fields of each set, set after set and again.
+
+    Of a set with fewer images they come again, with other objects.
+    """
     most = max(way.finished for way in WAYS.values())
     split = read_split(SPLIT)
+    planes: dict[str, dict[str, list[BenchmarkObject]]] = {}
     for name in sets:
         folder = LabelFolder(data / name, name, tuple(split[name]["validation"]))
-        planes: dict[str, list[BenchmarkObject]] = {}
+        own = planes.setdefault(name, {})
         for item in folder.objects():
-            planes.setdefault(item.plane_key, []).append(item)
-        large = {k: v for k, v in planes.items() if len(v) >= most + 4}
-        for number in range(count if large else 0):
-            key = sorted(large)[number % len(large)]
-            draw = number // len(large)
-            rng = np.random.default_rng((draw, len(large[key])))
-            order = [large[key][i] for i in rng.permutation(len(large[key]))]
+            own.setdefault(item.plane_key, []).append(item)
+        planes[name] = {k: v for k, v in own.items() if len(v) >= most + 4}
+    for number in range(count):
+        for name in sets:
+            if not planes[name]:
+                continue
+            draw, index = divmod(number, len(planes[name]))
+            key = sorted(planes[name])[index]
+            objects = planes[name][key]
+            rng = np.random.default_rng((draw, len(objects)))
+            order = [objects[i] for i in rng.permutation(len(objects))]
             yield Field(f"{key} {draw}", order[:most], order[most : most + clicked])
 
 
