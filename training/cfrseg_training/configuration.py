@@ -34,7 +34,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from cfrseg_training.loop.atlas import WindowRecipe
 from cfrseg_training.loop.augmentation import PhotometricRecipe, SuemRecipe
@@ -286,6 +285,9 @@ def from_table(kind: type[T], table: Mapping[str, Any], where: str, **names: str
     ValueError
         Something is missing, unknown or of the wrong type.
     """
+    # a machine that only trains has no pydantic
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         text = json.dumps(table)
         return TypeAdapter(_strict(kind)).validate_json(text)
@@ -312,7 +314,7 @@ def _strict(kind: type[T]) -> type[T]:
     """Let pydantic read a dataclass, and the dataclasses in it, strictly."""
     for part in (kind, *get_type_hints(kind).values()):
         if isinstance(part, type) and is_dataclass(part):
-            config = ConfigDict(strict=True, extra="forbid")
+            config = {"strict": True, "extra": "forbid"}
             part.__pydantic_config__ = config  # type: ignore[attr-defined] # pydantic reads it
     return kind
 
