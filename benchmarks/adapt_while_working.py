@@ -113,7 +113,9 @@ def fields_of(data: Path, sets: list[str], count: int, clicked: int) -> Iterator
     split = read_split(SPLIT)
     planes: dict[str, dict[str, list[BenchmarkObject]]] = {}
     for name in sets:
-        folder = LabelFolder(data / name, name, tuple(split[name]["validation"]))
+        folder = LabelFolder(
+            data / name, name, image_names=tuple(split[name]["validation"])
+        )
         own = planes.setdefault(name, {})
         for item in folder.objects():
             own.setdefault(item.plane_key, []).append(item)
