@@ -100,6 +100,8 @@ class TrainingJob:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         for number in range(1000):
             folder = parent / f"{stamp}-{number:03d}-{name}"
+            if any(parent.glob(f"{stamp}-{number:03d}-*")):
+                continue  # of the same second, but earlier
             try:
                 folder.mkdir(parents=True)
             except FileExistsError:
