@@ -328,7 +328,7 @@ class Hinted:
 
     def predict(self, clicks: Any, previous: Any) -> Any:
         """Predict with the hint."""
-        return self.segmenter.predict(clicks, previous, hint=self.hint)
+        return self.segmenter.predict(clicks, previous=previous, hint=self.hint)
 
 
 def measure(field: Field, way: Way, clicks: int) -> dict[str, Any]:
