@@ -56,23 +56,14 @@ class BenchRow:
     ----------
     side_px
         The image is this many pixels high and wide.
-    click
-        "first" (automatic focus) or "next".
-    refinement
-        Its name.
-    clicks
-        How many were timed.
-    median_ms, p95_ms
-        Of the whole click.
-    stages_ms
-        Median by stage: crop, embed_image, embed_clicks, refine, paste.
+    click, refinement, clicks
+        "first" (automatic focus) or "next"; its refinement; how many were timed.
+    median_ms, p95_ms, stages_ms, set_image_ms
+        Of the whole click; medians by stage; median time to set the image.
     mean_steps
         Mean refinement steps (1 for standard inference).
     ratio_to_standard
-        Median over clicks of this click's time over standard inference's time on the
-        very same click; 1 for standard itself.
-    set_image_ms
-        Median time to set the image.
+        Median of this click's time over standard inference's on the same click.
     """
 
     side_px: int
@@ -143,29 +134,21 @@ def run_bench(
     warm_up: int = 2,
     seed: int = 0,
 ) -> list[BenchRow]:
-    """Time first and next clicks.
+    """Time first and next clicks: a row per size, kind of click and refinement.
 
     Parameters
     ----------
     segmenter
-        What to time.
+        The segmenter that is timed.
     image, labels
         (Y, X[, C]) pixels and (Y, X) ids of a real micrograph.
     sides
         Sizes to tile the image to, in pixels.
     refinements
-        The first is what the others' ratios refer to.
-    clicks
-        Objects clicked per size; each gives one first and one next click for every
-        refinement.
-    warm_up
-        Objects clicked before that and not counted.
-    seed
-        Chooses the objects.
-
-    Returns
-    -------
-    One row per size, kind of click and refinement, in this order.
+        The ratios of the others refer to the first.
+    clicks, warm_up, seed
+        Objects clicked per size; objects clicked before that and not counted; seed of
+        their choice.
     """
     rows: list[BenchRow] = []
     for side in sides:
@@ -274,16 +257,8 @@ def bench_networks(
 ) -> Iterator[NetworkCost]:
     """Time networks one after the other and yield their figures as they come.
 
-    Parameters
-    ----------
-    names
-        Installed models run with their weights, other networks with random ones.
-    how
-        A row per network and entry.
-    repeats
-        Objects clicked that count.
-    sample
-        Bundled micrograph whose middle is the window.
+    Installed models run with their weights, other networks with random ones, on a
+    window of a bundled micrograph (``sample``); ``repeats`` objects count.
     """
     for name, arithmetic in product(names, how):
         cost = in_own_process(bench_network, name, arithmetic, repeats, sample)

@@ -37,19 +37,10 @@ HalfOrFull = Literal["float32", "bfloat16", "float16"]
 class Arithmetic:
     """Where and how to compute.
 
-    Attributes
-    ----------
-    device
-        As torch names it.
-    precision
-        float32 (tf32 on CUDA), or autocast to bfloat16 or float16.
-    compiled
-        Whether the stages go through ``torch.compile``.
-    threads
-        CPU threads; None: torch's choice.
-    cpu_time
-        Count the processor's seconds instead of the clock's: what one thread needs,
-        also where others keep the machine busy. On the CPU with one thread only.
+    ``precision`` is float32 (tf32 on CUDA), or autocast; ``compiled`` means
+    ``torch.compile``; ``threads=None`` is torch's choice. ``cpu_time`` counts the
+    processor's seconds instead of the clock's, which a busy machine does not change: on
+    the CPU with one thread only.
     """
 
     device: str = "cpu"
@@ -72,21 +63,11 @@ class Arithmetic:
 
 @dataclass(frozen=True, slots=True)
 class ClickCost:
-    """One kind of click with one refinement.
+    """Cost of a "first" or "next" click with one refinement.
 
-    Attributes
-    ----------
-    click
-        "first" or "next".
-    refinement
-        "standard", "CFR-1" or "A-CFR-4".
-    steps
-        Mean number of refinement steps; A-CFR's depends on the weights.
-    ms
-        Median milliseconds.
-    ratio
-        Median over repetitions of this click's time over that of the reference's
-        standard click of this kind.
+    ``steps`` is the mean number of refinement steps, ``ms`` the median of milliseconds,
+    ``ratio`` the median over repetitions of this click's time over the reference's
+    standard click of this kind.
     """
 
     click: str
@@ -102,30 +83,21 @@ class NetworkCost:
 
     Attributes
     ----------
-    network
-        Its name.
-    weights
-        "random", or the name of the installed model that was run.
-    parameters
-        How many trainable numbers it has.
-    grid_px
-        Side of its grid in pixels.
-    arithmetic
-        Where and how it was computed, in words.
-    device, precision
-        The same, by parts.
+    network, weights
+        Its name, and "random" or the installed model that was run.
+    parameters, grid_px
+        Its trainable numbers, and the side of its grid in pixels.
+    arithmetic, device, precision
+        Where and how it was computed, in words and by parts.
     gmac
-        Multiply-accumulates of a first and a next click (standard), in 10⁹.
+        10⁹ multiply-accumulates of a first and a next click (standard).
     peak_mb
-        Peak memory of a first and a next click: of the whole process on the CPU (0
-        where it is unknown), of its tensors on CUDA.
+        Peak memory of these clicks: of the process on the CPU (0: unknown), of the
+        tensors on CUDA.
     matmul_share
-        Rate of arithmetic in these two clicks over that of a large matrix product in
-        the same arithmetic: how far the network is from the machine's limit.
-    clicks
-        Costs by click and refinement.
-    refine_ms
-        Median of one refinement step: A-CFR-4 costs at most five.
+        Rate of arithmetic in these clicks over that of a large matrix product.
+    clicks, refine_ms
+        Costs by click and refinement; median of one refinement step.
     error
         Why there are no figures, or "".
     """
@@ -171,16 +143,8 @@ class _Seconds:
 class ClickTimer:
     """Clicks twice on one window of a network and times every stage.
 
-    Parameters
-    ----------
-    network
-        Moved to the device and set to evaluation.
-    arithmetic
-        Where and how to compute.
-    pixels
-        (3, grid, grid) float32 in [0, 1].
-    first, following
-        The clicks, (y, x) on the grid.
+    The network is moved to the device and set to evaluation; ``pixels`` are (3, grid,
+    grid) float32 in [0, 1], the clicks lie on that grid.
     """
 
     def __init__(
@@ -271,21 +235,11 @@ def measure(
     reference: Callable[[], ClickTimer],
     repeats: int,
 ) -> NetworkCost:
-    """Time a network beside the reference.
+    """Time a network beside the reference, in so many pairs of runs.
 
-    Parameters
-    ----------
-    timer
-        The network's; run once before anything counts, for its memory and its count
-        of operations.
-    reference
-        Makes the reference's, after the memory was read.
-    repeats
-        Pairs of runs that count.
-
-    Returns
-    -------
-    The figures; the names are the caller's to fill in.
+    The first run of the timer is not counted: it gives the memory and the number of
+    operations. ``reference`` is called after the memory was read. The caller fills in
+    the names.
     """
     network, device = timer.network, timer.device
     if device.type == "cuda":

@@ -10,7 +10,7 @@ import base64
 import math
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any
@@ -250,41 +250,32 @@ def is_ok_within(row: ObjectRow, max_clicks: int = MAX_CLICKS) -> bool:
     return any(is_acceptable(*pair) for pair in pairs)
 
 
-def shares(
-    row: ObjectRow, counts: Sequence[int], first: int, last: int | None = None
-) -> list[float]:
-    """Pixels that clicks ``first`` … ``last`` changed, over the object's area.
+#: what a click changes
+EFFECTS = ("mended", "spoilt", "spoilt_far")
+
+
+def shares(row: ObjectRow, effect: str, group: str) -> list[float]:
+    """Return the pixels that clicks changed, over the object's area.
 
     Parameters
     ----------
     row
         The object's.
-    counts
-        Its ``mended_px``, ``spoilt_px`` or ``spoilt_far_px``.
-    first, last
-        Clicks from 1, both inclusive; None: to the end.
+    effect, group
+        One of ``EFFECTS``, and of ``CLICK_GROUPS``.
     """
+    first, last = CLICK_GROUPS[group]
+    counts: tuple[int, ...] = getattr(row, f"{effect}_px")
     return [count / row.area_px for count in counts[first - 1 : last]]
 
 
 def mean_effects(rows: Sequence[ObjectRow]) -> dict[str, ClickShares]:
     """Average what clicks change over all clicks of each of ``CLICK_GROUPS``."""
     means = {}
-    for name, group in CLICK_GROUPS.items():
-        kinds = [
-            [share for row in rows for share in shares(row, counts(row), *group)]
-            for counts in _EFFECTS
-        ]
-        means[name] = ClickShares(*map(_mean, kinds))
+    for group in CLICK_GROUPS:
+        kinds = [[s for row in rows for s in shares(row, e, group)] for e in EFFECTS]
+        means[group] = ClickShares(*map(mean, kinds))
     return means
-
-
-#: the counts behind the fields of ClickShares
-_EFFECTS: tuple[Callable[[ObjectRow], tuple[int, ...]], ...] = (
-    lambda row: row.mended_px,
-    lambda row: row.spoilt_px,
-    lambda row: row.spoilt_far_px,
-)
 
 
 def drops(ious: Sequence[float]) -> list[bool]:
@@ -296,7 +287,7 @@ def mean_clicks_to(
     runs: Sequence[Sequence[float]], target: float, max_clicks: int = MAX_CLICKS
 ) -> float:
     """NoC@target: :func:`clicks_to` averaged over objects; NaN without objects."""
-    return _mean([clicks_to(ious, target, max_clicks) for ious in runs])
+    return mean([clicks_to(ious, target, max_clicks) for ious in runs])
 
 
 def count_failures(
@@ -345,7 +336,7 @@ def iou_at(ious: Sequence[float], click: int) -> float:
 
 def mean_iou_at(runs: Sequence[Sequence[float]], click: int) -> float:
     """IoU@click averaged over objects; NaN without objects."""
-    return _mean([iou_at(ious, click) for ious in runs])
+    return mean([iou_at(ious, click) for ious in runs])
 
 
 def mean_iou_curve(
@@ -384,7 +375,7 @@ def seconds_per_click(
     """
     first = [run[0] for run in seconds if run]
     later = [value for run in seconds for value in run[1:]]
-    return _mean(first), _mean(later)
+    return mean(first), mean(later)
 
 
 def count_regressions(ious: Sequence[float], error_px: Sequence[int]) -> int:
@@ -430,5 +421,6 @@ def _f32(value: float) -> np.float32:
     return np.float32(value)
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float]) -> float:
+    """Average of values; NaN where there is none."""
     return float(np.mean(values)) if len(values) else math.nan

@@ -1,8 +1,7 @@
-"""Let a robot click objects with any segmenter, in one process or several.
+"""Let a robot click objects with any segmenter, in one process or many.
 
-Needs the standard library, NumPy, SciPy and scikit-image only (and what the segmenter
-needs), so it runs inside training and on machines without the rest of the package's
-dependencies.
+Needs NumPy, SciPy and scikit-image only (and what the segmenter needs), so it runs
+inside training and on machines without the package's other dependencies.
 
 >>> rows = list(evaluate_objects(make_segmenter, objects))     # doctest: +SKIP
 >>> mean_clicks_to([row.ious for row in rows], 0.90)           # doctest: +SKIP
@@ -198,7 +197,7 @@ def evaluate_on_cluster(
     segmenter_factory
         Hashable and picklable (a :class:`SegmenterSpec`).
     objects, settings
-        As for :func:`~napari_cfrseg.evaluation.workers.evaluate_objects`.
+        As for :func:`evaluate_objects`.
 
     Raises
     ------

@@ -9,9 +9,9 @@ With fewer than five images the verdict is limited to these images.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -153,11 +153,13 @@ def _measures(target: float, max_clicks: int) -> Mapping[str, Measure]:
     for click in (1, 3, 5):
         found[f"IoU@{click}"] = (_iou_at(click), False)
     found["first click fails"] = (lambda row: row.ious[0] < scores.FAILING_IOU, True)
-    found["drops, share of clicks"] = (lambda row: _mean(scores.drops(row.ious)), True)
-    for group, (first, last) in scores.CLICK_GROUPS.items():
-        found[f"mended, click {group}"] = (_mended(first, last), False)
-        found[f"spoilt, click {group}"] = (_spoilt(first, last), True)
-        found[f"spoilt far, click {group}"] = (_spoilt_far(first, last), True)
+    found["drops, share of clicks"] = (
+        lambda row: scores.mean(scores.drops(row.ious)),
+        True,
+    )
+    for effect, group in product(scores.EFFECTS, scores.CLICK_GROUPS):
+        name = f"{effect.replace('_', ' ')}, click {group}"
+        found[name] = (_share(effect, group), effect != "mended")
     found["area under curve"] = (
         lambda row: scores.area_under_curve([row.ious], max_clicks),
         False,
@@ -170,20 +172,8 @@ def _measures(target: float, max_clicks: int) -> Mapping[str, Measure]:
     return found
 
 
-def _mended(first: int, last: int | None) -> Callable[[ObjectRow], float]:
-    return lambda row: _mean(scores.shares(row, row.mended_px, first, last))
-
-
-def _spoilt(first: int, last: int | None) -> Callable[[ObjectRow], float]:
-    return lambda row: _mean(scores.shares(row, row.spoilt_px, first, last))
-
-
-def _spoilt_far(first: int, last: int | None) -> Callable[[ObjectRow], float]:
-    return lambda row: _mean(scores.shares(row, row.spoilt_far_px, first, last))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if len(values) else math.nan
+def _share(effect: str, group: str) -> Callable[[ObjectRow], float]:
+    return lambda row: scores.mean(scores.shares(row, effect, group))
 
 
 def _noc(goal: float, max_clicks: int) -> Callable[[ObjectRow], float]:

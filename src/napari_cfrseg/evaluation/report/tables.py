@@ -129,8 +129,8 @@ def summarize(
     return Summary(
         name=name,
         objects=len(rows),
-        noc_ok=_mean(ok_counts) if has_ok else math.nan,
-        ok_clicks=_mean(
+        noc_ok=scores.mean(ok_counts) if has_ok else math.nan,
+        ok_clicks=scores.mean(
             [scores.clicks_among(*pair) for pair in zip(rows, ok_counts, strict=True)]
         )
         if has_ok
@@ -138,8 +138,8 @@ def summarize(
         nof_ok=sum(not scores.is_ok_within(row, max_clicks) for row in rows)
         if has_ok
         else None,
-        failing_first=_mean([run[0] < scores.FAILING_IOU for run in runs]),
-        drops=_mean([drop for run in runs for drop in scores.drops(run)]),
+        failing_first=scores.mean([run[0] < scores.FAILING_IOU for run in runs]),
+        drops=scores.mean([drop for run in runs for drop in scores.drops(run)]),
         effects=scores.mean_effects(rows),
         noc={_pc(t): scores.mean_clicks_to(runs, t, max_clicks) for t in reached},
         nof={_pc(t): scores.count_failures(runs, t, max_clicks) for t in failing},
@@ -208,10 +208,6 @@ def _mean_at(runs: Sequence[Sequence[float]]) -> dict[int, float]:
         finite = values[np.isfinite(values)]
         means[click] = float(finite.mean()) if finite.size else math.nan
     return means
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if len(values) else math.nan
 
 
 def _pc(target: float) -> int:
