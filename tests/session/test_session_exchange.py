@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +9,9 @@ import numpy as np
 import pytest
 import tifffile
 from session_cases import record
-from skimage.draw import polygon2mask
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.io.export import object_files as formats
 from napari_cfrseg.io.export.object_files import ObjectRow
 from napari_cfrseg.session.format import ModelReference
 from napari_cfrseg.session.imported_events import (
@@ -37,66 +34,6 @@ def labels() -> np.ndarray:
     out[14:18, 2:4] = 3  # touches at a corner only
     out[19, 23] = 300
     return out
-
-
-def filled(ring: list[list[float]], shape: tuple[int, int]) -> np.ndarray:
-    corners = np.asarray(ring)[:, ::-1] - 0.5
-    return polygon2mask(shape, corners)
-
-
-def test_geojson_polygons_fill_to_the_labels(tmp_path: Path) -> None:
-    formats.write_geojson(tmp_path / "a.geojson", labels(), ROWS)
-    said = json.loads((tmp_path / "a.geojson").read_text())
-    back = np.zeros_like(labels())
-    for feature in said["features"]:
-        geometry = feature["geometry"]
-        parts = geometry["coordinates"]
-        for outer, *holes in [parts] if geometry["type"] == "Polygon" else parts:
-            mask = filled(outer, back.shape)
-            for hole in holes:
-                mask &= ~filled(hole, back.shape)
-            back[mask] = feature["properties"]["object_id"]
-    assert np.array_equal(back, labels())
-    names = [f["properties"]["name"] for f in said["features"]]
-    assert names == ["ring", "two parts", "Object 300"]
-    classes = [f["properties"].get("classification") for f in said["features"]]
-    assert classes == [{"name": "vesicle"}, None, None]
-
-
-def test_coco_runs_give_the_labels(tmp_path: Path) -> None:
-    stack = np.stack([labels(), np.zeros_like(labels()), labels() * 2])
-    formats.write_coco(tmp_path / "a.coco.json", stack, ROWS, file_name="a.tif")
-    said = json.loads((tmp_path / "a.coco.json").read_text())
-    back = np.zeros_like(stack)
-    kinds = {c["id"]: c["name"] for c in said["categories"]}
-    assert kinds == {1: "object", 2: "vesicle"}
-    for found in said["annotations"]:
-        is_ring = found["name"] == "ring"
-        assert kinds[found["category_id"]] == ("vesicle" if is_ring else "object")
-        counts = found["segmentation"]["counts"]
-        ends = np.cumsum(counts)
-        flat = np.zeros(ends[-1], bool)
-        for start, end in zip(ends[::2], ends[1::2], strict=False):
-            flat[start:end] = True
-        mask = flat.reshape(found["segmentation"]["size"], order="F")
-        assert mask.sum() == found["area"]
-        back[found["image_id"] - 1][mask] = found["object_id"]
-    assert np.array_equal(back, stack)
-    assert [i["plane"] for i in said["images"]] == [[0], [1], [2]]
-
-
-def test_imagej_rois_fill_to_the_labels(tmp_path: Path) -> None:
-    roifile = pytest.importorskip("roifile")
-    whole = labels()
-    whole[4:7, 5:9] = 1  # ImageJ's polygons have no holes
-    formats.write_imagej_rois(tmp_path / "a.zip", whole, ROWS)
-    back = np.zeros_like(whole)
-    numbers = {"ring": 1, "two parts": 3, "two parts (2)": 3, "Object 300": 300}
-    rois = roifile.roiread(tmp_path / "a.zip")
-    for roi in rois:
-        back[filled(roi.coordinates().tolist(), back.shape)] = numbers[roi.name]
-    assert np.array_equal(back, whole)
-    assert rois[0].stroke_color == b"\xff\xff\x00\x80"
 
 
 @pytest.mark.parametrize("ending", FORMATS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 import os
@@ -16,26 +15,20 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import LabelRuns
-from napari_cfrseg.session.session_file import read_bytes
+from napari_cfrseg.io.tables import object_key, read_clicks
 
-#: larger tables of clicks are refused
-_MOST_CSV_BYTES = 1 << 28
-_POSITIVE, _NEGATIVE = (
-    {"+", "1", "true", "positive", ""},
-    {"-", "0", "false", "negative"},
-)
+_Row = tuple[str, str, tuple[int, ...], Click]
 
 
 def events_from_csv(
     path: str | os.PathLike[str], *, first_object: int = 1, first_click: int = 1
 ) -> list[ev.Event]:
-    """Read clicks from CSV with the columns y and x.
+    """Read a table of clicks (:func:`~napari_cfrseg.io.tables.read_clicks`).
 
     Parameters
     ----------
     path
-        Further columns: ``object`` (a number; without it every row is an object of its
-        own), ``sign`` (+ or −; + by default), ``name``, ``axis_0`` … (the plane).
+        The table.
     first_object, first_click
         Numbers that are free.
 
@@ -44,36 +37,8 @@ def events_from_csv(
     SessionError
         Naming the line that cannot be read.
     """
-    text = read_bytes(Path(path), _MOST_CSV_BYTES).decode("utf-8-sig", "replace")
-    reader = csv.DictReader(text.splitlines())
-    columns = [c.strip().lower() for c in reader.fieldnames or ()]
-    if not {"y", "x"} <= set(columns):
-        msg = f"{path}: expected the columns y and x, found {', '.join(columns)[:200]}"
-        raise SessionError(msg)
-    reader.fieldnames = columns
-    depth = sum(c.startswith("axis_") for c in columns)
-    rows = []
-    for number, row in enumerate(reader, start=2):
-        try:
-            rows.append(_csv_row(row, number, depth))
-        except (ValueError, TypeError, KeyError) as error:
-            msg = f"{path}, line {number}: no click ({' '.join(str(error).split())})"
-            raise SessionError(msg) from error
+    rows = [(r.owner, r.name, r.plane, r.click) for r in read_clicks(Path(path))]
     return _events(rows, first_object, first_click)
-
-
-_Row = tuple[str, str, tuple[int, ...], Click]
-
-
-def _csv_row(row: dict[str, str], number: int, depth: int) -> _Row:
-    sign = (row.get("sign") or "").strip().lower()
-    if sign not in _POSITIVE | _NEGATIVE:
-        msg = f"sign {sign[:20]!r}"
-        raise ValueError(msg)
-    plane = tuple(int(row[f"axis_{i}"]) for i in range(depth))
-    click = Click((float(row["y"]), float(row["x"])), sign in _POSITIVE)
-    whose = (row.get("object") or "").strip() or f"line {number}"
-    return whose, (row.get("name") or "").strip(), plane, click
 
 
 def events_from_points(
@@ -98,7 +63,9 @@ def events_from_points(
     rows = []
     for number, point in enumerate(np.asarray(points, dtype=float)):
         *leading, y, x = (float(v) for v in point)
-        whose = f"point {number}" if objects is None else str(objects[number])
+        whose = (
+            f"point {number}" if objects is None else object_key(str(objects[number]))
+        )
         sign = True if positive is None else bool(positive[number])
         plane = tuple(math.floor(v + 0.5) for v in leading)
         rows.append((whose, "", plane, Click((y, x), sign)))
@@ -160,7 +127,11 @@ def _events(
 ) -> list[ev.Event]:
     """Give objects numbers as they appear; a plain number keeps itself."""
     listed = list(rows)
-    wanted = {w: int(w) for w, *_ in listed if w.isdecimal() and 0 < int(w) < 2**31}
+    wanted = {
+        w: int(w)
+        for w, *_ in listed
+        if w.isdecimal() and len(w) < 11 and 0 < int(w) < 2**31
+    }
     shift = max(0, first_object - min(wanted.values(), default=first_object))
     used = {n + shift for n in wanted.values()}
     free = (n for n in itertools.count(first_object) if n not in used)

@@ -22,7 +22,8 @@ from napari_cfrseg.errors import SessionError
 from napari_cfrseg.io.axes import Order, back, put, turned
 from napari_cfrseg.io.export import object_files as formats
 from napari_cfrseg.io.export.label_files import write_ome_tiff, write_ome_zarr
-from napari_cfrseg.io.export.object_files import ClickRow, ObjectRow
+from napari_cfrseg.io.export.object_files import ObjectRow
+from napari_cfrseg.io.tables import ClickRow, clicks_csv
 from napari_cfrseg.session.format import ModelReference, SessionContent
 
 #: file endings and what they hold
@@ -83,12 +84,12 @@ def export(
             name = Path(image.path or "").name
             formats.write_coco(target, labels, rows, file_name=name)
         case ".geojson":
-            formats.write_geojson(target, labels, rows)
+            formats.write_geojson(target, labels, rows, place["axes"])
         case ".zip":
-            formats.write_imagej_rois(target, labels, rows)
+            formats.write_imagej_rois(target, labels, rows, place["axes"])
         case ".csv":
             clicks = click_rows(objects, content.image.order)
-            formats.write_text(target, formats.clicks_csv(clicks, labels.ndim - 2))
+            formats.write_text(target, clicks_csv(clicks, labels.ndim - 2))
         case ".txt":
             formats.write_text(target, methods_paragraph(content, objects) + "\n")
         case _:

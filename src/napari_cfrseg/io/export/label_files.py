@@ -147,18 +147,10 @@ def write_ome_zarr(
         Names and colours of the objects.
     axes, spacing, units
         Of each axis of ``labels``.
-
-    Raises
-    ------
-    ImageError
-        zarr 3 is not installed.
     """
-    try:
-        import zarr
-    except ImportError as error:
-        msg = "writing OME-Zarr needs zarr: pip install 'napari-cfrseg[export]'"
-        raise ImageError(msg) from error
-    target = Path(path)
+    import zarr
+
+    target = Path(path).resolve()  # what a link names is replaced, not the link
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(target)
     names = list(axes) if axes is not None else list("tczyx"[-labels.ndim :])
@@ -177,12 +169,15 @@ def write_ome_zarr(
 
 
 def _replace_folder(temporary: Path, target: Path) -> None:
-    """Put a folder in another's place; a reader finds the old or the new one."""
+    """Put a folder in another's place, or a file's; a reader finds the old or new."""
     old = temporary_beside(target, "-old")
     if target.exists():
         target.rename(old)
     temporary.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    if old.is_dir():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.unlink(missing_ok=True)
 
 
 def _ngff(

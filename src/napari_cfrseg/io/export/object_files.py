@@ -1,12 +1,11 @@
-"""Objects as COCO JSON, GeoJSON, an ImageJ ROI zip; clicks as CSV."""
+"""Write objects as COCO JSON, GeoJSON or a zip of ImageJ ROIs."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import find_contours
 
-from napari_cfrseg.errors import ImageError
 from napari_cfrseg.io.atomic import atomic_path
 
 PathLike = str | os.PathLike[str]
@@ -29,7 +27,7 @@ def write_coco(
     file_name: str = "",
     category: str = "object",
 ) -> None:
-    """Write objects as COCO annotations: uncompressed run lengths, boxes, areas.
+    """Write objects as COCO annotations: polygons; run lengths if there are holes.
 
     Parameters
     ----------
@@ -42,7 +40,7 @@ def write_coco(
     file_name
         Of the image.
     category
-        What objects are that were given no class.
+        The category of objects without a class.
     """
     planes = list(np.ndindex(labels.shape[:-2]))
     height, width = labels.shape[-2:]
@@ -59,55 +57,47 @@ def write_coco(
     found = regions(labels, tuple(rows))
     classes = sorted({r.row.object_class for r in found} - {"", category})
     categories = {name: i for i, name in enumerate((category, *classes), start=1)}
+    ids = {plane: i + 1 for i, plane in enumerate(planes)}
     annotations = [
-        _coco_annotation(
-            number,
-            region,
-            planes,
-            (height, width),
-            categories[region.row.object_class or category],
-        )
+        {
+            "id": number,
+            "image_id": ids[region.plane],
+            "category_id": categories[region.row.object_class or category],
+            **_coco_shape(region, (height, width)),
+            "iscrowd": 0,
+            "object_id": region.row.object_id,
+            "name": region.row.name,
+        }
         for number, region in enumerate(found, start=1)
     ]
-    said = {
+    content = {
         "images": images,
         "categories": [{"id": i, "name": name} for name, i in categories.items()],
         "annotations": annotations,
     }
-    _write_json(path, said)
+    _write_json(path, content)
 
 
-def _coco_annotation(
-    number: int,
-    region: Region,
-    planes: list[tuple[int, ...]],
-    shape: tuple[int, int],
-    category_id: int,
-) -> dict[str, Any]:
+def _coco_shape(region: Region, shape: tuple[int, int]) -> dict[str, Any]:
     (y, x), (h, w) = region.offset, region.mask.shape
-    whole = np.zeros(shape, np.bool_)
-    whole[y : y + h, x : x + w] = region.mask
-    flat = whole.ravel(order="F")
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], flat)).view(np.int8)))
-    bounds = np.concatenate(([0], edges, [flat.size]))
-    return {
-        "id": number,
-        "image_id": planes.index(region.plane) + 1,
-        "category_id": category_id,
-        "segmentation": {
-            "size": list(shape),
-            "counts": np.diff(bounds).tolist(),
-        },
-        "area": int(region.mask.sum()),
-        "bbox": [x, y, w, h],
-        "iscrowd": 1,
-        "object_id": region.row.object_id,
-        "name": region.row.name,
-    }
+    rings = rings_of(region)
+    segmentation: Any = [outer[:-1, ::-1].ravel().tolist() for outer, _ in rings]
+    if any(holes for _, holes in rings):  # polygons would fill them
+        whole = np.zeros(shape, np.bool_)
+        whole[y : y + h, x : x + w] = region.mask
+        flat = whole.ravel(order="F")
+        edges = np.flatnonzero(np.diff(np.concatenate(([False], flat)).view(np.int8)))
+        bounds = np.concatenate(([0], edges, [flat.size]))
+        segmentation = {"size": list(shape), "counts": np.diff(bounds).tolist()}
+    area = int(region.mask.sum())
+    return {"segmentation": segmentation, "area": area, "bbox": [x, y, w, h]}
 
 
 def write_geojson(
-    path: PathLike, labels: NDArray[np.integer], rows: Sequence[ObjectRow] = ()
+    path: PathLike,
+    labels: NDArray[np.integer],
+    rows: Sequence[ObjectRow] = (),
+    axes: Sequence[str] | None = None,
 ) -> None:
     """Write objects as GeoJSON polygons in pixels, as QuPath reads them.
 
@@ -119,17 +109,40 @@ def write_geojson(
         (…, Y, X) integers.
     rows
         Names and colours.
+    axes
+        Names of the labels' axes: which are z, t and c.
 
     Notes
     -----
     A position is (x, y), as the format demands; the first pixel is the square from
     (0, 0) to (1, 1), and filling the polygons gives the labels back.
     """
-    features = [_feature(region) for region in regions(labels, tuple(rows))]
+    features = [
+        _feature(region, plane_place(region.plane, axes))
+        for region in regions(labels, tuple(rows))
+    ]
     _write_json(path, {"type": "FeatureCollection", "features": features})
 
 
-def _feature(region: Region) -> dict[str, Any]:
+def plane_place(
+    plane: tuple[int, ...], axes: Sequence[str] | None = None
+) -> dict[str, int]:
+    """Return a plane's z, t and c, those that it has, counted from 0.
+
+    Axes of other names, or of none, are z, then t, then c from the last one on.
+    """
+    names = [str(name).lower() for name in (axes or ())][: len(plane)]
+    names += [""] * (len(plane) - len(names))
+    free = [name for name in "ztc" if name not in names]
+    place: dict[str, int] = {}
+    for name, index in reversed(list(zip(names, plane, strict=True))):
+        known = name if name in ("z", "t", "c") else (free.pop(0) if free else "")
+        if known:
+            place[known] = int(index)
+    return place
+
+
+def _feature(region: Region, place: dict[str, int]) -> dict[str, Any]:
     polygons = [
         [ring[:, ::-1].tolist() for ring in (outer, *holes)]
         for outer, holes in rings_of(region)
@@ -145,74 +158,90 @@ def _feature(region: Region) -> dict[str, Any]:
     if region.row.object_class:
         properties["classification"] = {"name": region.row.object_class}
     single = len(polygons) == 1
-    geometry = {
+    geometry: dict[str, Any] = {
         "type": "Polygon" if single else "MultiPolygon",
         "coordinates": polygons[0] if single else polygons,
+        # QuPath's: −1 stands for all channels
+        "plane": {
+            "c": place.get("c", -1),
+            "z": place.get("z", 0),
+            "t": place.get("t", 0),
+        },
     }
     return {"type": "Feature", "geometry": geometry, "properties": properties}
 
 
 def write_imagej_rois(
-    path: PathLike, labels: NDArray[np.integer], rows: Sequence[ObjectRow] = ()
+    path: PathLike,
+    labels: NDArray[np.integer],
+    rows: Sequence[ObjectRow] = (),
+    axes: Sequence[str] | None = None,
 ) -> None:
-    """Write objects as a zip of ImageJ ROIs, one for each part of each object.
+    """Write objects as a zip of ImageJ ROIs, one for each object on each plane.
 
-    Holes are not kept: ImageJ's polygons have none.
+    An object in one part is a polygon; one with holes or further parts a composite.
 
     Parameters
     ----------
     path
         Ends in ``.zip``.
     labels
-        (…, Y, X) integers; the last leading axis becomes ImageJ's slice.
+        (…, Y, X) integers.
     rows
         Names and colours.
-
-    Raises
-    ------
-    ImageError
-        roifile is not installed.
+    axes
+        Names of the labels' axes: which are z, t and c.
     """
-    try:
-        import roifile
-    except ImportError as error:
-        msg = "ImageJ ROIs need roifile: pip install 'napari-cfrseg[export]'"
-        raise ImageError(msg) from error
-    rois = []
+    entries: dict[str, bytes] = {}
     for region in regions(labels, tuple(rows)):
-        for number, (outer, _) in enumerate(rings_of(region), start=1):
-            name = region.row.name if number == 1 else f"{region.row.name} ({number})"
-            roi = roifile.ImagejRoi.frompoints(outer[:-1, ::-1], name=name)
-            roi.roitype = roifile.ROI_TYPE.POLYGON
-            if region.plane:
-                roi.z_position = roi.position = region.plane[-1] + 1
-            colour = bytes.fromhex(region.row.colour[1:])
-            roi.stroke_color = b"\xff" + colour
-            rois.append(roi)
-    with atomic_path(path) as temporary:
-        temporary.unlink(missing_ok=True)
-        roifile.roiwrite(temporary, rois)
+        place = plane_place(region.plane, axes)
+        marks = "".join(f"-{a}{place[a] + 1:04}" for a in "ctz" if a in place)
+        stem = _entry_name(region.row.name) + marks
+        name, number = stem, 1
+        while name in entries:
+            number += 1
+            name = f"{stem} ({number})"
+        entries[name] = _imagej_roi(region, place)
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(f"{name}.roi", content)
 
 
-def clicks_csv(rows: Iterable[ClickRow], depth: int) -> str:
-    """Return clicks as CSV: object, click, sign, plane's indices, y, x.
+def _entry_name(name: str) -> str:
+    """Return a name as a file in the archive can have it, on any system."""
+    safe = "".join("_" if c in '/\\:*?"<>|' or not c.isprintable() else c for c in name)
+    return safe.strip(". ")[:100] or "object"
 
-    Parameters
-    ----------
-    rows
-        The clicks.
-    depth
-        Number of axes before y.
-    """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    planes = [f"axis_{i}" for i in range(depth)]
-    writer.writerow(["object", "name", "click", "sign", *planes, "y", "x"])
-    for row in rows:
-        sign = "+" if row.is_positive else "-"
-        place = (*row.plane, *(repr(float(v)) for v in row.yx))
-        writer.writerow([row.object_id, row.name, row.click_id, sign, *place])
-    return out.getvalue()
+
+def _imagej_roi(region: Region, place: dict[str, int]) -> bytes:
+    import roifile
+
+    rings = rings_of(region)
+    if len(rings) == 1 and not rings[0][1]:
+        roi = roifile.ImagejRoi.frompoints(
+            rings[0][0][:-1, ::-1].astype(np.int64), name=region.row.name
+        )
+        roi.roitype = roifile.ROI_TYPE.POLYGON
+    else:
+        path: list[float] = []
+        for ring in (ring for outer, holes in rings for ring in (outer, *holes)):
+            for number, (y, x) in enumerate(ring[:-1]):
+                path += [float(number > 0), float(x), float(y)]
+            path.append(4.0)
+        roi = roifile.ImagejRoi()
+        roi.name = region.row.name
+        roi.roitype = roifile.ROI_TYPE.RECT
+        roi.multi_coordinates = np.array(path, np.float32)
+        roi.shape_roi_size = len(path)
+        (roi.top, roi.left), (h, w) = region.offset, region.mask.shape
+        roi.bottom, roi.right = roi.top + h, roi.left + w
+    for axis, index in place.items():
+        setattr(roi, f"{axis}_position", index + 1)
+    if len(place) == 1:
+        roi.position = next(iter(place.values())) + 1
+    roi.stroke_color = b"\xff" + bytes.fromhex(region.row.colour[1:])
+    content: bytes = roi.tobytes()
+    return content
 
 
 def write_text(path: PathLike, text: str) -> None:
@@ -332,15 +361,3 @@ def regions(
             mask = labels[plane][box] == label
             found.append(Region(row, plane, offset, mask))
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class ClickRow:
-    """One click: whose, where, which sign."""
-
-    object_id: int
-    name: str
-    click_id: int
-    plane: tuple[int, ...]
-    yx: tuple[float, float]
-    is_positive: bool

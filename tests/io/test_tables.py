@@ -1,0 +1,97 @@
+"""Tables of clicks are read as spreadsheets and napari write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from napari_cfrseg.errors import SessionError
+from napari_cfrseg.io.tables import ClickRow, clicks_csv, read_clicks
+
+
+def read(tmp_path, text, encoding="utf-8"):
+    path = tmp_path / "clicks.csv"
+    path.write_bytes(text.encode(encoding))
+    return [(c.owner, c.name, c.plane, c.click.yx, c.click.is_positive)
+            for c in read_clicks(path)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "y,x,object,sign\n1.5,2.5,1,-\n",
+        "y;x;object;sign\r\n1,5;2,5;1;-\r\n",
+        "y\tx\tobject\tsign\n1,5\t2,5\t01\t−\n",
+        "y;x;object;sign\n1.5;2.5;1,0;false\n",
+        "\r\nY , X ,Object,Polarity\r1.5,2.5,1.0,negative\r",
+        'object,"y",sign,"x",note\n1,1.5,-,2.5,"a\nb"\n\n,,,\n',
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_separators_and_encodings(tmp_path, text, encoding):
+    if "−" in text and encoding == "cp1252":
+        text = text.replace("−", "-")
+    assert read(tmp_path, text, encoding) == [("1", "", (), (1.5, 2.5), False)]
+
+
+def test_a_name_in_windows_letters(tmp_path):
+    found = read(tmp_path, "y,x,name\n1,2,Größe\n", "cp1252")
+    assert found[0][1] == "Größe"
+
+
+def test_napari_s_own_points(tmp_path):
+    text = "index,axis-0,axis-1,axis-2\n0.0,2.6,1.5,2.5\n1.0,0.4,3.0,4.0\n"
+    assert read(tmp_path, text) == [
+        ("line 2", "", (3,), (1.5, 2.5), True),
+        ("line 3", "", (0,), (3.0, 4.0), True),
+    ]
+    assert read(tmp_path, "index,axis-0,axis-1\n0,1.5,2.5\n")[0][2:4] == (
+        (),
+        (1.5, 2.5),
+    )
+
+
+@pytest.mark.parametrize("head", ["axis_0,axis_1,y,x", "t,z,y,x", "axis_1,axis_0,y,x"])
+def test_planes_may_be_floats(tmp_path, head):
+    places = "2,1.0" if head.startswith("axis_1") else "1.0,2"
+    assert read(tmp_path, f"{head}\n{places},5,6\n")[0][2] == (1, 2)
+
+
+def test_equal_numbers_are_one_object_and_other_texts_one_each(tmp_path):
+    text = "y,x,object\n" + "".join(
+        f"1,2,{owner}\n" for owner in ("01", "1", "1.0", "+1", "1.5", "a", "A", "", "0")
+    )
+    owners = [row[0] for row in read(tmp_path, text)]
+    assert owners == ["1", "1", "1", "1", "1.5", "a", "A", "line 9", "0"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "expected the columns y and x"),
+        ("a,b\n1,2\n", "found a,b"),
+        ("axis-0\n1\n", "expected the columns"),
+        ("y,x\n1,2\n1\n", "line 3"),
+        ("y,x\n1,here\n", "line 2"),
+        ("y,x\nnan,1\n", "no finite number"),
+        ("y,x,sign\n1,2,maybe\n", "sign 'maybe'"),
+        ("y,x,name\n1,2," + "n" * 140_000 + "\n", "line 2"),
+        ("z,y,x\n1e999,1,2\n", "no finite number"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(tmp_path, text, reason):
+    with pytest.raises(SessionError) as raised:
+        read(tmp_path, text)
+    assert reason in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_is_written_is_read(tmp_path):
+    rows = [
+        ClickRow(3, 'a "b",\nc', 7, (2, 0), (1.25, 1 / 3), True),
+        ClickRow(1, "", 8, (0, 5), (-0.5, 2.0), False),
+    ]
+    found = read(tmp_path, clicks_csv(rows, 2))
+    assert found == [
+        ("3", 'a "b",\nc', (2, 0), (1.25, 1 / 3), True),
+        ("1", "", (0, 5), (-0.5, 2.0), False),
+    ]
