@@ -9,6 +9,7 @@
     ├── SessionError         a click-session file or a click list that does not fit
     ├── DatasetError         a folder of images and labels that does not fit
     ├── TrainingError        a training that cannot go on
+    ├── OutputError          a result that cannot be written where it should go
     └── LockedObjectError    an edit that would change a locked object
 
 A wrong *argument* of a Python call is a plain ``ValueError`` or ``TypeError``.
@@ -43,6 +44,10 @@ class DatasetError(CfrSegError):
 
 class TrainingError(CfrSegError):
     """The training cannot go on; files written before are complete."""
+
+
+class OutputError(CfrSegError):
+    """The result cannot be written there."""
 
 
 class LockedObjectError(CfrSegError):

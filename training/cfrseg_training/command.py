@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_cfrseg.errors import CfrSegError, TrainingError
+from napari_cfrseg.io.outputs import check_folder, let_streams_print_anything
 from napari_cfrseg.training_job import (
     JobReporter,
     JobStatus,
@@ -201,6 +202,7 @@ def _problem(settings: Settings, *, dry_run: bool) -> str:
         return "no output: give --output NAME.safetensors"
     if settings.output.suffix != ".safetensors":
         return f"{settings.output} must end in .safetensors"
+    check_folder(settings.output.parent)
     if settings.output.exists() and not dry_run:
         return f"{settings.output} exists: choose another name"
     return ""
@@ -302,6 +304,7 @@ def main(arguments: Sequence[str] | None = None, name: str | None = None) -> Non
     arguments, name
         Given by ``cfrseg train``.
     """
+    let_streams_print_anything()
     app(args=arguments, prog_name=name)
 
 

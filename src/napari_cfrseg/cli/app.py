@@ -1,7 +1,7 @@
 """The ``cfrseg`` command: its subcommands, its errors and its exit codes.
 
-Exit codes: 0 done, 1 a :class:`~napari_cfrseg.errors.CfrSegError` (one line on
-standard error, with the remedy), 2 wrong usage.
+Exit codes: 0 done, 1 a :class:`~napari_cfrseg.errors.CfrSegError` or an ``OSError``
+(one line on standard error, with the remedy), 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from napari_cfrseg.cli import bench, demo, evaluate, propagate, replay, segment,
 from napari_cfrseg.cli.models import models
 from napari_cfrseg.cli.options import Command
 from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.io.outputs import let_streams_print_anything
 
 
 class _OneLineErrors(TyperGroup):
@@ -32,7 +33,7 @@ class _OneLineErrors(TyperGroup):
         """
         try:
             return super().invoke(ctx)
-        except CfrSegError as error:
+        except (CfrSegError, OSError) as error:
             typer.echo(f"cfrseg: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(1) from error
 
@@ -80,4 +81,5 @@ def main() -> None:
     # On a busy machine, threads that spin while they wait for each other cost far
     # more than they save; read once, when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    let_streams_print_anything()
     app()

@@ -71,9 +71,11 @@ def _apply_clicks(out: Path, model: str, device: str, *, as_json: bool) -> None:
 
     from napari_cfrseg.engine.segmenter import Segmenter
     from napari_cfrseg.io.export.label_files import write_labels, write_picture
+    from napari_cfrseg.io.outputs import check_folder
     from napari_cfrseg.overlay import draw_overlay
     from napari_cfrseg.samples import load_demo, load_sample
 
+    check_folder(out)
     bundled = load_demo()
     sample = load_sample(bundled.sample)
     segmenter = Segmenter.load(model, device=device)

@@ -150,10 +150,11 @@ def evaluate(
         DataChoice,
         draw_objects,
     )
-    from napari_cfrseg.evaluation.report.write import write_report
+    from napari_cfrseg.evaluation.report.write import check_report, write_report
     from napari_cfrseg.evaluation.runner import run_benchmark
     from napari_cfrseg.evaluation.segmenters import PEERS
 
+    check_report(output)
     if layout not in LAYOUTS:
         msg = f"--layout {layout}: expected one of {', '.join(LAYOUTS)}"
         raise typer.BadParameter(msg)
@@ -211,8 +212,8 @@ def evaluate(
                     command=command,
                 )
             )
-    hinted = [spec.label for spec in specs if spec.segmenter in PEERS]
-    notes = [HINT_NOTE.format(", ".join(hinted))] if hinted else []
+    hinted = ", ".join(spec.label for spec in specs if spec.segmenter in PEERS)
+    notes = [HINT_NOTE.format(hinted)] if hinted else []
     by_key = {item.key: item for item in objects}
     results = write_report(output, runs, by_key, command=command, notes=notes)
     if as_json:

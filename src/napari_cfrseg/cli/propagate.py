@@ -140,11 +140,10 @@ def propagate(
 
     from napari_cfrseg.annotation import events as ev
     from napari_cfrseg.io.export.label_files import write_labels
+    from napari_cfrseg.io.outputs import check_labels_output, write_or_save_aside
 
     target = output or Path(f"{image.stem}.propagated.tif")
-    if target.exists() and not overwrite:
-        msg = f"{target} exists: choose another --output, or add --overwrite"
-        raise _UnsuitableError(msg)
+    check_labels_output(target, 2, overwrite=overwrite)
     opened = open_arranged(image, axes, rgb, channels)
     if len(opened.axes) - opened.has_channels != 3:
         msg = f"{image} has axes {' '.join(opened.axes)}: expected one axis before y, x"
@@ -161,7 +160,9 @@ def propagate(
     annotator = _clicked(opened, axis, turned, model, device)
     annotator.apply(ev.Propagated((1,), (0,), 0, first, end, count, spacing, spans))
     labels = np.moveaxis(annotator.labels_array((count,)), 0, axis)
-    write_labels(target, np.ascontiguousarray(labels, np.uint16))
+    labels = np.ascontiguousarray(labels, np.uint16)
+    placed = opened.placement("".join(opened.axes[:3]))
+    write_or_save_aside(target, lambda path: write_labels(path, labels, **placed))
     typer.echo(_report(target, annotator, as_json=as_json))
 
 

@@ -79,9 +79,13 @@ def replay(
     those the window showed, bit for bit. With --json one JSON value is printed for
     each session. Sessions that fail are listed at the end; then the exit code is 1.
     """
+    from napari_cfrseg.io.outputs import check_folder
+
     if output_format not in _FORMATS:
         msg = f"{output_format!r} is none of tiff, zarr"
         raise typer.BadParameter(msg, param_hint="--format")
+    if not dry_run:
+        check_folder(output)
     tasks = _tasks(
         sessions, _images(image), output, output_format, model, device,
         only_changed=only_changed, dry_run=dry_run,

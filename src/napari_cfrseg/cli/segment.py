@@ -19,7 +19,6 @@ from napari_cfrseg.cli.options import (
     parse_click,
 )
 from napari_cfrseg.clicks import Click, check_inside
-from napari_cfrseg.errors import CfrSegError
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.prediction import Prediction
@@ -31,10 +30,6 @@ Examples:
   cfrseg segment cells.tif --click 120,88,+ --click 140,95,- -o cell.tif
   cfrseg segment cells.tif --click 120,88,+ --candidate 2 -o whole_cell.tif
 """
-
-
-class _OutputExistsError(CfrSegError):
-    """The output file is there already."""
 
 
 def segment(
@@ -54,7 +49,7 @@ def segment(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Mask file, .tif or .png [IMAGE's name.mask.tif]."
+            "--output", "-o", help="Mask: .tif, .zarr, .png [IMAGE's name.mask.tif]."
         ),
     ] = None,
     overwrite: Annotated[
@@ -85,11 +80,10 @@ def segment(
     import numpy as np
 
     from napari_cfrseg.io.export.label_files import write_labels
+    from napari_cfrseg.io.outputs import check_labels_output, write_or_save_aside
 
     target = output or Path(f"{image.stem}.mask.tif")
-    if target.exists() and not overwrite:
-        msg = f"{target} exists: choose another --output, or add --overwrite"
-        raise _OutputExistsError(msg)
+    check_labels_output(target, 1, overwrite=overwrite)
     opened = open_arranged(image, axes, rgb, channels)
     pixels = _plane_of(opened, plane, image)
     try:
@@ -106,7 +100,9 @@ def segment(
     first = segmenter.predict(clicks[:1], refinement=steps)
     chosen = _choose(first, candidate)
     prediction = segmenter.predict(clicks, previous=chosen, refinement=steps)
-    write_labels(target, prediction.mask.astype(np.uint16))
+    labels = prediction.mask.astype(np.uint16)
+    placed = opened.placement("yx")
+    write_or_save_aside(target, lambda path: write_labels(path, labels, **placed))
     typer.echo(_report(target, prediction, max(len(first.choices), 1), as_json=as_json))
 
 

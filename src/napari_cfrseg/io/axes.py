@@ -290,6 +290,16 @@ class OpenImage:
         last = [] if channel is None or shape[channel] == 1 else [channel]
         return _kept(self, [*rest, y, x, *last])
 
+    def placement(self, axes: str) -> dict[str, tuple[Any, ...] | None]:
+        """Return axes, spacing and units of some axes, as writers of labels take."""
+        at = [self.axes.index(name) for name in axes]
+        sizes, units = self.spacing, self.units
+        return {
+            "axes": tuple(axes),
+            "spacing": None if sizes is None else tuple(sizes[i] for i in at),
+            "units": None if units is None else tuple(units[i] for i in at),
+        }
+
     def read(self) -> NDArray[Any]:
         """Return all pixels.
 

@@ -174,7 +174,8 @@ class _Pages:
         with self._lock:
             if self._kept is None or self._kept[0] != number:
                 self._kept = number, self._decode(number)
-            return self._kept[1]
+            _, pixels = self._kept
+        return pixels
 
     def _decode(self, number: int) -> NDArray[Any]:
         page, shape = self._pages[number], self.shape[self._depth :]

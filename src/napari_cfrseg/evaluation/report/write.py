@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,7 @@ from napari_cfrseg.evaluation.report.tables import (
 )
 from napari_cfrseg.evaluation.runner import Run
 from napari_cfrseg.evaluation.scores import ObjectRow, pooled_rows
+from napari_cfrseg.io.outputs import check_folder
 
 #: Okabe and Ito's colours, distinct for people with any colour vision
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -324,17 +326,22 @@ def _view(truth: NDArray[np.bool_], row: ObjectRow) -> tuple[int, int, int, int]
     return ends[0][0], ends[1][0], ends[0][1], ends[1][1]
 
 
-def _figure(
-    size: tuple[float, float], layout: Literal["constrained"] | None = "constrained"
-) -> Any:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
+def check_report(folder: Path) -> None:
+    """Raise CfrSegError where a report could not be written or its pictures drawn."""
+    check_folder(folder)
+    if find_spec("matplotlib") is None:
         msg = (
             'the report\'s pictures need matplotlib: pip install "napari-cfrseg[plots]"'
         )
-        raise DatasetError(msg) from error
+        raise DatasetError(msg)
+
+
+def _figure(
+    size: tuple[float, float], layout: Literal["constrained"] | None = "constrained"
+) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=size, layout=layout)
     FigureCanvasAgg(figure)
     return figure

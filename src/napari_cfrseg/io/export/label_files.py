@@ -88,17 +88,32 @@ def _ome_unit(unit: str) -> str:
     return said if said in known else "pixel"
 
 
-def write_labels(path: Path, labels: NDArray[Any]) -> None:
+def write_labels(
+    path: Path,
+    labels: NDArray[Any],
+    *,
+    axes: Sequence[str] | None = None,
+    spacing: Sequence[float] | None = None,
+    units: Sequence[str] | None = None,
+) -> None:
     """Write (…, Y, X) integer labels, whole or not at all.
 
     Parameters
     ----------
     path
-        ``.tif`` or ``.tiff``: deflate TIFF; anything else Pillow writes: a picture in
-        which the objects are white.
+        ``.tif``: deflate TIFF, OME-TIFF where the spacing is known; ``.zarr``:
+        OME-Zarr; anything else Pillow writes: a picture in which the objects are white.
     labels
         Instance numbers, 0 = background.
+    axes, spacing, units
+        Of each axis of ``labels``.
     """
+    if path.suffix.lower() == ".zarr":
+        write_ome_zarr(path, labels, axes=axes, spacing=spacing, units=units)
+        return
+    if path.suffix.lower() in TIFF_SUFFIXES and spacing is not None:
+        write_ome_tiff(path, labels, axes=axes, spacing=spacing, units=units)
+        return
     if path.suffix.lower() in TIFF_SUFFIXES:
         import tifffile
 
