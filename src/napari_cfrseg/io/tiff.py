@@ -159,7 +159,8 @@ class _Pages:
         if len(leading) == self._depth and not any(
             isinstance(i, slice) for i in leading
         ):
-            return self._page([int(i) for i in leading])[rest]
+            page: NDArray[Any] = self._page([int(i) for i in leading])[rest]
+            return page
         chosen = np.arange(math.prod(self.shape[: self._depth]))
         chosen = chosen.reshape(self.shape[: self._depth])[leading]
         found = [self._flat(int(i))[rest] for i in chosen.ravel()]
