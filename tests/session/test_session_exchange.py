@@ -93,7 +93,7 @@ def test_clicks_csv_comes_back_as_the_same_clicks(tmp_path: Path) -> None:
     expected = [(o.object_id, p, c.click) for o in objects for p, c in o.clicks()]
     assert [(e.object_id, e.plane, e.click) for e in added] == expected
     created = [e for e in events if isinstance(e, ev.ObjectCreated)]
-    assert [e.name for e in created] == [o.name for o in objects if o.clicks]
+    assert [e.name for e in created] == [o.name for o in objects if list(o.clicks())]
 
 
 @pytest.mark.parametrize(
