@@ -49,6 +49,7 @@ class DiscSegmenter:
         *,
         hint: FocusHint | None = None,
         focus_shift: int = 0,
+        threshold: float | None = None,
         on_step: Callable[[Prediction], None] | None = None,
     ) -> Prediction:
         pixels = _all(self._image)

@@ -61,6 +61,7 @@ EVERY_EVENT: tuple[ev.Event, ...] = (
     ev.ClickAdded(1, (2, 5), (3, 4), False, 9, -2, FocusHint(33.3, 4.0), position=0),
     ev.ClicksMoved(((0, (1.5, 2.5)), (9, (1 / 3, 2.0)))),
     ev.ClickRefocused(9, 3),
+    ev.CandidateChosen(9, 2),
     ev.ClicksRemoved((0, 9)),
     ev.Painted((1,), stroke(2, slice(1, 3), slice(4, 9))),
     ev.Painted((), LabelRuns(SHAPE, (), (), ())),
@@ -79,7 +80,10 @@ EVERY_EVENT: tuple[ev.Event, ...] = (
     ev.Redone(),
 )
 #: kinds that a version of the file added
-ADDED_IN = {2: (ev.ObjectClassified, ev.ModelChanged, ev.Propagated, ev.PlaneConfirmed)}
+ADDED_IN = {
+    2: (ev.ObjectClassified, ev.ModelChanged, ev.Propagated, ev.PlaneConfirmed),
+    3: (ev.CandidateChosen,),
+}
 
 #: five objects with undo, deletion, drag, locked objects and a painted edit
 WORK: tuple[ev.Event, ...] = (

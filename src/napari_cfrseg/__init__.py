@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from napari_cfrseg.annotation.annotator import Annotator
     from napari_cfrseg.annotation.events import (
+        CandidateChosen,
         ClickAdded,
         ClickRefocused,
         ClicksMoved,
@@ -61,6 +62,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Annotator",
+    "CandidateChosen",
     "CfrSegError",
     "CheckpointError",
     "Click",

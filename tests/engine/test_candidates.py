@@ -4,44 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-from similarity import SimilarityNetwork
-from torch import Tensor
+from engine_networks import NestedNetwork, ShownNetwork, nested_image
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.model.network import NetworkOutput
 
 CLICK = Click((100, 100))
 
 
-class Nested(SimilarityNetwork):
-    """In narrow windows it finds the bright core, in wide ones the whole cell."""
-
-    def refine(
-        self, features: object, feedback: Tensor | None, newest_click: Tensor
-    ) -> NetworkOutput:
-        self.calls["refine"] += 1
-        image = features.image
-        level = 0.8 if image.mean() > 0.35 else 0.3
-        logits = 20 * (image - level)[:, None]
-        if feedback is not None:
-            logits = 0.5 * logits + 4 * (feedback - 0.5)
-        return NetworkOutput(logits, quality_logits=torch.full((1,), 1.5))
-
-
-def cell() -> np.ndarray:
-    """A disk of radius 40 with a brighter one of radius 12 in it."""
-    rows, columns = np.ogrid[:256, :256]
-    distance = np.hypot(rows - 100, columns - 100)
-    return (20 + 90 * (distance < 40) + 140 * (distance < 12)).astype(np.uint8)
-
-
 def segmenter() -> Segmenter:
-    made = Segmenter(Nested(64), device="cpu")
-    made.set_image(cell())
+    made = Segmenter(NestedNetwork(64), device="cpu")
+    made.set_image(nested_image())
     return made
 
 
@@ -98,27 +73,15 @@ def test_a_refined_answer_is_the_first_candidate():
 
 
 def test_without_a_search_there_is_one_candidate():
-    answer = segmenter().predict([CLICK], previous=cell() > 100)
+    answer = segmenter().predict([CLICK], previous=nested_image() > 100)
     assert answer.candidates == (answer,)
     assert Prediction.empty((5, 5)).candidates[0].mask.sum() == 0
 
 
-class Shown(SimilarityNetwork):
-    """Keeps the feedback it is shown, and answers with it."""
-
-    def refine(
-        self, features: object, feedback: Tensor | None, newest_click: Tensor
-    ) -> NetworkOutput:
-        if feedback is None:
-            return super().refine(features, feedback, newest_click)
-        self.feedback = feedback
-        return NetworkOutput(torch.logit(feedback.clamp(1e-4, 1 - 1e-4)))
-
-
 @pytest.mark.parametrize("threshold", [0.2, 0.5, 0.8])
 def test_the_next_click_starts_from_the_mask_as_it_is_shown(threshold: float):
-    made = Segmenter(Shown(64), device="cpu")
-    made.set_image(cell())
+    made = Segmenter(ShownNetwork(64), device="cpu")
+    made.set_image(nested_image())
     first = made.predict([CLICK])
     shown = first.with_threshold(threshold)
     second = made.predict([CLICK, Click((101, 101))], previous=shown)

@@ -31,6 +31,7 @@ from pydantic import Field, TypeAdapter
 
 from napari_cfrseg.annotation.event_fields import (
     Bool,
+    Candidate,
     ClickId,
     ClickNumber,
     Colour,
@@ -223,6 +224,8 @@ class ClickAdded(Event):
     scaling
         Image values painted black and white for this click and the later ones on its
         plane; recorded with a plane's first click.
+    threshold
+        Where the mask that the click corrects is cut; None: at the object's threshold.
     """
 
     object_id: ObjectId
@@ -234,6 +237,7 @@ class ClickAdded(Event):
     hint: HintField | None = None
     position: Index | None = None
     scaling: ScalingField | None = None
+    threshold: Threshold | None = None
 
     @property
     def click(self) -> Click:
@@ -254,6 +258,22 @@ class ClickRefocused(Event):
 
     click_id: ClickId
     focus_shift: FocusShift
+
+
+@event("candidate_chosen")
+class CandidateChosen(Event):
+    """Another of the masks found at an object's first click is taken.
+
+    Attributes
+    ----------
+    click_id
+        The click.
+    candidate
+        0 is the best one; beyond the last one the last is meant.
+    """
+
+    click_id: ClickId
+    candidate: Candidate
 
 
 @event("clicks_removed")

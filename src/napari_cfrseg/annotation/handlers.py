@@ -17,6 +17,7 @@ from napari_cfrseg.annotation.state import (
     ObjectState,
     PaintEntry,
     PlaneState,
+    Round,
     default_colour,
 )
 from napari_cfrseg.annotation.transaction import Act
@@ -140,7 +141,12 @@ def _(event: ev.ClickAdded, act: Act) -> None:
         msg = f"click {event.click_id}: position {position} of {len(entries)} entries"
         raise SessionError(msg)
     entry = ClickEntry(
-        event.click_id, click, act.settings.refinement, event.focus_shift, event.hint
+        event.click_id,
+        click,
+        act.settings.refinement,
+        event.focus_shift,
+        event.hint,
+        found.threshold if event.threshold is None else event.threshold,
     )
     entries.insert(position, entry)
     is_first = act.use_scaling(event.plane, event.scaling)
@@ -177,6 +183,20 @@ def _(event: ev.ClickRefocused, act: Act) -> None:
         if isinstance(entry, ClickEntry):
             entries[index] = replace(entry, focus_shift=event.focus_shift)
         act.replay(object_id, plane, entries, index)
+
+
+@perform.register
+def _(event: ev.CandidateChosen, act: Act) -> None:
+    for object_id, plane, state, (index,) in _on_planes(act, {event.click_id: None}):
+        entries, rounds = list(state.entries), list(state.rounds)
+        entry = entries[index]
+        if isinstance(entry, ClickEntry):
+            entries[index] = replace(entry, candidate=event.candidate)
+        prediction = rounds[index].prediction
+        if prediction is not None:  # none without an image
+            rounds[index] = Round(prediction=prediction.choose(event.candidate))
+        changed = replace(state, entries=tuple(entries), rounds=tuple(rounds))
+        act.restart(object_id, plane, changed, index + 1)
 
 
 @perform.register

@@ -260,8 +260,9 @@ class RoundComputer:
             refinement=entry.refinement,
             hint=entry.hint,
             focus_shift=entry.focus_shift,
+            threshold=entry.threshold,
             on_step=on_step,
-        )
+        ).choose(entry.candidate)
         if prediction.scaling is not None:
             self.scalings.setdefault(plane, prediction.scaling)
         self.runs += 1

@@ -38,13 +38,20 @@ def default_colour(object_id: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ClickEntry:
-    """A click and the settings its round is computed with."""
+    """A click and the settings its round is computed with.
+
+    ``threshold`` is the object's when the click was made: the mask that it corrects
+    does not follow the slider afterwards. ``candidate`` is which of the masks found at
+    a first click was taken.
+    """
 
     click_id: int
     click: Click
     refinement: Refinement
     focus_shift: int = 0
     hint: FocusHint | None = None
+    threshold: float = 0.5
+    candidate: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

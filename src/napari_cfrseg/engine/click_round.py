@@ -145,8 +145,7 @@ class ClickRound:
             if index == 0 and look.first is not None:
                 outputs.append(look.first)
             else:
-                shown = None if mask is None else _at_half(mask, task.threshold)
-                outputs.append(self.stages.refine(look.features, shown, newest, watch))
+                outputs.append(self.stages.refine(look.features, mask, newest, watch))
             return _probability(outputs[-1])
 
         def on_step(_: Tensor, index: int) -> None:
@@ -154,7 +153,10 @@ class ClickRound:
                 so_far = Cascade(tuple(map(_probability, outputs)), ())
                 task.on_step(self._finish(task, look, so_far, outputs[-1], watch))
 
-        initial = None if feedback is None else torch.from_numpy(feedback)
+        # the network sees, and answers with, masks cut at 1/2
+        initial = None
+        if feedback is not None:
+            initial = torch.from_numpy(recut(feedback, task.threshold, 0.5))
         cascade = run_cascade(step, initial, task.refinement, on_step=on_step)
         return self._finish(task, look, cascade, outputs[-1], watch)
 
@@ -284,8 +286,11 @@ class ClickRound:
         """Put the result back into the plane and honour the clicks."""
         window, plane = look.window, task.previous.shape
         with watch.time("paste"):
-            masks = tuple(_numpy(p) > task.threshold for p in cascade.probabilities)
-            probability = _numpy(cascade.probabilities[-1])
+            steps = [_numpy(p) for p in cascade.probabilities]
+            if task.previous.has_mask:
+                steps = [recut(p, 0.5, task.threshold) for p in steps]
+            masks = tuple(p > task.threshold for p in steps)
+            probability = steps[-1]
             patch = put_back(task.previous.patch, probability, window)
             affinity = _affinity(output, window)
             corrected: tuple[Click, ...] = ()
@@ -348,12 +353,16 @@ def _probability(output: NetworkOutput) -> Tensor:
     return torch.sigmoid(output.logits[0, 0].float())
 
 
-def _at_half(probability: Tensor, threshold: float) -> Tensor:
-    """Move the logits so that a mask cut at a threshold is one cut at 1/2."""
-    if threshold == 0.5:
+def recut(
+    probability: NDArray[np.float32], threshold: float, wanted: float
+) -> NDArray[np.float32]:
+    """Move the logits so that a mask cut at one threshold is one cut at another."""
+    if threshold == wanted:
         return probability
-    inside = probability * (1 - threshold)
-    return inside / (inside + (1 - probability) * threshold)
+    odds = wanted * (1 - threshold) / (threshold * (1 - wanted))
+    inside = probability * np.float32(odds)
+    moved: NDArray[np.float32] = inside / (inside + (1 - probability))
+    return moved
 
 
 def _affinity(output: NetworkOutput, window: Window) -> Affinity | None:

@@ -158,8 +158,28 @@ def _to_2(raw: dict[str, Any]) -> dict[str, Any]:
     return raw
 
 
+def _to_3(raw: dict[str, Any]) -> dict[str, Any]:
+    """Before version 3 a click corrected the mask cut at 1/2, whatever was shown."""
+    events = raw.get("events")
+    if not isinstance(events, list) or not any(map(_sets_threshold, events)):
+        return raw
+    return {
+        **raw,
+        "events": [
+            {**one, "threshold": 0.5}
+            if isinstance(one, dict) and one.get("type") == "click_added"
+            else one
+            for one in events
+        ],
+    }
+
+
+def _sets_threshold(one: object) -> bool:
+    return isinstance(one, dict) and "threshold" in one
+
+
 #: version → how its file becomes one of the next version; 1 is the first ever written
-MIGRATIONS: Mapping[int, Migration] = MappingProxyType({1: _to_2})
+MIGRATIONS: Mapping[int, Migration] = MappingProxyType({1: _to_2, 2: _to_3})
 
 
 def migrated(
