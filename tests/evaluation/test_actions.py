@@ -91,6 +91,18 @@ def test_a_click_is_made_where_it_is_best() -> None:
     assert row.ious[-1] == 1.0
 
 
+def test_the_outline_is_not_moved_to_avoid_a_click_that_spoils() -> None:
+    class Shrinking(Answer):
+        """Only becomes worse where the outline is moved."""
+
+        @property
+        def mask(self) -> np.ndarray:
+            return square(self.half - abs(self.threshold - 0.5))
+
+    row = run(Answering(Shrinking(13.2), Shrinking(8)))
+    assert row.actions[:2] == ("click", "click")
+
+
 def test_without_actions_the_robot_only_clicks() -> None:
     row = run(Answering(Answer(4, (16,)), Answer(4)), actions=False)
     assert row.actions == ()

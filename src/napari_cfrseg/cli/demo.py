@@ -17,10 +17,7 @@ from napari_cfrseg.cli.options import DeviceOption, JsonOption, ModelOption
 from napari_cfrseg.errors import DeviceError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from napari_cfrseg.samples import Sample
+    pass
 
 
 EXAMPLES = """\b
@@ -70,6 +67,7 @@ def _apply_clicks(out: Path, model: str, device: str, *, as_json: bool) -> None:
     import numpy as np
 
     from napari_cfrseg.engine.segmenter import Segmenter
+    from napari_cfrseg.evaluation import metrics
     from napari_cfrseg.io.export.label_files import write_labels, write_picture
     from napari_cfrseg.io.outputs import check_folder
     from napari_cfrseg.overlay import draw_overlay
@@ -86,7 +84,7 @@ def _apply_clicks(out: Path, model: str, device: str, *, as_json: bool) -> None:
         mask = segmenter.predict(clicks).mask
         labels[mask & (labels == 0)] = number  # earlier objects keep their pixels
         found = labels == number
-        iou = _iou(found, sample, int(sample.labels[clicks[0].pixel]))
+        iou = metrics.iou(found, sample.labels == sample.labels[clicks[0].pixel])
         area = int(np.count_nonzero(found))
         measured.append(
             {"object": number, "clicks": len(clicks), "area_px": area, "iou": iou}
@@ -104,12 +102,6 @@ def _apply_clicks(out: Path, model: str, device: str, *, as_json: bool) -> None:
         return
     typer.echo(f"{sample.title}: wrote {out / 'labels.tif'} and {out / 'overlay.png'}")
     typer.echo(f"image: {sample.attribution} ({sample.licence})")
-
-
-def _iou(mask: NDArray[np.bool_], sample: Sample, annotated: int) -> float:
-    truth = sample.labels == annotated
-    union = int((mask | truth).sum())
-    return int((mask & truth).sum()) / union if union else 1.0
 
 
 _PROBE = """

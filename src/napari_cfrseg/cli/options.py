@@ -35,6 +35,14 @@ SchedulerOption = Annotated[
 ]
 
 
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an output that exists.")
+]
+RefinementOption = Annotated[
+    str, typer.Option("--refinement", help="standard, CFR-n or A-CFR-n.")
+]
+
+
 class Command(TyperCommand):
     """A command that also accepts the earlier names of its options.
 

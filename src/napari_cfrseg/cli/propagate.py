@@ -1,4 +1,4 @@
-"""``cfrseg propagate``: clicks on a few planes in, the object on all planes out."""
+"""``cfrseg propagate``: carry an object from a few clicked planes to the others."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from napari_cfrseg.cli.options import (
     DeviceOption,
     JsonOption,
     ModelOption,
+    OverwriteOption,
     RgbOption,
     open_arranged,
     parse_click,
 )
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.errors import ImageError
 
 if TYPE_CHECKING:
     from napari_cfrseg.annotation.annotator import Annotator
@@ -31,10 +32,6 @@ EXAMPLES = """\b
 Example:
   cfrseg propagate stack.tif --click 12,80,64,+ --click 30,84,60,+ --voxel 2,0.5,0.5
 """
-
-
-class _UnsuitableError(CfrSegError):
-    """The image is no stack, or the output is there already."""
 
 
 def parse_plane_click(text: str) -> tuple[int, Click]:
@@ -97,9 +94,7 @@ def propagate(
         Path | None,
         typer.Option("--output", "-o", help="Labels [IMAGE's name.propagated.tif]."),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an output that exists.")
-    ] = False,
+    overwrite: OverwriteOption = False,
     first: Annotated[int, typer.Option(min=0, help="First plane to fill.")] = 0,
     last: Annotated[
         int | None, typer.Option(min=0, help="Last plane to fill [the last there is].")
@@ -147,7 +142,7 @@ def propagate(
     opened = open_arranged(image, axes, rgb, channels)
     if len(opened.axes) - opened.has_channels != 3:
         msg = f"{image} has axes {' '.join(opened.axes)}: expected one axis before y, x"
-        raise _UnsuitableError(msg)
+        raise ImageError(msg)
     axis = "zyx".index(along)
     count = opened.shape[axis]
     end = count - 1 if last is None else last

@@ -1,4 +1,4 @@
-"""``cfrseg replay``: click sessions in, labels out; one or ten thousand."""
+"""``cfrseg replay``: apply click sessions without a window and write the labels."""
 
 from __future__ import annotations
 

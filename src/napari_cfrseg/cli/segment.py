@@ -1,4 +1,4 @@
-"""``cfrseg segment``: clicks in, a mask out."""
+"""``cfrseg segment``: segment one object from its clicks."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from napari_cfrseg.cli.options import (
     DeviceOption,
     JsonOption,
     ModelOption,
+    OverwriteOption,
+    RefinementOption,
     RgbOption,
     open_arranged,
     parse_click,
@@ -52,18 +54,14 @@ def segment(
             "--output", "-o", help="Mask: .tif, .zarr, .png [IMAGE's name.mask.tif]."
         ),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an output that exists.")
-    ] = False,
+    overwrite: OverwriteOption = False,
     plane: Annotated[
         int | None, typer.Option(min=0, help="Which plane of a stack, from 0.")
     ] = None,
     axes: AxesOption = None,
     rgb: RgbOption = None,
     channels: ChannelsOption = None,
-    refinement: Annotated[
-        str, typer.Option(help="standard, CFR-n or A-CFR-n.")
-    ] = "standard",
+    refinement: RefinementOption = "standard",
     candidate: Annotated[
         int,
         typer.Option(min=1, help="Which of the first click's masks; 1 is the best."),
