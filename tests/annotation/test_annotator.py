@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -582,3 +584,52 @@ def test_events_that_are_not_one_step_are_refused(annotator):
     with pytest.raises(ValueError, match="ObjectCreated does not continue"):
         annotator.apply(ev.ObjectCreated(1), ev.ObjectCreated(2))
     assert not annotator.objects
+
+
+class TestStrokesThatHold:
+    """What is painted stays until a later click contradicts it on the same part."""
+
+    FAR = box_mask(40, 50, 40, 50)
+
+    def painted(self, value, mask):
+        return replace(painted(value, mask), holds=True)
+
+    def test_added_pixels_stay_after_the_next_clicks(self, annotator):
+        first = (ev.ObjectCreated(1), click(1, LEFT, 1), self.painted(1, self.FAR))
+        labels_after(annotator, *first)
+        labels = labels_after(
+            annotator, click(1, (25, 25), 2), click(1, (20, 27), 3, positive=False)
+        )
+        assert (labels[self.FAR] == 1).all()
+        assert labels[20, 27] == 0
+
+    def test_a_negative_click_takes_the_part_it_lies_in_back(self, annotator):
+        both = self.FAR | box_mask(60, 65, 5, 10)
+        labels_after(
+            annotator, ev.ObjectCreated(1), click(1, LEFT, 1), self.painted(1, both)
+        )
+        labels = labels_after(annotator, click(1, (45, 45), 2, positive=False))
+        assert not labels[self.FAR].any()
+        assert (labels[60:65, 5:10] == 1).all()
+
+    def test_erased_pixels_stay_erased_until_a_positive_click(self, annotator):
+        hole = box_mask(12, 16, 12, 28)
+        labels_after(
+            annotator, ev.ObjectCreated(1), click(1, LEFT, 1), self.painted(0, hole)
+        )
+        labels = labels_after(annotator, click(1, (25, 25), 2))
+        assert not labels[hole].any()
+        assert labels_after(annotator, click(1, (14, 20), 3))[14, 20] == 1
+
+    def test_undo_and_replay_agree(self, annotator, segmenter):
+        events = [
+            ev.ObjectCreated(1),
+            click(1, LEFT, 1),
+            self.painted(1, self.FAR),
+            click(1, (20, 27), 2, positive=False),
+            ev.ThresholdChanged(1, 0.6),
+        ]
+        labels = labels_after(annotator, *events)
+        labels_after(annotator, ev.Undone(), ev.Undone())
+        assert np.array_equal(labels_after(annotator, ev.Redone(), ev.Redone()), labels)
+        assert np.array_equal(replay(events, image(), segmenter), labels)

@@ -285,10 +285,23 @@ class ClicksRemoved(Event):
 
 @event("painted")
 class Painted(Event):
-    """Labels were painted by hand on a plane; label 0 erases."""
+    """Labels were painted by hand on a plane; label 0 erases.
+
+    Attributes
+    ----------
+    plane
+        The plane.
+    labels
+        The painted pixels and their labels.
+    holds
+        The stroke stays after later clicks of the object; a click of the other sign
+        on a part of it takes that part back. False (and in early files): the next
+        click starts from the stroke and may change it.
+    """
 
     plane: EventPlane
     labels: LabelsField
+    holds: Bool = False
 
 
 @event("mask_imported")

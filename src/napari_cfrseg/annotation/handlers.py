@@ -255,10 +255,10 @@ def _(event: ev.PlaneConfirmed, act: Act) -> None:
 def _(event: ev.Painted, act: Act) -> None:
     act.check_plane(event.labels.shape)
     for label, mask in event.labels.masks().items():
-        _paint(act, event.plane, label, mask)
+        _paint(act, event, label, mask)
 
 
-def _paint(act: Act, plane: Plane, label: int, painted: MaskPatch) -> None:
+def _paint(act: Act, event: ev.Painted, label: int, painted: MaskPatch) -> None:
     """Give painted pixels to one object (0: to none), except locked objects' pixels."""
     if label:
         if label not in act.objects:
@@ -266,6 +266,7 @@ def _paint(act: Act, plane: Plane, label: int, painted: MaskPatch) -> None:
         act.unlocked(label)
     if not act.computer.sees_pixels:
         return
+    plane = event.plane
     labels = act.labels_of(plane)[slices(painted.box)]
     mask = painted.mask.copy()
     for owner in {int(i) for i in labels[mask].tolist()} - {0, label}:
@@ -279,22 +280,22 @@ def _paint(act: Act, plane: Plane, label: int, painted: MaskPatch) -> None:
         loses = state.on(plane).mask.window(painted.box) & painted.mask
         if state.object_id != label and not state.locked and loses.any():
             removed = MaskPatch.from_mask(loses, painted.offset)
-            _edit(act, state.object_id, plane, MaskPatch.empty(), removed)
+            _edit(act, event, state.object_id, MaskPatch.empty(), removed)
     if label:
         # the brush is explicit: it wins over the rule "keep"
         labels = act.labels_of(plane)[slices(painted.box)].copy()
         labels[painted.mask] = label
         act.draft.write(plane, painted.box, labels)
-        _edit(act, label, plane, painted, MaskPatch.empty())
+        _edit(act, event, label, painted, MaskPatch.empty())
 
 
 def _edit(
-    act: Act, object_id: int, plane: Plane, added: MaskPatch, removed: MaskPatch
+    act: Act, event: ev.Painted, object_id: int, added: MaskPatch, removed: MaskPatch
 ) -> None:
     found = act.objects[object_id]
-    state = found.on(plane)
-    entries = (*state.entries, PaintEntry(added, removed, found.threshold))
-    act.replay(object_id, plane, entries, len(state.entries))
+    state = found.on(event.plane)
+    entry = PaintEntry(added, removed, found.threshold, event.holds)
+    act.replay(object_id, event.plane, (*state.entries, entry), len(state.entries))
 
 
 @perform.register

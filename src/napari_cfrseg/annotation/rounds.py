@@ -6,6 +6,8 @@ clicks and painted edits, and their settings, and of nothing else::
     round_0 = start
     round_i = predict(clicks up to i, feedback = round_{i-1})     for a click
     round_i = (mask of round_{i-1} + added) - removed             for a painted edit
+
+A stroke that holds is laid over the masks of later clicks, too.
 """
 
 from __future__ import annotations
@@ -14,7 +16,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from napari_cfrseg.annotation.state import ClickEntry, PaintEntry, PlaneState, Round
+import numpy as np
+from scipy import ndimage
+
+from napari_cfrseg.annotation.state import (
+    ClickEntry,
+    Entry,
+    PaintEntry,
+    PlaneState,
+    Round,
+)
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.refinement import Refinement
@@ -40,7 +51,7 @@ def mask_patch(prediction: Prediction, threshold: float) -> MaskPatch:
 
 def shown_mask(
     start: MaskPatch | None,
-    entries: Sequence[object],
+    entries: Sequence[Entry],
     rounds: Sequence[Round],
     threshold: float,
 ) -> MaskPatch:
@@ -50,12 +61,44 @@ def shown_mask(
     for index in range(len(rounds) - 1, -1, -1):
         prediction = rounds[index].prediction
         if prediction is not None:
-            mask, first = mask_patch(prediction, threshold), index + 1
+            first = index + 1
+            mask = with_strokes(mask_patch(prediction, threshold), entries[:first])
             break
     for entry in entries[first:]:
         if isinstance(entry, PaintEntry):
             mask = mask.edited(entry.added, entry.removed)
     return mask
+
+
+def with_strokes(mask: MaskPatch, entries: Sequence[Entry]) -> MaskPatch:
+    """Return a click's mask with the strokes before it that hold."""
+    if not any(isinstance(e, PaintEntry) and e.holds for e in entries):
+        return mask
+    clicks: list[Click] = []
+    strokes: list[tuple[MaskPatch, MaskPatch]] = []
+    for entry in reversed(entries):
+        if isinstance(entry, ClickEntry):
+            clicks.append(entry.click)
+        elif entry.holds:
+            negative = [c.pixel for c in clicks if not c.is_positive]
+            positive = [c.pixel for c in clicks if c.is_positive]
+            strokes.append(
+                (_without(entry.added, negative), _without(entry.removed, positive))
+            )
+    for added, removed in reversed(strokes):
+        mask = mask.edited(added, removed)
+    return mask
+
+
+def _without(stroke: MaskPatch, pixels: Sequence[tuple[int, int]]) -> MaskPatch:
+    """Return a stroke without the connected parts that the pixels lie in."""
+    y0, x0, y1, x1 = stroke.box
+    inside = [(y - y0, x - x0) for y, x in pixels if y0 <= y < y1 and x0 <= x < x1]
+    if not any(stroke.mask[pixel] for pixel in inside):
+        return stroke
+    parts, _ = ndimage.label(stroke.mask, structure=np.ones((3, 3)))
+    taken = {int(parts[pixel]) for pixel in inside} - {0}
+    return MaskPatch.from_mask(stroke.mask & ~np.isin(parts, list(taken)), (y0, x0))
 
 
 class NoRounds:
@@ -224,7 +267,9 @@ class RoundComputer:
             clicks.append(entry.click)
             preview = None
             if on_preview is not None and index == last_click:
-                preview = _step_callback(on_preview, threshold)
+                preview = _step_callback(
+                    on_preview, threshold, state.entries[: index + 1]
+                )
             prediction = self._predict(
                 plane, clicks, self._feedback(state, rounds, clicks), entry, preview
             )
@@ -273,9 +318,9 @@ class RoundComputer:
 
 
 def _step_callback(
-    on_preview: PreviewCallback, threshold: float
+    on_preview: PreviewCallback, threshold: float, entries: Sequence[Entry]
 ) -> Callable[[Prediction], None]:
     def on_step(prediction: Prediction) -> None:
-        on_preview(mask_patch(prediction, threshold))
+        on_preview(with_strokes(mask_patch(prediction, threshold), entries))
 
     return on_step

@@ -59,12 +59,14 @@ class PaintEntry:
     """Pixels a person added and removed by hand.
 
     ``threshold`` is the object's when it was painted: the mask under the edit, and so
-    the next click's feedback, does not follow the slider afterwards.
+    the next click's feedback, does not follow the slider afterwards. ``holds`` as in
+    :class:`~napari_cfrseg.annotation.events.Painted`.
     """
 
     added: MaskPatch
     removed: MaskPatch
     threshold: float
+    holds: bool = False
 
 
 Entry = ClickEntry | PaintEntry

@@ -183,7 +183,7 @@ class LabelLayer:
                 found = True
                 runs = LabelRuns.from_labels(labels, changed, self.plane_shape)
                 shadow[changed] = labels[changed]
-                self._painted(Painted(plane, runs))
+                self._painted(Painted(plane, runs, holds=True))
         return found
 
     def _set_colours(self, own: dict[int, str], highest: int = 0) -> None:
