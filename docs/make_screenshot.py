@@ -15,6 +15,7 @@ from pathlib import Path
 import napari
 from qtpy.QtWidgets import QApplication
 
+from napari_cfrseg.annotation.events import ObjectLocked
 from napari_cfrseg.gui.manifest import DOCK, PLUGIN, sample_layers
 from napari_cfrseg.gui.segment.dock import ClickDock
 from napari_cfrseg.samples import load_demo
@@ -46,7 +47,7 @@ def annotate(dock: ClickDock) -> None:
             controller.clicks.layer.add(click.yx)
             wait_until(lambda: controller.view.pending == 0)
     controller.set_polarity(True)
-    controller.set_locked(1, True)
+    controller.submit(ObjectLocked(1, True))
     wait_until(lambda: controller.view.pending == 0)
     controller.clicks.layer.selected_data = set()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from qtpy.QtCore import QPoint, Qt
 
-PLUGIN, DOCK = "napari-cfrseg", "CFR-Seg: segment with clicks"
+PLUGIN, DOCK = "napari-cfrseg", "Segment with clicks"
 PLACEMENT = {"scale": (0.2, 0.2), "translate": (30, -12), "units": ("um", "um")}
 TIMEOUT_MS = 300_000  # a busy machine loads torch for minutes
 

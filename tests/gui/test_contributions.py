@@ -40,7 +40,7 @@ def test_sample_layer_is_the_image_with_its_credits(name):
 
 def test_the_dock_is_in_the_menus_for_segmenting_and_annotating(manifest):
     widget, _ = manifest.contributions.widgets
-    assert widget.display_name == "CFR-Seg: segment with clicks"
+    assert widget.display_name == "Segment with clicks"
     for menu in ("napari/layers/segment", "napari/layers/annotate"):
         (item,) = manifest.contributions.menus[menu]
         assert item.command == widget.command

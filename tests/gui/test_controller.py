@@ -11,6 +11,7 @@ from sync_runner import HeldRunner
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.gui.segment.click_layer import POINT_PX, Gesture
 from napari_cfrseg.gui.segment.controller import Controller
 
 PLACEMENT = {"scale": (0.5, 0.25), "translate": (7, -3), "units": ("um", "um")}
@@ -50,7 +51,7 @@ class Bench:
 
     def click(self, *index: float, right: bool = False) -> None:
         if right:
-            self.controller.clicks._button = 2
+            self.controller.clicks._gesture = Gesture.OTHER
         self.points.add(np.array(index, float))
 
     def area(self, label: int) -> int:
@@ -453,3 +454,40 @@ def test_slider_moved_while_work_waits_reaches_each_object(bench):
     assert bench.view.threshold == 0.3
     assert bench.view.pending == 0
     assert bench.agrees()
+
+
+def test_undo_and_redo_select_the_object_they_changed(bench):
+    for x in (20, 70):
+        bench.controller.new_object()
+        bench.click(20, x)
+        bench.click(20, x + 5)
+    bench.controller.choose(1)
+    for expected in (2, None, 1, None):
+        bench.controller.undo()
+        assert bench.view.selected == expected
+    for expected in (1, 1, 2, 2):
+        bench.controller.redo()
+        assert bench.view.selected == expected
+        assert bench.labels.selected_label == expected
+    assert "Object 2" in bench.view.status
+    assert bench.agrees()
+
+
+def test_points_have_one_size_on_the_screen(bench):
+    """And no limits, with which napari draws a dot where no point is."""
+    bench.click(20, 20)
+    camera = bench.viewer.scene.camera
+    for zoom in (0.5, 4, 40):
+        camera.zoom = zoom
+        shown = bench.points.size * bench.points.scale[-1] * zoom
+        assert np.allclose(shown, POINT_PX, rtol=0.2)
+        assert bench.points.canvas_size_limits[0] == 0
+
+
+def test_new_point_is_not_selected_so_that_its_sign_shows(bench):
+    bench.click(20, 20)
+    assert not bench.points.selected_data
+    bench.click(20, 27, right=True)
+    assert not bench.points.selected_data
+    bench.points.selected_data = {0}
+    assert bench.points.selected_data == {0}

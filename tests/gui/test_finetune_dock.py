@@ -32,7 +32,7 @@ from napari_cfrseg.training_job import (
 )
 
 PLUGIN = "napari-cfrseg"
-CLICKS, TUNE = "CFR-Seg: segment with clicks", "CFR-Seg: fine-tune on your labels"
+CLICKS, TUNE = "Segment with clicks", "Fine-tune on your labels"
 SMALL = CfrNetConfig(
     widths=(16, 24, 32, 32), feedback_width=8, head_width=16, grid_size=64
 )

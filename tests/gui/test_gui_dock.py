@@ -179,11 +179,11 @@ def test_first_mask_is_shown_before_refinement_ends(window, waiting, targets):
     window.click(y1, x1, settle=False)
     window.until(lambda: window.labels.data[y1, x1] == 1)
     assert window.view.pending == 1
-    assert window.dock.status.busy.isVisible()
+    assert window.dock.status.cancel.isEnabled()
     waiting.go_on.set()
     window.settle()
     assert window.labels.data[y1, x1] == 1
-    assert not window.dock.status.busy.isVisible()
+    assert not window.dock.status.cancel.isEnabled()
 
 
 def test_escape_takes_the_click_being_computed_back(window, waiting, targets):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -259,3 +260,34 @@ def test_classes_are_said_in_the_table_and_exported(desk: Desk, tmp_path: Path) 
     writer = desk.keeper.writer
     assert writer is not None
     assert ev.ObjectClassified(1, "nucleus") in Session.open(writer.path).content.events
+
+
+def test_unsaved_sessions_are_described_announced_for_a_day_and_discarded(
+    desk: Desk, monkeypatch
+) -> None:
+    lost = Desk()
+    lost.controller.clicks.layer.add([20.0, 20.0])
+    writer = lost.keeper.writer
+    assert writer is not None
+    writer._lock.release()  # its process died
+    old = writer.path.stat().st_mtime - 3 * 86_400
+    os.utime(writer.path, (old, old))
+    desk.panel.show_keeper(desk.keeper)
+    assert desk.panel.label.text() == "Nothing to save yet."
+    desk.panel.fill_menu()
+    assert "1 object, 3 days ago" in entries(desk.panel.menu)
+    monkeypatch.setattr(
+        QMessageBox, "question", lambda *_: QMessageBox.StandardButton.Yes
+    )
+    choose(desk.panel.menu, "Discard")
+    assert not writer.path.exists()
+    desk.panel.fill_menu()
+    assert entries(desk.panel.menu) == ["Open a session…"]
+
+
+def test_closed_session_without_objects_leaves_no_file(desk: Desk, user_folder) -> None:
+    desk.controller.clicks.layer.add([20.0, 20.0])
+    desk.controller.undo()
+    desk.controller.close()
+    desk.keeper.close()
+    assert not list(user_folder.glob("unsaved-*"))

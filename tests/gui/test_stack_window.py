@@ -107,7 +107,7 @@ def test_propagate_correct_undo(window):
     window.press(Qt.Key.Key_D, Qt.KeyboardModifier.ShiftModifier)
     assert kinds(window) == "ccca" + 11 * "c"
     assert {s.done for s in seen if s.total} > {1, 5, 10}
-    assert window.view.stack.total == 0
+    assert window.view.progress == (0, 0)
     after = window.labels.data.copy()
     assert (after.reshape(PLANES, -1).any(axis=1)).all()
     assert np.array_equal(after[3], before[3])
@@ -156,9 +156,9 @@ def test_cancelled_midway_keeps_what_is_done(window):
     window.network.wait_at = window.network.calls["embed_image"] + 6
     controller.stack.both()
     window.qtbot.waitUntil(window.network.reached.is_set, timeout=60_000)
-    window.until(lambda: window.view.stack.done > 1)
-    assert window.dock.stack.busy.isVisible()
-    window.qtbot.mouseClick(window.dock.stack.cancel, Qt.MouseButton.LeftButton)
+    window.until(lambda: window.view.progress[0] > 1)
+    assert window.dock.status.bar.isVisible()
+    window.qtbot.mouseClick(window.dock.status.cancel, Qt.MouseButton.LeftButton)
     events = []
     controller.applied.connect(events.append)
     window.network.go_on.set()
@@ -181,7 +181,7 @@ def test_cancelled_midway_keeps_what_is_done(window):
     controller.undo()
     window.settle()
     assert np.array_equal(window.labels.data, before)
-    assert not window.dock.stack.busy.isVisible()
+    assert not window.dock.status.bar.isVisible()
 
 
 def test_a_range_and_a_confirmation(window):

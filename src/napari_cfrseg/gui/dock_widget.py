@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import (
+    QDockWidget,
     QFormLayout,
     QHBoxLayout,
+    QMainWindow,
     QPushButton,
     QScrollArea,
     QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
+from superqt import QCollapsible
 
 if TYPE_CHECKING:
     import napari
@@ -53,13 +56,44 @@ class DockWidget(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if event.type() == QEvent.Type.ParentChange:
             if self.parent() is not None:
                 self._was_docked = True
+                QTimer.singleShot(0, self._share_a_tab)
             elif self._was_docked:
                 self.let_go()
+
+    def _share_a_tab(self) -> None:
+        """Lie on the plugin's other dock, so that neither squeezes the other."""
+        main, mine = self.window(), self.parent()
+        while mine is not None and not isinstance(mine, QDockWidget):
+            mine = mine.parent()
+        if mine is None or not isinstance(main, QMainWindow):
+            return
+        for other in main.findChildren(DockWidget):
+            dock = other.parent()
+            while dock is not None and not isinstance(dock, QDockWidget):
+                dock = dock.parent()
+            if other is self or dock is None or mine in main.tabifiedDockWidgets(dock):
+                continue
+            if main.dockWidgetArea(dock) == main.dockWidgetArea(mine):
+                main.tabifyDockWidget(dock, mine)
+                mine.raise_()
 
     def closeEvent(self, event: QEvent) -> None:
         """Let go with the window."""
         self.let_go()
         super().closeEvent(event)
+
+
+class Section(QCollapsible):  # type: ignore[misc]  # superqt is untyped
+    """A group of controls that folds away under its title; unfolds at once."""
+
+    def __init__(self, title: str, content: QWidget) -> None:
+        super().__init__(title, expandedIcon="▾", collapsedIcon="▸")
+        self.setDuration(0)
+        self.layout().setContentsMargins(0, 0, 0, 0)
+        self.layout().setSpacing(0)
+        self.content().layout().setContentsMargins(0, 2, 0, 2)
+        self.toggleButton().setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.addWidget(content)
 
 
 def images_of(viewer: napari.Viewer) -> list[Image]:

@@ -100,7 +100,7 @@ def sample_session() -> list[LayerData]:
     return read_session(str(path))
 
 
-PLUGIN, DOCK = "napari-cfrseg", "CFR-Seg: segment with clicks"
+PLUGIN, DOCK = "napari-cfrseg", "Segment with clicks"
 #: widest and highest the demo's window is made, and its largest share of the screen
 LARGEST_PX = (1600, 1000)
 SCREEN_SHARE = 0.92

@@ -7,7 +7,8 @@ own and the viewer's; only keys that are free on a layer, or replaced on purpose
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ class KeyAction:
 ACTIONS = (
     KeyAction("polarity", "T", "swap polarity", lambda c: c.toggle_polarity()),
     KeyAction("new_object", "N", "next object", lambda c: c.new_object()),
+    KeyAction("pick", "G", "select the object pointed at", lambda c: c.pick()),
     KeyAction("undo", "Control-Z", "undo", lambda c: c.undo()),
     KeyAction("redo", "Control-Shift-Z", "redo", lambda c: c.redo()),
     KeyAction("reset_object", "R", "reset object", lambda c: c.reset_object()),
@@ -66,6 +68,7 @@ ACTIONS = (
         lambda c: c.cancel_pending(),
         on_labels=False,
     ),
+    KeyAction("help", "F1", "show all keys", lambda c: c.show_keys()),
 )
 
 
@@ -79,6 +82,8 @@ class Preferences:
         Name or path of the model.
     refinement, rule, threshold
         Settings of the first clicks.
+    unfolded
+        The dock's sections that are unfolded.
     keys
         Keys by action name.
     """
@@ -87,6 +92,7 @@ class Preferences:
     refinement: Refinement = DEFAULT_REFINEMENT
     rule: OverlapRule = OverlapRule.KEEP
     threshold: float = 0.5
+    unfolded: tuple[str, ...] = ("stack", "session")
     keys: dict[str, str] = field(
         default_factory=lambda: {action.name: action.key for action in ACTIONS}
     )
@@ -114,8 +120,17 @@ class Preferences:
             ),
             rule=OverlapRule(str(click.overlap)),
             threshold=float(click.threshold),
+            unfolded=tuple(str(click.unfolded).split(",")),
             keys={action.name: str(getattr(keys, action.name)) for action in ACTIONS},
         )
+
+
+def remember_unfolded(names: Iterable[str]) -> None:
+    """Let the next dock begin with these sections unfolded, where napari keeps that."""
+    with suppress(ImportError, KeyError):
+        from napari.settings import get_plugin_settings
+
+        get_plugin_settings(PLUGIN).click.unfolded = ",".join(names)
 
 
 def shown_key(keys: dict[str, str], name: str) -> str:

@@ -1,4 +1,4 @@
-"""The Points layer: each point is a click, each click is a point.
+"""Clicks of a person: on the canvas, and as points of the Points layer.
 
 Points are told apart by row in napari and by number in the annotator; this module
 keeps the one list that says which is which.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -19,13 +20,41 @@ from napari_cfrseg.gui.segment.layers import WorkingImage, to_rgba
 from napari_cfrseg.io.axes import Order, back, put
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
     from napari.layers import Points
 
 #: Okabe and Ito's colours: told apart with any kind of colour vision
 COLOURS = {True: "#56b4e9", False: "#d55e00"}
 SYMBOLS = {True: "disc", False: "x"}
 NAMES = {True: "positive", False: "negative"}
-_RIGHT_BUTTON = 2
+#: width of a point's border, as a share of its size
+BORDER = 0.1
+#: size of a point on the screen. napari's own limits of that size would widen the
+#: border over the point, and draw a dot into the image's corner where no point is
+POINT_PX = 15
+#: pixels of the screen that the mouse may move between press and release
+_DRAG_PX = 5
+
+
+class Gesture(StrEnum):
+    """Kinds of clicks on the canvas."""
+
+    CLICK = "click"
+    OTHER = "other"
+    """a click of the other sign"""
+    PICK = "pick"
+    """selects the object under the pointer"""
+    NONE = "none"
+
+
+def gesture_of(event: Any) -> Gesture:
+    """Return what a button with its modifiers means."""
+    modifiers = list(event.modifiers)
+    if event.button == 1 and modifiers == ["Alt"]:
+        return Gesture.PICK
+    if modifiers or event.button not in (1, 2):
+        return Gesture.NONE
+    return Gesture.CLICK if event.button == 1 else Gesture.OTHER
 
 
 def make_points(image: WorkingImage, name: str) -> Points:
@@ -42,12 +71,12 @@ def make_points(image: WorkingImage, name: str) -> Points:
         name=name,
         features=features,
         feature_defaults={"polarity": "positive", "object": "", "click": ""},
-        size=max(3.0, min(image.plane_shape) / 64),
-        canvas_size_limits=(10, 15),
-        border_width=0.05,
-        border_color="white",
+        canvas_size_limits=(0, 10_000),
+        border_color="black",
         **image.placement(),
     )
+    # napari takes no border width from an empty layer
+    layer.current_border_width = BORDER
     layer.locked = LayerLock.DELETION
     return layer
 
@@ -69,10 +98,10 @@ class ClickRow:
 
 
 class ClickListener(Protocol):
-    """Who is told what a person does with the points."""
+    """Gets what a person does with the mouse and with the points."""
 
-    def point_added(self, index: Sequence[float], other_polarity: bool) -> None:
-        """Make a click of a new point, or show the points without it."""
+    def clicked(self, world: Sequence[float], gesture: Gesture) -> None:
+        """Take a click at a world position; then show the points there should be."""
 
     def points_moved(self, rows: Sequence[ClickRow]) -> None:
         """Take note of rows with their new positions."""
@@ -89,21 +118,36 @@ class ClickLayer:
     layer
         A Points layer with the clicks' feature columns.
     listener
-        Told what a person does with the points.
+        Gets what a person does with the points.
+    viewer
+        The viewer the layer is in.
     order
         Which of the layer's axes comes where in the planes' order; (): Y and X last.
     """
 
     def __init__(
-        self, layer: Points, listener: ClickListener, order: Order = ()
+        self,
+        layer: Points,
+        listener: ClickListener,
+        viewer: ViewerModel,
+        order: Order = (),
     ) -> None:
         self.layer = layer
         self._listener = listener
         self._order = order
         self._rows: list[ClickRow] = []
+        self._object: int | None = None
+        self._own_only = False
         self._writing = False
-        self._button = 1
+        self._gesture = Gesture.CLICK
+        self._just_added = False
+        self._size = 1.0
+        # napari 0.8 has no scene
+        self._camera = getattr(viewer, "scene", viewer).camera
+        self._camera.events.zoom.connect(self._on_zoom)
+        self._on_zoom()
         layer.events.data.connect(self._on_data)
+        layer.selected_data.events.items_changed.connect(self._on_selected)
         layer.mouse_drag_callbacks.insert(0, self._on_press)
 
     @property
@@ -113,7 +157,9 @@ class ClickLayer:
 
     def close(self) -> None:
         """Listen no more."""
+        self._camera.events.zoom.disconnect(self._on_zoom)
         self.layer.events.data.disconnect(self._on_data)
+        self.layer.selected_data.events.items_changed.disconnect(self._on_selected)
         if self._on_press in self.layer.mouse_drag_callbacks:
             self.layer.mouse_drag_callbacks.remove(self._on_press)
 
@@ -136,6 +182,22 @@ class ClickLayer:
                 self.layer.data = data
             self._style()
 
+    def show_object(self, object_id: int | None) -> None:
+        """Take an object for the selected one."""
+        if object_id != self._object:
+            self._object = object_id
+            self._hide_others()
+
+    def show_own_only(self, on: bool) -> None:
+        """Show the clicks of the selected object only, or all."""
+        self._own_only = on
+        self._hide_others()
+
+    def _hide_others(self) -> None:
+        own = [not self._own_only or r.object_id == self._object for r in self._rows]
+        if len(own) == len(self.layer.data) and own != list(self.layer.shown):
+            self.layer.shown = own
+
     def set_polarity(self, is_positive: bool) -> None:
         """Let the next point look like a click of this sign."""
         with self._own_writes():
@@ -153,8 +215,10 @@ class ClickLayer:
             "object": np.array([str(r.object_id) for r in rows], object),
             "click": np.array([str(r.click_id) for r in rows], object),
         }
+        self._hide_others()
         if rows:
             signs = np.array([r.is_positive for r in rows])
+            self.layer.border_width = BORDER
             self.layer.symbol = np.where(signs, SYMBOLS[True], SYMBOLS[False])
             self.layer.face_color = np.where(
                 signs[:, None], to_rgba(COLOURS[True]), to_rgba(COLOURS[False])
@@ -163,7 +227,16 @@ class ClickLayer:
     def _on_press(self, layer: Points, event: Any) -> None:
         """Remember the button: napari's add mode does not look at it."""
         if event.type == "mouse_press":
-            self._button = int(event.button)
+            self._gesture = gesture_of(event)
+
+    def _on_zoom(self) -> None:
+        """Keep points as large on the screen at every zoom."""
+        scale = abs(float(self.layer.scale[-1])) or 1.0
+        size = POINT_PX / (self._camera.zoom * scale)
+        if abs(size / self._size - 1) > 0.1:
+            self._size = size
+            self.layer.size = size
+            self.layer.current_size = size
 
     def _on_data(self, event: Any) -> None:
         if self._writing:
@@ -178,10 +251,17 @@ class ClickLayer:
         elif event.action == ActionType.CHANGED:
             self._moved(event.data_indices)
 
+    def _on_selected(self) -> None:
+        """Leave a new point unselected: the selection's colour would hide its sign."""
+        if self._just_added:
+            self._just_added = False
+            self.layer.selected_data = set()
+
     def _added(self, count: int) -> None:
-        other, self._button = self._button == _RIGHT_BUTTON, 1
+        gesture, self._gesture = self._gesture, Gesture.CLICK
+        self._just_added = True
         for index in np.asarray(self.layer.data)[len(self._rows) :][:count]:
-            self._listener.point_added(index, other)
+            self._listener.clicked(self.layer.data_to_world(index), gesture)
 
     def _moved(self, indices: Sequence[int]) -> None:
         data = np.asarray(self.layer.data)
@@ -202,3 +282,39 @@ class ClickLayer:
             yield
         finally:
             self._writing = before
+
+
+class CanvasClicks:
+    """Clicks on the canvas while another layer than the clicks' own is active.
+
+    They count unless that layer is being edited (painted, drawn on): a click never
+    does nothing only because the image is selected.
+    """
+
+    def __init__(
+        self, viewer: ViewerModel, points: Points, listener: ClickListener
+    ) -> None:
+        self._viewer = viewer
+        self._points = points
+        self._listener = listener
+        viewer.mouse_drag_callbacks.append(self._on_press)
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._on_press in self._viewer.mouse_drag_callbacks:
+            self._viewer.mouse_drag_callbacks.remove(self._on_press)
+
+    def _on_press(self, _: Any, event: Any) -> Iterator[None]:
+        active = self._viewer.layers.selection.active
+        if active is self._points and active.mode == "add":
+            return  # napari adds a point
+        if active is not None and str(active.mode) != "pan_zoom":
+            return
+        gesture, start = gesture_of(event), np.asarray(event.pos)
+        moved = 0.0
+        yield
+        while event.type == "mouse_move":
+            moved = max(moved, float(np.linalg.norm(np.asarray(event.pos) - start)))
+            yield
+        if moved < _DRAG_PX and gesture is not Gesture.NONE:
+            self._listener.clicked(event.position, gesture)

@@ -15,21 +15,27 @@ from psygnal import Signal
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Change
 from napari_cfrseg.annotation.rounds import SegmenterLike
-from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.geometry.masks import Plane
-from napari_cfrseg.gui.segment.click_layer import ClickLayer, ClickRow, make_points
+from napari_cfrseg.gui.segment.click_layer import (
+    CanvasClicks,
+    ClickLayer,
+    ClickRow,
+    Gesture,
+    make_points,
+)
 from napari_cfrseg.gui.segment.event_queue import EventQueue, row_of
 from napari_cfrseg.gui.segment.label_layer import LabelLayer, make_labels
 from napari_cfrseg.gui.segment.layers import (
     MOST_OBJECTS,
     PlaneView,
     WorkingImage,
+    is_far,
     working_order,
 )
-from napari_cfrseg.gui.segment.projection import DockView, Projection
+from napari_cfrseg.gui.segment.projection import DockView, Projection, Remedy
 from napari_cfrseg.gui.segment.propagator import Propagator
-from napari_cfrseg.gui.segment.worker import Job, Report, Runner
+from napari_cfrseg.gui.segment.worker import Runner
 from napari_cfrseg.session.recording import RecordedAnnotator
 
 if TYPE_CHECKING:
@@ -37,6 +43,9 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_cfrseg.session.format import SessionContent
+
+
+_REOPENING = "Reopening the session …"
 
 
 class Controller:
@@ -66,6 +75,10 @@ class Controller:
         these replays to the same labels.
     next_click
         The number of the next click.
+    auto_next
+        Whether a positive click far from the selected object begins a new one.
+    go_to, show_keys
+        Begins to work on another image layer, and shows the keys; given by the dock.
     """
 
     changed = Signal(DockView)
@@ -85,8 +98,10 @@ class Controller:
         self.annotator = RecordedAnnotator(
             self.image.plane, self.image.plane_shape, rgb=self.image.rgb
         )
-        self._runner = runner
         self.next_click = 1
+        self.auto_next = False
+        self.go_to: Callable[[Image], None] = lambda _: None
+        self.show_keys: Callable[[], None] = lambda: None
         self._focus_shift = 0
         labels = make_labels(self.image, f"{image_layer.name} objects")
         points = make_points(self.image, f"{image_layer.name} clicks")
@@ -94,9 +109,14 @@ class Controller:
         viewer.add_layer(points)
         self.planes = PlaneView(viewer, self.image, labels)
         self.labels = LabelLayer(
-            labels, lambda: self.current_plane, self.submit, self.image.order
+            labels,
+            lambda: self.current_plane,
+            self.submit,
+            self.select,
+            self.image.order,
         )
-        self.clicks = ClickLayer(points, self, self.image.order)
+        self.clicks = ClickLayer(points, self, viewer, self.image.order)
+        self._canvas = CanvasClicks(viewer, points, self)
         self._shown = Projection(
             self.annotator,
             self.labels,
@@ -120,9 +140,9 @@ class Controller:
             self.submit,
             lambda view: self._shown.show(stack=view),
             lambda text: self._shown.show(status=text),
+            self.select,
         )
         self.clicks.set_polarity(True)
-        labels.events.selected_label.connect(self._label_selected)
         self.ready_to_click()
         self.load_model(load, model)
 
@@ -146,8 +166,8 @@ class Controller:
         """Stop listening and drop pending steps; the layers stay."""
         self._queue.close()
         self.stack.close()
-        self.labels.layer.events.selected_label.disconnect(self._label_selected)
         self.clicks.close()
+        self._canvas.close()
         self.labels.close()
         for layer in (self.labels.layer, self.clicks.layer):
             layer.locked = False
@@ -167,13 +187,7 @@ class Controller:
         self._shown.show_pending()
 
     def submit_all(self, events: Iterable[ev.Event]) -> None:
-        """Send imported events on their way; a creation is one step with what follows.
-
-        Parameters
-        ----------
-        events
-            In order; an object's first click or mask directly after its creation.
-        """
+        """Send imported events; a creation is one step with the click after it."""
         created: ev.ObjectCreated | None = None
         for event in events:
             first, created = created, None
@@ -206,29 +220,58 @@ class Controller:
 
     # -- clicks ----------------------------------------------------------------------
 
-    def point_added(self, index: Sequence[float], other_polarity: bool) -> None:
-        """Make a click of a point just added to the clicks' layer.
-
-        Parameters
-        ----------
-        index
-            The point's coordinates in its layer.
-        other_polarity
-            Whether it means the opposite of what a left click means now.
-        """
-        self.click_at(self.clicks.layer.data_to_world(index), other_polarity)
-
-    def click_at(self, world: Sequence[float], other_polarity: bool = False) -> None:
-        """Make a click of the selected object, or of a new one, at a world position."""
-        events = self._click_events(world, self.view.is_positive != other_polarity)
+    def clicked(self, world: Sequence[float], gesture: Gesture = Gesture.CLICK) -> None:
+        """Take a click at a world position, or select the object that is there."""
+        is_positive = self.view.is_positive != (gesture is Gesture.OTHER)
+        events: tuple[ev.Event, ...] = ()
+        if gesture is Gesture.PICK:
+            self.pick(world)
+        elif gesture is not Gesture.NONE and self._is_seen(world):
+            events = self._click_events(world, is_positive)
         if not events:
             self._shown.show_pending()
             return
         if isinstance(events[0], ev.ObjectCreated):
             object_id = events[0].object_id
             self._shown.show(selected=object_id, next_id=object_id + 1)
-            self._select_label(object_id)
+            self.labels.select(object_id)
         self.submit(*events)
+
+    def pick(self, world: Sequence[float] | None = None) -> None:
+        """Select the object at a world position, or under the pointer."""
+        place = self.planes.locate(
+            self.viewer.cursor.position if world is None else world
+        )
+        found = 0 if place is None else self.labels.object_at(*place)
+        if found:
+            self.choose(found)
+        else:
+            self._shown.show(status="There is no object here.")
+
+    def _is_seen(self, world: Sequence[float]) -> bool:
+        """Whether the image is seen at a place; else say so and offer a button."""
+        layer = self.image.layer
+        if not layer.visible:
+            text, remedy = (
+                f"“{layer.name}” is not shown.",
+                Remedy("Show it", self._uncover),
+            )
+        elif (other := self.planes.covering(world)) is not None:
+            text = f"“{other.name}” covers “{layer.name}” here, which is segmented."
+            remedy = Remedy(f"Segment “{other.name}”", lambda: self.go_to(other))
+        else:
+            return True
+        self._shown.show(status=text, remedy=remedy)
+        return False
+
+    def mend(self) -> None:
+        """Do what the button beside the status line offers."""
+        if self.view.remedy is not None:
+            self.view.remedy.act()
+
+    def _uncover(self) -> None:
+        self.image.layer.visible = True
+        self._shown.show(status="Click on an object.")
 
     def points_moved(self, rows: Sequence[ClickRow]) -> None:
         """Recompute from clicks that were dragged."""
@@ -261,37 +304,32 @@ class Controller:
         """Return the step that a click is; () (and say why) if it is none."""
         view = self.view
         place = self.planes.locate(world)
-        refused = self.planes.why_not_here()
-        if not refused and place is None:
-            refused = "That click is not on the image."
-        elif not refused and view.selected is None and not is_positive:
-            refused = "The first click of an object must be positive."
-        elif not refused and view.selected is None and view.next_id > MOST_OBJECTS:
-            refused = f"No more than {MOST_OBJECTS} objects fit."
+        selected = view.selected
+        known = self._shown.objects.get(selected or 0)
+        mask = None if known is None or place is None else known.on(place[0]).mask
+        if self.auto_next and is_positive and place and is_far(mask, place[1]):
+            selected = known = None
+        refused = self.planes.why_not(world)
+        if selected is None and not is_positive:
+            refused = refused or "The first click of an object must be positive."
+        elif selected is None and view.next_id > MOST_OBJECTS:
+            refused = refused or f"No more than {MOST_OBJECTS} objects fit."
         if refused or place is None:
+            self._shown.show(status=refused)
             self._shown.notify("info", refused)
             return ()
         plane, yx = place
-        object_id = view.next_id if view.selected is None else view.selected
+        object_id = view.next_id if selected is None else selected
         shift, self._focus_shift = self._focus_shift, 0
+        hint = None
+        if known is None or known.on(plane).is_empty:
+            hint = self.planes.size_hint(self._shown.objects)
         click = ev.ClickAdded(
-            object_id,
-            plane,
-            yx,
-            is_positive,
-            self.next_click,
-            shift,
-            self._size_hint(object_id, plane),
+            object_id, plane, yx, is_positive, self.next_click, shift, hint
         )
-        if view.selected is not None:
+        if selected is not None:
             return (click,)
         return ev.ObjectCreated(object_id, threshold=view.threshold), click
-
-    def _size_hint(self, object_id: int, plane: Plane) -> FocusHint | None:
-        found = self._shown.objects.get(object_id)
-        if found is not None and not found.on(plane).is_empty:
-            return None
-        return self.planes.size_hint(self._shown.objects)
 
     # -- objects ---------------------------------------------------------------------
 
@@ -306,6 +344,11 @@ class Controller:
         self.clicks.set_polarity(True)
         self.ready_to_click()
 
+    def choose(self, object_id: int) -> None:
+        """Let clicks go to an object, and be ready for them."""
+        self.select(object_id)
+        self.ready_to_click()
+
     def select(self, object_id: int) -> None:
         """Let clicks go to an object."""
         if object_id == self.view.selected or object_id not in self._shown.objects:
@@ -314,7 +357,7 @@ class Controller:
         self._shown.show(selected=object_id, status=f"Clicks go to {found.name}.")
         self._shown.follow_threshold()
         self._shown.show_stack()
-        self._select_label(object_id)
+        self.labels.select(object_id)
 
     def delete_selected(self) -> None:
         """Delete the selected object with its clicks and labels."""
@@ -360,25 +403,14 @@ class Controller:
     # -- models and sessions ---------------------------------------------------------
 
     def load_model(self, load: Callable[[], SegmenterLike], model: str = "") -> None:
-        """Load a segmenter on the runner; clicks from now on wait for it.
-
-        Parameters
-        ----------
-        load
-            Loads it.
-        model
-            The name or path it is known by.
-        """
-        plane = self.current_plane
-
-        def work(_: Report) -> str:
-            segmenter = load()
-            self.annotator.use(segmenter, model)
-            self.annotator.prepare(plane)
-            return str(getattr(segmenter, "device", ""))
+        """Load a segmenter on the runner; clicks from now on wait for it."""
 
         def done(device: str) -> None:
             text = "Ready: click on an object."
+            if self.view.progress[1]:
+                text = _REOPENING
+            elif self.view.pending:
+                text = "Computing …"
             self._shown.show(loading=False, device=device, seconds=None, status=text)
 
         def failed(error: Exception) -> None:
@@ -387,7 +419,7 @@ class Controller:
             self._shown.warn(error)
 
         self._shown.show(loading=True, model=model, status="Loading the model …")
-        self._runner.submit(Job(work, done, failed))
+        self._queue.load_model(load, model, self.current_plane, done, failed)
 
     def restore(
         self,
@@ -397,42 +429,16 @@ class Controller:
     ) -> None:
         """Apply a session's events on the runner, and go on from there.
 
-        Parameters
-        ----------
-        content
-            The session; nothing was done here yet.
-        restored
-            Called when everything is shown.
-        failed
-            Called with what went wrong; the layers then show nothing of the session.
+        Nothing was done here before, and nothing is shown if it fails.
         """
-
-        def work(report: Report) -> Change | None:
-            last = None
-            for change in self.annotator.restore(content):
-                last = change
-                report(None)
-            return last
 
         def done(last: Change | None) -> None:
             used = [e.click_id for e in content.events if isinstance(e, ev.ClickAdded)]
             self.next_click = max(used, default=0) + 1
             self._shown.show_all(last)
             self._shown.show(model=self.annotator.model or self.view.model)
+            self.ready_to_click()
             restored()
 
-        self._shown.show(status="Reopening the session …")
-        self._runner.submit(Job(work, done, failed))
-
-    # -- the labels layer ------------------------------------------------------------
-
-    def refresh_stack(self) -> None:
-        """Show the planes of the object that is selected now."""
-        self._shown.show_stack()
-
-    def _label_selected(self) -> None:
-        self.select(int(self.labels.layer.selected_label))
-
-    def _select_label(self, object_id: int) -> None:
-        with self.labels.layer.events.selected_label.blocker(self._label_selected):
-            self.labels.layer.selected_label = object_id
+        self._shown.show(status=_REOPENING, progress=(0, len(content.events)))
+        self._queue.restore(content, done, failed, self._shown.preview)

@@ -13,8 +13,13 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.gui.dock_widget import DockWidget, form, images_of
-from napari_cfrseg.gui.preferences import PLUGIN, Preferences, bind_keys
+from napari_cfrseg.gui.dock_widget import DockWidget, Section, form, images_of
+from napari_cfrseg.gui.preferences import (
+    PLUGIN,
+    Preferences,
+    bind_keys,
+    remember_unfolded,
+)
 from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.gui.segment.layers import show_planes_of, shown_order, working_order
 from napari_cfrseg.gui.segment.object_panel import ObjectPanel
@@ -107,7 +112,7 @@ class ClickDock(DockWidget):
         layers = self.viewer.layers.events
         layers.inserted.connect(self._on_inserted)
         layers.removed.connect(self._on_removed)
-        layers.renamed.connect(self.image_choice.reset_choices)
+        layers.renamed.connect(self._on_renamed)
         for turned in (self.viewer.dims.events.order, self.viewer.dims.events.ndisplay):
             turned.connect(self._on_turned)
         self.objects.connect_to(lambda: self._controller)
@@ -135,7 +140,7 @@ class ClickDock(DockWidget):
         layers = self.viewer.layers.events
         layers.inserted.disconnect(self._on_inserted)
         layers.removed.disconnect(self._on_removed)
-        layers.renamed.disconnect(self.image_choice.reset_choices)
+        layers.renamed.disconnect(self._on_renamed)
         for turned in (self.viewer.dims.events.order, self.viewer.dims.events.ndisplay):
             turned.disconnect(self._on_turned)
         self._leave()
@@ -183,16 +188,22 @@ class ClickDock(DockWidget):
         else:
             self._show(DockView(status="Open an image to begin."))
 
+    def _on_renamed(self) -> None:
+        """Offer layers under their new names; the one chosen stays chosen."""
+        controller = self._controller
+        with self.image_choice.changed.blocked():
+            self.image_choice.reset_choices()
+            if controller is not None:
+                self.image_choice.value = controller.image.layer
+
     def _on_inserted(self, event: Any) -> None:
         self.image_choice.reset_choices()
-        if came_with_session(event.value):
-            # its clicks and labels are still to come
-            QTimer.singleShot(0, lambda: self._choose(event.value))
-            return
         images = images_of(self.viewer)
         nothing_chosen = self._controller is None and self.image_choice.value is None
-        if nothing_chosen and len(images) == 1:
-            self.image_choice.value = images[0]
+        is_only = nothing_chosen and images == [event.value]
+        if came_with_session(event.value) or is_only:
+            # a session's labels and clicks are still to come
+            QTimer.singleShot(0, lambda: self._choose(event.value))
 
     def _choose(self, layer: Image) -> None:
         if layer in self.viewer.layers and not self._closed:
@@ -279,15 +290,11 @@ class ClickDock(DockWidget):
             self.viewer, layer, self._runner, self._loader(model), notify, model
         )
         self._controllers[layer] = controller
+        controller.go_to = self._choose
+        controller.show_keys = self.status.show_keys
+        controller.auto_next = self.objects.auto_next.isChecked()
+        self.settings.display_on(controller)
         show_planes_of(self.viewer, controller.image)
-        # a session's own layers take the place of those that were read
-        with self.viewer.layers.events.removed.blocker(self._on_removed):
-            keeper = SessionKeeper(controller, self._load_when_open, notify)
-        self._keepers[controller] = keeper
-        if keeper.writer is None:
-            controller.set_refinement(self._preferences.refinement)
-            controller.set_rule(self._preferences.rule)
-            controller.set_threshold(self._preferences.threshold)
         if first:
             self._runner.submit(
                 Job(
@@ -297,6 +304,14 @@ class ClickDock(DockWidget):
                     lambda error: notify("warning", f"models not listed: {error}"),
                 )
             )
+        # a session's own layers take the place of those that were read
+        with self.viewer.layers.events.removed.blocker(self._on_removed):
+            keeper = SessionKeeper(controller, self._load_when_open, notify)
+        self._keepers[controller] = keeper
+        if keeper.writer is None:
+            controller.set_refinement(self._preferences.refinement)
+            controller.set_rule(self._preferences.rule)
+            controller.set_threshold(self._preferences.threshold)
         return controller
 
     def _leave(self) -> None:
@@ -337,20 +352,33 @@ class ClickDock(DockWidget):
         self.objects.show_view(view)
         self.settings.show_view(view)
         self.stack.show_view(view)
+        self.sections["stack"].setVisible(len(view.stack.cells) > 1)
         self.status.show_view(view)
 
     def _lay_out(self) -> None:
         inner = QWidget()
         column = QVBoxLayout(inner)
-        column.setContentsMargins(6, 6, 6, 6)
-        column.setSpacing(6)
+        column.setContentsMargins(6, 4, 6, 4)
+        column.setSpacing(4)
         column.addLayout(form(self.image_choice, self.model_choice))
         column.addWidget(self.objects, stretch=1)
-        column.addWidget(self.settings)
-        column.addWidget(self.stack)
         column.addWidget(self.status)
-        column.addWidget(self.sessions)
+        self.sections = {
+            "outline": Section("Outline and display", self.settings),
+            "stack": Section("Stack", self.stack),
+            "session": Section("Session", self.sessions),
+        }
+        unfolded = self._preferences.unfolded
+        for name, section in self.sections.items():
+            if name in unfolded:
+                section.expand(animate=False)
+            section.toggled.connect(self._remember_sections)
+            column.addWidget(section)
+        self.sections["stack"].hide()
         self.fill_with(inner, 290)
+
+    def _remember_sections(self) -> None:
+        remember_unfolded(n for n, s in self.sections.items() if s.isExpanded())
 
     def let_go(self) -> None:
         """End the session, as :meth:`close_session`."""

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.annotator import Annotator, Change
+from napari_cfrseg.annotation.annotator import Change
+from napari_cfrseg.annotation.rounds import SegmenterLike
 from napari_cfrseg.annotation.state import ClickEntry, ObjectState
 from napari_cfrseg.annotation.transaction import Progress
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickRow
 from napari_cfrseg.gui.segment.worker import Job, JobCancelled, Report, Runner
+from napari_cfrseg.session.recording import RecordedAnnotator
+
+if TYPE_CHECKING:
+    from napari_cfrseg.session.format import SessionContent
 
 
 @dataclass(slots=True, eq=False)
@@ -61,7 +67,7 @@ class EventQueue:
 
     def __init__(
         self,
-        annotator: Annotator,
+        annotator: RecordedAnnotator,
         runner: Runner,
         settled: Callable[[Pending, list[Change]], None],
         failed: Callable[[Pending, Exception], None],
@@ -85,6 +91,42 @@ class EventQueue:
         if newest is not None:
             self._submit_later(newest)
         self._enqueue(Pending((event, *more), rows))
+
+    def load_model(
+        self,
+        load: Callable[[], SegmenterLike],
+        model: str,
+        plane: Plane,
+        done: Callable[[str], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """Load a segmenter, make it ready for a plane, and pass its device to done."""
+
+        def work(_: Report) -> str:
+            segmenter = load()
+            self._annotator.use(segmenter, model)
+            self._annotator.prepare(plane)
+            return str(getattr(segmenter, "device", ""))
+
+        self._runner.submit(Job(work, done, failed))
+
+    def restore(
+        self,
+        content: SessionContent,
+        done: Callable[[Change | None], None],
+        failed: Callable[[Exception], None],
+        reported: Callable[[Progress], None],
+    ) -> None:
+        """Apply a session's events, and pass what its last one changed to done."""
+
+        def work(report: Report) -> Change | None:
+            last, total = None, len(content.events)
+            for number, change in enumerate(self._annotator.restore(content), 1):
+                last = change
+                report(Progress(number, total))
+            return last
+
+        self._runner.submit(Job(work, done, failed, reported))
 
     def cancel_newest(self) -> bool:
         """Cancel the newest step that is not done; False if there is none."""

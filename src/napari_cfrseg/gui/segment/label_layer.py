@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from napari.layers import Labels
 
+#: width of an outline
+OUTLINE_PX = 2
 #: pixels that napari writes in about 10 ms
 _LARGEST_PREVIEW_PX = 200_000
 
@@ -53,7 +55,9 @@ class LabelLayer:
     current_plane
         Returns the plane that is shown.
     painted
-        Told each stroke a person painted.
+        Called with each stroke a person painted.
+    chosen
+        Called with the label a person selected in the layer's controls.
     order
         Which of the layer's axes comes where in the planes' order; (): Y and X last.
     """
@@ -63,11 +67,13 @@ class LabelLayer:
         layer: Labels,
         current_plane: Callable[[], Plane],
         painted: Callable[[Painted], None],
+        chosen: Callable[[int], None],
         order: Order = (),
     ) -> None:
         self.layer = layer
         self._current_plane = current_plane
         self._painted = painted
+        self._chosen = chosen
         self._shown: dict[Plane, LabelArray] = {}
         self._preview: list[LabelRuns] = []
         self._writing = False
@@ -78,12 +84,14 @@ class LabelLayer:
         self._awaited = False
         layer.events.paint.connect(self._on_paint)
         layer.events.labels_update.connect(self._on_update)
+        layer.events.selected_label.connect(self._on_selected)
         self._set_colours({})
 
     def close(self) -> None:
         """Listen no more."""
         self.layer.events.paint.disconnect(self._on_paint)
         self.layer.events.labels_update.disconnect(self._on_update)
+        self.layer.events.selected_label.disconnect(self._on_selected)
 
     def paste(self, patches: Iterable[LabelRuns]) -> None:
         """Write patches, in order, as one step of the layer's own history."""
@@ -135,6 +143,20 @@ class LabelLayer:
         # share its place in the palette must not share that colour
         self._set_colours(own, max(objects) if own else 0)
 
+    def select(self, label: int) -> None:
+        """Let the layer's own tools paint an object's label."""
+        with self._own_writes():
+            self.layer.selected_label = label
+
+    def show_outlines(self, on: bool) -> None:
+        """Draw objects as outlines, or filled."""
+        self.layer.contour = OUTLINE_PX if on else 0
+
+    def object_at(self, plane: Plane, yx: tuple[float, float]) -> int:
+        """Return the label shown at (row, column) of a plane; 0 is the background."""
+        y, x = (round(v) for v in yx)
+        return int(self._on_layer(plane)[y, x])
+
     def _write(self, patch: LabelRuns) -> None:
         if not patch.size:
             return
@@ -164,6 +186,10 @@ class LabelLayer:
         # outside a mouse stroke napari announces the paint before it is on the layer
         if not self._writing:
             self._awaited = not self._read_strokes()
+
+    def _on_selected(self) -> None:
+        if not self._writing:
+            self._chosen(int(self.layer.selected_label))
 
     def _on_update(self) -> None:
         if self._awaited and not self._writing:
@@ -197,4 +223,7 @@ class LabelLayer:
         colours += [
             to_rgba(own.get(i) or default_colour(i)) for i in range(1, length + 1)
         ]
-        self.layer.colormap = CyclicLabelColormap(colors=np.array(colours, np.float32))
+        with self._own_writes():
+            self.layer.colormap = CyclicLabelColormap(
+                colors=np.array(colours, np.float32)
+            )

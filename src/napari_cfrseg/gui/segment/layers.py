@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.engine.focus import FocusHint
-from napari_cfrseg.geometry.masks import Plane
+from napari_cfrseg.geometry.masks import MaskPatch, Plane
 from napari_cfrseg.io.axes import Order, across, back, plane_of, put, turned
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels
+    from napari.layers import Image, Labels, Layer
 
 #: where an image layer's metadata say in which order its session has the axes
 METADATA_ORDER = "cfrseg_order"
@@ -181,6 +181,14 @@ def to_rgba(colour: str) -> tuple[float, float, float, float]:
     return r, g, b, 1.0
 
 
+def _is_opaque_image(layer: Layer) -> bool:
+    from napari.layers import Image
+
+    opaque = ("opaque", "translucent", "translucent_no_depth")
+    shown = layer.visible and layer.opacity > 0.5 and layer.blending in opaque
+    return type(layer) is Image and shown
+
+
 class PlaneView:
     """What of an image the viewer shows, through world coordinates.
 
@@ -206,11 +214,11 @@ class PlaneView:
             for i, n in zip(plane, self._image.shape, strict=False)
         )
 
-    def why_not_here(self) -> str:
-        """Return why a click would not count in this view; "" if it would."""
+    def why_not(self, world: Sequence[float]) -> str:
+        """Return why a click at a world position would not count; "" if it would."""
         order = shown_order(self._viewer, self._image.layer)
         if order == self._image.order:
-            return ""
+            return "" if self.locate(world) else "That click is not on the image."
         if self._viewer.dims.ndisplay != 2:
             return "Clicks count in the 2-D view: leave the 3-D one (Ctrl+Y)."
         if order is None:
@@ -220,6 +228,19 @@ class PlaneView:
             f"The objects here are annotated on {mine} planes: roll the axes back "
             "(Ctrl+E), or duplicate the image to annotate others in this view."
         )
+
+    def covering(self, world: Sequence[float]) -> Image | None:
+        """Return the opaque image that hides this one at a world position."""
+        layers = list(self._viewer.layers)
+        above = layers[layers.index(self._image.layer) + 1 :]
+        for layer in reversed(above):
+            if not _is_opaque_image(layer):
+                continue
+            place = world_to_index(layer, world)[-2:]
+            sides = put(layer.data.shape[: layer.ndim], ())[-2:]
+            if all(-0.5 <= v < n - 0.5 for v, n in zip(place, sides, strict=True)):
+                return layer
+        return None
 
     def locate(
         self, world: Sequence[float]
@@ -256,3 +277,12 @@ class PlaneView:
 
     def _split(self, world: Sequence[float]) -> tuple[Plane, tuple[float, float]]:
         return split_index(self._image.of_layer(world_to_index(self._labels, world)))
+
+
+def is_far(mask: MaskPatch | None, yx: tuple[float, float]) -> bool:
+    """Return whether a place is farther from a mask's box than half its size."""
+    if mask is None or not mask.mask.size:
+        return False
+    sides = zip(yx, mask.offset, mask.mask.shape, strict=True)
+    gap = max(max(low - v, v - (low + n - 1)) for v, low, n in sides)
+    return bool(gap > max(mask.mask.shape) / 2)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QButtonGroup,
+    QCheckBox,
     QColorDialog,
     QHeaderView,
     QTableWidget,
@@ -52,7 +53,7 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setEditTriggers(QAbstractItemView.EditTrigger.DoubleClicked)
-        self.setMinimumHeight(110)
+        self.setMinimumHeight(120)
         # keys stay with the canvas
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.setToolTip(
@@ -62,6 +63,10 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
         self.itemSelectionChanged.connect(self._on_selection)
         self.itemChanged.connect(self._on_item)
         self.cellDoubleClicked.connect(self._on_double_click)
+
+    def sizeHint(self) -> QSize:
+        """Ask for a few rows; the layout gives all the room there is."""
+        return QSize(240, self.minimumHeight())
 
     def show_rows(self, rows: Sequence[ObjectRow], selected: int | None) -> None:
         """Show the objects and select one."""
@@ -157,22 +162,25 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         group.addButton(self.positive)
         group.addButton(self.negative)
         self.table = ObjectTable()
-        self.new = button("New", f"Next object ({key['new_object']})")
+        self.new = button("Next", f"Begin the next object ({key['new_object']})")
+        self.auto_next = QCheckBox("auto-next")
+        self.auto_next.setToolTip("A click far from the object begins the next one")
+        self.auto_next.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.delete = button("Delete", "Delete the selected object")
         self.reset = button(
             "Reset", f"Take its clicks on this plane away ({key['reset_object']})"
         )
         self.undo = button("Undo", f"Clicks and labels together ({key['undo']})")
         self.redo = button("Redo", f"Clicks and labels together ({key['redo']})")
-        self.closer = button("Focus −", f"Look closer ({key['closer']})")
-        self.wider = button("Focus +", f"Look wider ({key['wider']})")
+        self.closer = button("Smaller", f"It is a smaller structure ({key['closer']})")
+        self.wider = button("Larger", f"It is a larger structure ({key['wider']})")
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         column.addLayout(row(self.positive, self.negative))
         column.addWidget(self.table, stretch=1)
-        column.addLayout(row(self.new, self.delete, self.reset))
-        column.addLayout(row(self.undo, self.redo, self.closer, self.wider))
+        column.addLayout(row(self.new, self.undo, self.redo, self.auto_next))
+        column.addLayout(row(self.closer, self.wider, self.reset, self.delete))
 
     def connect_to(self, current: Current) -> None:
         """Let the controls act on the controller that ``current`` returns."""
@@ -189,7 +197,10 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.closer.clicked.connect(does(lambda c: c.shift_focus(-1)))
         self.wider.clicked.connect(does(lambda c: c.shift_focus(+1)))
         self.delete.clicked.connect(does(lambda c: c.delete_selected()))
-        self.table.chosen.connect(lambda i: does(lambda c: c.select(i))())
+        self.auto_next.toggled.connect(
+            lambda on: does(lambda c: setattr(c, "auto_next", on))()
+        )
+        self.table.chosen.connect(lambda i: does(lambda c: c.choose(i))())
         self.table.acted.connect(lambda event: does(lambda c: c.submit(event))())
 
     def show_view(self, view: DockView) -> None:

@@ -32,6 +32,14 @@ class ObjectRow:
     object_class: str = ""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Remedy:
+    """A button beside the status line that mends what the line speaks of."""
+
+    text: str
+    act: Callable[[], None]
+
+
 @dataclass(frozen=True, slots=True)
 class DockView:
     """Everything the dock shows.
@@ -58,8 +66,12 @@ class DockView:
         What it computes on; "" before it is loaded.
     seconds, steps
         Time and refinement steps of the last click; None: there is none.
+    progress
+        Steps done, and of how many, of a long act; (0, 0): none is under way.
     status
         One line for the person.
+    remedy
+        Mends what ``status`` speaks of; None: nothing to mend.
     stack
         The strip of planes; empty for an image of one plane.
     """
@@ -79,7 +91,9 @@ class DockView:
     device: str = ""
     seconds: float | None = None
     steps: int = 0
+    progress: tuple[int, int] = (0, 0)
     status: str = ""
+    remedy: Remedy | None = None
     stack: StackView = field(default_factory=StackView)
 
     @property
@@ -150,7 +164,14 @@ class Projection:
     # -- the view --------------------------------------------------------------------
 
     def show(self, **changes: Any) -> None:
-        """Change fields of the view; announce it unless it stays the same."""
+        """Change fields of the view; announce it unless it stays the same.
+
+        A new status takes the button of the one before away.
+        """
+        if "status" in changes:
+            changes.setdefault("remedy", None)
+        if "selected" in changes:
+            self._clicks.show_object(changes["selected"])
         view = replace(self.view, **changes)
         if view != self.view:
             self.view = view
@@ -190,6 +211,7 @@ class Projection:
             next_id=max(self.objects, default=0) + 1,
             undo_depth=0 if last is None else last.undo_depth,
             redo_depth=0 if last is None else last.redo_depth,
+            progress=(0, 0),
             status=f"Session reopened: {len(self.objects)} objects.",
         )
         self.show_stack()
@@ -201,9 +223,14 @@ class Projection:
         for event in (event for change in changes for event in change.events):
             self._applied(event)
         self._labels.paste([patch for change in changes for patch in change.patches])
-        change = changes[-1]
+        change, before = changes[-1], self.objects
         self._show_objects(change.objects)
-        self._follow(pending.event)
+        touched = {
+            i
+            for i in before.keys() | self.objects.keys()
+            if before.get(i) is not self.objects.get(i)
+        }
+        self._follow(pending.event, touched)
         self.show(undo_depth=change.undo_depth, redo_depth=change.redo_depth)
         for one in changes:
             if one.runs:
@@ -219,8 +246,8 @@ class Projection:
         self._labels.paste(())
         if isinstance(pending.event, ev.Painted):
             self._restore(pending.event.plane)
-        self._follow(pending.event)
-        self.stack.progressed(None)
+        self._follow(pending.event, set())
+        self.show(progress=(0, 0))
         self.show_pending()
         if not isinstance(error, JobCancelled):
             self.warn(error)
@@ -229,7 +256,7 @@ class Projection:
         """Show a first mask, or how far a propagation is."""
         if isinstance(value, Progress):
             self._labels.preview_more(value.patches)
-            self.stack.progressed(value)
+            self.show(progress=(value.done, value.total))
         else:
             self._labels.preview(value)
 
@@ -250,8 +277,13 @@ class Projection:
     def _say_what_happened(self, event: ev.Event) -> None:
         self.show_stack()
         if isinstance(event, ev.Propagated):
-            self.stack.progressed(None)
-            self.show(status=self.stack.summary())
+            self.show(status=self.stack.summary(), progress=(0, 0))
+            return
+        if isinstance(event, ev.Undone | ev.Redone):
+            found = self.objects.get(self.view.selected or 0)
+            act = "Undone" if isinstance(event, ev.Undone) else "Redone"
+            goes = "a new object" if found is None else found.name
+            self.show(status=f"{act}. The next click goes to {goes}.")
             return
         if not isinstance(event, ev.ClickAdded) or event.object_id not in self.objects:
             return
@@ -262,8 +294,11 @@ class Projection:
             f"{found.on(event.plane).mask.area} px"
         )
 
-    def _follow(self, event: ev.Event) -> None:
-        """Keep the selection on an object that exists, and its number free."""
+    def _follow(self, event: ev.Event, touched: set[int]) -> None:
+        """Keep the selection on an object that exists, and its number free.
+
+        Undo and redo select the object they changed: the next click goes there.
+        """
         known = set(self.objects) | {
             e.object_id
             for pending in self.pending
@@ -271,10 +306,12 @@ class Projection:
             if isinstance(e, ev.ObjectCreated)
         }
         selected = self.view.selected
-        if isinstance(event, ev.Redone) and selected is None and self.objects:
-            selected = max(self.objects)
+        if isinstance(event, ev.Undone | ev.Redone) and selected not in touched:
+            selected = max(touched, default=selected)
         if selected is not None and selected not in known:
             selected = None
+        if selected is not None:
+            self._labels.select(selected)
         self.show(selected=selected, next_id=max(known, default=0) + 1)
         self.follow_threshold()
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.state import ObjectState, PlaneState
-from napari_cfrseg.annotation.transaction import Progress
 from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.io.axes import put
 from napari_cfrseg.propagation.decisions import Suggestion, suggest
@@ -56,8 +55,6 @@ class StackView:
         One per plane along it.
     here
         The plane shown.
-    done, total
-        Of a propagation under way; total 0: none is.
     worst
         The plane to look at next, None: nothing is propagated.
     """
@@ -66,8 +63,6 @@ class StackView:
     axis: int = 0
     cells: tuple[StripCell, ...] = ()
     here: int = 0
-    done: int = 0
-    total: int = 0
     worst: int | None = None
 
 
@@ -83,7 +78,9 @@ class Propagator:
     show
         Told the strip whenever it changed.
     say
-        Told one line for the person.
+        Called with one line for the person.
+    select
+        Selects an object.
     """
 
     def __init__(
@@ -94,6 +91,7 @@ class Propagator:
         submit: Callable[[ev.Event], None],
         show: Callable[[StackView], None],
         say: Callable[[str], None],
+        select: Callable[[int], None],
     ) -> None:
         self._viewer = viewer
         self._image = image
@@ -101,6 +99,7 @@ class Propagator:
         self._submit = submit
         self._show = show
         self._say = say
+        self._select = select
         self._objects: Mapping[int, ObjectState] = {}
         self._selected: int | None = None
         self.all_objects = False
@@ -115,6 +114,11 @@ class Propagator:
         self._viewer.dims.events.current_step.disconnect(self._moved)
 
     # -- what a person does ----------------------------------------------------------
+
+    def choose_all(self, every: bool) -> None:
+        """Propagate every unlocked object from now on, not only the selected one."""
+        self.all_objects = every
+        self.refresh(self._objects, self._selected)
 
     def choose_axis(self, name: str) -> None:
         """Walk along another axis from now on."""
@@ -166,16 +170,17 @@ class Propagator:
                 self._submit(ev.PlaneConfirmed(object_id, plane))
 
     def jump_to_worst(self) -> None:
-        """Show the plane of least confidence, and say where to click."""
-        found = self.suggestion()
+        """Show the plane of least confidence, select its object, say where to click."""
+        object_id, found = self.suggestion()
         if found is None:
             self._say("Nothing is propagated yet.")
             return
         self.jump(found.index)
+        self._select(object_id)
         y, x = (round(v) for v in found.yx)
         self._say(
-            f"Plane {found.index}: expected IoU {found.confidence:.2f}; "
-            f"look at row {y}, column {x}."
+            f"{self._objects[object_id].name} on plane {found.index}: expected IoU "
+            f"{found.confidence:.2f}; look at row {y}, column {x}."
         )
 
     def jump(self, index: int) -> None:
@@ -191,9 +196,9 @@ class Propagator:
         axis = self._viewer.dims.ndim - layer.ndim + own
         self._viewer.dims.set_point(axis, float(layer.data_to_world(point)[own]))
 
-    def suggestion(self) -> Suggestion | None:
-        """Return where to click next, over the objects in question."""
-        best: Suggestion | None = None
+    def suggestion(self) -> tuple[int, Suggestion | None]:
+        """Return which object to click next, and where; (0, None): nowhere."""
+        best: tuple[int, Suggestion | None] = (0, None)
         for object_id in self._chosen():
             on = self._line(self._objects[object_id])
             sure = {
@@ -203,8 +208,8 @@ class Propagator:
             }
             masks = {i: s.mask for i, s in on.items()}
             found = suggest(masks, sure)
-            if found and (best is None or found.confidence < best.confidence):
-                best = found
+            if found and (best[1] is None or found.confidence < best[1].confidence):
+                best = object_id, found
         return best
 
     # -- what is shown ---------------------------------------------------------------
@@ -217,19 +222,13 @@ class Propagator:
         lines = [self._line(objects[i]) for i in self._chosen()]
         count = self._image.shape[self.view.axis]
         cells = tuple(_cell(i, lines) for i in range(count))
-        found = self.suggestion()
+        _, found = self.suggestion()
         self.view = replace(
             self.view,
             cells=cells,
             here=self._planes.current_plane[self.view.axis],
             worst=None if found is None else found.index,
         )
-        self._show(self.view)
-
-    def progressed(self, progress: Progress | None) -> None:
-        """Show how far a propagation is; None: it is over."""
-        done, total = (0, 0) if progress is None else (progress.done, progress.total)
-        self.view = replace(self.view, done=done, total=total)
         self._show(self.view)
 
     def summary(self) -> str:

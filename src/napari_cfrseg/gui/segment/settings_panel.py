@@ -1,4 +1,4 @@
-"""The dock's settings (refinement, threshold, overlap) and its status line."""
+"""The dock's settings, and its status line with the one progress bar."""
 
 from __future__ import annotations
 
@@ -6,61 +6,78 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox, FloatSlider, SpinBox
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QLabel,
+    QMessageBox,
+    QProgressBar,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_cfrseg.annotation.events import OverlapRule
 from napari_cfrseg.engine.refinement import Refinement
-from napari_cfrseg.gui.dock_widget import button, form, on_current
+from napari_cfrseg.gui.dock_widget import button, form, on_current, row
 from napari_cfrseg.gui.preferences import ACTIONS, Preferences, shown_key
 from napari_cfrseg.gui.segment.projection import DockView
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.dock_widget import Current
+    from napari_cfrseg.gui.segment.controller import Controller
 
 _REFINEMENTS = {
-    "Standard (once)": "standard",
-    "CFR-n (fixed)": "cfr",
-    "A-CFR-n (until still)": "a-cfr",
+    "once": "standard",
+    "a fixed number of times (CFR)": "cfr",
+    "until it stops changing (A-CFR)": "a-cfr",
 }
+_MOUSE = "".join(
+    f"<tr><td><b>{how}</b></td><td>{what}</td></tr>"
+    for how, what in (
+        ("click", "belongs to the object"),
+        ("right-click", "the other sign"),
+        ("Alt+click", "select the object there"),
+        ("F1", "this list"),
+    )
+)
 _RULES = {
-    "Keep neighbours' pixels": OverlapRule.KEEP,
-    "Overwrite neighbours": OverlapRule.OVERWRITE,
+    "neighbours keep their pixels": OverlapRule.KEEP,
+    "this object takes them": OverlapRule.OVERWRITE,
 }
 
 
 class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
-    """Refinement, threshold, overlap."""
+    """Outline, overlap, how often the network looks, and what is displayed."""
 
     def __init__(self, preferences: Preferences) -> None:
         super().__init__()
         refinement = preferences.refinement
         self.kind = ComboBox(
-            label="Refinement",
+            label="Looks",
             choices=list(_REFINEMENTS.items()),
             value=refinement.kind,
-            tooltip="How often the network looks at its own mask again",
+            tooltip="How often the network looks at its own mask before it is done",
         )
         self.steps = SpinBox(
-            label="Most steps",
+            label="More looks",
             value=refinement.extra_steps or Refinement.adaptive().extra_steps,
             min=1,
             max=20,
-            tooltip="n of CFR-n and A-CFR-n",
+            tooltip="How many further looks at most (n of CFR-n and A-CFR-n)",
         )
         self.changed_px = SpinBox(
-            label="Stop at (px)",
+            label="Still at",
             value=refinement.stop_changed_px,
             min=0,
             max=10_000,
-            tooltip="A-CFR stops when a step changed at most so many pixels",
+            tooltip="Stop once a further look changes at most so many pixels",
         )
         self.threshold = FloatSlider(
-            label="Threshold",
+            label="Outline",
             value=preferences.threshold,
             min=0.05,
             max=0.95,
             step=0.01,
-            tooltip="Moves the selected object's outline; the network is not run",
+            tooltip="Left: wider, right: tighter. The selected object follows at once",
         )
         self.rule = ComboBox(
             label="Overlap",
@@ -68,11 +85,16 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             value=preferences.rule,
             tooltip="Who gets a pixel of two objects; locked ones always keep theirs",
         )
+        self.outlines = QCheckBox("outlines only")
+        self.outlines.setToolTip("Draw objects as outlines, not as filled areas")
+        self.own_clicks = QCheckBox("only its clicks")
+        self.own_clicks.setToolTip("Show the clicks of the selected object only")
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addLayout(
-            form(self.kind, self.steps, self.changed_px, self.threshold, self.rule)
+            form(self.threshold, self.rule, self.kind, self.steps, self.changed_px)
         )
+        column.addLayout(row(self.outlines, self.own_clicks))
         self._enable()
 
     def connect_to(self, current: Current) -> None:
@@ -89,9 +111,17 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.threshold.changed.connect(
             lambda v: on_current(current, lambda c: c.set_threshold(float(v)))()
         )
+        for box in (self.outlines, self.own_clicks):
+            box.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+            box.toggled.connect(on_current(current, self.display_on))
         self.rule.changed.connect(
             lambda v: on_current(current, lambda c: c.set_rule(v))()
         )
+
+    def display_on(self, controller: Controller) -> None:
+        """Let a controller's layers be displayed as chosen here."""
+        controller.labels.show_outlines(self.outlines.isChecked())
+        controller.clicks.show_own_only(self.own_clicks.isChecked())
 
     @property
     def refinement(self) -> Refinement:
@@ -122,48 +152,68 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
 
 class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
-    """What is going on, and the keys."""
+    """The status line, with a button that mends what it speaks of, and progress.
+
+    Nothing here is animated: any repaint in the dock makes Qt compose the whole window
+    again, the canvas included, and takes the processor from the click.
+    """
 
     def __init__(self, keys: dict[str, str]) -> None:
         super().__init__()
-        self.bar = QProgressBar()
-        self.bar.setRange(0, 0)
-        self.bar.setTextVisible(False)
-        self.bar.setFixedHeight(6)
-        self.cancel = button("Cancel", "Take the pending click back (Esc)")
         self.text = QLabel()
         self.text.setWordWrap(True)
         self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.text.setMinimumHeight(2 * self.text.fontMetrics().height())
+        self.text.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.remedy = button("", "")
+        self.remedy.setVisible(False)
         self.timing = QLabel()
         self.timing.setToolTip("Device, time and refinement steps of the last click")
-        self.keys = QLabel(
-            " · ".join(f"<b>{shown_key(keys, a.name)}</b> {a.text}" for a in ACTIONS)
-            + " · <b>right-click</b> other polarity"
-        )
-        self.keys.setWordWrap(True)
-        self.keys.setStyleSheet("font-size: 11px; color: #9aa0a8;")
-        busy = QHBoxLayout()
-        busy.addWidget(self.bar, stretch=1)
-        busy.addWidget(self.cancel)
-        self.busy = QWidget()
-        self.busy.setLayout(busy)
-        busy.setContentsMargins(0, 0, 0, 0)
+        self.bar = QProgressBar()
+        self.bar.setFixedHeight(12)
+        self.bar.setVisible(False)
+        self.cancel = button("Cancel", "Take back what is being computed (Esc)")
+        self.cancel.setEnabled(False)
+        self.help = button("?", "All keys (F1)")
+        self.help.setFixedWidth(28)
+        self.help.clicked.connect(lambda: self.show_keys())
+        self._keys = keys
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(2)
-        for widget in (self.busy, self.text, self.timing, self.keys):
-            column.addWidget(widget)
+        column.addWidget(self.text)
+        column.addWidget(self.remedy)
+        below = row(self.timing, self.bar, self.cancel, self.help)
+        below.setStretch(0, 1)
+        below.setStretch(1, 2)
+        column.addLayout(below)
 
     def connect_to(self, current: Current) -> None:
         """Let the controls act on the controller that ``current`` returns."""
         self.cancel.clicked.connect(on_current(current, lambda c: c.cancel_pending()))
+        self.remedy.clicked.connect(on_current(current, lambda c: c.mend()))
 
     def show_view(self, view: DockView) -> None:
         """Show the state."""
-        policy = self.busy.sizePolicy()
-        policy.setRetainSizeWhenHidden(True)
-        self.busy.setSizePolicy(policy)
-        self.busy.setVisible(view.loading or view.pending > 0)
-        self.cancel.setEnabled(view.pending > 0)
         self.text.setText(view.status)
-        self.timing.setText(view.timing)
+        self.remedy.setVisible(view.remedy is not None)
+        self.remedy.setText("" if view.remedy is None else view.remedy.text)
+        self.cancel.setEnabled(view.pending > 0)
+        done, total = view.progress
+        self.bar.setVisible(total > 0)
+        self.bar.setMaximum(max(total, 1))
+        self.bar.setValue(done)
+        self.timing.setVisible(total == 0)
+        waiting = f" ({view.pending})" if view.pending > 1 else ""
+        self.timing.setText(f"computing …{waiting}" if view.pending else view.timing)
+
+    def show_keys(self) -> None:
+        """Show all keys in a window of their own."""
+        rows = [(shown_key(self._keys, a.name), a.text) for a in ACTIONS]
+        text = "".join(f"<tr><td><b>{k}</b></td><td>{t}</td></tr>" for k, t in rows)
+        box = QMessageBox(self)
+        box.setWindowTitle("Keys")
+        box.setText(f"<table cellpadding=3>{text}{_MOUSE}</table>")
+        box.setInformativeText("Keys can be changed in Preferences → CFR-Seg.")
+        box.setModal(False)
+        box.show()

@@ -10,9 +10,7 @@ from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QHBoxLayout,
     QLabel,
-    QProgressBar,
     QSpinBox,
     QToolTip,
     QVBoxLayout,
@@ -118,47 +116,33 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.both = button("Both", "To all planes; what is up to date stays (Shift+D)")
         self.forward = button("Forth ▶", "From this plane to the last (D)")
         self.first, self.last = QSpinBox(), QSpinBox()
-        self.range = button("Range", "These planes only")
-        self.spans = QCheckBox("spans range")
+        self.range = button("Only", "Propagate within these planes")
+        self.spans = QCheckBox("spans it")
         self.spans.setToolTip(
             "Range only: the object reaches from the first of its planes to the last"
         )
-        self.every = QCheckBox("all")
+        self.every = QCheckBox("all objects")
         self.every.setToolTip("Every unlocked object, not just the selected one")
         self.strip = Strip()
         self.worst = button("Worst plane", "Go where a click helps most")
         self.confirm = button("Confirm", "The mask on this plane is right: an anchor")
-        self.bar = QProgressBar()
-        self.bar.setFixedHeight(12)
-        self.cancel = button("Cancel", "End it and keep the planes done (Esc)")
-        self.busy = QWidget()
         self._lay_out()
-        self.busy.setVisible(False)
-        self.setVisible(False)
 
     def _lay_out(self) -> None:
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
-        top = QHBoxLayout()
-        top.addWidget(QLabel("Along"))
-        top.addWidget(self.axis)
-        top.addWidget(self.every)
-        top.addWidget(self.spans, stretch=1)
-        column.addLayout(top)
+        column.addLayout(row(QLabel("Along"), self.axis, self.every))
         column.addLayout(row(self.backward, self.both, self.forward))
         for box in (self.first, self.last):
             # arrows would make the dock wider than its other rows
             box.setButtonSymbols(QSpinBox.ButtonSymbols.NoButtons)
-            box.setMaximumWidth(60)
+            box.setMaximumWidth(48)
         column.addLayout(
-            row(QLabel("From"), self.first, QLabel("to"), self.last, self.range)
+            row(self.range, self.first, QLabel("to"), self.last, self.spans)
         )
         column.addWidget(self.strip)
         column.addLayout(row(self.worst, self.confirm))
-        self.busy.setLayout(row(self.bar, self.cancel))
-        self.busy.layout().setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.busy)
 
     def connect_to(self, current: Current) -> None:
         """Let the controls act on the controller that ``current`` returns."""
@@ -174,8 +158,9 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         )
         self.worst.clicked.connect(does(lambda c: c.stack.jump_to_worst()))
         self.confirm.clicked.connect(does(lambda c: c.stack.confirm()))
-        self.cancel.clicked.connect(does(lambda c: c.cancel_pending()))
-        self.every.toggled.connect(does(lambda c: self._choose_all(c)))
+        self.every.toggled.connect(
+            does(lambda c: c.stack.choose_all(self.every.isChecked()))
+        )
         self.axis.activated.connect(
             does(lambda c: c.stack.choose_axis(self.axis.currentText()))
         )
@@ -184,7 +169,6 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def show_view(self, view: DockView) -> None:
         """Show the state."""
         stack = view.stack
-        self.setVisible(bool(stack.cells))
         names = [self.axis.itemText(i) for i in range(self.axis.count())]
         if tuple(names) != stack.axes:
             self.axis.clear()
@@ -194,9 +178,6 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self.axis.setEnabled(len(stack.axes) > 1)
         self._show_range(len(stack.cells))
         self.strip.show_view(stack)
-        self.busy.setVisible(stack.total > 0)
-        self.bar.setRange(0, max(stack.total, 1))
-        self.bar.setValue(stack.done)
         self.worst.setEnabled(stack.worst is not None)
 
     def _show_range(self, count: int) -> None:
@@ -210,7 +191,3 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         controller.stack.spans = self.spans.isChecked()
         controller.stack.over(first, last)
         controller.stack.spans = False
-
-    def _choose_all(self, controller: Controller) -> None:
-        controller.stack.all_objects = self.every.isChecked()
-        controller.refresh_stack()

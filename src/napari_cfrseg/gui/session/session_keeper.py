@@ -89,8 +89,11 @@ class SessionKeeper:
     @property
     def is_saved(self) -> bool:
         """Whether the session has a place of its own (not the unsaved ones' folder)."""
-        writer = self.writer
-        return writer is not None and writer.path != unsaved_path(self._identity)
+        return self.writer is not None and self.is_saved_at(self.writer.path)
+
+    def is_saved_at(self, path: Path) -> bool:
+        """Whether a path is not in the unsaved sessions' folder."""
+        return path != unsaved_path(self._identity)
 
     @property
     def problem(self) -> str | None:
@@ -210,7 +213,11 @@ class SessionKeeper:
         self.controller.applied.disconnect(self._mark_layers)
         annotator.open_writer = None
         writer, annotator.writer = annotator.writer, None
-        if writer is not None:
+        if writer is None:
+            return
+        if not (self.is_saved_at(writer.path) or annotator.objects or self._is_busy):
+            writer.discard()  # nothing is left to come back to
+        else:
             if not self._is_busy:  # else the labels are not those of the events
                 with suppress(OSError):
                     writer.save(annotator.snapshot(writer.event_count))
@@ -303,6 +310,10 @@ class SessionKeeper:
         ]
         for layer in shown:
             layers.remove(layer)
+        # while those were there, ours got other names
+        name = self.controller.image.layer.name
+        self.controller.labels.layer.name = f"{name} objects"
+        self.controller.clicks.layer.name = f"{name} clicks"
 
 
 def _placeholder() -> ImageReference:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +28,13 @@ from napari_cfrseg.gui.session.session_layers import (
     importable,
 )
 from napari_cfrseg.session.format import SUFFIX
+from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import FORMATS
-from napari_cfrseg.session.storage import recent_sessions, unsaved_sessions
+from napari_cfrseg.session.storage import (
+    SessionWriter,
+    recent_sessions,
+    unsaved_sessions,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer, Points
@@ -88,7 +95,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self._keeper.changed.disconnect(self._follow)
             self._keeper.controller.changed.disconnect(self._follow)
         self._keeper = keeper
-        lost = len(unsaved_sessions())
+        lost = sum(_age_s(path) < _REMINDED_S for path in unsaved_sessions())
         self._lost = f" {lost} not saved earlier: see Open." if lost else ""
         if keeper is not None:
             keeper.changed.connect(self._follow)
@@ -110,6 +117,9 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
                 action = self.menu.addAction(_title(path))
                 action.setToolTip(str(path))
                 action.triggered.connect(lambda _=False, p=path: self._open(p))
+        if unsaved_sessions():
+            self.menu.addSeparator()
+            self.menu.addAction("Discard what was not saved…", self._discard)
 
     def fill_import_menu(self) -> None:
         """List what can be imported now."""
@@ -155,6 +165,21 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         except (CfrSegError, OSError) as error:
             self._notify("warning", str(error))
 
+    def _discard(self) -> None:
+        """Delete sessions that were never saved, if the person really wants it."""
+        paths = unsaved_sessions()
+        listed = "\n".join(_title(path) for path in paths)
+        question = f"Delete these sessions for good?\n\n{listed}"
+        answer = QMessageBox.question(self, "Discard", question)
+        if answer == QMessageBox.StandardButton.Yes:
+
+            def discard() -> None:
+                for path in paths:
+                    SessionWriter.open(path).discard()
+
+            self._try(discard)
+            self.show_keeper(self._keeper)
+
     def _save(self) -> None:
         keeper = self._keeper
         if keeper is None or keeper.writer is None:
@@ -188,11 +213,19 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         keeper = self._keeper
         if keeper is not None:
             self._try(lambda: self._say(import_labels(keeper.controller, layer)))
+            self._correct(keeper, layer)
 
     def _import_points(self, layer: Points) -> None:
         keeper = self._keeper
         if keeper is not None:
             self._try(lambda: self._say(*import_points(keeper.controller, layer)))
+            self._correct(keeper, layer)
+
+    @staticmethod
+    def _correct(keeper: SessionKeeper, layer: Layer) -> None:
+        """Hide what was imported, and let clicks correct it."""
+        layer.visible = False
+        keeper.controller.ready_to_click()
 
     def _import_csv(self) -> None:
         keeper = self._keeper
@@ -217,12 +250,36 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self._notify("warning", str(error))
 
 
-def _title(path: Path) -> str:
-    from datetime import datetime
+#: unsaved sessions older than this are in the menu, but not announced
+_REMINDED_S = 86_400
+#: larger files are listed without looking into them
+_LARGEST_READ_BYTES = 5_000_000
 
-    at = datetime.fromtimestamp(path.stat().st_mtime).strftime("%d %b %H:%M")
+
+def _age_s(path: Path) -> float:
+    return max(time.time() - path.stat().st_mtime, 0.0)
+
+
+def _title(path: Path) -> str:
+    """Return a session's name, image, number of objects and age."""
     name = path.name.removesuffix(SUFFIX)
-    return at if name.startswith("unsaved-") else f"{name}  ({at})"
+    facts = []
+    with suppress(CfrSegError, OSError):
+        if path.stat().st_size < _LARGEST_READ_BYTES:
+            session = Session.open(path)
+            count = sum(1 for _ in session.objects())
+            image = session.image.path
+            facts = [] if image is None else [Path(image).name]
+            facts.append(f"{count} object" + ("s" if count != 1 else ""))
+    age = _age_s(path)
+    for seconds, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if age >= seconds:
+            facts.append(f"{age // seconds:.0f} {unit} ago")
+            break
+    else:
+        facts.append("just now")
+    text = ", ".join(facts)
+    return text if name.startswith("unsaved-") else f"{name}  ({text})"
 
 
 def came_with_session(layer: Layer) -> bool:

@@ -1,0 +1,213 @@
+"""Clicks on the canvas, whatever layer is selected and whatever covers the image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from closed_form import FloodNetwork
+from gui_window import DOCK, PLUGIN, Window
+from npe2 import PluginManifest
+from qtpy.QtCore import Qt
+from session_cases import flood_segmenter, record
+
+from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.gui.segment import dock as dock_module
+
+pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
+
+FIRST, SECOND = (60, 60), (60, 180)
+
+
+def squares() -> np.ndarray:
+    pixels = np.zeros((160, 240), np.uint8)
+    pixels[40:80, 40:80] = 200
+    pixels[40:80, 160:200] = 200
+    return pixels
+
+
+@pytest.fixture
+def window(make_napari_viewer, qtbot, npe2pm, plugin_settings, monkeypatch):
+    npe2pm.register(PluginManifest.from_distribution(PLUGIN))
+
+    def load(name):
+        return Segmenter(FloodNetwork(0.2), device="cpu")
+
+    monkeypatch.setattr(dock_module.ClickDock.__init__, "__defaults__", (load, None))
+    made = Window(make_napari_viewer(show=True), qtbot, squares())
+    yield made
+    made.dock.close_session()
+
+
+@pytest.mark.parametrize("layer", ["image", "labels"])
+def test_click_counts_whichever_layer_of_the_image_is_selected(window, layer):
+    window.viewer.layers.selection.active = getattr(window, layer)
+    window.click(*FIRST)
+    assert window.labels.data[FIRST] == 1
+    window.click(60, 75, Qt.MouseButton.RightButton)
+    assert list(window.points.features["polarity"]) == ["positive", "negative"]
+
+
+def test_dragging_the_image_is_no_click(window):
+    window.viewer.layers.selection.active = window.image
+    window.drag(FIRST, (90, 120))
+    assert not window.labels.data.any()
+
+
+def test_painting_is_no_click(window):
+    window.click(*FIRST)
+    window.viewer.layers.selection.active = window.labels
+    window.labels.mode = "paint"
+    window.click(120, 60)
+    assert len(window.points.data) == 1
+
+
+def test_click_on_an_image_that_covers_ours_asks(window):
+    """Not computed on pixels that are not seen; one button goes over to the other."""
+    other = window.viewer.add_image(squares()[:, ::-1], name="other", scale=(0.2, 0.2))
+    other.translate = window.image.translate
+    for active in (other, window.points):
+        window.viewer.layers.selection.active = active
+        window.click(*FIRST)
+        assert not window.labels.data.any()
+        assert len(window.points.data) == 0
+        assert "other" in window.view.status
+    assert window.dock.status.remedy.isVisible()
+    assert window.dock.status.remedy.text() == "Segment “other”"
+    window.dock.status.remedy.click()
+    window.until(lambda: window.dock.controller is not None)
+    assert window.dock.image_choice.value is other
+    window.until(lambda: not window.view.loading)
+    window.click(*FIRST)
+    assert window.labels.data.any()
+
+
+def test_click_goes_through_a_channel_that_is_added_on_top(window):
+    window.viewer.add_image(
+        squares(), name="channel", blending="additive", scale=(0.2, 0.2)
+    ).translate = window.image.translate
+    window.click(*FIRST)
+    assert window.labels.data[FIRST] == 1
+
+
+def test_click_on_an_image_switched_off_says_so(window):
+    window.image.visible = False
+    window.click(*FIRST)
+    assert not window.labels.data.any()
+    assert "not shown" in window.view.status
+    window.dock.status.remedy.click()
+    assert window.image.visible
+    assert not window.dock.status.remedy.isVisible()
+    window.click(*FIRST)
+    assert window.labels.data[FIRST] == 1
+
+
+def test_middle_and_control_and_shift_clicks_do_nothing(window):
+    modifiers = Qt.KeyboardModifier
+    place = window.at(*FIRST)
+    for layer in (window.points, window.image):
+        window.viewer.layers.selection.active = layer
+        for modifier in (modifiers.ControlModifier, modifiers.ShiftModifier):
+            window.qtbot.mouseClick(
+                window.canvas, Qt.MouseButton.LeftButton, modifier, place
+            )
+        window.click(*FIRST, button=Qt.MouseButton.MiddleButton)
+        assert len(window.points.data) == 0
+        assert not window.labels.data.any()
+
+
+def test_object_under_the_pointer_is_selected(window):
+    """Alt+click, from the clicks and from the image; G picks the one pointed at."""
+    window.click(*FIRST)
+    window.press(Qt.Key.Key_N)
+    window.click(*SECOND)
+    assert window.view.selected == 2
+    alt = Qt.KeyboardModifier.AltModifier
+    window.qtbot.mouseClick(
+        window.canvas, Qt.MouseButton.LeftButton, alt, window.at(*FIRST)
+    )
+    assert window.view.selected == 1
+    assert len(window.points.data) == 2
+    window.viewer.layers.selection.active = window.image
+    window.qtbot.mouseClick(
+        window.canvas, Qt.MouseButton.LeftButton, alt, window.at(*SECOND)
+    )
+    assert window.view.selected == 2
+    assert window.viewer.layers.selection.active is window.points
+    window.qtbot.mouseMove(window.canvas, window.at(*FIRST))
+    window.qtbot.wait(50)
+    window.press(Qt.Key.Key_G)
+    assert window.view.selected == 1
+
+
+def test_choosing_a_row_makes_the_clicks_the_active_layer(window):
+    window.click(*FIRST)
+    window.press(Qt.Key.Key_N)
+    window.click(*SECOND)
+    window.viewer.layers.selection.active = window.image
+    window.dock.objects.table.selectRow(0)
+    assert window.view.selected == 1
+    assert window.viewer.layers.selection.active is window.points
+    assert window.points.mode == "add"
+
+
+def test_click_far_from_the_object_begins_another_if_wanted(window):
+    window.click(*FIRST)
+    window.click(*SECOND)
+    assert window.view.selected == 1
+    window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    window.dock.objects.auto_next.setChecked(True)
+    window.click(60, 84)
+    assert [row.clicks for row in window.view.objects] == [2]
+    window.click(*SECOND)
+    assert [row.clicks for row in window.view.objects] == [2, 1]
+    assert window.view.selected == 2
+
+
+def test_renamed_image_stays_chosen(window):
+    window.image.name = "another name"
+    assert window.dock.image_choice.value is window.image
+    assert window.dock.image_choice.current_choice == "another name"
+    window.click(*FIRST)
+    assert window.labels.data[FIRST] == 1
+
+
+def test_imported_labels_are_hidden_and_the_next_click_corrects_them(window):
+    labels = np.zeros((160, 240), np.uint8)
+    labels[50:70, 50:70] = 3
+    layer = window.viewer.add_labels(labels, scale=(0.2, 0.2), translate=(30, -12))
+    window.dock.sessions._import_labels(layer)
+    window.settle()
+    assert not layer.visible
+    assert window.viewer.layers.selection.active is window.points
+    window.dock.objects.table.selectRow(0)
+    window.click(60, 75)
+    assert [row.clicks for row in window.view.objects] == [1]
+
+
+def test_session_opened_in_an_empty_window_is_ready_for_clicks(
+    make_napari_viewer, qtbot, npe2pm, plugin_settings, monkeypatch, tmp_path
+):
+    """No traceback, layers with plain names, and clicks and keys that work."""
+    npe2pm.register(PluginManifest.from_distribution(PLUGIN))
+    monkeypatch.setenv("CFRSEG_SESSIONS", str(tmp_path / "user"))
+    _, path = record(tmp_path)
+
+    def load(name):
+        return flood_segmenter()
+
+    monkeypatch.setattr(dock_module.ClickDock.__init__, "__defaults__", (load, None))
+    viewer = make_napari_viewer(show=True)
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+    viewer.open(str(path), plugin=PLUGIN)
+    qtbot.waitUntil(lambda: dock.controller is not None, timeout=60_000)
+    controller = dock.controller
+    qtbot.waitUntil(lambda: bool(controller.view.objects), timeout=60_000)
+    assert [layer.name for layer in viewer.layers] == [
+        "work",
+        "work objects",
+        "work clicks",
+    ]
+    assert viewer.layers.selection.active is controller.clicks.layer
+    assert "reopened" in controller.view.status
+    assert controller.view.progress == (0, 0)
+    dock.close_session()
