@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from napari_cfrseg.gui.segment.worker import Job
+from napari_cfrseg.gui.segment.event_queue import Job
 
 
 class SyncRunner:

@@ -39,7 +39,7 @@ from napari_cfrseg.gui.finetune.finetune_views import (
     title_of,
 )
 from napari_cfrseg.gui.segment.dock import ClickDock
-from napari_cfrseg.gui.segment.worker import DEFAULT_MODEL, installed_models
+from napari_cfrseg.gui.segment.event_queue import DEFAULT_MODEL, installed_models
 from napari_cfrseg.training_job import (
     JobStatus,
     TrainingJob,

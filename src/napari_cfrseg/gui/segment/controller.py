@@ -24,7 +24,7 @@ from napari_cfrseg.gui.segment.click_layer import (
     Gesture,
     make_points,
 )
-from napari_cfrseg.gui.segment.event_queue import EventQueue, row_of
+from napari_cfrseg.gui.segment.event_queue import EventQueue, Runner, row_of
 from napari_cfrseg.gui.segment.label_layer import LabelLayer, make_labels
 from napari_cfrseg.gui.segment.layers import (
     MOST_OBJECTS,
@@ -35,7 +35,6 @@ from napari_cfrseg.gui.segment.layers import (
 )
 from napari_cfrseg.gui.segment.projection import DockView, Projection, Remedy
 from napari_cfrseg.gui.segment.propagator import Propagator
-from napari_cfrseg.gui.segment.worker import Runner
 from napari_cfrseg.session.recording import RecordedAnnotator
 
 if TYPE_CHECKING:

@@ -21,12 +21,7 @@ from napari_cfrseg.gui.preferences import (
     remember_unfolded,
 )
 from napari_cfrseg.gui.segment.controller import Controller
-from napari_cfrseg.gui.segment.layers import show_planes_of, shown_order, working_order
-from napari_cfrseg.gui.segment.object_panel import ObjectPanel
-from napari_cfrseg.gui.segment.projection import DockView
-from napari_cfrseg.gui.segment.settings_panel import SettingsPanel, StatusPanel
-from napari_cfrseg.gui.segment.stack_panel import StackPanel
-from napari_cfrseg.gui.segment.worker import (
+from napari_cfrseg.gui.segment.event_queue import (
     Job,
     Runner,
     SegmenterLoader,
@@ -34,6 +29,11 @@ from napari_cfrseg.gui.segment.worker import (
     installed_models,
     load_segmenter,
 )
+from napari_cfrseg.gui.segment.layers import show_planes_of, shown_order, working_order
+from napari_cfrseg.gui.segment.object_panel import ObjectPanel
+from napari_cfrseg.gui.segment.projection import DockView
+from napari_cfrseg.gui.segment.settings_panel import SettingsPanel, StatusPanel
+from napari_cfrseg.gui.segment.stack_panel import StackPanel
 from napari_cfrseg.gui.session.session_keeper import SessionKeeper
 from napari_cfrseg.gui.session.session_panel import SessionPanel, came_with_session
 from napari_cfrseg.session.session_file import parse_at

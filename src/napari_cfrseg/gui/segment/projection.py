@@ -14,10 +14,9 @@ from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickLayer
-from napari_cfrseg.gui.segment.event_queue import Pending, rows_to_show
+from napari_cfrseg.gui.segment.event_queue import JobCancelled, Pending, rows_to_show
 from napari_cfrseg.gui.segment.label_layer import LabelLayer
 from napari_cfrseg.gui.segment.propagator import Propagator, StackView
-from napari_cfrseg.gui.segment.worker import JobCancelled
 
 
 @dataclass(frozen=True, slots=True)

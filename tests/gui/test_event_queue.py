@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from napari_cfrseg.gui.segment.worker import Job, JobCancelled, Worker
+from napari_cfrseg.gui.segment.event_queue import Job, JobCancelled, Worker
 
 pytestmark = pytest.mark.gui
 
