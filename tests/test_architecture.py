@@ -1,15 +1,18 @@
-"""Who may import whom, seen from fresh processes.
+"""Who may import whom, seen from fresh processes; and the map of the tree.
 
 The contracts of import-linter read the source; these tests look at what a process has
-really loaded.
+really loaded, and at the links of the pages that describe the tree.
 """
 
 from __future__ import annotations
 
 import json
 import pkgutil
+import re
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +26,8 @@ COMPUTE_MODULES = ("napari_cfrseg.engine", "napari_cfrseg.model", "cfrseg_traini
 #: … except where a command of its own is written.
 COMMAND = "cfrseg_training.command"
 ABSENT_THERE = {"pydantic", "pooch", "dask", "rich", "typer"}
+ROOT = Path(__file__).parents[1]
+SOURCES = ("src/napari_cfrseg", "training/cfrseg_training")
 HEAVY_MODULES = {"torch", "torchvision", "timm", "scipy", "skimage"} | WINDOW_MODULES
 
 
@@ -149,3 +154,73 @@ def test_help_loads_neither_torch_nor_qt() -> None:
     }
     assert "typer" in imported
     assert not HEAVY_MODULES & imported
+
+
+def links_of(page: str) -> set[str]:
+    """The files and folders a page links to, relative to the root."""
+    text = (ROOT / page).read_text("utf-8")
+    targets = re.findall(r"\]\(([^)#:\s]+)[)#]", text)
+    here = (ROOT / page).parent
+    return {(here / t).resolve().relative_to(ROOT).as_posix() for t in targets}
+
+
+def source_folders() -> set[str]:
+    """Folders of the packages that hold modules, relative to the root."""
+    return {
+        path.parent.relative_to(ROOT).as_posix()
+        for source in SOURCES
+        for path in (ROOT / source).rglob("*.py")
+    }
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"]
+)
+def test_every_link_leads_to_a_file(page: str) -> None:
+    links = links_of(page)
+    assert links
+    assert not {link for link in links if not (ROOT / link).exists()}
+
+
+def test_every_folder_of_the_packages_is_on_the_map() -> None:
+    assert not source_folders() - links_of("CONTRIBUTING.md")
+
+
+def test_every_module_on_the_top_floor_is_on_the_map() -> None:
+    top = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / SOURCES[0]).glob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert not top - links_of("CONTRIBUTING.md")
+
+
+def test_a_click_takes_ten_modules_at_most() -> None:
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    (way,) = re.findall(r"## A click: .*?\n(.*?)\n## ", text, re.DOTALL)
+    hops = re.findall(r"^(\d+)\. \[[a-z_]+\.py\]\(", way, re.MULTILINE)
+    assert hops == [str(n) for n in range(1, len(hops) + 1)]
+    assert 5 <= len(hops) <= 10
+
+
+def test_no_two_modules_share_a_name() -> None:
+    names = Counter(
+        path.name for source in SOURCES for path in (ROOT / source).rglob("*.py")
+    )
+    assert {n for n, count in names.items() if count > 1} == {"__init__.py"}
+
+
+def test_the_tests_mirror_the_source_tree() -> None:
+    beside = {"tests/benchmarks", "tests/golden", "tests/property", "tests/training"}
+    folders = {
+        path.parent.relative_to(ROOT).as_posix()
+        for path in (ROOT / "tests").rglob("test_*.py")
+    }
+    packages = {
+        "tests/" + folder.removeprefix(SOURCES[0] + "/")
+        for folder in source_folders()
+        if folder.startswith(SOURCES[0] + "/")
+    }
+    assert not folders - packages - beside - {"tests"}
+    names = Counter(path.name for path in (ROOT / "tests").rglob("*.py"))
+    assert {n for n, count in names.items() if count > 1} <= {"conftest.py"}
