@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from napari_cfrseg.gui.finetune.finetune_job import (
     free_name,
     pixels_of,
     request_of,
+    start_program,
     write_pixels,
 )
 from napari_cfrseg.model import weights_file as checkpoint
@@ -109,6 +112,29 @@ def test_a_job_is_found_by_its_folder_and_knows_whether_it_lives(folders):
     assert not first.is_running
     with pytest.raises(ValueError, match="expected run, pause or stop"):
         first.set_control("sing")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="priorities are read otherwise")
+def test_the_program_leaves_the_processor_to_clicks(folders):
+    """Lowest priority, also among sessions, between which Linux shares first."""
+    image, labels = disks()
+    request = request_of("m", "tiny", 60, sparse=True, folder=None)
+    job = TrainingJob.create("m", request)
+    write_pixels(pixels_of(Image(image, name="disks"), Labels(labels)), job.folder)
+    process = start_program(job)
+    try:
+        deadline = time.monotonic() + 120
+        while os.getpriority(os.PRIO_PROCESS, process.pid) < 19:
+            assert process.poll() is None, (job.folder / "log.txt").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        group = Path(f"/proc/{process.pid}/autogroup")
+        if group.exists():
+            time.sleep(0.5)
+            assert group.read_text().strip().endswith("nice 19")
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from napari_cfrseg.training_job import (
     JobStatus,
     TrainingJob,
     verdict_sentence,
+    yield_to_others,
 )
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Fine-tune on your labels; keep the model only if it needs fewer clicks."""
+    if background:
+        yield_to_others()  # before torch is loaded and starts threads
     from cfrseg_training.loop import processes
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -128,8 +131,6 @@ def train(
         settings = _settings(sources or [], images, labels, ignore, folder)
         changed = {k: v for k, v in options.items() if v is not None}
         settings = replace(settings, **changed)
-        if background:
-            processes.yield_to_others()
         processes.join()
         problem = processes.decided_by_first(_problem(settings, dry_run=dry_run))
         if problem:

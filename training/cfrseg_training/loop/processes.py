@@ -9,11 +9,8 @@ exchange of gradients or weights (``summed``).
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -21,23 +18,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
-
-
-def yield_to_others() -> None:
-    """Give this process the lowest priority, so that clicks are computed first.
-
-    Linux shares the processor between sessions before it looks at a process's
-    priority, so the session's is lowered, too. Call it before threads are started.
-    """
-    if sys.platform == "win32":
-        import ctypes
-
-        kernel, idle = ctypes.windll.kernel32, 0x40
-        kernel.SetPriorityClass(kernel.GetCurrentProcess(), idle)
-        return
-    os.nice(19)
-    with suppress(OSError):
-        Path("/proc/self/autogroup").write_text("19", encoding="ascii")
 
 
 def launched() -> int:
