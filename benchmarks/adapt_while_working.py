@@ -69,6 +69,8 @@ class Way:
         Whether only one number is fitted, added to all logits.
     finished
         Finished objects.
+    searching
+        Whether windows are as wide and as narrow as those the first click tries.
     """
 
     parts: tuple[str, ...] = ()
@@ -78,6 +80,7 @@ class Way:
     hint: bool = False
     bias: bool = False
     finished: int = 5
+    searching: bool = False
 
 
 WAYS: Mapping[str, Way] = {
@@ -92,6 +95,11 @@ WAYS: Mapping[str, Way] = {
     "behind the clicks": Way(BEHIND_CLICKS),
     "behind the encoder": Way(BEHIND_ENCODER),
     "behind the encoder, fast": Way(BEHIND_ENCODER, rate=1e-3),
+    "head, search windows": Way(HEAD, searching=True),
+    "head, search windows, slow": Way(HEAD, rate=1e-4, searching=True),
+    "behind the encoder, search windows": Way(
+        BEHIND_ENCODER, rate=1e-4, searching=True
+    ),
     "behind the encoder, 20 s": Way(BEHIND_ENCODER, seconds=20.0),
 }
 
@@ -132,12 +140,14 @@ def fields_of(data: Path, sets: list[str], count: int, clicked: int) -> Iterator
             yield Field(f"{key} {draw}", order[:most], order[most : most + clicked])
 
 
-def windows_of(sample: Sample, grid: int, device: str = "cpu") -> WindowBatch:
-    """Draw windows around the finished objects, some as the first click's search."""
+def windows_of(sample: Sample, grid: int, *, searching: bool) -> WindowBatch:
+    """Draw windows around the finished objects."""
     recipe = WindowRecipe(
         zoomed=0.8, zoomed_extent=(0.3, 0.8), searching_extent=(0.15, 0.8), stretch=1.1
     )
-    atlas = Atlas([sample], device, min_area_px=1)
+    if searching:
+        recipe = WindowRecipe(zoomed=0.4, stretch=1.1)
+    atlas = Atlas([sample], min_area_px=1)
     generator = torch.Generator().manual_seed(0)
     objects = torch.arange(len(atlas)).repeat(-(-40 // len(atlas)))[:40]
     batch = atlas.draw(len(objects), grid, generator, recipe, objects)
@@ -151,7 +161,7 @@ def adapt(network: CfrNet, sample: Sample, way: Way) -> tuple[int, float]:
     """Train parts of a network in place; return steps and processor seconds."""
     began = time.process_time()
     network.eval().requires_grad_(False)
-    batch = windows_of(sample, network.grid_size)
+    batch = windows_of(sample, network.grid_size, searching=way.searching)
     with torch.no_grad():
         kept = [network.embed_image(part) for part in batch.image.split(8)]
     embedding = _joined(kept)
