@@ -51,7 +51,7 @@ def test_a_killed_and_resumed_training_equals_the_uninterrupted_one(tmp_path):
     options = {"steps": 9, "save_every_s": 0.0}
     whole, parts = tmp_path / "whole.pt", tmp_path / "parts.pt"
     uninterrupted = program((whole, options))
-    killed = program((parts, options))
+    killed = program((parts, {**options, "pause_s": 1.0}))
     deadline = time.monotonic() + 250
     while not parts.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
