@@ -1,12 +1,12 @@
-"""How long a click takes while a fine-tuning runs, by how the training is started.
+"""Measure how long clicks take while a fine-tuning runs, by how it is started.
 
-    python benchmarks/clicks_while_training.py [--clicks 12] [--rounds 3]
+    python benchmarks/clicks_while_training.py [--clicks 8] [--rounds 3]
 
-Starts a fine-tuning of a bundled micrograph in every way below, in a session of its
-own as the dock does, and stops all but one of them by signals. In turn each one runs
-while this process makes first and further clicks on another micrograph; "alone" is
-measured in between. Prints a Markdown table of the clicks' times and of the training
-steps per second that were left. POSIX only.
+Starts the training loop of a fine-tuning on a bundled micrograph in every way below,
+each in a session of its own as the dock does, and lets one of them run at a time
+(signals stop the others) while this process makes first and further clicks on another
+micrograph; "alone" is measured in between. Prints a Markdown table of the clicks' times
+and of the training steps per second that were left. POSIX only.
 """
 
 from __future__ import annotations
@@ -23,66 +23,75 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import tifffile
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.samples import load_sample
-from napari_cfrseg.training_job import TrainingJob
+from napari_cfrseg.training_job import yield_to_others
 
-NICE = "import os; os.nice(19); "
-RUN = "import sys; from cfrseg_training.command import main; main()"
-HALF = ("--threads", str(max(1, (os.cpu_count() or 2) // 2)))
-#: how the training program is started: Python code and arguments
-WAYS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "as it was": (RUN, ()),
-    "half of the threads": (
-        RUN,
-        ("--threads", str(max(1, (os.cpu_count() or 2) // 2))),
-    ),
-    "nice 19": (NICE + RUN, ()),
-    "--background": (RUN, ("--background",)),
-    "--background, half of the threads": (RUN, ("--background", *HALF)),
+HALF = max(1, (os.cpu_count() or 2) // 2)
+#: how the training is started: "nice" or "yield" to others, and threads
+WAYS: Mapping[str, tuple[str, int | None]] = {
+    "as it was": ("", None),
+    "half of the threads": ("", HALF),
+    "nice 19": ("nice", None),
+    "--background": ("yield", None),
+    "--background, half of the threads": ("yield", HALF),
 }
 
 
-def write_data(folder: Path) -> None:
-    """Write a micrograph and its labels as two images."""
+def train(way: str, folder: Path) -> None:
+    """Train until killed; write the number of steps into a file after each."""
+    priority, threads = WAYS[way]
+    if priority == "nice":
+        os.nice(19)
+    elif priority == "yield":
+        yield_to_others()
+    import torch
+
+    from cfrseg_training.configuration import default_config
+    from cfrseg_training.loop.atlas import Atlas, Sample
+    from cfrseg_training.loop.trainer import Trainer
+    from napari_cfrseg.model import weights_file
+
+    if threads is not None:
+        torch.set_num_threads(threads)
     sample = load_sample("axon_sem")
-    for index in range(4):
-        cut = slice(64 * index, 64 * index + 256)
-        for part, array in (("images", sample.image), ("labels", sample.labels)):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-            tifffile.imwrite(folder / part / f"{index}.tif", array[cut])
+    image = np.repeat(sample.image[..., None], 3, axis=2)
+    labels = sample.labels.astype(np.int32)
+    network, _ = weights_file.load(weights_file.resolve("default"))
+
+    def watch(trainer: Trainer) -> bool:
+        (folder / "steps").write_text(str(trainer.step))
+        return True
+
+    atlas = Atlas([Sample(image, labels, "axons", "axons")])
+    config = default_config(1e6)
+    Trainer(network, atlas, config, folder / "state.pt", watch=watch).run()
 
 
 class Training:
-    """A training program that runs only when it is let."""
+    """A training that runs only when it is let."""
 
     def __init__(self, way: str, folder: Path) -> None:
-        code, arguments = WAYS[way]
-        request = {
-            "base": "default",
-            "minutes": 600.0,
-            "forgetting": False,
-            "output": str(folder / "m.safetensors"),
-            "data": {"folders": [str(folder.parent / "data")]},
-            "train": {"note_every": 1, "validate_every_s": 1e6, "save_every_s": 1e6},
-        }
-        self.job = TrainingJob.create("m", request, folder)
+        folder.mkdir()
+        self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, "--job", str(self.job.folder), *arguments],
-            stdout=subprocess.DEVNULL,
-            stderr=(folder / "log.txt").open("wb"),
+            [sys.executable, __file__, "--train", str(folder), "--ways", way],
             env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
             start_new_session=True,
         )
-        deadline = time.monotonic() + 900
-        while not self.job.curve():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit((folder / "log.txt").read_text())
+        while not self.steps():
+            if self.process.poll() is not None:
+                raise SystemExit(f"the training {way!r} ended")
             time.sleep(0.2)
         self.stop()
+
+    def steps(self) -> int:
+        """Return the number of steps so far."""
+        path = self.folder / "steps"
+        text = path.read_text() if path.exists() else ""
+        return int(text or 0)
 
     def stop(self) -> None:
         """Let it wait."""
@@ -93,15 +102,12 @@ class Training:
         self.process.send_signal(signal.SIGCONT)
 
 
-def click_times(
-    segmenter: Segmenter, clicks: int, seed: int
-) -> list[tuple[float, ...]]:
+def click_times(segmenter: Segmenter, clicks: int) -> list[tuple[float, ...]]:
     """Return seconds of a first and a second click on so many objects."""
     sample = load_sample("glioblastoma_phase")
-    rng = np.random.default_rng(seed)
-    numbers = rng.permutation(np.unique(sample.labels)[1:])[:clicks]
+    numbers = np.random.default_rng(0).permutation(np.unique(sample.labels)[1:])
     times = []
-    for number in numbers:
+    for number in numbers[:clicks]:
         ys, xs = np.nonzero(sample.labels == number)
         middle = len(ys) // 2
         segmenter.set_image(sample.image)  # nothing embedded before
@@ -115,39 +121,41 @@ def click_times(
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clicks", type=int, default=12)
+    parser.add_argument("--clicks", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.train:
+        train(options.ways[0], options.train)
+        return
     segmenter = Segmenter.load("default")
-    click_times(segmenter, 2, 0)  # warm up
+    click_times(segmenter, 1)  # warm up
     trainings: dict[str, Training] = {}
     times: dict[str, list[tuple[float, ...]]] = {}
     steps: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_data(folder / "data")
         try:
-            for number, way in enumerate(options.ways):
-                (folder / str(number)).mkdir()
-                trainings[way] = Training(way, folder / str(number))
-            for turn in range(options.rounds):
+            for way in options.ways:
+                trainings[way] = Training(way, Path(name) / str(len(trainings)))
+            for _ in range(options.rounds):
                 for way in ("alone", *trainings):
                     training = trainings.get(way)
+                    before = 0
                     if training is not None:
+                        before = training.steps()
                         training.go_on()
-                        time.sleep(1.0)
-                        before = len(training.job.curve())
+                        time.sleep(0.5)
                     began = time.monotonic()
-                    times.setdefault(way, []).extend(
-                        click_times(segmenter, options.clicks, turn)
-                    )
+                    mine = times.setdefault(way, [])
+                    mine += click_times(segmenter, options.clicks)
                     if training is not None:
-                        spent = time.monotonic() - began
-                        done = len(training.job.curve()) - before
-                        steps.setdefault(way, []).append(done / spent)
+                        spent = time.monotonic() - began + 0.5
                         training.stop()
+                        done = (training.steps() - before) / spent
+                        steps.setdefault(way, []).append(done)
         finally:
             for training in trainings.values():
                 training.process.kill()
