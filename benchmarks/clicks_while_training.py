@@ -120,6 +120,22 @@ def click_times(segmenter: Segmenter, clicks: int) -> list[tuple[float, ...]]:
     return times
 
 
+def print_table(
+    times: Mapping[str, list[tuple[float, ...]]], steps: Mapping[str, list[float]]
+) -> None:
+    """Print medians and 90 % quantiles of every way."""
+    print("| training | first click s, median (90 %) | next click s | steps per s |")
+    print("|---|--:|--:|--:|")
+    for way, seconds in times.items():
+        cells = [
+            f"{np.median(column):.2f} ({np.quantile(column, 0.9):.2f})"
+            for column in np.array(seconds).T
+        ]
+        rate = f"{np.mean(steps[way]):.2f}" if way in steps else "–"
+        print(f"| {way} | {cells[0]} | {cells[1]} | {rate} |")
+    print(json.dumps({"cores": os.cpu_count(), "load": os.getloadavg()}))
+
+
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -160,16 +176,7 @@ def main() -> None:
             for training in trainings.values():
                 training.process.kill()
                 training.process.wait()
-    print("| training | first click s, median (90 %) | next click s | steps per s |")
-    print("|---|--:|--:|--:|")
-    for way, seconds in times.items():
-        cells = [
-            f"{np.median(column):.2f} ({np.quantile(column, 0.9):.2f})"
-            for column in np.array(seconds).T
-        ]
-        rate = f"{np.mean(steps[way]):.2f}" if way in steps else "–"
-        print(f"| {way} | {cells[0]} | {cells[1]} | {rate} |")
-    print(json.dumps({"cores": os.cpu_count(), "load": os.getloadavg()}))
+    print_table(times, steps)
 
 
 if __name__ == "__main__":

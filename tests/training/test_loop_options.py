@@ -18,6 +18,9 @@ from train_made import made_atlas, made_trainer
 from cfrseg_training.loop.atlas import WindowRecipe
 from napari_cfrseg.errors import TrainingError
 
+#: programs of their own on a busy machine
+pytestmark = pytest.mark.timeout(900)
+
 PROGRAM = Path(__file__).with_name("train_made.py")
 
 
@@ -33,7 +36,7 @@ def program(*runs, **environment):
 
 
 def finished(process):
-    output, errors = process.communicate(timeout=280)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     return [int(line) for line in output.splitlines()]
 
