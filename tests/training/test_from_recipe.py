@@ -18,6 +18,7 @@ from cfrseg_training.papers.recipe import Recipe, find_recipe, shipped_recipes
 from cfrseg_training.papers.recipe_training import RecipeTrainer, start_network
 from cfrseg_training.papers.recipe_windows import RecipeWindows, crop_map, jitter
 from napari_cfrseg.errors import CheckpointError, DatasetError, TrainingError
+from napari_cfrseg.io.atomic import temporary_beside
 from napari_cfrseg.model import registry
 from napari_cfrseg.model import weights_file as checkpoint
 
@@ -178,7 +179,7 @@ def test_a_full_disk_is_one_error_and_the_state_before_it_is_whole(
     trainer(state, read).run(epochs=1)
     before = state.read_bytes()
     second = trainer(state, read)
-    state.with_suffix(".partial").symlink_to("/dev/full")
+    temporary_beside(state).symlink_to("/dev/full")
     with pytest.raises(TrainingError, match=r"make room .* state before it is whole"):
         second.save()
     assert state.read_bytes() == before

@@ -17,6 +17,7 @@ from train_made import made_atlas, made_trainer
 
 from cfrseg_training.loop.atlas import WindowRecipe
 from napari_cfrseg.errors import TrainingError
+from napari_cfrseg.io.atomic import temporary_beside
 
 #: programs of their own on a busy machine
 pytestmark = pytest.mark.timeout(900)
@@ -165,7 +166,7 @@ def test_a_full_disk_is_one_error_and_the_state_before_it_is_whole(tmp_path):
     trainer = made_trainer(state, steps=2)
     trainer.run()
     before = state.read_bytes()
-    state.with_suffix(".partial").symlink_to("/dev/full")
+    temporary_beside(state).symlink_to("/dev/full")
     with pytest.raises(TrainingError, match=r"make room .* state before it is whole"):
         trainer.save()
     assert state.read_bytes() == before

@@ -283,7 +283,7 @@ def test_a_full_disk_is_one_error_and_the_run_goes_on_once_there_is_room(
     if how != "full to the brim":
         assert "the state before it is whole" in said[0]
     assert state.read_bytes() == before
-    assert not list((interrupted / "job").glob("*.partial"))
+    assert not list((interrupted / "job").glob(".training-*"))
     done = go_on(interrupted, monkeypatch)
     assert done.exit_code == 0, done.output
     assert_same_weights(candidate(interrupted), undisturbed)

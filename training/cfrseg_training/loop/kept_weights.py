@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from napari_cfrseg.errors import TrainingError
+from napari_cfrseg.io.atomic import atomic_path, clear_leftovers
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.network import ClickNetwork
 
@@ -78,13 +79,9 @@ def write_state(state: Mapping[str, Any], path: Path) -> None:
     TrainingError
         There is no room, or the folder cannot be written into.
     """
-    partial = path.with_suffix(".partial")
-    try:
-        with _explained(path, "the training's state"):
-            torch.save(dict(state), partial)
-            partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    clear_leftovers(path.parent, {path.stem})
+    with _explained(path, "the training's state"), atomic_path(path) as temporary:
+        torch.save(dict(state), temporary)
 
 
 def write_weights(
