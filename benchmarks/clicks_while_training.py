@@ -35,8 +35,8 @@ WAYS: Mapping[str, tuple[str, int | None]] = {
     "as it was": ("", None),
     "half of the threads": ("", HALF),
     "nice 19": ("nice", None),
-    "--background": ("yield", None),
-    "--background, half of the threads": ("yield", HALF),
+    "background": ("yield", None),
+    "background, half of the threads": ("yield", HALF),
 }
 
 
