@@ -58,8 +58,8 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setenv("CFRSEG_MODELS", str(tmp_path / "models"))
     torch.manual_seed(0)
     network = CfrNet(SMALL)
-    said = checkpoint.Metadata(architecture=network.architecture(), name="tiny")
-    checkpoint.save(tmp_path / "models" / "tiny.safetensors", network, said)
+    metadata = checkpoint.Metadata(architecture=network.architecture(), name="tiny")
+    checkpoint.save(tmp_path / "models" / "tiny.safetensors", network, metadata)
     return tmp_path
 
 
@@ -90,8 +90,8 @@ def test_layers_that_do_not_fit_and_empty_labels_are_refused(tmp_path):
 def test_of_a_pyramid_the_level_that_fits_is_taken():
     image, labels = disks()
     pyramid = Image([image, image[::2, ::2]], multiscale=True)
-    found = pixels_of(pyramid, Labels(labels[::2, ::2]))
-    assert tuple(found.image.shape) == (48, 72)
+    pixels = pixels_of(pyramid, Labels(labels[::2, ::2]))
+    assert tuple(pixels.image.shape) == (48, 72)
 
 
 def test_a_model_never_takes_the_name_of_another(folders):
@@ -258,7 +258,7 @@ def test_jobs_that_ended_while_napari_was_closed_are_listed_with_their_result(
 @pytest.mark.gui
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 @pytest.mark.timeout(600)
-def test_a_killed_program_is_said_to_be_and_goes_on(viewer, qtbot):
+def test_a_killed_program_is_reported_and_continues(viewer, qtbot):
     _, labels = disks()
     drawn = viewer.add_labels(labels, name="drawn")
     _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, TUNE)

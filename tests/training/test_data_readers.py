@@ -1,4 +1,4 @@
-"""Whatever holds labels becomes planes to train on, or a reason why not."""
+"""Everything with labels becomes planes to train on, or is listed with a reason."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_ignore_policies():
         DataRequest(ignore="maybe")
 
 
-def test_ids_of_any_size_are_numbered_anew():
+def test_ids_of_any_size_are_renumbered():
     labels = labels_of().astype(np.int64) * 1_999_999_999
     (plane,) = labelled("a", image_of(labels), labels)
     np.testing.assert_array_equal(plane.labels, labels_of())

@@ -168,15 +168,15 @@ def test_the_checkpoint_says_how_it_was_made(tmp_path, base):
     data = made_data(4)
     settings = Settings(output=output, base=str(base), seed=3, forgetting=False)
     fine_tune(data, settings, config=QUICK, work=tmp_path / "work")
-    said = checkpoint.read_metadata(tmp_path / "work" / "candidate-0.safetensors")
-    found = said.provenance
-    assert found["base"]["name"] == "base"
-    assert len(found["base"]["sha256"]) == 64
-    assert found["data_sha256"] == data.fingerprint()
-    assert found["config"]["steps"] == 3
-    assert torch.__version__.startswith(found["versions"]["torch"])
-    assert (said.seed, said.steps, said.name) == (3, 3, "disks")
-    assert "BSD-3-Clause" in said.licence
+    metadata = checkpoint.read_metadata(tmp_path / "work" / "candidate-0.safetensors")
+    provenance = metadata.provenance
+    assert provenance["base"]["name"] == "base"
+    assert len(provenance["base"]["sha256"]) == 64
+    assert provenance["data_sha256"] == data.fingerprint()
+    assert provenance["config"]["steps"] == 3
+    assert torch.__version__.startswith(provenance["versions"]["torch"])
+    assert (metadata.seed, metadata.steps, metadata.name) == (3, 3, "disks")
+    assert "BSD-3-Clause" in metadata.licence
     report = json.loads(output.with_suffix(".report.json").read_text())
     assert output.exists() == (report["verdict"] == "kept")
 
@@ -218,9 +218,9 @@ def test_dry_run_draws_the_samples_and_trains_nothing(tmp_path, base):
     done = CliRunner().invoke(app, [*arguments, "--dry-run", "--threads", "1"])
     assert done.exit_code == 0, done.output
     assert "left out odd" in done.stderr
-    found = json.loads(done.stdout)
-    assert found["how"] == "held-out images"
-    assert found["steps"] > 0
+    report = json.loads(done.stdout)
+    assert report["how"] == "held-out images"
+    assert report["steps"] > 0
     from PIL import Image
 
     sheet = np.asarray(Image.open(tmp_path / "m.sheet.png"))
@@ -304,7 +304,7 @@ def test_a_job_is_written_followed_and_stopped_through_its_folder(tmp_path, base
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("turned", [False, True])
 def test_labels_of_another_image_are_refused(tmp_path, turned):
-    """The shipped model, a real micrograph, a short training: what no. 2 asks for."""
+    """The shipped model, a real micrograph and a short training."""
     try:
         checkpoint.resolve("default")
     except CfrSegError:

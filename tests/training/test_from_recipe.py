@@ -217,8 +217,8 @@ def test_the_command_trains_by_a_recipe_file(tmp_path: Path) -> None:
     arguments = [tmp_path, "--recipe", path, "--base", "random", "-o", output, "--json"]
     result = CliRunner().invoke(app, [str(a) for a in arguments])
     assert result.exit_code == 0, result.output
-    said = json.loads(result.stdout.splitlines()[-1])
-    assert (said["epochs"], said["steps"]) == (1, 1)
+    report = json.loads(result.stdout.splitlines()[-1])
+    assert (report["epochs"], report["steps"]) == (1, 1)
     network, metadata = checkpoint.load(output)
     assert registry.name_of(network.architecture()) == "ritm_hrnet18s"
     assert metadata.training_data[0] == "recipe mine, started from random"

@@ -1,4 +1,4 @@
-"""Killing, sharing, accumulating, stopping early: the training loop's promises."""
+"""Killing, sharing, accumulating and stopping early in the training loop."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_two_processes_take_the_steps_of_one_with_the_doubled_batch(tmp_path):
     assert shown["weights"] == pytest.approx(expected["weights"], rel=1e-5)
 
 
-def test_two_processes_end_together_whatever_each_would_decide(tmp_path):
+def test_two_processes_end_together_by_the_decisions_of_the_first(tmp_path):
     """The second one's clock runs late, it has no watcher, no state of its own."""
     runs = []
     for synchronous in (False, True):
@@ -202,7 +202,7 @@ def test_early_stop_and_the_best_weights_survive_a_resume(tmp_path):
         torch.testing.assert_close(kept[key], value, rtol=0, atol=0, msg=key)
 
 
-def test_whoever_watches_may_stop_and_waiting_costs_no_budget(tmp_path):
+def test_a_watcher_may_stop_and_its_waiting_costs_no_budget(tmp_path):
     now = [0.0]
 
     def watch(trainer):

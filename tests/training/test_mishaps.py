@@ -1,7 +1,7 @@
-"""Killed, robbed of its images, out of room: a fine-tuning loses nothing but time.
+"""A fine-tuning that is killed or loses its images or its disk loses only time.
 
-Programs of their own meet the real thing (SIGKILL, a quota, a full file system); what
-they left is gone on from in this process and must be what an undisturbed run makes.
+Separate programs meet SIGKILL, a quota or a full file system; this process continues
+from their states and must end with the weights of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -111,10 +111,10 @@ def start(tmp_path_factory):
     folder = tmp_path_factory.mktemp("start")
     torch.manual_seed(0)
     network = CfrNet(SMALL)
-    said = checkpoint.Metadata(
+    metadata = checkpoint.Metadata(
         architecture=network.architecture(), name="base", licence="BSD-3-Clause"
     )
-    checkpoint.save(folder / "base.safetensors", network, said)
+    checkpoint.save(folder / "base.safetensors", network, metadata)
     write_images(folder)
     write_config(folder)
     return folder
@@ -171,18 +171,18 @@ def test_images_that_go_in_mid_run_are_not_missed(
 ):
     folder = tmp_path / "run"
     shutil.copytree(start, folder)
-    asked = JobReporter.may_continue
+    may_continue = JobReporter.may_continue
     gone = []
 
-    def spoil_and_ask(self):
+    def spoil_once(self):
         if not gone:
             (folder / "images" / "0.tif").unlink()
             (folder / "images" / "1.tif").write_bytes(b"")
             shutil.rmtree(folder / "labels")
             gone.append(True)
-        return asked(self)
+        return may_continue(self)
 
-    monkeypatch.setattr(JobReporter, "may_continue", spoil_and_ask)
+    monkeypatch.setattr(JobReporter, "may_continue", spoil_once)
     done = go_on(folder, monkeypatch)
     assert done.exit_code == 0, done.output
     assert gone
@@ -200,10 +200,10 @@ def test_an_image_spoilt_before_the_resume_is_named_and_may_be_put_back(
     before = state.read_bytes()
     done = go_on(interrupted, monkeypatch)
     assert done.exit_code == 1
-    said = [line for line in done.stderr.splitlines() if "cfrseg-train:" in line]
-    assert len(said) == 1
-    assert "not those this training began with (2: " in said[0]
-    assert "put them back to go on" in said[0]
+    messages = [line for line in done.stderr.splitlines() if "cfrseg-train:" in line]
+    assert len(messages) == 1
+    assert "not those this training began with (2: " in messages[0]
+    assert "put them back to go on" in messages[0]
     assert state.read_bytes() == before
     image.write_bytes(whole)
     done = go_on(interrupted, monkeypatch)
@@ -276,12 +276,12 @@ def test_a_full_disk_is_one_error_and_the_run_goes_on_once_there_is_room(
         errors, code = on_full_disk(interrupted, room_kb)
     assert code == 1, errors
     assert "Traceback" not in errors
-    said = [line for line in errors.splitlines() if "cfrseg-train:" in line]
-    assert len(said) == 1
-    assert "make room" in said[0]
-    assert "run the same command again" in said[0]
+    messages = [line for line in errors.splitlines() if "cfrseg-train:" in line]
+    assert len(messages) == 1
+    assert "make room" in messages[0]
+    assert "run the same command again" in messages[0]
     if how != "full to the brim":
-        assert "the state before it is whole" in said[0]
+        assert "the state before it is whole" in messages[0]
     assert state.read_bytes() == before
     assert not list((interrupted / "job").glob(".training-*"))
     done = go_on(interrupted, monkeypatch)
@@ -307,9 +307,9 @@ def test_a_truncated_image_is_listed_whatever_its_length(tmp_path, suffix):
     end = len(whole) - 64  # a PNG's last bytes hold no pixels
     for length in {*range(0, end, max(1, end // 40)), 1, 8, 9}:
         path.write_bytes(whole[:length])
-        found = read_data(request)
-        assert found.names == ["0", "1", "2"], length
-        assert found.broken["3"], length
+        data = read_data(request)
+        assert data.names == ["0", "1", "2"], length
+        assert data.broken["3"], length
     for other in range(3):
         (tmp_path / "images" / f"{other}.tif").write_bytes(b"")
     with pytest.raises(DatasetError, match=r"no usable labelled image \(0: "):
@@ -349,10 +349,10 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"what was there")
     layer = torch.nn.Linear(64, 64)
-    said = checkpoint.Metadata(architecture={}, name="m", licence="BSD-3-Clause")
+    metadata = checkpoint.Metadata(architecture={}, name="m", licence="BSD-3-Clause")
     write = {
         "m.pt": lambda: write_state(layer.state_dict(), path),
-        "m.safetensors": lambda: write_weights(path, layer, said),
+        "m.safetensors": lambda: write_weights(path, layer, metadata),
     }[name]
     with quota(4096), pytest.raises(TrainingError, match="make room") as caught:
         write()

@@ -1,4 +1,4 @@
-"""Normalisation statistics are taken anew over everything that is run inside."""
+"""Normalisation statistics are recomputed over all batches run inside."""
 
 import torch
 from torch import nn
