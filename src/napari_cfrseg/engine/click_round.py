@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cfrseg.clicks import Click, effective_clicks
-from napari_cfrseg.engine.corrections import FROM_CLICK, Affinity, honour, one_way
+from napari_cfrseg.engine.corrections import (
+    FROM_CLICK,
+    Affinity,
+    drop_island,
+    honour,
+    one_way,
+)
 from napari_cfrseg.engine.focus import (
     SAME_SIDE,
     FocusHint,
@@ -132,6 +138,36 @@ class ClickRound:
         """Return the Prediction after the task's newest click."""
         watch = Stopwatch(self.stages.device)
         look = self._look(task, watch)
+        result = self._answer(task, look, watch)
+        # a search has tried wider windows; a negative shift wants a closer one
+        if look.tried or not task.forced or task.focus_shift < 0:
+            return result
+        for _ in range(self.focus.most_widenings):
+            wider = self._wider(task, result)
+            if wider is None:
+                break
+            look = Look(wider, self._embed(wider, task, watch))
+            result = self._answer(task, look, watch)
+        return result
+
+    def _wider(self, task: Task, result: Prediction) -> Window | None:
+        """Return a wider window if a mask was cut by its own, None if it was not."""
+        window = result.window
+        if window is None or not result.touches_border:
+            return None
+        wider = next_window(
+            result.patch.mask_box(task.threshold),
+            task.effective,
+            self.image.shape,
+            window.grid,
+            self.focus,
+            old=window,
+            old_touched=True,
+        )
+        return wider if wider.side > window.side else None
+
+    def _answer(self, task: Task, look: Look, watch: Stopwatch) -> Prediction:
+        """Run the cascade in a window and put its answer back into the plane."""
         if task.on_window is not None:
             task.on_window(look.window)
         feedback = None
@@ -310,6 +346,9 @@ class ClickRound:
                     # a mask from outside may have ignored earlier clicks
                     patch, older = honoured(patch)
                     corrected = (*corrected, *older)
+                patch = drop_island(
+                    task.previous.patch, patch, task.effective, task.threshold
+                )
             touches = touches_border(masks[-1], window, task.effective, plane)
         quality = self.stages.judge(output)
         best = Candidate.of(probability, window, affinity, quality)

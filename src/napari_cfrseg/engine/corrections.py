@@ -195,6 +195,34 @@ def one_way(
     return after.with_box(box, np.where(changed, new, old))
 
 
+def drop_island(
+    before: Patch, after: Patch, clicks: Sequence[Click], threshold: float
+) -> Patch:
+    """Remove the whole part of a mask that a negative click is on.
+
+    Only a part that holds no positive click, beside one that holds one: a click on a
+    stray island says that all of it is wrong. The parameters are those of
+    :func:`one_way`; anything else is returned as it is.
+    """
+    newest = clicks[-1]
+    if newest.is_positive or before.at(newest.pixel) <= threshold:
+        return after
+    parts, _ = ndimage.label(before.probability > threshold)
+    height, width = parts.shape
+
+    def part_of(click: Click) -> int:
+        y, x = click.pixel[0] - before.y0, click.pixel[1] - before.x0
+        return int(parts[y, x]) if 0 <= y < height and 0 <= x < width else 0
+
+    kept = {part_of(click) for click in clicks if click.is_positive} - {0}
+    island = part_of(newest)
+    if not kept or island in kept:
+        return after
+    values = after.read(before.box)
+    values[parts == island] = 0
+    return after.with_box(before.box, values)
+
+
 def in_a_row(clicks: Sequence[Click]) -> int:
     """Return how many of the last clicks have the newest one's sign, at least 1.
 

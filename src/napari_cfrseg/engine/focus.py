@@ -38,8 +38,9 @@ class FocusSettings:
         Bounds of Zoom-In's windows.
     expansion
         Zoom-In's window over the box of mask and clicks (papers: 1.4 to 3.5).
-    widening
-        Growth of the window after a mask that ran into its border.
+    widening, most_widenings
+        Growth of the window after a mask that ran into its border, and how often a
+        click looks again, wider, before that is left to the next click.
     click_margin
         Least distance of the newest click from the window's border, as a share of
         the side.
@@ -71,6 +72,7 @@ class FocusSettings:
     max_side: int = 8192
     expansion: float = 1.6
     widening: float = 1.6
+    most_widenings: int = 3
     click_margin: float = 0.06
     keep_from: float = 0.5
     keep_to: float = 1.25
