@@ -14,7 +14,14 @@ from psygnal import Signal
 from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.gui.segment.layers import WorkingImage
 from napari_cfrseg.io.atomic import atomic_path
-from napari_cfrseg.io.axes import axis_names, back, put, turned
+from napari_cfrseg.io.axes import (
+    axis_names,
+    back,
+    put,
+    select_from,
+    turned,
+    view_of,
+)
 from napari_cfrseg.io.fingerprint import fingerprint
 from napari_cfrseg.io.images import open_image
 from napari_cfrseg.session.format import (
@@ -383,11 +390,15 @@ def _selection(path: Path, image: WorkingImage) -> tuple[tuple[int, int], ...] |
     mark = fingerprint(image.data, rgb)
     if found == wanted:
         return () if fingerprint(turned(array, order), rgb) == mark else None
-    for axis in range(len(found) - 2):
+    long = [i for i, n in enumerate(found) if n > 1]
+    if tuple(found[i] for i in long) == wanted:  # axes of length 1 are left out
+        part = turned(view_of(array, long), order)
+        return () if fingerprint(part, rgb) == mark else None
+    for axis in range(len(found)):
         if found[:axis] + found[axis + 1 :] == wanted:
             for index in range(found[axis]):
-                part = np.asarray(array[(slice(None),) * axis + (index,)])
-                if fingerprint(turned(part, order), rgb) == mark:
+                part = turned(select_from(array, ((axis, index),)), order)
+                if fingerprint(part, rgb) == mark:
                     return ((axis, index),)
     return None
 
