@@ -291,3 +291,20 @@ def test_closed_session_without_objects_leaves_no_file(desk: Desk, user_folder) 
     desk.controller.close()
     desk.keeper.close()
     assert not list(user_folder.glob("unsaved-*"))
+
+
+def test_work_is_saved_elsewhere_when_the_sessions_folder_cannot_be_written(
+    user_folder: Path, tmp_path: Path
+) -> None:
+    user_folder.write_text("a file where the folder should be")
+    desk = Desk()
+    desk.controller.clicks.layer.add([20.0, 20.0])
+    assert "not being saved" in desk.panel.label.text()
+    exported = desk.keeper.export(tmp_path / "out" / "clicks.csv")
+    assert "20.0" in exported.read_text()
+    desk.keeper.save(tmp_path / "kept.cfrseg.json", keep_pixels=True)
+    desk.controller.clicks.layer.add([60.0, 20.0])
+    session = Session.open(tmp_path / "kept.cfrseg.json")
+    assert sum(o.click_count for o in session.objects()) == 2
+    assert np.array_equal(session.apply(segmenter=flood_segmenter()), desk.labels)
+    assert "all on the disk" in desk.panel.label.text()

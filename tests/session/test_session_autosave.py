@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from kill_writer import content, event_number
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.io.atomic import AppendOnly, temporary_beside
+from napari_cfrseg.io.atomic import AppendOnly, atomic_path, temporary_beside
 from napari_cfrseg.session import storage
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_file import journal_line, journal_path, lock_path
@@ -488,3 +489,39 @@ def test_many_events_stay_usable(path: Path, count: int) -> None:
         f"processor time), saved in {saved:.1f} s, {peak_mb:.0f} MB of memory at most\n"
     )
     assert json.loads(path.read_bytes())["objects"][0]["name"] == "still quick"
+
+
+def test_saving_through_a_link_writes_the_file_it_leads_to(
+    path: Path, tmp_path: Path
+) -> None:
+    SessionWriter.create(path, content()).close()
+    link = tmp_path / "link.cfrseg.json"
+    link.symlink_to(path)
+    writer = SessionWriter.open(link)
+    fill(writer, 3)
+    writer.move_to(link, writer.content)
+    writer.close()
+    assert link.is_symlink()
+    assert read(path) == read(link) == expected(3)
+
+
+def test_a_session_that_cannot_be_begun_is_not_left_locked(path: Path) -> None:
+    wrong = replace(content(), events=("no event",))
+    with pytest.raises(AttributeError):
+        SessionWriter.create(path, wrong)
+    SessionWriter.create(path, content()).close()
+
+
+@pytest.mark.parametrize("name", ["a.txt", "folder/a.txt"])
+def test_a_file_behind_a_link_is_replaced_and_the_link_stays(
+    tmp_path: Path, name: str
+) -> None:
+    target = tmp_path / name
+    target.parent.mkdir(exist_ok=True)
+    target.write_text("before")
+    link = tmp_path / "link.txt"
+    link.symlink_to(target)
+    with atomic_path(link) as temporary:
+        temporary.write_text("after")
+    assert link.is_symlink()
+    assert target.read_text() == "after"

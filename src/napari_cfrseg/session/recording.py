@@ -114,8 +114,19 @@ class RecordedAnnotator(Annotator):
         if self.writer is None and self.open_writer is not None and is_act:
             self.writer = self.open_writer()
         if self.writer is not None:
-            waiting, self._early = self._early, []
-            self.writer.record(*waiting)
+            self.write_to(self.writer)
+
+    @property
+    def waiting(self) -> tuple[ev.Event, ...]:
+        """What was done and no session holds, because none could be begun."""
+        done = any(not event.is_setting for event in self._early)
+        return tuple(self._early) if done else ()
+
+    def write_to(self, writer: SessionWriter) -> None:
+        """Record in a session from now on, first of all what waits for one."""
+        self.writer = writer
+        waiting, self._early = self._early, []
+        writer.record(*waiting)
 
     def _has_changed(self, change: Change) -> bool:
         """Whether an act did anything; one that did not is not written down."""

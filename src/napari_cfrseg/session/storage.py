@@ -338,7 +338,8 @@ class SessionWriter:
         with self._guard:
             target = Path(path).resolve()
             if target == self.path:
-                self.save(content.snapshot)
+                self._content = replace(content, events=())
+                self._compact()
                 return
             lock = SessionLock(lock_path(target))
             before = (self.path, self._content, self._journal, self._lock)

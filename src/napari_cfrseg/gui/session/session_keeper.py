@@ -94,6 +94,18 @@ class SessionKeeper:
         return self.controller.annotator.writer
 
     @property
+    def has_events(self) -> bool:
+        """Whether anything was done, on the disk or still in memory."""
+        return self.writer is not None or bool(self.controller.annotator.waiting)
+
+    @property
+    def lacks_file(self) -> bool:
+        """Whether the image is in no file that a session could refer to."""
+        writer = self.writer
+        image = self._image_in(Path()) if writer is None else writer.content.image
+        return image.path is None
+
+    @property
     def is_saved(self) -> bool:
         """Whether the session has a place of its own (not the unsaved ones' folder)."""
         return self.writer is not None and self.is_saved_at(self.writer.path)
@@ -178,17 +190,24 @@ class SessionKeeper:
             It could not be written; the session goes on as before.
         """
         writer, annotator = self.writer, self.controller.annotator
-        if writer is None:
+        if not self.has_events:
             msg = "nothing was done yet: there is nothing to save"
             raise SessionError(msg)
         if self._is_busy:
             msg = "clicks are still being computed (each is kept): save in a moment"
             raise SessionError(msg)
         if path is None:
+            if writer is None:
+                raise SessionError(f"{self._failed}: save it under a name")
             writer.save(annotator.snapshot(writer.event_count))
         else:
             if not path.name.endswith(SUFFIX):
                 path = path.with_name(path.name.removesuffix(".json") + SUFFIX)
+            if writer is None:  # the folder of unsaved sessions cannot be written
+                writer = SessionWriter.create(path, self._content(path.parent))
+                self._failed = None
+                self._listen(writer)
+                annotator.write_to(writer)
             content = replace(writer.content, image=self._image_in(path.parent))
             if keep_pixels and content.image.path is None:
                 content = replace(
@@ -204,7 +223,7 @@ class SessionKeeper:
     def export(self, path: Path) -> Path:
         """Write results in the format that the ending says (see session.exports)."""
         writer, annotator = self.writer, self.controller.annotator
-        if writer is None:
+        if not self.has_events:
             msg = "nothing was done yet: there is nothing to export"
             raise SessionError(msg)
         if self._is_busy:
@@ -212,7 +231,12 @@ class SessionKeeper:
             raise SessionError(msg)
         leading = self.controller.image.shape[:-2]
         labels = annotator.labels_array(leading)
-        return export(path, writer.content, writer.objects, labels)
+        if writer is None:
+            content = replace(self._content(path.parent), events=annotator.waiting)
+        else:
+            content = writer.content
+        objects = [o for _, o in sorted(annotator.objects.items())]
+        return export(path, content, objects, labels)
 
     def close(self) -> None:
         """Let go of the session; one that was not saved waits to be reopened."""

@@ -182,7 +182,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def _save(self) -> None:
         keeper = self._keeper
-        if keeper is None or keeper.writer is None:
+        if keeper is None or not keeper.has_events:
             self._notify("info", "Nothing was done yet.")
             return
         name = f"{keeper.controller.image.layer.name}{SUFFIX}"
@@ -194,7 +194,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def _keeps(self, keeper: SessionKeeper) -> bool:
         """Ask whether pixels that are in no file shall be saved, too."""
-        if keeper.writer is None or keeper.writer.content.image.path is not None:
+        if not keeper.lacks_file:
             return False
         question = "This image is in no file. Save its pixels beside the session?"
         answer = QMessageBox.question(self, "Save the image, too?", question)
