@@ -70,7 +70,7 @@ def bench(
     """
     if all_models or network:
         _check_sample(sample)
-        bench_all(
+        _bench_networks(
             network or (),
             device=device,
             threads=threads,
@@ -153,7 +153,7 @@ def _table(rows: list[BenchRow]) -> list[str]:
 _REFINEMENTS = ("standard", "CFR-1", "A-CFR-4")
 
 
-def bench_all(
+def _bench_networks(
     names: Sequence[str],
     *,
     device: str,
@@ -164,25 +164,9 @@ def bench_all(
     sample: str,
     as_json: bool,
 ) -> None:
-    """Time networks and print their figures as they come.
+    """Time networks and installed models, all where none is named.
 
-    Parameters
-    ----------
-    names
-        Networks and installed models; empty: all.
-    device, threads, cpu_time, compiled
-        Where and how to compute.
-    repeats
-        Times each is run.
-    sample
-        Bundled micrograph to click in.
-    as_json
-        Print one JSON value at the end instead.
-
-    Raises
-    ------
-    typer.BadParameter
-        If a name is unknown or the options do not fit together.
+    Their figures are printed as they come, or as one JSON value at the end.
     """
     from napari_cfrseg.engine.stages import resolve_device
     from napari_cfrseg.evaluation.click_times import (
@@ -229,13 +213,13 @@ def _lines(cost: NetworkCost, *, head: bool) -> Iterator[str]:
             "milliseconds per click; (steps) of A-CFR-4 depend on the weights; × is "
             "the time over ritm_hrnet18s's standard click, timed beside it"
         )
-        yield _row(
+        yield "\t".join(
             ["network", "computed on", "Mparam", "px", "weights"]
             + [f"{c} {r}" for c in ("first", "next") for r in _REFINEMENTS]
             + ["× first", "× next", "× next A-CFR-4", "GMAC", "of matmul", "peak MB"]
         )
     if cost.error:
-        yield _row([cost.network, cost.arithmetic, cost.error])
+        yield "\t".join([cost.network, cost.arithmetic, cost.error])
         return
     cells = [
         cost.network,
@@ -257,8 +241,4 @@ def _lines(cost: NetworkCost, *, head: bool) -> Iterator[str]:
         f"{100 * cost.matmul_share:.0f} %",
         f"{cost.peak_mb:.0f}",
     ]
-    yield _row(cells)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "\t".join(cells)
+    yield "\t".join(cells)
