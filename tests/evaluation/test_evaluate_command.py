@@ -68,6 +68,8 @@ def test_one_command_measures_several_segmenters_and_reports(data, tmp_path):
     table = (out / "table.md").read_text()
     assert "| model | data (6) | pooled (6) |" in table
     assert "| flood_factory:make | 1.50 / 1.50 · 0 | 1.50 / 1.50 · 0 |" in table
+    assert "| flood_factory:make | 1.50 · 0 | 1.50 · 0 |" in table  # acceptable
+    assert "| flood_factory:make | 1.50 | 17 | 0 | 76.4 / 0.0 (0.0) |" in table
     assert "watershed get the object's size" in table
     with (out / "objects.csv").open() as file:
         lines = list(csv.DictReader(file))
@@ -78,7 +80,10 @@ def test_one_command_measures_several_segmenters_and_reports(data, tmp_path):
     assert first["sets"]["pooled"]["noc"]["90"] == 1.5
     assert first["finished"]
     assert first["settings"]["max_clicks"] == 20
-    assert "A = flood_factory:make, B = watershed" in (out / "compare.md").read_text()
+    compared = (out / "compare.md").read_text()
+    assert "A = flood_factory:make, B = watershed" in compared
+    assert "| NoC@ok | pooled | 6 (3) | 1.500 |" in compared
+    assert "| spoilt far, click 1 | pooled | 6 (3) | 0.000 |" in compared
     assert (out / "sheet-watershed.png").stat().st_size > 10_000
 
     before = (out / "runs" / "watershed" / "rows.jsonl").read_bytes()
@@ -98,6 +103,41 @@ def test_the_human_robot_runs_once_per_seed(data, tmp_path):
     assert "Boundary IoU" in table
     assert "0.00 (0.000 µm)" in table
     assert (out / "runs" / "flood_factory-make-human2" / "rows.jsonl").exists()
+
+
+def test_actions_are_a_run_of_their_own(data, tmp_path):
+    out = tmp_path / "report"
+    for options in ([], ["--actions"]):
+        assert (
+            call(data, "-o", out, "-s", "flood_factory:make", *options).exit_code == 0
+        )
+    runs = {p.name: read_run(p) for p in (out / "runs").iterdir()}
+    only, both = runs["flood_factory-make"], runs["flood_factory-make-actions"]
+    assert [r.ious for r in only.rows] == [r.ious for r in both.rows]
+    assert {r.actions for r in both.rows} == {("click",), ("click", "click")}
+    assert "flood_factory:make, actions" in (out / "table.md").read_text()
+
+
+def test_runs_of_earlier_versions_are_read_and_continued(data, tmp_path):
+    out = tmp_path / "report"
+    arguments = [data, "-o", out, "-s", "flood_factory:make"]
+    assert call(*arguments).exit_code == 0
+    folder = out / "runs" / "flood_factory-make"
+    info = json.loads((folder / "run.json").read_text())
+    del info["identity"]["settings"]["actions"]
+    (folder / "run.json").write_text(json.dumps(info))
+    rows = [
+        json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()
+    ]
+    new = ("surface_dices", "mended_px", "spoilt_px", "spoilt_far_px", "actions")
+    earlier = [{k: v for k, v in row.items() if k not in new} for row in rows[:-1]]
+    lines = "".join(json.dumps(row) + "\n" for row in earlier)
+    (folder / "rows.jsonl").write_text(lines)
+    assert call(*arguments).exit_code == 0
+    assert read_run(folder).is_finished
+    table = (out / "table.md").read_text()
+    assert "| flood_factory:make | – · – | – · – |" in table
+    assert "| flood_factory:make | 1.50 / 1.50 · 0 | 1.50 / 1.50 · 0 |" in table
 
 
 def test_a_split_of_sets_is_measured_side_by_side(data, tmp_path):

@@ -79,8 +79,8 @@ class RunSettings:
     actions
         True: instead of a click the robot may take the first click's next candidate, or
         move the outline tighter or wider. Each is one action, taken only where it gives
-        the best mask of all (an acceptable one, else the highest IoU) and raises the
-        IoU by 0.01 or more; the limits above then count actions.
+        the best mask of all (at the target, else acceptable, else the highest IoU); the
+        outline is moved only to get there. The limits above then count actions.
     """
 
     max_clicks: int = MAX_CLICKS
@@ -147,11 +147,12 @@ def evaluate_object(
         after = as_mask(result, truth_mask.shape)
         seconds, action = time.perf_counter() - start, "click"
         if settings.actions and mask is not None:
-            best, least = run.merit(after), run.ious[-1] + VISIBLE_GAIN
+            now, best = run.merit(mask), run.merit(after)
             for kind, other in other_actions(shown):
                 other_mask = as_mask(other, truth_mask.shape)
                 merit = run.merit(other_mask)
-                if merit > best and merit[1] >= least:
+                helps = merit[0] > now[0] if kind == "outline" else merit > now
+                if helps and merit > best:
                     action, result, after, seconds = kind, other, other_mask, 0.0
                     best = merit
         if action == "click":
@@ -191,8 +192,6 @@ def evaluate_object(
     )
 
 
-#: an action other than a click is taken only if it raises the IoU by this much
-VISIBLE_GAIN = 0.01
 #: logits by which one gesture may move the outline
 OUTLINE_LOGITS = tuple(step / 2 for step in range(-8, 9) if step)
 
@@ -254,13 +253,15 @@ class _Run:
         reached = np.float32(max(self.ious)) >= np.float32(settings.target)
         return bool(reached) and done >= settings.min_clicks
 
-    def merit(self, mask: NDArray[np.bool_]) -> tuple[bool, float]:
-        """Rank a mask: acceptable ones first, then by IoU."""
+    def merit(self, mask: NDArray[np.bool_]) -> tuple[int, float]:
+        """Rank a mask: 2 at the target, 1 where acceptable, else 0; then by IoU."""
         masks = (mask, self._truth_mask, self._ignore_mask)
         iou = metrics.iou(*masks)
-        if not metrics.ACCEPTABLE_LOWER_IOU <= iou < metrics.ACCEPTABLE_IOU:
-            return iou >= metrics.ACCEPTABLE_IOU, iou
-        return metrics.is_acceptable(iou, metrics.surface_dice(*masks)), iou
+        if np.float32(iou) >= np.float32(self._settings.target):
+            return 2, iou
+        if iou < metrics.ACCEPTABLE_LOWER_IOU:
+            return 0, iou
+        return int(metrics.is_acceptable(iou, metrics.surface_dice(*masks))), iou
 
     def add(
         self,
