@@ -6,7 +6,7 @@
     python benchmarks/ablations.py table OUT
 
 PACKS is what ``benchmarks/gpu/pack.py`` writes. Every row has a file of its own in OUT:
-a row that was killed goes on, a row that is done is not done again. All rows start from
+a row that was killed continues, a finished row is skipped. All rows start from
 the same encoder (``--encoder``: the backbone, pyramid and detail map of a model, or
 "none") and, for a seed, from the same fresh remainder as far as it has the same parts;
 at each step all rows draw windows about the same objects. Judged are windows about
@@ -74,7 +74,7 @@ class Bench:
 
     @cached_property
     def training(self) -> Atlas:
-        """What rows are trained on."""
+        """The training data of the rows."""
         return Atlas(read_side(self.options.packs, "train"), self.device)
 
     def _draw_windows(self, samples: list[Sample]) -> None:

@@ -9,7 +9,7 @@ other objects of the same image, with the shipped model and with each adapted on
 that all figures are paired. What is adapted are parts behind the image encoder, whose
 output is computed once per window and kept; the encoder itself stays as it is. Seconds
 are processor seconds of one thread. OUT holds a row per field and way; a run that was
-stopped goes on.
+stopped continues.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The longest time the window does not answer, while clicks are computed.
 
 A timer ticks every 2 ms in the window's thread; the longest time between two ticks is
-how long a person would feel the window stand still. Loading the model (importing
+how long the window would not respond to a person. Loading the model (importing
 torch) is reported apart from clicking. On a busy machine the gaps measure the others'
 work, too; the processor time of the window's own thread per click (that of an idle
 window subtracted) does not::

@@ -14,8 +14,8 @@ masks of the other planes from them. The fillers compared:
     but masks that hardly overlap are moved onto each other first, and beyond the
     outermost anchors the shape shrinks to where the object ends
 
-All are told on which planes the object lies, as a person gives a range; ``free`` is the
-propagation that is not told and has to stop by itself.
+All get the range of planes on which the object lies, as a person gives it; ``free`` is
+the propagation without it, which has to stop by itself.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Filler:
     ) -> dict[int, MaskPatch]:
         """Return masks by plane, the anchors' among them.
 
-        ``masks`` and ``gaps``: what there is already, and which gaps to compute anew.
+        ``masks`` and ``gaps``: what there is already, and which gaps to recompute.
         """
         start = time.perf_counter()
         out = dict(masks or {})

@@ -98,7 +98,7 @@ def objects_of(
     min_area_px: int = 40,
     seed: int = 0,
 ) -> list[VolumeObject]:
-    """Return objects large enough to be asked for, drawn in a seeded order.
+    """Return objects that are large enough, drawn in a seeded order.
 
     An object spans ``min_planes`` planes or more, has ``min_voxels`` voxels or more and
     ``min_area_px`` pixels on its largest plane, and is in one piece along z.

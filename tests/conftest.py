@@ -1,4 +1,4 @@
-"""What all tests share: displays, and the profile of the property tests."""
+"""Shared by all tests: displays, and the profile of the property tests."""
 
 from __future__ import annotations
 

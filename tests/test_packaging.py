@@ -1,4 +1,4 @@
-"""What is installed is whole: manifest, micrographs, weights, both packages."""
+"""The installed package is complete: manifest, micrographs, weights, packages."""
 
 from __future__ import annotations
 

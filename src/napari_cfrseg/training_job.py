@@ -10,7 +10,7 @@ progress; either runs without the other. In the folder::
     progress.jsonl  a line per entry of the curve: loss, clicks to 90 %
     report.json     before, after, verdict
     log.txt         what the program printed
-    *.pt            states from which a killed program goes on
+    *.pt            states from which a killed program continues
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class TrainingJob:
 
     @property
     def control(self) -> str:
-        """What the user wants: "run", "pause" or "stop"."""
+        """The user's wish: "run", "pause" or "stop"."""
         with suppress(OSError):
             return (self.folder / "control").read_text("utf-8").strip()
         return "run"

@@ -1,4 +1,4 @@
-"""What the commands write and print is what the Python API computes."""
+"""The commands write and print the results of the Python API."""
 
 from __future__ import annotations
 

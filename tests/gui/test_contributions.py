@@ -1,4 +1,4 @@
-"""What the manifest promises is there."""
+"""Everything that the manifest declares exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every network promises, whatever its family: one inherited list of tests."""
+"""The contract of every network, of any family: one inherited list of tests."""
 
 from __future__ import annotations
 

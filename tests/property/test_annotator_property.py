@@ -1,4 +1,4 @@
-"""Whatever is done, in whatever order: undo, redo and replay agree."""
+"""Random sequences of events: undo, redo and replay agree."""
 
 from __future__ import annotations
 
@@ -165,3 +165,4 @@ def test_undo_redo_and_replay_agree(events):
     assert not annotator.labels().any()
     for _ in range(depth):
         annotator.apply(ev.Redone())
+    assert np.array_equal(annotator.labels(), mirror)

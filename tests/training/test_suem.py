@@ -1,4 +1,4 @@
-"""What holds for every copy-paste, whatever the windows."""
+"""Properties of every copy-paste, for any windows."""
 
 from __future__ import annotations
 

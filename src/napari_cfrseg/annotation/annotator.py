@@ -1,4 +1,4 @@
-"""Objects, clicks, labels: every act applied in order, every act taken back.
+"""Annotate one image: apply events to objects and labels, undo and redo them.
 
 The window, a saved session and a headless replay all drive this one class with the
 same events, so they give the same labels. It knows neither Qt nor napari.
@@ -34,7 +34,7 @@ from napari_cfrseg.io.plane_image import Scaling
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Change:
-    """What one call of :meth:`Annotator.apply` changed.
+    """The result of one call of :meth:`Annotator.apply`.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Change:
     objects
         All objects afterwards, by id (a snapshot).
     undo_depth, redo_depth
-        How many acts can be taken back and done again.
+        How many steps can be undone and redone.
     runs, steps, seconds
         Rounds the network computed for it, and the last one's refinement steps and
         time.

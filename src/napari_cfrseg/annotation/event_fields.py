@@ -1,4 +1,4 @@
-"""How values stand in a session file: names, bounds, and what pydantic makes of them.
+"""Values as they are written in a session file: names, bounds and pydantic types.
 
 :func:`in_file` makes a frozen dataclass that is validated when it is made and when it
 is read; its fields are the file's. :class:`FileForm` is for values of classes that do
@@ -225,7 +225,7 @@ def _same_names(part: type[Part], kind: type[Any]) -> FileForm:
 
 
 class HintPart(Part):
-    """What was known of an object's size: the window's side to expect, in pixels."""
+    """A hint of an object's size: the side of the window to expect, in pixels."""
 
     side_px: Annotated[Float, Field(gt=0, le=1e9)]
     spread: Annotated[Float, Field(ge=1, le=1e6)] = 2.0

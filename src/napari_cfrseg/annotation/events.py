@@ -1,4 +1,4 @@
-"""What a person did, one frozen value per event, in the order it was done.
+"""The kinds of events: everything a person can do, one frozen class per kind.
 
 ``Annotator.apply`` turns each event into changes of objects and labels. A list of
 events together with the image and the model's weights *is* the annotation: the window,
@@ -97,7 +97,7 @@ def event(name: str) -> Callable[[type[E]], type[E]]:
 
 
 def any_event() -> Any:
-    """Return the type of all kinds, told apart by their name, as pydantic reads it."""
+    """Return the type of all kinds, distinguished by name, for pydantic."""
     return Annotated[
         Union[tuple(KINDS.values())],  # noqa: UP007 - the kinds are not known before
         Field(discriminator="type"),
@@ -173,7 +173,7 @@ class ObjectRecoloured(Event):
 
 @event("object_classified")
 class ObjectClassified(Event):
-    """What an object is ("nucleus", "artefact") was said, or (empty) taken back."""
+    """An object got a class ("nucleus", "artefact"), or (empty) lost it."""
 
     object_id: ObjectId
     object_class: Text = ""
@@ -308,7 +308,7 @@ class Painted(Event):
 class MaskImported(Event):
     """A mask the object starts from on a plane; clicks then correct it.
 
-    Any clicks the object had on that plane are computed anew from it.
+    Any clicks the object had on that plane are recomputed from it.
     """
 
     object_id: ObjectId
@@ -403,7 +403,7 @@ class RefinementChanged(Event):
 class ModelChanged(Event):
     """Rounds computed from now on use other weights.
 
-    What was computed before stays; a click that is moved later is computed anew.
+    Earlier results stay; a click that is moved later is recomputed.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What each event does to objects and labels: one function for each kind of event.
+"""The effect of each event on objects and labels: one function per kind of event.
 
 Every function works on an :class:`~napari_cfrseg.annotation.transaction.Act`, which can
 be rolled back whole, so an event that fails or is cancelled has changed nothing.
@@ -68,7 +68,7 @@ def _on_planes(
 
 @singledispatch
 def perform(event: object, act: Act) -> None:
-    """Do to the objects and labels of ``act`` what the event says."""
+    """Apply an event to the objects and labels of ``act``."""
     msg = f"{type(event).__name__} is not an event that changes objects"
     raise TypeError(msg)
 

@@ -47,8 +47,8 @@ def claim(
     is_locked
         Whether an object is locked.
     heirs
-        The other unlocked objects and their masks, worked on last first; asked for
-        only if a pixel is given back.
+        The other unlocked objects and their masks, worked on last first;
+        called only if a pixel is released.
     """
     mask = new.window(box)
     owned = labels == object_id

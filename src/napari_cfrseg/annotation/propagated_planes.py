@@ -1,9 +1,9 @@
 """A propagation as an act: from objects' anchors to masks on other planes.
 
-What the event says is computed anew wherever it is replayed; nothing but its few
-numbers is stored. Planes get a start mask with a mark
-(:class:`~napari_cfrseg.annotation.state.Carried`); the first click or stroke on one, or
-its confirmation, makes it an anchor, and then only its gap is computed again.
+A replay computes the event again; only its few numbers are stored. Planes get a start
+mask with a mark (:class:`~napari_cfrseg.annotation.state.Carried`); the first click or
+stroke on one, or its confirmation, makes it an anchor, and then only its gap is
+computed again.
 """
 
 from __future__ import annotations

@@ -223,7 +223,7 @@ class RoundComputer:
         return prediction
 
     def forget_plane(self) -> None:
-        """Set the next plane's image anew, whichever it is."""
+        """Set the image again at the next call, even for the same plane."""
         self._plane = self._carried_on = None
 
     def prepare(self, plane: Plane) -> None:

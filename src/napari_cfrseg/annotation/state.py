@@ -74,7 +74,7 @@ Entry = ClickEntry | PaintEntry
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Round:
-    """What an entry led to: a prediction for a click, a mask for a painted edit."""
+    """The result of an entry: a prediction for a click, a mask for a painted edit."""
 
     prediction: Prediction | None = None
     mask: MaskPatch | None = None
@@ -89,7 +89,7 @@ class Carried:
     confidence
         The IoU to expect, in [0, 1].
     stop
-        Why the run ended on this plane, None: it went on.
+        Why the run ended on this plane; None if it did not.
     source
         What it was computed from: the anchors' indices and their states' stamps, and
         whether the object was said to span the range.

@@ -40,13 +40,13 @@ class Progress:
     patches: tuple[LabelRuns, ...] = ()
 
 
-#: told the labels so far, or progress; True in return to progress: keep what is done
+#: gets the labels so far, or progress; returns True to end and keep the planes done
 PatchCallback = Callable[[LabelRuns | Progress], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What later clicks and masks are done with."""
+    """Settings in force for later clicks and masks."""
 
     refinement: Refinement = DEFAULT_REFINEMENT
     rule: ev.OverlapRule = ev.OverlapRule.KEEP

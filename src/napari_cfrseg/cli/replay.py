@@ -64,7 +64,7 @@ def replay(
         bool,
         typer.Option(
             "--only-changed",
-            help="Keep results that are still true; goes on after an interruption.",
+            help="Keep results whose inputs have not changed.",
         ),
     ] = False,
     dry_run: Annotated[

@@ -109,7 +109,7 @@ class LabelRuns:
     before
         int32: each run's label before the edit, where that is known.
     plane
-        Which plane, where whoever holds the runs does not say it.
+        Index of the plane, if the holder of the runs does not store it.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What both docks are: a column of controls that scrolls, and lets go once closed."""
+"""The base of both docks: a column of controls that scrolls and stops once closed."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _BINARY = getattr(os, "O_BINARY", 0)
-#: a temporary file of a process nobody can ask after is left alone so long
+#: seconds for which the temporary file of an unknown process is left alone
 _LEFT_ALONE_S = 3600.0
 _TEMPORARY = re.compile(r"\.(.+)\.([^.]+)-(\d+)(-old)?(\.[^.]+)$")
 

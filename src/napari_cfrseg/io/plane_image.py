@@ -1,4 +1,4 @@
-"""From whatever a microscope wrote to what a network reads.
+"""Prepare a plane of any type for the network: channels, grey values, windows.
 
 Any integer, float or boolean plane, (Y, X) or (Y, X, C) with 1–4 channels or RGB(A),
 becomes three channels in [0, 1]. The range comes from robust percentiles of a sample

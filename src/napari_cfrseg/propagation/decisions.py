@@ -36,7 +36,7 @@ def stop_reason(
     evidence: Evidence,
     spans: bool,
 ) -> StopReason | None:
-    """Return why a run ends on a plane, None: it goes on.
+    """Return why a run ends on a plane; None if it continues.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What another model changed: object by object, and as a picture."""
+"""Compare the labels of two models: object by object, and as a picture."""
 
 from __future__ import annotations
 

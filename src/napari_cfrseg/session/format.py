@@ -94,8 +94,8 @@ class ImageReference:
     Attributes
     ----------
     path
-        Relative to the session's folder, with forward slashes (absolute only if
-        asked for); None for an image that is in no file.
+        Relative to the session's folder, with forward slashes (absolute only on
+        request); None for an image that is in no file.
     shape
         Leading axes, Y, X, and C where there are channels.
     dtype
@@ -177,12 +177,12 @@ class ModelReference:
 
 @in_file
 class SessionSettings:
-    """What the result depends on besides image, model and events.
+    """Settings that the result depends on, besides image, model and events.
 
     Attributes
     ----------
     device, backend, precision, threads
-        Where the network ran; a replay uses the same unless told otherwise.
+        Where the network ran; a replay uses the same unless options override it.
     rgb, scaling
         How pixels were read; scaling None: each plane's own, written with its first
         click.

@@ -1,4 +1,4 @@
-"""An annotator whose acts are written down, and that reads planes as it did before."""
+"""An annotator that records its events in a session and can restore one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ModelSource = Callable[[ModelReference], tuple[SegmenterLike, str] | None]
 
 
 class RecordedAnnotator(Annotator):
-    """An :class:`Annotator` that writes each act down once it is done.
+    """An :class:`Annotator` that records each step once it is done.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class RecordedAnnotator(Annotator):
         segmenter
             Computes them.
         model
-            Its name or path; a change of it is written down.
+            Its name or path; a change of it is recorded.
         """
         super().use(segmenter)
         if not model:
@@ -129,7 +129,7 @@ class RecordedAnnotator(Annotator):
         writer.record(*waiting)
 
     def _has_changed(self, change: Change) -> bool:
-        """Whether an act did anything; one that did not is not written down."""
+        """Whether a step changed anything; one that did not is not recorded."""
         before, depths = self._before, self._depths
         self._before = change.objects
         self._depths = (change.undo_depth, change.redo_depth)

@@ -40,8 +40,8 @@ class KeptSegmenters:
     Parameters
     ----------
     worker
-        Number of this process among several: it takes one GPU of its own, unless a
-        certain one is asked for.
+        Number of this process among several: it takes one GPU of its own, unless one
+        is named.
     """
 
     def __init__(self, worker: int | None = None) -> None:

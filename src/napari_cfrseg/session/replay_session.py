@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 Format = Literal["tiff", "zarr"]
 Status = Literal["done", "kept", "failed", "would replay"]
-#: (session, weights, device) → a segmenter, kept by whoever replays many sessions
+#: (session, weights, device) → a segmenter, kept by the caller for many sessions
 SegmenterSource = Callable[[SessionContent, Path, str], "Segmenter"]
 
 
@@ -97,7 +97,7 @@ class ReplayTask:
 
 @dataclass(slots=True)
 class Replayed:
-    """What became of one session; printed as its result line."""
+    """The result of one session; printed as its result line."""
 
     session: str
     status: Status

@@ -1,4 +1,4 @@
-"""A session read from its file: looked at, applied, replayed round by round."""
+"""Read a session from its file, and replay it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TRIES = 20
 
 
 class Session:
-    """What a person did on one image; never changes.
+    """Everything a person did on one image; never changes.
 
     Attributes
     ----------

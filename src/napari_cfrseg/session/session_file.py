@@ -291,7 +291,7 @@ _LINE = re.compile(rb'\{"n": (\d{1,15}), "crc": "([0-9a-f]{8})", "event": (.*)\}
 
 @dataclass(slots=True)
 class Journal:
-    """What was found in a journal.
+    """The content of a journal.
 
     Attributes
     ----------

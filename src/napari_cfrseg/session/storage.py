@@ -2,8 +2,8 @@
 
 Every event is on the disk before the next one is done: ``record`` appends a line to the
 journal and waits for the disk; ``save`` folds the journal into the session file. If
-the disk is full or the folder read-only, work goes on: the events wait in memory and
-``problem`` says what is wrong until they are written.
+the disk is full or the folder read-only, work continues: the events wait in memory and
+``problem`` says why until they are written.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class SessionLock:
             return
         names = [_holder_path(self.path)]
         names += [self.path] if os.name == "posix" else []
-        for name in names:  # while it is locked, so that nobody else's go
+        for name in names:  # while it is locked: never another holder's files
             with suppress(OSError):
                 name.unlink()
         self._lock.release()
@@ -184,7 +184,7 @@ class SessionWriter:
     problem
         Why events wait in memory, or None when all are on the disk.
     on_problem
-        Told ``problem`` whenever it changes, on the thread that records.
+        Called with ``problem`` whenever it changes, on the thread that records.
     """
 
     def __init__(self, path: Path, content: SessionContent, lock: SessionLock) -> None:
@@ -333,7 +333,7 @@ class SessionWriter:
         SessionError
             The other session is open elsewhere.
         OSError
-            It could not be written; the session goes on where it was.
+            It could not be written; the session stays where it was.
         """
         with self._guard:
             target = Path(path).resolve()
@@ -376,7 +376,7 @@ class SessionWriter:
             self._lock = None
 
     def discard(self) -> None:
-        """Close and remove the files: nobody wants this session."""
+        """Close the session and remove its files."""
         with self._guard:
             _remove(self.path, self._journal, self._lock)
             self._lock = None

@@ -1,4 +1,4 @@
-"""What is held out of a fine-tuning: images to judge on, windows for the live curve."""
+"""Hold data out of a fine-tuning: images to judge on, windows for the live curve."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def fine_tune(
     config
         The run, if not the settings'. Its budget is shared by the folds.
     work
-        Folder of the states: a run that was killed goes on from them. By default a
+        Folder of the states: a run that was killed continues from them. By default a
         temporary one.
     reporter
         Receives progress, and may pause or stop.
@@ -200,7 +200,7 @@ class _FineTuning:
         verdict: Verdict = processes.decided_by_first(decide(change, chance))
         unproven = verdict == "not proven" and self.settings.keep_unproven
         wanted = verdict == "kept" or unproven
-        # the user may keep what is not proven: it is made ready
+        # the user may keep a model that is not proven, so it is trained too
         if self.trainings > 1 and verdict != "refused" and not self.stopped:
             candidate = self._train(len(self.split.folds), self.data.planes, None, [])
         self._report("judging after", 0.95)

@@ -3,7 +3,7 @@
 A step draws windows, varies them, runs the rounds and descends; the learning rate
 follows a cosine over a budget of seconds or of steps; an exponential moving average of
 the weights is what is evaluated and kept. The state is written regularly, and a run
-that was stopped goes on from it.
+that was stopped continues from it.
 """
 
 from __future__ import annotations

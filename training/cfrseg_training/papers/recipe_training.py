@@ -3,7 +3,7 @@
 Everything comes from the recipe: network, crops, augmentation, SUEM, clicks,
 iteration, loss, optimiser and schedule. An epoch is ``epoch_length`` windows, whatever
 the number of images. After each epoch the state is written; a run that was stopped
-goes on from the last one.
+continues from the last one.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def train_by_recipe(
     minutes: float | None = None,
     seed: int = 0,
 ) -> RecipeOutcome:
-    """Train a recipe's network and write it; a killed run goes on from its state.
+    """Train a recipe's network and write it; a killed run continues from its state.
 
     Parameters
     ----------

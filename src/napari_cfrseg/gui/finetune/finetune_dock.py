@@ -1,6 +1,6 @@
 """The fine-tuning dock: labels in, a model that needs fewer clicks out.
 
-Training runs in a process of its own, which goes on when the dock or napari is closed;
+Training runs in its own process, which continues when the dock or napari is closed;
 a dock opened later finds it by its folder (:mod:`napari_cfrseg.training_job`).
 """
 
@@ -355,7 +355,7 @@ class FineTuneDock(DockWidget):
         self.labels.reset_choices()
 
     def close_dock(self) -> None:
-        """Stop updating; a training goes on."""
+        """Stop updating; a running training continues."""
         if self._closed:
             return
         self._closed = True

@@ -1,7 +1,7 @@
 """Clicks of a person: on the canvas, and as points of the Points layer.
 
-Points are told apart by row in napari and by number in the annotator; this module
-keeps the one list that says which is which.
+napari identifies points by row, the annotator by number; this module keeps the one
+list that maps between them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Points
 
-#: Okabe and Ito's colours: told apart with any kind of colour vision
+#: Okabe and Ito's colours: distinguishable with any kind of colour vision
 COLOURS = {True: "#56b4e9", False: "#d55e00"}
 SYMBOLS = {True: "disc", False: "x"}
 NAMES = {True: "positive", False: "negative"}

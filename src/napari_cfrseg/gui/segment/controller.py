@@ -147,7 +147,7 @@ class Controller:
 
     @property
     def view(self) -> DockView:
-        """What the dock shows."""
+        """The state that the dock shows."""
         return self._shown.view
 
     @property

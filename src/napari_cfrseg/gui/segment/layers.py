@@ -190,7 +190,7 @@ def _is_opaque_image(layer: Layer) -> bool:
 
 
 class PlaneView:
-    """What of an image the viewer shows, through world coordinates.
+    """The part of an image that the viewer shows, in world coordinates.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ class StripCell:
 
 @dataclass(frozen=True, slots=True)
 class StackView:
-    """What the dock shows of the stack.
+    """The state of the stack that the dock shows.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class Propagator:
     submit
         Sends an event on its way.
     show
-        Told the strip whenever it changed.
+        Called with the strip whenever it changed.
     say
         Called with one line for the person.
     select

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_cfrseg.gui.segment.controller import Controller
     from napari_cfrseg.gui.segment.projection import DockView
 
-#: cividis, dark for unsure to bright for sure: told apart without seeing red and green
+#: cividis, dark for unsure to bright for sure: readable without seeing red and green
 _UNSURE, _MIDDLE, _SURE = (0, 50, 110), (124, 123, 120), (254, 232, 56)
 _ANCHOR, _NOTHING, _STOPPED = "#ffffff", "#30343c", "#b4413c"
 

@@ -58,7 +58,7 @@ class SessionKeeper:
     load
         Loads a segmenter by model name or path; called on the runner.
     notify
-        Told (level, message).
+        Called with (level, message).
 
     Attributes
     ----------
@@ -187,7 +187,7 @@ class SessionKeeper:
         SessionError
             There is nothing to save, or the name is taken by an open session.
         OSError
-            It could not be written; the session goes on as before.
+            It could not be written; the session continues as before.
         """
         writer, annotator = self.writer, self.controller.annotator
         if not self.has_events:

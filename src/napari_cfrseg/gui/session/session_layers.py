@@ -55,7 +55,7 @@ def get_session_reader(path: str | list[str]) -> Callable[..., list[LayerData]] 
 def read_session(path: str | list[str]) -> list[LayerData]:
     """Return a session's image, labels as saved and clicks, as layers.
 
-    The layers' metadata name the session: the dock goes on with it.
+    The layers' metadata name the session: the dock continues it.
     """
     file = Path(path if isinstance(path, str) else path[0])
     session = Session.open(file)

@@ -51,7 +51,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     open_file
         Opens a session file in the viewer (``viewer.open`` with the reader).
     notify
-        Told (level, message).
+        Called with (level, message).
     """
 
     def __init__(

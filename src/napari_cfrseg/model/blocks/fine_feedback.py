@@ -25,7 +25,7 @@ from torch.nn import functional
 from napari_cfrseg.model.blocks.clickmaps import click_distance, once_per_click
 from napari_cfrseg.model.blocks.convolutions import SplitInputConv2d
 
-#: Greatest distance from the outline, in cells, that is told apart.
+#: Greatest distance from the outline, in cells, that is distinguished.
 FARTHEST = 16.0
 #: Spreads in cells of the bells around the newest click.
 NEAR, MIDDLE, WIDE = 4.0, 12.0, 30.0
