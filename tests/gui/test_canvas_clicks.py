@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from closed_form import FloodNetwork
+from engine_networks import NestedNetwork, nested_image
 from gui_window import DOCK, PLUGIN, Window
 from npe2 import PluginManifest
 from qtpy.QtCore import Qt
@@ -211,3 +212,30 @@ def test_session_opened_in_an_empty_window_is_ready_for_clicks(
     assert "reopened" in controller.view.status
     assert controller.view.progress == (0, 0)
     dock.close_session()
+
+
+def test_a_key_takes_the_next_mask_and_brackets_move_the_outline(window):
+    network = NestedNetwork(64)
+    nested = window.viewer.add_image(nested_image(), name="nested")
+    window.image = nested
+    window.dock.image_choice.value = nested
+    window.until(lambda: window.dock.controller.image.layer is nested)
+    window.viewer.reset_view()
+    window.dock.controller.load_model(lambda: Segmenter(network, device="cpu"))
+    window.until(lambda: not window.view.loading)
+    window.click(100, 100)
+    best = window.area(1)
+    calls = dict(network.calls)
+    window.press(Qt.Key.Key_C)
+    assert "mask 2 of" in window.view.status
+    assert window.area(1) != best
+    window.press(Qt.Key.Key_C, Qt.KeyboardModifier.ShiftModifier)
+    assert window.area(1) == best
+    window.dock.objects.other.click()
+    window.settle()
+    assert window.area(1) != best
+    assert network.calls == calls
+    window.press(Qt.Key.Key_BracketRight)
+    assert window.view.threshold == pytest.approx(0.55)
+    window.press(Qt.Key.Key_BracketLeft)
+    assert window.view.threshold == pytest.approx(0.5)

@@ -191,6 +191,9 @@ def test_objects_stay_on_their_planes_and_other_views_say_so(window):
     window.viewer.reset_view()
     window.go_to(0, 9)
     window.click_voxel(9, 34, 26, right=True)
+    assert "covers" in window.view.status
+    again.visible = False
+    window.click_voxel(9, 34, 26, right=True)
     assert len(window.points.data) == 2
 
 

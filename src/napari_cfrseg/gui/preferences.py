@@ -50,6 +50,32 @@ class KeyAction:
 ACTIONS = (
     KeyAction("polarity", "T", "swap polarity", lambda c: c.toggle_polarity()),
     KeyAction("new_object", "N", "next object", lambda c: c.new_object()),
+    # Qt keeps Tab for itself; C is an image's contrast
+    KeyAction(
+        "other_mask", "C", "another mask", lambda c: c.other_mask(), on_image=False
+    ),
+    KeyAction(
+        "mask_before",
+        "Shift-C",
+        "the mask before",
+        lambda c: c.other_mask(-1),
+        on_image=False,
+    ),
+    # brush sizes on Labels
+    KeyAction(
+        "outline_wider",
+        "[",
+        "outline wider",
+        lambda c: c.set_threshold(max(c.view.threshold - 0.05, 0.05)),
+        on_labels=False,
+    ),
+    KeyAction(
+        "outline_tighter",
+        "]",
+        "outline tighter",
+        lambda c: c.set_threshold(min(c.view.threshold + 0.05, 0.95)),
+        on_labels=False,
+    ),
     KeyAction("pick", "G", "select the object pointed at", lambda c: c.pick()),
     KeyAction("undo", "Control-Z", "undo", lambda c: c.undo()),
     KeyAction("redo", "Control-Shift-Z", "redo", lambda c: c.redo()),

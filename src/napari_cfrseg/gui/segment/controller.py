@@ -297,6 +297,12 @@ class Controller:
         self._shown.show(status=f"Focus of the newest click: {shift:+d}")
         self.submit(ev.ClickRefocused(clicks[-1].click_id, shift))
 
+    def other_mask(self, step: int = 1) -> None:
+        """Take another of the masks found at the selected object's first click here."""
+        event = self._shown.other_mask(self.current_plane, step)
+        if event is not None:
+            self.submit(event)
+
     def _click_events(
         self, world: Sequence[float], is_positive: bool
     ) -> tuple[ev.Event, ...]:

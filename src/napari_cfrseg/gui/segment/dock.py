@@ -375,7 +375,7 @@ class ClickDock(DockWidget):
             section.toggled.connect(self._remember_sections)
             column.addWidget(section)
         self.sections["stack"].hide()
-        self.fill_with(inner, 290)
+        self.fill_with(inner, 352)
 
     def _remember_sections(self) -> None:
         remember_unfolded(n for n, s in self.sections.items() if s.isExpanded())

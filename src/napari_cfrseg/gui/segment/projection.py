@@ -215,6 +215,25 @@ class Projection:
         )
         self.show_stack()
 
+    def other_mask(self, plane: Plane, step: int) -> ev.CandidateChosen | None:
+        """Return the choice of the next mask of the selected object's first click.
+
+        None, and the status says so, where only one was found.
+        """
+        found = self.objects.get(self.view.selected or 0)
+        state = None if found is None else found.on(plane)
+        first = next(iter(state.clicks), None) if state is not None else None
+        count = 0
+        if first is not None and state is not None:
+            prediction = state.rounds[state.entries.index(first)].prediction
+            count = 0 if prediction is None else len(prediction.choices)
+        if found is None or first is None or count < 2:
+            self.show(status="There is no other mask here.")
+            return None
+        chosen = (min(first.candidate, count - 1) + step) % count
+        self.show(status=f"{found.name}: mask {chosen + 1} of {count}.")
+        return ev.CandidateChosen(first.click_id, chosen)
+
     # -- called by the queue ---------------------------------------------------------
 
     def settled(self, pending: Pending, changes: Sequence[Change]) -> None:
