@@ -23,6 +23,8 @@ from session_cases import (
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator, objects_after
+from napari_cfrseg.annotation.handlers import perform
+from napari_cfrseg.annotation.transaction import Act
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.io.plane_image import Scaling
 from napari_cfrseg.session import format as schema
@@ -319,3 +321,31 @@ def test_a_plain_annotator_is_not_disturbed_by_recording(tmp_path: Path) -> None
     for event in WORK:
         plain.apply(event)
     assert np.array_equal(plain.labels(), annotator.labels())
+
+
+def test_a_new_kind_of_event_needs_a_definition_and_a_handler_only(
+    tmp_path: Path,
+) -> None:
+    @ev.event("object_starred")
+    class ObjectStarred(ev.Event):
+        """An object was marked with a star."""
+
+        object_id: int
+
+    @perform.register(ObjectStarred)
+    def _(event, act: Act) -> None:
+        found = act.known(event.object_id)
+        act.put(event.object_id, replace(found, name=f"* {found.name}"))
+
+    try:
+        events = (*WORK, ObjectStarred(1), ObjectStarred(2), ev.Undone())
+        annotator, path = record(tmp_path, events)
+        session = Session.open(path)
+        assert session.content.events[-2] == ObjectStarred(2)
+        names = {o.object_id: o.name for o in session.objects()}
+        assert names == {i: o.name for i, o in annotator.objects.items()}
+        assert names[1].startswith("* ")
+        assert not names[2].startswith("* ")
+        assert "object_starred" in json.dumps(schema.json_schema())
+    finally:
+        del ev.KINDS["object_starred"]

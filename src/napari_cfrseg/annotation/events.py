@@ -112,14 +112,14 @@ def read_event(raw: Any) -> Event:
     pydantic.ValidationError
         It is no event.
     """
-    found: Event = _reader(len(KINDS)).validate_python(
+    found: Event = _reader(tuple(KINDS)).validate_python(
         raw, by_alias=True, by_name=False
     )
     return found
 
 
 @cache
-def _reader(_kinds: int) -> TypeAdapter[Any]:
+def _reader(_kinds: tuple[str, ...]) -> TypeAdapter[Any]:
     return TypeAdapter(any_event())
 
 
