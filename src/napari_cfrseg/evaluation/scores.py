@@ -186,16 +186,9 @@ def pooled_rows(
     *,
     min_objects: int = MIN_POOLED_OBJECTS,
 ) -> list[ObjectRow]:
-    """Keep the same number of rows of every set that has enough of them.
+    """Keep the same number of rows of every set that has ``min_objects`` or more.
 
-    Parameters
-    ----------
-    rows
-        Results, in any order.
-    order
-        The objects' keys in the order drawn: the first of each set are kept.
-    min_objects
-        Sets with fewer rows are left out.
+    The first of each set in ``order`` (keys in the order drawn) are kept.
     """
     by_key = {row.key: row for row in rows}
     by_set: dict[str, list[ObjectRow]] = defaultdict(list)
@@ -223,10 +216,6 @@ def clicks_to_ok(row: ObjectRow, max_clicks: int = MAX_CLICKS) -> float:
     """Count the clicks until the outline is acceptable (NoC@ok of one object).
 
     ``max_clicks`` where it never is; NaN if the row has no surface dice.
-
-    See Also
-    --------
-    napari_cfrseg.evaluation.metrics.is_acceptable
     """
     if not row.surface_dices:
         return math.nan
@@ -299,18 +288,8 @@ def count_failures(
 ) -> int:
     """NoF@target: the objects that did not reach the target within the clicks.
 
-    Parameters
-    ----------
-    runs
-        IoUs after each click, per object.
-    target
-        IoU to reach.
-    max_clicks
-        Clicks allowed.
-    published
-        True: the papers' "≥20@target", which counts an object as failed when its
-        NoC is ``max_clicks``, although its last click may just have succeeded. By
-        default success at the last click is success.
+    ``published``: the papers' "≥20@target", which counts an object as failed when its
+    NoC is ``max_clicks``, although its last click may just have succeeded.
     """
     if published:
         return sum(clicks_to(run, target, max_clicks) == max_clicks for run in runs)
@@ -342,10 +321,10 @@ def mean_iou_at(runs: Sequence[Sequence[float]], click: int) -> float:
 def mean_iou_curve(
     runs: Sequence[Sequence[float]], max_clicks: int = MAX_CLICKS
 ) -> NDArray[np.float64]:
-    """MIoU after 1 … max_clicks clicks: (max_clicks,) float64, the mIoU–NoC curve.
+    """Mean IoU after 1 … max_clicks clicks: (max_clicks,) float64; NaN without objects.
 
-    Stopped runs keep their last IoU, so the curve of a run that stops at its target
-    is a lower bound of the curve without stopping. NaN without objects.
+    Stopped runs keep their last IoU, so this is a lower bound of the curve without
+    stopping.
     """
     return np.array([mean_iou_at(runs, n) for n in range(1, max_clicks + 1)])
 
@@ -379,11 +358,10 @@ def seconds_per_click(
 
 
 def count_regressions(ious: Sequence[float], error_px: Sequence[int]) -> int:
-    """Count the clicks after which the mask is worse than before.
+    """Count the clicks after the first that leave a worse mask.
 
-    A click regresses when the IoU falls by more than 0.005 *and* the number of
-    missed and wrong pixels rises by more than 2, so that one pixel on a tiny object
-    does not count. The first click has nothing before it.
+    The IoU falls by more than 0.005 *and* the number of missed and wrong pixels rises
+    by more than 2, so that one pixel on a tiny object does not count.
 
     Raises
     ------
@@ -404,12 +382,7 @@ def count_regressions(ious: Sequence[float], error_px: Sequence[int]) -> int:
 def regressions_per_100(
     runs: Sequence[Sequence[float]], error_px: Sequence[Sequence[int]]
 ) -> float:
-    """Regressions per 100 clicks, over clicks that have one before them; NaN if none.
-
-    See Also
-    --------
-    count_regressions
-    """
+    """Regressions per 100 clicks after the first; NaN if there are none."""
     later = sum(max(len(run) - 1, 0) for run in runs)
     if later == 0:
         return math.nan

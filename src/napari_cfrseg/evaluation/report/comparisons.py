@@ -226,20 +226,9 @@ def bootstrap_means(
     rng: np.random.Generator,
     resamples: int = RESAMPLES,
 ) -> NDArray[np.float64]:
-    """Means of values over two-stage resamples: clusters, then members of each.
+    """Means of (N,) values over two-stage resamples: (resamples,) float64.
 
-    Parameters
-    ----------
-    values
-        (N,) one per object.
-    clusters
-        Which cluster (image) each belongs to.
-    rng, resamples
-        Of the bootstrap.
-
-    Returns
-    -------
-    (resamples,) float64.
+    Clusters (images, one per value) are drawn first, then members of each.
     """
     _, member = np.unique(np.asarray(clusters), return_inverse=True)
     count = int(member.max()) + 1

@@ -106,17 +106,7 @@ def summarize(
     max_clicks: int = scores.MAX_CLICKS,
     target: float = 0.90,
 ) -> Summary:
-    """Average one group of rows.
-
-    Parameters
-    ----------
-    rows
-        The objects' runs.
-    name
-        Of the group.
-    max_clicks, target
-        What the robot worked with.
-    """
+    """Average one group of rows; ``max_clicks`` and ``target`` are the robot's."""
     runs = [row.ious for row in rows]
     surfaces = [row for row in rows if row.boundary_ious]
     first_s, later_s = scores.seconds_per_click([row.seconds for row in rows])
@@ -171,23 +161,11 @@ def summarize_sets(
     target: float = 0.90,
     min_objects: int = MIN_POOLED_OBJECTS,
 ) -> list[Summary]:
-    """Average per set, then pooled: the same number of objects of every set.
+    """Average per set by name, and last ``"pooled"``.
 
-    Parameters
-    ----------
-    rows
-        The objects' runs.
-    order
-        Keys in the order the objects were drawn; None: the rows' order.
-    max_clicks, target
-        What the robot worked with.
-    min_objects
-        Smaller sets are listed but not pooled.
-
-    Returns
-    -------
-    One summary per set, by name, and last ``"pooled"`` (the pool is all rows where
-    no set is large enough).
+    The pool has the same number of objects of every set with ``min_objects`` or more;
+    it is all rows where no set is large enough. ``order`` are the keys in the order
+    drawn, by default the rows' order.
     """
     order = order if order is not None else [row.key for row in rows]
     names = sorted({row.set_name for row in rows})
@@ -364,10 +342,7 @@ def _costs(results: Results) -> str:
 def format_robot_spread(spread: Mapping[str, Sequence[float]]) -> str:
     """Lay out how much NoC@90 depends on where people click.
 
-    Parameters
-    ----------
-    spread
-        {model: pooled NoC@90 of each seed of the human-like robot}.
+    ``spread`` is {model: pooled NoC@90 of each seed of the human-like robot}.
     """
     lines = [
         _line(["model", "seeds", "NoC@90 mean", "least", "most"]),

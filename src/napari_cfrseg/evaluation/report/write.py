@@ -185,15 +185,7 @@ def _write_spread(
 
 
 def save_curves(folder: Path, pools: Mapping[str, Sequence[ObjectRow]]) -> None:
-    """Write ``curves.svg`` and ``.png``: mean IoU after each click, per model.
-
-    Parameters
-    ----------
-    folder
-        Where to.
-    pools
-        {model: pooled rows}.
-    """
+    """Write ``curves.svg`` and ``.png``: mean IoU after each click, per model."""
     figure = _figure((6.4, 4.4))
     axes = figure.subplots()
     for index, (label, rows) in enumerate(pools.items()):
@@ -238,16 +230,8 @@ def save_contact_sheet(
 ) -> None:
     """Write the twelve worst and the twelve median objects with their clicks.
 
-    Objects are ranked by clicks to the robot's target, then by their last IoU.
-
-    Parameters
-    ----------
-    path
-        Of the PNG.
-    run
-        The run.
-    objects
-        {key: object}, to read the pixels from; rows without an object are left out.
+    Objects are ranked by clicks to the robot's target, then by their last IoU. Rows
+    without one of the ``objects`` (by key) are left out.
     """
     rows = rank_rows([row for row in run.rows if row.key in objects], run)
     if not rows:
