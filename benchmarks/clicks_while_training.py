@@ -43,10 +43,6 @@ WAYS: Mapping[str, tuple[str, int | None]] = {
 def train(way: str, folder: Path) -> None:
     """Train until killed; write the number of steps into a file after each."""
     priority, threads = WAYS[way]
-    if priority == "nice":
-        os.nice(19)
-    elif priority == "yield":
-        yield_to_others()
     import torch
 
     from cfrseg_training.configuration import default_config
@@ -62,12 +58,22 @@ def train(way: str, folder: Path) -> None:
     network, _ = weights_file.load(weights_file.resolve("default"))
 
     def watch(trainer: Trainer) -> bool:
+        if trainer.step == 1:  # so that beginning takes no time
+            lower_priority(priority)
         (folder / "steps").write_text(str(trainer.step))
         return True
 
     atlas = Atlas([Sample(image, labels, "axons", "axons")])
     config = default_config(1e6)
     Trainer(network, atlas, config, folder / "state.pt", watch=watch).run()
+
+
+def lower_priority(how: str) -> None:
+    """Do to all threads what ``nice`` or ``--background`` does at the start."""
+    if how == "yield":
+        yield_to_others()
+    for thread in Path("/proc/self/task").iterdir() if how else ():
+        os.setpriority(os.PRIO_PROCESS, int(thread.name), 19)
 
 
 class Training:
@@ -81,9 +87,12 @@ class Training:
             env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
             start_new_session=True,
         )
+
+    def wait(self) -> None:
+        """Wait for its first step and stop it."""
         while not self.steps():
             if self.process.poll() is not None:
-                raise SystemExit(f"the training {way!r} ended")
+                raise SystemExit(f"a training ended: {self.process.args!r}")
             time.sleep(0.2)
         self.stop()
 
@@ -156,22 +165,21 @@ def main() -> None:
         try:
             for way in options.ways:
                 trainings[way] = Training(way, Path(name) / str(len(trainings)))
-            for _ in range(options.rounds):
-                for way in ("alone", *trainings):
-                    training = trainings.get(way)
-                    before = 0
-                    if training is not None:
-                        before = training.steps()
-                        training.go_on()
-                        time.sleep(0.5)
-                    began = time.monotonic()
-                    mine = times.setdefault(way, [])
+            for training in trainings.values():
+                training.wait()
+            for way in options.rounds * ("alone", *trainings):
+                mine = times.setdefault(way, [])
+                if way == "alone":
                     mine += click_times(segmenter, options.clicks)
-                    if training is not None:
-                        spent = time.monotonic() - began + 0.5
-                        training.stop()
-                        done = (training.steps() - before) / spent
-                        steps.setdefault(way, []).append(done)
+                    continue
+                training, began = trainings[way], time.monotonic()
+                before = training.steps()
+                training.go_on()
+                time.sleep(0.5)
+                mine += click_times(segmenter, options.clicks)
+                training.stop()
+                done = (training.steps() - before) / (time.monotonic() - began)
+                steps.setdefault(way, []).append(done)
         finally:
             for training in trainings.values():
                 training.process.kill()
