@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib.resources import as_file, files
 from typing import Any, TypedDict
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click
@@ -133,6 +132,7 @@ def load_demo() -> Demo:
 
 
 def _read_tiff(file_name: str) -> NDArray[Any]:
-    with (_FOLDER / file_name).open("rb") as file:
-        array: NDArray[Any] = tifffile.imread(file)
-    return array
+    from napari_cfrseg.io.images import read_image
+
+    with as_file(_FOLDER / file_name) as path:
+        return read_image(path)
