@@ -224,7 +224,26 @@ def test_ome_zarr_faults_are_named(tmp_path):
     with pytest.raises(DatasetError, match="no OME-Zarr image"):
         OmeZarr(tmp_path, "empty").names()
     zarr.open_group(tmp_path / "bare.zarr", mode="w")
-    with pytest.raises(CfrSegError, match="has no labels"):
+    with pytest.raises(DatasetError, match="has no labels"):
         list(OmeZarr(tmp_path, "bare").objects())
     with pytest.raises(CfrSegError, match="nuclei does not exist"):
         list(OmeZarr(tmp_path, "bare", label_name="nuclei").objects())
+
+
+def test_one_broken_ome_zarr_leaves_the_others(tmp_path, caplog):
+    zarr = pytest.importorskip("zarr")
+    axes = [{"name": a, "type": "space"} for a in "yx"]
+    said = [{"axes": axes, "datasets": [{"path": "0"}]}]
+    labels = np.zeros((40, 40), np.uint8)
+    labels[5:15, 5:15] = 1
+    for name in ("a", "b"):
+        root = zarr.open_group(tmp_path / f"{name}.zarr", mode="w", zarr_format=2)
+        root.attrs["multiscales"] = said
+        root.create_array("0", data=labels * 100)
+        root.create_group("labels/cells").attrs["multiscales"] = said
+        root["labels"].attrs["labels"] = ["cells"]
+        root["labels/cells"].create_array("0", data=labels)
+    (tmp_path / "b.zarr" / "0" / "0.0").write_bytes(b"no chunk")
+    found = [item.image_name for item in OmeZarr(tmp_path, "set").objects()]
+    assert found == ["a.zarr"]
+    assert any("b.zarr is left out" in message for message in caplog.messages)

@@ -375,7 +375,7 @@ def _zarr(
     source: OmeZarr, name: str, shown: str, request: DataRequest
 ) -> Iterator[LabelledPlane]:
     source = replace(source, planes_per_stack=request.planes_per_stack)
-    planes = dict.fromkeys(o.plane for o in source.objects() if o.image_name == name)
+    planes = dict.fromkeys(item.plane for item in source.objects_in(name))
     for z in planes:
         read = source.read_plane(name, z)
         for plane in labelled(shown, read.image, read.labels[0], request.ignore):

@@ -19,6 +19,7 @@ of which the first time point is used, and only the planes needed are read.
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ from napari_cfrseg.io.images import (
     open_image,
     read_labels,
     reading,
+    whole_numbers,
 )
 from napari_cfrseg.io.ome_zarr import is_zarr, open_zarr
 
@@ -51,7 +53,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _LabelledSet:
+class _LabelledSet(ABC):
     """Fields that both layouts share.
 
     Attributes
@@ -74,6 +76,36 @@ class _LabelledSet:
     min_area_px: int = MIN_AREA_PX
     max_plane_share: float = MAX_PLANE_SHARE
     planes_per_stack: int = PLANES_PER_STACK
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Return the images' names, sorted."""
+
+    @abstractmethod
+    def objects_in(self, name: str) -> Iterator[BenchmarkObject]:
+        """List every object of one image; CfrSegError if it cannot be used."""
+
+    def objects(self) -> Iterator[BenchmarkObject]:
+        """List every object, image by image.
+
+        Raises
+        ------
+        DatasetError
+            No image with labels can be used.
+        """
+        left_out: list[str] = []
+        names = self.names()
+        for name in names:
+            try:
+                found = list(self.objects_in(name))
+            except CfrSegError as error:
+                left_out.append(f"{name} is left out: {error}")
+                _LOG.warning("%s", left_out[-1])
+                continue
+            yield from found
+        if len(left_out) == len(names):
+            msg = f"{self.folder}: {'; '.join(left_out[:3])}"
+            raise DatasetError(msg)
 
     def _objects_of(
         self, image_name: str, plane: int | None, labels: NDArray[Any]
@@ -142,29 +174,8 @@ class LabelFolder(_LabelledSet):
             raise DatasetError(msg)
         return names
 
-    def objects(self) -> Iterator[BenchmarkObject]:
-        """List every object, image by image.
-
-        Raises
-        ------
-        DatasetError
-            No pair of an image and its labels can be used.
-        """
-        left_out: list[str] = []
-        names = self.names()
-        for name in names:
-            try:
-                found = list(self._objects_in(name))
-            except CfrSegError as error:
-                left_out.append(f"{name} is left out: {error}")
-                _LOG.warning("%s", left_out[-1])
-                continue
-            yield from found
-        if len(left_out) == len(names):
-            msg = f"{self.folder}: {'; '.join(left_out[:3])}"
-            raise DatasetError(msg)
-
-    def _objects_in(self, name: str) -> Iterator[BenchmarkObject]:
+    def objects_in(self, name: str) -> Iterator[BenchmarkObject]:
+        """List every object of one image; CfrSegError if it cannot be used."""
         image, labels = self._pair(name)
         if labels.ndim == 2:
             image.plane()  # pixels that cannot be decoded are found now
@@ -227,22 +238,15 @@ class OmeZarr(_LabelledSet):
 
     label_name: str | None = None
 
-    def objects(self) -> Iterator[BenchmarkObject]:
-        """List every object of every image.
-
-        Raises
-        ------
-        CfrSegError
-            If there is no image, or one without labels.
-        """
-        for image_name in self.names():
-            labels = self._open(image_name, labels=True)
-            planes: list[int | None] = [None]
-            if len(labels.shape) == 3:
-                planes = [*self._planes_of(labels.shape[0])]
-            for plane in planes:
-                ids = labels.plane(*_index(plane))
-                yield from self._objects_of(image_name, plane, ids)
+    def objects_in(self, name: str) -> Iterator[BenchmarkObject]:
+        """List every object of one image; CfrSegError if it cannot be used."""
+        labels = self._open(name, labels=True)
+        planes: list[int | None] = [None]
+        if len(labels.shape) == 3:
+            planes = [*self._planes_of(labels.shape[0])]
+        for plane in planes:
+            ids = self.read_plane(name, plane).labels[0]
+            yield from self._objects_of(name, plane, ids)
 
     def names(self) -> list[str]:
         """Return the images' names: paths relative to the folder, sorted."""
@@ -262,7 +266,8 @@ class OmeZarr(_LabelledSet):
         where = str(self.folder / image_name)
         image = self._open(image_name, labels=False).fitted(labels.shape, where)
         index = _index(plane)
-        return self._annotate(image.plane(*index), labels.plane(*index))
+        ids = whole_numbers(labels.plane(*index), where)
+        return self._annotate(image.plane(*index), ids)
 
     def _open(self, image_name: str, *, labels: bool) -> OpenImage:
         """Open the finest level: the first time, up to four channels."""
