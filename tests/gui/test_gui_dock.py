@@ -191,7 +191,7 @@ def test_escape_takes_the_click_being_computed_back(window, waiting, targets):
     window.click(y1, x1, settle=False)
     window.until(lambda: window.labels.data[y1, x1] == 1)
     window.qtbot.keyClick(window.canvas, Qt.Key.Key_Escape)
-    assert window.view.status == "Click taken back."
+    assert window.view.status == "Click cancelled."
     waiting.go_on.set()
     window.settle()
     assert not window.labels.data.any()
@@ -216,7 +216,7 @@ def test_keys_and_buttons_agree_with_the_view(window, targets):
     window.settle()
     assert window.dock.controller.annotator.objects[1].threshold == 0.8
     window.press(Qt.Key.Key_Escape)
-    assert window.view.status == "Nothing to take back."
+    assert window.view.status == "Nothing to cancel."
 
 
 def test_painting_with_the_brush_corrects_the_object(window, targets):
@@ -282,7 +282,7 @@ def test_taking_our_layer_away_asks_for_an_image(window):
     window.viewer.layers.remove(window.points)
     assert window.dock.controller is None
     assert window.dock.image_choice.value is None
-    assert window.dock.status.text.text() == "Choose an image to go on."
+    assert window.dock.status.text.text() == "Choose an image to continue."
     window.dock.image_choice.value = window.image
     window.until(lambda: window.dock.controller is not None)
     assert window.points in window.viewer.layers

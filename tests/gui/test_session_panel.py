@@ -84,7 +84,7 @@ def test_menu_lists_lost_and_recent_sessions(desk: Desk, tmp_path: Path) -> None
     writer._lock.release()  # its process died
     desk.panel.fill_menu()
     found = entries(desk.panel.menu)
-    assert found[:2] == ["Open a session…", "Reopen what was not saved"]
+    assert found[:2] == ["Open a session…", "Reopen unsaved sessions"]
     assert found[3] == "Recent"
     assert found[4].startswith("work  (")
     choose(desk.panel.menu, "work  (")
@@ -130,7 +130,7 @@ def test_saving_asks_for_a_name_and_for_the_pixels(
     )
     desk.controller.clicks.layer.add([20.0, 20.0])
     desk.panel.save_button.click()
-    assert asked == ["This image is in no file. Save its pixels beside the session?"]
+    assert asked == ["This image is not in a file. Save its pixels beside the session?"]
     assert desk.panel.label.text() == "b.cfrseg.json: 2 acts, all on the disk."
     assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), pixels())
     labels = desk.controller.labels.layer

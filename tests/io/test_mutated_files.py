@@ -15,8 +15,8 @@ import pytest
 from input_kinds import KINDS
 
 from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.io.click_tables import read_clicks
 from napari_cfrseg.io.images import open_image
-from napari_cfrseg.io.tables import read_clicks
 
 READERS = ("tif", "zarr", "npy", "png", "jpg", "bmp", "csv")
 #: of the default run, and of the slow one

@@ -217,7 +217,7 @@ class ClickAdded(Event):
     focus_shift
         Steps to a smaller (negative) or larger (positive) focus window.
     hint
-        What was known of the object's size (what the person was looking at), or None.
+        A hint of the object's size, from what the person was looking at, or None.
     position
         Before which of the object's entries on the plane it goes; None: after the last.
         Only in files of early versions.

@@ -1,4 +1,4 @@
-"""Objects, and what was done to them on each plane, as frozen values.
+"""Objects, with their clicks and edits on each plane, as frozen values.
 
 A change makes a new value; the old one stays in the undo history as it was, with the
 rounds the network computed for it. So undo never computes anything.

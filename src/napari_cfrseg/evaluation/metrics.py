@@ -1,4 +1,4 @@
-"""Quality of one mask, and what a click changed: IoU, surfaces, mended and spoilt.
+"""Measure one mask (IoU, surfaces) and a click's changes (mended, spoilt).
 
 P predicted, G annotated, V pixels that are not ignored.
 

@@ -15,7 +15,7 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import LabelRuns
-from napari_cfrseg.io.tables import object_key, read_clicks
+from napari_cfrseg.io.click_tables import object_key, read_clicks
 
 _Row = tuple[str, str, tuple[int, ...], Click]
 
@@ -23,7 +23,7 @@ _Row = tuple[str, str, tuple[int, ...], Click]
 def events_from_csv(
     path: str | os.PathLike[str], *, first_object: int = 1, first_click: int = 1
 ) -> list[ev.Event]:
-    """Read a table of clicks (:func:`~napari_cfrseg.io.tables.read_clicks`).
+    """Read a table of clicks (:func:`~napari_cfrseg.io.click_tables.read_clicks`).
 
     Parameters
     ----------

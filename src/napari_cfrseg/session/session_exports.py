@@ -20,10 +20,10 @@ from napari_cfrseg.annotation.events import (
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.io.axes import Order, back, put, turned
+from napari_cfrseg.io.click_tables import ClickRow, clicks_csv
 from napari_cfrseg.io.export import object_files as formats
 from napari_cfrseg.io.export.label_files import write_ome_tiff, write_ome_zarr
 from napari_cfrseg.io.export.object_files import ObjectRow
-from napari_cfrseg.io.tables import ClickRow, clicks_csv
 from napari_cfrseg.session.format import ModelReference, SessionContent
 
 #: file endings and what they hold

@@ -1,7 +1,7 @@
-"""A person's acts become events; runs on napari's models without Qt.
+"""Turn a person's actions into events; runs on napari's models without Qt.
 
-Every step becomes a job of one queue, so what the window shows is what a replay of the
-same events gives. What comes of a step is shown by
+Every step becomes a job of one queue, so the window shows the same as a replay of the
+same events. The result of a step is shown by
 :mod:`napari_cfrseg.gui.segment.projection`.
 """
 
@@ -213,9 +213,7 @@ class Controller:
     def cancel_pending(self) -> None:
         """Take the newest click that is still being computed back."""
         taken = self._queue.cancel_newest()
-        self._shown.show(
-            status="Click taken back." if taken else "Nothing to take back."
-        )
+        self._shown.show(status="Click cancelled." if taken else "Nothing to cancel.")
 
     # -- clicks ----------------------------------------------------------------------
 

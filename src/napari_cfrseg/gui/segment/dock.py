@@ -93,7 +93,7 @@ class ClickDock(DockWidget):
             label="Image",
             choices=lambda _: images_of(self.viewer),
             nullable=True,
-            tooltip="What to segment",
+            tooltip="The image to segment",
         )
         self.model_choice = ComboBox(
             label="Model",
@@ -224,7 +224,7 @@ class ClickDock(DockWidget):
     def _drop(self, layer: Layer) -> None:
         if self._controllers[layer] is self._controller:
             self._leave()
-            self._show(DockView(status="Choose an image to go on."))
+            self._show(DockView(status="Choose an image to continue."))
         self._end(layer)
 
     def _end(self, layer: Layer) -> None:

@@ -1,4 +1,4 @@
-"""The Labels layer: what the annotator found is written, what a person paints is read.
+"""The Labels layer: show the annotator's labels, and read what a person paints.
 
 A copy of each plane, as this module last left it, tells a person's strokes from our own
 writes without reading napari's undo history, whose contents are not public.

@@ -57,7 +57,7 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
         # keys stay with the canvas
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.setToolTip(
-            "Click a row to go on with that object; double-click its name, "
+            "Click a row to continue with that object; double-click its name, "
             "class or colour to change it."
         )
         self.itemSelectionChanged.connect(self._on_selection)
@@ -97,7 +97,7 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
             name = QTableWidgetItem(one.name)
             name.setToolTip(f"Label {one.object_id}")
             kind = QTableWidgetItem(one.object_class)
-            kind.setToolTip("What it is, for exports; double-click to say")
+            kind.setToolTip("Its class, for exports; double-click to change")
             clicks = QTableWidgetItem(str(one.clicks))
             clicks.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
             clicks.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
@@ -164,13 +164,13 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         text = f"Another mask of the object's first click ({key['other_mask']})"
         self.other = button("Other mask", text)
         self.table = ObjectTable()
-        self.new = button("Next", f"Begin the next object ({key['new_object']})")
+        self.new = button("Next", f"Start the next object ({key['new_object']})")
         self.auto_next = QCheckBox("auto-next")
         self.auto_next.setToolTip("A click far from the object begins the next one")
         self.auto_next.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.delete = button("Delete", "Delete the selected object")
         self.reset = button(
-            "Reset", f"Take its clicks on this plane away ({key['reset_object']})"
+            "Reset", f"Remove its clicks on this plane ({key['reset_object']})"
         )
         self.undo = button("Undo", f"Clicks and labels together ({key['undo']})")
         self.redo = button("Redo", f"Clicks and labels together ({key['redo']})")

@@ -55,21 +55,21 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             label="Looks",
             choices=list(_REFINEMENTS.items()),
             value=refinement.kind,
-            tooltip="How often the network looks at its own mask before it is done",
+            tooltip="How the network refines its own mask after a click",
         )
         self.steps = SpinBox(
             label="More looks",
             value=refinement.extra_steps or Refinement.adaptive().extra_steps,
             min=1,
             max=20,
-            tooltip="How many further looks at most (n of CFR-n and A-CFR-n)",
+            tooltip="At most this many refinement steps (n of CFR-n and A-CFR-n)",
         )
         self.changed_px = SpinBox(
             label="Still at",
             value=refinement.stop_changed_px,
             min=0,
             max=10_000,
-            tooltip="Stop once a further look changes at most so many pixels",
+            tooltip="Stop once a step changes at most this many pixels",
         )
         self.threshold = FloatSlider(
             label="Outline",
@@ -172,7 +172,7 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.bar = QProgressBar()
         self.bar.setFixedHeight(12)
         self.bar.setVisible(False)
-        self.cancel = button("Cancel", "Take back what is being computed (Esc)")
+        self.cancel = button("Cancel", "Cancel what is being computed (Esc)")
         self.cancel.setEnabled(False)
         self.help = button("?", "All keys (F1)")
         self.help.setFixedWidth(28)

@@ -111,10 +111,10 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def __init__(self) -> None:
         super().__init__()
         self.axis = QComboBox()
-        self.axis.setToolTip("Which axis to walk along")
+        self.axis.setToolTip("The axis to propagate along")
         self.backward = button("◀ Back", "From this plane to the first")
         self.both = button("Both", "To all planes; what is up to date stays (Shift+D)")
-        self.forward = button("Forth ▶", "From this plane to the last (D)")
+        self.forward = button("Forward ▶", "From this plane to the last (D)")
         self.first, self.last = QSpinBox(), QSpinBox()
         self.range = button("Only", "Propagate within these planes")
         self.spans = QCheckBox("spans it")

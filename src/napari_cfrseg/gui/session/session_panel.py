@@ -68,7 +68,9 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         said = "Labels to correct, clicks made elsewhere"
         self.import_button = button("Import", said)
         self.save_button = button("Save as…", "Give the session a place")
-        self.export_button = button("Export…", "Labels, outlines, clicks, words")
+        self.export_button = button(
+            "Export…", "Labels, outlines, clicks, a methods paragraph"
+        )
         self.menu, self.import_menu = QMenu(self), QMenu(self)
         self.menu.aboutToShow.connect(self.fill_menu)
         self.import_menu.aboutToShow.connect(self.fill_import_menu)
@@ -107,7 +109,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.menu.clear()
         self.menu.addAction("Open a session…", self._choose)
         for title, paths in (
-            ("Reopen what was not saved", unsaved_sessions()),
+            ("Reopen unsaved sessions", unsaved_sessions()),
             ("Recent", recent_sessions()),
         ):
             if not paths:
@@ -119,7 +121,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
                 action.triggered.connect(lambda _=False, p=path: self._open(p))
         if unsaved_sessions():
             self.menu.addSeparator()
-            self.menu.addAction("Discard what was not saved…", self._discard)
+            self.menu.addAction("Discard unsaved sessions…", self._discard)
 
     def fill_import_menu(self) -> None:
         """List what can be imported now."""
@@ -196,8 +198,8 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Ask whether pixels that are in no file shall be saved, too."""
         if not keeper.lacks_file:
             return False
-        question = "This image is in no file. Save its pixels beside the session?"
-        answer = QMessageBox.question(self, "Save the image, too?", question)
+        question = "This image is not in a file. Save its pixels beside the session?"
+        answer = QMessageBox.question(self, "Save the image too?", question)
         return bool(answer == QMessageBox.StandardButton.Yes)
 
     def _export(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.io.tables import ClickRow, clicks_csv, read_clicks
+from napari_cfrseg.io.click_tables import ClickRow, clicks_csv, read_clicks
 
 
 def read(tmp_path, text, encoding="utf-8"):
