@@ -56,11 +56,11 @@ class Patch:
     @classmethod
     def from_mask(cls, mask: NDArray[Any]) -> Patch:
         """Probability 1 in a (Y, X) mask."""
-        found = mask_box(mask)
+        box = mask_box(mask)
         plane = (int(mask.shape[0]), int(mask.shape[1]))
-        if found is None:
+        if box is None:
             return cls.empty(plane)
-        y0, x0, y1, x1 = found
+        y0, x0, y1, x1 = box
         return cls(plane, y0, x0, mask[y0:y1, x0:x1].astype(np.float32))
 
     @property
@@ -122,10 +122,10 @@ class Patch:
 
     def trimmed(self) -> Patch:
         """Cut the rim that is below 1/256 away."""
-        found = mask_box(self.probability >= FLOOR)
-        if found is None:
+        box = mask_box(self.probability >= FLOOR)
+        if box is None:
             return Patch.empty(self.plane)
-        y0, x0, y1, x1 = found
+        y0, x0, y1, x1 = box
         if (y1 - y0, x1 - x0) == self.probability.shape:
             return self
         kept = self.probability[y0:y1, x0:x1]
@@ -135,10 +135,10 @@ class Patch:
 
     def mask_box(self, threshold: float) -> Box | None:
         """Return the box of probability > threshold, None where nothing is."""
-        found = mask_box(self.probability > threshold)
-        if found is None:
+        box = mask_box(self.probability > threshold)
+        if box is None:
             return None
-        y0, x0, y1, x1 = found
+        y0, x0, y1, x1 = box
         return y0 + self.y0, x0 + self.x0, y1 + self.y0, x1 + self.x0
 
 
@@ -157,16 +157,16 @@ def put_back(before: Patch, probability: NDArray[np.float32], window: Window) ->
     """
     inside = window.clipped(before.plane)
     replaced = overlap(before.box, inside)
-    found = mask_box(probability >= FLOOR)
-    if found is None:
+    cells = mask_box(probability >= FLOOR)
+    if cells is None:
         return before.with_box(replaced, _zeros(replaced))
     # One cell more on each side: interpolation reaches half a cell beyond a cell.
     scale = window.px_per_cell
     box = (
-        window.y0 + int((found[0] - 1) * scale),
-        window.x0 + int((found[1] - 1) * scale),
-        window.y0 + int((found[2] + 1) * scale) + 1,
-        window.x0 + int((found[3] + 1) * scale) + 1,
+        window.y0 + int((cells[0] - 1) * scale),
+        window.x0 + int((cells[1] - 1) * scale),
+        window.y0 + int((cells[2] + 1) * scale) + 1,
+        window.x0 + int((cells[3] + 1) * scale) + 1,
     )
     box = overlap(box, inside)
     pasted = paste(probability, window, box)

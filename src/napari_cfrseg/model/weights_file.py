@@ -232,11 +232,11 @@ def models_folder() -> Path:
 def list_models() -> dict[str, Path]:
     """Return the models by name; an installed one hides a shipped one of its name."""
     shipped = Path(str(resources.files("napari_cfrseg"))) / "weights"
-    found: dict[str, Path] = {}
+    models: dict[str, Path] = {}
     for folder in (shipped, models_folder()):
         if folder.is_dir():
-            found |= {p.stem: p for p in sorted(folder.glob(f"*{SUFFIX}"))}
-    return found
+            models |= {p.stem: p for p in sorted(folder.glob(f"*{SUFFIX}"))}
+    return models
 
 
 def resolve(name_or_path: str | os.PathLike[str]) -> Path:

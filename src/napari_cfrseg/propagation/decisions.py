@@ -123,11 +123,11 @@ def measure_trust(
 
 
 def _inside(mask: MaskPatch, plane: tuple[int, int]) -> MaskPatch:
-    found = box_of(mask)
-    if found is None:
+    box = box_of(mask)
+    if box is None:
         return mask
-    y0, x0 = max(found[0], 0), max(found[1], 0)
-    y1, x1 = min(found[2], plane[0]), min(found[3], plane[1])
+    y0, x0 = max(box[0], 0), max(box[1], 0)
+    y1, x1 = min(box[2], plane[0]), min(box[3], plane[1])
     if y0 >= y1 or x0 >= x1:
         return MaskPatch.empty()
     return MaskPatch.from_mask(mask.window((y0, x0, y1, x1)), (y0, x0))
@@ -269,8 +269,8 @@ def sibling_labels(
     def labels(box: Box) -> LabelArray:
         out = np.zeros((box[2] - box[0], box[3] - box[1]), np.int32)
         for object_id, mask in others:
-            found = box_of(mask)
-            if found is not None and found[0] < box[2] and found[2] > box[0]:
+            own = box_of(mask)
+            if own is not None and own[0] < box[2] and own[2] > box[0]:
                 out[mask.window(box)] = object_id
         return out
 

@@ -65,8 +65,8 @@ class SegmenterPlanes:
         plane: Callable[[int], PlaneLike]
         plane = stack if callable(stack) else stack.__getitem__
         self.count = int(len(stack) if count is None else count)
-        found = stack.shape[1:3] if shape is None else shape
-        self.shape = (int(found[0]), int(found[1]))
+        plane_shape = stack.shape[1:3] if shape is None else shape
+        self.shape = (int(plane_shape[0]), int(plane_shape[1]))
         self.sampling = checked_sampling(sampling)
         self.runs = 0
         self.ahead = PlanesAhead(
@@ -265,9 +265,9 @@ def common_windows(
             continue
         for place, (members, _) in enumerate(groups):
             grown = [*members, index]
-            found = _common([objects[i] for i in grown], plane)
-            if found is not None:
-                groups[place] = grown, found
+            shared = _common([objects[i] for i in grown], plane)
+            if shared is not None:
+                groups[place] = grown, shared
                 break
         else:
             groups.append(([index], None))

@@ -128,8 +128,8 @@ class PlanesAhead:
     def early(self, index: int) -> dict[Window, Early]:
         """Return the embeddings of a plane that are made ahead, by window."""
         plane = self._coming.get(index)
-        found: Mapping[Window, Future[Any]] = {} if plane is None else plane.early
-        return {window: self._taking(future) for window, future in found.items()}
+        early: Mapping[Window, Future[Any]] = {} if plane is None else plane.early
+        return {window: self._taking(future) for window, future in early.items()}
 
     def used(self, index: int, window: Window) -> None:
         """Embed this window of the next plane: the present one's is being decoded."""
@@ -156,9 +156,9 @@ class PlanesAhead:
             self._pool = None
 
     def _find(self, index: int) -> _Plane:
-        found = self._coming.get(index)
-        if found is not None:
-            return found
+        expected = self._coming.get(index)
+        if expected is not None:
+            return expected
         if self._other is None or self._other.index != index:
             self._other = self._plane(index, None)
         return self._other

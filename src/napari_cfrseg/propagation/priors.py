@@ -229,13 +229,13 @@ def gaps_of(anchors: Iterable[int], first: int, last: int) -> tuple[Gap, ...]:
     """
     known = sorted(anchors)
     ends: list[int | None] = [None, *known, None]
-    found = []
+    gaps = []
     for below, above in pairwise(ends):
         low = first if below is None else below + 1
         high = last if above is None else above - 1
         if known and max(low, first) <= min(high, last):
-            found.append((below, above))
-    return tuple(found)
+            gaps.append((below, above))
+    return tuple(gaps)
 
 
 def planes_of(gap: Gap, first: int, last: int) -> range:

@@ -425,10 +425,10 @@ def import_published(path: Path) -> tuple[ClickNetwork, Recognised]:
     """
     state = read_state(path)
     try:
-        found = recognise({key: tuple(t.shape) for key, t in state.items()})
-        ours = translate(state, found.architecture["family"])
+        recognised = recognise({key: tuple(t.shape) for key, t in state.items()})
+        ours = translate(state, recognised.architecture["family"])
         with torch.device("meta"):  # no time lost on weights that are replaced
-            network = registry.build(found.architecture)
+            network = registry.build(recognised.architecture)
         fill(network, ours)
     except CheckpointError as error:
         msg = f"{path}: {error}"
@@ -436,7 +436,7 @@ def import_published(path: Path) -> tuple[ClickNetwork, Recognised]:
     except KeyError as error:
         msg = f"{path}: the tensor {error} is missing"
         raise CheckpointError(msg) from error
-    return network.eval(), found
+    return network.eval(), recognised
 
 
 def some(keys: Iterable[str]) -> str:
