@@ -300,7 +300,9 @@ class TestActs:
         done.apply(ev.ObjectLocked(1, True))
         with pytest.raises(LockedObjectError):
             done.apply(whole(image))
-        with pytest.raises(ValueError, match="no such range"):
+        with pytest.raises(
+            SessionError, match=r"^Propagated: planes 3 to 9 of 9: no such"
+        ):
             ev.Propagated((1,), (0,), 0, 3, 9, 9)
 
     def test_a_plane_of_several_axes(self):

@@ -80,12 +80,13 @@ def one_line(error: ValidationError) -> str:
     problems = error.errors(include_url=False, include_context=False)
     first = problems[0]
     where = ".".join(str(step)[:40] for step in first["loc"][:8])
-    problem = first["msg"]
+    problem = first["msg"].removeprefix("Value error, ")
     if len(problem) > _LONGEST_PROBLEM:
         problem = f"{problem[:_LONGEST_PROBLEM]}…"
-    found = repr(first["input"])[:60]
+    if where:  # else it is of several fields together, and names them
+        problem = f"{where}: {problem}, found {repr(first['input'])[:60]}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return shown(f"{where}: {problem}, found {found}{more}")
+    return shown(f"{problem}{more}")
 
 
 def shown(text: str) -> str:
