@@ -311,7 +311,7 @@ def objects_after(
 
     Raises
     ------
-    CfrSegError
+    SessionError
         Naming the first event that does not fit those before it.
     """
     annotator = Annotator(None, plane_shape)
@@ -320,5 +320,5 @@ def objects_after(
             annotator.apply(event)
         except CfrSegError as error:
             msg = f"event {number}: {error}"
-            raise type(error)(msg) from error
+            raise SessionError(msg) from error
     return tuple(found for _, found in sorted(annotator.objects.items()))

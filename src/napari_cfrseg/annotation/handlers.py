@@ -212,17 +212,14 @@ def _(event: ev.ClicksRemoved, act: Act) -> None:
 def _(event: ev.MaskImported, act: Act) -> None:
     act.check_plane(event.mask.shape)
     state = act.unlocked(event.object_id).on(event.plane)
-    act.restart(
-        event.object_id,
-        event.plane,
-        replace(state, start=event.mask.mask(), carried=None),
-    )
+    start = act.masks_of(event.mask).get(1, MaskPatch.empty())
+    act.restart(event.object_id, event.plane, replace(state, start=start, carried=None))
 
 
 @perform.register
 def _(event: ev.LabelsImported, act: Act) -> None:
     act.check_plane(event.labels.shape)
-    masks = {i: mask for i, mask in event.labels.masks().items() if i > 0}
+    masks = {i: mask for i, mask in act.masks_of(event.labels).items() if i > 0}
     box = box_of(*masks.values())
     if box is not None:
         act.draft.reserve(event.plane, box)
@@ -254,7 +251,7 @@ def _(event: ev.PlaneConfirmed, act: Act) -> None:
 @perform.register
 def _(event: ev.Painted, act: Act) -> None:
     act.check_plane(event.labels.shape)
-    for label, mask in event.labels.masks().items():
+    for label, mask in act.masks_of(event.labels).items():
         _paint(act, event, label, mask)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.ownership import LabelDraft, claim
 from napari_cfrseg.annotation.rounds import NoRounds, RoundComputer, shown_mask
@@ -132,6 +134,15 @@ class Act:
                 f"have {self.plane_shape}"
             )
             raise SessionError(msg)
+
+    def masks_of(self, runs: LabelRuns) -> dict[int, MaskPatch]:
+        """Return each label's mask; empty ones where there are no pixels to hold it.
+
+        Without an image nothing bounds the runs of a file, so they are not expanded.
+        """
+        if self.computer.sees_pixels:
+            return runs.masks()
+        return {int(label): MaskPatch.empty() for label in np.unique(runs.after)}
 
     def check_click(self, object_id: int, plane: Plane, click: Click) -> None:
         """Refuse clicks off the plane and positive ones on a locked object."""

@@ -83,7 +83,7 @@ class Session:
 
         Raises
         ------
-        CfrSegError
+        SessionError
             An event does not fit those before it.
         """
         return objects_after(self.content.events, self.image.plane_shape)
