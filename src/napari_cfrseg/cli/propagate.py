@@ -138,11 +138,11 @@ def propagate(
     from napari_cfrseg.io.outputs import check_labels_output, write_or_save_aside
 
     target = output or Path(f"{image.stem}.propagated.tif")
-    check_labels_output(target, 2, overwrite=overwrite)
     opened = open_arranged(image, axes, rgb, channels)
     if len(opened.axes) - opened.has_channels != 3:
         msg = f"{image} has axes {' '.join(opened.axes)}: expected one axis before y, x"
         raise ImageError(msg)
+    check_labels_output(target, opened.shape[0], overwrite=overwrite)
     axis = "zyx".index(along)
     count = opened.shape[axis]
     end = count - 1 if last is None else last

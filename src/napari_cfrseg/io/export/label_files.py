@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.errors import ImageError
-from napari_cfrseg.io.atomic import atomic_path, temporary_beside
+from napari_cfrseg.io.atomic import atomic_path, behind_links, temporary_beside
 from napari_cfrseg.io.export.object_files import ObjectRow
 from napari_cfrseg.io.images import TIFF_SUFFIXES
 
@@ -165,7 +165,7 @@ def write_ome_zarr(
     """
     import zarr
 
-    target = Path(path).resolve()  # what a link names is replaced, not the link
+    target = behind_links(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(target)
     names = list(axes) if axes is not None else list("tczyx"[-labels.ndim :])
