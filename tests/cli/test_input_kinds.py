@@ -18,7 +18,7 @@ from cfrseg_training.loop.labelled import DataRequest, read_data
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.cli import app
 from napari_cfrseg.cli.options import open_arranged
-from napari_cfrseg.errors import DatasetError
+from napari_cfrseg.errors import DatasetError, ImageError
 from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
 from napari_cfrseg.evaluation.workers import evaluate_objects
 from napari_cfrseg.io.axes import select_from
@@ -62,6 +62,29 @@ def test_is_opened_with_its_axes_and_units(tmp_path, kind: Kind):
     middle = tuple(n // 2 for n in kind.leading)
     pixels = opened.array[(*middle, slice(None), slice(None))]
     assert iou(bright(pixels, rgb=opened.is_rgb), disc()) > 0.9
+
+
+def test_axes_colours_and_channels_are_named_on_the_command_line(tmp_path):
+    path = tmp_path / "a.npy"
+    array = np.zeros((7, *SHAPE), np.uint8)
+    array[5] = disc() * 200
+    np.save(path, array)
+    assert open_arranged(path, "ZYX", None, None).axes == ("z", "y", "x")
+    with pytest.raises(ImageError, match=r"7 channels: choose up to four"):
+        open_arranged(path, "CYX", None, None)
+    chosen = open_arranged(path, "CYX", None, "5")
+    np.testing.assert_array_equal(chosen.read(), array[5])
+    three = open_arranged(path, "CYX", True, "0,1,5")
+    assert (three.axes, three.is_rgb) == (("y", "x", "c"), True)
+    assert open_arranged(path, "SYX", None, "0,1,5").is_rgb
+    for axes, rgb, channels in (
+        ("YX", None, None),
+        ("CYX", True, "0,1"),
+        ("ZYX", None, "3"),
+        ("CYX", None, "9"),
+    ):
+        with pytest.raises(ImageError, match=r"a\.npy"):
+            open_arranged(path, axes, rgb, channels)
 
 
 class Bright:
