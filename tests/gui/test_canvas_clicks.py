@@ -12,7 +12,9 @@ from qtpy.QtCore import Qt
 from session_cases import flood_segmenter, record
 
 from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.gui.segment import dock as dock_module
+from napari_cfrseg.gui.segment.layers import is_far
 
 pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 
@@ -151,13 +153,19 @@ def test_choosing_a_row_makes_the_clicks_the_active_layer(window):
     assert window.points.mode == "add"
 
 
+@pytest.mark.parametrize(("column", "far"), [(60, False), (84, False), (180, True)])
+def test_far_is_more_than_half_the_object_beyond_its_box(column, far):
+    mask = MaskPatch((40, 40), np.ones((40, 40), np.bool_))
+    assert is_far(mask, (60, column)) == far
+
+
 def test_click_far_from_the_object_begins_another_if_wanted(window):
     window.click(*FIRST)
     window.click(*SECOND)
     assert window.view.selected == 1
     window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
     window.dock.objects.auto_next.setChecked(True)
-    window.click(60, 84)
+    window.click(60, 72)
     assert [row.clicks for row in window.view.objects] == [2]
     window.click(*SECOND)
     assert [row.clicks for row in window.view.objects] == [2, 1]
