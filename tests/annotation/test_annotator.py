@@ -587,7 +587,7 @@ def test_events_that_are_not_one_step_are_refused(annotator):
 
 
 class TestStrokesThatHold:
-    """What is painted stays until a later click contradicts it on the same part."""
+    """Painted pixels stay until a later click contradicts it on the same part."""
 
     FAR = box_mask(40, 50, 40, 50)
 

@@ -212,7 +212,7 @@ def test_deleting_and_dragging_points_recompute(bench):
 
 
 def drag(points, index, to):
-    """What napari emits for a drag: data changed in place, then CHANGED."""
+    """The events of a drag in napari: data changed in place, then CHANGED."""
     from napari.layers.base import ActionType
 
     with points.events.data.blocker():

@@ -270,7 +270,7 @@ def test_removing_the_image_ends_its_session(window):
 
 
 def test_clearing_the_viewer_begins_nothing_new(window):
-    """What closing the window does: layers go one by one, ours first."""
+    """Close the window as napari does: layers go one by one, ours first."""
     window.viewer.add_image(np.zeros((20, 20), np.uint8), name="another")
     window.viewer.layers.clear()
     window.qtbot.wait(50)

@@ -67,7 +67,7 @@ def window(make_napari_viewer, qtbot, npe2pm, plugin_settings, sessions, tmp_pat
 
 
 def journal(sessions: Path) -> list[ev.Event]:
-    """What is on the disk of the session that has no name yet."""
+    """Return the events of the session that has no name yet."""
     (path,) = sessions.glob("unsaved-*.cfrseg.json")
     return list(Session.open(path).content.events)
 

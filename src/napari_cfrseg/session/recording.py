@@ -118,7 +118,7 @@ class RecordedAnnotator(Annotator):
 
     @property
     def waiting(self) -> tuple[ev.Event, ...]:
-        """What was done and no session holds, because none could be begun."""
+        """Events that no session holds, because none could be begun."""
         done = any(not event.is_setting for event in self._early)
         return tuple(self._early) if done else ()
 

@@ -129,13 +129,8 @@ def name_of(session: Path) -> str:
     return stem
 
 
-def load_anew(content: SessionContent, weights: Path, device: str) -> Segmenter:
-    """Load a segmenter for one session."""
-    return load_segmenter(content, weights, device)
-
-
 def replay_session(
-    task: ReplayTask, segmenter_for: SegmenterSource = load_anew
+    task: ReplayTask, segmenter_for: SegmenterSource = load_segmenter
 ) -> Replayed:
     """Replay one session; what is wrong with it is in the result, not raised.
 
