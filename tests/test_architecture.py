@@ -92,7 +92,7 @@ def test_the_walk_finds_modules_of_every_floor() -> None:
 
 @pytest.fixture(scope="module")
 def loaded() -> dict[str, list[str]]:
-    """What each headless module loads, those of a computing machine first."""
+    """Return what each headless module loads, those of computing machines first."""
     names = headless_modules()
     computing = [n for n in names if n.startswith(COMPUTE_MODULES)]
     return loaded_by(computing + [n for n in names if n not in computing])

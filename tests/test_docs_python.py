@@ -31,7 +31,7 @@ def disks(planes: int) -> np.ndarray:
 
 
 def names_given() -> dict[str, object]:
-    """What a page's reader has at hand."""
+    """Names that the examples of a page may use."""
     stack = disks(16)
     return {"stack": stack, "mask4": stack[4] > 100, "mask12": stack[12] > 100}
 

@@ -27,7 +27,7 @@ PLAIN = {"a.weight": torch.ones(2, 3), "a.bias": torch.zeros(2)}
 
 
 class Exploit:
-    """What a malicious file holds: unpickling it naively runs a command."""
+    """Content of a malicious file: unpickling it naively runs a command."""
 
     def __init__(self, proof: Path) -> None:
         self.proof = proof

@@ -228,7 +228,7 @@ class TestAnnotator:
         assert done.objects[1] is before
         assert not threads_ahead()
 
-    def test_the_plane_shown_is_looked_at_anew_afterwards(self):
+    def test_the_plane_shown_is_measured_again_afterwards(self):
         stack = Lazy(tube())
         done = self.clicked(stack)
         done.apply(ev.Propagated((1,), (0,), 0, 0, PLANES - 1, PLANES))

@@ -95,8 +95,7 @@ class SegmenterPlanes:
 
     def read(self, index: int, box: Box) -> NDArray[Any]:
         """Return the pixels of a plane's box."""
-        pixels = self.ahead.pixels(index)
-        return np.asarray(pixels[box[0] : box[2], box[1] : box[3]])
+        return self.ahead.read(index, box)
 
     def carry(
         self,

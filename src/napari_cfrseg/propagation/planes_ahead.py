@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.errors import CfrSegError, ImageError
-from napari_cfrseg.geometry.windows import PlaneLike, Window
+from napari_cfrseg.geometry.windows import Box, PlaneLike, Window
 from napari_cfrseg.io.plane_image import PlaneImage
 
 #: windows embedded ahead on a plane; more would push each other out again
@@ -105,15 +105,16 @@ class PlanesAhead:
                 self._coming[one] = self._plane(one, self._pool)
         self._here, self._other = index, None
 
-    def pixels(self, index: int) -> PlaneLike:
-        """Return a plane's pixels; one that was not expected is read now.
+    def read(self, index: int, box: Box) -> NDArray[Any]:
+        """Return the pixels of a plane's box; one not expected is read now.
 
         Raises
         ------
         ImageError
             It cannot be read.
         """
-        return self._find(index).pixels.get()
+        pixels = self._find(index).pixels.get()
+        return np.asarray(pixels[box[0] : box[2], box[1] : box[3]])
 
     def image(self, index: int) -> PlaneImage:
         """Return a plane ready to be embedded.
