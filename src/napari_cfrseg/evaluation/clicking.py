@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.evaluation import metrics
-from napari_cfrseg.evaluation.datasets import (
-    AnnotatedPlane,
-    BenchmarkObject,
-)
+from napari_cfrseg.evaluation.datasets import AnnotatedPlane, BenchmarkObject
 from napari_cfrseg.evaluation.robots import ExactRobot, HumanRobot
 from napari_cfrseg.evaluation.scores import MAX_CLICKS, ObjectRow, pack_mask
 

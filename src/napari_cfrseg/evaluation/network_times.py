@@ -231,9 +231,7 @@ class ClickTimer:
 
 
 def measure(
-    timer: ClickTimer,
-    reference: Callable[[], ClickTimer],
-    repeats: int,
+    timer: ClickTimer, reference: Callable[[], ClickTimer], repeats: int
 ) -> NetworkCost:
     """Time a network beside the reference, in so many pairs of runs.
 

@@ -249,10 +249,7 @@ class _ErrorPlane:
         distances = padded_distances(part)[inner] * candidates[box]
         y, x = divmod(int(distances.argmax()), distances.shape[1])
         depth = float(distances[y, x])
-        pixel = (
-            self.corner[0] + box[0].start + y,
-            self.corner[1] + box[1].start + x,
-        )
+        pixel = (self.corner[0] + box[0].start + y, self.corner[1] + box[1].start + x)
         if depth > best.depth or (depth == best.depth and pixel < best.pixel):
             return ErrorCentre(depth, pixel)
         return best

@@ -343,9 +343,7 @@ def area_under_curve(
     return float((curve[:-1] + curve[1:]).sum() / 2 / (len(curve) - 1))
 
 
-def seconds_per_click(
-    seconds: Sequence[Sequence[float]],
-) -> tuple[float, float]:
+def seconds_per_click(seconds: Sequence[Sequence[float]]) -> tuple[float, float]:
     """SPC of the first click and of the later ones, each a mean over clicks.
 
     Only the segmenter is on the clock (``predict`` and reading its mask), not the

@@ -26,10 +26,7 @@ from napari_cfrseg.evaluation.clicking import (
     SegmenterFactory,
     evaluate_plane,
 )
-from napari_cfrseg.evaluation.datasets import (
-    BenchmarkObject,
-    group_by_plane,
-)
+from napari_cfrseg.evaluation.datasets import BenchmarkObject, group_by_plane
 from napari_cfrseg.evaluation.scores import ObjectRow
 
 #: how often an idle worker looks whether its parent still lives
@@ -87,10 +84,7 @@ class _Failure:
 
 
 def _serve(
-    segmenter_factory: SegmenterFactory,
-    settings: RunSettings,
-    tasks: Any,
-    results: Any,
+    segmenter_factory: SegmenterFactory, settings: RunSettings, tasks: Any, results: Any
 ) -> None:
     """Work through planes until None comes; the body of a worker process."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")

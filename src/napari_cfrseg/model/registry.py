@@ -227,14 +227,7 @@ _ROWS: tuple[tuple[str, int, tuple[int, ...], str, str, Mapping[str, object]], .
         _SIMPLECLICK.format("xTiny"),
         _vit(**_VIT_XT, head_width=128),
     ),
-    (
-        "simpleclick_vit_base",
-        97_067_969,
-        _VIT,
-        _MAE,
-        _SIMPLECLICK.format("B"),
-        _vit(),
-    ),
+    ("simpleclick_vit_base", 97_067_969, _VIT, _MAE, _SIMPLECLICK.format("B"), _vit()),
     (
         "simpleclick_vit_large",
         322_991_809,

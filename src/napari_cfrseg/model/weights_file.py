@@ -137,8 +137,7 @@ def count_parameters(path: str | os.PathLike[str]) -> int:
 
 
 def load(
-    path: str | os.PathLike[str],
-    device: str = "cpu",
+    path: str | os.PathLike[str], device: str = "cpu"
 ) -> tuple[ClickNetwork, Metadata]:
     """Build the network a file describes and give it the file's weights, as float32.
 
@@ -183,9 +182,7 @@ def _build_empty(architecture: Mapping[str, Any]) -> ClickNetwork:
 
 
 def load_strictly(
-    path: str | os.PathLike[str],
-    network: ClickNetwork,
-    tensors: Mapping[str, Tensor],
+    path: str | os.PathLike[str], network: ClickNetwork, tensors: Mapping[str, Tensor]
 ) -> None:
     """Give a network exactly these weights; floating-point ones become float32.
 

@@ -29,10 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.errors import DatasetError
-from napari_cfrseg.evaluation.datasets import (
-    AnnotatedPlane,
-    BenchmarkObject,
-)
+from napari_cfrseg.evaluation.datasets import AnnotatedPlane, BenchmarkObject
 from napari_cfrseg.evaluation.datasets.label_folders import find_file
 from napari_cfrseg.io.images import read_image, read_labels
 

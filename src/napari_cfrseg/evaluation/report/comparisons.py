@@ -20,11 +20,7 @@ from numpy.typing import NDArray
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation import scores
 from napari_cfrseg.evaluation.runner import Run
-from napari_cfrseg.evaluation.scores import (
-    MIN_POOLED_OBJECTS,
-    ObjectRow,
-    pooled_rows,
-)
+from napari_cfrseg.evaluation.scores import MIN_POOLED_OBJECTS, ObjectRow, pooled_rows
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95

@@ -16,11 +16,7 @@ import numpy as np
 
 from napari_cfrseg.evaluation import scores
 from napari_cfrseg.evaluation.runner import Run
-from napari_cfrseg.evaluation.scores import (
-    MIN_POOLED_OBJECTS,
-    ObjectRow,
-    pooled_rows,
-)
+from napari_cfrseg.evaluation.scores import MIN_POOLED_OBJECTS, ObjectRow, pooled_rows
 
 NOC_TARGETS = (0.80, 0.85, 0.90, 0.95)
 NOF_TARGETS = (0.85, 0.90, 0.95)

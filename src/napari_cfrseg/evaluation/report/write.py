@@ -170,9 +170,7 @@ def _same_robot(first: Run, second: Run) -> bool:
 
 
 def _write_spread(
-    path: Path,
-    runs: Sequence[Run],
-    results: Sequence[tuple[str, Sequence[Summary]]],
+    path: Path, runs: Sequence[Run], results: Sequence[tuple[str, Sequence[Summary]]]
 ) -> None:
     spread: dict[str, list[float]] = {}
     for run, (_, summaries) in zip(runs, results, strict=True):

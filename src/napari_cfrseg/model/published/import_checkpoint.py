@@ -204,10 +204,7 @@ _HRNET: _Rules = (
     (r".*\.conv_bn_dropout\.0\.(.*)", r"ocr.join.0.\1"),
     (r".*\.conv_bn_dropout\.1\.0\.(.*)", r"ocr.join.1.\1"),
     (r"feature_extractor\.cls_head\.(.*)", r"ocr.classify.\1"),
-    (
-        r"feature_extractor\.((?:conv|bn|layer|transition|stage)\d\..*)",
-        r"backbone.\1",
-    ),
+    (r"feature_extractor\.((?:conv|bn|layer|transition|stage)\d\..*)", r"backbone.\1"),
 )
 _DEEPLAB: _Rules = (
     *_STEM,
