@@ -51,43 +51,25 @@ SegmenterFactory = Callable[[], AnySegmenter]
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """How the robot works.
+    """How the robot works."""
 
-    Attributes
-    ----------
-    max_clicks
-        Most clicks per object.
-    target
-        The robot stops once the IoU reaches it …
-    min_clicks
-        … but not before this many clicks, so that IoU@1, @3 and @5 exist; a
-        prediction without any error always stops it.
-    human
-        False: the papers' exact robot. True: the human-like one.
-    seed
-        Of the human-like robot; each object draws from (seed, its key), independent of
-        the objects' order.
-    surfaces
-        True: boundary IoU and ASSD after each click too (slower).
-    published
-        True: surface metrics as published, faults included.
-    spacing_um
-        (y, x) size of a pixel in micrometres: ASSD is given in micrometres too.
-    actions
-        True: instead of a click the robot may take the first click's next candidate, or
-        move the outline tighter or wider. Each is one action, taken only where it gives
-        the best mask of all (at the target, else acceptable, else the highest IoU); the
-        outline is moved only to get there. The limits above then count actions.
-    """
-
-    max_clicks: int = MAX_CLICKS
-    target: float = 0.90
+    max_clicks: int = MAX_CLICKS  #: most clicks per object
+    target: float = 0.90  #: the robot stops once the IoU reaches it …
+    #: … but not before this many clicks, so that IoU@1, @3 and @5 exist; a prediction
+    #: without any error always stops it
     min_clicks: int = 5
-    human: bool = False
+    human: bool = False  #: False: the papers' exact robot. True: the human-like one.
+    #: of the human-like robot; each object draws from (seed, its key), independent of
+    #: the objects' order
     seed: int = 0
-    surfaces: bool = False
-    published: bool = False
+    surfaces: bool = False  #: True: boundary IoU and ASSD after each click too (slower)
+    published: bool = False  #: True: surface metrics as published, faults included
+    #: (y, x) size of a pixel in micrometres: ASSD is given in micrometres too
     spacing_um: tuple[float, float] | None = None
+    #: True: instead of a click the robot may take the first click's next candidate, or
+    #: move the outline tighter or wider. Each is one action, taken only where it gives
+    #: the best mask of all (at the target, else acceptable, else the highest IoU); the
+    #: outline is moved only to get there. The limits above then count actions.
     actions: bool = False
 
     def __post_init__(self) -> None:
@@ -295,10 +277,7 @@ def longer_side(mask: NDArray[np.bool_]) -> float:
 def as_mask(result: object, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Read the mask a segmenter returned.
 
-    Raises
-    ------
-    ValueError
-        If it is not a (Y, X) mask of the image's shape.
+    Raises ValueError if it is not a (Y, X) mask of the image's shape.
     """
     mask = np.asarray(getattr(result, "mask", result))
     if mask.shape != shape:

@@ -251,19 +251,13 @@ def is_acceptable(iou: float, surface_dice: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ClickEffect:
-    """Pixels that a click changed.
+    """Pixels that a click changed."""
 
-    Attributes
-    ----------
-    mended_px, spoilt_px
-        Pixels that became right, and wrong.
-    spoilt_far_px
-        The part of ``spoilt_px`` that lies farther from the click than the clicked
-        error reaches.
-    """
-
+    #: pixels that became right, and wrong
     mended_px: int
     spoilt_px: int
+    #: the part of ``spoilt_px`` that lies farther from the click than the clicked error
+    #: reaches
     spoilt_far_px: int
 
 

@@ -79,42 +79,29 @@ class ClickCost:
 
 @dataclass(frozen=True, slots=True)
 class NetworkCost:
-    """Costs of a network on this machine.
+    """Costs of a network on this machine."""
 
-    Attributes
-    ----------
-    network, weights
-        Its name, and "random" or the installed model that was run.
-    parameters, grid_px
-        Its trainable numbers, and the side of its grid in pixels.
-    arithmetic, device, precision
-        Where and how it was computed, in words and by parts.
-    gmac
-        10⁹ multiply-accumulates of a first and a next click (standard).
-    peak_mb
-        Peak memory of these clicks: of the process on the CPU (0: unknown), of the
-        tensors on CUDA.
-    matmul_share
-        Rate of arithmetic in these clicks over that of a large matrix product.
-    clicks, refine_ms
-        Costs by click and refinement; median of one refinement step.
-    error
-        Why there are no figures, or "".
-    """
-
+    #: its name, and "random" or the installed model that was run
     network: str
     weights: str = "random"
+    #: its trainable numbers, and the side of its grid in pixels
     parameters: int = 0
     grid_px: int = 0
+    #: where and how it was computed, in words and by parts
     arithmetic: str = ""
     device: str = "cpu"
     precision: str = "float32"
+    #: 10⁹ multiply-accumulates of a first and a next click (standard)
     gmac: float = 0.0
+    #: peak memory of these clicks: of the process on the CPU (0: unknown), of the
+    #: tensors on CUDA
     peak_mb: float = 0.0
+    #: rate of arithmetic in these clicks over that of a large matrix product
     matmul_share: float = 0.0
+    #: costs by click and refinement; median of one refinement step
     clicks: tuple[ClickCost, ...] = ()
     refine_ms: float = 0.0
-    error: str = ""
+    error: str = ""  #: why there are no figures, or ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""

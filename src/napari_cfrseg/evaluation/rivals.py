@@ -248,6 +248,9 @@ class SamSegmenter:
     ) -> SamSegmenter:
         """Load a user's checkpoint with the package that made it.
 
+        Raises CheckpointError if no package is installed, the file is missing, or its
+        type unknown.
+
         Parameters
         ----------
         checkpoint
@@ -258,11 +261,6 @@ class SamSegmenter:
             of the file.
         device
             Torch device.
-
-        Raises
-        ------
-        CheckpointError
-            If no package is installed, the file is missing, or its type unknown.
         """
         if not checkpoint.is_file():
             msg = f"no checkpoint {checkpoint}"

@@ -30,17 +30,14 @@ from napari_cfrseg.clicks import Click
 class ExactRobot:
     """The published clicker, click for click.
 
+    Raises ValueError if the masks are not two-dimensional or differ in shape.
+
     Parameters
     ----------
     truth_mask
         (Y, X) bool, the annotated object.
     ignore_mask
         (Y, X) bool or None: pixels that count neither as missed nor as wrong.
-
-    Raises
-    ------
-    ValueError
-        If the masks are not two-dimensional or differ in shape.
     """
 
     def __init__(
@@ -160,19 +157,12 @@ BoolPlane = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class ErrorCentre:
-    """The deepest pixel of an error mask.
+    """The deepest pixel of an error mask."""
 
-    Attributes
-    ----------
-    depth
-        Its distance in pixels to the nearest pixel outside the error mask, rounded
-        to float32 as published; 0.0 when no pixel is left to click.
-    pixel
-        (row, column); (0, 0) when no pixel is left.
-    """
-
+    #: its distance in pixels to the nearest pixel outside the error mask, rounded to
+    #: float32 as published; 0.0 when no pixel is left to click
     depth: float
-    pixel: tuple[int, int]
+    pixel: tuple[int, int]  #: (row, column); (0, 0) when no pixel is left
 
 
 NOWHERE = ErrorCentre(0.0, (0, 0))

@@ -39,30 +39,14 @@ Progress = Callable[[ObjectRow, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished or unfinished run, as read from its folder.
+    """A finished or unfinished run, as read from its folder."""
 
-    Attributes
-    ----------
-    folder
-        Where it is.
-    label
-        What tables call the segmenter.
-    settings
-        The robot's.
-    order
-        Keys of all objects, in the order drawn.
-    rows
-        Finished objects, in the order drawn.
-    info
-        Everything else in ``run.json``.
-    """
-
-    folder: Path
-    label: str
-    settings: RunSettings
-    order: tuple[str, ...]
-    rows: tuple[ObjectRow, ...]
-    info: Mapping[str, Any]
+    folder: Path  #: where it is
+    label: str  #: what tables call the segmenter
+    settings: RunSettings  #: the robot's
+    order: tuple[str, ...]  #: keys of all objects, in the order drawn
+    rows: tuple[ObjectRow, ...]  #: finished objects, in the order drawn
+    info: Mapping[str, Any]  #: everything else in ``run.json``
 
     @property
     def is_finished(self) -> bool:
@@ -83,6 +67,8 @@ def run_benchmark(
 ) -> Run:
     """Measure a segmenter on objects, going on where the folder's run stopped.
 
+    Raises DatasetError if the folder holds another run, or there is no object.
+
     Parameters
     ----------
     folder
@@ -102,11 +88,6 @@ def run_benchmark(
         Called after each object.
     command
         The command line, to be kept with the results.
-
-    Raises
-    ------
-    DatasetError
-        If the folder holds another run, or there is no object.
     """
     settings = settings or RunSettings()
     if not objects:
@@ -146,10 +127,7 @@ def _evaluate(
 def read_run(folder: Path) -> Run:
     """Read a run's folder.
 
-    Raises
-    ------
-    DatasetError
-        If it holds no run.
+    Raises DatasetError if it holds no run.
     """
     path = folder / "run.json"
     try:
@@ -168,10 +146,7 @@ def read_run(folder: Path) -> Run:
 def find_run(folder: Path) -> Run:
     """Read a run from its folder, or from the report that holds just this one.
 
-    Raises
-    ------
-    DatasetError
-        If there is none, or more than one.
+    Raises DatasetError if there is none, or more than one.
     """
     if (folder / "run.json").exists():
         return read_run(folder)

@@ -37,71 +37,43 @@ REGRESSION_PX = 2
 
 @dataclass(frozen=True, slots=True)
 class ObjectRow:
-    """One object's run of clicks.
+    """One object's run of clicks."""
 
-    Attributes
-    ----------
-    key
-        The object's name (:attr:`BenchmarkObject.key`).
-    set_name, image_name, plane
-        Where it is.
-    area_px
-        Annotated pixels.
-    shape
-        (Y, X) of the plane.
-    clicks
-        (row, column, 1 positive / 0 negative) in order.
-    ious
-        IoU after each click, in [0, 1].
-    error_px
-        Missed plus wrong pixels after each click.
-    seconds
-        Seconds of ``predict`` for each click, the mask's reading included.
-    steps
-        Network steps of each click; empty if the segmenter does not report them.
-    boundary_ious, assds_px, assds_um
-        After each click; empty when not measured (micrometres: when the spacing is
-        unknown). NaN: no mask, no distance.
-    surface_dices
-        Normalised surface dice after each click.
-    mended_px, spoilt_px, spoilt_far_px
-        Pixels that each click made right and wrong, and the wrong ones beyond the
-        clicked error's reach (:func:`~napari_cfrseg.evaluation.metrics.click_effect`).
-        These four are empty in rows of earlier versions.
-    actions
-        ``"click"``, ``"candidate"`` or ``"outline"`` for each value above, where the
-        robot could do more than click; else empty.
-    set_image_s
-        Seconds of ``set_image`` for the object's plane.
-    seed
-        Of the robot; 0 for the exact one.
-    mask_box, mask_bits
-        The last mask: (first row, first column, height, width) of its bounding box,
-        and its pixels there (:func:`pack_mask`); for pictures in reports.
-    """
-
-    key: str
+    key: str  #: the object's name (:attr:`BenchmarkObject.key`)
+    #: where it is
     set_name: str
     image_name: str
     plane: int | None
-    area_px: int
-    shape: tuple[int, int]
+    area_px: int  #: annotated pixels
+    shape: tuple[int, int]  #: (Y, X) of the plane
+    #: (row, column, 1 positive / 0 negative) in order
     clicks: tuple[tuple[int, int, int], ...]
-    ious: tuple[float, ...]
-    error_px: tuple[int, ...]
+    ious: tuple[float, ...]  #: IoU after each click, in [0, 1]
+    error_px: tuple[int, ...]  #: missed plus wrong pixels after each click
+    #: seconds of ``predict`` for each click, the mask's reading included
     seconds: tuple[float, ...]
+    #: network steps of each click; empty if the segmenter does not report them
     steps: tuple[int, ...] = ()
+    #: after each click; empty when not measured (micrometres: when the spacing is
+    #: unknown). NaN: no mask, no distance.
     boundary_ious: tuple[float, ...] = ()
     assds_px: tuple[float, ...] = ()
     assds_um: tuple[float, ...] = ()
-    set_image_s: float = 0.0
-    seed: int = 0
+    set_image_s: float = 0.0  #: seconds of ``set_image`` for the object's plane
+    seed: int = 0  #: of the robot; 0 for the exact one
+    #: the last mask: (first row, first column, height, width) of its bounding box, and
+    #: its pixels there (:func:`pack_mask`); for pictures in reports
     mask_box: tuple[int, ...] = (0, 0, 0, 0)
     mask_bits: str = ""
-    surface_dices: tuple[float, ...] = ()
+    surface_dices: tuple[float, ...] = ()  #: normalised surface dice after each click
+    #: pixels that each click made right and wrong, and the wrong ones beyond the
+    #: clicked error's reach (:func:`~napari_cfrseg.evaluation.metrics.click_effect`).
+    #: These four are empty in rows of earlier versions.
     mended_px: tuple[int, ...] = ()
     spoilt_px: tuple[int, ...] = ()
     spoilt_far_px: tuple[int, ...] = ()
+    #: ``"click"``, ``"candidate"`` or ``"outline"`` for each value above, where the
+    #: robot could do more than click; else empty
     actions: tuple[str, ...] = ()
 
     def last_mask(self) -> NDArray[np.bool_]:
@@ -124,10 +96,7 @@ class ObjectRow:
     def from_dict(cls, values: Mapping[str, Any]) -> ObjectRow:
         """Read what :meth:`to_dict` wrote, also in an earlier version.
 
-        Raises
-        ------
-        DatasetError
-            If a field is missing or unknown.
+        Raises DatasetError if a field is missing or unknown.
         """
         known = {field.name for field in fields(cls)}
         needed = {field.name for field in fields(cls) if field.default is MISSING}
@@ -165,19 +134,12 @@ CLICK_GROUPS: Mapping[str, tuple[int, int | None]] = {
 
 @dataclass(frozen=True, slots=True)
 class ClickShares:
-    """Shares of the object's area that clicks change, on average.
+    """Shares of the object's area that clicks change, on average."""
 
-    Attributes
-    ----------
-    mended, spoilt
-        Becoming right, and wrong.
-    spoilt_far
-        The part of ``spoilt`` beyond the clicked error's reach.
-    """
-
+    #: becoming right, and wrong
     mended: float
     spoilt: float
-    spoilt_far: float
+    spoilt_far: float  #: the part of ``spoilt`` beyond the clicked error's reach
 
 
 def pooled_rows(
@@ -302,10 +264,7 @@ def count_failures(
 def iou_at(ious: Sequence[float], click: int) -> float:
     """Return the IoU after a click (from 1); a stopped run keeps its last IoU.
 
-    Raises
-    ------
-    ValueError
-        For an empty run or a click below 1.
+    Raises ValueError for an empty run or a click below 1.
     """
     if click < 1 or not ious:
         msg = f"IoU@{click} of a run of {len(ious)} clicks does not exist"
@@ -359,12 +318,8 @@ def count_regressions(ious: Sequence[float], error_px: Sequence[int]) -> int:
     """Count the clicks after the first that leave a worse mask.
 
     The IoU falls by more than 0.005 *and* the number of missed and wrong pixels rises
-    by more than 2, so that one pixel on a tiny object does not count.
-
-    Raises
-    ------
-    ValueError
-        If the two lists differ in length.
+    by more than 2, so that one pixel on a tiny object does not count. Raises ValueError
+    if the two lists differ in length.
     """
     if len(ious) != len(error_px):
         msg = f"{len(ious)} IoUs and {len(error_px)} error areas are not one run"

@@ -69,26 +69,15 @@ class ProductSegmenter:
 
 @dataclass(frozen=True, slots=True)
 class SegmenterSpec:
-    """A segmenter by name; calling it builds the segmenter.
+    """A segmenter by name; calling it builds the segmenter."""
 
-    Attributes
-    ----------
-    segmenter
-        One of the names above.
-    protocol
-        ``"micro"`` or a published protocol; networks of this project only.
-    refinement
-        ``"standard"``, ``"CFR-n"`` or ``"A-CFR-n"``; networks only.
-    device
-        ``"auto"``, ``"cpu"``, ``"cuda"``, … networks only.
-    dataset, backbone
-        What published protocols' settings depend on.
-    """
-
-    segmenter: str = "default"
+    segmenter: str = "default"  #: one of the names above
+    #: ``"micro"`` or a published protocol; networks of this project only
     protocol: str = "micro"
+    #: ``"standard"``, ``"CFR-n"`` or ``"A-CFR-n"``; networks only
     refinement: str = "standard"
-    device: str = "auto"
+    device: str = "auto"  #: ``"auto"``, ``"cpu"``, ``"cuda"``, … networks only
+    #: what published protocols' settings depend on
     dataset: str = ""
     backbone: str = "hrnet18s"
 
@@ -124,10 +113,7 @@ class SegmenterSpec:
     def __call__(self) -> AnySegmenter:
         """Build the segmenter.
 
-        Raises
-        ------
-        CfrSegError
-            If weights, a package or the factory are missing.
+        Raises CfrSegError if weights, a package or the factory are missing.
         """
         if self.segmenter in PEERS:
             from napari_cfrseg.evaluation import rivals as peers
@@ -143,10 +129,7 @@ class SegmenterSpec:
     def check(self) -> None:
         """Find what can be found wrong without building anything large.
 
-        Raises
-        ------
-        CfrSegError
-            If a weights file or a factory's module is missing.
+        Raises CfrSegError if a weights file or a factory's module is missing.
         """
         self.fingerprint()
         if self._is_factory:

@@ -184,6 +184,9 @@ def evaluate_on_cluster(
 ) -> Iterator[ObjectRow]:
     """Click objects on the workers of a Dask scheduler.
 
+    Raises DatasetError if dask is not installed, the scheduler does not answer, or a
+    task's workers died too often.
+
     Parameters
     ----------
     scheduler
@@ -192,12 +195,6 @@ def evaluate_on_cluster(
         Hashable and picklable (a :class:`SegmenterSpec`).
     objects, settings
         As for :func:`evaluate_objects`.
-
-    Raises
-    ------
-    DatasetError
-        If dask is not installed, the scheduler does not answer, or a task's workers
-        died too often.
     """
     distributed = _import_distributed()
     tasks = [

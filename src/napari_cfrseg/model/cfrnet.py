@@ -45,35 +45,22 @@ STRIDE = 32
 
 @dataclass(frozen=True, slots=True)
 class CfrNetConfig:
-    """Everything that shapes the default network.
+    """Everything that shapes the default network."""
 
-    Attributes
-    ----------
-    backbone
-        Name of a timm model with ``features_only`` maps at strides 4, 8, 16, 32.
-    widths
-        Channels of the pyramid at strides 4, 8, 16, 32.
-    feedback_width
-        Channels inside FFCM and CFFM (the papers' ``mid``).
-    head_width
-        Channels of the head's coarse (stride 8) branch.
-    ratio
-        FCFI's r: side of FFCM's box relative to the window (paper: 0.3).
-    grid_size
-        Side in pixels of the window's grid. The network is trained on grids of 96 to
-        192; on the validation split 128 needs the fewest clicks and half the time
-        of 192.
-    fine_feedback
-        Channels inside the path that shows the head the previous mask at its own
-        resolution; 0: FCFI's feedback alone.
-    """
-
+    #: name of a timm model with ``features_only`` maps at strides 4, 8, 16, 32
     backbone: str = "resnet10t"
+    #: channels of the pyramid at strides 4, 8, 16, 32
     widths: tuple[int, int, int, int] = (32, 64, 96, 128)
-    feedback_width: int = 24
-    head_width: int = 48
+    feedback_width: int = 24  #: channels inside FFCM and CFFM (the papers' ``mid``)
+    head_width: int = 48  #: channels of the head's coarse (stride 8) branch
+    #: FCFI's r: side of FFCM's box relative to the window (paper: 0.3)
     ratio: float = 0.3
+    #: side in pixels of the window's grid. The network is trained on grids of 96 to
+    #: 192; on the validation split 128 needs the fewest clicks and half the time of
+    #: 192.
     grid_size: int = 128
+    #: channels inside the path that shows the head the previous mask at its own
+    #: resolution; 0: FCFI's feedback alone
     fine_feedback: int = 32
 
 

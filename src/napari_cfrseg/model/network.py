@@ -27,36 +27,23 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class NetworkOutput:
-    """The result of one refinement step.
+    """The result of one refinement step."""
 
-    Attributes
-    ----------
-    logits
-        (B, 1, H, W) float, the mask's logits on the window's grid.
-    corrected
-        (B, 1, h, w) float in [0, 1] or None: FFCM's corrected feedback M^r.
-    updated
-        (B, 1, h, w) float in [0, 1] or None: CFFM's updated feedback M^u.
-    region
-        (B, 1, h, w) float in [0, 1] or None: the box in which M^r was corrected
-        (soft in training).
-    quality_logits
-        (B,) float or None: logit of the IoU the network expects of its own mask.
-    auxiliary_logits
-        (B, 1, H, W) float or None: a training-only second output.
-    affinity
-        (B, 1, h, w) float in [0, 1] or None: FFCM's similarity to the newest click.
-    unjudged
-        Tensors or None: the input of ``judge`` where it computes ``quality_logits``.
-    """
-
-    logits: Tensor
+    logits: Tensor  #: (B, 1, H, W) float, the mask's logits on the window's grid
+    #: (B, 1, h, w) float in [0, 1] or None: FFCM's corrected feedback M^r
     corrected: Tensor | None = None
+    #: (B, 1, h, w) float in [0, 1] or None: CFFM's updated feedback M^u
     updated: Tensor | None = None
+    #: (B, 1, h, w) float in [0, 1] or None: the box in which M^r was corrected (soft in
+    #: training)
     region: Tensor | None = None
+    #: (B,) float or None: logit of the IoU the network expects of its own mask
     quality_logits: Tensor | None = None
+    #: (B, 1, H, W) float or None: a training-only second output
     auxiliary_logits: Tensor | None = None
+    #: (B, 1, h, w) float in [0, 1] or None: FFCM's similarity to the newest click
     affinity: Tensor | None = None
+    #: tensors or None: the input of ``judge`` where it computes ``quality_logits``
     unjudged: tuple[Tensor, ...] | None = None
 
 

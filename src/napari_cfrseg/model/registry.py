@@ -50,10 +50,8 @@ def name_of(architecture: Mapping[str, Any]) -> str | None:
 def configure(architecture: Mapping[str, Any]) -> Any:
     """Turn a description into its family's configuration.
 
-    Raises
-    ------
-    CheckpointError
-        If the family or a setting is unknown here: the file is from a newer version.
+    Raises CheckpointError if the family or a setting is unknown here: the file is from
+    a newer version.
     """
     family = architecture.get("family")
     if family not in _FAMILIES:
@@ -78,10 +76,7 @@ def configure(architecture: Mapping[str, Any]) -> Any:
 def complete(architecture: Mapping[str, Any]) -> dict[str, Any]:
     """Return a description with every setting, so that later defaults cannot move it.
 
-    Raises
-    ------
-    CheckpointError
-        If the family or a setting is unknown here.
+    Raises CheckpointError if the family or a setting is unknown here.
     """
     return {"family": architecture["family"], **asdict(configure(architecture))}
 
@@ -89,16 +84,13 @@ def complete(architecture: Mapping[str, Any]) -> dict[str, Any]:
 def build(architecture: Mapping[str, Any]) -> ClickNetwork:
     """Build a network with fresh weights from its description.
 
+    Raises CheckpointError if the family or a setting is unknown here.
+
     Parameters
     ----------
     architecture
         ``family`` and that family's settings, as ``architecture()`` returns them;
         missing settings take their defaults.
-
-    Raises
-    ------
-    CheckpointError
-        If the family or a setting is unknown here.
     """
     config = configure(architecture)
     module, _, network_name = _FAMILIES[architecture["family"]]
@@ -119,30 +111,14 @@ _YOURS = "yours: trained by you"
 
 @dataclass(frozen=True, slots=True)
 class NamedNetwork:
-    """A network with a name.
+    """A network with a name."""
 
-    Attributes
-    ----------
-    name
-        As given to the command line and the dock.
-    parameters
-        Number of trainable numbers.
-    input_sizes
-        Square grids in pixels it is meant for.
-    weights_licence
-        Licence of the published weights, or whose they are.
-    summary
-        One line that describes it.
-    architecture
-        The description for ``build``.
-    """
-
-    name: str
-    parameters: int
-    input_sizes: tuple[int, ...]
-    weights_licence: str
-    summary: str
-    architecture: Mapping[str, Any]
+    name: str  #: as given to the command line and the dock
+    parameters: int  #: number of trainable numbers
+    input_sizes: tuple[int, ...]  #: square grids in pixels it is meant for
+    weights_licence: str  #: licence of the published weights, or whose they are
+    summary: str  #: one line that describes it
+    architecture: Mapping[str, Any]  #: the description for ``build``
 
 
 def _hrnet(**settings: object) -> dict[str, object]:
@@ -267,10 +243,7 @@ def names() -> tuple[str, ...]:
 def named(name: str) -> NamedNetwork:
     """Return a network's entry by its name.
 
-    Raises
-    ------
-    ValueError
-        If there is no such name.
+    Raises ValueError if there is no such name.
     """
     if name.startswith(TIMM_PREFIX):
         backbone = name.removeprefix(TIMM_PREFIX)

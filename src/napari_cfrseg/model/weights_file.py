@@ -40,35 +40,22 @@ _KEY = "cfrseg"
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """A weights file's description.
+    """A weights file's description."""
 
-    Attributes
-    ----------
-    architecture
-        The configuration ``model.registry.build`` makes the network from.
-    name
-        The model's name.
-    training_data
-        The training sets, each with its licence, or "none".
-    licence
-        Of the weights.
-    commit, seed, steps
-        Code, random seed and optimiser steps of the training; None if unknown.
-    validation
-        Figures measured on the validation split.
-    provenance
-        How to repeat a fine-tuning: the base model and its SHA-256, the
-        data's fingerprint, configuration and versions.
-    """
-
+    #: the configuration ``model.registry.build`` makes the network from
     architecture: dict[str, Any]
-    name: str = "unnamed"
+    name: str = "unnamed"  #: the model's name
+    #: the training sets, each with its licence, or "none"
     training_data: list[str] = field(default_factory=list)
-    licence: str = "unknown"
+    licence: str = "unknown"  #: of the weights
+    #: code, random seed and optimiser steps of the training; None if unknown
     commit: str | None = None
     seed: int | None = None
     steps: int | None = None
+    #: figures measured on the validation split
     validation: dict[str, Any] = field(default_factory=dict)
+    #: how to repeat a fine-tuning: the base model and its SHA-256, the data's
+    #: fingerprint, configuration and versions
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
@@ -103,10 +90,8 @@ def save(
 def read_metadata(path: str | os.PathLike[str]) -> Metadata:
     """Read a weights file's description, without its weights.
 
-    Raises
-    ------
-    CheckpointError
-        The file is not there, is no safetensors file, or has no known description.
+    Raises CheckpointError: the file is not there, is no safetensors file, or has no
+    known description.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -141,10 +126,8 @@ def load(
 ) -> tuple[ClickNetwork, Metadata]:
     """Build the network a file describes and give it the file's weights, as float32.
 
-    Raises
-    ------
-    CheckpointError
-        The file cannot be read, or its tensors are not those of the network.
+    Raises CheckpointError: the file cannot be read, or its tensors are not those of the
+    network.
     """
     from safetensors.torch import load_file
 
@@ -186,10 +169,7 @@ def load_strictly(
 ) -> None:
     """Give a network exactly these weights; floating-point ones become float32.
 
-    Raises
-    ------
-    CheckpointError
-        Naming the first missing, extra or misshapen tensors.
+    Raises CheckpointError: naming the first missing, extra or misshapen tensors.
     """
     expected = network.state_dict()
     missing, extra = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
@@ -239,10 +219,7 @@ def list_models() -> dict[str, Path]:
 def resolve(name_or_path: str | os.PathLike[str]) -> Path:
     """Find a model by name, or check that a weights file is there.
 
-    Raises
-    ------
-    CheckpointError
-        Neither a known name nor a file.
+    Raises CheckpointError: neither a known name nor a file.
     """
     path = Path(name_or_path)
     if path.suffix == SUFFIX or len(path.parts) > 1:

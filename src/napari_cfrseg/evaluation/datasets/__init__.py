@@ -25,21 +25,14 @@ MAX_OBJECTS_PER_SET = 40
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedPlane:
-    """One plane and its annotation.
+    """One plane and its annotation."""
 
-    Attributes
-    ----------
-    image
-        (Y, X) or (Y, X, C), any dtype, as a segmenter's ``set_image`` takes it.
-    labels
-        (L, Y, X) integer layers of instance ids, 0 background; one layer unless
-        objects overlap.
-    ignore_mask
-        (Y, X) bool or None: pixels that do not count.
-    """
-
+    #: (Y, X) or (Y, X, C), any dtype, as a segmenter's ``set_image`` takes it
     image: NDArray[Any]
+    #: (L, Y, X) integer layers of instance ids, 0 background; one layer unless objects
+    #: overlap
     labels: NDArray[Any]
+    #: (Y, X) bool or None: pixels that do not count
     ignore_mask: NDArray[np.bool_] | None = None
 
 
@@ -52,36 +45,20 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkObject:
-    """One object to segment by clicks.
+    """One object to segment by clicks."""
 
-    Attributes
-    ----------
-    source
-        Where its plane is read from.
-    set_name, image_name
-        The data set's name and the image's name in it.
-    plane
-        Index along z, or None where the image is one plane.
-    label
-        Its id in the label layer.
-    layer
-        The label layer it is in.
-    anchor
-        (row, column) of one of its pixels: with an anchor the object is the
-        connected component (8-neighbours) of its id around that pixel, without one
-        all pixels of the id.
-    area_px
-        Its number of pixels; 0 when unknown.
-    """
-
-    source: Source
+    source: Source  #: where its plane is read from
+    #: the data set's name and the image's name in it
     set_name: str
     image_name: str
-    plane: int | None
-    label: int
-    layer: int = 0
+    plane: int | None  #: index along z, or None where the image is one plane
+    label: int  #: its id in the label layer
+    layer: int = 0  #: the label layer it is in
+    #: (row, column) of one of its pixels: with an anchor the object is the connected
+    #: component (8-neighbours) of its id around that pixel, without one all pixels of
+    #: the id
     anchor: tuple[int, int] | None = None
-    area_px: int = 0
+    area_px: int = 0  #: its number of pixels; 0 when unknown
 
     @property
     def plane_key(self) -> str:

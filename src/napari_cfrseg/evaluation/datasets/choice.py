@@ -52,42 +52,21 @@ SIDES = ("train", "validation", "test")
 
 @dataclass(frozen=True, slots=True)
 class DataChoice:
-    """Which objects to use.
+    """Which objects to use."""
 
-    Attributes
-    ----------
-    data
-        The folder.
-    layout
-        One of ``LAYOUTS``; ``"auto"`` looks for what the folder holds.
-    split
-        A split file: ``data`` then holds one labelled folder per set.
-    side
-        Of the split.
-    sets
-        Only these sets of the split; None: all.
-    max_objects
-        Per set; None: 40, or all of a published layout.
-    seed
-        Of the draw.
-    min_area_px
-        Smallest object (own folders and OME-Zarr).
-    ignore_value
-        Label of pixels that do not count (own folders and OME-Zarr).
-    per_object
-        Stacks: each 3-D object once, instead of plane by plane.
-    """
-
-    data: Path
+    data: Path  #: the folder
+    #: one of ``LAYOUTS``; ``"auto"`` looks for what the folder holds
     layout: str = "auto"
+    #: a split file: ``data`` then holds one labelled folder per set
     split: Path | None = None
-    side: str = "validation"
-    sets: tuple[str, ...] | None = None
-    max_objects: int | None = None
-    seed: int = 0
-    min_area_px: int = MIN_AREA_PX
+    side: str = "validation"  #: of the split
+    sets: tuple[str, ...] | None = None  #: only these sets of the split; None: all
+    max_objects: int | None = None  #: per set; None: 40, or all of a published layout
+    seed: int = 0  #: of the draw
+    min_area_px: int = MIN_AREA_PX  #: smallest object (own folders and OME-Zarr)
+    #: label of pixels that do not count (own folders and OME-Zarr)
     ignore_value: int | None = None
-    per_object: bool = False
+    per_object: bool = False  #: stacks: each 3-D object once, instead of plane by plane
 
 
 def draw_objects(choice: DataChoice) -> list[BenchmarkObject]:
@@ -140,10 +119,7 @@ def _open(choice: DataChoice, layout: str) -> ObjectList:
 def guess_layout(folder: Path) -> str:
     """Name the layout a folder has.
 
-    Raises
-    ------
-    DatasetError
-        If it has none of them, or one that two sets share.
+    Raises DatasetError if it has none of them, or one that two sets share.
     """
     marks = {
         "grabcut": "boundary_GT",
@@ -173,10 +149,7 @@ def guess_layout(folder: Path) -> str:
 def read_split(path: Path) -> dict[str, dict[str, list[str]]]:
     """Read ``{set: {side: [image name]}}`` from a split file.
 
-    Raises
-    ------
-    DatasetError
-        If it is not a split file.
+    Raises DatasetError if it is not a split file.
     """
     try:
         sets = json.loads(path.read_text())["sets"]

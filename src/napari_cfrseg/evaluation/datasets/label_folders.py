@@ -54,27 +54,15 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _LabelledSet(ABC):
-    """Fields that both layouts share.
+    """Fields that both layouts share."""
 
-    Attributes
-    ----------
-    folder
-        Its path (OME-Zarr: one image, or a folder of them).
-    name
-        Name of the set in tables.
-    ignore_value
-        Label of pixels that do not count, or None.
-    min_area_px, max_plane_share
-        Smaller or larger objects are left out.
-    planes_per_stack
-        Planes of a stack that are searched, spread evenly along z.
-    """
-
-    folder: Path
-    name: str
-    ignore_value: int | None = None
+    folder: Path  #: its path (OME-Zarr: one image, or a folder of them)
+    name: str  #: name of the set in tables
+    ignore_value: int | None = None  #: label of pixels that do not count, or None
+    #: smaller or larger objects are left out
     min_area_px: int = MIN_AREA_PX
     max_plane_share: float = MAX_PLANE_SHARE
+    #: planes of a stack that are searched, spread evenly along z
     planes_per_stack: int = PLANES_PER_STACK
 
     @abstractmethod
@@ -88,10 +76,7 @@ class _LabelledSet(ABC):
     def objects(self) -> Iterator[BenchmarkObject]:
         """List every object, image by image.
 
-        Raises
-        ------
-        DatasetError
-            No image with labels can be used.
+        Raises DatasetError: no image with labels can be used.
         """
         left_out: list[str] = []
         names = self.names()
@@ -136,28 +121,19 @@ class _LabelledSet(ABC):
 
 @dataclass(frozen=True, slots=True)
 class LabelFolder(_LabelledSet):
-    """A folder with ``images/`` and ``labels/``.
+    """A folder with ``images/`` and ``labels/``."""
 
-    Attributes
-    ----------
-    image_names
-        The images to use, by name without suffix; None: all in ``labels/``.
-    per_object
-        False: a stack is measured plane by plane, an object that crosses several of
-        the planes counting in each. True: every 3-D object is used once, all of its id
-        on the plane where it is largest (the first of equals).
-    """
-
+    #: the images to use, by name without suffix; None: all in ``labels/``
     image_names: tuple[str, ...] | None = None
+    #: False: a stack is measured plane by plane, an object that crosses several of the
+    #: planes counting in each. True: every 3-D object is used once, all of its id on
+    #: the plane where it is largest (the first of equals).
     per_object: bool = False
 
     def names(self) -> list[str]:
         """Return the images' names, sorted.
 
-        Raises
-        ------
-        DatasetError
-            If the folder does not have the layout.
+        Raises DatasetError if the folder does not have the layout.
         """
         for part in ("images", "labels"):
             if not (self.folder / part).is_dir():
@@ -214,10 +190,7 @@ class LabelFolder(_LabelledSet):
     def read_plane(self, image_name: str, plane: int | None) -> AnnotatedPlane:
         """Read one plane of one image.
 
-        Raises
-        ------
-        CfrSegError
-            If image and labels are missing or do not fit each other.
+        Raises CfrSegError if image and labels are missing or do not fit each other.
         """
         image, labels = self._pair(image_name)
         if labels.ndim == 2:
@@ -228,14 +201,9 @@ class LabelFolder(_LabelledSet):
 
 @dataclass(frozen=True, slots=True)
 class OmeZarr(_LabelledSet):
-    """Labelled OME-Zarr images.
+    """Labelled OME-Zarr images."""
 
-    Attributes
-    ----------
-    label_name
-        Name of the label image; None: the first one listed.
-    """
-
+    #: name of the label image; None: the first one listed
     label_name: str | None = None
 
     def objects_in(self, name: str) -> Iterator[BenchmarkObject]:
@@ -291,10 +259,7 @@ def find_file(
 ) -> Path:
     """Find ``folder/name.*`` with one of the suffixes.
 
-    Raises
-    ------
-    DatasetError
-        If there is none.
+    Raises DatasetError if there is none.
     """
     for suffix in suffixes:
         for ending in (suffix, suffix.upper(), f".ome{suffix}"):

@@ -56,35 +56,22 @@ Roi = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class ZoomIn:
-    """Settings of Zoom-In.
+    """Settings of Zoom-In."""
 
-    Attributes
-    ----------
-    target_size
-        Longest side of the crop after resampling, or its exact (height, width): the
-        aspect is then not kept.
-    skip_clicks
-        Up to so many clicks the whole image is used. 0: the first click is predicted
-        again if its mask is small. −1: a window from the first click on, the whole
-        image where there is no mask.
-    expansion_ratio
-        How much larger than the object the window is.
-    min_crop_size
-        Least side of the window in pixels.
-    recompute_iou
-        The window moves when it overlaps the newly wished one by less.
-    threshold
-        Probability above which a pixel belongs to the previous mask.
-    negatives_too
-        True: negative clicks extend and move the window too (FCFI).
-    """
-
+    #: longest side of the crop after resampling, or its exact (height, width): the
+    #: aspect is then not kept
     target_size: int | tuple[int, int] = 400
+    #: up to so many clicks the whole image is used. 0: the first click is predicted
+    #: again if its mask is small. −1: a window from the first click on, the whole image
+    #: where there is no mask.
     skip_clicks: int = 1
-    expansion_ratio: float = 1.4
-    min_crop_size: int = 200
+    expansion_ratio: float = 1.4  #: how much larger than the object the window is
+    min_crop_size: int = 200  #: least side of the window in pixels
+    #: the window moves when it overlaps the newly wished one by less
     recompute_iou: float = 0.5
+    #: probability above which a pixel belongs to the previous mask
     threshold: float = 0.5
+    #: True: negative clicks extend and move the window too (FCFI)
     negatives_too: bool = False
 
     def choose_roi(
@@ -227,45 +214,25 @@ def as_probability_array(values: Tensor) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """How a published predictor is run.
-
-    Attributes
-    ----------
-    name
-        Its name.
-    zoom
-        Zoom-In settings; None: always the whole image.
-    flip
-        Whether logits are averaged with those of the mirrored image.
-    threshold
-        A pixel belongs to the mask when its probability is greater.
-    extra_steps
-        CFR-n's n; 0: one evaluation per click.
-    adaptive
-        True: A-CFR, stop once a step changes at most ``stop_changed_px`` pixels.
-    stop_changed_px
-        Counted at the image's resolution, thresholded at ``threshold``.
-    cascade_clicks
-        CFR is applied while an object has at most this many clicks.
-    clicks_limit
-        Only so many first clicks are shown to the network; None: all.
-    roi_from_updated
-        True: windows follow M^u instead of the prediction (FCFI).
-    target
-        IoU at which the robot stops.
-    """
+    """How a published predictor is run."""
 
     name: str
-    zoom: ZoomIn | None
-    flip: bool = True
+    zoom: ZoomIn | None  #: Zoom-In settings; None: always the whole image
+    flip: bool = True  #: whether logits are averaged with those of the mirrored image
+    #: a pixel belongs to the mask when its probability is greater
     threshold: float = PAPER_THRESHOLD
-    extra_steps: int = 0
+    extra_steps: int = 0  #: CFR-n's n; 0: one evaluation per click
+    #: True: A-CFR, stop once a step changes at most ``stop_changed_px`` pixels
     adaptive: bool = False
+    #: counted at the image's resolution, thresholded at ``threshold``
     stop_changed_px: int = 20
+    #: CFR is applied while an object has at most this many clicks
     cascade_clicks: int = 20
+    #: only so many first clicks are shown to the network; None: all
     clicks_limit: int | None = None
+    #: True: windows follow M^u instead of the prediction (FCFI)
     roi_from_updated: bool = False
-    target: float = 0.90
+    target: float = 0.90  #: IoU at which the robot stops
 
     def with_refinement(self, extra_steps: int, *, adaptive: bool) -> Protocol:
         """Return the same protocol with CFR-n or A-CFR-n."""
@@ -277,6 +244,8 @@ def paper_protocol(
 ) -> Protocol:
     """Return a published protocol.
 
+    Raises ValueError for an unknown name or backbone.
+
     Parameters
     ----------
     name
@@ -287,11 +256,6 @@ def paper_protocol(
         Berkeley, DAVIS and SBD; on other sets FCFI uses SBD's.
     backbone
         ``"hrnet18s"`` or ``"resnet101"``: FCFI's settings differ.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name or backbone.
     """
     davis = dataset.lower().startswith("davis")
     if name == "ritm":

@@ -36,27 +36,16 @@ from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PublishedPrediction:
-    """Result of one click, with what the next one needs.
+    """Result of one click, with what the next one needs."""
 
-    Attributes
-    ----------
-    probability
-        (Y, X) float32 in [0, 1]; exactly 0 outside the last window.
-    window_probability
-        (Y, X) float32, what the next window follows: the same, or M^u (FCFI).
-    roi
-        The last evaluation's window; None: the whole image.
-    steps
-        Evaluations this click took (a first click predicted again counts twice).
-    threshold
-        Where ``mask`` cuts.
-    """
-
+    #: (Y, X) float32 in [0, 1]; exactly 0 outside the last window
     probability: NDArray[np.float32]
+    #: (Y, X) float32, what the next window follows: the same, or M^u (FCFI)
     window_probability: NDArray[np.float32]
-    roi: Roi | None
+    roi: Roi | None  #: the last evaluation's window; None: the whole image
+    #: evaluations this click took (a first click predicted again counts twice)
     steps: int
-    threshold: float
+    threshold: float  #: where ``mask`` cuts
 
     @property
     def mask(self) -> NDArray[np.bool_]:

@@ -41,30 +41,19 @@ VOC_IGNORE = 255
 
 @dataclass(frozen=True, slots=True)
 class MaskFolder:
-    """One mask per image, paired by file stem.
+    """One mask per image, paired by file stem."""
 
-    Attributes
-    ----------
-    name
-        What the set is called in tables.
-    images, masks
-        The two folders.
-    coding
-        ``"grabcut"``: 128 ignored, above it object. ``"any"``: any channel > 0.
-    """
-
-    name: str
+    name: str  #: what the set is called in tables
+    #: the two folders
     images: Path
     masks: Path
+    #: ``"grabcut"``: 128 ignored, above it object. ``"any"``: any channel > 0.
     coding: Literal["grabcut", "any"]
 
     def objects(self) -> Iterator[BenchmarkObject]:
         """List one object per image.
 
-        Raises
-        ------
-        DatasetError
-            If a folder is missing or empty.
+        Raises DatasetError if a folder is missing or empty.
         """
         for folder in (self.images, self.masks):
             if not folder.is_dir():
@@ -126,21 +115,11 @@ def coco_mval(folder: Path) -> MaskFolder:
 
 @dataclass(frozen=True, slots=True)
 class Sbd:
-    """Semantic Boundaries Dataset: every instance of the listed images.
+    """Semantic Boundaries Dataset: every instance of the listed images."""
 
-    Attributes
-    ----------
-    folder
-        With ``img/``, ``inst/`` and the lists.
-    listed
-        ``"val"`` (6671 instances) or ``"train"``.
-    name
-        What the set is called in tables.
-    """
-
-    folder: Path
-    listed: str = "val"
-    name: str = "SBD"
+    folder: Path  #: with ``img/``, ``inst/`` and the lists
+    listed: str = "val"  #: ``"val"`` (6671 instances) or ``"train"``
+    name: str = "SBD"  #: what the set is called in tables
 
     def objects(self) -> Iterator[BenchmarkObject]:
         """List every instance; all ``inst`` files are read for it."""
@@ -171,21 +150,12 @@ class Sbd:
 
 @dataclass(frozen=True, slots=True)
 class PascalVoc:
-    """Pascal VOC segmentation: every instance of the listed images.
+    """Pascal VOC segmentation: every instance of the listed images."""
 
-    Attributes
-    ----------
-    folder
-        With ``JPEGImages``, ``SegmentationObject`` and ``ImageSets``.
-    listed
-        Name of the list in ``ImageSets/Segmentation``; ``"val"`` has 3427 instances.
-    name
-        What the set is called in tables.
-    """
-
-    folder: Path
+    folder: Path  #: with ``JPEGImages``, ``SegmentationObject`` and ``ImageSets``
+    #: name of the list in ``ImageSets/Segmentation``; ``"val"`` has 3427 instances
     listed: str = "val"
-    name: str = "PascalVOC"
+    name: str = "PascalVOC"  #: what the set is called in tables
 
     def objects(self) -> Iterator[BenchmarkObject]:
         """List every instance; all mask files are read for it."""
@@ -253,21 +223,11 @@ _KNOWN = {
 
 @dataclass(frozen=True, slots=True)
 class CocoLvis:
-    """COCO+LVIS with layered masks.
+    """COCO+LVIS with layered masks."""
 
-    Attributes
-    ----------
-    folder
-        Holds the splits.
-    split
-        ``"train"`` or ``"val"``.
-    name
-        What the set is called in tables.
-    """
-
-    folder: Path
-    split: str = "val"
-    name: str = "COCO+LVIS"
+    folder: Path  #: holds the splits
+    split: str = "val"  #: ``"train"`` or ``"val"``
+    name: str = "COCO+LVIS"  #: what the set is called in tables
 
     def objects(self) -> Iterator[BenchmarkObject]:
         """List every instance (no stuff), image by image; all masks are opened."""

@@ -30,34 +30,21 @@ MIN_IMAGES = 5
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """B minus A in one measure, over one group of objects.
+    """B minus A in one measure, over one group of objects."""
 
-    Attributes
-    ----------
-    measure
-        For example ``"NoC@90"``.
-    group
-        The set's name, or ``"pooled"``.
-    objects, images
-        How many were paired.
-    mean_a, mean_b, difference
-        Means, and B − A.
-    low, high
-        Interval of the difference.
-    fewer_is_better
-        Whether a negative difference favours B.
-    """
-
-    measure: str
-    group: str
+    measure: str  #: for example ``"NoC@90"``
+    group: str  #: the set's name, or ``"pooled"``
+    #: how many were paired
     objects: int
     images: int
+    #: means, and B − A
     mean_a: float
     mean_b: float
     difference: float
+    #: interval of the difference
     low: float
     high: float
-    fewer_is_better: bool
+    fewer_is_better: bool  #: whether a negative difference favours B
 
     @property
     def is_significant(self) -> bool:
@@ -93,6 +80,8 @@ def compare_runs(
 ) -> list[Difference]:
     """Compare two runs of the same protocol on the objects both did.
 
+    Raises DatasetError if the runs share no object or their robots differ.
+
     Parameters
     ----------
     first, second
@@ -106,11 +95,6 @@ def compare_runs(
     -------
     All measures pooled (the same number of objects of every set; each over the objects
     where both runs have it), then NoC@90 of each set.
-
-    Raises
-    ------
-    DatasetError
-        If the runs share no object or their robots differ.
     """
     _check_robots(first, second)
     rows_b = {row.key: row for row in second.rows}

@@ -25,67 +25,44 @@ IOU_CLICKS = (1, 3, 5)
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The figures of one set, or of the pool.
+    """The figures of one set, or of the pool."""
 
-    Attributes
-    ----------
-    name
-        The set; ``"pooled"`` for the pool.
-    objects
-        How many.
-    noc_ok, ok_clicks, nof_ok
-        Mean actions until the outline is acceptable, the clicks among them (the same
-        where the robot only clicks), and the objects where it never is;
-        NaN and None where the robot stopped before, or rows lack the surface dice.
-    failing_first
-        Share of the objects whose first click fails (IoU below 0.5).
-    drops
-        Share of the clicks after the first that lower the IoU by more than 0.01.
-    effects
-        Shares of the object's area that clicks 1, 2, 3 and later ones change.
-    noc
-        {target in percent: mean clicks}; targets above the robot's own are left out,
-        since it stopped before them.
-    nof, nof_published
-        {target in percent: objects that failed}, success at the last click counted
-        as success, and as failure.
-    iou_at, boundary_iou_at, assd_at, assd_um_at
-        {click: mean}; all but the first empty when surfaces were not measured, ASSD
-        in pixels and micrometres over the objects where it is defined.
-    curve
-        Mean IoU after 1 … max_clicks clicks.
-    area_under_curve
-        Of the curve, over its width.
-    first_click_s, later_click_s
-        Seconds per click.
-    first_steps, later_steps
-        Network steps per click; NaN if the segmenter does not report them.
-    regressions_per_100
-        Clicks that made it worse, per 100.
-    """
-
-    name: str
+    name: str  #: the set; ``"pooled"`` for the pool
     objects: int
+    #: mean actions until the outline is acceptable, the clicks among them (the same
+    #: where the robot only clicks), and the objects where it never is; NaN and None
+    #: where the robot stopped before, or rows lack the surface dice
     noc_ok: float
     ok_clicks: float
     nof_ok: int | None
+    #: share of the objects whose first click fails (IoU below 0.5)
     failing_first: float
+    #: share of the clicks after the first that lower the IoU by more than 0.01
     drops: float
+    #: shares of the object's area that clicks 1, 2, 3 and later ones change
     effects: dict[str, scores.ClickShares]
+    #: {target in percent: mean clicks}; targets above the robot's own are left out,
+    #: since it stopped before them
     noc: dict[int, float]
+    #: {target in percent: objects that failed}, success at the last click counted as
+    #: success, and as failure
     nof: dict[int, int]
     nof_published: dict[int, int]
+    #: {click: mean}; all but the first empty when surfaces were not measured, ASSD in
+    #: pixels and micrometres over the objects where it is defined
     iou_at: dict[int, float]
     boundary_iou_at: dict[int, float]
     assd_at: dict[int, float]
     assd_um_at: dict[int, float]
-    curve: tuple[float, ...]
-    area_under_curve: float
+    curve: tuple[float, ...]  #: mean IoU after 1 … max_clicks clicks
+    area_under_curve: float  #: of the curve, over its width
+    #: seconds per click
     first_click_s: float
     later_click_s: float
+    #: network steps per click; NaN if the segmenter does not report them
     first_steps: float
     later_steps: float
-    regressions_per_100: float
+    regressions_per_100: float  #: clicks that made it worse, per 100
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; NaN becomes None."""

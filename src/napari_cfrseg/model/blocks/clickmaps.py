@@ -23,9 +23,9 @@ MapsT = TypeVar("MapsT")
 def disk_maps(points: Tensor, size: tuple[int, int], radius: float = 5.0) -> Tensor:
     """Draw every click as a disk.
 
-    Only the (2⌈r⌉ + 1)² pixels around each click are visited, by one scatter without
-    a host synchronisation, so the cost does not depend on the number of empty slots
-    times the plane.
+    Only the (2⌈r⌉ + 1)² pixels around each click are visited, by one scatter without a
+    host synchronisation, so the cost does not depend on the number of empty slots times
+    the plane. Raises ValueError if ``points`` is not (B, 2N, 3).
 
     Parameters
     ----------
@@ -42,11 +42,6 @@ def disk_maps(points: Tensor, size: tuple[int, int], radius: float = 5.0) -> Ten
     -------
     (B, 2, H, W) float 0/1 on the device and with the dtype of ``points``: positive,
     then negative clicks.
-
-    Raises
-    ------
-    ValueError
-        If ``points`` is not (B, 2N, 3).
     """
     if points.ndim != 3 or points.shape[1] % 2 or points.shape[2] < 2:
         msg = f"points must be (B, 2N, 3), got {tuple(points.shape)}"

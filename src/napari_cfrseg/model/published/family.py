@@ -27,23 +27,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyConfig:
-    """The settings that every family has.
+    """The settings that every family has."""
 
-    Attributes
-    ----------
-    feedback_width
-        Channels inside FFCM and CFFM; 0: the network has neither.
-    ratio, affinity, fusion
-        FFCM's box, FFCM's similarity and CFFM's fusion, by name.
-    grid_size
-        Side in pixels of the square grid.
-    """
-
+    #: channels inside FFCM and CFFM; 0: the network has neither
     feedback_width: int = 0
+    #: FFCM's box, FFCM's similarity and CFFM's fusion, by name
     ratio: float = 0.3
     affinity: Affinity = "cosine"
     fusion: Fusion = "residual"
-    grid_size: int = 400
+    grid_size: int = 400  #: side in pixels of the square grid
 
 
 ConfigT = TypeVar("ConfigT", bound=FamilyConfig)
@@ -234,10 +226,7 @@ class ClickFamily(ClickNetwork, Generic[ConfigT]):
     ) -> Fused:
         """Correct the feedback around the newest click and fuse it with the features.
 
-        Raises
-        ------
-        ValueError
-            There is no state: the features are another network's.
+        Raises ValueError: there is no state: the features are another network's.
         """
         if state is None or self.ffcm is None or self.cffm is None:
             msg = "features were not made by this network's embed_clicks"

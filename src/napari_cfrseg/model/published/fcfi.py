@@ -34,20 +34,12 @@ from napari_cfrseg.model.published.family import (
 
 @dataclass(frozen=True, slots=True)
 class DeepLabConfig(FamilyConfig):
-    """Everything that shapes FCFI's DeepLabV3+.
+    """Everything that shapes FCFI's DeepLabV3+."""
 
-    Attributes
-    ----------
-    layers
-        Bottlenecks per stage; ResNet-101: (3, 4, 23, 3), ResNet-50: (3, 4, 6, 3).
-    width
-        Channels of ASPP and decoder (published: 256).
-    feedback_width, grid_size
-        Published: 32, and on SBD a zoom-in target of 480.
-    """
-
+    #: bottlenecks per stage; ResNet-101: (3, 4, 23, 3), ResNet-50: (3, 4, 6, 3)
     layers: tuple[int, int, int, int] = (3, 4, 23, 3)
-    width: int = 256
+    width: int = 256  #: channels of ASPP and decoder (published: 256)
+    #: published: 32, and on SBD a zoom-in target of 480
     feedback_width: int = 32
     grid_size: int = 480
 
@@ -191,22 +183,13 @@ class DeepLabClicks(ClickFamily[DeepLabConfig]):
 
 @dataclass(frozen=True, slots=True)
 class TimmFcfiConfig(FamilyConfig):
-    """Everything that shapes FCFI on a timm backbone.
+    """Everything that shapes FCFI on a timm backbone."""
 
-    Attributes
-    ----------
-    backbone
-        A timm model that supports ``features_only``.
-    pretrained
-        Fetch timm's weights when the network is built; needs the network once. Never
-        written to a checkpoint, which brings its own weights.
-    width
-        Channels of the joined features and the decoder.
-    """
-
-    backbone: str = "resnet50"
+    backbone: str = "resnet50"  #: a timm model that supports ``features_only``
+    #: fetch timm's weights when the network is built; needs the network once. Never
+    #: written to a checkpoint, which brings its own weights.
     pretrained: bool = False
-    width: int = 128
+    width: int = 128  #: channels of the joined features and the decoder
     feedback_width: int = 32
     grid_size: int = 384
 
@@ -221,15 +204,12 @@ class JoinedFeatures(NamedTuple):
 class TimmFcfi(ClickFamily[TimmFcfiConfig]):
     """A timm backbone with clicks at its input, FFCM and CFFM on its joined maps.
 
+    Raises ValueError if timm has no such backbone, or it gives no feature maps.
+
     Parameters
     ----------
     config
         The network's shape.
-
-    Raises
-    ------
-    ValueError
-        If timm has no such backbone, or it gives no feature maps.
     """
 
     family = "timm_fcfi"

@@ -24,27 +24,14 @@ _DRIVE = "https://drive.google.com"
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Address and licence of a checkpoint.
+    """Address and licence of a checkpoint."""
 
-    Attributes
-    ----------
-    name
-        Its name here, and the model's once imported.
-    url
-        Of the file, or of the page to fetch it from by hand.
-    licence
-        Of the weights.
-    sha256
-        Of the file; None where it is not known.
-    by_hand
-        True where the page offers no plain file (a drive's confirmation page, a
-        split archive).
-    """
-
-    name: str
-    url: str
-    licence: str
-    sha256: str | None = None
+    name: str  #: its name here, and the model's once imported
+    url: str  #: of the file, or of the page to fetch it from by hand
+    licence: str  #: of the weights
+    sha256: str | None = None  #: of the file; None where it is not known
+    #: True where the page offers no plain file (a drive's confirmation page, a split
+    #: archive)
     by_hand: bool = False
 
 
@@ -99,10 +86,7 @@ PUBLISHED = {
 def published(name: str) -> Published:
     """Return a published checkpoint by name.
 
-    Raises
-    ------
-    CheckpointError
-        If there is none of that name.
+    Raises CheckpointError if there is none of that name.
     """
     if name not in PUBLISHED:
         msg = f"no published checkpoint {name!r}; there are {', '.join(PUBLISHED)}"
@@ -114,7 +98,8 @@ def fetch(source: Published, folder: Path, *, progress: Progress | None = None) 
     """Download a published checkpoint into a folder.
 
     A complete file is not fetched again. A broken download is resumed, if the server
-    can.
+    can. Raises CheckpointError if it cannot be reached, breaks off, has the wrong
+    SHA-256, or must be fetched by hand.
 
     Parameters
     ----------
@@ -128,12 +113,6 @@ def fetch(source: Published, folder: Path, *, progress: Progress | None = None) 
     Returns
     -------
     The file's path.
-
-    Raises
-    ------
-    CheckpointError
-        If it cannot be reached, breaks off, has the wrong SHA-256, or must be
-        fetched by hand.
     """
     if source.by_hand:
         msg = (

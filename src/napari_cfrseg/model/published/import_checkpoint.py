@@ -46,6 +46,9 @@ class _Inert:
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint.
 
+    Raises CheckpointError if there is no such file, it is not a checkpoint, names
+    something that is not plain data, or holds no tensors.
+
     Parameters
     ----------
     path
@@ -56,12 +59,6 @@ def read_state(path: Path) -> dict[str, Tensor]:
     -------
     Tensors by key on the CPU, ``module.`` prefixes of DataParallel removed, half
     precision widened to float32.
-
-    Raises
-    ------
-    CheckpointError
-        If there is no such file, it is not a checkpoint, names something that is not
-        plain data, or holds no tensors.
     """
     return _state_of(_load_file(path), path)
 
@@ -239,30 +236,18 @@ _RULES = {"hrnet": _HRNET, "deeplab": _DEEPLAB, "plain_vit": _PLAIN_VIT}
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """A recognised checkpoint.
+    """A recognised checkpoint."""
 
-    Attributes
-    ----------
-    name
-        Registry name, or None for a shape no published file has.
-    architecture
-        The description for ``registry.build``.
-    weights_licence
-        Licence of the weights, as far as it is known.
-    """
-
-    name: str | None
-    architecture: dict[str, Any]
-    weights_licence: str
+    name: str | None  #: registry name, or None for a shape no published file has
+    architecture: dict[str, Any]  #: the description for ``registry.build``
+    weights_licence: str  #: licence of the weights, as far as it is known
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Recognised:
     """Tell the network from its published keys and shapes.
 
-    Raises
-    ------
-    CheckpointError
-        If it is none of RITM / FCFI HRNet, FCFI DeepLabV3+ and SimpleClick / CFR-ICL.
+    Raises CheckpointError if it is none of RITM / FCFI HRNet, FCFI DeepLabV3+ and
+    SimpleClick / CFR-ICL.
     """
     if "patch_embed_coords.proj.weight" in shapes:
         architecture = _plain_vit(shapes)
@@ -347,10 +332,7 @@ def _plain_vit(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 def translate(state: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
     """Rename published tensors to ours.
 
-    Raises
-    ------
-    CheckpointError
-        If some key has no rule.
+    Raises CheckpointError if some key has no rule.
     """
     ours: dict[str, Tensor] = {}
     unknown = []
@@ -410,15 +392,12 @@ def fill(network: ClickNetwork, state: Mapping[str, Tensor]) -> None:
 def import_published(path: Path) -> tuple[ClickNetwork, Recognised]:
     """Build the network a published checkpoint holds, in evaluation mode.
 
+    Raises CheckpointError: naming the file and what does not fit.
+
     Parameters
     ----------
     path
         RITM, SimpleClick, CFR-ICL or FCFI checkpoint as published.
-
-    Raises
-    ------
-    CheckpointError
-        Naming the file and what does not fit.
     """
     state = read_state(path)
     try:

@@ -72,6 +72,8 @@ _EFFICIENTNET_EXPANDED = {
 def start_from(network: ClickNetwork, path: Path) -> tuple[str, ...]:
     """Give a network's backbone pretrained weights.
 
+    Raises CheckpointError if the file is not of that backbone.
+
     Parameters
     ----------
     network
@@ -82,11 +84,6 @@ def start_from(network: ClickNetwork, path: Path) -> tuple[str, ...]:
     Returns
     -------
     The names of the network's tensors that were not in the file.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is not of that backbone.
     """
     state = read_state(path)
     try:

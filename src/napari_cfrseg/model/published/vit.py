@@ -88,15 +88,13 @@ class ClickFeatures(NamedTuple):
 class PlainViTClicks(ClickFamily[PlainViTConfig]):
     """Plain ViT with clicks; mask at the input, or FCFI at the pyramid.
 
+    Raises ValueError: later, from ``embed_image``, if the image's sides are not
+    multiples of 224.
+
     Parameters
     ----------
     config
         The network's shape.
-
-    Raises
-    ------
-    ValueError
-        Later, from ``embed_image``, if the image's sides are not multiples of 224.
     """
 
     family = "plain_vit"
