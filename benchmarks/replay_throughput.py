@@ -26,10 +26,9 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.samples import load_sample
 from napari_cfrseg.session.format import SessionContent, SessionSettings
+from napari_cfrseg.session.references import model_reference, reference_of
 from napari_cfrseg.session.replay_many import replay_all
 from napari_cfrseg.session.replay_session import ReplayTask
-from napari_cfrseg.session.session_image import reference_of
-from napari_cfrseg.session.session_models import model_reference
 from napari_cfrseg.session.storage import SessionWriter
 
 

@@ -15,7 +15,7 @@ from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.session.format import SessionContent, SessionSettings
 from napari_cfrseg.session.recording import RecordedAnnotator
-from napari_cfrseg.session.session_image import reference_of
+from napari_cfrseg.session.references import reference_of
 from napari_cfrseg.session.storage import SessionWriter
 
 SHAPE = (80, 100)
@@ -168,7 +168,7 @@ def record_with(
     model: Path, folder: Path, name: str, *, shift: int = 0, snapshot: bool = True
 ) -> tuple[np.ndarray, Path]:
     """Record a few objects with real weights; returns (labels, session)."""
-    from napari_cfrseg.session.session_models import model_reference
+    from napari_cfrseg.session.references import model_reference
 
     image = np.roll(pixels(), shift, axis=1)
     path = folder / f"{name}.tif"

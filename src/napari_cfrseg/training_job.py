@@ -27,8 +27,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from napari_cfrseg.io.atomic import atomic_path
-from napari_cfrseg.io.user_folders import data_folder
+from napari_cfrseg.io.atomic import atomic_path, data_folder
 
 #: Environment variable that names the folder of the jobs.
 VARIABLE = "CFRSEG_JOBS"

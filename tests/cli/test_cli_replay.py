@@ -24,9 +24,8 @@ from napari_cfrseg.cli import app
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.session.format import SessionContent, SessionSettings
 from napari_cfrseg.session.recording import RecordedAnnotator
+from napari_cfrseg.session.references import model_reference, reference_of
 from napari_cfrseg.session.session import Session
-from napari_cfrseg.session.session_image import reference_of
-from napari_cfrseg.session.session_models import model_reference
 from napari_cfrseg.session.storage import SessionWriter
 
 

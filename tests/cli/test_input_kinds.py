@@ -25,8 +25,8 @@ from napari_cfrseg.io.axes import select_from
 from napari_cfrseg.io.images import open_image
 from napari_cfrseg.io.plane_image import open_plane
 from napari_cfrseg.session.format import SessionContent
+from napari_cfrseg.session.references import reference_of
 from napari_cfrseg.session.replay_session import ReplayTask, replay_session
-from napari_cfrseg.session.session_image import reference_of
 from napari_cfrseg.session.storage import SessionWriter
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

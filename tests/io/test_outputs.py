@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from napari_cfrseg.errors import OutputError
-from napari_cfrseg.io.outputs import (
+from napari_cfrseg.io.atomic import (
     check_folder,
-    check_labels_output,
     let_streams_print_anything,
     write_or_save_aside,
 )
+from napari_cfrseg.io.label_files import check_labels_output
 
 
 @pytest.mark.parametrize(

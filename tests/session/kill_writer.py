@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.session.format import SessionContent
-from napari_cfrseg.session.session_image import reference_of
+from napari_cfrseg.session.references import reference_of
 from napari_cfrseg.session.storage import SessionWriter
 
 

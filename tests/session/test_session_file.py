@@ -30,13 +30,13 @@ from napari_cfrseg.io.plane_image import Scaling
 from napari_cfrseg.session import format as schema
 from napari_cfrseg.session.format import SessionContent, SessionSettings
 from napari_cfrseg.session.recording import snapshot_array
+from napari_cfrseg.session.references import reference_of
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_file import (
     migrated,
     parse_session,
     session_lines,
 )
-from napari_cfrseg.session.session_image import reference_of
 from napari_cfrseg.session.storage import SessionWriter
 
 VERSIONS = Path(__file__).parent / "versions"

@@ -19,6 +19,7 @@ from session_cases import EVERY_EVENT, SHAPE, WORK, flood_segmenter, pixels
 from napari_cfrseg.annotation.events import event_line
 from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.session.format import SessionContent, Snapshot
+from napari_cfrseg.session.references import reference_of
 from napari_cfrseg.session.replay_session import ReplayTask, replay_session
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_file import (
@@ -26,7 +27,6 @@ from napari_cfrseg.session.session_file import (
     parse_session,
     session_lines,
 )
-from napari_cfrseg.session.session_image import reference_of
 
 
 def document(events=WORK) -> dict[str, Any]:

@@ -10,9 +10,8 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.session.format import SessionContent, SessionSettings
 from napari_cfrseg.session.recording import RecordedAnnotator
+from napari_cfrseg.session.references import model_reference, reference_of
 from napari_cfrseg.session.replay_session import ReplayTask, replay_session
-from napari_cfrseg.session.session_image import reference_of
-from napari_cfrseg.session.session_models import model_reference
 from napari_cfrseg.session.storage import SessionWriter
 
 

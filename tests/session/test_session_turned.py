@@ -16,11 +16,14 @@ from napari_cfrseg.errors import ImageError, SessionError
 from napari_cfrseg.io.axes import across, back, put, turned
 from napari_cfrseg.session.format import SessionContent, SessionSettings
 from napari_cfrseg.session.recording import RecordedAnnotator
+from napari_cfrseg.session.references import (
+    model_reference,
+    open_reference,
+    reference_of,
+)
 from napari_cfrseg.session.replay_session import ReplayTask, replay_session
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import export
-from napari_cfrseg.session.session_image import open_reference, reference_of
-from napari_cfrseg.session.session_models import model_reference
 from napari_cfrseg.session.storage import SessionWriter
 
 SHAPE, ORDER = (12, 40, 48), (1, 0, 2)

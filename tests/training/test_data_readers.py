@@ -160,8 +160,8 @@ def write_session(folder, labels):
     from napari_cfrseg.annotation.annotator import objects_after
     from napari_cfrseg.geometry.masks import LabelRuns
     from napari_cfrseg.session.format import SessionContent, SessionSettings, Snapshot
+    from napari_cfrseg.session.references import reference_of
     from napari_cfrseg.session.session_file import session_lines
-    from napari_cfrseg.session.session_image import reference_of
 
     image = image_of(labels)
     tifffile.imwrite(folder / "cells.tif", image)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_cfrseg.errors import CfrSegError, TrainingError
-from napari_cfrseg.io.outputs import check_folder, let_streams_print_anything
+from napari_cfrseg.io.atomic import check_folder, let_streams_print_anything
 from napari_cfrseg.training_job import (
     JobReporter,
     JobStatus,

@@ -7,17 +7,18 @@ Exit codes: 0 done, 1 a :class:`~napari_cfrseg.errors.CfrSegError` or an ``OSErr
 from __future__ import annotations
 
 import os
+from importlib.metadata import entry_points
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from napari_cfrseg import __version__
-from napari_cfrseg.cli import bench, demo, evaluate, propagate, replay, segment, train
+from napari_cfrseg.cli import bench, demo, evaluate, propagate, replay, segment
 from napari_cfrseg.cli.models import models
 from napari_cfrseg.cli.options import Command
-from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.io.outputs import let_streams_print_anything
+from napari_cfrseg.errors import CfrSegError, TrainingError
+from napari_cfrseg.io.atomic import let_streams_print_anything
 
 
 class _OneLineErrors(TyperGroup):
@@ -38,6 +39,24 @@ class _OneLineErrors(TyperGroup):
             raise typer.Exit(1) from error
 
 
+#: the training program parses its own options and prints its own help
+_TRAIN_SETTINGS = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+    "help_option_names": [],
+}
+
+
+def train(context: typer.Context) -> None:
+    """Fine-tune a model on your labels; keep it only if it needs fewer clicks."""
+    programs = entry_points(group="console_scripts", name="cfrseg-train")
+    if not programs:
+        msg = "the training program is missing: python -m pip install napari-cfrseg"
+        raise TrainingError(msg)
+    (program, *_) = programs
+    program.load()(context.args, "cfrseg train")
+
+
 app = typer.Typer(
     name="cfrseg",
     cls=_OneLineErrors,
@@ -52,7 +71,7 @@ app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.command(cls=Command, epilog=segment.EXAMPLES)(segment.segment)
 app.command(cls=Command, epilog=propagate.EXAMPLES)(propagate.propagate)
 app.command(epilog=replay.EXAMPLES)(replay.replay)
-app.command(context_settings=train.SETTINGS)(train.train)
+app.command(context_settings=_TRAIN_SETTINGS)(train)
 app.add_typer(models)
 app.command(cls=Command, epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(cls=Command, epilog=bench.EXAMPLES)(bench.bench)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_cfrseg.cli.options import DeviceOption, JsonOption, ModelOption
+from napari_cfrseg.cli.options import DeviceOption, JsonOption, ModelOption, track
 
 if TYPE_CHECKING:
     from napari_cfrseg.evaluation.click_times import BenchRow
@@ -85,7 +85,6 @@ def bench(
 
     from napari_cfrseg.engine.segmenter import Segmenter
     from napari_cfrseg.evaluation.click_times import run_bench
-    from napari_cfrseg.progress import track
     from napari_cfrseg.samples import load_sample
 
     _check_sample(sample)

@@ -68,8 +68,8 @@ def _apply_clicks(out: Path, model: str, device: str, *, as_json: bool) -> None:
 
     from napari_cfrseg.engine.segmenter import Segmenter
     from napari_cfrseg.evaluation import metrics
-    from napari_cfrseg.io.export.label_files import write_labels, write_picture
-    from napari_cfrseg.io.outputs import check_folder
+    from napari_cfrseg.io.atomic import check_folder
+    from napari_cfrseg.io.label_files import write_labels, write_picture
     from napari_cfrseg.overlay import draw_overlay
     from napari_cfrseg.samples import load_demo, load_sample
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,12 +18,12 @@ from napari_cfrseg.cli.options import (
     JsonOption,
     SchedulerOption,
     WorkersOption,
+    counting,
 )
 
 if TYPE_CHECKING:
     from napari_cfrseg.evaluation.clicking import RunSettings
     from napari_cfrseg.evaluation.report.tables import Summary
-    from napari_cfrseg.evaluation.scores import ObjectRow
     from napari_cfrseg.evaluation.segmenters import SegmenterSpec
 
 EXAMPLES = """\b
@@ -196,10 +196,9 @@ def evaluate(
     )
     command = shlex.join(["cfrseg", *sys.argv[1:]])
     runs = []
-    with _Bar() as bar:
-        for spec, settings in product(specs, robots):
-            folder = output / "runs" / _folder_name(spec, settings)
-            bar.start(folder.name, len(objects))
+    for spec, settings in product(specs, robots):
+        folder = output / "runs" / _folder_name(spec, settings)
+        with counting(folder.name, len(objects)) as report:
             runs.append(
                 run_benchmark(
                     folder,
@@ -208,7 +207,7 @@ def evaluate(
                     settings=settings,
                     workers=workers,
                     scheduler=scheduler,
-                    progress=bar.advance,
+                    progress=lambda _row, done, _total: report(done),
                     command=command,
                 )
             )
@@ -322,49 +321,3 @@ def _compare(first: Path, second: Path, *, as_json: bool) -> None:
         typer.echo(json.dumps([d.to_dict() for d in differences]))
         return
     typer.echo(format_differences(differences, *name_runs(runs)))
-
-
-class _Bar:
-    """A progress bar with the time left on a terminal, plain lines in a log."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self._console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._task: Any = None
-        self._name = ""
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    def start(self, name: str, total: int) -> None:
-        self._name = name
-        self._task = self._progress.add_task(name, total=total)
-
-    def advance(self, row: ObjectRow, done: int, total: int) -> None:
-        del row
-        self._progress.update(self._task, completed=done)
-        tenth = max(1, total // 10)
-        if not self._console.is_terminal and (done % tenth == 0 or done == total):
-            typer.echo(f"{self._name}: {done}/{total} objects", err=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_cfrseg.cli.options import JsonOption
-from napari_cfrseg.io.fingerprint import file_sha256
+from napari_cfrseg.cli.options import JsonOption, track
+from napari_cfrseg.io.atomic import file_sha256
 
 if TYPE_CHECKING:
     from napari_cfrseg.model.network import ClickNetwork
@@ -136,7 +136,6 @@ def _measure(names: list[str]) -> None:
         bench_networks,
         record,
     )
-    from napari_cfrseg.progress import track
 
     how = arithmetics("cpu", None)
     for name in track(names, "timing clicks, networks"):

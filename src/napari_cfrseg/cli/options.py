@@ -1,9 +1,14 @@
-"""Options that several commands share, and the earlier spellings of renamed ones."""
+"""Options and progress bars that several commands share, and options' earlier names."""
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TextIO, TypeVar
 
 import typer
 from typer.core import TyperCommand
@@ -12,6 +17,10 @@ from napari_cfrseg.clicks import Click
 
 if TYPE_CHECKING:
     from napari_cfrseg.io.axes import OpenImage
+
+T = TypeVar("T")
+#: a log gets a line when something ends or has gone on for so long
+LOG_EVERY_S = 10.0
 
 ModelOption = Annotated[
     str,
@@ -99,8 +108,6 @@ def open_arranged(
     typer.BadParameter
         The channels are no numbers.
     """
-    from dataclasses import replace
-
     from napari_cfrseg.errors import ImageError
     from napari_cfrseg.io.axes import MOST_CHANNELS
     from napari_cfrseg.io.images import open_image, reading
@@ -157,3 +164,63 @@ def parse_click(text: str) -> Click:
     except ValueError as error:
         msg = f"{text!r} is not ROW,COLUMN,+ or ROW,COLUMN,- (example: 120,88,+)"
         raise typer.BadParameter(msg) from error
+
+
+@contextmanager
+def counting(
+    what: str,
+    total: int,
+    *,
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Callable[[int], None]]:
+    """Give a function that reports how many of ``total`` are done.
+
+    A terminal gets a bar that leaves nothing behind; a log lines such as ``evaluating:
+    3/10``, at most one every ``LOG_EVERY_S`` seconds besides the last.
+
+    Parameters
+    ----------
+    what
+        The task, in a few words.
+    total
+        How many there are.
+    stream
+        Where to report; standard error by default.
+    clock
+        Seconds from any origin.
+    """
+    out = sys.stderr if stream is None else stream
+    if out.isatty():
+        from rich.console import Console
+        from rich.progress import MofNCompleteColumn, Progress
+
+        columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+        with Progress(*columns, console=Console(file=out), transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done: bar.update(task, completed=done)
+        return
+    reported = clock()
+
+    def report(done: int) -> None:
+        nonlocal reported
+        if done == total or clock() - reported >= LOG_EVERY_S:
+            reported = clock()
+            out.write(f"{what}: {done}/{total}\n")
+            out.flush()
+
+    yield report
+
+
+def track(
+    items: Sequence[T],
+    what: str,
+    *,
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[T]:
+    """Yield the items and report how many are done, as :func:`counting` does."""
+    with counting(what, len(items), stream=stream, clock=clock) as report:
+        for done, item in enumerate(items, start=1):
+            yield item
+            report(done)

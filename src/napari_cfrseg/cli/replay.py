@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_cfrseg.cli.options import JsonOption, SchedulerOption, WorkersOption
+from napari_cfrseg.cli.options import JsonOption, SchedulerOption, WorkersOption, track
 from napari_cfrseg.errors import CfrSegError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def replay(
     those the window showed, bit for bit. With --json one JSON value is printed for
     each session. Sessions that fail are listed at the end; then the exit code is 1.
     """
-    from napari_cfrseg.io.outputs import check_folder
+    from napari_cfrseg.io.atomic import check_folder
 
     if output_format not in _FORMATS:
         msg = f"{output_format!r} is none of tiff, zarr"
@@ -100,7 +100,7 @@ def replay(
             stem = Path(result.labels).name.partition(".labels.")[0]
             compared.append(output / f"{stem}.compare.png")
     if compared:
-        from napari_cfrseg.session.compare_labels import write_contact_sheet
+        from napari_cfrseg.session.session_exports import write_contact_sheet
 
         write_contact_sheet(output / "contact-sheet.png", sorted(compared))
     if failed:
@@ -176,8 +176,6 @@ def _run(
 
 def _progress(results: Iterator[Replayed], count: int) -> Iterator[Replayed]:
     """Say how many are done, where there are several."""
-    from napari_cfrseg.progress import track
-
     if count == 1:
         yield from results
         return

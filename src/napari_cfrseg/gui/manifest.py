@@ -60,8 +60,7 @@ def sample_session() -> list[LayerData]:
     from napari_cfrseg.io.images import open_image
     from napari_cfrseg.samples import load_demo
     from napari_cfrseg.session.format import SUFFIX, SessionContent
-    from napari_cfrseg.session.session_image import reference_of
-    from napari_cfrseg.session.session_models import model_reference
+    from napari_cfrseg.session.references import model_reference, reference_of
     from napari_cfrseg.session.storage import SessionWriter, sessions_folder
 
     demo = load_demo()

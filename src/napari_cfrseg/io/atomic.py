@@ -1,15 +1,23 @@
-"""Files that appear whole or not at all, and records that survive a crash."""
+"""Files on the disk: checked first, written whole or not at all, kept in one place."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 import socket
+import sys
+import tempfile
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, cast
+
+from platformdirs import user_data_path
+
+from napari_cfrseg.errors import OutputError
 
 _BINARY = getattr(os, "O_BINARY", 0)
 #: seconds for which the temporary file of an unknown process is left alone
@@ -223,3 +231,71 @@ class AppendOnly:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+
+def check_output(path: Path, *, overwrite: bool = True) -> None:
+    """Raise OutputError unless a file can be written there; leaves nothing behind."""
+    if path.is_dir():
+        msg = f"{path} is a folder: name a file"
+        raise OutputError(msg)
+    if path.exists() and not overwrite:
+        msg = f"{path} exists: choose another --output, or add --overwrite"
+        raise OutputError(msg)
+    check_folder(path.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise OutputError unless files can be made in a folder, which need not exist."""
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        msg = f"nothing can be written in {existing} ({error.strerror or error})"
+        raise OutputError(msg) from error
+
+
+def write_or_save_aside(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a result; where that fails, write it to the system's temporary folder.
+
+    Raises
+    ------
+    OutputError
+        It could not be written; the message says where the result is now.
+    """
+    try:
+        write(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        aside = Path(tempfile.gettempdir()) / path.name
+        with suppress(OSError):
+            write(aside)
+            msg = f"{path} cannot be written ({reason}); the result is {aside}"
+            raise OutputError(msg) from error
+        msg = f"{path} cannot be written ({reason})"
+        raise OutputError(msg) from error
+
+
+def let_streams_print_anything() -> None:
+    """Let standard streams replace characters that they cannot encode, not raise."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):  # one that was replaced or closed
+            cast(Any, stream).reconfigure(errors="backslashreplace")
+
+
+def data_folder(kind: str, variable: str) -> Path:
+    """Return the folder of one kind of a person's own files; it need not exist.
+
+    The environment variable names it, else it is ``napari-cfrseg/KIND`` below the
+    system's folder for data (``$XDG_DATA_HOME`` on Linux).
+    """
+    named = os.environ.get(variable)
+    return Path(named) if named else user_data_path("napari-cfrseg", False) / kind
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

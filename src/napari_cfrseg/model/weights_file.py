@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cfrseg.errors import CheckpointError
-from napari_cfrseg.io.atomic import atomic_path
-from napari_cfrseg.io.user_folders import data_folder
+from napari_cfrseg.io.atomic import atomic_path, data_folder
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -112,7 +112,7 @@ class ImageReference:
         Which of that array's axes comes where in ``shape``, ``axes``, ``spacing``,
         ``units`` and all of the session's planes (see :mod:`.turning`); (): as it is.
     fingerprint
-        SHA-256 of a sample of the pixels (see :mod:`.fingerprint`).
+        SHA-256 of a sample of the pixels (see :func:`.fingerprint`).
     """
 
     path: Annotated[str, Field(min_length=1, max_length=4096)] | None

@@ -15,7 +15,7 @@ from napari_cfrseg.annotation.transaction import PatchCallback
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.io.plane_image import Scaling
 from napari_cfrseg.session.format import ModelReference, SessionContent, Snapshot
-from napari_cfrseg.session.session_models import described
+from napari_cfrseg.session.references import described
 from napari_cfrseg.session.storage import SessionWriter
 
 ModelSource = Callable[[ModelReference], tuple[SegmenterLike, str] | None]

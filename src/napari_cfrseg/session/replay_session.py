@@ -19,23 +19,24 @@ from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.geometry.masks import LabelArray
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.io.axes import OpenImage, back, turned
-from napari_cfrseg.io.export.label_files import write_ome_tiff, write_ome_zarr
-from napari_cfrseg.io.export.object_files import ObjectRow
-from napari_cfrseg.session.compare_labels import compare_labels, write_comparison
+from napari_cfrseg.io.label_files import write_ome_tiff, write_ome_zarr
+from napari_cfrseg.io.object_files import ObjectRow
 from napari_cfrseg.session.format import ModelReference, SessionContent
-from napari_cfrseg.session.session import Session
-from napari_cfrseg.session.session_exports import object_rows
-from napari_cfrseg.session.session_file import stem_of
-from napari_cfrseg.session.session_image import (
+from napari_cfrseg.session.references import (
     check_same,
     find_image,
-    open_reference,
-)
-from napari_cfrseg.session.session_models import (
     find_weights,
     load_segmenter,
+    open_reference,
     weights_sha256,
 )
+from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.session_exports import (
+    compare_labels,
+    object_rows,
+    write_comparison,
+)
+from napari_cfrseg.session.session_file import stem_of
 
 if TYPE_CHECKING:
     from napari_cfrseg.annotation.rounds import SegmenterLike
@@ -281,7 +282,7 @@ def record_of(
     task: ReplayTask, session: Session, opened: OpenImage, weights: Path, device: str
 ) -> dict[str, Any]:
     """Return all that the labels depend on, and where they came from."""
-    from napari_cfrseg.io.fingerprint import fingerprint
+    from napari_cfrseg.io.images import fingerprint
 
     settings = session.content.settings
     pixels = session.image.fingerprint

@@ -16,12 +16,12 @@ from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import LabelArray
 from napari_cfrseg.io.axes import plane_of
 from napari_cfrseg.session.format import ImageReference, ModelReference, SessionContent
-from napari_cfrseg.session.session_file import journal_path, parse_at, read_journal
-from napari_cfrseg.session.session_image import (
+from napari_cfrseg.session.references import (
     check_same,
     find_image,
     open_reference,
 )
+from napari_cfrseg.session.session_file import journal_path, parse_at, read_journal
 
 if TYPE_CHECKING:
     from napari_cfrseg.annotation.annotator import Change
@@ -163,7 +163,7 @@ class Session:
     ) -> RecordedAnnotator:
         """Return an annotator of the image on which nothing is done yet."""
         from napari_cfrseg.session.recording import RecordedAnnotator
-        from napari_cfrseg.session.session_models import load_segmenter
+        from napari_cfrseg.session.references import load_segmenter
 
         own = image is None
         load = segmenter is None

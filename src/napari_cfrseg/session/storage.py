@@ -28,9 +28,9 @@ from napari_cfrseg.io.atomic import (
     AppendOnly,
     atomic_path,
     clear_leftovers,
+    data_folder,
     replace_file,
 )
-from napari_cfrseg.io.user_folders import data_folder
 from napari_cfrseg.session.format import SUFFIX, SessionContent, Snapshot
 from napari_cfrseg.session.session_file import (
     journal_line,

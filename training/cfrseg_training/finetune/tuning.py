@@ -327,7 +327,7 @@ class _FineTuning:
     ) -> checkpoint.Metadata:
         from importlib.metadata import version
 
-        from napari_cfrseg.session.session_models import weights_sha256
+        from napari_cfrseg.session.references import weights_sha256
 
         provenance: dict[str, Any] = {
             "base": {"name": base.name, "sha256": weights_sha256(self.source)},

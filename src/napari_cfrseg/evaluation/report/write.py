@@ -37,7 +37,7 @@ from napari_cfrseg.evaluation.report.tables import (
 )
 from napari_cfrseg.evaluation.runner import Run
 from napari_cfrseg.evaluation.scores import ObjectRow, pooled_rows
-from napari_cfrseg.io.outputs import check_folder
+from napari_cfrseg.io.atomic import check_folder
 
 #: Okabe and Ito's colours, distinct for people with any colour vision
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

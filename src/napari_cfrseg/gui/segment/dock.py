@@ -36,8 +36,8 @@ from napari_cfrseg.gui.segment.settings_panel import SettingsPanel, StatusPanel
 from napari_cfrseg.gui.segment.stack_panel import StackPanel
 from napari_cfrseg.gui.session.session_keeper import SessionKeeper
 from napari_cfrseg.gui.session.session_panel import SessionPanel, came_with_session
+from napari_cfrseg.session.references import check_same
 from napari_cfrseg.session.session_file import parse_at
-from napari_cfrseg.session.session_image import check_same
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

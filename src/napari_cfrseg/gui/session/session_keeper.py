@@ -22,8 +22,7 @@ from napari_cfrseg.io.axes import (
     turned,
     view_of,
 )
-from napari_cfrseg.io.fingerprint import fingerprint
-from napari_cfrseg.io.images import open_image
+from napari_cfrseg.io.images import fingerprint, open_image
 from napari_cfrseg.session.format import (
     SUFFIX,
     ImageReference,
@@ -31,9 +30,14 @@ from napari_cfrseg.session.format import (
     SessionContent,
     SessionSettings,
 )
+from napari_cfrseg.session.references import (
+    described,
+    find_weights,
+    installed_name,
+    reference_of,
+    relative_path,
+)
 from napari_cfrseg.session.session_exports import export
-from napari_cfrseg.session.session_image import reference_of, relative_path
-from napari_cfrseg.session.session_models import described, find_weights, installed_name
 from napari_cfrseg.session.storage import SessionWriter, note_recent, unsaved_path
 
 if TYPE_CHECKING:

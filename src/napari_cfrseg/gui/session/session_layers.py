@@ -27,14 +27,14 @@ from napari_cfrseg.session.imported_events import (
     events_from_points,
     renumbered,
 )
-from napari_cfrseg.session.session import Session
-from napari_cfrseg.session.session_image import (
+from napari_cfrseg.session.references import (
     check_same,
     find_image,
     open_reference,
     reference_of,
     relative_path,
 )
+from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.storage import SessionWriter, note_recent
 
 if TYPE_CHECKING:

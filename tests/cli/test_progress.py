@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from napari_cfrseg.progress import LOG_EVERY_S, track
+from napari_cfrseg.cli.options import LOG_EVERY_S, track
 
 
 class Terminal(io.StringIO):

@@ -11,13 +11,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfrseg.errors import ImageError
-from napari_cfrseg.io.atomic import atomic_path, behind_links, temporary_beside
-from napari_cfrseg.io.export.object_files import ObjectRow
+from napari_cfrseg.errors import ImageError, OutputError
+from napari_cfrseg.io.atomic import (
+    atomic_path,
+    behind_links,
+    check_folder,
+    check_output,
+    temporary_beside,
+)
 from napari_cfrseg.io.images import TIFF_SUFFIXES
+from napari_cfrseg.io.object_files import ObjectRow
 
 #: OME's names of dimensions that TIFF knows
 _OME_AXES = "tcz"
+#: pictures that keep every pixel: of one plane only
+_PICTURES = (".png", ".bmp")
+
+
+def check_labels_output(path: Path, planes: int, *, overwrite: bool) -> None:
+    """Raise OutputError unless labels of so many planes can be written there."""
+    suffix = path.suffix.lower()
+    if suffix == ".zarr":
+        if path.exists() and not overwrite:
+            msg = f"{path} exists: choose another --output, or add --overwrite"
+            raise OutputError(msg)
+        check_folder(path.parent)
+        return
+    if suffix not in (*TIFF_SUFFIXES, *_PICTURES):
+        msg = f"{path}: expected the ending .tif, .zarr, .png or .bmp"
+        raise OutputError(msg)
+    if suffix in _PICTURES and planes > 1:
+        msg = f"{path}: a picture holds one plane; write {planes} as .tif or .zarr"
+        raise OutputError(msg)
+    check_output(path, overwrite=overwrite)
 
 
 def compact_dtype(labels: NDArray[np.integer]) -> NDArray[np.integer]:

@@ -1,1 +1,0 @@
-"""Labels and objects in the formats other programs read."""
