@@ -131,8 +131,9 @@ def start(folder: Path, name: str = "work", image: np.ndarray | None = None):
     )
     writer = SessionWriter.create(folder / f"{name}.cfrseg.json", content)
     annotator = RecordedAnnotator(
-        lambda plane: image[plane], image.shape, flood_segmenter(), writer=writer
+        lambda plane: image[plane], image.shape, flood_segmenter()
     )
+    annotator.writer = writer
     return annotator, writer
 
 
@@ -183,8 +184,8 @@ def record_with(
         lambda plane: image[plane],
         image.shape,
         Segmenter.load(model, device="cpu", threads=1),
-        writer=writer,
     )
+    annotator.writer = writer
     annotator.apply(ev.RefinementChanged(Refinement.cfr(1)))
     for number in (1, 2):
         annotator.apply(ev.ObjectCreated(number, f"cell {number}"))

@@ -94,13 +94,7 @@ def as_clicks(
 
 
 def check_inside(click: Click, shape: tuple[int, int]) -> None:
-    """Refuse a click outside a (Y, X) plane.
-
-    Raises
-    ------
-    ValueError
-        Naming the click and the plane's rows and columns.
-    """
+    """Refuse a click outside a (Y, X) plane: ValueError."""
     y, x = click.pixel
     if not (0 <= y < shape[0] and 0 <= x < shape[1]):
         msg = (
@@ -113,19 +107,10 @@ def check_inside(click: Click, shape: tuple[int, int]) -> None:
 def points_array(
     clicks: Iterable[Click], *, slots: int | None = None
 ) -> NDArray[np.float32]:
-    """Lay clicks out as the networks read them.
+    """Lay clicks out as the networks read them: (2N, 3) float32 ``[y, x, order]``.
 
-    Parameters
-    ----------
-    clicks
-        Clicks in the order they were made, coordinates already on the grid.
-    slots
-        Number N of slots per sign; by default as many as the larger sign needs, at
-        least one.
-
-    Returns
-    -------
-    (2N, 3) float32 rows ``[y, x, order]``: positives, then negatives, unused −1.
+    First the positives, then the negatives, unused rows −1. ``slots`` is N, by default
+    as many as the larger sign needs, at least one. Coordinates are on the grid already.
     """
     ordered = list(enumerate(clicks))
     signs = [

@@ -27,7 +27,7 @@ _ARM_PX = 5
 def draw_overlay(
     image: NDArray[Any], labels: NDArray[Any], clicks: Sequence[Iterable[Click]] = ()
 ) -> NDArray[np.uint8]:
-    """Draw the objects' outlines and the clicks over an image.
+    """Return (Y, X, 3) uint8: the objects' outlines and the clicks over an image.
 
     Parameters
     ----------
@@ -38,10 +38,6 @@ def draw_overlay(
         (Y, X) instance numbers, 0 = background.
     clicks
         Each object's clicks: positive ones become a white +, negative ones a red ×.
-
-    Returns
-    -------
-    (Y, X, 3) uint8.
     """
     from skimage.segmentation import find_boundaries
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from importlib.resources import as_file, files
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,6 @@ class Sample:
 
     Attributes
     ----------
-    name
-        What ``load_sample`` takes.
-    title
-        What it shows, in a few words.
     image
         (Y, X) or (Y, X, 3) uint8.
     labels
@@ -52,36 +48,16 @@ class Sample:
     source: str
 
 
-class _Entry(TypedDict):
-    name: str
-    title: str
-    pixel_size_um: float | None
-    licence: str
-    attribution: str
-    citation: str
-    source: str
-
-
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """The clicks of ``cfrseg demo``.
-
-    Attributes
-    ----------
-    sample
-        Name of the sample they were made on.
-    objects
-        The ordered clicks of each object.
-    """
+    """The clicks of ``cfrseg demo``: each object's, in order, on a sample."""
 
     sample: str
     objects: tuple[tuple[Click, ...], ...]
 
 
-def _entries() -> dict[str, _Entry]:
-    entries: list[_Entry] = json.loads(
-        (_FOLDER / "samples.json").read_text(encoding="utf-8")
-    )
+def _entries() -> dict[str, dict[str, Any]]:
+    entries = json.loads((_FOLDER / "samples.json").read_text(encoding="utf-8"))
     return {entry["name"]: entry for entry in entries}
 
 
@@ -91,17 +67,7 @@ def sample_names() -> tuple[str, ...]:
 
 
 def load_sample(name: str) -> Sample:
-    """Read a bundled micrograph and its labels.
-
-    Parameters
-    ----------
-    name
-        One of :func:`sample_names`.
-
-    Raises
-    ------
-    ValueError
-        If there is no sample of that name.
+    """Read a bundled micrograph and its labels; ValueError for an unknown name.
 
     Examples
     --------

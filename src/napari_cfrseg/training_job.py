@@ -81,13 +81,7 @@ def list_jobs(root: Path | None = None) -> list[TrainingJob]:
 
 
 class TrainingJob:
-    """One job's folder.
-
-    Parameters
-    ----------
-    folder
-        Holds ``job.json``.
-    """
+    """One job's folder, which holds ``job.json``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -177,11 +171,6 @@ class TrainingJob:
         """Write the status (the program does)."""
         self._write("status.json", json.dumps(asdict(status)))
 
-    def add_to_curve(self, row: Mapping[str, float]) -> None:
-        """Add an entry to the curve (the program does)."""
-        with (self.folder / "progress.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(row)) + "\n")
-
     def start_heartbeat(self) -> None:
         """Touch ``beat`` until the process ends (the program does)."""
         beat = self.folder / "beat"
@@ -258,12 +247,7 @@ def verdict_sentence(report: Mapping[str, Any]) -> str:
 class JobReporter:
     """Writes a training's progress into a job's folder and obeys its control.
 
-    Parameters
-    ----------
-    job
-        The job.
-    every_s
-        Seconds between two readings of the control, and between two status files.
+    ``every_s`` seconds lie between two readings of the control or two status files.
     """
 
     def __init__(self, job: TrainingJob, every_s: float = 0.5) -> None:
@@ -285,7 +269,8 @@ class JobReporter:
 
     def row(self, row: Mapping[str, float]) -> None:
         """Add an entry to the job's curve."""
-        self.job.add_to_curve(row)
+        with (self.job.folder / "progress.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dict(row)) + "\n")
 
     def may_continue(self) -> bool:
         """Wait while the control is "pause"; return False at "stop"."""

@@ -202,8 +202,9 @@ def test_models_changed_in_mid_session_are_followed(
     )
     writer = SessionWriter.create(tmp_path / "two.cfrseg.json", content)
     annotator = RecordedAnnotator(
-        lambda _: image, image.shape, Segmenter.load(small, threads=1), writer=writer
+        lambda _: image, image.shape, Segmenter.load(small, threads=1)
     )
+    annotator.writer = writer
     for number, weights in ((1, None), (2, other), (3, small)):
         if weights is not None:
             annotator.use(Segmenter.load(weights, threads=1), str(weights))

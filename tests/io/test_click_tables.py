@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.io.click_tables import ClickRow, clicks_csv, read_clicks
+from napari_cfrseg.io.click_tables import TableClick, clicks_csv, read_clicks
 
 
 def read(tmp_path, text, encoding="utf-8"):
@@ -87,8 +88,8 @@ def test_what_cannot_be_read_is_one_line(tmp_path, text, reason):
 
 def test_what_is_written_is_read(tmp_path):
     rows = [
-        ClickRow(3, 'a "b",\nc', 7, (2, 0), (1.25, 1 / 3), True),
-        ClickRow(1, "", 8, (0, 5), (-0.5, 2.0), False),
+        (7, TableClick("3", 'a "b",\nc', (2, 0), Click((1.25, 1 / 3), True))),
+        (8, TableClick("1", "", (0, 5), Click((-0.5, 2.0), False))),
     ]
     found = read(tmp_path, clicks_csv(rows, 2))
     assert found == [

@@ -154,9 +154,8 @@ def test_scaling_of_a_plane_is_written_once_and_read_back(tmp_path: Path) -> Non
     writer = SessionWriter.create(tmp_path / "a.cfrseg.json", SessionContent(reference))
     from napari_cfrseg.session.recording import RecordedAnnotator
 
-    annotator = RecordedAnnotator(
-        lambda plane: image[plane], SHAPE, flood_segmenter(), writer=writer
-    )
+    annotator = RecordedAnnotator(lambda plane: image[plane], SHAPE, flood_segmenter())
+    annotator.writer = writer
     annotator.apply(ev.ObjectCreated(1))
     for click_id, plane in enumerate([(0,), (1,), (0,), (1,)]):
         annotator.apply(ev.ClickAdded(1, plane, (20, 20 + click_id), True, click_id))

@@ -33,8 +33,8 @@ def test_replayed_from_the_file_it_equals(tmp_path):
         lambda plane: image[plane],
         (64, 64),
         Segmenter.load(model, device="cpu", threads=1),
-        writer=writer,
     )
+    annotator.writer = writer
     annotator.leading = (6,)
     line = ev.Propagated((1,), (2,), 0, 0, 5, 6, (2.0, 1.0, 1.0))
     for event in (

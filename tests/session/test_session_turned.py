@@ -58,8 +58,8 @@ def recorded(tmp_path):
         lambda plane: working[plane],
         working.shape[1:],
         Segmenter.load(model, device="cpu", threads=1),
-        writer=writer,
     )
+    annotator.writer = writer
     annotator.leading = working.shape[:1]
     for event in (
         ev.ObjectCreated(1),

@@ -25,13 +25,7 @@ class _OneLineErrors(TyperGroup):
     """Turns an error that the user can fix into one line and exit code 1."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the subcommand.
-
-        Parameters
-        ----------
-        ctx
-            The command line's context.
-        """
+        """Run the subcommand."""
         try:
             return super().invoke(ctx)
         except (CfrSegError, OSError) as error:

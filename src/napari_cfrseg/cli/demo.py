@@ -9,16 +9,12 @@ import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from napari_cfrseg.cli.options import DeviceOption, JsonOption, ModelOption
 from napari_cfrseg.errors import DeviceError
-
-if TYPE_CHECKING:
-    pass
-
 
 EXAMPLES = """\b
 Examples:
@@ -115,13 +111,7 @@ _TIMEOUT_S = 60
 
 
 def display_problem(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Return in one line why no window can be opened, None if one can.
-
-    Parameters
-    ----------
-    environment
-        The process's environment variables.
-    """
+    """Return in one line why no window can be opened, None if one can."""
     if find_spec("napari") is None:
         return 'napari is not installed (python -m pip install "napari-cfrseg[all]")'
     if sys.platform.startswith("linux") and not (

@@ -235,10 +235,7 @@ def _segmenters(
 ) -> list[SegmenterSpec]:
     """Return the segmenters to measure, networks once per refinement.
 
-    Raises
-    ------
-    ValueError
-        For an unknown protocol or refinement.
+    An unknown protocol or refinement is a ValueError.
     """
     from napari_cfrseg.engine.refinement import Refinement
     from napari_cfrseg.evaluation.papers.protocols import PROTOCOL_NAMES

@@ -48,6 +48,7 @@ def list_all(
     The milliseconds of a first and a next click are those measured on this machine:
     with --measure, or earlier by cfrseg bench --all-models.
     """
+    from napari_cfrseg.evaluation.click_times import recorded
     from napari_cfrseg.model import weights_file as checkpoint
     from napari_cfrseg.model.registry import names
 
@@ -56,7 +57,9 @@ def list_all(
     rows = [_row(name) for name in chosen]
     if measure:
         _measure(chosen)
-    _add_timings(rows)
+    known = recorded()
+    for row in rows:
+        row["ms"] = known.get(row["name"], {})
     if as_json:
         typer.echo(json.dumps(rows))
         return
@@ -142,14 +145,6 @@ def _measure(names: list[str]) -> None:
         record(bench_networks([name], how, repeats=2, sample="powder_sem"))
 
 
-def _add_timings(rows: list[dict[str, Any]]) -> None:
-    from napari_cfrseg.evaluation.click_times import recorded
-
-    known = recorded()
-    for row in rows:
-        row["ms"] = known.get(row["name"], {})
-
-
 def _cells(row: dict[str, Any]) -> list[str]:
     millions = f"{row['parameters'] / 1e6:.2f} M" if row["parameters"] else "? M"
     sizes = "/".join(str(size) for size in row["input_sizes"])
@@ -194,6 +189,7 @@ LicenceOption = Annotated[
 ]
 
 
+@models.command(name="import", epilog=IMPORT_EXAMPLES)
 def import_file(
     file: Annotated[Path, typer.Argument(help="RITM, SimpleClick, CFR-ICL or FCFI.")],
     name: NameOption = None,
@@ -215,6 +211,7 @@ def _report(path: Path, *, as_json: bool) -> None:
         typer.echo(f"installed {path.stem}: {path}")
 
 
+@models.command(name="fetch", epilog=FETCH_EXAMPLES)
 def fetch_file(
     name: Annotated[
         str | None, typer.Argument(help="The checkpoint's published name.")
@@ -264,7 +261,7 @@ def install(
     start: str | None = None,
     licence: str | None = None,
 ) -> Path:
-    """Read a checkpoint and write it among the installed models.
+    """Read a checkpoint and write it among the installed models; return its path.
 
     Parameters
     ----------
@@ -277,14 +274,10 @@ def install(
     licence
         Of the weights; by default what is known of them.
 
-    Returns
-    -------
-    The installed weights file.
-
     Raises
     ------
     CheckpointError
-        If the file cannot be read or does not fit.
+        The file cannot be read or does not fit.
     """
     from napari_cfrseg.model import weights_file as checkpoint
     from napari_cfrseg.model.registry import complete
@@ -335,7 +328,3 @@ def _progress() -> Callable[[int, int], None]:
             typer.echo(f"fetching: {10 * tenth} % of {total / 1e6:.1f} MB", err=True)
 
     return advance
-
-
-models.command(name="import", epilog=IMPORT_EXAMPLES)(import_file)
-models.command(name="fetch", epilog=FETCH_EXAMPLES)(fetch_file)

@@ -53,13 +53,7 @@ RefinementOption = Annotated[
 
 
 class Command(TyperCommand):
-    """A command that also accepts the earlier names of its options.
-
-    Attributes
-    ----------
-    renamed
-        {command: {earlier name: name}}.
-    """
+    """A command that also accepts the earlier names of its options."""
 
     renamed: ClassVar[dict[str, dict[str, str]]] = {
         "segment": {"--clicks": "--click"},
@@ -101,12 +95,7 @@ def open_arranged(
 ) -> OpenImage:
     """Open an image as (…, Y, X) or (…, Y, X, C), as the three options ask.
 
-    Raises
-    ------
-    CfrSegError
-        It cannot be read, or the options do not fit it.
-    typer.BadParameter
-        The channels are no numbers.
+    A CfrSegError says that it cannot be read or that they do not fit it.
     """
     from napari_cfrseg.errors import ImageError
     from napari_cfrseg.io.axes import MOST_CHANNELS
@@ -138,16 +127,6 @@ def open_arranged(
 
 def parse_click(text: str) -> Click:
     """Read ``Y,X,+`` (belongs to the object), ``Y,X,-`` (does not) or ``Y,X`` (does).
-
-    Parameters
-    ----------
-    text
-        Row and column in pixels, and the sign.
-
-    Raises
-    ------
-    typer.BadParameter
-        If the text is none of these.
 
     Examples
     --------

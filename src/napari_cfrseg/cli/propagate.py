@@ -37,11 +37,6 @@ Example:
 def parse_plane_click(text: str) -> tuple[int, Click]:
     """Read ``Z,Y,X,+``: plane, row, column and sign.
 
-    Raises
-    ------
-    typer.BadParameter
-        If the text is none.
-
     Examples
     --------
     >>> parse_plane_click("3,120,88.5,-")
@@ -56,11 +51,6 @@ def parse_plane_click(text: str) -> tuple[int, Click]:
 
 def parse_voxel(text: str) -> tuple[float, float, float]:
     """Read ``Z,Y,X``: three positive numbers.
-
-    Raises
-    ------
-    typer.BadParameter
-        If the text is none.
 
     Examples
     --------

@@ -92,7 +92,7 @@ def replay(
     )  # fmt: skip
     failed: list[Replayed] = []
     compared: list[Path] = []
-    for result in _progress(_run(tasks, workers, scheduler), len(tasks)):
+    for result in _run(tasks, workers, scheduler):
         typer.echo(json.dumps(asdict(result)) if as_json else _line(result))
         if result.status == "failed":
             failed.append(result)
@@ -167,19 +167,17 @@ def _tasks(
 def _run(
     tasks: list[ReplayTask], workers: int, scheduler: str | None
 ) -> Iterator[Replayed]:
+    """Yield results; say how many are done, where there are several."""
     from napari_cfrseg.session.replay_many import replay_all, replay_on_cluster
 
     if scheduler is not None:
-        return replay_on_cluster(tasks, scheduler)
-    return replay_all(tasks, workers)
-
-
-def _progress(results: Iterator[Replayed], count: int) -> Iterator[Replayed]:
-    """Say how many are done, where there are several."""
-    if count == 1:
+        results = replay_on_cluster(tasks, scheduler)
+    else:
+        results = replay_all(tasks, workers)
+    if len(tasks) == 1:
         yield from results
         return
-    for _ in track(range(count), "replaying sessions"):
+    for _ in track(range(len(tasks)), "replaying sessions"):
         yield next(results)
 
 

@@ -32,32 +32,17 @@ def behind_links(path: str | os.PathLike[str]) -> Path:
 
 
 def temporary_beside(target: Path, mark: str = "") -> Path:
-    """Return the name under which this process prepares a file or folder.
-
-    Parameters
-    ----------
-    target
-        What it will be called.
-    mark
-        "-old" for what it replaces.
-    """
+    """Return the name a process prepares a file under; "-old": of what it replaces."""
     host = socket.gethostname().replace(".", "_")
     name = f".{target.stem}.{host}-{os.getpid()}{mark}{target.suffix}"
     return target.with_name(name)
 
 
 def clear_leftovers(folder: Path, stems: Collection[str]) -> None:
-    """Remove what processes that were killed had begun to write.
+    """Remove what processes that were killed had begun to write under these names.
 
-    Those of this machine are removed once their process has ended, those of others
-    (a shared disk) once they are an hour old.
-
-    Parameters
-    ----------
-    folder
-        Where to look.
-    stems
-        Names, without endings, of the files that may be half written there.
+    Names are without endings. Files of this machine go once their process has ended,
+    others (a shared disk) once they are an hour old.
     """
     host = socket.gethostname().replace(".", "_")
     with suppress(OSError):
@@ -99,19 +84,8 @@ def atomic_path(
     """Give a temporary path beside ``path`` that takes its place on success.
 
     A reader never sees half a file, and a failure leaves what was there before.
-    Missing parent folders are made. Where ``path`` is a symbolic link, the file it
-    leads to is replaced and the link stays.
-
-    Parameters
-    ----------
-    path
-        Where the file is to be.
-    durable
-        Wait until it is on the disk, so that it survives a power cut.
-
-    Yields
-    ------
-    A path in the same folder, with the same suffix, for the caller to write.
+    Missing parent folders are made; a symbolic link stays, and the file it leads to is
+    replaced. With ``durable`` the file is on the disk when the block ends.
 
     Examples
     --------
@@ -144,17 +118,12 @@ def encode(text: str) -> bytes:
 
 
 def replace_file(path: Path, lines: Iterable[str]) -> int:
-    """Write a text file that is on the disk, whole, when this returns.
-
-    Returns
-    -------
-    Its size in bytes.
+    """Write a text file that is on the disk, whole, when this returns; return its size.
 
     Raises
     ------
     OSError
-        It could not be written (the folder must be there); what was there before still
-        is.
+        It could not be written (the folder must exist); the file is as before.
     """
     path.parent.stat()
     with atomic_path(path, durable=True) as temporary, temporary.open("wb") as file:
@@ -176,12 +145,7 @@ def sync_folder(folder: Path) -> None:
 class AppendOnly:
     """A file that grows by whole records; a failed append leaves no trace.
 
-    Parameters
-    ----------
-    path
-        Made if it is not there.
-    size
-        Where to go on: what lies behind is cut off.
+    It is made if it does not exist; what lies beyond ``size`` bytes is cut off.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -205,18 +169,16 @@ class AppendOnly:
         if self._handle is None:
             msg = f"{self.path} is closed"
             raise OSError(msg)
-        done = False
         try:
             os.lseek(self._handle, self.size, os.SEEK_SET)
             view = memoryview(data)
             while view:
                 view = view[os.write(self._handle, view) :]
             os.fsync(self._handle)
-            done = True
-        finally:
-            if not done:
-                with suppress(OSError):
-                    os.ftruncate(self._handle, self.size)
+        except BaseException:
+            with suppress(OSError):
+                os.ftruncate(self._handle, self.size)
+            raise
         self.size += len(data)
 
     def clear(self) -> None:
@@ -260,10 +222,7 @@ def check_folder(folder: Path) -> None:
 def write_or_save_aside(path: Path, write: Callable[[Path], None]) -> None:
     """Write a result; where that fails, write it to the system's temporary folder.
 
-    Raises
-    ------
-    OutputError
-        It could not be written; the message says where the result is now.
+    Then an OutputError says where the result is now.
     """
     try:
         write(path)

@@ -87,14 +87,8 @@ def view_of(
 ) -> Any:
     """Return some axes of an array, in any order, at fixed indices of the others.
 
-    Parameters
-    ----------
-    array
-        NumPy, or lazy with ``shape``, ``dtype`` and slicing.
-    axes
-        The axes to keep, in the order wanted.
-    fixed
-        The index of each other axis; axes of length 1 need none.
+    ``array`` is NumPy, or lazy with ``shape``, ``dtype`` and slicing. Axes of length 1
+    that are left out need no index.
     """
     index = {i: 0 for i in range(len(array.shape)) if i not in axes}
     index.update(fixed or {})
@@ -124,10 +118,8 @@ class ArrayView:
     ----------
     array
         With ``shape``, ``dtype`` and slicing.
-    axes
-        Those that are kept, in order.
-    fixed
-        The index of each other one.
+    axes, fixed
+        Those that are kept, in order, and the index of each other one.
     source
         The file it is read from: what cannot be decoded is then an ImageError.
     """
@@ -236,16 +228,8 @@ class OpenImage:
     def named(self, axes: str) -> OpenImage:
         """Return the image with its axes named by a person.
 
-        Parameters
-        ----------
-        axes
-            A letter for each axis, or for each longer than 1: Y and X, and Z, T, C
-            (channels), S (colours) or any other.
-
-        Raises
-        ------
-        ImageError
-            The letters do not fit the image.
+        A letter for each axis, or for each longer than 1: Y and X, and Z, T, C
+        (channels), S (colours) or any other; ImageError if they do not fit.
         """
         names = axes.lower()
         long = [i for i, n in enumerate(self.shape) if n > 1]
@@ -272,10 +256,7 @@ class OpenImage:
     def arranged(self, keep: str = "") -> OpenImage:
         """Return the image as (…, Y, X) or (…, Y, X, C), axes of length 1 left out.
 
-        Parameters
-        ----------
-        keep
-            Of other axes than these the first index is taken; "": all are kept.
+        Of axes that ``keep`` does not name the first index is taken; "" keeps all.
         """
         shape, names = self.shape, self.axes
         y, x = names.index("y"), names.index("x")
@@ -301,13 +282,7 @@ class OpenImage:
         }
 
     def read(self) -> NDArray[Any]:
-        """Return all pixels.
-
-        Raises
-        ------
-        ImageError
-            They cannot be read, or are more than fits in memory.
-        """
+        """Return all pixels; ImageError if unreadable or more than 8 GB."""
         size = math.prod(self.shape) * np.dtype(self.array.dtype).itemsize
         if size > MOST_BYTES:
             msg = (
@@ -320,10 +295,7 @@ class OpenImage:
     def with_channels(self, chosen: Sequence[int]) -> OpenImage:
         """Return an arranged image with some of its channels; one leaves no axis.
 
-        Raises
-        ------
-        ImageError
-            It has no such channel.
+        A channel that it does not have is an ImageError.
         """
         count = self.shape[-1] if self.has_channels else 1
         if not chosen or not all(0 <= i < count for i in chosen):
@@ -341,17 +313,8 @@ class OpenImage:
     def fitted(self, shape: tuple[int, ...], where: str) -> OpenImage:
         """Arrange the image as its labels are: their axes, then channels, at most 4.
 
-        Parameters
-        ----------
-        shape
-            Of the labels.
-        where
-            The image's name, for the error.
-
-        Raises
-        ------
-        ImageError
-            No order of the axes fits. An axis of known name is not taken for channels.
+        An axis of known name is not taken for channels. Where no order fits ``shape``,
+        an ImageError says so of ``where``, the image's name.
         """
         image = self.arranged() if "y" in self.axes else self
         found = image.shape

@@ -27,9 +27,9 @@ class TableClick:
     Attributes
     ----------
     owner
-        Whose click it is: a whole number without leading zeros, or any other text.
+        The object: a whole number without leading zeros, or any other text.
     name
-        The object's, "" if there is none.
+        The object's, or "".
     plane
         Index of the axes before Y.
     """
@@ -170,34 +170,14 @@ def object_key(text: str) -> str:
     return str(int(whole[1])) if whole else text.strip()
 
 
-@dataclass(frozen=True, slots=True)
-class ClickRow:
-    """One click to be written: whose, where, which sign."""
-
-    object_id: int
-    name: str
-    click_id: int
-    plane: tuple[int, ...]
-    yx: tuple[float, float]
-    is_positive: bool
-
-
-def clicks_csv(rows: Iterable[ClickRow], depth: int) -> str:
-    """Return clicks as CSV: object, click, sign, plane's indices, y, x.
-
-    Parameters
-    ----------
-    rows
-        The clicks.
-    depth
-        Number of axes before y.
-    """
+def clicks_csv(rows: Iterable[tuple[int, TableClick]], depth: int) -> str:
+    """Return clicks and their numbers as CSV; ``depth`` axes lie before Y."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     planes = [f"axis_{i}" for i in range(depth)]
     writer.writerow(["object", "name", "click", "sign", *planes, "y", "x"])
-    for row in rows:
-        sign = "+" if row.is_positive else "-"
-        place = (*row.plane, *(repr(float(v)) for v in row.yx))
-        writer.writerow([row.object_id, row.name, row.click_id, sign, *place])
+    for number, row in rows:
+        sign = "+" if row.click.is_positive else "-"
+        place = (*row.plane, *map(repr, row.click.yx))
+        writer.writerow([row.owner, row.name, number, sign, *place])
     return out.getvalue()

@@ -48,7 +48,7 @@ def open_image(path: Path, level: int = 0, *, as_labels: bool = False) -> OpenIm
     Raises
     ------
     ImageError
-        It is not there, no image, or has no such level.
+        It does not exist, is no image, or has no such level.
     """
     with reading(path):
         if path.is_dir():
@@ -71,10 +71,7 @@ def open_image(path: Path, level: int = 0, *, as_labels: bool = False) -> OpenIm
 def open_labels(path: Path) -> OpenImage:
     """Open an image of object numbers and leave out axes of length 1.
 
-    Raises
-    ------
-    ImageError
-        It cannot be read, or is a picture in colours.
+    An ImageError says why it cannot be read, or that it is a picture in colours.
     """
     opened = open_image(path, as_labels=True).arranged()
     if opened.is_rgb:
@@ -98,13 +95,7 @@ def read_small(array: Any, path: Path) -> Any:
 
 
 def read_labels(path: Path) -> NDArray[np.integer]:
-    """Read an image of object numbers.
-
-    Raises
-    ------
-    ImageError
-        As :func:`open_labels`, or the numbers have fractions.
-    """
+    """Read an image of object numbers; fractions are an ImageError, too."""
     with reading(path):
         return whole_numbers(open_labels(path).read(), str(path))
 
@@ -229,7 +220,10 @@ _PLANES, _BLOCKS = 8, 3
 
 
 def fingerprint(array: Any, has_channels: bool = False) -> str:
-    """Return the fingerprint of an image.
+    """Return a SHA-256 of an image's shape, dtype and a sample of its pixels.
+
+    At most nine blocks on each of at most eight planes are read, so that an image of a
+    terabyte costs a few chunks. It does not matter how the pixels are stored.
 
     Parameters
     ----------

@@ -60,16 +60,9 @@ def write_ome_tiff(
     spacing: Sequence[float] | None = None,
     units: Sequence[str] | None = None,
 ) -> None:
-    """Write labels as a deflate OME-TIFF.
+    """Write (…, Y, X) integer labels as a deflate OME-TIFF.
 
-    Parameters
-    ----------
-    path
-        Ends in ``.tif`` or ``.tiff``.
-    labels
-        (…, Y, X) integers, 0 = background.
-    axes, spacing, units
-        Of each axis of ``labels``.
+    ``axes``, ``spacing`` and ``units`` have one value for each axis of ``labels``.
     """
     import tifffile
 
@@ -122,7 +115,7 @@ def write_labels(
     spacing: Sequence[float] | None = None,
     units: Sequence[str] | None = None,
 ) -> None:
-    """Write (…, Y, X) integer labels, whole or not at all.
+    """Write (…, Y, X) integer labels, 0 = background, whole or not at all.
 
     Parameters
     ----------
@@ -130,7 +123,7 @@ def write_labels(
         ``.tif``: deflate TIFF, OME-TIFF where the spacing is known; ``.zarr``:
         OME-Zarr; anything else Pillow writes: a picture in which the objects are white.
     labels
-        Instance numbers, 0 = background.
+        Instance numbers.
     axes, spacing, units
         Of each axis of ``labels``.
     """
@@ -152,15 +145,7 @@ def write_labels(
 
 
 def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write a (Y, X) or (Y, X, 3) uint8 picture, whole or not at all.
-
-    Parameters
-    ----------
-    path
-        Its suffix says the format.
-    pixels
-        The picture.
-    """
+    """Write a (Y, X) or (Y, X, 3) uint8 picture; the path's ending says the format."""
     from PIL import Image
 
     with atomic_path(path) as temporary:

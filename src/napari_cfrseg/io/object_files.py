@@ -180,17 +180,7 @@ def write_imagej_rois(
     """Write objects as a zip of ImageJ ROIs, one for each object on each plane.
 
     An object in one part is a polygon; one with holes or further parts a composite.
-
-    Parameters
-    ----------
-    path
-        Ends in ``.zip``.
-    labels
-        (…, Y, X) integers.
-    rows
-        Names and colours.
-    axes
-        Names of the labels' axes: which are z, t and c.
+    Parameters are those of :func:`write_geojson`; the path ends in ``.zip``.
     """
     entries: dict[str, bytes] = {}
     for region in regions(labels, tuple(rows)):
@@ -260,11 +250,9 @@ Ring = NDArray[np.float64]
 def rings_of(region: Region) -> list[tuple[Ring, list[Ring]]]:
     """Return each connected part's outer ring and its holes.
 
-    Returns
-    -------
-    Rings as (N, 2) arrays of (row, column) corners, closed (first = last). Corners are
-    in pixel edges: the pixel (0, 0) is the square from 0 to 1. Parts that touch at a
-    corner only are apart.
+    Rings are (N, 2) arrays of (row, column) corners, closed (first = last), in pixel
+    edges: the pixel (0, 0) is the square from 0 to 1. Parts that touch at a corner only
+    are apart.
     """
     from scipy import ndimage
 
@@ -315,19 +303,7 @@ class ObjectRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Region:
-    """One object on one plane.
-
-    Attributes
-    ----------
-    row
-        The object.
-    plane
-        Index of the leading axes.
-    offset
-        (row, column) of the box's first pixel.
-    mask
-        (h, w) bool.
-    """
+    """One object on one plane: (h, w) bool, its first pixel at ``offset``."""
 
     row: ObjectRow
     plane: tuple[int, ...]
@@ -340,12 +316,8 @@ def regions(
 ) -> list[Region]:
     """Return each object on each plane where it is, by plane and label.
 
-    Parameters
-    ----------
-    labels
-        (…, Y, X) integers, 0 = background.
-    rows
-        What is known of the objects; others are called "Object N".
+    ``labels`` are (…, Y, X) integers, 0 = background; objects of which ``rows`` says
+    nothing are called "Object N".
     """
     known = {row.object_id: row for row in rows}
     found = []

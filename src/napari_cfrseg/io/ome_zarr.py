@@ -35,7 +35,7 @@ def open_zarr(path: Path, level: int = 0, *, labels: str | None = None) -> OpenI
     Raises
     ------
     ImageError
-        It is none, or the level or the labels are not there.
+        It is none, or has no such level or labels.
     """
     import zarr
 

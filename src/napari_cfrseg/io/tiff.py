@@ -34,16 +34,10 @@ _UNITS = {
 
 
 def open_tiff(path: Path, level: int, *, as_labels: bool = False) -> OpenImage:
-    """Open the first image of a TIFF, without decoding its pixels.
+    """Open the first image of a regular TIFF file, without decoding its pixels.
 
-    Parameters
-    ----------
-    path
-        A regular file.
-    level
-        Of its pyramid, 0 the finest.
-    as_labels
-        Return the numbers of a palette's colours, not the colours.
+    ``level`` is of its pyramid, 0 the finest; ``as_labels`` returns the numbers of a
+    palette's colours, not the colours.
     """
     import tifffile
 

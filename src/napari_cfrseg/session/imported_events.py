@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,7 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import LabelRuns
-from napari_cfrseg.io.click_tables import object_key, read_clicks
-
-_Row = tuple[str, str, tuple[int, ...], Click]
+from napari_cfrseg.io.click_tables import TableClick, object_key, read_clicks
 
 
 def events_from_csv(
@@ -25,20 +23,10 @@ def events_from_csv(
 ) -> list[ev.Event]:
     """Read a table of clicks (:func:`~napari_cfrseg.io.click_tables.read_clicks`).
 
-    Parameters
-    ----------
-    path
-        The table.
-    first_object, first_click
-        Numbers that are free.
-
-    Raises
-    ------
-    SessionError
-        Naming the line that cannot be read.
+    ``first_object`` and ``first_click`` are numbers that are free. A SessionError names
+    the line that cannot be read.
     """
-    rows = [(r.owner, r.name, r.plane, r.click) for r in read_clicks(Path(path))]
-    return _events(rows, first_object, first_click)
+    return _events(read_clicks(Path(path)), first_object, first_click)
 
 
 def events_from_points(
@@ -68,7 +56,7 @@ def events_from_points(
         )
         sign = True if positive is None else bool(positive[number])
         plane = tuple(math.floor(v + 0.5) for v in leading)
-        rows.append((whose, "", plane, Click((y, x), sign)))
+        rows.append(TableClick(whose, "", plane, Click((y, x), sign)))
     return _events(rows, first_object, first_click)
 
 
@@ -84,12 +72,7 @@ def renumbered(
     first_object
         The first number that is free; labels keep theirs where it is 1.
     most
-        The largest number there may be.
-
-    Raises
-    ------
-    SessionError
-        There are more labels than numbers.
+        The largest number there may be; more labels than numbers are a SessionError.
     """
     found = np.where(labels > 0, labels, 0).astype(np.int64)
     if first_object == 1 and int(found.max(initial=0)) <= most:
@@ -109,10 +92,7 @@ def renumbered(
 def events_from_labels(labels: NDArray[np.integer]) -> Iterator[ev.Event]:
     """Make an object of every label, plane by plane: its mask is the first feedback.
 
-    Parameters
-    ----------
-    labels
-        (…, Y, X) integers, 0 = background.
+    ``labels`` are (…, Y, X) integers, 0 = background.
     """
     shape = (int(labels.shape[-2]), int(labels.shape[-1]))
     for plane in np.ndindex(labels.shape[:-2]):
@@ -123,26 +103,22 @@ def events_from_labels(labels: NDArray[np.integer]) -> Iterator[ev.Event]:
 
 
 def _events(
-    rows: Iterable[_Row], first_object: int, first_click: int
+    rows: Sequence[TableClick], first_object: int, first_click: int
 ) -> list[ev.Event]:
     """Give objects numbers as they appear; a plain number keeps itself."""
-    listed = list(rows)
-    wanted = {
-        w: int(w)
-        for w, *_ in listed
-        if w.isdecimal() and len(w) < 11 and 0 < int(w) < 2**31
-    }
+    numeric = {row.owner for row in rows if row.owner.isdecimal()}
+    wanted = {w: int(w) for w in numeric if len(w) < 11 and 0 < int(w) < 2**31}
     shift = max(0, first_object - min(wanted.values(), default=first_object))
     used = {n + shift for n in wanted.values()}
     free = (n for n in itertools.count(first_object) if n not in used)
     numbers: dict[str, int] = {}
     events: list[ev.Event] = []
-    for click_id, (whose, name, plane, click) in enumerate(listed, start=first_click):
+    for click_id, row in enumerate(rows, start=first_click):
+        whose, click = row.owner, row.click
         if whose not in numbers:
             known = whose in wanted
             numbers[whose] = wanted[whose] + shift if known else next(free)
-            events.append(ev.ObjectCreated(numbers[whose], name))
-        events.append(
-            ev.ClickAdded(numbers[whose], plane, click.yx, click.is_positive, click_id)
-        )
+            events.append(ev.ObjectCreated(numbers[whose], row.name))
+        signed = (click.yx, click.is_positive, click_id)
+        events.append(ev.ClickAdded(numbers[whose], row.plane, *signed))
     return events

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +11,7 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator, Change
 from napari_cfrseg.annotation.rounds import SegmenterLike
 from napari_cfrseg.annotation.transaction import PatchCallback
-from napari_cfrseg.geometry.masks import LabelRuns, Plane
-from napari_cfrseg.io.plane_image import Scaling
+from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.session.format import ModelReference, SessionContent, Snapshot
 from napari_cfrseg.session.references import described
 from napari_cfrseg.session.storage import SessionWriter
@@ -22,51 +20,28 @@ ModelSource = Callable[[ModelReference], tuple[SegmenterLike, str] | None]
 
 
 class RecordedAnnotator(Annotator):
-    """An :class:`Annotator` that records each step once it is done.
+    """An :class:`Annotator` that records each step once it is done."""
 
-    Parameters
-    ----------
-    plane_image, plane_shape, segmenter, rgb, scaling
-        As for :class:`Annotator`.
-    writer
-        Where acts are written; None: nowhere yet. An attribute, too.
-    """
-
-    def __init__(
-        self,
-        plane_image: Callable[[Plane], Any],
-        plane_shape: tuple[int, int],
-        segmenter: SegmenterLike | None = None,
-        *,
-        rgb: bool | None = None,
-        scaling: Scaling | None = None,
-        writer: SessionWriter | None = None,
-    ) -> None:
-        super().__init__(plane_image, plane_shape, segmenter, rgb=rgb, scaling=scaling)
-        self.writer = writer
-        #: begins a session when the first act is done that is no mere setting
-        self.open_writer: Callable[[], SessionWriter | None] | None = None
-        self._early: list[ev.Event] = []
-        #: loads the model an event or a session names: (segmenter, what it is called
-        #: here), or None to go on with the one in use; None: the one given does all
-        self.model_source: ModelSource | None = None
-        #: name or path of the model in use
-        self.model = ""
-        self._reference: ModelReference | None = None
-        self._before: Mapping[int, object] = {}
-        self._depths = (0, 0)
-        #: shape of the axes before Y, where there are any
-        self.leading: tuple[int, ...] = ()
+    #: where it records; None: nowhere yet
+    writer: SessionWriter | None = None
+    #: begins a session when the first act is done that is no mere setting
+    open_writer: Callable[[], SessionWriter | None] | None = None
+    #: loads the model an event or a session names: (segmenter, what it is called
+    #: here), or None to go on with the one in use; None: the one given does all
+    model_source: ModelSource | None = None
+    #: name or path of the model in use
+    model = ""
+    #: shape of the axes before Y, where there are any
+    leading: tuple[int, ...] = ()
+    _early: tuple[ev.Event, ...] = ()
+    _reference: ModelReference | None = None
+    _before: Mapping[int, object] | None = None
+    _depths = (0, 0)
 
     def use(self, segmenter: SegmenterLike, model: str = "") -> None:
         """Compute rounds with another segmenter from now on; nothing is recomputed.
 
-        Parameters
-        ----------
-        segmenter
-            Computes them.
-        model
-            Its name or path; a change of it is recorded.
+        A change of ``model``, its name or path, is recorded.
         """
         super().use(segmenter)
         if not model:
@@ -120,17 +95,17 @@ class RecordedAnnotator(Annotator):
     def waiting(self) -> tuple[ev.Event, ...]:
         """Events that no session holds, because none could be begun."""
         done = any(not event.is_setting for event in self._early)
-        return tuple(self._early) if done else ()
+        return self._early if done else ()
 
     def write_to(self, writer: SessionWriter) -> None:
         """Record in a session from now on, first of all what waits for one."""
         self.writer = writer
-        waiting, self._early = self._early, []
+        waiting, self._early = self._early, ()
         writer.record(*waiting)
 
     def _has_changed(self, change: Change) -> bool:
         """Whether a step changed anything; one that did not is not recorded."""
-        before, depths = self._before, self._depths
+        before, depths = self._before or {}, self._depths
         self._before = change.objects
         self._depths = (change.undo_depth, change.redo_depth)
         if change.events[0].is_setting:
@@ -149,7 +124,7 @@ class RecordedAnnotator(Annotator):
                 self._computer.scalings.setdefault(event.plane, event.scaling)
         writer, self.writer = self.writer, None
         opener, self.open_writer = self.open_writer, None
-        self._early.clear()
+        self._early = ()
         try:
             if content.model is not None:
                 self._switch(content.model)
@@ -180,10 +155,7 @@ def snapshot_array(
 ) -> NDArray[np.int32]:
     """Return a snapshot's labels, (*leading, Y, X) int32.
 
-    Raises
-    ------
-    ValueError
-        It is of planes that the image does not have.
+    Planes that the image does not have are a ValueError.
     """
     labels = np.zeros((*leading, *plane_shape), np.int32)
     for runs in snapshot.labels:

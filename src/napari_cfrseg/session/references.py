@@ -99,10 +99,7 @@ def relative_path(
 def find_image(reference: ImageReference, folder: Path) -> Path:
     """Return where a session's image is: as written, else by its name beside it.
 
-    Raises
-    ------
-    SessionError
-        It is in no file, or at neither place.
+    A SessionError says that it is in no file, or at neither place.
     """
     if reference.path is None:
         msg = (
@@ -127,12 +124,8 @@ def find_image(reference: ImageReference, folder: Path) -> Path:
 def open_reference(reference: ImageReference, path: Path) -> OpenImage:
     """Open a file as a session's image: the same level, selection and order.
 
-    Axes of length 1 that the session's image does not have are left out.
-
-    Raises
-    ------
-    ImageError
-        It cannot be read, or has another number of axes.
+    Axes of length 1 that the session's image does not have are left out. A file that
+    cannot be read, or with another number of axes, is an ImageError.
     """
     found = open_image(path, reference.level)
     array = select_from(found.array, reference.select)
@@ -201,10 +194,7 @@ def described(name_or_path: str | Path) -> ModelReference:
 def find_weights(model: ModelReference | None) -> Path:
     """Return the weights file a session was made with.
 
-    Raises
-    ------
-    CheckpointError
-        The session names none, or no installed model has these weights.
+    A CheckpointError says that the session names none, or that none is installed.
     """
     from napari_cfrseg.model import weights_file as checkpoint
 
@@ -238,21 +228,9 @@ def load_segmenter(
     weights: Path | None = None,
     device: str | None = None,
 ) -> Segmenter:
-    """Load a segmenter as the session says.
+    """Load a segmenter as the session says; other weights or device on request.
 
-    Parameters
-    ----------
-    content
-        The session: its model, precision, threads and device.
-    weights
-        Another weights file.
-    device
-        Another device.
-
-    Raises
-    ------
-    CfrSegError
-        Model or device is not there.
+    A CfrSegError says which of model and device does not exist.
     """
     from napari_cfrseg.engine.segmenter import Segmenter
 

@@ -37,11 +37,7 @@ CONNECT_S = 10.0
 class KeptSegmenters:
     """Loads each model once per device and precision; sets the session's threads.
 
-    Parameters
-    ----------
-    worker
-        Number of this process among several: it takes one GPU of its own, unless one
-        is named.
+    The ``worker``-th of several processes takes a GPU of its own unless one is named.
     """
 
     def __init__(self, worker: int | None = None) -> None:
@@ -82,12 +78,7 @@ def _load(weights: Path, device: str, precision: str) -> Segmenter:
 def replay_all(tasks: Sequence[ReplayTask], workers: int = 1) -> Iterator[Replayed]:
     """Replay sessions and yield each one's result as soon as it is there.
 
-    Parameters
-    ----------
-    tasks
-        What to do.
-    workers
-        Processes. On GPUs each takes one of them in turn.
+    Each of the processes takes one GPU in turn, where there are any.
     """
     try:
         if workers <= 1 or len(tasks) <= 1:
@@ -220,19 +211,10 @@ def replay_on_worker(task: ReplayTask) -> Replayed:
 def replay_on_cluster(
     tasks: Sequence[ReplayTask], scheduler: str
 ) -> Iterator[Replayed]:
-    """Replay sessions on the workers of a Dask scheduler.
+    """Replay sessions on the workers of a Dask scheduler, ``tcp://host:8786``.
 
-    Parameters
-    ----------
-    tasks
-        What to do; workers see the same files under the same paths.
-    scheduler
-        For example ``tcp://host:8786``. Start its workers with one thread each.
-
-    Raises
-    ------
-    DeviceError
-        dask is not installed, or the scheduler does not answer.
+    Its workers see the same files under the same paths; start them with one thread
+    each. A DeviceError says that dask is not installed or nothing answers.
     """
     try:
         import distributed

@@ -18,9 +18,7 @@ from napari_cfrseg.annotation.events import ClickAdded, event_line
 from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.geometry.masks import LabelArray
 from napari_cfrseg.io.atomic import atomic_path
-from napari_cfrseg.io.axes import OpenImage, back, turned
-from napari_cfrseg.io.label_files import write_ome_tiff, write_ome_zarr
-from napari_cfrseg.io.object_files import ObjectRow
+from napari_cfrseg.io.axes import OpenImage
 from napari_cfrseg.session.format import ModelReference, SessionContent
 from napari_cfrseg.session.references import (
     check_same,
@@ -33,7 +31,7 @@ from napari_cfrseg.session.references import (
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import (
     compare_labels,
-    object_rows,
+    export,
     write_comparison,
 )
 from napari_cfrseg.session.session_file import stem_of
@@ -62,12 +60,9 @@ class ReplayTask:
     name
         What the results are called: the session's stem, numbered if there are several
         images.
-    image
-        Another image of the same kind, None: the session's own.
-    weights
-        Another model's weights, None: the session's own.
-    device
-        Another device, None: the session's own.
+    image, weights, device
+        Another image of the same kind, another model's weights, another device; None:
+        the session's own.
     format
         Of the labels.
     only_changed, dry_run
@@ -116,13 +111,7 @@ class Replayed:
 
 
 def name_of(session: Path) -> str:
-    """Return what a session's results are called.
-
-    Raises
-    ------
-    SessionError
-        Its file's name is none that results can be called after.
-    """
+    """Return what a session's results are called; SessionError for an unusable name."""
     stem = stem_of(session)
     if not stem or stem.startswith(".") or any(c in stem for c in "/\\:\0"):
         msg = f"{session}: results cannot be named after this file: rename it"
@@ -135,12 +124,7 @@ def replay_session(
 ) -> Replayed:
     """Replay one session; what is wrong with it is in the result, not raised.
 
-    Parameters
-    ----------
-    task
-        What to do.
-    segmenter_for
-        Loads the model; one that remembers saves time.
+    A source of segmenters that remembers them saves time.
     """
     start = time.perf_counter()
     result = Replayed(str(task.session), "failed")
@@ -179,9 +163,8 @@ def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) 
     own_models = task.weights is None
     labels, network_s = _labels(job, weights, follow_models=own_models)
     result.network_s = round(network_s, 4)
-    rows = object_rows(summary)
     _compare(job, labels, weights, result)
-    _write_labels(task, session, labels, rows)
+    export(task.labels_path, content, summary, labels)
     record["areas"] = areas_of(labels)
     record["labels_sha256"] = labels_sha256(labels)
     record["result"] = {"seconds": round(network_s, 4), "changed": result.changed}
@@ -228,26 +211,6 @@ def _elsewhere(content: SessionContent) -> SessionContent:
         for e in content.events
     )
     return replace(content, events=events)
-
-
-def _write_labels(
-    task: ReplayTask,
-    session: Session,
-    labels: LabelArray,
-    rows: tuple[ObjectRow, ...],
-) -> None:
-    image = session.image.in_the_file
-    labels = turned(labels, back(session.image.order))
-    axes = image.axes[: labels.ndim]
-    placed: dict[str, Any] = {
-        "axes": axes,
-        "spacing": None if image.spacing is None else image.spacing[: labels.ndim],
-        "units": None if image.units is None else image.units[: labels.ndim],
-    }
-    if task.format == "tiff":
-        write_ome_tiff(task.labels_path, labels, **placed)
-    else:
-        write_ome_zarr(task.labels_path, labels, rows, **placed)
 
 
 def _compare(job: _Job, labels: LabelArray, weights: Path, result: Replayed) -> None:

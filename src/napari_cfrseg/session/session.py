@@ -32,14 +32,7 @@ _TRIES = 20
 
 
 class Session:
-    """Everything a person did on one image; never changes.
-
-    Attributes
-    ----------
-    path
-        The file it was read from.
-    content
-        All that the file says.
+    """Everything a person did on one image, as its file says; never changes.
 
     Examples
     --------
@@ -56,10 +49,7 @@ class Session:
     def open(cls, path: str | os.PathLike[str]) -> Session:
         """Read a session with its journal; it may be open for writing elsewhere.
 
-        Raises
-        ------
-        SessionError
-            It cannot be read or is no session; one line that says why.
+        A SessionError says in one line why it cannot be read.
         """
         target = Path(path)
         for _ in range(_TRIES):
@@ -79,22 +69,15 @@ class Session:
     def objects(self) -> tuple[ObjectState, ...]:
         """Return the objects in the end, by id, with their clicks and empty masks.
 
-        Neither the image nor a network is needed.
-
-        Raises
-        ------
-        SessionError
-            An event does not fit those before it.
+        Neither the image nor a network is needed. A SessionError names an event that
+        does not fit those before it.
         """
         return objects_after(self.content.events, self.image.plane_shape)
 
     def open_image(self) -> Any:
         """Open the image the session was made on, lazily where the file allows.
 
-        Raises
-        ------
-        CfrSegError
-            It is not there, cannot be read, or has other pixels.
+        A CfrSegError says that it is missing, cannot be read, or has other pixels.
         """
         path = find_image(self.image, self.path.parent)
         array = open_reference(self.image, path).array
@@ -104,10 +87,7 @@ class Session:
     def saved_labels(self) -> LabelArray | None:
         """Return the labels as they were saved; None if more was done since.
 
-        Raises
-        ------
-        SessionError
-            They do not fit the image.
+        Labels that do not fit the image are a SessionError.
         """
         from napari_cfrseg.session.recording import snapshot_array
 
@@ -152,10 +132,7 @@ class Session:
     def rounds(
         self, image: Any = None, segmenter: SegmenterLike | None = None
     ) -> Iterator[Change]:
-        """Apply the events one by one and yield what each changed.
-
-        Parameters and errors are those of :meth:`apply`.
-        """
+        """Apply the events as :meth:`apply` does and yield what each one changed."""
         yield from self.annotator(image, segmenter).restore(self.content)
 
     def annotator(
@@ -204,10 +181,7 @@ def split_shape(
 ) -> tuple[tuple[int, ...], tuple[int, int]]:
     """Split an image's shape into leading axes and (Y, X), as the session's is.
 
-    Raises
-    ------
-    SessionError
-        It has another number of axes.
+    Another number of axes is a SessionError.
     """
     if len(shape) != len(reference.shape):
         msg = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from napari_cfrseg.annotation.events import (
     RefinementChanged,
 )
 from napari_cfrseg.annotation.state import ObjectState
+from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.io import object_files as formats
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.io.axes import Order, back, put, turned
-from napari_cfrseg.io.click_tables import ClickRow, clicks_csv
+from napari_cfrseg.io.click_tables import TableClick, clicks_csv
 from napari_cfrseg.io.label_files import write_ome_tiff, write_ome_zarr
 from napari_cfrseg.io.object_files import ObjectRow
 from napari_cfrseg.overlay import draw_overlay
@@ -52,24 +53,17 @@ def export(
     Parameters
     ----------
     path
-        Ends in one of :data:`FORMATS`.
+        Ends in one of :data:`FORMATS`; SessionError if not.
     content, objects
         The session and its objects.
     labels
         (…, Y, X) integers.
-
-    Returns
-    -------
-    The path.
-
-    Raises
-    ------
-    SessionError
-        No format has this ending.
     """
     target = Path(path)
     ending = next((e for e in FORMATS if target.name.lower().endswith(e)), None)
-    rows = object_rows(objects)
+    rows = tuple(
+        ObjectRow(o.object_id, o.name, o.colour, o.object_class) for o in objects
+    )
     image = content.image.in_the_file
     labels = turned(labels, back(content.image.order))
     place: dict[str, Any] = {
@@ -90,7 +84,7 @@ def export(
         case ".zip":
             formats.write_imagej_rois(target, labels, rows, place["axes"])
         case ".csv":
-            clicks = click_rows(objects, content.image.order)
+            clicks = _click_rows(objects, content.image.order)
             formats.write_text(target, clicks_csv(clicks, labels.ndim - 2))
         case ".txt":
             formats.write_text(target, methods_paragraph(content, objects) + "\n")
@@ -100,30 +94,17 @@ def export(
     return target
 
 
-def object_rows(objects: Sequence[ObjectState]) -> tuple[ObjectRow, ...]:
-    """Return what exports say of objects."""
-    return tuple(
-        ObjectRow(o.object_id, o.name, o.colour, o.object_class) for o in objects
-    )
-
-
-def click_rows(objects: Sequence[ObjectState], order: Order = ()) -> list[ClickRow]:
-    """Return all clicks, object by object; places as the file has its axes."""
-    rows = []
+def _click_rows(
+    objects: Sequence[ObjectState], order: Order
+) -> Iterator[tuple[int, TableClick]]:
+    """Yield all clicks, object by object; places as the file has its axes."""
     for found in objects:
         for plane, made in found.clicks():
             *index, y, x = put((*plane, *made.click.yx), back(order))
-            rows.append(
-                ClickRow(
-                    found.object_id,
-                    found.name,
-                    made.click_id,
-                    tuple(round(i) for i in index),
-                    (float(y), float(x)),
-                    made.click.is_positive,
-                )
-            )
-    return rows
+            where = tuple(round(i) for i in index)
+            click = Click((y, x), made.click.is_positive)
+            row = TableClick(str(found.object_id), found.name, where, click)
+            yield made.click_id, row
 
 
 def methods_paragraph(content: SessionContent, objects: Sequence[ObjectState]) -> str:
@@ -199,14 +180,8 @@ def compare_labels(
 ) -> list[dict[str, Any]]:
     """Return the objects that changed: id, pixels before and after, IoU.
 
-    Parameters
-    ----------
-    before, after
-        Labels of one shape.
-
-    Returns
-    -------
-    By ascending IoU; an object that is the same is left out.
+    Both labels have one shape. Sorted by ascending IoU; an object that is the same is
+    left out.
     """
     same = np.bincount(before[(before == after) & (before > 0)].ravel())
     first = np.bincount(before[before > 0].ravel())

@@ -38,7 +38,6 @@ from napari_cfrseg.session.format import (
     ObjectLine,
     SessionContent,
     SessionHead,
-    SessionSettings,
     Snapshot,
 )
 
@@ -49,10 +48,8 @@ MOST_BYTES = 1 << 30
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     """Read a regular file of at most ``most`` bytes.
 
-    Raises
-    ------
-    SessionError
-        Not there, not a file (a device or pipe would never end), or too large.
+    A SessionError says that it is missing, no file (a device or pipe would never end),
+    or too large.
     """
     try:
         # a named pipe would block even the opening
@@ -73,13 +70,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 
 
 def parse_session(data: bytes) -> SessionContent:
-    """Make a session of a file's bytes.
-
-    Raises
-    ------
-    SessionError
-        Saying in one line what was expected and found.
-    """
+    """Make a session of a file's bytes; SessionErrors say in one line what is wrong."""
     try:
         return _parsed(data)
     except SessionError as error:
@@ -134,13 +125,7 @@ def parse_json(data: bytes) -> Any:
 
 
 def parse_event(raw: Any, where: str) -> Event:
-    """Return the event of its parsed JSON.
-
-    Raises
-    ------
-    SessionError
-        It is no event; ``where`` says which.
-    """
+    """Return the event of its parsed JSON; errors say ``where`` it stands."""
     try:
         return read_event(raw)
     except ValidationError as error:
@@ -189,10 +174,7 @@ def migrated(
 ) -> dict[str, Any]:
     """Return a parsed file in the layout of version ``current``.
 
-    Raises
-    ------
-    SessionError
-        No version, one that never was, or one of a newer program.
+    No version, one that never was, or one of a newer program is a SessionError.
     """
     version = raw.get("schema_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
@@ -219,14 +201,7 @@ def session_lines(
 ) -> Iterator[str]:
     """Return a session file's lines, newlines included.
 
-    Parameters
-    ----------
-    content
-        All but the events.
-    objects
-        The objects in the end.
-    events
-        The events' lines.
+    ``objects`` are those in the end; ``events`` are the events' lines.
     """
     yield "{\n"
     yield f' "schema_version": {SCHEMA_VERSION},\n'
@@ -236,7 +211,9 @@ def session_lines(
     yield f' "image": {_line(image)},\n'
     if content.model is not None:
         yield f' "model": {_line(fields_of(content.model))},\n'
-    yield f' "settings": {_line(_settings(content.settings))},\n'
+    # all settings, defaults too: a later version may have others
+    settings = fields_of(content.settings, defaults=True)
+    yield f' "settings": {_line(settings)},\n'
     yield from _listed("objects", (_line(fields_of(_object(o))) for o in objects))
     yield ",\n"
     yield from _listed("events", events)
@@ -244,11 +221,6 @@ def session_lines(
         yield ",\n"
         yield from _snapshot_lines(content.snapshot)
     yield "\n}\n"
-
-
-def _settings(settings: SessionSettings) -> dict[str, Any]:
-    """Return all settings, defaults too: a later version may have others."""
-    return fields_of(settings, defaults=True)
 
 
 def _object(found: ObjectState) -> ObjectLine:
@@ -333,12 +305,9 @@ def journal_line(identity: str, number: int, event_line: str) -> bytes:
 
 
 def read_journal(path: Path, identity: str, start: int) -> Journal:
-    """Read a journal behind the first ``start`` events.
+    """Read a journal from the event ``start`` on.
 
-    Raises
-    ------
-    SessionError
-        It is there but cannot be read.
+    A SessionError says why it cannot be read.
     """
     found = Journal()
     if not path.exists():

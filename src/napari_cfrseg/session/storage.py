@@ -58,11 +58,6 @@ class SessionLock:
     A file beside the lock says who holds it; after a crash both may stay, but they
     lock nothing.
 
-    Parameters
-    ----------
-    path
-        The lock file, in a folder that is there.
-
     Raises
     ------
     SessionInUseError
@@ -209,44 +204,33 @@ class SessionWriter:
     ) -> SessionWriter:
         """Begin a session file.
 
-        Raises
-        ------
-        SessionError
-            There is one already, or it is open elsewhere.
-        OSError
-            The folder cannot be written to.
+        A SessionError says that there is one already, or that it is open elsewhere; an
+        OSError that the folder cannot be written to.
         """
         target = Path(path).resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = SessionLock(lock_path(target))
-        done = False
         try:
             if target.exists():
                 msg = f"{target.name} exists: open it, or choose another name"
                 raise SessionError(msg)
             writer = cls(target, content, lock)
             writer._compact()
-            done = True
-        finally:
-            if not done:
-                lock.release()
+        except BaseException:
+            lock.release()
+            raise
         return writer
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> SessionWriter:
         """Go on with a session file, with all that its journal holds.
 
-        Raises
-        ------
-        SessionError
-            It is no session, or it is open elsewhere.
-        OSError
-            The folder cannot be written to.
+        A SessionError says that it is no session, or open elsewhere; an OSError that
+        the folder cannot be written to.
         """
         target = Path(path).resolve()
         content = parse_at(target)  # before the lock: it may not be a session
         lock = SessionLock(lock_path(target))
-        done = False
         try:
             clear_leftovers(target.parent, {target.stem})
             content = parse_at(target)
@@ -258,10 +242,9 @@ class SessionWriter:
                 _set_aside(journal)
             else:
                 writer._journal = AppendOnly(journal, found.size)
-            done = True
-        finally:
-            if not done:
-                lock.release()
+        except BaseException:
+            lock.release()
+            raise
         writer._note(found.events, found.lines)
         writer._written = len(content.events)
         if found.lost:
@@ -302,15 +285,8 @@ class SessionWriter:
     def save(self, snapshot: Snapshot | None = None) -> None:
         """Fold the journal into the session file.
 
-        Parameters
-        ----------
-        snapshot
-            The labels now, to be shown at once when the file is opened.
-
-        Raises
-        ------
-        OSError
-            It could not be written; file and journal are as before.
+        ``snapshot``, the labels now, is shown at once when the file is opened. After an
+        OSError file and journal are as before.
         """
         with self._guard:
             if snapshot is not None:
@@ -318,22 +294,11 @@ class SessionWriter:
             self._compact()
 
     def move_to(self, path: str | os.PathLike[str], content: SessionContent) -> None:
-        """Go on under another name; the old file goes away.
+        """Go on under another name; the old file goes away, and one there is replaced.
 
-        Parameters
-        ----------
-        path
-            The new name; a session file there is replaced.
-        content
-            Gives image, model and settings (the image's path is relative to the new
-            folder).
-
-        Raises
-        ------
-        SessionError
-            The other session is open elsewhere.
-        OSError
-            It could not be written; the session stays where it was.
+        ``content`` gives image, model and settings (the image's path is relative to the
+        new folder). A SessionError says that the other session is open elsewhere; after
+        an OSError the session stays where it was.
         """
         with self._guard:
             target = Path(path).resolve()
@@ -345,14 +310,12 @@ class SessionWriter:
             before = (self.path, self._content, self._journal, self._lock)
             self._content = replace(content, events=())
             self.path, self._journal = target, None
-            done = False
             try:
                 self._compact()
-                done = True
-            finally:
-                if not done:
-                    lock.release()
-                    self.path, self._content, self._journal, self._lock = before
+            except BaseException:
+                lock.release()
+                self.path, self._content, self._journal, self._lock = before
+                raise
             self._lock = lock
             _remove(before[0], before[2], before[3])
 
