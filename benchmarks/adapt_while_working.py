@@ -30,7 +30,7 @@ from cfrseg_training.loop.atlas import Atlas, Sample, WindowBatch, WindowRecipe
 from cfrseg_training.loop.augmentation import PhotometricRecipe, vary
 from cfrseg_training.loop.click_sampling import initial_clicks, next_click
 from cfrseg_training.loop.labelled import to_uint8
-from cfrseg_training.loop.losses import normalized_focal_loss, soft_iou
+from cfrseg_training.loop.training_step import normalized_focal_loss, soft_iou
 from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.evaluation.clicking import RunSettings, evaluate_object

@@ -85,7 +85,7 @@ def test_the_walk_finds_modules_of_every_floor() -> None:
         "napari_cfrseg.clicks",
         "napari_cfrseg.cli.demo",
         "napari_cfrseg.model.network",
-        "cfrseg_training.loop.losses",
+        "cfrseg_training.loop.training_step",
     ):
         assert expected in names
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from golden_rule import found
 
-from cfrseg_training.loop.losses import normalized_focal_loss
+from cfrseg_training.loop.training_step import normalized_focal_loss
 
 pytestmark = pytest.mark.golden
 

@@ -201,14 +201,7 @@ def test_a_session_brings_its_real_clicks_negatives_too(tmp_path):
     )
     atlas = Atlas([plane.sample()])
     batch = atlas.draw(40, 64, torch.Generator().manual_seed(1), PLAIN)
-    clicks = initial_clicks(
-        batch.mask,
-        batch.others,
-        batch.valid,
-        batch.first_click,
-        torch.Generator().manual_seed(2),
-        real=batch.real,
-    )
+    clicks = initial_clicks(batch, torch.Generator().manual_seed(2))
     real_first = (clicks.points[:, 0, :2] - batch.real[:, 0, :2]).abs().amax(1) < 1e-4
     assert 8 <= int(real_first.sum()) <= 32  # mixed with drawn ones
     with_negative = real_first & (batch.real[:, 1, 2] == 0) & (clicks.used[:, 1] == 1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cfrseg_training.loop.losses import error_left
+from cfrseg_training.loop.training_step import error_left
 
 SIZE = 64
 ALL = torch.ones(1, 1, SIZE, SIZE, dtype=torch.bool)

@@ -22,8 +22,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cfrseg_training.command import app
-from cfrseg_training.loop.kept_weights import write_state, write_weights
 from cfrseg_training.loop.labelled import DataRequest, read_data
+from cfrseg_training.loop.run_state import write_state, write_weights
 from napari_cfrseg.errors import DatasetError, TrainingError
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from cfrseg_training.loop.kept_weights import fresh_statistics
+from cfrseg_training.loop.run_state import fresh_statistics
 
 
 def test_statistics_are_the_plain_mean_over_all_batches():

@@ -11,9 +11,14 @@ from cfrseg_training.configuration import TrainConfig
 from cfrseg_training.loop.atlas import Atlas, Sample, WindowRecipe
 from cfrseg_training.loop.augmentation import PhotometricRecipe, vary
 from cfrseg_training.loop.click_sampling import depth, initial_clicks, next_click
-from cfrseg_training.loop.losses import feedback_loss, mask_iou, normalized_focal_loss
 from cfrseg_training.loop.trainer import Trainer
-from cfrseg_training.loop.training_step import RoundsConfig, clicks_to_reach
+from cfrseg_training.loop.training_step import (
+    RoundsConfig,
+    clicks_to_reach,
+    feedback_loss,
+    mask_iou,
+    normalized_focal_loss,
+)
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
 PLAIN = WindowRecipe(
@@ -113,9 +118,7 @@ def test_initial_clicks_lie_on_their_side():
     atlas = Atlas([sample()])
     generator = torch.Generator().manual_seed(4)
     batch = atlas.draw(64, 64, generator, PLAIN)
-    clicks = initial_clicks(
-        batch.mask, batch.others, batch.valid, batch.first_click, generator, extra=1.0
-    )
+    clicks = initial_clicks(batch, generator, extra=1.0)
     assert clicks.used[:, 1].max() > 0
     for index in range(64):
         for slot, (y, x, order) in enumerate(clicks.points[index].tolist()):

@@ -115,7 +115,11 @@ def train(
     """Fine-tune on your labels; keep the model only if it needs fewer clicks."""
     if background:
         yield_to_others()  # before torch is loaded and starts threads
-    from cfrseg_training.loop import processes
+    from cfrseg_training.loop.run_state import (
+        decided_by_first,
+        join_processes,
+        process_rank,
+    )
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options: dict[str, Any] = {
@@ -131,8 +135,8 @@ def train(
         settings = _settings(sources or [], images, labels, ignore, folder)
         changed = {k: v for k, v in options.items() if v is not None}
         settings = replace(settings, **changed)
-        processes.join()
-        problem = processes.decided_by_first(_problem(settings, dry_run=dry_run))
+        join_processes()
+        problem = decided_by_first(_problem(settings, dry_run=dry_run))
         if problem:
             raise typer.BadParameter(problem)
         if settings.threads is not None:
@@ -145,7 +149,7 @@ def train(
             _run(settings, folder, dry_run=dry_run, as_json=as_json)
     except (CfrSegError, OSError) as error:
         text = _explained(error, folder)
-        if folder is not None and folder.folder.is_dir() and processes.rank() == 0:
+        if folder is not None and folder.folder.is_dir() and process_rank() == 0:
             with suppress(OSError):  # a full disk has no room for a status either
                 share = folder.status.share
                 folder.write_status(JobStatus("failed", share, None, text))
@@ -160,9 +164,8 @@ def _explained(error: CfrSegError | OSError, job: TrainingJob | None) -> str:
         return text
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         text += "; make room"
-    if job is None:
-        return f"{text}; then run the same command again"
-    return f"{text}; then run the same command again to go on from {job.folder}"
+    state = "" if job is None else f" to go on from {job.folder}"
+    return f"{text}; then run the same command again{state}"
 
 
 def _settings(
@@ -215,9 +218,9 @@ def _run(
     from cfrseg_training.finetune.dry_run import dry_run_text
     from cfrseg_training.finetune.gate import report_text
     from cfrseg_training.finetune.tuning import LogReporter, fine_tune
-    from cfrseg_training.loop import processes
+    from cfrseg_training.loop.run_state import process_count, process_rank
 
-    is_first = processes.rank() == 0
+    is_first = process_rank() == 0
     if job is not None and is_first:
         job.folder.mkdir(parents=True, exist_ok=True)
         job.start_heartbeat()
@@ -229,7 +232,7 @@ def _run(
     outcome = fine_tune(
         data,
         settings,
-        config=replace(settings.train_config(), synchronous=processes.count() > 1),
+        config=replace(settings.train_config(), synchronous=process_count() > 1),
         work=None if job is None else job.folder,
         reporter=LogReporter() if job is None else JobReporter(job),
     )
@@ -238,11 +241,9 @@ def _run(
     if job is not None:
         report = asdict(outcome)
         job.write_report(report)
-        text = verdict_sentence(report)
-        job.write_status(
-            JobStatus("done", 1.0, 0.0, text, outcome.verdict, outcome.model)
-        )
-    _print(outcome, report_text(outcome), as_json=as_json)
+        done = ("done", 1.0, 0.0, verdict_sentence(report))
+        job.write_status(JobStatus(*done, outcome.verdict, outcome.model))
+    typer.echo(json.dumps(asdict(outcome)) if as_json else report_text(outcome))
 
 
 def _run_recipe(
@@ -253,12 +254,12 @@ def _run_recipe(
     *,
     as_json: bool,
 ) -> None:
-    from cfrseg_training.loop import processes
     from cfrseg_training.loop.labelled import describe
+    from cfrseg_training.loop.run_state import launched_processes
     from cfrseg_training.papers.recipe import find_recipe
     from cfrseg_training.papers.recipe_training import train_by_recipe
 
-    if processes.launched() > 1:
+    if launched_processes() > 1:
         msg = "a recipe trains in one process: start it without a launcher"
         raise TrainingError(msg)
     if settings.output is None:  # checked before
@@ -279,7 +280,7 @@ def _run_recipe(
         f"{outcome.steps} steps, {outcome.seconds:.0f} s, last loss "
         f"{outcome.loss:.4f}: {outcome.model}"
     )
-    _print(outcome, text, as_json=as_json)
+    typer.echo(json.dumps(asdict(outcome)) if as_json else text)
 
 
 def _read(settings: Settings, *, aloud: bool) -> LabelledData:
@@ -293,18 +294,8 @@ def _read(settings: Settings, *, aloud: bool) -> LabelledData:
     return data
 
 
-def _print(outcome: Any, text: str, *, as_json: bool) -> None:
-    typer.echo(json.dumps(asdict(outcome)) if as_json else text)
-
-
 def main(arguments: Sequence[str] | None = None, name: str | None = None) -> None:
-    """Run the command line, by default the process's own.
-
-    Parameters
-    ----------
-    arguments, name
-        Given by ``cfrseg train``.
-    """
+    """Run the command line, by default the process's own."""
     let_streams_print_anything()
     app(args=arguments, prog_name=name)
 

@@ -51,16 +51,14 @@ class TrainConfig:
     Attributes
     ----------
     budget_s, steps
-        The learning rate reaches its end after this many seconds of training or this
-        many steps, whichever comes first; None: no such limit.
+        The learning rate reaches its end after so many seconds of training or so many
+        steps, whichever comes first; None: no such limit.
     stop_after_s
-        Seconds after which the run writes its state and returns, whatever the budget;
-        a later process resumes.
+        Seconds after which the run writes its state and returns, to be resumed.
     grids
         Pairs (share of the budget, grid): windows are drawn on coarse grids first,
-        which costs a fraction of the network's own and teaches most of it. Empty:
-        the network's grid from the start. The batch grows as the grid shrinks, so
-        that each step costs about the same.
+        which teaches most of it for a fraction of the cost. The batch grows as the
+        grid shrinks, so that each step costs about the same.
     batch, learning_rate, weight_decay, warmup_steps, clip, ema
         Batch size; AdamW's rate and decay; steps of linear warm-up; largest gradient
         norm; decay of the moving average.
@@ -76,9 +74,9 @@ class TrainConfig:
         ``"float16"`` scales the loss, for GPUs without bfloat16.
     accumulate
         Batches whose gradients are averaged before each step. With more than one, and
-        when ``synchronous``, every batch has a random generator of its own, seeded by
-        the seed, the step and its number, so that one process with 2 × the batches
-        and two processes take the same steps.
+        when ``synchronous``, every batch's generator is seeded by the seed, the step
+        and its number, so that one process with 2 × the batches and two processes take
+        the same steps.
     synchronous
         With several processes: average the gradients of every step instead of the
         weights now and then.
@@ -89,8 +87,6 @@ class TrainConfig:
         not improve on it. Both survive a resume.
     note_every
         Steps between two entries of the loss in the history.
-    seed
-        Of everything random.
     save_every_s, validate_every_s
         Seconds between two states and between two quick validations.
     compile
@@ -185,13 +181,7 @@ class Settings:
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def train_config(self) -> TrainConfig:
-        """Return the run's configuration.
-
-        Raises
-        ------
-        ValueError
-            A table has an unknown key or a value of the wrong type.
-        """
+        """Return the run's configuration; raises ValueError if a table is wrong."""
         config = default_config(60 * self.minutes, self.seed)
         config = _changed(config, self.tables.get("train", {}), "[train]")
         for part in ("rounds", "windows", "photometry"):
@@ -208,30 +198,16 @@ class Settings:
 def read_settings(path: Path) -> Settings:
     """Read a TOML file; paths in it are relative to it.
 
-    Raises
-    ------
-    DatasetError
-        It does not exist, is not TOML, or has something unknown.
+    Raises DatasetError if it does not exist, is not TOML, or has something unknown.
     """
     return settings_of(read_toml(path), path.parent, str(path))
 
 
 def settings_of(tables: Mapping[str, Any], folder: Path, where: str) -> Settings:
-    """Make settings of plain values.
+    """Make settings of plain values, as the module's docstring shows.
 
-    Parameters
-    ----------
-    tables
-        As the module's docstring shows.
-    folder
-        What paths are relative to.
-    where
-        Named in errors.
-
-    Raises
-    ------
-    DatasetError
-        Something unknown, or of the wrong type.
+    Paths are relative to ``folder``. Raises DatasetError, which names ``where``, if
+    something is unknown or of the wrong type.
     """
     parts = {"train", "suem", "rounds", "windows", "photometry"}
     plain = {key: value for key, value in tables.items() if key not in parts}
@@ -251,13 +227,7 @@ def settings_of(tables: Mapping[str, Any], folder: Path, where: str) -> Settings
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises
-    ------
-    DatasetError
-        It does not exist or is not TOML.
-    """
+    """Read a TOML file; raises DatasetError if it does not exist or is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -269,21 +239,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def from_table(kind: type[T], table: Mapping[str, Any], where: str, **names: str) -> T:
-    """Make a dataclass of a table, strictly: exact types, no unknown key.
+    """Make a dataclass, and dataclasses in it, of a table of plain values, strictly.
 
-    Parameters
-    ----------
-    kind
-        The dataclass; its fields may be dataclasses, too.
-    table
-        Plain values, as from TOML or JSON.
-    where, names
-        What errors call the table, and tables in it ("[key]" by default).
-
-    Raises
-    ------
-    ValueError
-        Something is missing, unknown or of the wrong type.
+    Raises ValueError if something is missing, unknown or of the wrong type. Errors
+    call the table ``where``, and tables in it by ``names`` ("[key]" by default).
     """
     # a machine that only trains has no pydantic
     from pydantic import TypeAdapter, ValidationError
@@ -303,11 +262,9 @@ def from_table(kind: type[T], table: Mapping[str, Any], where: str, **names: str
             "missing": f"{where} lacks {key}",
             "unexpected_keyword_argument": f"{where} has no {key}",
             "value_error": first["msg"].removeprefix("Value error, "),
-        }.get(
-            first["type"],
-            f"{where} {key} = {first['input']!r} is not valid: {first['msg']}",
-        )
-        raise ValueError(problem) from error
+        }.get(first["type"])
+        other = f"{where} {key} = {first['input']!r} is not valid: {first['msg']}"
+        raise ValueError(problem or other) from error
 
 
 def _strict(kind: type[T]) -> type[T]:

@@ -30,11 +30,8 @@ def dry_run_text(settings: Settings, data: LabelledData, *, as_json: bool) -> st
     """Draw the contact sheet and measure how long a step and a judgement take."""
     split = split_data(data, settings.seed)
     folds = len(split.folds)
-    objects = [
-        item
-        for fold in split.folds
-        for item in judged_objects(fold, folds, settings.seed)
-    ]
+    judged = (judged_objects(fold, folds, settings.seed) for fold in split.folds)
+    objects = [item for items in judged for item in items]
     source = checkpoint.resolve(settings.base)
     started = time.monotonic()
     judge(source, objects[:3], settings.threads)
@@ -79,37 +76,21 @@ OUTLINE, POSITIVE, NEGATIVE = (240, 228, 66), (86, 180, 233), (213, 94, 0)
 
 
 def write_sheet(trainer: Trainer, path: Path, columns: int = 6, rows: int = 4) -> None:
-    """Draw samples as the training sees them.
+    """Draw samples as the training sees them into a PNG file.
 
     The object is outlined in yellow; positive clicks are blue rings, negative ones
-    orange crosses; hatched pixels do not count in the loss.
-
-    Parameters
-    ----------
-    trainer
-        Its random generator is restored, so that a training that follows is the same
-        as without the sheet.
-    path
-        PNG file.
+    orange crosses; hatched pixels do not count in the loss. The trainer's random
+    generator is restored, so that a training that follows is the same.
     """
     state = trainer.generator.get_state()
     trainer.generator.manual_seed(trainer.config.seed)
     batch = trainer.draw(rows * columns, trainer.network.grid_size)
-    clicks = initial_clicks(
-        batch.mask,
-        batch.others,
-        batch.valid,
-        batch.first_click,
-        trainer.generator,
-        real=batch.real,
-    )
+    clicks = initial_clicks(batch, trainer.generator)
     trainer.generator.set_state(state)
     step = TILE_PX + GAP_PX
     sheet = Image.new("RGB", (columns * step + GAP_PX, rows * step + GAP_PX), "white")
-    on_host = replace(
-        batch,
-        **{n: getattr(batch, n).cpu() for n in ("image", "mask", "valid", "others")},
-    )
+    image, mask, valid = (t.cpu() for t in (batch.image, batch.mask, batch.valid))
+    on_host = replace(batch, image=image, mask=mask, valid=valid)
     for index in range(rows * columns):
         row, column = divmod(index, columns)
         tile = _tile(on_host, clicks, index)

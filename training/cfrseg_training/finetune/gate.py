@@ -9,7 +9,7 @@ contains 0), *refused* (more clicks, or labels that do not follow the images).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -27,10 +27,7 @@ from cfrseg_training.loop.labelled import (
 )
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.evaluation.clicking import RunSettings
-from napari_cfrseg.evaluation.datasets import (
-    BenchmarkObject,
-    sample_objects,
-)
+from napari_cfrseg.evaluation.datasets import BenchmarkObject, sample_objects
 from napari_cfrseg.evaluation.report.comparisons import bootstrap_means
 from napari_cfrseg.evaluation.scores import (
     ObjectRow,
@@ -73,9 +70,8 @@ def bundled_objects(count: int = FORGETTING_OBJECTS) -> list[BenchmarkObject]:
     planes = []
     for name in sample_names():
         sample = load_sample(name)
-        planes.append(
-            LabelledPlane(name, None, sample.image, sample.labels.astype(np.int32))
-        )
+        labels = sample.labels.astype(np.int32)
+        planes.append(LabelledPlane(name, None, sample.image, labels))
     source = MemorySource("bundled", tuple(planes))
     return sample_objects(list(source.objects()), count)
 
@@ -121,13 +117,11 @@ def compare(
     before: Sequence[ObjectRow], after: Sequence[ObjectRow], seed: int
 ) -> Change:
     """Compare two models on the same objects (bootstrap over images, then objects)."""
-    change = np.array(
-        [
-            clicks_to(b.ious, 0.90) - clicks_to(a.ious, 0.90)
-            for a, b in zip(before, after, strict=True)
-        ],
-        float,
+    was, now_is = (
+        np.array([clicks_to(row.ious, 0.90) for row in rows], float)
+        for rows in (before, after)
     )
+    change = now_is - was
     images = [row.image_name for row in before]
     means = bootstrap_means(change, images, np.random.default_rng(seed))
     low, high = (float(v) for v in np.quantile(means, (0.025, 0.975)))
@@ -161,11 +155,8 @@ def suggestions(
 ) -> list[str]:
     """Return what to try where the model was not kept.
 
-    Parameters
-    ----------
-    facts
-        ``chance``: p-value of ``chance_of_fit``;
-        ``before`` and ``after``: NoC@90; ``minutes``; ``judged``: number of objects.
+    ``facts`` has the ``chance`` of fit, NoC@90 ``before``, the ``minutes`` and how
+    many objects were ``judged``.
     """
     if verdict == "kept":
         return []
@@ -199,16 +190,8 @@ def chance_of_fit(planes: Sequence[LabelledPlane], seed: int = 0) -> float:
     latter can even lower the clicks on further labels of the kind (a blob about the
     click is what they have in common), so the number of clicks alone is not enough.
 
-    Parameters
-    ----------
-    planes
-        Labelled planes; at most eight are used, spread evenly.
-    seed
-        Of the rolls.
-
-    Returns
-    -------
-    Between 1 / (ROLLS + 1) (the labels follow the images) and 1.
+    At most eight planes are used, spread evenly. The p-value is between 1 / (ROLLS + 1)
+    (the labels follow the images) and 1.
     """
     rng = np.random.default_rng(seed)
     step = max(1, len(planes) // MOST_PLANES)
@@ -216,16 +199,11 @@ def chance_of_fit(planes: Sequence[LabelledPlane], seed: int = 0) -> float:
     # (rolls + 1, measures), the first row of the labels where they are
     total = np.zeros((ROLLS + 1, 3))
     for plane in chosen:
-        total += _standardised(_measures(plane, rng))
+        values = _measures(plane, rng)
+        total += (values - values.mean(axis=0)) / (values.std(axis=0) + 1e-9)
     total /= np.sqrt(len(chosen))
     extreme = np.abs(total).max(axis=1)
     return float((extreme >= extreme[0]).mean())
-
-
-def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    centred = values - values.mean(axis=0)
-    scaled: NDArray[np.float64] = centred / (values.std(axis=0) + 1e-9)
-    return scaled
 
 
 def _measures(plane: LabelledPlane, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -246,25 +224,13 @@ def _measures(plane: LabelledPlane, rng: np.random.Generator) -> NDArray[np.floa
         if index:
             down, across = rng.random(2) < 0.5
             shift = (int(rng.integers(height)), int(rng.integers(width)))
-            masks = [_moved(m, shift, bool(down), bool(across)) for m in masks]
+            flips = np.s_[:: -1 if down else 1, :: -1 if across else 1]
+            masks = [np.roll(m[flips], shift, axis=(0, 1)) for m in masks]
         line, core, rim = masks
-        rows.append(
-            [
-                _mean(steep, line),
-                _mean(smooth, core) - _mean(smooth, rim),
-                _mean(rough, core) - _mean(rough, rim),
-            ]
-        )
+        bright = _mean(smooth, core) - _mean(smooth, rim)
+        rougher = _mean(rough, core) - _mean(rough, rim)
+        rows.append([_mean(steep, line), bright, rougher])
     return np.array(rows, float)
-
-
-def _moved(
-    mask: NDArray[np.bool_], shift: tuple[int, int], down: bool, across: bool
-) -> NDArray[np.bool_]:
-    """Mirror a mask and roll it."""
-    mask = mask[::-1] if down else mask
-    mask = mask[:, ::-1] if across else mask
-    return np.roll(mask, shift, axis=(0, 1))
 
 
 def _mean(values: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
@@ -324,37 +290,26 @@ class Outcome:
 
 def report_text(outcome: Outcome) -> str:
     """Return an outcome as a table and its verdict."""
-    lines = [
-        "                  objects  NoC@85  NoC@90  IoU@1  @2    @3    @4    @5",
-    ]
+    lines = ["                  objects  NoC@85  NoC@90  IoU@1  @2    @3    @4    @5"]
     for name, before, after in (
         ("held out", outcome.before, outcome.after),
         ("bundled", outcome.bundled_before, outcome.bundled_after),
     ):
         for when, f in (("before", before), ("after", after)):
             if f is not None:
-                ious = " ".join(
-                    f"{v:.3f}" for v in (f.iou1, f.iou2, f.iou3, f.iou4, f.iou5)
-                )
-                lines.append(
-                    f"{name:9s}{when:8s} {f.objects:7d}  {f.noc85:6.2f}  "
-                    f"{f.noc90:6.2f}  {ious}"
-                )
+                objects, noc85, noc90, *ious = astuple(f)
+                counts = f"{objects:7d}  {noc85:6.2f}  {noc90:6.2f}"
+                means = " ".join(f"{v:.3f}" for v in ious)
+                lines.append(f"{name:9s}{when:8s} {counts}  {means}")
+    interval = f"95 % interval {outcome.low:+.2f} to {outcome.high:+.2f}"
     lines.append(
-        f"change in clicks to 90 %: {outcome.difference:+.2f} (95 % interval "
-        f"{outcome.low:+.2f} to {outcome.high:+.2f}); judged by {outcome.how}: "
-        f"{', '.join(outcome.held_out[:8])}"
+        f"change in clicks to 90 %: {outcome.difference:+.2f} ({interval}); judged by "
+        f"{outcome.how}: {', '.join(outcome.held_out[:8])}"
     )
-    lines.append(verdict_text(outcome))
+    end = "The old model stays."
+    if outcome.verdict == "not proven":
+        end = "(--keep-unproven writes it)"
+    sentence = verdict_sentence(asdict(outcome))
+    lines.append(f"{outcome.verdict}: {sentence} {outcome.model or end}")
     lines += [f"  - {text}" for text in outcome.suggestions]
     return "\n".join(lines)
-
-
-def verdict_text(outcome: Outcome) -> str:
-    """Return the verdict as a sentence, with the file or how to write it."""
-    sentence = verdict_sentence(asdict(outcome))
-    if outcome.model:
-        return f"{outcome.verdict}: {sentence} {outcome.model}"
-    if outcome.verdict == "not proven":
-        return f"not proven: {sentence} (--keep-unproven writes it)"
-    return f"refused: {sentence} The old model stays."

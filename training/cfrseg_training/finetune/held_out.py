@@ -17,10 +17,7 @@ from cfrseg_training.loop.labelled import (
     MemorySource,
 )
 from napari_cfrseg.errors import DatasetError
-from napari_cfrseg.evaluation.datasets import (
-    BenchmarkObject,
-    sample_objects,
-)
+from napari_cfrseg.evaluation.datasets import BenchmarkObject, sample_objects
 
 #: share of the images held out where there are enough of them
 HELD_OUT = 0.25
@@ -68,10 +65,7 @@ class Split:
 def split_data(data: LabelledData, seed: int) -> Split:
     """Hold images out: a quarter; each in turn of two or three; halves of one.
 
-    Raises
-    ------
-    DatasetError
-        One image whose halves do not both hold an object.
+    Raises DatasetError for one image whose halves do not both hold an object.
     """
     names = data.names
     if len(names) == 1:
@@ -139,15 +133,9 @@ def _cropped(
             (i, y - shift[0], x - shift[1], sign) for i, y, x, sign in plane.clicks
         )
         ignore = None if plane.ignore is None else plane.ignore[index]
-        cropped.append(
-            replace(
-                plane,
-                image=plane.image[index],
-                labels=np.ascontiguousarray(labels),
-                ignore=ignore,
-                clicks=clicks,
-            )
-        )
+        labels = np.ascontiguousarray(labels)
+        part = replace(plane, labels=labels, ignore=ignore, clicks=clicks)
+        cropped.append(replace(part, image=plane.image[index]))
     return tuple(cropped)
 
 
@@ -155,12 +143,8 @@ def judged_objects(fold: Fold, folds: int, seed: int) -> list[BenchmarkObject]:
     """Draw the objects of a fold that the robot clicks before and after.
 
     At most two thirds of the held-out objects: the others make the live curve, so
-    that no weights are chosen by what they are judged on.
-
-    Raises
-    ------
-    DatasetError
-        There is none.
+    that no weights are chosen by what they are judged on. Raises DatasetError if there
+    is none.
     """
     objects = list(MemorySource("own", fold.held_out).objects())
     if not objects:
@@ -177,10 +161,8 @@ def curve_windows(
 ) -> tuple[list[WindowBatch], bool]:
     """Draw the windows of the live curve around held-out objects.
 
-    Returns
-    -------
-    The windows, and whether none of their objects is judged on (only then may weights
-    be chosen by them).
+    Also returns whether none of their objects is judged on (only then may weights be
+    chosen by them).
     """
     atlas = Atlas([plane.sample() for plane in fold.held_out], device)
     places = {(p.name, p.plane): i for i, p in enumerate(fold.held_out)}

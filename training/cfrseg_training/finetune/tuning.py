@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,10 +42,9 @@ from cfrseg_training.finetune.held_out import (
     judged_objects,
     split_data,
 )
-from cfrseg_training.loop import processes
 from cfrseg_training.loop.atlas import Atlas, WindowBatch
-from cfrseg_training.loop.kept_weights import write_weights
 from cfrseg_training.loop.labelled import LabelledData, LabelledPlane, describe
+from cfrseg_training.loop.run_state import decided_by_first, process_rank, write_weights
 from cfrseg_training.loop.trainer import Trainer
 from napari_cfrseg.errors import TrainingError
 from napari_cfrseg.evaluation.datasets import BenchmarkObject
@@ -73,7 +73,7 @@ class Reporter(Protocol):
 
 
 class LogReporter:
-    """Writes phases into the log."""
+    """Writes phases into the log; the training logs its own entries."""
 
     def phase(
         self, name: str, share: float, eta_s: float | None = None, message: str = ""
@@ -83,7 +83,7 @@ class LogReporter:
             _log.info("%s: %s", name, message)
 
     def row(self, row: Mapping[str, float]) -> None:
-        """Do nothing: the training logs its own entries."""
+        """Do nothing."""
 
     def may_continue(self) -> bool:
         """Return True: it runs to its end."""
@@ -102,8 +102,6 @@ def fine_tune(
 
     Parameters
     ----------
-    data
-        Labelled planes (:func:`cfrseg_training.loop.labelled.read_data`).
     settings
         Base model, output, minutes and so on; ``settings.data`` is not read.
     config
@@ -111,8 +109,6 @@ def fine_tune(
     work
         Folder of the states: a run that was killed continues from them. By default a
         temporary one.
-    reporter
-        Receives progress, and may pause or stop.
 
     Raises
     ------
@@ -126,13 +122,8 @@ def fine_tune(
     """
     with ExitStack() as stack:
         folder = work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        run = _FineTuning(
-            data,
-            settings,
-            config or settings.train_config(),
-            folder,
-            reporter or LogReporter(),
-        )
+        config = config or settings.train_config()
+        run = _FineTuning(data, settings, config, folder, reporter or LogReporter())
         run.keeps_work = work is not None
         return run.run()
 
@@ -167,7 +158,7 @@ class _FineTuning:
             judged_objects(fold, folds, settings.seed) for fold in self.split.folds
         ]
         self.bundled = bundled_objects() if settings.forgetting else []
-        self.is_first = processes.rank() == 0
+        self.is_first = process_rank() == 0
         self.stopped = False
         self.keeps_work = True
         self.judging_s = 0.0
@@ -191,18 +182,18 @@ class _FineTuning:
         for index, fold in enumerate(self.split.folds):
             if self.stopped:
                 break
-            candidate = self._train(index, fold.trained, fold, self.objects[index])
+            candidate = self._train(index, fold.trained, fold)
             self._report("judging after", 0.1 + 0.8 * (index + 1) / self.trainings)
             rows = self._judged(candidate, self.objects[index], f"after-{index}")
             after.append(rows)
-        judged = _flat(before[: len(after)]), _flat(after)
+        judged = [*chain(*before[: len(after)])], [*chain(*after)]
         change = compare(*judged, self.settings.seed) if self.is_first else _NO_CHANGE
-        verdict: Verdict = processes.decided_by_first(decide(change, chance))
+        verdict: Verdict = decided_by_first(decide(change, chance))
         unproven = verdict == "not proven" and self.settings.keep_unproven
         wanted = verdict == "kept" or unproven
         # the user may keep a model that is not proven, so it is trained too
         if self.trainings > 1 and verdict != "refused" and not self.stopped:
-            candidate = self._train(len(self.split.folds), self.data.planes, None, [])
+            candidate = self._train(len(self.split.folds), self.data.planes)
         self._report("judging after", 0.95)
         bundled = bundled_before, self._judged(candidate, self.bundled, "bundled-after")
         outcome = self._outcome(change, verdict, judged, bundled, chance)
@@ -224,13 +215,13 @@ class _FineTuning:
         chance: float,
     ) -> Outcome:
         before, after = (figures(rows) for rows in judged)
+        was, now_is = (figures(rows) if rows else None for rows in bundled)
         facts = {
             "chance": chance,
             "before": before.noc90,
             "judged": float(before.objects),
             "minutes": self.settings.minutes,
         }
-        was, now_is = (figures(rows) if rows else None for rows in bundled)
         return Outcome(
             verdict,
             before,
@@ -256,9 +247,8 @@ class _FineTuning:
         if self.is_first and path.exists():
             began_with = json.loads(path.read_text(encoding="utf-8"))
         elif self.is_first:
-            with atomic_path(path) as temporary:
-                temporary.write_text(json.dumps(own), encoding="utf-8")
-        began_with = processes.decided_by_first(began_with)
+            _write_json(path, own)
+        began_with = decided_by_first(began_with)
         if own != began_with:
             lost = "; ".join(f"{k}: {v}" for k, v in self.data.broken.items())
             msg = (
@@ -271,11 +261,7 @@ class _FineTuning:
     # -- training --------------------------------------------------------------------
 
     def _train(
-        self,
-        index: int,
-        planes: Sequence[LabelledPlane],
-        fold: Fold | None,
-        judged: Sequence[BenchmarkObject],
+        self, index: int, planes: Sequence[LabelledPlane], fold: Fold | None = None
     ) -> Path:
         """Train on planes and return the candidate's weights file."""
         candidate = self.work / f"candidate-{index}.safetensors"
@@ -285,10 +271,10 @@ class _FineTuning:
         windows: list[WindowBatch] = []
         own = False
         if fold is not None and self.is_first:
+            judged = self.objects[index]
             windows, own = curve_windows(fold, judged, network.grid_size, device)
-        config = replace(
-            self.config, keep_best=own and self.config.budget_s is not None
-        )
+        keep_best = own and self.config.budget_s is not None
+        config = replace(self.config, keep_best=keep_best)
         trainer = Trainer(
             network,
             atlas,
@@ -315,11 +301,8 @@ class _FineTuning:
         share = 0.1 + 0.8 * (index + done) / self.trainings
         budget = self.config.budget_s or trainer.elapsed_s / max(done, 1e-6)
         left = budget * (1 - done + self.trainings - 1 - index) + self.judging_s
-        message = (
-            f"training {index + 1} of {self.trainings}, step {trainer.step}; "
-            f"{self.split.how}"
-        )
-        self._report("training", share, left, message)
+        message = f"training {index + 1} of {self.trainings}, step {trainer.step}"
+        self._report("training", share, left, f"{message}; {self.split.how}")
         return self.reporter.may_continue()
 
     def _description(
@@ -368,9 +351,7 @@ class _FineTuning:
             if [row.key for row in rows] == [item.key for item in objects]:
                 return rows
         rows = judge(weights, objects, self.settings.threads)
-        with atomic_path(path) as temporary:
-            text = json.dumps([row.to_dict() for row in rows])
-            temporary.write_text(text, encoding="utf-8")
+        _write_json(path, [row.to_dict() for row in rows])
         return rows
 
     def _report(
@@ -385,9 +366,9 @@ class _FineTuning:
             write_weights(
                 self.output, network, replace(metadata, validation=asdict(outcome))
             )
-        with atomic_path(self.output.with_suffix(".report.json")) as report:
-            report.write_text(json.dumps(asdict(outcome), indent=1), encoding="utf-8")
+        _write_json(self.output.with_suffix(".report.json"), asdict(outcome))
 
 
-def _flat(groups: Sequence[Sequence[ObjectRow]]) -> list[ObjectRow]:
-    return [row for rows in groups for row in rows]
+def _write_json(path: Path, values: Any) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")

@@ -9,8 +9,8 @@ is then a single gather, on the CPU or on a GPU, with no loader processes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -127,10 +127,6 @@ class Atlas:
 
     Parameters
     ----------
-    samples
-        Labelled images.
-    device
-        Where the buffers live.
     seed
         Of the interior points.
     min_area_px
@@ -156,7 +152,7 @@ class Atlas:
         pixels: list[Tensor] = []
         labels: list[Tensor] = []
         shapes: list[list[tuple[int, int]]] = []
-        objects = _Objects()
+        objects: list[_Object] = []
         for index, sample in enumerate(samples):
             levels = _levels(sample.image)
             pixels += [level.reshape(-1, 3) for level in levels]
@@ -165,10 +161,10 @@ class Atlas:
                 sample.labels, background=0, connectivity=2
             ).astype(np.int32)
             labels.append(torch.from_numpy(numbered.reshape(-1)))
-            _collect(objects, index, numbered, rng, min_area_px)
+            objects += _objects(index, numbered, rng, min_area_px)
             if sample.ignore is not None:
                 numbered[sample.ignore] = -1  # shares memory with the tensor
-        if not objects.image:
+        if not objects:
             msg = f"no object of {min_area_px} px or more in {len(samples)} images"
             raise ValueError(msg)
         self.device = torch.device(device)
@@ -181,15 +177,14 @@ class Atlas:
         self.level_start = starts.view(-1, LEVELS).to(self.device)
         self.label_start = (area[:, 0].cumsum(0) - area[:, 0]).to(self.device)
         self.sparse = torch.tensor([s.is_sparse for s in samples], device=self.device)
-        self.object_image = torch.tensor(objects.image, device=self.device)
-        self.object_label = torch.tensor(objects.label, device=self.device)
-        self.object_box = torch.tensor(
-            objects.box, dtype=torch.float32, device=self.device
-        )
-        self.object_points = torch.from_numpy(np.stack(objects.points)).to(self.device)
-        real = real_clicks(samples, objects.image, objects.points)
+        image, label, box, points = zip(*objects, strict=True)
+        self.object_image = torch.tensor(image, device=self.device)
+        self.object_label = torch.tensor(label, device=self.device)
+        self.object_box = torch.tensor(box, dtype=torch.float32, device=self.device)
+        self.object_points = torch.from_numpy(np.stack(points)).to(self.device)
+        real = real_clicks(samples, image, points)
         self.object_real = None if real is None else real.to(self.device)
-        weights = _object_weights(samples, objects.image, set_power)
+        weights = _object_weights(samples, image, set_power)
         self.object_weight = torch.tensor(weights, device=self.device)
 
     def __len__(self) -> int:
@@ -203,16 +198,12 @@ class Atlas:
         recipe: WindowRecipe | None = None,
         objects: Tensor | None = None,
     ) -> WindowBatch:
-        """Draw windows.
+        """Draw ``count`` windows of ``grid`` × ``grid`` pixels.
 
         Parameters
         ----------
-        count, grid
-            B and G: how many windows, and their side in grid pixels.
         generator
             On the atlas's device; the only source of chance.
-        recipe
-            How windows lie around objects.
         objects
             (B,) indices of the objects; by default drawn by weight.
         """
@@ -321,24 +312,14 @@ class Atlas:
         return ((plane < low) | (plane > high)).any(dim=-1)[:, None]
 
 
-@dataclass(slots=True)
-class _Objects:
-    """Objects of all images, a list for each of their values."""
-
-    image: list[int] = field(default_factory=list)
-    label: list[int] = field(default_factory=list)
-    box: list[tuple[int, int, int, int]] = field(default_factory=list)
-    points: list[NDArray[np.float32]] = field(default_factory=list)
+#: image, label, box (y0, x0, y1, x1) and interior points
+_Object = tuple[int, int, tuple[int, int, int, int], NDArray[np.float32]]
 
 
-def _collect(
-    objects: _Objects,
-    index: int,
-    numbered: NDArray[np.int32],
-    rng: np.random.Generator,
-    min_area_px: int,
-) -> None:
-    """Add the components of one image that are neither too small nor half the plane."""
+def _objects(
+    index: int, numbered: NDArray[np.int32], rng: np.random.Generator, min_area_px: int
+) -> Iterator[_Object]:
+    """Yield an image's components that are neither too small nor half the plane."""
     half_plane = numbered.size / 2
     for number, box in enumerate(ndimage.find_objects(numbered), 1):
         if box is None:
@@ -347,12 +328,8 @@ def _collect(
         if not min_area_px <= mask.sum() <= half_plane:
             continue
         corner = np.asarray([box[0].start, box[1].start])
-        objects.image.append(index)
-        objects.label.append(number)
-        objects.box.append((*corner.tolist(), box[0].stop, box[1].stop))
-        objects.points.append(
-            (_interior_points(mask, rng) + corner - 1).astype(np.float32)
-        )
+        points = (_interior_points(mask, rng) + corner - 1).astype(np.float32)
+        yield index, number, (*corner.tolist(), box[0].stop, box[1].stop), points
 
 
 def _interior_points(
@@ -361,19 +338,13 @@ def _interior_points(
     """Return (9, 2) float32 points (y, x) inside a mask that is padded by zeros."""
     depth = ndimage.distance_transform_edt(mask)
     innermost = np.unravel_index(int(depth.argmax()), depth.shape)
-    near = np.argwhere(depth > depth.max() / 2)
-    inside = np.argwhere(mask)
-    return np.concatenate(
-        [
-            np.asarray([innermost]),
-            near[rng.integers(len(near), size=4)],
-            inside[rng.integers(len(inside), size=4)],
-        ]
-    ).astype(np.float32)
+    near, inside = np.argwhere(depth > depth.max() / 2), np.argwhere(mask)
+    drawn = [p[rng.integers(len(p), size=4)] for p in (near, inside)]
+    return np.concatenate([np.asarray([innermost]), *drawn]).astype(np.float32)
 
 
 def _object_weights(
-    samples: list[Sample], object_image: list[int], set_power: float
+    samples: list[Sample], object_image: Sequence[int], set_power: float
 ) -> list[float]:
     """Weigh objects so that sets, groups, images and crowded images balance."""
     groups: dict[str, set[str]] = {}
@@ -414,12 +385,8 @@ def _bilinear(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield flat indices and weights of the four pixels around each point.
 
-    Parameters
-    ----------
-    where, size
-        (B, G, G, 2) points (y, x), clamped into the plane, and (B, 1, 1, 2) its size.
-    start
-        (B, 1, 1) index of the plane's first pixel.
+    ``where`` is (B, G, G, 2), clamped into the plane; ``size`` (B, 1, 1, 2); ``start``,
+    (B, 1, 1), the index of the plane's first pixel.
     """
     where = torch.minimum(where.clamp(min=0), (size - 1).float())
     low = where.floor()

@@ -39,15 +39,7 @@ MIN_VISIBLE_PX = 20
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A window and its object.
-
-    Attributes
-    ----------
-    image
-        (B, 3, H, W) float in [0, 1].
-    mask
-        (B, 1, H, W) float, 1 on the object.
-    """
+    """Windows, (B, 3, H, W) in [0, 1], and their objects, (B, 1, H, W) float."""
 
     image: Tensor
     mask: Tensor
@@ -56,10 +48,7 @@ class Scene:
 def simple(source: Scene, extra: Scene, opacity: Tensor | float = 1.0) -> Scene:
     """Paste the source object, at its own place, on the extra image.
 
-    Parameters
-    ----------
-    opacity
-        α, a number or (B, 1, 1, 1); published: uniform in [0.5, 1].
+    ``opacity`` (α) is a number or (B, 1, 1, 1); published: uniform in [0.5, 1].
     """
     share = opacity * source.mask
     image = share * source.image + (1 - share) * extra.image
@@ -101,16 +90,8 @@ def leaves_enough(source: Scene, extra: Scene) -> Tensor:
 def match_intensity(pasted: Scene, onto: Scene) -> Scene:
     """Give an object the mean and spread, per channel, of another scene's object.
 
-    Parameters
-    ----------
-    pasted
-        Its pixels change under its mask only.
-    onto
-        The scene whose object is the measure; without an object, its whole window is.
-
-    Returns
-    -------
-    The pasted scene, image in [0, 1].
+    Pixels change under the mask only. Where ``onto`` has no object, its whole window
+    is the measure.
     """
     mean, spread = _moments(pasted.image, pasted.mask)
     weight = torch.where(
@@ -176,14 +157,7 @@ def recombine(
 ) -> Scene:
     """Apply the three steps of the published order to a batch.
 
-    Parameters
-    ----------
-    source
-        The batch's own windows.
-    draw_extra
-        Returns as many other windows, different ones at each call.
-    generator
-        Of the batch's device.
+    ``draw_extra`` returns as many other windows, different ones at each call.
     """
     recipe = recipe or SuemRecipe()
     count, device = source.mask.shape[0], source.mask.device
@@ -236,17 +210,7 @@ def recombined(
     generator: torch.Generator,
     recipe: SuemRecipe,
 ) -> WindowBatch:
-    """Copy-paste between windows; pixels unknown in any of them stay unknown.
-
-    Parameters
-    ----------
-    batch
-        The windows.
-    draw_extra
-        Returns as many other windows, different ones at each call.
-    generator
-        Of the batch's device.
-    """
+    """Copy-paste between windows; pixels unknown in any of them stay unknown."""
     valid = batch.valid
 
     def extra_scene() -> Scene:
@@ -309,45 +273,35 @@ class PhotometricRecipe:
 def vary(
     image: Tensor, generator: torch.Generator, recipe: PhotometricRecipe | None = None
 ) -> Tensor:
-    """Return the images with other contrast, colours, sharpness and noise.
-
-    Parameters
-    ----------
-    image
-        (B, 3, H, W) float in [0, 1].
-
-    Returns
-    -------
-    (B, 3, H, W) float in [0, 1].
-    """
+    """Return (B, 3, H, W) images with other contrast, colours, sharpness and noise."""
     recipe = recipe or PhotometricRecipe()
     batch, device = image.shape[0], image.device
 
-    def chance(*shape: int) -> Tensor:
-        return torch.rand(batch, *shape, generator=generator, device=device)
+    def chance() -> Tensor:
+        return torch.rand(batch, 1, 1, 1, generator=generator, device=device)
 
-    def spread(*shape: int) -> Tensor:
-        return chance(*shape) * 2 - 1
+    def spread() -> Tensor:
+        return chance() * 2 - 1
 
     def happens(share: float) -> Tensor:
-        return (chance(1, 1, 1) < share).float()
+        return (chance() < share).float()
 
     x = _colours(image, recipe, generator)
-    exponent = torch.exp(recipe.gamma * spread(1, 1, 1) * happens(0.5))
+    exponent = torch.exp(recipe.gamma * spread() * happens(0.5))
     x = x.clamp(1e-4, 1) ** exponent
     inverted = happens(recipe.invert)
     x = x * (1 - inverted) + (1 - x) * inverted
-    x = (x - 0.5) * torch.exp(recipe.contrast * spread(1, 1, 1)) + 0.5
-    x = x + recipe.brightness * spread(1, 1, 1)
+    x = (x - 0.5) * torch.exp(recipe.contrast * spread()) + 0.5
+    x = x + recipe.brightness * spread()
     height, width = x.shape[-2:]
     ramp_y = torch.linspace(-1, 1, height, device=device).view(1, 1, -1, 1)
     ramp_x = torch.linspace(-1, 1, width, device=device).view(1, 1, 1, -1)
-    slant = spread(1, 1, 1) * ramp_y + spread(1, 1, 1) * ramp_x
+    slant = spread() * ramp_y + spread() * ramp_x
     x = x * (1 + 0.3 * slant * happens(recipe.shading))
-    x = _blur(x, (0.3 + 1.9 * chance()) * happens(recipe.blur).flatten())
+    x = _blur(x, ((0.3 + 1.9 * chance()) * happens(recipe.blur)).flatten())
     noise = torch.randn(x.shape, generator=generator, device=device)
     signal = 0.3 + x.clamp(0, 1).sqrt()
-    x = x + 0.09 * chance(1, 1, 1) * happens(recipe.noise) * signal * noise
+    x = x + 0.09 * chance() * happens(recipe.noise) * signal * noise
     return x.clamp(0, 1)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from cfrseg_training.loop.atlas import Sample
+    from cfrseg_training.loop.atlas import Sample, WindowBatch
 
 #: a person's click: (label, y, x, is positive)
 RealClick = tuple[int, float, float, bool]
@@ -37,10 +37,7 @@ DEPTH_LIMIT = 48
 class ClickSlots:
     """The clicks of a batch, as (B, 2N, 3) rows ``[y, x, order]``.
 
-    Parameters
-    ----------
-    batch, slots
-        B and N; clicks beyond N of one sign replace that sign's last.
+    Clicks beyond N (``slots``) of one sign replace that sign's last.
     """
 
     def __init__(self, batch: int, slots: int, device: torch.device) -> None:
@@ -51,15 +48,7 @@ class ClickSlots:
         self._rows = torch.arange(batch, device=device)
 
     def add(self, yx: Tensor, positive: Tensor, present: Tensor) -> None:
-        """Add one click where ``present``.
-
-        Parameters
-        ----------
-        yx
-            (B, 2) float.
-        positive, present
-            (B,) bool.
-        """
+        """Add a click at (B, 2) float ``yx`` where ``present``; both flags are (B,)."""
         sign = (~positive).long()
         slot = self.used[self._rows, sign].clamp(max=self.slots - 1)
         row = sign * self.slots + slot
@@ -73,16 +62,9 @@ class ClickSlots:
 
 
 def depth(region: Tensor) -> Tensor:
-    """Return how deep each pixel lies in a region.
+    """Return how deep each pixel of a (B, 1, H, W) bool region lies in it.
 
-    Parameters
-    ----------
-    region
-        (B, 1, H, W) bool; what is beyond the window counts as outside.
-
-    Returns
-    -------
-    (B, 1, H, W) float: 0 outside, 1 on the rim, ``DEPTH_LIMIT`` at most.
+    Float: 0 outside and beyond the window, 1 on the rim, ``DEPTH_LIMIT`` at most.
     """
     if region.device.type == "cpu":
         return _depth_by_transform(region)
@@ -111,16 +93,9 @@ def _depth_by_transform(region: Tensor) -> Tensor:
 
 
 def pick(weight: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw one pixel uniformly among those of positive weight.
+    """Draw (B, 2) float (y, x) uniformly where (B, 1, H, W) ``weight`` is positive.
 
-    Parameters
-    ----------
-    weight
-        (B, 1, H, W) bool; with none set the result is any pixel.
-
-    Returns
-    -------
-    (B, 2) float (y, x).
+    Where it nowhere is, any pixel is drawn.
     """
     noise = torch.rand(weight.shape, generator=generator, device=weight.device)
     index = (weight * (noise + 1)).flatten(1).argmax(dim=1)
@@ -129,42 +104,30 @@ def pick(weight: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def initial_clicks(
-    mask: Tensor,
-    others: Tensor,
-    valid: Tensor,
-    first_click: Tensor,
+    windows: WindowBatch,
     generator: torch.Generator,
     *,
     slots: int = 12,
     extra: float = 0.4,
-    real: Tensor | None = None,
 ) -> ClickSlots:
-    """Place the first click and, in some samples, several more.
+    """Place the first click and, in ``extra`` of the samples, several more.
 
-    Parameters
-    ----------
-    mask, others, valid
-        (B, 1, H, W) float, bool, bool.
-    first_click
-        (B, 2) float (y, x); where it misses the mask a pixel of the mask is drawn.
-    extra
-        Share of samples with further clicks.
-    real
-        (B, K, 3) rows ``[y, x, label]``, clicks a person made on the objects (label
-        −1: none); half of the samples that have any get the first few of them.
+    Where the windows' first click misses the mask a pixel of the mask is drawn. Half of
+    the samples with clicks that a person made get the first few of those.
     """
+    mask, others, valid = windows.mask, windows.others, windows.valid
     batch, device = mask.shape[0], mask.device
-    rows = torch.arange(batch, device=device)
 
     def chance() -> Tensor:
         return torch.rand(batch, generator=generator, device=device)
 
     inside = mask > 0.5
     height, width = mask.shape[-2:]
+    first_click = windows.first_click
     pixel = first_click.round().long()
     on_grid = (pixel >= 0).all(1) & (pixel[:, 0] < height) & (pixel[:, 1] < width)
     y, x = pixel[:, 0].clamp(0, height - 1), pixel[:, 1].clamp(0, width - 1)
-    hit = on_grid & inside[rows, 0, y, x]
+    hit = on_grid & inside[torch.arange(batch, device=device), 0, y, x]
     first = torch.where(hit[:, None], first_click, pick(inside, generator))
     clicks = ClickSlots(batch, slots, device)
     everywhere = torch.ones(batch, dtype=torch.bool, device=device)
@@ -192,16 +155,13 @@ def initial_clicks(
         clicks.newest = torch.where(present[:, None], clicks.newest, kept)
         going = going & (chance() < NEXT_SHARE)
     clicks.newest = torch.where((clicks.newest[:, 2:] < 0), first_newest, clicks.newest)
-    if real is not None:
-        _replace_by_real(clicks, real, (height, width), generator)
+    if windows.real is not None:
+        _replace_by_real(clicks, windows.real, (height, width), generator)
     return clicks
 
 
 def _replace_by_real(
-    clicks: ClickSlots,
-    real: Tensor,
-    size: tuple[int, int],
-    generator: torch.Generator,
+    clicks: ClickSlots, real: Tensor, size: tuple[int, int], generator: torch.Generator
 ) -> None:
     """Give some samples the first few of a person's clicks instead of drawn ones."""
     batch, most = real.shape[:2]
@@ -223,17 +183,12 @@ def _replace_by_real(
 
 
 def next_click(
-    prob: Tensor,
-    target: Tensor,
-    valid: Tensor,
-    generator: torch.Generator | None,
+    prob: Tensor, target: Tensor, valid: Tensor, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return a click in the deepest error of a mask.
 
     Parameters
     ----------
-    prob, target, valid
-        (B, 1, H, W): probability, truth and known pixels.
     generator
         Source of chance: some clicks are on the deepest pixel, the others uniform
         where the depth is above half the largest. None: always the deepest pixel
@@ -254,12 +209,11 @@ def next_click(
     largest = torch.maximum(missed_max, excess_max).view(-1, 1, 1, 1)
     if generator is None:
         region = depths >= largest
+        generator = torch.Generator(prob.device).manual_seed(0)
     else:
         exact = torch.rand(len(prob), generator=generator, device=prob.device) < CENTRED
         share = torch.where(exact, 0.999, 0.5).view(-1, 1, 1, 1)
         region = depths > largest * share
-    if generator is None:
-        generator = torch.Generator(prob.device).manual_seed(0)
     present = largest.flatten() > 0
     return pick(region, generator), positive, present
 
@@ -269,31 +223,18 @@ def real_clicks(
     object_image: Sequence[int],
     object_points: Sequence[NDArray[np.float32]],
 ) -> Tensor | None:
-    """Return a person's clicks on each object.
+    """Return a person's clicks on each object, given its sample and points inside it.
 
-    An object is one connected component; a label of several components gives each of
-    them the clicks from the first positive one that hits it on.
-
-    Parameters
-    ----------
-    samples
-        Labelled images with their clicks.
-    object_image, object_points
-        Of each object: its sample's index and points (P, 2) inside it.
-
-    Returns
-    -------
     (N, K, 3) float32 rows ``[y, x, label]``, label −1 where there is none; None if no
-    sample has clicks.
+    sample has clicks. An object is one connected component; a label of several gives
+    each of them the clicks from the first positive one that hits it on.
     """
     if not any(sample.clicks for sample in samples):
         return None
     out = torch.full((len(object_image), MOST_CLICKS, 3), -1.0)
-    for index, (image, points) in enumerate(
-        zip(object_image, object_points, strict=True)
-    ):
+    for index, image in enumerate(object_image):
         sample = samples[image]
-        y, x = (int(v) for v in points[0])
+        y, x = (int(v) for v in object_points[index][0])
         label = int(sample.labels[y, x])
         own = [c[1:] for c in sample.clicks if c[0] == label]
         while own and not _hits(sample.labels, label, own[0]):

@@ -81,28 +81,13 @@ class LabelledPlane:
 
     def sample(self) -> Sample:
         """Return the plane as an atlas takes it."""
-        return Sample(
-            to_uint8(self.image),
-            self.labels,
-            "own",
-            self.name,
-            self.is_sparse,
-            self.ignore,
-            self.clicks,
-        )
+        source = ("own", self.name, self.is_sparse, self.ignore, self.clicks)
+        return Sample(to_uint8(self.image), self.labels, *source)
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledData:
-    """Planes that were read, and files that were not.
-
-    Attributes
-    ----------
-    planes
-        Usable planes, with at least one object each.
-    broken
-        Files that cannot be used, with the reason.
-    """
+    """Planes with at least one object each, and files with why they cannot be used."""
 
     planes: tuple[LabelledPlane, ...] = ()
     broken: dict[str, str] = field(default_factory=dict)
@@ -144,12 +129,10 @@ class MemorySource:
         """List the objects a robot can click."""
         for item in self.planes:
             annotated = AnnotatedPlane(item.image, item.labels[None], item.ignore)
-            for layer, label, anchor, area in find_components(
-                annotated, min_area_px=MIN_AREA_PX
-            ):
-                yield BenchmarkObject(
-                    self, self.name, item.name, item.plane, label, layer, anchor, area
-                )
+            source = (self, self.name, item.name, item.plane)
+            found = find_components(annotated, min_area_px=MIN_AREA_PX)
+            for layer, label, anchor, area in found:
+                yield BenchmarkObject(*source, label, layer, anchor, area)
 
 
 def describe(planes: Sequence[LabelledPlane]) -> str:
@@ -170,17 +153,9 @@ def labelled(
 ) -> Iterator[LabelledPlane]:
     """Yield the labelled planes of one image.
 
-    Parameters
-    ----------
-    image
-        The labels' axes, and one of at most 4 channels more wherever it is.
-    labels
-        (…, Y, X) integer ids; negative ones do not count.
-
-    Raises
-    ------
-    CfrSegError
-        The shapes do not fit, or the labels are no ids.
+    ``labels`` are (…, Y, X) integer ids, of which negative ones do not count; the image
+    has their axes, and one of at most 4 channels more wherever it is. Raises
+    CfrSegError where the shapes do not fit, or the labels are no ids.
     """
     if not isinstance(image, OpenImage):
         image = OpenImage.unnamed(image)
@@ -211,10 +186,8 @@ def _ids(
 ) -> NDArray[np.int64]:
     colours = labels.ndim == 3 and labels.shape[-1] <= MOST_CHANNELS
     if labels.ndim < 2 or (colours and labels.shape[:2] == image_shape[:2]):
-        msg = (
-            f"{name}: labels of shape {labels.shape} are a picture in colours; "
-            "expected one integer id per pixel"
-        )
+        what = f"{name}: labels of shape {labels.shape} are a picture in colours"
+        msg = f"{what}; expected one integer id per pixel"
         raise DatasetError(msg)
     ids = whole_numbers(labels, name).astype(np.int64)
     if ids.max(initial=0) > MOST_LABEL:
@@ -333,17 +306,12 @@ def _pairs(
     for stem in sorted(theirs.keys() - mine.keys()):
         broken[theirs[stem].name] = f"no image {stem}.* in {images.name}/"
 
-    def read(stem: str) -> Iterator[LabelledPlane]:
-        return labelled(
-            stem or stem_of(mine[stem]),
-            open_image(mine[stem]),
-            read_labels(theirs[stem]),
-            request.ignore,
-            request.planes_per_stack,
-        )
+    def read(stem: str, name: str) -> Iterator[LabelledPlane]:
+        image, ids = open_image(mine[stem]), read_labels(theirs[stem])
+        return labelled(name, image, ids, request.ignore, request.planes_per_stack)
 
-    common = sorted(mine.keys() & theirs.keys())
-    return [(s or stem_of(mine[s]), partial(read, s)) for s in common]
+    common = {s: s or stem_of(mine[s]) for s in sorted(mine.keys() & theirs.keys())}
+    return [(name, partial(read, stem, name)) for stem, name in common.items()]
 
 
 def _folder(folder: Path, request: DataRequest, broken: dict[str, str]) -> Jobs:
@@ -358,13 +326,11 @@ def _folder(folder: Path, request: DataRequest, broken: dict[str, str]) -> Jobs:
     try:
         names = zarrs.names()
     except DatasetError as error:
-        if not jobs:
-            msg = (
-                f"{folder} holds neither images/ and labels/, nor *.zarr, nor "
-                f"*{SESSION_SUFFIX}"
-            )
-            raise DatasetError(msg) from error
-        return jobs
+        if jobs:
+            return jobs
+        kinds = f"images/ and labels/, nor *.zarr, nor *{SESSION_SUFFIX}"
+        msg = f"{folder} holds neither {kinds}"
+        raise DatasetError(msg) from error
     for name in names:
         shown = folder.name if name == "." else name
         jobs.append((shown, partial(_zarr, zarrs, name, shown, request)))

@@ -20,12 +20,15 @@ import torch
 from torch import nn
 
 from cfrseg_training.configuration import TrainConfig
-from cfrseg_training.loop import processes
 from cfrseg_training.loop.atlas import Atlas, WindowBatch
 from cfrseg_training.loop.augmentation import recombined, vary
-from cfrseg_training.loop.kept_weights import (
+from cfrseg_training.loop.run_state import (
     MovingAverage,
+    decided_by_first,
     fresh_statistics,
+    process_count,
+    process_rank,
+    summed_over_processes,
     write_state,
 )
 from cfrseg_training.loop.training_step import (
@@ -47,16 +50,10 @@ class Trainer:
     ----------
     network
         Trained in place, on the atlas's device.
-    atlas
-        Training images.
-    config
-        The run.
     state_path
         Where the run's state is kept; an existing state is resumed.
     validation
-        Windows for the quick validation, or None.
-    clock
-        Returns seconds; for tests.
+        Windows for the quick validation.
     watch
         Called after every step; may wait (a pause, which the budget does not count)
         and returns False to stop.
@@ -93,9 +90,8 @@ class Trainer:
         self.validation = validation or []
         self.clock = clock
         self.watch = watch
-        self.half = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(
-            config.autocast
-        )
+        halves = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+        self.half = halves.get(config.autocast)
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=config.autocast == "float16"
         )
@@ -104,13 +100,14 @@ class Trainer:
         self.stopping = self.stopped = False
         self._saved_at = self._validated_at = 0.0
         self.average = MovingAverage(self.network, config.ema)
-        decayed = [p for p in network.parameters() if p.ndim > 1]
-        plain = [p for p in network.parameters() if p.ndim <= 1]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in network.parameters() if p.ndim > 1]},
+            {"params": [p for p in network.parameters() if p.ndim <= 1]}
+            | {"weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": config.weight_decay},
-                {"params": plain, "weight_decay": 0.0},
-            ],
+            groups,
+            weight_decay=config.weight_decay,
             lr=config.learning_rate,
             betas=(0.9, 0.999),
             fused=self.device.type == "cuda",
@@ -142,7 +139,7 @@ class Trainer:
             self._validate_and_save(now)
             self.stopping |= now - start > limit
             start += self._ask_watcher()
-            if processes.count() == 1:
+            if process_count() == 1:
                 self.stopped = self.stopping
         self.validate()
         self.save()
@@ -156,7 +153,7 @@ class Trainer:
         """Share of the budget that is used, 0 to 1."""
         shares = [0.0]
         if self.config.budget_s is not None:
-            alone = processes.count() == 1
+            alone = process_count() == 1
             passed = self.elapsed_s if alone else self.agreed_s
             shares.append(passed / self.config.budget_s)
         if self.config.steps is not None:
@@ -211,7 +208,11 @@ class Trainer:
             loss = loss + result.loss.detach() * share
             reached.append(result.iou)
         if self._shares_gradients():
-            loss = self._sum_gradients(loss)
+            trained = [p for p in self.network.parameters() if p.requires_grad]
+            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+            loss, *grads = self._exchange([loss, *grads])
+            for parameter, grad in zip(trained, grads, strict=True):
+                parameter.grad = grad.clone()
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
         self.scaler.step(self.optimizer)
@@ -226,12 +227,12 @@ class Trainer:
             yield 1.0
             return
         shared = self._shares_gradients()
-        first = own * processes.rank() if shared else 0
+        first = own * process_rank() if shared else 0
         for number in range(first, first + own):
             seed = (1_000_003 * self.config.seed + self.step) * 4096 + number
             self.generator.manual_seed(seed)
             self.host.manual_seed(seed)
-            yield 1 / (own * (processes.count() if shared else 1))
+            yield 1 / (own * (process_count() if shared else 1))
 
     def _evaluate(self, network: ClickNetwork, rounds: RoundsConfig) -> StepResult:
         """Draw a batch and run a network, in training mode, through its rounds."""
@@ -273,33 +274,24 @@ class Trainer:
     # -- several processes -----------------------------------------------------------
 
     def _shares_gradients(self) -> bool:
-        return self.config.synchronous and processes.count() > 1
-
-    def _sum_gradients(self, loss: torch.Tensor) -> torch.Tensor:
-        trained = [p for p in self.network.parameters() if p.requires_grad]
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
-        loss, *grads = self._exchange([loss, *grads])
-        for parameter, grad in zip(trained, grads, strict=True):
-            parameter.grad = grad.clone()
-        return loss
+        return self.config.synchronous and process_count() > 1
 
     @torch.no_grad()
     def _average_processes(self) -> None:
         """Average weights and normalisation statistics over the processes."""
-        if processes.count() == 1:
+        if process_count() == 1:
             return
         tensors: list[torch.Tensor] = [*self.network.parameters()]
         tensors += [b for b in self.network.buffers() if b.is_floating_point()]
         sums = self._exchange(tensors)
         for tensor, total in zip(tensors, sums, strict=True):
-            tensor.copy_(total / processes.count())
+            tensor.copy_(total / process_count())
 
     def _exchange(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         """Sum tensors over the processes; take the first's clock and wish to stop."""
-        sums, (clock, stops) = processes.summed(
-            tensors, (self.elapsed_s, self.stopping)
-        )
-        self.agreed_s, self.stopped = clock, stops > 0
+        own = self.elapsed_s, self.stopping
+        sums, (self.agreed_s, stops) = summed_over_processes(tensors, own)
+        self.stopped = stops > 0
         return sums
 
     # -- validation and state --------------------------------------------------------
@@ -317,13 +309,8 @@ class Trainer:
         row |= {f"iou{i}": value for i, value in enumerate(reached)}
         self.history.append(row)
         rounds = " ".join(f"{value:.3f}" for value in reached)
-        _log.info(
-            "step %d  %.0f s  loss %.4f  iou %s",
-            self.step,
-            self.elapsed_s,
-            loss,
-            rounds,
-        )
+        message = "step %d  %.0f s  loss %.4f  iou %s"
+        _log.info(message, self.step, self.elapsed_s, loss, rounds)
 
     def validate(self) -> dict[str, float]:
         """Let the robot click in the validation windows; note and return the means."""
@@ -357,46 +344,50 @@ class Trainer:
 
     def save(self) -> None:
         """Write the state; with several processes the first one does."""
-        if processes.rank():
+        if process_rank():
             return
-        state = {
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        state |= {
             "step": self.step,
             "elapsed_s": self.elapsed_s,
-            "network": self.network.state_dict(),
-            "average": self.average.network.state_dict(),
             "average_count": self.average.count,
-            "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "host": self.host.get_state(),
             "history": self.history,
-            "scaler": self.scaler.state_dict(),
             "best": self.best,
             "stale": self.stale,
         }
         write_state(state, self.state_path)
 
+    def _parts(self) -> dict[str, Any]:
+        """Parts of the run with a state dictionary, by their names in the state."""
+        return {
+            "network": self.network,
+            "average": self.average.network,
+            "optimizer": self.optimizer,
+            "scaler": self.scaler,
+        }
+
     def _resume(self) -> None:
         state: dict[str, Any] | None = None
-        if processes.rank() == 0 and self.state_path.exists():
+        if process_rank() == 0 and self.state_path.exists():
             state = torch.load(self.state_path, map_location="cpu", weights_only=True)
-        state = processes.decided_by_first(state)
+        state = decided_by_first(state)
         if state is None:
             return
-        self.network.load_state_dict(state["network"])
-        self.average.network.load_state_dict(state["average"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
         self.average.count = state["average_count"]
-        self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         self.host.set_state(state["host"])
         self.step = state["step"]
         self.elapsed_s = self.agreed_s = state["elapsed_s"]
         self.history = state["history"]
-        self.scaler.load_state_dict(state.get("scaler", {}))
-        self.best = state.get("best")
-        self.stale = state.get("stale", 0)
+        self.best = state["best"]
+        self.stale = state["stale"]
         patience = self.config.patience
         self.stopped = patience is not None and self.stale >= patience
-        if processes.rank():
+        if process_rank():
             # the state is the first process's; the others draw windows of their own
             own = self.config.seed + self.step
             self.generator.manual_seed(own)

@@ -6,6 +6,16 @@ Y⁰ is the mask of the initial clicks, Y^i that after i further clicks in the l
 errors (CFR-ICL, section 3.2, counted as in its published code). The mask fed back is
 detached; gradients flow through every term. FCFI's terms on the corrected (M^r) and
 the updated (M^u) feedback join in each round. All rounds share one ``embed_image``.
+
+NFL is RITM's normalised focal loss: with p the sigmoid of the logits, y the target
+and N the number of valid pixels of the image,
+
+.. math::
+
+    p_t = 1 - |y - p|, \quad β = (1 - p_t)^γ, \quad
+    L = - \frac{1}{N} \sum_{valid} α_y\, β\, \frac{N}{\sum β}\, \log p_t
+
+where N / Σβ is detached, one number per image.
 """
 
 from __future__ import annotations
@@ -21,13 +31,7 @@ from torch.nn import functional
 
 from cfrseg_training.loop.atlas import WindowBatch
 from cfrseg_training.loop.click_sampling import ClickSlots, initial_clicks, next_click
-from cfrseg_training.loop.losses import (
-    error_left,
-    feedback_loss,
-    mask_iou,
-    normalized_focal_loss,
-    soft_iou,
-)
+from napari_cfrseg.model.blocks.clickmaps import click_distance
 from napari_cfrseg.model.cfrnet import CfrNet
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
@@ -72,15 +76,7 @@ class RoundsConfig:
 
 @dataclass(slots=True)
 class StepResult:
-    """Loss to descend and figures to watch.
-
-    Attributes
-    ----------
-    loss
-        Scalar with gradient.
-    iou
-        Per round, mean IoU of the thresholded mask (0-d tensors, no host transfer).
-    """
+    """Loss to descend (a scalar) and each round's mean IoU, still on the device."""
 
     loss: Tensor
     iou: list[Tensor] = field(default_factory=list)
@@ -89,14 +85,7 @@ class StepResult:
 def rough_mask(mask: Tensor, generator: torch.Generator) -> Tensor:
     """Displace, swell or shrink and smooth masks, as a neighbouring plane would.
 
-    Parameters
-    ----------
-    mask
-        (B, 1, H, W) float, 0 or 1.
-
-    Returns
-    -------
-    (B, 1, H, W) float in [0, 1].
+    (B, 1, H, W) float, 0 or 1, to float in [0, 1].
     """
     batch, device = mask.shape[0], mask.device
 
@@ -129,21 +118,11 @@ def train_step(
     network
         In training mode. Only ``CfrNet`` takes batches in which some samples start
         with a mask; other networks start from none.
-    batch
-        Windows, photometrically varied.
     generator, host
         Chance on the device (pixels) and on the host (which rounds are refined).
     """
     device = batch.image.device
-    clicks = initial_clicks(
-        batch.mask,
-        batch.others,
-        batch.valid,
-        batch.first_click,
-        generator,
-        slots=config.slots,
-        real=batch.real,
-    )
+    clicks = initial_clicks(batch, generator, slots=config.slots)
     embedding = network.embed_image(batch.image)
     refine, feedback = _starting(network, batch, config, generator)
     earlier = int(torch.randint(config.earlier + 1, (), generator=host))
@@ -159,22 +138,19 @@ def train_step(
     for index, weight in enumerate(config.weights):
         features = network.embed_clicks(embedding, clicks.points)
         out = refine(features, feedback, clicks.newest)
-        total = total + weight * _round_loss(
-            out, batch, config, feedback, clicks.newest
-        )
+        loss = _round_loss(out, batch, config, feedback, clicks.newest)
+        total = total + weight * loss
         prob = torch.sigmoid(out.logits.detach().float())
         result.iou.append(mask_iou(prob > 0.5, batch.mask, batch.valid).mean())
         refine = network.refine
         if float(torch.rand((), generator=host)) < config.refined:
             out = refine(features, prob, clicks.newest)
-            total = total + 0.5 * weight * _round_loss(
-                out, batch, config, feedback, clicks.newest
-            )
+            loss = _round_loss(out, batch, config, feedback, clicks.newest)
+            total = total + 0.5 * weight * loss
             prob = torch.sigmoid(out.logits.detach().float())
         feedback = prob
         if index + 1 < len(config.weights):
-            yx, positive, present = next_click(prob, batch.mask, batch.valid, generator)
-            clicks.add(yx, positive, present)
+            clicks.add(*next_click(prob, batch.mask, batch.valid, generator))
     result.loss = total / sum(config.weights)
     return result
 
@@ -238,21 +214,15 @@ def clicks_to_reach(
     rounds: int = 10,
     autocast: torch.dtype | None = None,
 ) -> Tensor:
-    """Let the robot click and return the IoU after every click.
+    """Let the robot click; return the (B, rounds) IoU after every click.
 
     A quick measure during training, in windows laid around the truth: the product's
     own evaluation (whole images, automatic focus) is ``cfrseg evaluate``.
-
-    Returns
-    -------
-    (B, rounds) float IoU.
     """
     device = batch.image.device
-    count = batch.image.shape[0]
-    clicks = ClickSlots(count, rounds + 1, device)
+    clicks = ClickSlots(batch.image.shape[0], rounds + 1, device)
     empty = torch.zeros_like(batch.mask)
-    yx, positive, present = next_click(empty, batch.mask, batch.valid, None)
-    clicks.add(yx, positive, present)
+    clicks.add(*next_click(empty, batch.mask, batch.valid, None))
     reached = []
     feedback: Tensor | None = None
     with torch.autocast(device.type, autocast, enabled=autocast is not None):
@@ -262,8 +232,7 @@ def clicks_to_reach(
             out = network.refine(features, feedback, clicks.newest)
             feedback = torch.sigmoid(out.logits.float())
             reached.append(mask_iou(feedback > 0.5, batch.mask, batch.valid))
-            yx, positive, present = next_click(feedback, batch.mask, batch.valid, None)
-            clicks.add(yx, positive, present)
+            clicks.add(*next_click(feedback, batch.mask, batch.valid, None))
     return torch.stack(reached, dim=1)
 
 
@@ -278,3 +247,105 @@ def summary(reached: torch.Tensor) -> dict[str, float]:
     for n in (1, 3, 5):
         out[f"iou{n}"] = float(reached[:, min(n, rounds) - 1].mean())
     return out
+
+
+EPS = 1e-12
+
+
+def normalized_focal_loss(
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor | None = None,
+    *,
+    alpha: float = 0.5,
+    gamma: float = 2.0,
+) -> Tensor:
+    """Focal loss scaled so that each image's focal weights sum to its pixel count.
+
+    Parameters
+    ----------
+    logits, target, valid
+        (B, 1, H, W): float; float in [0, 1]; bool, the pixels that count, by default
+        all.
+    alpha, gamma
+        α of the object's pixels (1 − α of the others) and the focusing exponent;
+        0.5 and 2 in all published trainings.
+
+    Returns
+    -------
+    (B,) float32 loss per image; an image with no valid pixel has loss 0.
+    """
+    logits = logits.float()
+    weight = torch.ones_like(logits) if valid is None else valid.float()
+    closeness = 1 - (target - torch.sigmoid(logits)).abs()
+    closeness = torch.where(weight > 0, closeness, torch.ones_like(closeness))
+    focus = (1 - closeness) ** gamma
+    dims = (1, 2, 3)
+    count = weight.sum(dims, keepdim=True)
+    normaliser = (count / (focus.sum(dims, keepdim=True) + EPS)).detach()
+    side = torch.where(target > 0.5, alpha, 1 - alpha)
+    loss = -side * focus * normaliser * (closeness + EPS).clamp(max=1).log() * weight
+    return loss.sum(dims) / (count.flatten() + EPS)
+
+
+def feedback_loss(
+    prob: Tensor, target: Tensor, valid: Tensor, region: Tensor | None = None
+) -> Tensor:
+    """NFL on a feedback that is a probability already (FCFI's M^r and M^u).
+
+    The published code passes probabilities where the loss expects logits, so they
+    meet a second sigmoid and never leave [0.5, 0.73]. Here the probability is turned
+    back into a logit first.
+
+    Returns (B,) float32. ``prob`` is (B, 1, h, w) in [0, 1]; ``target`` and ``valid``
+    are (B, 1, H, W), brought to (h, w) by area. Of ``region``, (B, 1, h, w) float,
+    only cells of (nearly) 1 count: the inside of FFCM's box for M^r.
+    """
+    size = prob.shape[-2:]
+    small = functional.interpolate(target, size=size, mode="area")
+    known = functional.interpolate(valid.float(), size=size, mode="area") > 0.5
+    if region is not None:
+        known = known & (region > 0.99)
+    return normalized_focal_loss(torch.logit(prob.float(), eps=1e-4), small, known)
+
+
+def error_left(
+    logits: Tensor, target: Tensor, valid: Tensor, before: Tensor, newest_click: Tensor
+) -> Tensor:
+    r"""Return the share of a mask's error that a click leaves.
+
+    .. math::  L = \frac{\sum w |p - y|}{\sum w |M - y| + 0.04 \sum y + 8},
+               \quad w = 1 + 2 e^{-|x - c|^2 / 2σ^2}
+
+    with M = ``before``, the mask that the click at c corrects (rows ``[y, x, label]``
+    in cells), and σ 12 cells. An IoU of 88 % leaves any other loss little to gain, and
+    what a late click repairs on one side is easily lost on another: here every click
+    has to repair the same share of the remaining error, most of all in its
+    neighbourhood. Returns (B,) float32. Not part of either paper.
+    """
+    prob = torch.sigmoid(logits.float())
+    distance = click_distance(newest_click.float(), (prob.shape[-2], prob.shape[-1]))
+    bell = torch.exp(-0.5 * (distance / 12) ** 2)
+    weight = valid * (1 + 2 * bell)
+    dims = (1, 2, 3)
+    was = (weight * ((before > 0.5).float() - target).abs()).sum(dims)
+    floor = 0.04 * (valid * target).sum(dims) + 8
+    return (weight * (prob - target).abs()).sum(dims) / (was + floor)
+
+
+def soft_iou(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Return (B,) the IoU of sigmoid(logits) with the target over valid pixels."""
+    prob = torch.sigmoid(logits.float()) * valid
+    target = target * valid
+    dims = (1, 2, 3)
+    overlap = (prob * target).sum(dims)
+    return (overlap + 1) / (prob.sum(dims) + target.sum(dims) - overlap + 1)
+
+
+def mask_iou(mask: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Return (B,) float IoU of boolean masks over valid pixels; 1 if both are empty."""
+    dims = (1, 2, 3)
+    truth = target > 0.5
+    overlap = (mask & truth & valid).sum(dims).float()
+    union = ((mask | truth) & valid).sum(dims).float()
+    return torch.where(union > 0, overlap / union.clamp(min=1), torch.ones_like(union))

@@ -14,6 +14,8 @@ the mask fed to Y^{i+1} being cut off from the gradient.
 from __future__ import annotations
 
 import math
+from functools import partial
+from itertools import product
 from typing import Literal
 
 import torch
@@ -22,7 +24,7 @@ from torch.nn import functional
 
 from cfrseg_training.loop.atlas import WindowBatch
 from cfrseg_training.loop.click_sampling import ClickSlots, depth, pick
-from cfrseg_training.loop.losses import feedback_loss, normalized_focal_loss
+from cfrseg_training.loop.training_step import feedback_loss, normalized_focal_loss
 from cfrseg_training.papers.recipe import ClicksPart, LossPart, Recipe
 from napari_cfrseg.model.blocks.convolutions import resize
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
@@ -37,80 +39,55 @@ def published_step(
 ) -> Tensor:
     """Return the loss of one step, a scalar with gradient.
 
-    Parameters
-    ----------
-    network
-        Left in training mode.
-    batch
-        Windows whose clicks are drawn here.
-    recipe
-        Whose clicks, iteration and loss to use.
-    generator
-        Of the batch's device, for the clicks.
-    host
-        Of the CPU, for the number of forwards (equal over the batch, as published).
+    The network is left in training mode. ``generator`` draws the clicks, ``host`` the
+    number of forwards (equal over the batch, as published).
     """
     iteration = recipe.iteration
     spread = iteration.most - iteration.fewest + 1
     count = iteration.fewest + int(torch.randint(spread, (), generator=host))
     clicks = first_clicks(batch, recipe.clicks, generator)
     feedback: Tensor | None = None
+    click_the_error = partial(_click_the_error, batch, recipe, clicks, generator)
+
+    def forward() -> NetworkOutput:
+        output: NetworkOutput = network(
+            batch.image, clicks.points, feedback, clicks.newest
+        )
+        return output
+
     if iteration.scheme == "ritm":
         network.eval()
         with torch.no_grad():
             for number in range(1, count + 1):
-                output = _forward(network, batch, clicks, feedback)
-                feedback = _click_the_error(
-                    output, batch, recipe, clicks, generator, number=number
-                )
+                output = forward()
+                feedback = click_the_error(output, number)
         network.train()
-        return output_loss(
-            _forward(network, batch, clicks, feedback), batch, recipe.loss
-        )
+        return output_loss(forward(), batch, recipe.loss)
     network.train()
     total = batch.image.new_zeros(())
     for number, weight in enumerate(iteration.weights[: max(count, 1)], start=1):
-        output = _forward(network, batch, clicks, feedback)
+        output = forward()
         total = total + weight * output_loss(output, batch, recipe.loss)
-        feedback = _click_the_error(
-            output, batch, recipe, clicks, generator, number=number
-        )
+        feedback = click_the_error(output, number)
     return total
 
 
-def _forward(
-    network: ClickNetwork,
-    batch: WindowBatch,
-    clicks: ClickSlots,
-    feedback: Tensor | None,
-) -> NetworkOutput:
-    output: NetworkOutput = network(batch.image, clicks.points, feedback, clicks.newest)
-    return output
-
-
 def _click_the_error(
-    output: NetworkOutput,
     batch: WindowBatch,
     recipe: Recipe,
     clicks: ClickSlots,
     generator: torch.Generator,
-    *,
+    output: NetworkOutput,
     number: int,
 ) -> Tensor:
     """Add each sample's next click; return the mask it corrects, without gradient."""
     prob = torch.sigmoid(output.logits.detach().float())
-    region, positive = click_region(
-        prob, batch.mask, batch.valid, recipe.clicks.threshold
-    )
+    threshold, rule = recipe.clicks.threshold, recipe.iteration.slot
+    region, positive = click_region(prob, batch.mask, batch.valid, threshold)
     present = _any(region).flatten()
     yx = pick(region, generator)
     clicks.points = put_click(
-        clicks.points,
-        yx,
-        positive,
-        present,
-        number=number,
-        rule=recipe.iteration.slot,
+        clicks.points, yx, positive, present, number=number, rule=rule
     )
     # −1: without an error there is no new click (published FCFI invents one)
     label = torch.where(present, positive.to(yx.dtype), -torch.ones_like(yx[:, 0]))
@@ -178,11 +155,8 @@ def first_clicks(
     if part.first_at_centre:
         depths = depth(inside)
         first = depths > depths.amax(dim=(1, 2, 3), keepdim=True) / 1.7
-    clicks.add(
-        pick(first, generator),
-        torch.ones(count, dtype=torch.bool, device=device),
-        _any(inside).flatten(),
-    )
+    everywhere = torch.ones(count, dtype=torch.bool, device=device)
+    clicks.add(pick(first, generator), everywhere, _any(inside).flatten())
     first_newest = clicks.newest
     shares = torch.tensor(
         [part.negative_background, part.negative_other_objects, part.negative_border],
@@ -244,21 +218,20 @@ SlotRule = Literal["from_end", "first_free"]
 
 #: one pixel in the integers that ``chamfer_depth`` returns
 UNIT = 10_000
-_STEPS = {(0, 1): 10_000, (1, 1): 14_000, (1, 2): 21_969}
+_COSTS = {(0, 1): 10_000, (1, 1): 14_000, (1, 2): 21_969}
+_STEPS = {
+    (s * p, t * q): cost
+    for (a, b), cost in _COSTS.items()
+    for p, q in ((a, b), (b, a))
+    for s, t in product((-1, 1), repeat=2)
+}
 _FAR = 1 << 30
 
 
 def chamfer_depth(region: Tensor) -> Tensor:
-    """Return each pixel's distance to the region's outside.
+    """Return each pixel's distance to the region's outside, in 1/``UNIT`` pixel.
 
-    Parameters
-    ----------
-    region
-        (B, 1, H, W) bool; beyond the image is outside.
-
-    Returns
-    -------
-    (B, 1, H, W) int32, in units of 1/``UNIT`` pixel.
+    (B, 1, H, W) bool, beyond which is outside, to int32.
     """
     height, width = region.shape[-2:]
     padded = functional.pad(region, (2, 2, 2, 2))
@@ -266,19 +239,12 @@ def chamfer_depth(region: Tensor) -> Tensor:
     distance = torch.where(padded, _FAR, 0).int()
     while True:
         before = distance
-        for (a, b), cost in _STEPS.items():
-            for dy, dx in _directions(a, b):
-                moved = torch.roll(distance, (dy, dx), dims=(-2, -1))
-                distance = torch.minimum(distance, moved + cost)
+        for (dy, dx), cost in _STEPS.items():
+            moved = torch.roll(distance, (dy, dx), dims=(-2, -1))
+            distance = torch.minimum(distance, moved + cost)
         distance = torch.where(padded, distance, 0).int()
         if torch.equal(before, distance):
             return distance[..., 2 : 2 + height, 2 : 2 + width]
-
-
-def _directions(a: int, b: int) -> set[tuple[int, int]]:
-    return {
-        (s * p, t * q) for p, q in ((a, b), (b, a)) for s in (-1, 1) for t in (-1, 1)
-    }
 
 
 def click_region(
@@ -286,16 +252,8 @@ def click_region(
 ) -> tuple[Tensor, Tensor]:
     """Return where the next click may fall and of which sign it is.
 
-    Parameters
-    ----------
-    prob, target, valid
-        (B, 1, H, W): probability, truth and known pixels.
-    threshold
-        Missed: truth below it; excess: no truth above it.
-
-    Returns
-    -------
     (B, 1, H, W) bool, empty where there is no error; (B,) bool, True for positive.
+    Missed is truth below the threshold, excess no truth above it.
     """
     truth = target > 0.5
     missed = chamfer_depth(truth & (prob < threshold) & valid)
@@ -321,8 +279,6 @@ def put_click(
     ----------
     points
         (B, 2N, 3) rows ``[y, x, order]``, positives first, −1 where unused.
-    yx, positive, present
-        (B, 2) float, (B,) bool, (B,) bool.
     number
         1 for the first generated click of a step, and so on.
     rule

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +20,9 @@ from torch import Tensor, nn
 
 from cfrseg_training.loop.atlas import Sample, WindowBatch
 from cfrseg_training.loop.augmentation import recombined
-from cfrseg_training.loop.kept_weights import write_state, write_weights
+from cfrseg_training.loop.run_state import write_state, write_weights
 from cfrseg_training.papers.published_steps import published_step
-from cfrseg_training.papers.recipe import Recipe
-from cfrseg_training.papers.recipe_windows import RecipeWindows
+from cfrseg_training.papers.recipe import Recipe, RecipeWindows
 from napari_cfrseg.errors import CheckpointError, DatasetError
 from napari_cfrseg.model import registry
 from napari_cfrseg.model import weights_file as checkpoint
@@ -33,21 +32,16 @@ _log = logging.getLogger(__name__)
 
 #: the name ``start_network`` takes for fresh weights
 RANDOM = "random"
+#: what of a trainer has a state dictionary
+_PARTS = ("network", "optimiser", "schedule", "scaler")
 
 
 def start_network(recipe: Recipe, base: str | None = None) -> ClickNetwork:
     """Return the recipe's network with the weights training starts from.
 
-    Parameters
-    ----------
-    base
-        An installed model or weights file of that network, or "random"; by default
-        the model of the recipe's own ``start``.
-
-    Raises
-    ------
-    CheckpointError
-        There is no such model, or it is another network.
+    ``base`` is an installed model or weights file of that network, or "random"; by
+    default the model of the recipe's own ``start``. Raises CheckpointError if there is
+    no such model, or it is another network.
     """
     wanted = registry.named(recipe.network.name).architecture
     chosen = recipe.network.start if base is None else base
@@ -72,10 +66,7 @@ def start_network(recipe: Recipe, base: str | None = None) -> ClickNetwork:
 def optimiser_of(network: nn.Module, recipe: Recipe) -> torch.optim.Adam:
     """Return the recipe's Adam; each parameter has the longest fitting name's rate.
 
-    Raises
-    ------
-    ValueError
-        If a name under ``[optimiser.scale]`` fits no parameter.
+    Raises ValueError if a name under ``[optimiser.scale]`` fits no parameter.
     """
     part = recipe.optimiser
     groups: dict[str, list[nn.Parameter]] = {name: [] for name in ("", *part.scale)}
@@ -85,18 +76,13 @@ def optimiser_of(network: nn.Module, recipe: Recipe) -> torch.optim.Adam:
     if idle := [name for name, members in groups.items() if name and not members]:
         msg = f"[optimiser.scale]: the network has no {', '.join(idle)}"
         raise ValueError(msg)
+    rated = [
+        {"params": members, "lr": part.learning_rate * part.scale.get(name, 1.0)}
+        for name, members in groups.items()
+        if members
+    ]
     return torch.optim.Adam(
-        [
-            {
-                "params": members,
-                "lr": part.learning_rate * part.scale.get(name, 1.0),
-            }
-            for name, members in groups.items()
-            if members
-        ],
-        betas=part.betas,
-        eps=part.eps,
-        weight_decay=part.weight_decay,
+        rated, betas=part.betas, eps=part.eps, weight_decay=part.weight_decay
     )
 
 
@@ -114,18 +100,8 @@ def schedule_of(
 class RecipeOutcome:
     """The result of a training by a recipe.
 
-    Attributes
-    ----------
-    recipe, network
-        Their names.
-    epochs, steps
-        Epochs done, and steps of the optimiser.
-    loss
-        Of the last batch.
-    seconds
-        Of training.
-    model
-        The weights file.
+    ``epochs`` and ``steps`` (of the optimiser) done, the last batch's ``loss``,
+    ``seconds`` of training, and the weights file.
     """
 
     recipe: str
@@ -151,12 +127,8 @@ def train_by_recipe(
 
     Parameters
     ----------
-    samples
-        Labelled images.
-    output
-        The weights file to write.
     trained_on
-        Descriptions of the images, for its metadata.
+        Descriptions of the images, for the file's metadata.
     base
         See ``start_network``.
     minutes
@@ -206,20 +178,9 @@ def train_by_recipe(
 
 
 class RecipeTrainer:
-    """Trains by a recipe (see the module docstring).
+    """Trains a network in place, on the windows' device, by their recipe.
 
-    Parameters
-    ----------
-    network
-        Trained in place, on the windows' device.
-    windows
-        Where batches come from.
-    state_path
-        The run's state; an existing one is resumed. None: keep none.
-    seed
-        Of everything random.
-    clock
-        Returns seconds; for tests.
+    An existing state is resumed; without a ``state_path`` none is kept.
     """
 
     def __init__(
@@ -229,7 +190,6 @@ class RecipeTrainer:
         state_path: Path | None = None,
         *,
         seed: int = 0,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.recipe = windows.recipe
         self.windows = windows
@@ -242,7 +202,6 @@ class RecipeTrainer:
         self.generator = torch.Generator(windows.device).manual_seed(seed)
         self.host = torch.Generator().manual_seed(seed)
         self.state_path = state_path
-        self.clock = clock
         self.epoch = 0
         self.steps = 0
         self.loss = math.nan
@@ -264,17 +223,16 @@ class RecipeTrainer:
         part = self.recipe.data
         end = part.epochs if epochs is None else epochs
         per_epoch = max(1, part.epoch_length // part.batch)
-        started = self.clock()
+        started = time.monotonic()
         while self.epoch < end:
             for index in range(per_epoch):
                 self.loss = self._add_gradient()
                 if (index + 1) % part.accumulate == 0 or index + 1 == per_epoch:
                     self._descend()
-                spent = self.clock() - started
+                spent = time.monotonic() - started
                 if self.steps % 50 == 0:
-                    _log.info(
-                        "epoch %d  %.0f s  loss %.4f", self.epoch, spent, self.loss
-                    )
+                    numbers = self.epoch, spent, self.loss
+                    _log.info("epoch %d  %.0f s  loss %.4f", *numbers)
                 if stop_after_s is not None and spent > stop_after_s:
                     return self.network.eval()
             self.schedule.step()
@@ -315,13 +273,10 @@ class RecipeTrainer:
         """Write the state, whole or not at all."""
         if self.state_path is None:
             return
-        state = {
+        state = {name: getattr(self, name).state_dict() for name in _PARTS}
+        state |= {
             "epoch": self.epoch,
             "steps": self.steps,
-            "network": self.network.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.scaler.state_dict(),
             "generator": self.generator.get_state(),
             "host": self.host.get_state(),
             "dropout": torch.get_rng_state(),
@@ -331,10 +286,8 @@ class RecipeTrainer:
 
     def _resume(self, path: Path) -> None:
         state = torch.load(path, map_location=self.windows.device, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.scaler.load_state_dict(state["scaler"])
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(state[name])
         self.generator.set_state(state["generator"].cpu())
         self.host.set_state(state["host"].cpu())
         torch.set_rng_state(state["dropout"].cpu())

@@ -1,31 +1,37 @@
-"""The weights a training keeps: their moving average, statistics and files."""
+"""The state of a run: its moving average, its files, what its processes agree on.
+
+A decision taken from a local clock or a local file may differ between processes; one
+of them then leaves, and the others fail in the next exchange. So every such decision
+is the first process's, sent to the others (``decided_by_first``) or carried by the
+exchange of gradients or weights (``summed_over_processes``).
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from napari_cfrseg.errors import TrainingError
 from napari_cfrseg.io.atomic import atomic_path, clear_leftovers
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.network import ClickNetwork
 
+T = TypeVar("T")
+
 
 class MovingAverage:
     """Exponential moving average of parameters; buffers are copied.
 
-    Parameters
-    ----------
-    network
-        Starts as its copy.
-    decay
-        Approached from below: min(decay, (1 + n) / (10 + n)) at step n.
+    The decay at step n is min(``decay``, (1 + n) / (10 + n)).
     """
 
     def __init__(self, network: ClickNetwork, decay: float) -> None:
@@ -74,10 +80,7 @@ def fresh_statistics(network: nn.Module) -> Iterator[None]:
 def write_state(state: Mapping[str, Any], path: Path) -> None:
     """Write a run's state; the one before it stays until the new one is whole.
 
-    Raises
-    ------
-    TrainingError
-        There is no room, or the folder cannot be written into.
+    Raises TrainingError where there is no room or the folder cannot be written into.
     """
     clear_leftovers(path.parent, {path.stem})
     with _explained(path, "the training's state"), atomic_path(path) as temporary:
@@ -91,13 +94,7 @@ def write_weights(
     *,
     half: bool = True,
 ) -> None:
-    """Write a weights file as :func:`napari_cfrseg.model.weights_file.save` does.
-
-    Raises
-    ------
-    TrainingError
-        There is no room, or the folder cannot be written into.
-    """
+    """Write a weights file; raises as ``write_state`` does."""
     with _explained(path, "the weights"):
         checkpoint.save(path, network, metadata, half=half)
 
@@ -117,3 +114,54 @@ def _explained(path: Path, what: str) -> Iterator[None]:
             f"command again{'; the state before it is whole' if whole else ''}"
         )
         raise TrainingError(msg) from error
+
+
+def launched_processes() -> int:
+    """Return how many processes torchrun or accelerate started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def join_processes() -> None:
+    """Join the other processes, if there are any."""
+    if launched_processes() == 1:
+        return
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    # the others wait while the first one judges
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(hours=4))
+
+
+def process_count() -> int:
+    """Return how many processes have joined, 1 if this one is alone."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def process_rank() -> int:
+    """Return the number of this process, 0 for the first."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def decided_by_first(value: T) -> T:
+    """Return the first process's value in every process."""
+    if process_count() == 1:
+        return value
+    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    box: list[T | None] = [value if process_rank() == 0 else None]
+    dist.broadcast_object_list(box, 0, device=device)
+    return box[0]  # type: ignore[return-value] # the first's value
+
+
+def summed_over_processes(
+    tensors: Sequence[Tensor], decisions: Sequence[float]
+) -> tuple[list[Tensor], list[float]]:
+    """Sum tensors over all processes, with the first's decisions, in one exchange."""
+    own = (
+        [float(d) for d in decisions] if process_rank() == 0 else [0.0] * len(decisions)
+    )
+    extra = torch.tensor(own, device=tensors[0].device)
+    flat = torch.cat([*(t.detach().reshape(-1) for t in tensors), extra])
+    dist.all_reduce(flat)
+    *parts, last = torch.split(flat, [*(t.numel() for t in tensors), len(own)])
+    pairs = zip(parts, tensors, strict=True)
+    return [part.view_as(tensor) for part, tensor in pairs], last.tolist()
