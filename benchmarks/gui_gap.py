@@ -128,7 +128,7 @@ def main() -> None:
         "clicks": arguments.clicks,
     }
     print(json.dumps(result, indent=None if arguments.json else 2))
-    dock.close_session()
+    dock.let_go()
     viewer.close()
 
 

@@ -38,7 +38,7 @@ def window(make_napari_viewer, qtbot, npe2pm, plugin_settings, monkeypatch):
     monkeypatch.setattr(dock_module.ClickDock.__init__, "__defaults__", (load, None))
     made = Window(make_napari_viewer(show=True), qtbot, squares())
     yield made
-    made.dock.close_session()
+    made.dock.let_go()
 
 
 @pytest.mark.parametrize("layer", ["image", "labels"])
@@ -219,7 +219,7 @@ def test_session_opened_in_an_empty_window_is_ready_for_clicks(
     assert viewer.layers.selection.active is controller.clicks.layer
     assert "reopened" in controller.view.status
     assert controller.view.progress == (0, 0)
-    dock.close_session()
+    dock.let_go()
 
 
 def test_a_key_takes_the_next_mask_and_brackets_move_the_outline(window):

@@ -18,7 +18,7 @@ from npe2 import PluginManifest
 from qtpy.QtCore import QPoint, Qt
 
 from napari_cfrseg.errors import DatasetError
-from napari_cfrseg.gui.finetune.finetune_job import (
+from napari_cfrseg.gui.finetune_job import (
     free_name,
     pixels_of,
     request_of,
@@ -208,8 +208,8 @@ def test_half_a_minute_of_fine_tuning_makes_a_model_that_clicks(viewer, qtbot):
     assert clicks.controller.annotator.model == "disks"
     if "CFRSEG_SCREENSHOT" in os.environ:
         viewer.screenshot(os.environ["CFRSEG_SCREENSHOT"], canvas_only=False)
-    clicks.close_session()
-    dock.close_dock()
+    clicks.let_go()
+    dock.let_go()
 
 
 def ended_job(name, verdict, difference, folders):
@@ -251,8 +251,8 @@ def test_jobs_that_ended_while_napari_was_closed_are_listed_with_their_result(
     dock.delete_button.click()
     assert [job.status.verdict for job in list_jobs()] == ["not proven"]
     assert dock.status.text().startswith("Needs 0.3")
-    clicks.close_session()
-    dock.close_dock()
+    clicks.let_go()
+    dock.let_go()
 
 
 @pytest.mark.gui
@@ -277,4 +277,4 @@ def test_a_killed_program_is_reported_and_continues(viewer, qtbot):
     dock.stop_button.click()
     qtbot.waitUntil(lambda: dock.job.is_finished, timeout=300_000)
     assert dock.job.status.phase == "done"
-    dock.close_dock()
+    dock.let_go()

@@ -67,7 +67,7 @@ def window(make_napari_viewer, qtbot, plugin, sample, request, monkeypatch):
     viewer = make_napari_viewer(show=True)
     made = Window(viewer, qtbot, sample.image)
     yield made
-    made.dock.close_session()
+    made.dock.let_go()
 
 
 pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
@@ -238,7 +238,7 @@ def test_closing_gives_keys_and_layers_back(window, targets):
     (_, y1, x1), _ = targets
     window.click(y1, x1)
     points, labels = window.points, window.labels
-    window.dock.close_session()
+    window.dock.let_go()
     assert not points.keymap
     assert not labels.keymap
     assert not points.locked
@@ -292,4 +292,4 @@ def test_dock_without_an_image_says_what_to_do(make_napari_viewer, plugin):
     viewer = make_napari_viewer()
     _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
     assert dock.status.text.text() == "Open an image to begin."
-    dock.close_session()
+    dock.let_go()

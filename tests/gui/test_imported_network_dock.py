@@ -41,4 +41,4 @@ def test_an_imported_network_is_chosen_and_clicked(make_napari_viewer, qtbot) ->
     labels = dock.controller.labels.layer
     until(lambda: labels.data[25, 35] == 1)
     assert NAME in dock.model_choice.choices
-    dock.close_session()
+    dock.let_go()

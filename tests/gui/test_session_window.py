@@ -63,7 +63,7 @@ def window(make_napari_viewer, qtbot, npe2pm, plugin_settings, sessions, tmp_pat
     viewer.open(str(path), plugin="napari")
     made = Window(viewer, qtbot)
     yield made
-    made.dock.close_session()
+    made.dock.let_go()
 
 
 def journal(sessions: Path) -> list[ev.Event]:
@@ -146,7 +146,7 @@ def test_recorded_by_hand_replayed_identically_and_reopened(
     assert said["as_saved"] is True
     labels = tifffile.imread(tmp_path / "out" / "powder.labels.tif")
     assert np.array_equal(labels, expected)
-    window.dock.close_session()
+    window.dock.let_go()
     window.viewer.window.remove_dock_widget(window.dock)
     window.viewer.layers.clear()
     assert recent_sessions() == [target]
@@ -173,7 +173,7 @@ def test_recorded_by_hand_replayed_identically_and_reopened(
     again.dock.controller.select(3)
     again.click(PARTICLES[2][0] + 8, PARTICLES[2][1])
     last = again.labels.data.copy()
-    again.dock.close_session()
+    again.dock.let_go()
     assert np.array_equal(Session.open(target).apply(), last)
 
 
@@ -197,5 +197,5 @@ def test_session_dropped_on_an_open_dock_takes_its_place(
     assert np.array_equal(window.labels.data, expected)
     assert len(window.viewer.layers) == 6
     assert window.dock.sessions.label.text().startswith("one.cfrseg.json")
-    window.dock.close_session()
+    window.dock.let_go()
     assert Session.open(target).image.path == "powder.tif"

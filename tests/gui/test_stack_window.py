@@ -70,7 +70,7 @@ def window(make_napari_viewer, qtbot, npe2pm, plugin_settings, monkeypatch):
     made.network = network
     yield made
     network.go_on.set()
-    made.dock.close_session()
+    made.dock.let_go()
 
 
 def show(window, z: int) -> None:

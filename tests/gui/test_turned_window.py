@@ -77,7 +77,7 @@ def window(make_napari_viewer, qtbot, npe2pm, plugin_settings, monkeypatch):
     made = TurnedWindow(viewer, qtbot)
     made.told = told
     yield made
-    made.dock.close_session()
+    made.dock.let_go()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The base of both docks: a column of controls that scrolls and stops once closed."""
+"""The base of both docks, and the small widgets they are made of."""
 
 from __future__ import annotations
 

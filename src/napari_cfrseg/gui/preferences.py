@@ -25,56 +25,42 @@ PLUGIN = "napari-cfrseg"
 class KeyAction:
     """A key and what it does.
 
-    Attributes
-    ----------
-    name
-        Under which Preferences keep another key for it.
-    key
-        The key, as napari writes it.
-    text
-        What it does, for the dock.
-    run
-        Does it.
-    on_labels, on_image
-        Whether the key is free on Labels and Image layers too.
+    Preferences keep another key under ``name``; ``key`` is as napari writes it, and
+    ``layers`` are the controller's layers on which it is free.
     """
 
     name: str
     key: str
     text: str
     run: Callable[[Controller], None]
-    on_labels: bool = True
-    on_image: bool = True
+    layers: tuple[str, ...] = ("clicks", "labels", "image")
+
+
+_NOT_IMAGE, _NOT_LABELS = ("clicks", "labels"), ("clicks", "image")
 
 
 ACTIONS = (
     KeyAction("polarity", "T", "swap polarity", lambda c: c.toggle_polarity()),
     KeyAction("new_object", "N", "next object", lambda c: c.new_object()),
     # Qt keeps Tab for itself; C is an image's contrast
-    KeyAction(
-        "other_mask", "C", "another mask", lambda c: c.other_mask(), on_image=False
-    ),
+    KeyAction("other_mask", "C", "another mask", lambda c: c.other_mask(), _NOT_IMAGE),
     KeyAction(
         "mask_before",
         "Shift-C",
         "the mask before",
         lambda c: c.other_mask(-1),
-        on_image=False,
+        _NOT_IMAGE,
     ),
     # brush sizes on Labels
     KeyAction(
-        "outline_wider",
-        "[",
-        "outline wider",
-        lambda c: c.set_threshold(max(c.view.threshold - 0.05, 0.05)),
-        on_labels=False,
+        "outline_wider", "[", "outline wider", lambda c: c.tighten(-0.05), _NOT_LABELS
     ),
     KeyAction(
         "outline_tighter",
         "]",
         "outline tighter",
-        lambda c: c.set_threshold(min(c.view.threshold + 0.05, 0.95)),
-        on_labels=False,
+        lambda c: c.tighten(0.05),
+        _NOT_LABELS,
     ),
     KeyAction("pick", "G", "select the object pointed at", lambda c: c.pick()),
     KeyAction("undo", "Control-Z", "undo", lambda c: c.undo()),
@@ -82,9 +68,7 @@ ACTIONS = (
     KeyAction("reset_object", "R", "reset object", lambda c: c.reset_object()),
     KeyAction("closer", "Q", "smaller focus", lambda c: c.shift_focus(-1)),
     # E is the eraser on Labels
-    KeyAction(
-        "wider", "E", "larger focus", lambda c: c.shift_focus(+1), on_labels=False
-    ),
+    KeyAction("wider", "E", "larger focus", lambda c: c.shift_focus(+1), _NOT_LABELS),
     KeyAction("forward", "D", "propagate forward", lambda c: c.stack.forward()),
     KeyAction("both", "Shift-D", "propagate both ways", lambda c: c.stack.both()),
     KeyAction(
@@ -92,7 +76,7 @@ ACTIONS = (
         "Escape",
         "take pending click back",
         lambda c: c.cancel_pending(),
-        on_labels=False,
+        _NOT_LABELS,
     ),
     KeyAction("help", "F1", "show all keys", lambda c: c.show_keys()),
 )
@@ -100,19 +84,7 @@ ACTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """Where a dock starts from.
-
-    Attributes
-    ----------
-    model
-        Name or path of the model.
-    refinement, rule, threshold
-        Settings of the first clicks.
-    unfolded
-        The dock's sections that are unfolded.
-    keys
-        Keys by action name.
-    """
+    """Where a dock starts from; ``keys`` are by action name."""
 
     model: str = "default"
     refinement: Refinement = DEFAULT_REFINEMENT
@@ -128,11 +100,9 @@ class Preferences:
         """Read them from napari; defaults on a napari without plugin settings."""
         try:
             from napari.settings import get_plugin_settings
-        except ImportError:
-            return cls()
-        try:
+
             settings = get_plugin_settings(PLUGIN)
-        except KeyError:
+        except (ImportError, KeyError):
             return cls()
         click, keys = settings.click, settings.keys
         kind = str(click.refinement)
@@ -170,24 +140,14 @@ def bind_keys(
 ) -> Callable[[], None]:
     """Bind every action on the controller's layers; return what unbinds them.
 
-    Parameters
-    ----------
-    controller
-        Whose actions run, and whose layers the keys are bound on.
-    keys
-        Keys by action name, where they differ from the table.
+    ``keys`` are by action name, where they differ from the table.
     """
     bound: list[tuple[Any, str]] = []
-    chosen = keys or {}
     for action in ACTIONS:
-        key = chosen.get(action.name) or action.key
-        layers: list[Any] = [controller.clicks.layer]
-        if action.on_labels:
-            layers.append(controller.labels.layer)
-        if action.on_image:
-            layers.append(controller.image.layer)
-        for layer in layers:
-            layer.bind_key(key, _callback(action, controller), overwrite=True)
+        key = (keys or {}).get(action.name) or action.key
+        for name in action.layers:
+            layer = getattr(controller, name).layer
+            layer.bind_key(key, lambda _, a=action: a.run(controller), overwrite=True)
             bound.append((layer, key))
 
     def unbind() -> None:
@@ -195,10 +155,3 @@ def bind_keys(
             layer.bind_key(key, None)
 
     return unbind
-
-
-def _callback(action: KeyAction, controller: Controller) -> Callable[[Any], None]:
-    def run(_: Any) -> None:
-        action.run(controller)
-
-    return run

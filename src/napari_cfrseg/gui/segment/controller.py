@@ -67,20 +67,15 @@ class Controller:
 
     Attributes
     ----------
-    changed
-        Emitted with a DockView whenever something that the dock shows changed.
-    applied
-        Emitted with each event the annotator has applied, in order: a journal of
-        these replays to the same labels.
-    next_click
-        The number of the next click.
     auto_next
         Whether a positive click far from the selected object begins a new one.
     go_to, show_keys
         Begins to work on another image layer, and shows the keys; given by the dock.
     """
 
+    #: emitted with the view whenever something that the dock shows changed
     changed = Signal(DockView)
+    #: emitted with each event the annotator applied: replays to the same labels
     applied = Signal(object)
 
     def __init__(
@@ -107,38 +102,20 @@ class Controller:
         viewer.add_layer(labels)
         viewer.add_layer(points)
         self.planes = PlaneView(viewer, self.image, labels)
-        self.labels = LabelLayer(
-            labels,
-            lambda: self.current_plane,
-            self.submit,
-            self.select,
-            self.image.order,
-        )
+        self.labels = LabelLayer(labels, self.planes, self.submit, self.select)
         self.clicks = ClickLayer(points, self, viewer, self.image.order)
         self._canvas = CanvasClicks(viewer, points, self)
-        self._shown = Projection(
-            self.annotator,
-            self.labels,
-            self.clicks,
-            self.changed.emit,
-            self.applied.emit,
-            notify,
-        )
-        self._queue = EventQueue(
-            self.annotator,
-            runner,
-            self._shown.settled,
-            self._shown.failed,
-            self._shown.preview,
-        )
+        told = (self.changed.emit, self.applied.emit, notify)
+        shown = Projection(self.annotator, self.labels, self.clicks, *told)
+        self._shown = shown
+        ends = (shown.settled, shown.failed, shown.preview)
+        self._queue = EventQueue(self.annotator, runner, *ends)
         self._shown.pending = self._queue.pending
-        self.stack = self._shown.stack = Propagator(
-            viewer,
-            self.image,
+        self.stack = shown.stack = Propagator(
             self.planes,
             self.submit,
-            lambda view: self._shown.show(stack=view),
-            lambda text: self._shown.show(status=text),
+            lambda view: shown.show(stack=view),
+            lambda text: shown.show(status=text),
             self.select,
         )
         self.clicks.set_polarity(True)
@@ -177,30 +154,27 @@ class Controller:
 
     def submit(self, *events: ev.Event) -> None:
         """Send events on their way, as one step."""
-        rows = []
-        for event in events:
-            if isinstance(event, ev.ClickAdded):
-                rows.append(row_of(event.object_id, event.plane, event))
-                self.next_click = max(self.next_click, event.click_id + 1)
-        self._queue.submit(*events, rows=tuple(rows))
+        clicks = [event for event in events if isinstance(event, ev.ClickAdded)]
+        self.next_click = max([self.next_click, *(c.click_id + 1 for c in clicks)])
+        rows = tuple(row_of(click.object_id, click.plane, click) for click in clicks)
+        self._queue.submit(*events, rows=rows)
         self._shown.show_pending()
 
     def submit_all(self, events: Iterable[ev.Event]) -> None:
         """Send imported events; a creation is one step with the click after it."""
-        created: ev.ObjectCreated | None = None
+        step: list[ev.Event] = []
         for event in events:
-            first, created = created, None
-            if first is not None and getattr(event, "object_id", 0) == first.object_id:
-                self.submit(first, event)
-                continue
-            if first is not None:
-                self.submit(first)
-            if isinstance(event, ev.ObjectCreated):
-                created = event
-            else:
-                self.submit(event)
-        if created is not None:
-            self.submit(created)
+            number = getattr(event, "object_id", None)
+            created = isinstance(event, ev.ObjectCreated)
+            if step and (created or number != getattr(step[0], "object_id", 0)):
+                self.submit(*step)
+                step = []
+            step.append(event)
+            if not created:
+                self.submit(*step)
+                step = []
+        if step:
+            self.submit(*step)
 
     def undo(self) -> None:
         """Take the last act back."""
@@ -249,10 +223,8 @@ class Controller:
         """Whether the image is seen at a place; else say so and offer a button."""
         layer = self.image.layer
         if not layer.visible:
-            text, remedy = (
-                f"“{layer.name}” is not shown.",
-                Remedy("Show it", self._uncover),
-            )
+            text = f"“{layer.name}” is not shown."
+            remedy = Remedy("Show it", self._uncover)
         elif (other := self.planes.covering(world)) is not None:
             text = f"“{other.name}” covers “{layer.name}” here, which is segmented."
             remedy = Remedy(f"Segment “{other.name}”", lambda: self.go_to(other))
@@ -402,6 +374,10 @@ class Controller:
         self._shown.show(threshold=threshold)
         if self.view.selected is not None:
             self.submit(ev.ThresholdChanged(self.view.selected, threshold))
+
+    def tighten(self, step: float) -> None:
+        """Move that outline by a step: tighter (positive) or wider."""
+        self.set_threshold(min(max(self.view.threshold + step, 0.05), 0.95))
 
     # -- models and sessions ---------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,11 @@ from napari_cfrseg.gui.segment.event_queue import (
 from napari_cfrseg.gui.segment.layers import show_planes_of, shown_order, working_order
 from napari_cfrseg.gui.segment.object_panel import ObjectPanel
 from napari_cfrseg.gui.segment.projection import DockView
-from napari_cfrseg.gui.segment.settings_panel import SettingsPanel, StatusPanel
-from napari_cfrseg.gui.segment.stack_panel import StackPanel
+from napari_cfrseg.gui.segment.settings_panel import (
+    SettingsPanel,
+    StackPanel,
+    StatusPanel,
+)
 from napari_cfrseg.gui.session.session_keeper import SessionKeeper
 from napari_cfrseg.gui.session.session_panel import SessionPanel, came_with_session
 from napari_cfrseg.session.references import check_same
@@ -109,16 +113,18 @@ class ClickDock(DockWidget):
         self._lay_out()
         self.image_choice.changed.connect(self._on_image)
         self.model_choice.changed.connect(self._on_model)
-        layers = self.viewer.layers.events
-        layers.inserted.connect(self._on_inserted)
-        layers.removed.connect(self._on_removed)
-        layers.renamed.connect(self._on_renamed)
-        for turned in (self.viewer.dims.events.order, self.viewer.dims.events.ndisplay):
-            turned.connect(self._on_turned)
-        self.objects.connect_to(lambda: self._controller)
-        self.settings.connect_to(lambda: self._controller)
-        self.stack.connect_to(lambda: self._controller)
-        self.status.connect_to(lambda: self._controller)
+        layers, dims = self.viewer.layers.events, self.viewer.dims.events
+        self._followed: tuple[tuple[Any, Callable[..., None]], ...] = (
+            (layers.inserted, self._on_inserted),
+            (layers.removed, self._on_removed),
+            (layers.renamed, self._on_renamed),
+            (dims.order, self._on_turned),
+            (dims.ndisplay, self._on_turned),
+        )
+        for event, act in self._followed:
+            event.connect(act)
+        for panel in (self.objects, self.settings, self.stack, self.status):
+            panel.connect_to(lambda: self._controller)
         # Qt passes the dying widget, which is not the runner's timeout
         close_runner = self._runner.close
         self.destroyed.connect(lambda *_: close_runner())
@@ -131,18 +137,14 @@ class ClickDock(DockWidget):
         """The controller of the image chosen, None without one."""
         return self._controller
 
-    def close_session(self) -> None:
+    def let_go(self) -> None:
         """End the worker and give the layers and keys back."""
         if self._closed:
             return
         self._closed = True
         self._opened.set()
-        layers = self.viewer.layers.events
-        layers.inserted.disconnect(self._on_inserted)
-        layers.removed.disconnect(self._on_removed)
-        layers.renamed.disconnect(self._on_renamed)
-        for turned in (self.viewer.dims.events.order, self.viewer.dims.events.ndisplay):
-            turned.disconnect(self._on_turned)
+        for event, act in self._followed:
+            event.disconnect(act)
         self._leave()
         self._runner.close()
         for layer in list(self._controllers):
@@ -180,10 +182,10 @@ class ClickDock(DockWidget):
 
         images = images_of(self.viewer)
         active = self.viewer.layers.selection.active
+        of_sessions = [layer for layer in images if came_with_session(layer)]
         if isinstance(active, Image):
             self.image_choice.value = active
         elif images:
-            of_sessions = [layer for layer in images if came_with_session(layer)]
             self.image_choice.value = (of_sessions or images)[-1]
         else:
             self._show(DockView(status="Open an image to begin."))
@@ -299,7 +301,7 @@ class ClickDock(DockWidget):
             self._runner.submit(
                 Job(
                     lambda _: installed_models(),
-                    self._on_models,
+                    lambda names: self._offer_models(names, self.model_choice.value),
                     # the model that did load is on offer all the same
                     lambda error: notify("warning", f"models not listed: {error}"),
                 )
@@ -326,14 +328,11 @@ class ClickDock(DockWidget):
     # -- models ----------------------------------------------------------------------
 
     def _loader(self, name: str) -> Callable[[], SegmenterLike]:
-        return lambda: self._load_when_open(name)
+        return partial(self._load_when_open, name)
 
     def _load_when_open(self, name: str) -> SegmenterLike:
         self._opened.wait()
         return self._load(name)
-
-    def _on_models(self, names: tuple[str, ...]) -> None:
-        self._offer_models(names, self.model_choice.value)
 
     def _offer_models(self, names: Iterable[str], chosen: str) -> None:
         with self.model_choice.changed.blocked():
@@ -379,7 +378,3 @@ class ClickDock(DockWidget):
 
     def _remember_sections(self) -> None:
         remember_unfolded(n for n, s in self.sections.items() if s.isExpanded())
-
-    def let_go(self) -> None:
-        """End the session, as :meth:`close_session`."""
-        self.close_session()

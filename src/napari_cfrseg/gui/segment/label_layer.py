@@ -15,8 +15,8 @@ import numpy as np
 from napari_cfrseg.annotation.events import Painted
 from napari_cfrseg.annotation.state import PALETTE_SIZE, ObjectState, default_colour
 from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, Plane
-from napari_cfrseg.gui.segment.layers import WorkingImage, to_rgba
-from napari_cfrseg.io.axes import Order, back, put, turned
+from napari_cfrseg.gui.segment.layers import PlaneView, WorkingImage, to_rgba
+from napari_cfrseg.io.axes import back, put, turned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,50 +48,41 @@ def make_labels(image: WorkingImage, name: str) -> Labels:
 class LabelLayer:
     """Writes patches to a Labels layer and reads strokes from it.
 
-    Parameters
-    ----------
-    layer
-        An empty Labels layer.
-    current_plane
-        Returns the plane that is shown.
-    painted
-        Called with each stroke a person painted.
-    chosen
-        Called with the label a person selected in the layer's controls.
-    order
-        Which of the layer's axes comes where in the planes' order; (): Y and X last.
+    ``painted`` is called with each stroke a person painted, ``chosen`` with the label
+    they selected in the layer's controls.
     """
 
     def __init__(
         self,
         layer: Labels,
-        current_plane: Callable[[], Plane],
+        planes: PlaneView,
         painted: Callable[[Painted], None],
         chosen: Callable[[int], None],
-        order: Order = (),
     ) -> None:
         self.layer = layer
-        self._current_plane = current_plane
+        self._planes = planes
         self._painted = painted
         self._chosen = chosen
         self._shown: dict[Plane, LabelArray] = {}
         self._preview: list[LabelRuns] = []
         self._writing = False
         self._colours: tuple[dict[int, str], int] | None = None
-        self._order = order
-        shape = put(layer.data.shape, order)
-        self.plane_shape = (int(shape[-2]), int(shape[-1]))
+        self._order = planes.image.order
+        self.plane_shape = planes.image.plane_shape
         self._awaited = False
-        layer.events.paint.connect(self._on_paint)
-        layer.events.labels_update.connect(self._on_update)
-        layer.events.selected_label.connect(self._on_selected)
+        self._followed = (
+            (layer.events.paint, self._on_paint),
+            (layer.events.labels_update, self._on_update),
+            (layer.events.selected_label, self._on_selected),
+        )
+        for event, act in self._followed:
+            event.connect(act)
         self._set_colours({})
 
     def close(self) -> None:
         """Listen no more."""
-        self.layer.events.paint.disconnect(self._on_paint)
-        self.layer.events.labels_update.disconnect(self._on_update)
-        self.layer.events.selected_label.disconnect(self._on_selected)
+        for event, act in self._followed:
+            event.disconnect(act)
 
     def paste(self, patches: Iterable[LabelRuns]) -> None:
         """Write patches, in order, as one step of the layer's own history."""
@@ -109,9 +100,7 @@ class LabelLayer:
         if patch.size > _LARGEST_PREVIEW_PX:
             return
         self.paste(())
-        self._preview.append(patch)
-        with self._own_writes(), self.layer.block_history():
-            self._write(patch)
+        self.preview_more((patch,))
 
     def preview_more(self, patches: Iterable[LabelRuns]) -> None:
         """Show patches on top of those shown, until the next paste or preview."""
@@ -127,9 +116,8 @@ class LabelLayer:
             for plane, wanted in labels.items():
                 shown = self._on_layer(plane)
                 box = (0, 0, *self.plane_shape)
-                self._write(
-                    LabelRuns.between(plane, self.plane_shape, box, shown, wanted)
-                )
+                runs = LabelRuns.between(plane, self.plane_shape, box, shown, wanted)
+                self._write(runs)
                 self._shadow(plane)[:] = wanted
 
     def show_objects(self, objects: Mapping[int, ObjectState]) -> None:
@@ -197,9 +185,9 @@ class LabelLayer:
 
     def _read_strokes(self) -> bool:
         """Tell what a person painted since the last look; False if nothing."""
-        planes: Iterable[Plane] = (self._current_plane(),)
+        planes: Iterable[Plane] = (self._planes.current_plane,)
         if self.layer.n_edit_dimensions > 2:
-            planes = np.ndindex(put(self.layer.data.shape, self._order)[:-2])
+            planes = np.ndindex(*self._planes.image.shape[:-2])
         found = False
         for plane in planes:
             labels = self._on_layer(plane)
@@ -219,11 +207,11 @@ class LabelLayer:
         if (own, length) == self._colours:
             return
         self._colours = (dict(own), length)
-        colours = [(0.0, 0.0, 0.0, 0.0)]  # the background's
-        colours += [
-            to_rgba(own.get(i) or default_colour(i)) for i in range(1, length + 1)
+        numbers = range(1, length + 1)
+        background = (0.0, 0.0, 0.0, 0.0)
+        colours = [
+            background,
+            *(to_rgba(own.get(i) or default_colour(i)) for i in numbers),
         ]
         with self._own_writes():
-            self.layer.colormap = CyclicLabelColormap(
-                colors=np.array(colours, np.float32)
-            )
+            self.layer.colormap = CyclicLabelColormap(np.array(colours, np.float32))

@@ -32,12 +32,10 @@ LONGEST_SIDE_PX = 8192
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WorkingImage:
-    """The pixels of an Image layer that are worked on, and where they lie.
+    """The pixels of an Image layer (never changed) that are worked on, and where they lie.
 
     Attributes
     ----------
-    layer
-        The layer; never changed.
     level
         Pyramid level, 0 where there is none.
     data
@@ -192,38 +190,31 @@ def _is_opaque_image(layer: Layer) -> bool:
 class PlaneView:
     """The part of an image that the viewer shows, in world coordinates.
 
-    Parameters
-    ----------
-    viewer, image
-        The viewer model and the image in it.
-    labels
-        A layer on exactly the image's pixels.
+    ``labels`` is a layer on exactly the image's pixels.
     """
 
     def __init__(self, viewer: ViewerModel, image: WorkingImage, labels: Labels):
-        self._viewer = viewer
-        self._image = image
+        self.viewer = viewer
+        self.image = image
         self._labels = labels
 
     @property
     def current_plane(self) -> Plane:
         """The plane the viewer shows, or the nearest one the image has."""
-        plane, _ = self._split(self._viewer.dims.point)
-        return tuple(
-            min(max(i, 0), n - 1)
-            for i, n in zip(plane, self._image.shape, strict=False)
-        )
+        plane, _ = self._split(self.viewer.dims.point)
+        sides = zip(plane, self.image.shape, strict=False)
+        return tuple(min(max(i, 0), n - 1) for i, n in sides)
 
     def why_not(self, world: Sequence[float]) -> str:
         """Return why a click at a world position would not count; "" if it would."""
-        order = shown_order(self._viewer, self._image.layer)
-        if order == self._image.order:
+        order = shown_order(self.viewer, self.image.layer)
+        if order == self.image.order:
             return "" if self.locate(world) else "That click is not on the image."
-        if self._viewer.dims.ndisplay != 2:
+        if self.viewer.dims.ndisplay != 2:
             return "Clicks count in the 2-D view: leave the 3-D one (Ctrl+Y)."
         if order is None:
             return "This view shows no plane of the image: roll its axes (Ctrl+E)."
-        mine = "".join(self._image.names()[-2:])
+        mine = "".join(self.image.names()[-2:])
         return (
             f"The objects here are annotated on {mine} planes: roll the axes back "
             "(Ctrl+E), or duplicate the image to annotate others in this view."
@@ -231,8 +222,8 @@ class PlaneView:
 
     def covering(self, world: Sequence[float]) -> Image | None:
         """Return the opaque image that hides this one at a world position."""
-        layers = list(self._viewer.layers)
-        above = layers[layers.index(self._image.layer) + 1 :]
+        layers = list(self.viewer.layers)
+        above = layers[layers.index(self.image.layer) + 1 :]
         for layer in reversed(above):
             if not _is_opaque_image(layer):
                 continue
@@ -247,16 +238,14 @@ class PlaneView:
     ) -> tuple[Plane, tuple[float, float]] | None:
         """Return the plane and (row, column) of a world position; None if off it."""
         plane, yx = self._split(world)
-        leading = self._image.shape[:-2]
+        leading = self.image.shape[:-2]
         on_stack = all(0 <= i < n for i, n in zip(plane, leading, strict=True))
         return (plane, yx) if on_stack and self.contains(yx) else None
 
     def contains(self, yx: tuple[float, float]) -> bool:
         """Return whether (row, column) lies in a pixel of the plane."""
-        return all(
-            -0.5 <= v < n - 0.5
-            for v, n in zip(yx, self._image.plane_shape, strict=True)
-        )
+        sides = zip(yx, self.image.plane_shape, strict=True)
+        return all(-0.5 <= v < n - 0.5 for v, n in sides)
 
     def size_hint(self, objects: Mapping[int, ObjectState]) -> FocusHint | None:
         """Return a new object's likely size, from earlier objects or from the zoom."""
@@ -269,14 +258,14 @@ class PlaneView:
         if len(extents) >= _HINT_OBJECTS:
             return FocusHint.from_extents(extents[-_LATEST_OBJECTS:])
         corners = np.asarray(self._labels.corner_pixels, float)
-        corners = corners[:, list(self._image.axes[-2:])]
+        corners = corners[:, list(self.image.axes[-2:])]
         visible = float(np.max(corners[1] - corners[0]))
-        if 0 < visible < max(self._image.plane_shape) / 2:
+        if 0 < visible < max(self.image.plane_shape) / 2:
             return FocusHint.from_view(visible)
         return None
 
     def _split(self, world: Sequence[float]) -> tuple[Plane, tuple[float, float]]:
-        return split_index(self._image.of_layer(world_to_index(self._labels, world)))
+        return split_index(self.image.of_layer(world_to_index(self._labels, world)))
 
 
 def is_far(mask: MaskPatch | None, yx: tuple[float, float]) -> bool:

@@ -15,9 +15,7 @@ from napari_cfrseg.io.axes import put
 from napari_cfrseg.propagation.decisions import Suggestion, suggest
 
 if TYPE_CHECKING:
-    from napari.components import ViewerModel
-
-    from napari_cfrseg.gui.segment.layers import PlaneView, WorkingImage
+    from napari_cfrseg.gui.segment.layers import PlaneView
 
 Kind = Literal["none", "anchor", "carried", "stopped"]
 #: names of axes along which planes are moments, not places
@@ -26,17 +24,7 @@ _TIMES = {"t", "time", "frame", "frames"}
 
 @dataclass(frozen=True, slots=True)
 class StripCell:
-    """One plane of the strip.
-
-    Attributes
-    ----------
-    kind
-        Annotated, propagated, where a run stopped, or nothing there.
-    confidence
-        The IoU expected of a propagated plane, 1 of an annotated one.
-    text
-        What there is to say of it.
-    """
+    """One plane of the strip; ``confidence`` is the IoU expected, 1 if annotated."""
 
     kind: Kind = "none"
     confidence: float = 0.0
@@ -47,16 +35,8 @@ class StripCell:
 class StackView:
     """The state of the stack that the dock shows.
 
-    Attributes
-    ----------
-    axes, axis
-        Names of the axes that can be walked along, and which one is.
-    cells
-        One per plane along it.
-    here
-        The plane shown.
-    worst
-        The plane to look at next, None: nothing is propagated.
+    ``axes`` are the names of those that can be walked along, ``axis`` is the one that
+    is; there is a cell for each plane along it. ``worst`` is the plane to look at next.
     """
 
     axes: tuple[str, ...] = ()
@@ -69,33 +49,19 @@ class StackView:
 class Propagator:
     """Turns the stack controls into events, and objects into a strip.
 
-    Parameters
-    ----------
-    viewer, image, planes
-        Where planes are.
-    submit
-        Sends an event on its way.
-    show
-        Called with the strip whenever it changed.
-    say
-        Called with one line for the person.
-    select
-        Selects an object.
+    ``submit`` sends an event on its way, ``show`` is called with the strip whenever it
+    changed, ``say`` with one line for the person; ``select`` selects an object.
     """
 
     def __init__(
         self,
-        viewer: ViewerModel,
-        image: WorkingImage,
         planes: PlaneView,
         submit: Callable[[ev.Event], None],
         show: Callable[[StackView], None],
         say: Callable[[str], None],
         select: Callable[[int], None],
     ) -> None:
-        self._viewer = viewer
-        self._image = image
-        self._planes = planes
+        self._viewer, self._image, self._planes = planes.viewer, planes.image, planes
         self._submit = submit
         self._show = show
         self._say = say
@@ -104,9 +70,9 @@ class Propagator:
         self._selected: int | None = None
         self.all_objects = False
         self.spans = False
-        names = image.names()[:-2]
+        names = self._image.names()[:-2]
         self.view = StackView(names, max(len(names) - 1, 0))
-        viewer.dims.events.current_step.connect(self._moved)
+        self._viewer.dims.events.current_step.connect(self._moved)
         self.refresh({}, None)
 
     def close(self) -> None:
@@ -148,17 +114,10 @@ class Propagator:
             self._say("Click an object on a plane first.")
             return
         low, high = min(first, last), max(first, last)
+        where = (self._planes.current_plane, self.view.axis)
+        planes = (low, high, len(self.view.cells))
         self._submit(
-            ev.Propagated(
-                objects,
-                self._planes.current_plane,
-                self.view.axis,
-                low,
-                high,
-                len(self.view.cells),
-                self.spacing(),
-                spans=self.spans,
-            )
+            ev.Propagated(objects, *where, *planes, self.spacing(), spans=self.spans)
         )
 
     def confirm(self) -> None:
@@ -257,10 +216,8 @@ class Propagator:
 
     def _other_unit(self, axis: int) -> bool:
         units = put(self._image.layer.units, self._image.order)
-        return bool(
-            getattr(units[axis], "dimensionality", None)
-            != getattr(units[-1], "dimensionality", None)
-        )
+        kinds = [getattr(units[i], "dimensionality", None) for i in (axis, -1)]
+        return bool(kinds[0] != kinds[1])
 
     def _chosen(self) -> tuple[int, ...]:
         """Return the objects in question: the one selected, or all that can be."""

@@ -6,36 +6,34 @@ a dock opened later finds it by its folder (:mod:`napari_cfrseg.training_job`).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, LineEdit
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QPointF, QRectF, Qt, QTimer
+from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import (
-    QHBoxLayout,
     QLabel,
     QProgressBar,
     QPushButton,
+    QTableWidget,
+    QTableWidgetItem,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.gui.dock_widget import DockWidget, form, images_of
-from napari_cfrseg.gui.finetune.finetune_job import (
+from napari_cfrseg.gui.dock_widget import DockWidget, form, images_of, row
+from napari_cfrseg.gui.finetune_job import (
     FineTuneRun,
-    Pixels,
+    advice,
     free_name,
     last_words,
     pixels_of,
-    request_of,
-)
-from napari_cfrseg.gui.finetune.finetune_views import (
-    Curve,
-    ReportTable,
-    advice,
     progress_text,
+    request_of,
     title_of,
 )
 from napari_cfrseg.gui.segment.dock import ClickDock
@@ -49,10 +47,136 @@ from napari_cfrseg.training_job import (
 
 if TYPE_CHECKING:
     import napari
-    from napari.layers import Labels
 
 #: milliseconds between two readings of the jobs' folder
 LOOK_MS = 500
+_COLUMNS = ("", "objects", "NoC@85", "NoC@90", "IoU@1", "IoU@5")
+_KEYS = ("objects", "noc85", "noc90", "iou1", "iou5")
+_ROWS = (
+    ("held out, before", "before"),
+    ("held out, after", "after"),
+    ("bundled, before", "bundled_before"),
+    ("bundled, after", "bundled_after"),
+)
+_ROW_PX = 24
+
+
+class ReportTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
+    """Clicks and IoU before and after; hidden until there is a report."""
+
+    def __init__(self) -> None:
+        super().__init__(len(_ROWS), len(_COLUMNS))
+        self.setHorizontalHeaderLabels(list(_COLUMNS))
+        self.verticalHeader().hide()
+        self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        for index, (title, _) in enumerate(_ROWS):
+            self.setItem(index, 0, QTableWidgetItem(title))
+            self.setRowHeight(index, _ROW_PX)
+        self.resizeColumnsToContents()
+        header = self.horizontalHeader().height()
+        self.setFixedHeight(_ROW_PX * len(_ROWS) + header + 20)
+        self.hide()
+
+    def show_report(self, report: Mapping[str, Any]) -> None:
+        """Show a job's report; an empty one hides the table."""
+        for index, (_, key) in enumerate(_ROWS):
+            figures = report.get(key) or {}
+            for column, name in enumerate(_KEYS, 1):
+                value = figures.get(name)
+                text = "" if value is None else f"{value:.3g}"
+                self.setItem(index, column, QTableWidgetItem(text))
+        self.setVisible(bool(report))
+
+
+#: colours that colour-blind people distinguish (Okabe and Ito)
+LOSS_COLOUR, CLICKS_COLOUR = QColor(86, 180, 233), QColor(230, 159, 0)
+
+
+class Curve(QWidget):  # type: ignore[misc]  # qtpy is untyped
+    """Two small plots above each other over the minutes of training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss: list[tuple[float, float]] = []
+        self.clicks: list[tuple[float, float]] = []
+        self.setMinimumHeight(170)
+
+    def show_rows(self, rows: Sequence[dict[str, float]]) -> None:
+        """Take the job's entries: those with ``loss``, those with ``noc90``.
+
+        Several trainings (one for each held-out image) follow each other.
+        """
+        self.loss, self.clicks = [], []
+        offset, last, training = 0.0, 0.0, 0.0
+        for entry in rows:
+            if entry.get("training", 0.0) != training:
+                training, offset = entry["training"], last
+            last = offset + entry.get("elapsed_s", 0.0) / 60
+            if "noc90" in entry:
+                self.clicks.append((last, entry["noc90"]))
+            elif "loss" in entry:
+                self.loss.append((last, entry["loss"]))
+        self.update()
+
+    def paintEvent(self, _: QPaintEvent) -> None:
+        """Draw both plots."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        half = self.height() / 2
+        until = max([x for x, _ in (*self.loss, *self.clicks)], default=1.0)
+        for top, title, points, colour in (
+            (0.0, "Loss", self.loss, LOSS_COLOUR),
+            (half, "Clicks to 90 % (held out)", self.clicks, CLICKS_COLOUR),
+        ):
+            area = QRectF(34, top + 18, self.width() - 40, half - 34)
+            self._plot(painter, area, title, points, colour, max(until, 1e-3))
+        painter.end()
+
+    def _plot(
+        self,
+        painter: QPainter,
+        area: QRectF,
+        title: str,
+        points: Sequence[tuple[float, float]],
+        colour: QColor,
+        until: float,
+    ) -> None:
+        text = self.palette().text().color()
+        painter.setPen(QPen(text))
+        small = self.font()
+        small.setPointSizeF(max(7.0, small.pointSizeF() * 0.85))
+        painter.setFont(small)
+        painter.drawText(QPointF(area.left(), area.top() - 5), title)
+        faint = QColor(text)
+        faint.setAlpha(70)
+        painter.setPen(QPen(faint))
+        painter.drawRect(area)
+        if not points:
+            return
+        values = [y for _, y in points]
+        low, high = min(values), max(values)
+        if high - low < 1e-9:
+            low, high = low - 0.5, high + 0.5
+
+        def place(x: float, y: float) -> QPointF:
+            return QPointF(
+                area.left() + x / until * area.width(),
+                area.bottom() - (y - low) / (high - low) * area.height(),
+            )
+
+        painter.setPen(QPen(text))
+        right = Qt.AlignmentFlag.AlignRight
+        for value, y in ((high, area.top()), (low, area.bottom() - 10)):
+            painter.drawText(QRectF(0, y - 2, 31, 14), int(right), f"{value:.2f}")
+        below = QRectF(area.left(), area.bottom() + 1, area.width(), 14)
+        painter.drawText(below, int(right), f"{until:.1f} min")
+        painter.setPen(QPen(colour, 2))
+        painter.drawPolyline(QPolygonF([place(x, y) for x, y in points]))
+        painter.setBrush(colour)
+        marks = points if len(points) <= 30 else points[-1:]
+        for x, y in marks:
+            painter.drawEllipse(place(x, y), 2.5, 2.5)
+        painter.setBrush(Qt.BrushStyle.NoBrush)
 
 
 class FineTuneDock(DockWidget):
@@ -76,8 +200,9 @@ class FineTuneDock(DockWidget):
         self._timer = QTimer(self)
         self._timer.setInterval(LOOK_MS)
         self._timer.timeout.connect(self.look)
-        layers = self.viewer.layers.events
-        for event in (layers.inserted, layers.removed, layers.renamed):
+        events = self.viewer.layers.events
+        self._layer_events = (events.inserted, events.removed, events.renamed)
+        for event in self._layer_events:
             event.connect(self._on_layers)
         self.run.find()
         self.look()
@@ -96,10 +221,16 @@ class FineTuneDock(DockWidget):
             self.run.go_on()
             self.look()
             return
-        name = free_name(self.name.value)
-        folder = self._folder()
+        name, chosen = free_name(self.name.value), self.folder.value
+        folder = None if str(chosen) in ("None", "", ".") else Path(chosen)
+        image, labels = self.image.value, self.labels.value
+        pixels = None
+        if folder is None and (image is None or labels is None):
+            show_error("choose an image layer and a labels layer, or a folder")
+            return
         try:
-            pixels = None if folder is not None else self._pixels()
+            if folder is None:
+                pixels = pixels_of(image, labels)
         except CfrSegError as error:
             show_error(str(error))
             return
@@ -222,22 +353,11 @@ class FineTuneDock(DockWidget):
         if choose:
             show_info(f"The model {name} is chosen in the segmentation dock.")
 
-    # -- data --------------------------------------------------------------------------
-
-    def _pixels(self) -> Pixels:
-        image, labels = self.image.value, self.labels.value
-        if image is None or labels is None:
-            msg = "choose an image layer and a labels layer, or a folder"
-            raise CfrSegError(msg)
-        return pixels_of(image, labels)
-
-    def _folder(self) -> Path | None:
-        value = self.folder.value
-        return None if value is None or str(value) in ("", ".") else Path(value)
-
     # -- widgets -----------------------------------------------------------------------
 
     def _make_controls(self) -> None:
+        from napari.layers import Labels
+
         self.image = ComboBox(
             label="Image",
             choices=lambda _: images_of(self.viewer),
@@ -246,7 +366,7 @@ class FineTuneDock(DockWidget):
         )
         self.labels = ComboBox(
             label="Labels",
-            choices=self._all_labels,
+            choices=lambda _: [x for x in self.viewer.layers if isinstance(x, Labels)],
             nullable=True,
             tooltip="Objects clicked or painted; two are enough to begin",
         )
@@ -293,41 +413,23 @@ class FineTuneDock(DockWidget):
         inner = QWidget()
         column = QVBoxLayout(inner)
         column.setContentsMargins(6, 6, 6, 6)
-        column.addLayout(
-            form(
-                self.image,
-                self.labels,
-                self.folder,
-                self.all_labelled,
-                self.base,
-                self.minutes,
-                self.name,
-                self.jobs,
-            )
-        )
-        buttons = QHBoxLayout()
-        self.start_button = QPushButton("Start")
-        self.pause_button = QPushButton("Pause")
-        self.stop_button = QPushButton("Stop, keep best")
-        self.use_button = QPushButton("Use this model")
-        self.use_button.setToolTip("Choose it for clicking, even if it is not proven")
-        self.delete_button = QPushButton("Delete")
-        self.delete_button.setToolTip("Delete this job; a model that was kept stays")
-        for button, action in (
-            (self.start_button, self.start),
-            (self.pause_button, self.pause),
-            (self.stop_button, self.stop),
-        ):
-            button.clicked.connect(action)
-            buttons.addWidget(button)
-        results = QHBoxLayout()
-        for button, action in (
-            (self.use_button, self.use),
-            (self.delete_button, self.delete),
-        ):
-            button.clicked.connect(action)
-            results.addWidget(button)
-        column.addLayout(buttons)
+        data = (self.image, self.labels, self.folder, self.all_labelled)
+        column.addLayout(form(*data, self.base, self.minutes, self.name, self.jobs))
+
+        def button(text: str, act: Callable[[], None], hint: str = "") -> QPushButton:
+            made = QPushButton(text)
+            made.setToolTip(hint)
+            made.clicked.connect(act)
+            return made
+
+        self.start_button = button("Start", self.start)
+        self.pause_button = button("Pause", self.pause)
+        self.stop_button = button("Stop, keep best", self.stop)
+        said = "Choose it for clicking, even if it is not proven"
+        self.use_button = button("Use this model", self.use, said)
+        said = "Delete this job; a model that was kept stays"
+        self.delete_button = button("Delete", self.delete, said)
+        column.addLayout(row(self.start_button, self.pause_button, self.stop_button))
         self.progress = QProgressBar()
         self.progress.setRange(0, 1000)
         self.progress.setTextVisible(False)
@@ -341,30 +443,20 @@ class FineTuneDock(DockWidget):
         for widget in (self.progress, self.status, self.curve, self.table):
             column.addWidget(widget)
         column.addWidget(self.advice)
-        column.addLayout(results)
+        column.addLayout(row(self.use_button, self.delete_button))
         column.addStretch()
         self.fill_with(inner, 300)
-
-    def _all_labels(self, _: object = None) -> list[Labels]:
-        from napari.layers import Labels
-
-        return [layer for layer in self.viewer.layers if isinstance(layer, Labels)]
 
     def _on_layers(self, _: Any = None) -> None:
         self.image.reset_choices()
         self.labels.reset_choices()
 
-    def close_dock(self) -> None:
+    def let_go(self) -> None:
         """Stop updating; a running training continues."""
         if self._closed:
             return
         self._closed = True
         self._timer.stop()
         self.run.wait()
-        layers = self.viewer.layers.events
-        for event in (layers.inserted, layers.removed, layers.renamed):
+        for event in self._layer_events:
             event.disconnect(self._on_layers)
-
-    def let_go(self) -> None:
-        """Close, as :meth:`close_dock`."""
-        self.close_dock()

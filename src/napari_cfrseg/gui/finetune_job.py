@@ -34,16 +34,7 @@ MOST_PLANES = 64
 class Pixels:
     """The arrays of two layers, taken on the window's thread and read on another.
 
-    Attributes
-    ----------
-    name
-        Of the image.
-    image
-        (…, Y, X) or (…, Y, X, C) array, lazy or not.
-    labels
-        (…, Y, X) integer array.
-    rgb
-        Whether the image's last axis counts colours.
+    ``image`` is (…, Y, X), or (…, Y, X, C) for ``rgb``; ``labels`` are (…, Y, X).
     """
 
     name: str
@@ -173,18 +164,43 @@ def last_words(job: TrainingJob) -> str:
         text = (job.folder / "log.txt").read_text("utf-8", errors="replace")
     except OSError:
         return "it printed nothing"
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = text.strip().splitlines()
     return lines[-1][:300] if lines else "it printed nothing"
 
 
-class FineTuneRun:
-    """The jobs, and the one of them that is shown.
+def advice(report: Mapping[str, Any]) -> str:
+    """Return the change in clicks and the program's suggestions, a line each."""
+    lines = [str(line) for line in report.get("suggestions", ())]
+    if report:
+        lines.insert(
+            0,
+            f"Change {report['difference']:+.2f} clicks (95 % interval "
+            f"{report['low']:+.2f} to {report['high']:+.2f}), by {report['how']}.",
+        )
+    return "\n".join(f"• {line}" for line in lines)
 
-    Attributes
-    ----------
-    job
-        The job that is shown, None before there is one.
-    """
+
+def title_of(job: TrainingJob) -> str:
+    """Return a job's line in the list: its model, when it began, and its verdict."""
+    stamp, _, rest = job.folder.name.partition("-")
+    clock, _, rest = rest.partition("-")
+    name = rest.partition("-")[2] or job.folder.name
+    day = f"{stamp[:4]}-{stamp[4:6]}-{stamp[6:]} {clock[:2]}:{clock[2:4]}"
+    status = job.status
+    return f"{name} · {day} · {status.verdict or status.phase}"
+
+
+def progress_text(status: JobStatus) -> str:
+    """Return a job's phase, the time left and its message in two lines."""
+    left, seconds = "", status.eta_s
+    if seconds is not None and status.phase not in ("done", "failed"):
+        time = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+        left = f" · {time} left"
+    return f"{status.phase.capitalize()}{left}\n{status.message}"
+
+
+class FineTuneRun:
+    """The jobs; ``job`` is the one that is shown, None before there is one."""
 
     def __init__(self) -> None:
         self.job: TrainingJob | None = None
@@ -200,9 +216,8 @@ class FineTuneRun:
     @property
     def is_active(self) -> bool:
         """Whether the shown job's pixels are being written or its program runs."""
-        if self._writing is not None:
-            return True
-        return self.job is not None and self._runs(self.job)
+        runs = self.job is not None and self._runs(self.job)
+        return runs or self._writing is not None
 
     @property
     def is_busy(self) -> bool:
@@ -230,23 +245,27 @@ class FineTuneRun:
     def begin(
         self, name: str, request: Mapping[str, Any], pixels: Pixels | None
     ) -> None:
-        """Make a job and start its program, after pixels are written if there are any.
+        """Make a job and start its program, once pixels are written if there are any.
 
-        Parameters
-        ----------
-        name
-            Of the new model.
-        request
-            The settings that ``cfrseg-train`` reads of the job.
-        pixels
-            Written on another thread; None: the request names a folder.
+        Without pixels the request (see :func:`request_of`) names a folder.
         """
         self.job = TrainingJob.create(name, request)
         self._write_error = ""
         if pixels is None:
             self.go_on()
-        else:
-            self._write_and_start(pixels, self.job)
+            return
+        job = self.job
+
+        def work() -> None:
+            try:
+                write_pixels(pixels, job.folder)
+                self._processes[job.folder] = start_program(job)
+            except (CfrSegError, OSError, ValueError) as error:
+                self._write_error = f"the labels cannot be handed over: {error}"
+                job.write_status(JobStatus("failed", 0.0, None, self._write_error))
+
+        self._writing = threading.Thread(target=work, name="cfrseg-hand-over")
+        self._writing.start()
 
     def go_on(self) -> None:
         """Start the program of the shown job, which may have been interrupted."""
@@ -291,15 +310,3 @@ class FineTuneRun:
         """Wait until pixels are written."""
         if self._writing is not None:
             self._writing.join()
-
-    def _write_and_start(self, pixels: Pixels, job: TrainingJob) -> None:
-        def work() -> None:
-            try:
-                write_pixels(pixels, job.folder)
-                self._processes[job.folder] = start_program(job)
-            except (CfrSegError, OSError, ValueError) as error:
-                self._write_error = f"the labels cannot be handed over: {error}"
-                job.write_status(JobStatus("failed", 0.0, None, self._write_error))
-
-        self._writing = threading.Thread(target=work, name="cfrseg-hand-over")
-        self._writing.start()
