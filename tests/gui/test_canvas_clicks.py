@@ -184,7 +184,7 @@ def test_imported_labels_are_hidden_and_the_next_click_corrects_them(window):
     labels = np.zeros((160, 240), np.uint8)
     labels[50:70, 50:70] = 3
     layer = window.viewer.add_labels(labels, scale=(0.2, 0.2), translate=(30, -12))
-    window.dock.sessions._import_labels(layer)
+    window.dock.sessions._import(layer)
     window.settle()
     assert not layer.visible
     assert window.viewer.layers.selection.active is window.points

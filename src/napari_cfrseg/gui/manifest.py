@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
+from importlib.resources import as_file, files
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import napari
@@ -50,11 +53,7 @@ breast_cancer_he = partial(sample_layers, "breast_cancer_he")
 
 def sample_session() -> list[LayerData]:
     """Open the demo's clicks on its micrograph as a session."""
-    from contextlib import suppress
-    from importlib.resources import as_file, files
-
     from napari_cfrseg.annotation import events as ev
-    from napari_cfrseg.clicks import Click
     from napari_cfrseg.errors import CfrSegError
     from napari_cfrseg.gui.session.session_layers import read_session
     from napari_cfrseg.io.images import open_image
@@ -68,19 +67,13 @@ def sample_session() -> list[LayerData]:
     path = folder / f"sample-{demo.sample}{SUFFIX}"
     if not path.exists():
         events: list[ev.Event] = []
-        clicks: list[tuple[int, Click]] = [
-            (number, click)
-            for number, made in enumerate(demo.objects, start=1)
-            for click in made
-        ]
-        known: set[int] = set()
-        for click_id, (number, click) in enumerate(clicks, start=1):
-            if number not in known:
-                events.append(ev.ObjectCreated(number))
-                known.add(number)
-            events.append(
-                ev.ClickAdded(number, (), click.yx, click.is_positive, click_id)
-            )
+        numbers = count(1)
+        for number, clicks in enumerate(demo.objects, start=1):
+            events.append(ev.ObjectCreated(number))
+            events += [
+                ev.ClickAdded(number, (), c.yx, c.is_positive, next(numbers))
+                for c in clicks
+            ]
         model = None
         with suppress(CfrSegError, OSError):
             model = model_reference("default")
@@ -108,13 +101,7 @@ SETTLED_MS = 300
 
 
 def open_demo(sample: Sample) -> None:
-    """Show a sample, open the dock and hand over to the user until they close it.
-
-    Parameters
-    ----------
-    sample
-        The micrograph to click on; its annotation is not shown.
-    """
+    """Show a sample's image, open the dock and run until the user closes the window."""
     viewer = napari.Viewer()
     viewer.window.resize(*window_size())
     data, kwargs, _ = layer_of(sample)

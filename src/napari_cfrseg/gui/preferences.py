@@ -36,31 +36,27 @@ class KeyAction:
     layers: tuple[str, ...] = ("clicks", "labels", "image")
 
 
-_NOT_IMAGE, _NOT_LABELS = ("clicks", "labels"), ("clicks", "image")
+_NO_IMAGE, _NO_LABELS = ("clicks", "labels"), ("clicks", "image")
 
 
 ACTIONS = (
     KeyAction("polarity", "T", "swap polarity", lambda c: c.toggle_polarity()),
     KeyAction("new_object", "N", "next object", lambda c: c.new_object()),
     # Qt keeps Tab for itself; C is an image's contrast
-    KeyAction("other_mask", "C", "another mask", lambda c: c.other_mask(), _NOT_IMAGE),
+    KeyAction("other_mask", "C", "another mask", lambda c: c.other_mask(), _NO_IMAGE),
     KeyAction(
         "mask_before",
         "Shift-C",
         "the mask before",
         lambda c: c.other_mask(-1),
-        _NOT_IMAGE,
+        _NO_IMAGE,
     ),
     # brush sizes on Labels
     KeyAction(
-        "outline_wider", "[", "outline wider", lambda c: c.tighten(-0.05), _NOT_LABELS
+        "outline_wider", "[", "outline wider", lambda c: c.tighten(-0.05), _NO_LABELS
     ),
     KeyAction(
-        "outline_tighter",
-        "]",
-        "outline tighter",
-        lambda c: c.tighten(0.05),
-        _NOT_LABELS,
+        "outline_tighter", "]", "outline tighter", lambda c: c.tighten(0.05), _NO_LABELS
     ),
     KeyAction("pick", "G", "select the object pointed at", lambda c: c.pick()),
     KeyAction("undo", "Control-Z", "undo", lambda c: c.undo()),
@@ -68,7 +64,7 @@ ACTIONS = (
     KeyAction("reset_object", "R", "reset object", lambda c: c.reset_object()),
     KeyAction("closer", "Q", "smaller focus", lambda c: c.shift_focus(-1)),
     # E is the eraser on Labels
-    KeyAction("wider", "E", "larger focus", lambda c: c.shift_focus(+1), _NOT_LABELS),
+    KeyAction("wider", "E", "larger focus", lambda c: c.shift_focus(+1), _NO_LABELS),
     KeyAction("forward", "D", "propagate forward", lambda c: c.stack.forward()),
     KeyAction("both", "Shift-D", "propagate both ways", lambda c: c.stack.both()),
     KeyAction(
@@ -76,7 +72,7 @@ ACTIONS = (
         "Escape",
         "take pending click back",
         lambda c: c.cancel_pending(),
-        _NOT_LABELS,
+        _NO_LABELS,
     ),
     KeyAction("help", "F1", "show all keys", lambda c: c.show_keys()),
 )

@@ -6,7 +6,7 @@ list that maps between them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -63,13 +63,11 @@ def make_points(image: WorkingImage, name: str) -> Points:
     from napari.layers.base import LayerLock
 
     ndim = len(image.shape)
-    columns = ("polarity", "object", "click")
-    features = {column: np.array([], dtype=object) for column in columns}
     layer = Points(
         np.zeros((0, ndim)),
         ndim=ndim,
         name=name,
-        features=features,
+        features=features_of(()),
         feature_defaults={"polarity": "positive", "object": "", "click": ""},
         canvas_size_limits=(0, 10_000),
         border_color="black",
@@ -79,6 +77,17 @@ def make_points(image: WorkingImage, name: str) -> Points:
     layer.current_border_width = BORDER
     layer.locked = LayerLock.DELETION
     return layer
+
+
+def features_of(clicks: Iterable[tuple[bool, int, int]]) -> dict[str, Any]:
+    """Return the feature columns of clicks given as (is positive, object, click).
+
+    Strings: napari warns about integer columns once they carry colour.
+    """
+    listed = [(NAMES[sign], str(owner), str(number)) for sign, owner, number in clicks]
+    columns = zip(*listed, strict=True) if listed else ((), (), ())
+    names = ("polarity", "object", "click")
+    return {n: np.array(c, object) for n, c in zip(names, columns, strict=True)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,26 +120,13 @@ class ClickListener(Protocol):
 
 
 class ClickLayer:
-    """Keeps a Points layer and the list of clicks the same.
+    """Keeps a Points layer (from :func:`make_points`) and the list of clicks the same.
 
-    Parameters
-    ----------
-    layer
-        A Points layer with the clicks' feature columns.
-    listener
-        Gets what a person does with the points.
-    viewer
-        The viewer the layer is in.
-    order
-        Which of the layer's axes comes where in the planes' order; (): Y and X last.
+    ``order`` says which of the layer's axes comes where in the planes' order.
     """
 
     def __init__(
-        self,
-        layer: Points,
-        listener: ClickListener,
-        viewer: ViewerModel,
-        order: Order = (),
+        self, layer: Points, listener: ClickListener, viewer: ViewerModel, order: Order
     ) -> None:
         self.layer = layer
         self._listener = listener
@@ -144,10 +140,14 @@ class ClickLayer:
         self._size = 1.0
         # napari 0.8 has no scene
         self._camera = getattr(viewer, "scene", viewer).camera
-        self._camera.events.zoom.connect(self._on_zoom)
+        self._followed = (
+            (self._camera.events.zoom, self._on_zoom),
+            (layer.events.data, self._on_data),
+            (layer.selected_data.events.items_changed, self._on_selected),
+        )
+        for event, act in self._followed:
+            event.connect(act)
         self._on_zoom()
-        layer.events.data.connect(self._on_data)
-        layer.selected_data.events.items_changed.connect(self._on_selected)
         layer.mouse_drag_callbacks.insert(0, self._on_press)
 
     @property
@@ -157,9 +157,8 @@ class ClickLayer:
 
     def close(self) -> None:
         """Listen no more."""
-        self._camera.events.zoom.disconnect(self._on_zoom)
-        self.layer.events.data.disconnect(self._on_data)
-        self.layer.selected_data.events.items_changed.disconnect(self._on_selected)
+        for event, act in self._followed:
+            event.disconnect(act)
         if self._on_press in self.layer.mouse_drag_callbacks:
             self.layer.mouse_drag_callbacks.remove(self._on_press)
 
@@ -209,12 +208,9 @@ class ClickLayer:
     def _style(self) -> None:
         """Give every point its click's symbol, colour and features."""
         rows = self._rows
-        # strings: napari warns about integer columns once they carry colour
-        self.layer.features = {
-            "polarity": np.array([NAMES[r.is_positive] for r in rows], object),
-            "object": np.array([str(r.object_id) for r in rows], object),
-            "click": np.array([str(r.click_id) for r in rows], object),
-        }
+        self.layer.features = features_of(
+            (r.is_positive, r.object_id, r.click_id) for r in rows
+        )
         self._hide_others()
         if rows:
             signs = np.array([r.is_positive for r in rows])
@@ -294,9 +290,7 @@ class CanvasClicks:
     def __init__(
         self, viewer: ViewerModel, points: Points, listener: ClickListener
     ) -> None:
-        self._viewer = viewer
-        self._points = points
-        self._listener = listener
+        self._viewer, self._points, self._listener = viewer, points, listener
         viewer.mouse_drag_callbacks.append(self._on_press)
 
     def close(self) -> None:

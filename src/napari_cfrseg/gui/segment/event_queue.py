@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -46,13 +47,9 @@ class JobCancelled(Exception):
 class Job:
     """Something to compute, and callbacks for what comes of it.
 
-    Attributes
-    ----------
-    work
-        Computes the result; gets a function to report with.
-    done, failed, reported
-        Called on the Qt thread with the result, the exception (JobCancelled if the job
-        was cancelled), and each report.
+    ``work`` gets a function to report with. ``done``, ``failed`` and ``reported`` are
+    called on the Qt thread with the result, the exception (JobCancelled if the job was
+    cancelled), and each report.
     """
 
     work: Callable[[Report], Any]
@@ -192,18 +189,10 @@ def installed_models() -> tuple[str, ...]:
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """A step on its way.
+    """A step on its way: events applied together or not at all.
 
-    Attributes
-    ----------
-    events
-        Its events; they are applied together or not at all.
-    rows
-        Points shown for it until it is done.
-    later
-        The threshold the slider has moved to since; applied next.
-    job
-        Computes it.
+    ``rows`` are the points shown for it until it is done; ``later`` is the threshold
+    the slider has moved to since, applied next.
     """
 
     events: tuple[ev.Event, ...]
@@ -220,12 +209,12 @@ class Pending:
 class EventQueue:
     """Applies events on a runner and passes on the results, in order.
 
+    The annotator is used on the runner's thread only, from the first event on.
+
     Parameters
     ----------
-    annotator
-        Used on the runner's thread only, from the first event on.
-    runner
-        Runs the jobs.
+    annotator, runner
+        What applies the events, and where.
     settled
         Called with each step that was applied and what it changed.
     failed
@@ -254,13 +243,17 @@ class EventQueue:
     def submit(self, *events: ev.Event, rows: tuple[ClickRow, ...] = ()) -> None:
         """Queue events as one step; a slider's positions in between are left out."""
         newest = self.pending[-1] if self.pending else None
-        (event, *more) = events
-        if newest is not None and _same_slider(newest.event, event):
-            newest.later = event  # type: ignore[assignment]  # checked
-            return
         if newest is not None:
+            before, now = newest.event, events[-1]
+            if (
+                isinstance(now, ev.ThresholdChanged)
+                and isinstance(before, ev.ThresholdChanged)
+                and before.object_id == now.object_id
+            ):
+                newest.later = now
+                return
             self._submit_later(newest)
-        self._enqueue(Pending((event, *more), rows))
+        self._enqueue(Pending(events, rows))
 
     def load_model(
         self,
@@ -346,25 +339,16 @@ class EventQueue:
             tell()
 
 
-def _same_slider(first: ev.Event, second: ev.Event) -> bool:
-    return (
-        isinstance(first, ev.ThresholdChanged)
-        and isinstance(second, ev.ThresholdChanged)
-        and first.object_id == second.object_id
-    )
-
-
 def _keeping(report: Report) -> Callable[[object], bool]:
     """Turn a cancelled job's exception into True: end, and keep what is done."""
 
-    def told(value: object) -> bool:
-        try:
+    def ends(value: object) -> bool:
+        with suppress(JobCancelled):
             report(value)
-        except JobCancelled:
-            return True
-        return False
+            return False
+        return True
 
-    return told
+    return ends
 
 
 def rows_to_show(

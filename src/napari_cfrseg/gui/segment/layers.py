@@ -32,7 +32,7 @@ LONGEST_SIDE_PX = 8192
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WorkingImage:
-    """The pixels of an Image layer (never changed) that are worked on, and where they lie.
+    """The pixels of an Image layer that are worked on, and where they lie.
 
     Attributes
     ----------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
@@ -27,9 +28,18 @@ from napari_cfrseg.gui.segment.projection import DockView, ObjectRow
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.dock_widget import Current
-    from napari_cfrseg.gui.segment.controller import Controller
 
 _COLOUR, _NAME, _CLASS, _CLICKS, _LOCKED = range(5)
+_FIXED = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
+_CHECKABLE = _FIXED | Qt.ItemFlag.ItemIsUserCheckable
+
+
+def _item(text: str, tooltip: str, flags: Any = None) -> QTableWidgetItem:
+    made = QTableWidgetItem(text)
+    made.setToolTip(tooltip)
+    if flags is not None:
+        made.setFlags(flags)
+    return made
 
 
 class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
@@ -88,30 +98,21 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
         for y, one in enumerate(rows):
             if y < len(self._rows) and self._rows[y] == one:
                 continue
-            colour = QTableWidgetItem()
             swatch = QPixmap(14, 14)
             swatch.fill(QColor(one.colour))
-            colour.setIcon(QIcon(swatch))
-            colour.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
-            colour.setToolTip(f"Label {one.object_id}. Double-click: another colour")
-            name = QTableWidgetItem(one.name)
-            name.setToolTip(f"Label {one.object_id}")
-            kind = QTableWidgetItem(one.object_class)
-            kind.setToolTip("Its class, for exports; double-click to change")
-            clicks = QTableWidgetItem(str(one.clicks))
-            clicks.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
-            clicks.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
-            locked = QTableWidgetItem()
-            locked.setFlags(
-                Qt.ItemFlag.ItemIsEnabled
-                | Qt.ItemFlag.ItemIsSelectable
-                | Qt.ItemFlag.ItemIsUserCheckable
+            number = f"Label {one.object_id}"
+            items = (
+                _item("", f"{number}. Double-click: another colour", _FIXED),
+                _item(one.name, number),
+                _item(one.object_class, "For exports; double-click to change it"),
+                _item(str(one.clicks), "", _FIXED),
+                _item("", "A locked object never changes", _CHECKABLE),
             )
-            locked.setCheckState(
-                Qt.CheckState.Checked if one.locked else Qt.CheckState.Unchecked
-            )
-            locked.setToolTip("A locked object never changes")
-            for x, item in enumerate((colour, name, kind, clicks, locked)):
+            items[_COLOUR].setIcon(QIcon(swatch))
+            items[_CLICKS].setTextAlignment(Qt.AlignmentFlag.AlignCenter)
+            check = Qt.CheckState.Checked if one.locked else Qt.CheckState.Unchecked
+            items[_LOCKED].setCheckState(check)
+            for x, item in enumerate(items):
                 self.setItem(y, x, item)
         self._rows = rows
 
@@ -186,10 +187,7 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def connect_to(self, current: Current) -> None:
         """Let the controls act on the controller that ``current`` returns."""
-
-        def does(action: Callable[[Controller], None]) -> Callable[..., None]:
-            return on_current(current, action)
-
+        does = partial(on_current, current)
         self.positive.clicked.connect(does(lambda c: c.set_polarity(True)))
         self.negative.clicked.connect(does(lambda c: c.set_polarity(False)))
         self.new.clicked.connect(does(lambda c: c.new_object()))

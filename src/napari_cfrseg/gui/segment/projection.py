@@ -45,32 +45,20 @@ class DockView:
 
     Attributes
     ----------
-    objects
-        The table's rows, by id.
     selected
         The object that clicks go to; None: the next click starts object ``next_id``.
     is_positive
         The polarity of a left click.
-    threshold, refinement, rule
-        Settings in force.
-    undo_depth, redo_depth
-        Acts that can be taken back and done again.
     pending
         Acts not computed yet.
-    model
-        Name or path of the model; "" if it has none.
-    loading
-        Whether it is being loaded.
-    device
-        What it computes on; "" before it is loaded.
+    model, device
+        Name or path of the model, and what it computes on; "" where there is none yet.
     seconds, steps
         Time and refinement steps of the last click; None: there is none.
     progress
         Steps done, and of how many, of a long act; (0, 0): none is under way.
-    status
-        One line for the person.
-    remedy
-        Mends what ``status`` speaks of; None: nothing to mend.
+    status, remedy
+        One line for the person, and what mends it if anything does.
     stack
         The strip of planes; empty for an image of one plane.
     """
@@ -114,29 +102,15 @@ class DockView:
 class Projection:
     """Shows the annotation in the layers and in the dock.
 
-    Parameters
-    ----------
-    annotator
-        Holds the annotation.
-    labels, clicks
-        The layers' sides.
-    changed
-        Called with each new view.
-    applied
-        Called with each event the annotator has applied, in order.
-    notify
-        Called with (level, message), level "info", "warning" or "error".
+    ``changed`` is called with each new view, ``applied`` with each event the annotator
+    has applied, ``notify`` as the controller's.
 
     Attributes
     ----------
-    view
-        What the dock shows.
     objects
         By id, after the last event that was applied.
     pending
         Steps on their way, oldest first; the queue's own list.
-    stack
-        Shows the planes of a stack.
     """
 
     stack: Propagator
@@ -196,10 +170,7 @@ class Projection:
     def show_all(self, last: Change | None) -> None:
         """Show all that the annotator holds after a session was restored.
 
-        Parameters
-        ----------
-        last
-            What the session's last event changed; None: it has none.
+        ``last`` is what the session's last event changed, None where it has none.
         """
         annotator = self._annotator
         self._labels.restore({p: annotator.labels(p) for p in annotator.planes})
@@ -243,11 +214,8 @@ class Projection:
         self._labels.paste([patch for change in changes for patch in change.patches])
         change, before = changes[-1], self.objects
         self._show_objects(change.objects)
-        touched = {
-            i
-            for i in before.keys() | self.objects.keys()
-            if before.get(i) is not self.objects.get(i)
-        }
+        both = before.keys() | self.objects.keys()
+        touched = {i for i in both if before.get(i) is not self.objects.get(i)}
         self._follow(pending.event, touched)
         self.show(undo_depth=change.undo_depth, redo_depth=change.redo_depth)
         for one in changes:
@@ -256,14 +224,13 @@ class Projection:
         self._say_what_happened(pending.event)
         for note in change.notes:
             self.show(status=note)
-        if isinstance(pending.event, ev.Painted) and change.notes:
-            self._restore(pending.event.plane)
+        if change.notes:
+            self._restore(pending.event)
 
     def failed(self, pending: Pending, error: Exception) -> None:
         """Show the annotation without a step that was refused or cancelled."""
         self._labels.paste(())
-        if isinstance(pending.event, ev.Painted):
-            self._restore(pending.event.plane)
+        self._restore(pending.event)
         self._follow(pending.event, set())
         self.show(progress=(0, 0))
         self.show_pending()
@@ -284,13 +251,12 @@ class Projection:
         self.objects = dict(objects)
         self._labels.show_objects(self.objects)
         self.show_pending()
-        rows = (
-            ObjectRow(
-                s.object_id, s.name, s.colour, s.click_count, s.locked, s.object_class
+        self.show(
+            objects=tuple(
+                ObjectRow(i, s.name, s.colour, s.click_count, s.locked, s.object_class)
+                for i, s in sorted(self.objects.items())
             )
-            for _, s in sorted(self.objects.items())
         )
-        self.show(objects=tuple(rows))
 
     def _say_what_happened(self, event: ev.Event) -> None:
         self.show_stack()
@@ -345,6 +311,7 @@ class Projection:
                     threshold = e.threshold
         self.show(threshold=threshold)
 
-    def _restore(self, plane: Plane) -> None:
+    def _restore(self, event: ev.Event) -> None:
         """Take back what a stroke did to pixels it may not change."""
-        self._labels.restore({plane: self._annotator.labels(plane)})
+        if isinstance(event, ev.Painted):
+            self._labels.restore({event.plane: self._annotator.labels(event.plane)})

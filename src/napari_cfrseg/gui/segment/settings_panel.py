@@ -138,10 +138,9 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def show_view(self, view: DockView) -> None:
         """Show the state; what is shown already is not touched."""
-        if abs(self.threshold.value - view.threshold) > 1e-6:
-            with self.threshold.changed.blocked():
-                self.threshold.value = view.threshold
         shown: list[tuple[Any, Any]] = [(self.rule, view.rule)]
+        if abs(self.threshold.value - view.threshold) > 1e-6:
+            shown.append((self.threshold, view.threshold))
         if self.refinement != view.refinement:
             found = view.refinement
             shown += [(self.kind, found.kind), (self.changed_px, found.stop_changed_px)]
@@ -299,16 +298,13 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if stack.axes:
             self.axis.setCurrentIndex(stack.axis)
             self.axis.setEnabled(len(stack.axes) > 1)
-        self._show_range(len(stack.cells))
+        count = len(stack.cells)
+        if count and self.last.maximum() != count - 1:
+            for box, value in ((self.first, 0), (self.last, count - 1)):
+                box.setRange(0, count - 1)
+                box.setValue(value)
         self.strip.show_view(stack)
         self.worst.setEnabled(stack.worst is not None)
-
-    def _show_range(self, count: int) -> None:
-        if count and self.last.maximum() != count - 1:
-            self.first.setRange(0, count - 1)
-            self.last.setRange(0, count - 1)
-            self.first.setValue(0)
-            self.last.setValue(count - 1)
 
     def _over(self, controller: Controller, first: int, last: int) -> None:
         controller.stack.spans = self.spans.isChecked()

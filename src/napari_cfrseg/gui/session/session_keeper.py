@@ -14,14 +14,7 @@ from psygnal import Signal
 from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.gui.segment.layers import WorkingImage
 from napari_cfrseg.io.atomic import atomic_path
-from napari_cfrseg.io.axes import (
-    axis_names,
-    back,
-    put,
-    select_from,
-    turned,
-    view_of,
-)
+from napari_cfrseg.io.axes import axis_names, back, put, select_from, turned, view_of
 from napari_cfrseg.io.images import fingerprint, open_image
 from napari_cfrseg.session.format import (
     SUFFIX,
@@ -41,8 +34,6 @@ from napari_cfrseg.session.session_exports import export
 from napari_cfrseg.session.storage import SessionWriter, note_recent, unsaved_path
 
 if TYPE_CHECKING:
-    from napari.layers import Layer
-
     from napari_cfrseg.annotation.rounds import SegmenterLike
     from napari_cfrseg.gui.segment.controller import Controller
 
@@ -53,23 +44,13 @@ METADATA_IMAGE = "cfrseg_image"
 
 
 class SessionKeeper:
-    """Keeps one controller's session on the disk.
+    """Keeps the session of a controller, on which nothing was done yet, on the disk.
 
-    Parameters
-    ----------
-    controller
-        A controller on which nothing was done yet.
-    load
-        Loads a segmenter by model name or path; called on the runner.
-    notify
-        Called with (level, message).
-
-    Attributes
-    ----------
-    changed
-        Emitted with one line for the dock: where the session is, or what is wrong.
+    ``load`` loads a segmenter by model name or path, on the runner; ``notify`` is
+    called with (level, message).
     """
 
+    #: emitted with one line: where the session is, or what is wrong
     changed = Signal(str)
 
     def __init__(
@@ -112,11 +93,8 @@ class SessionKeeper:
     @property
     def is_saved(self) -> bool:
         """Whether the session has a place of its own (not the unsaved ones' folder)."""
-        return self.writer is not None and self.is_saved_at(self.writer.path)
-
-    def is_saved_at(self, path: Path) -> bool:
-        """Whether a path is not in the unsaved sessions' folder."""
-        return path != unsaved_path(self._identity)
+        writer = self.writer
+        return writer is not None and writer.path != unsaved_path(self._identity)
 
     @property
     def problem(self) -> str | None:
@@ -194,12 +172,7 @@ class SessionKeeper:
             It could not be written; the session continues as before.
         """
         writer, annotator = self.writer, self.controller.annotator
-        if not self.has_events:
-            msg = "nothing was done yet: there is nothing to save"
-            raise SessionError(msg)
-        if self._is_busy:
-            msg = "clicks are still being computed (each is kept): save in a moment"
-            raise SessionError(msg)
+        self._check_ready("save")
         if path is None:
             if writer is None:
                 raise SessionError(f"{self._failed}: save it under a name")
@@ -214,9 +187,8 @@ class SessionKeeper:
                 annotator.write_to(writer)
             content = replace(writer.content, image=self._image_in(path.parent))
             if keep_pixels and content.image.path is None:
-                content = replace(
-                    content, image=write_pixels(self.controller.image, path)
-                )
+                written = write_pixels(self.controller.image, path)
+                content = replace(content, image=written)
             snapshot = annotator.snapshot(writer.event_count)
             writer.move_to(path, replace(content, snapshot=snapshot))
         self._mark_layers()
@@ -227,12 +199,7 @@ class SessionKeeper:
     def export(self, path: Path) -> Path:
         """Write results in the format that the ending says (see session.exports)."""
         writer, annotator = self.writer, self.controller.annotator
-        if not self.has_events:
-            msg = "nothing was done yet: there is nothing to export"
-            raise SessionError(msg)
-        if self._is_busy:
-            msg = "clicks are still being computed: export in a moment"
-            raise SessionError(msg)
+        self._check_ready("export")
         leading = self.controller.image.shape[:-2]
         labels = annotator.labels_array(leading)
         if writer is None:
@@ -244,19 +211,26 @@ class SessionKeeper:
 
     def close(self) -> None:
         """Let go of the session; one that was not saved waits to be reopened."""
-        annotator = self.controller.annotator
+        annotator, is_saved = self.controller.annotator, self.is_saved
         self.controller.applied.disconnect(self._mark_layers)
         annotator.open_writer = None
         writer, annotator.writer = annotator.writer, None
         if writer is None:
             return
-        if not (self.is_saved_at(writer.path) or annotator.objects or self._is_busy):
+        if not (is_saved or annotator.objects or self._is_busy):
             writer.discard()  # nothing is left to come back to
         else:
             if not self._is_busy:  # else the labels are not those of the events
                 with suppress(OSError):
                     writer.save(annotator.snapshot(writer.event_count))
             writer.close()
+
+    def _check_ready(self, act: str) -> None:
+        if not self.has_events:
+            raise SessionError(f"nothing was done yet: there is nothing to {act}")
+        if self._is_busy:
+            msg = f"clicks are still being computed (each is kept): {act} in a moment"
+            raise SessionError(msg)
 
     @property
     def _is_busy(self) -> bool:
@@ -297,9 +271,8 @@ class SessionKeeper:
             threads=torch.get_num_threads(),
             rgb=self.controller.image.rgb,
         )
-        return SessionContent(
-            self._image_in(folder), model, settings, identity=self._identity
-        )
+        image = self._image_in(folder)
+        return SessionContent(image, model, settings, identity=self._identity)
 
     def _source(self, model: ModelReference) -> tuple[SegmenterLike, str] | None:
         """Load the model a session was made with (on the worker)."""
@@ -335,20 +308,14 @@ class SessionKeeper:
 
     def _remove_read_layers(self, path: Path) -> None:
         """Take away the layers the reader showed: the controller makes its own."""
-        layers = self.controller.viewer.layers
-        mine = {self.controller.image.layer}
-        mine |= {self.controller.labels.layer, self.controller.clicks.layer}
-        shown: list[Layer] = [
-            layer
-            for layer in layers
-            if layer not in mine and layer.metadata.get(METADATA_KEY) == str(path)
-        ]
-        for layer in shown:
-            layers.remove(layer)
+        found, layers = self.controller, self.controller.viewer.layers
+        mine = {found.image.layer, found.labels.layer, found.clicks.layer}
+        for layer in [layer for layer in layers if layer not in mine]:
+            if layer.metadata.get(METADATA_KEY) == str(path):
+                layers.remove(layer)
         # while those were there, ours got other names
-        name = self.controller.image.layer.name
-        self.controller.labels.layer.name = f"{name} objects"
-        self.controller.clicks.layer.name = f"{name} clicks"
+        found.labels.layer.name = f"{found.image.layer.name} objects"
+        found.clicks.layer.name = f"{found.image.layer.name} clicks"
 
 
 def _placeholder() -> ImageReference:
@@ -411,22 +378,23 @@ def _selection(path: Path, image: WorkingImage) -> tuple[tuple[int, int], ...] |
         array = open_image(path, image.level).array
     except CfrSegError:
         return None
-    order = image.order
+    order, rgb = image.order, bool(image.layer.rgb)
     wanted = put(tuple(int(n) for n in image.data.shape), back(order))
     found = tuple(int(n) for n in array.shape)
-    rgb = bool(image.layer.rgb)
     mark = fingerprint(image.data, rgb)
+
+    def is_it(part: Any) -> bool:
+        return fingerprint(turned(part, order), rgb) == mark
+
     if found == wanted:
-        return () if fingerprint(turned(array, order), rgb) == mark else None
+        return () if is_it(array) else None
     long = [i for i, n in enumerate(found) if n > 1]
     if tuple(found[i] for i in long) == wanted:  # axes of length 1 are left out
-        part = turned(view_of(array, long), order)
-        return () if fingerprint(part, rgb) == mark else None
+        return () if is_it(view_of(array, long)) else None
     for axis in range(len(found)):
         if found[:axis] + found[axis + 1 :] == wanted:
             for index in range(found[axis]):
-                part = turned(select_from(array, ((axis, index),)), order)
-                if fingerprint(part, rgb) == mark:
+                if is_it(select_from(array, ((axis, index),))):
                     return ((axis, index),)
     return None
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.gui.segment.click_layer import COLOURS, NAMES, SYMBOLS
+from napari_cfrseg.gui.segment.click_layer import COLOURS, SYMBOLS, features_of
 from napari_cfrseg.gui.segment.layers import (
     METADATA_ORDER,
     MOST_OBJECTS,
@@ -38,7 +38,7 @@ from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.storage import SessionWriter, note_recent
 
 if TYPE_CHECKING:
-    from napari.layers import Labels, Layer, Points
+    from napari.layers import Labels, Points
 
     from napari_cfrseg.gui.segment.controller import Controller
 
@@ -72,21 +72,10 @@ def read_session(path: str | list[str]) -> list[LayerData]:
     if image.units is not None and len(image.units) == ndim:
         placed["units"] = image.units
     labels = session.saved_labels()
-    of_image = {
-        "metadata": {
-            **metadata,
-            METADATA_IMAGE: str(found),
-            METADATA_ORDER: session.image.order,
-        }
-    }
-    rgb = image.has_channels
-    layers: list[LayerData] = [
-        (
-            turned(array, own),
-            {**placed, **of_image, "name": stem, "rgb": rgb},
-            "image",
-        )
-    ]
+    of_image = {METADATA_IMAGE: str(found), METADATA_ORDER: session.image.order}
+    described = {**placed, "name": stem, "rgb": image.has_channels}
+    described["metadata"] = {**metadata, **of_image}
+    layers: list[LayerData] = [(turned(array, own), described, "image")]
     if labels is not None:
         shown = turned(labels, own)
         layers.append((shown, {**placed, "name": f"{stem} objects"}, "labels"))
@@ -106,11 +95,9 @@ def _points(
         "name": f"{stem} clicks",
         "ndim": ndim,
         "size": max(3.0, min(session.image.plane_shape) / 64),
-        "features": {
-            "polarity": np.array([NAMES[s] for s in signs], object),
-            "object": np.array([str(o.object_id) for o, *_ in clicks], object),
-            "click": np.array([str(c.click_id) for *_, c in clicks], object),
-        },
+        "features": features_of(
+            (c.click.is_positive, o.object_id, c.click_id) for o, _, c in clicks
+        ),
     }
     if clicks:
         kwargs["symbol"] = [SYMBOLS[s] for s in signs]
@@ -158,11 +145,11 @@ def write_session(path: str, layers: Sequence[LayerData]) -> list[str]:
     source = next((n for n in named if n), None)
     if source is not None:
         content = Session.open(source).content
-        image = Path(source).parent / (content.image.path or "")
         if content.image.path is not None:
-            relative = reference_of_file(image, content.image, target.parent)
+            image = Path(source).parent / content.image.path
+            moved = replace(content.image, path=relative_path(image, target.parent))
             content = SessionContent(
-                relative,
+                moved,
                 content.model,
                 content.settings,
                 content.events,
@@ -173,13 +160,6 @@ def write_session(path: str, layers: Sequence[LayerData]) -> list[str]:
     SessionWriter.create(target, content).close()
     note_recent(target)
     return [str(target)]
-
-
-def reference_of_file(
-    path: Path, image: ImageReference, folder: Path
-) -> ImageReference:
-    """Return a reference with its path made relative to another folder."""
-    return replace(image, path=relative_path(path, folder))
 
 
 def _from_layers(layers: Sequence[LayerData], folder: Path) -> SessionContent:
@@ -199,14 +179,13 @@ def _from_layers(layers: Sequence[LayerData], folder: Path) -> SessionContent:
     for points, said, kind in layers:
         if kind == "points" and len(points):
             objects, signs = said_by(said.get("features") or {})
-            made = events_from_points(
+            events += events_from_points(
                 np.asarray(points),
                 objects=objects,
                 positive=signs,
                 first_object=highest + 1,
                 first_click=1 + sum(hasattr(e, "click_id") for e in events),
             )
-            events += made
     return SessionContent(reference, events=tuple(events))
 
 
@@ -215,26 +194,15 @@ def importable(controller: Controller) -> tuple[list[Labels], list[Points]]:
     from napari.layers import Labels, Points
 
     own = (controller.labels.layer, controller.clicks.layer)
-    layers: list[Layer] = [x for x in controller.viewer.layers if x not in own]
-    return (
-        [layer for layer in layers if isinstance(layer, Labels)],
-        [layer for layer in layers if isinstance(layer, Points)],
-    )
+    layers = [x for x in controller.viewer.layers if x not in own]
+    labels = [layer for layer in layers if isinstance(layer, Labels)]
+    return labels, [layer for layer in layers if isinstance(layer, Points)]
 
 
 def import_labels(controller: Controller, layer: Labels) -> int:
-    """Make an object of every label; clicks then correct it. The layer stays as it is.
+    """Make an object of every label, return how many; the layer stays as it is.
 
-    Parameters
-    ----------
-    controller
-        Whose image the labels are of.
-    layer
-        Labels of the image's shape, or of one plane's, which go to the plane shown.
-
-    Returns
-    -------
-    How many objects there are more.
+    Labels of one plane's shape instead of the image's go to the plane shown.
 
     Raises
     ------
@@ -254,20 +222,14 @@ def import_labels(controller: Controller, layer: Labels) -> int:
         whole = np.zeros(wanted, labels.dtype)
         whole[controller.current_plane] = labels
         labels = whole
-    events = list(events_from_labels(labels))
-    controller.submit_all(events)
-    return len({i for event in events for i in _values(event)})
+    controller.submit_all(events_from_labels(labels))
+    return len(np.unique(labels[labels > 0]))
 
 
 def import_points(controller: Controller, layer: Points) -> tuple[int, int]:
     """Make clicks of points; each is an object of its own unless a column says whose.
 
-    Parameters
-    ----------
-    controller
-        Whose image is clicked on.
-    layer
-        Its feature columns "object" and "polarity" count where there are any.
+    The feature columns "object" and "polarity" count where there are any.
 
     Returns
     -------
@@ -306,11 +268,8 @@ def import_csv(controller: Controller, path: Path) -> tuple[int, int]:
     SessionError
         It is no table of clicks.
     """
-    events = events_from_csv(
-        path,
-        first_object=controller.view.next_id,
-        first_click=controller.next_click,
-    )
+    first, click = controller.view.next_id, controller.next_click
+    events = events_from_csv(path, first_object=first, first_click=click)
     return _import(controller, events)
 
 
@@ -344,7 +303,3 @@ def _import(controller: Controller, events: Iterable[ev.Event]) -> tuple[int, in
         or (isinstance(event, ev.ClickAdded) and event.click_id in inside)
     )
     return len(inside), len(clicks) - len(inside)
-
-
-def _values(event: ev.Event) -> list[int]:
-    return event.labels.after.tolist() if isinstance(event, ev.LabelsImported) else []

@@ -8,14 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import (
-    QFileDialog,
-    QLabel,
-    QMenu,
-    QMessageBox,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QFileDialog, QLabel, QMenu, QMessageBox, QVBoxLayout, QWidget
 from superqt.utils import ensure_main_thread
 
 from napari_cfrseg.errors import CfrSegError
@@ -46,12 +39,8 @@ _FILTER = f"Click sessions (*{SUFFIX})"
 class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     """Shows a keeper's state and calls it.
 
-    Parameters
-    ----------
-    open_file
-        Opens a session file in the viewer (``viewer.open`` with the reader).
-    notify
-        Called with (level, message).
+    ``open_file`` opens a session file in the viewer; ``notify`` is called with
+    (level, message).
     """
 
     def __init__(
@@ -81,14 +70,8 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.label)
-        column.addLayout(
-            row(
-                self.open_button,
-                self.import_button,
-                self.save_button,
-                self.export_button,
-            )
-        )
+        files = (self.open_button, self.import_button)
+        column.addLayout(row(*files, self.save_button, self.export_button))
         self.show_keeper(None)
 
     def show_keeper(self, keeper: SessionKeeper | None) -> None:
@@ -130,16 +113,14 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self.import_menu.addAction("Choose an image first").setEnabled(False)
             return
         labels, points = importable(self._keeper.controller)
-        for title, layers, act in (
-            ("Objects from labels", labels, self._import_labels),
-            ("Clicks from points", points, self._import_points),
+        for title, layers in (
+            ("Objects from labels", labels),
+            ("Clicks from points", points),
         ):
             self.import_menu.addSection(title)
             for layer in layers:
                 action = self.import_menu.addAction(layer.name)
-                action.triggered.connect(
-                    lambda _=False, act=act, layer=layer: act(layer)
-                )
+                action.triggered.connect(lambda _=False, x=layer: self._import(x))
             if not layers:
                 self.import_menu.addAction("(no such layer)").setEnabled(False)
         self.import_menu.addSection("Clicks from a file")
@@ -162,18 +143,13 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self._open(Path(chosen))
 
     def _open(self, path: Path) -> None:
-        try:
-            self._open_file(path)
-        except (CfrSegError, OSError) as error:
-            self._notify("warning", str(error))
+        self._try(lambda: self._open_file(path))
 
     def _discard(self) -> None:
         """Delete sessions that were never saved, if the person really wants it."""
         paths = unsaved_sessions()
         listed = "\n".join(_title(path) for path in paths)
-        question = f"Delete these sessions for good?\n\n{listed}"
-        answer = QMessageBox.question(self, "Discard", question)
-        if answer == QMessageBox.StandardButton.Yes:
+        if self._asks("Discard", f"Delete these sessions for good?\n\n{listed}"):
 
             def discard() -> None:
                 for path in paths:
@@ -190,16 +166,17 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         name = f"{keeper.controller.image.layer.name}{SUFFIX}"
         chosen, _ = QFileDialog.getSaveFileName(self, "Save as", name, _FILTER)
         if chosen:
-            self._try(
-                lambda: keeper.save(Path(chosen), keep_pixels=self._keeps(keeper))
-            )
+            said = "This image is not in a file. Save its pixels beside the session?"
 
-    def _keeps(self, keeper: SessionKeeper) -> bool:
-        """Ask whether pixels that are in no file shall be saved, too."""
-        if not keeper.lacks_file:
-            return False
-        question = "This image is not in a file. Save its pixels beside the session?"
-        answer = QMessageBox.question(self, "Save the image too?", question)
+            def save() -> None:
+                keeps = keeper.lacks_file and self._asks("Save the image too?", said)
+                keeper.save(Path(chosen), keep_pixels=keeps)
+
+            self._try(save)
+
+    def _asks(self, title: str, question: str) -> bool:
+        """Ask a question; return whether the answer is yes."""
+        answer = QMessageBox.question(self, title, question)
         return bool(answer == QMessageBox.StandardButton.Yes)
 
     def _export(self) -> None:
@@ -211,23 +188,19 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if chosen:
             self._try(lambda: keeper.export(Path(chosen)))
 
-    def _import_labels(self, layer: Labels) -> None:
-        keeper = self._keeper
-        if keeper is not None:
-            self._try(lambda: self._say(import_labels(keeper.controller, layer)))
-            self._correct(keeper, layer)
+    def _import(self, layer: Labels | Points) -> None:
+        """Import a layer, hide it, and let clicks correct it."""
+        from napari.layers import Labels
 
-    def _import_points(self, layer: Points) -> None:
-        keeper = self._keeper
-        if keeper is not None:
-            self._try(lambda: self._say(*import_points(keeper.controller, layer)))
-            self._correct(keeper, layer)
-
-    @staticmethod
-    def _correct(keeper: SessionKeeper, layer: Layer) -> None:
-        """Hide what was imported, and let clicks correct it."""
+        if self._keeper is None:
+            return
+        controller = self._keeper.controller
+        if isinstance(layer, Labels):
+            self._try(lambda: self._say(import_labels(controller, layer)))
+        else:
+            self._try(lambda: self._say(*import_points(controller, layer)))
         layer.visible = False
-        keeper.controller.ready_to_click()
+        controller.ready_to_click()
 
     def _import_csv(self) -> None:
         keeper = self._keeper
@@ -274,13 +247,9 @@ def _title(path: Path) -> str:
             facts = [] if image is None else [Path(image).name]
             facts.append(f"{count} object" + ("s" if count != 1 else ""))
     age = _age_s(path)
-    for seconds, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
-        if age >= seconds:
-            facts.append(f"{age // seconds:.0f} {unit} ago")
-            break
-    else:
-        facts.append("just now")
-    text = ", ".join(facts)
+    units = ((86_400, "days"), (3600, "h"), (60, "min"))
+    ages = [f"{age // s:.0f} {unit} ago" for s, unit in units if age >= s]
+    text = ", ".join((*facts, ages[0] if ages else "just now"))
     return text if name.startswith("unsaved-") else f"{name}  ({text})"
 
 
