@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import (
+    QCheckBox,
     QDockWidget,
     QFormLayout,
     QHBoxLayout,
@@ -45,9 +46,7 @@ class DockWidget(QWidget):  # type: ignore[misc]  # qtpy is untyped
         area.setWidgetResizable(True)
         area.setFrameShape(QScrollArea.Shape.NoFrame)
         area.setWidget(column)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
+        column_in(self).addWidget(area)
         self.setMinimumWidth(narrowest_px)
 
     def changeEvent(self, event: QEvent) -> None:
@@ -125,6 +124,22 @@ def button(text: str, tooltip: str, *, checkable: bool = False) -> QPushButton:
     made.setCheckable(checkable)
     made.setFocusPolicy(Qt.FocusPolicy.NoFocus)
     return made
+
+
+def check_box(text: str, tooltip: str) -> QCheckBox:
+    """Return a check box that leaves the keys to the canvas."""
+    made = QCheckBox(text)
+    made.setToolTip(tooltip)
+    made.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    return made
+
+
+def column_in(widget: QWidget, spacing: int = -1) -> QVBoxLayout:
+    """Return a widget's new column without margins; −1 is the style's spacing."""
+    layout = QVBoxLayout(widget)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(spacing)
+    return layout
 
 
 def row(*widgets: QWidget) -> QHBoxLayout:

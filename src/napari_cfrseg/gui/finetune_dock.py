@@ -377,16 +377,12 @@ class FineTuneDock(DockWidget):
             value=None,
             tooltip="With images/ and labels/, *.zarr or sessions; used before layers",
         )
-        self.all_labelled = CheckBox(
-            label="Labelled",
-            value=False,
-            tooltip="Every object is labelled. Off: the rest may be anything",
-        )
+        said = "Every object is labelled. Off: the rest may be anything"
+        self.all_labelled = CheckBox(label="Labelled", value=False, tooltip=said)
         self.all_labelled.native.setText("every object is labelled")
-        names = sorted({DEFAULT_MODEL, *installed_models()})
         self.base = ComboBox(
             label="Base model",
-            choices=names,
+            choices=sorted({DEFAULT_MODEL, *installed_models()}),
             value=DEFAULT_MODEL,
             tooltip="Training starts from it and does not change it",
         )
@@ -398,9 +394,8 @@ class FineTuneDock(DockWidget):
             value=15,
             tooltip="Minutes of training, without judging before and after",
         )
-        self.name = LineEdit(
-            label="Name", value="my-model", tooltip="Name of the new model"
-        )
+        said = "Name of the new model"
+        self.name = LineEdit(label="Name", value="my-model", tooltip=said)
         self.jobs = ComboBox(
             label="Jobs",
             choices=[],

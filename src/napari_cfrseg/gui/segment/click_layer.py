@@ -7,21 +7,22 @@ list that maps between them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers.base import ActionType
 
 from napari_cfrseg.geometry.masks import Plane
-from napari_cfrseg.gui.segment.layers import WorkingImage, to_rgba
+from napari_cfrseg.gui.segment.layers import Listener, WorkingImage, to_rgba
 from napari_cfrseg.io.axes import Order, back, put
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Points
+
+    from napari_cfrseg.gui.segment.controller import Controller
 
 #: Okabe and Ito's colours: distinguishable with any kind of colour vision
 COLOURS = {True: "#56b4e9", False: "#d55e00"}
@@ -106,19 +107,6 @@ class ClickRow:
         return (*(float(i) for i in self.plane), *self.yx)
 
 
-class ClickListener(Protocol):
-    """Gets what a person does with the mouse and with the points."""
-
-    def clicked(self, world: Sequence[float], gesture: Gesture) -> None:
-        """Take a click at a world position; then show the points there should be."""
-
-    def points_moved(self, rows: Sequence[ClickRow]) -> None:
-        """Take note of rows with their new positions."""
-
-    def points_removed(self, rows: Sequence[ClickRow]) -> None:
-        """Take note of rows that are gone."""
-
-
 class ClickLayer:
     """Keeps a Points layer (from :func:`make_points`) and the list of clicks the same.
 
@@ -126,7 +114,7 @@ class ClickLayer:
     """
 
     def __init__(
-        self, layer: Points, listener: ClickListener, viewer: ViewerModel, order: Order
+        self, layer: Points, listener: Controller, viewer: ViewerModel, order: Order
     ) -> None:
         self.layer = layer
         self._listener = listener
@@ -134,19 +122,16 @@ class ClickLayer:
         self._rows: list[ClickRow] = []
         self._object: int | None = None
         self._own_only = False
-        self._writing = False
         self._gesture = Gesture.CLICK
         self._just_added = False
         self._size = 1.0
         # napari 0.8 has no scene
         self._camera = getattr(viewer, "scene", viewer).camera
-        self._followed = (
+        self._events = Listener(
             (self._camera.events.zoom, self._on_zoom),
             (layer.events.data, self._on_data),
             (layer.selected_data.events.items_changed, self._on_selected),
         )
-        for event, act in self._followed:
-            event.connect(act)
         self._on_zoom()
         layer.mouse_drag_callbacks.insert(0, self._on_press)
 
@@ -157,8 +142,7 @@ class ClickLayer:
 
     def close(self) -> None:
         """Listen no more."""
-        for event, act in self._followed:
-            event.disconnect(act)
+        self._events.close()
         if self._on_press in self.layer.mouse_drag_callbacks:
             self.layer.mouse_drag_callbacks.remove(self._on_press)
 
@@ -175,7 +159,7 @@ class ClickLayer:
         ndim = self.layer.ndim
         places = [put(row.index, back(self._order)) for row in kept]
         data = np.array(places, float).reshape(-1, ndim)
-        with self._own_writes():
+        with self._events.own_writes():
             if not (same_length and np.allclose(data, self.layer.data)):
                 self.layer.selected_data = set()
                 self.layer.data = data
@@ -199,7 +183,7 @@ class ClickLayer:
 
     def set_polarity(self, is_positive: bool) -> None:
         """Let the next point look like a click of this sign."""
-        with self._own_writes():
+        with self._events.own_writes():
             # else napari would give the look to the points selected
             self.layer.selected_data = set()
             self.layer.current_symbol = SYMBOLS[is_positive]
@@ -235,7 +219,7 @@ class ClickLayer:
             self.layer.current_size = size
 
     def _on_data(self, event: Any) -> None:
-        if self._writing:
+        if self._events.writing:
             return
         if event.action == ActionType.ADDED:
             self._added(len(self.layer.data) - len(self._rows))
@@ -271,14 +255,6 @@ class ClickLayer:
         if moved:
             self._listener.points_moved(moved)
 
-    @contextmanager
-    def _own_writes(self) -> Iterator[None]:
-        before, self._writing = self._writing, True
-        try:
-            yield
-        finally:
-            self._writing = before
-
 
 class CanvasClicks:
     """Clicks on the canvas while another layer than the clicks' own is active.
@@ -288,7 +264,7 @@ class CanvasClicks:
     """
 
     def __init__(
-        self, viewer: ViewerModel, points: Points, listener: ClickListener
+        self, viewer: ViewerModel, points: Points, listener: Controller
     ) -> None:
         self._viewer, self._points, self._listener = viewer, points, listener
         viewer.mouse_drag_callbacks.append(self._on_press)

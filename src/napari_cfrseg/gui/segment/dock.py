@@ -30,7 +30,12 @@ from napari_cfrseg.gui.segment.event_queue import (
     installed_models,
     load_segmenter,
 )
-from napari_cfrseg.gui.segment.layers import show_planes_of, shown_order, working_order
+from napari_cfrseg.gui.segment.layers import (
+    Listener,
+    show_planes_of,
+    shown_order,
+    working_order,
+)
 from napari_cfrseg.gui.segment.object_panel import ObjectPanel
 from napari_cfrseg.gui.segment.projection import DockView
 from napari_cfrseg.gui.segment.settings_panel import (
@@ -114,15 +119,13 @@ class ClickDock(DockWidget):
         self.image_choice.changed.connect(self._on_image)
         self.model_choice.changed.connect(self._on_model)
         layers, dims = self.viewer.layers.events, self.viewer.dims.events
-        self._followed: tuple[tuple[Any, Callable[..., None]], ...] = (
+        self._listener = Listener(
             (layers.inserted, self._on_inserted),
             (layers.removed, self._on_removed),
             (layers.renamed, self._on_renamed),
             (dims.order, self._on_turned),
             (dims.ndisplay, self._on_turned),
         )
-        for event, act in self._followed:
-            event.connect(act)
         for panel in (self.objects, self.settings, self.stack, self.status):
             panel.connect_to(lambda: self._controller)
         # Qt passes the dying widget, which is not the runner's timeout
@@ -143,8 +146,7 @@ class ClickDock(DockWidget):
             return
         self._closed = True
         self._opened.set()
-        for event, act in self._followed:
-            event.disconnect(act)
+        self._listener.close()
         self._leave()
         self._runner.close()
         for layer in list(self._controllers):
@@ -288,9 +290,8 @@ class ClickDock(DockWidget):
     def _begin(self, layer: Image) -> Controller:
         first = not self._controllers
         model = self.model_choice.value
-        controller = Controller(
-            self.viewer, layer, self._runner, self._loader(model), notify, model
-        )
+        load = partial(self._load_when_open, model)
+        controller = Controller(self.viewer, layer, self._runner, load, notify, model)
         self._controllers[layer] = controller
         controller.go_to = self._choose
         controller.show_keys = self.status.show_keys
@@ -327,9 +328,6 @@ class ClickDock(DockWidget):
 
     # -- models ----------------------------------------------------------------------
 
-    def _loader(self, name: str) -> Callable[[], SegmenterLike]:
-        return partial(self._load_when_open, name)
-
     def _load_when_open(self, name: str) -> SegmenterLike:
         self._opened.wait()
         return self._load(name)
@@ -341,7 +339,7 @@ class ClickDock(DockWidget):
 
     def _on_model(self, name: str) -> None:
         if self._controller is not None:
-            self._controller.load_model(self._loader(name), name)
+            self._controller.load_model(partial(self._load_when_open, name), name)
 
     # -- looks -----------------------------------------------------------------------
 

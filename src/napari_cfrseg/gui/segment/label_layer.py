@@ -7,7 +7,6 @@ writes without reading napari's undo history, whose contents are not public.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,12 +14,10 @@ import numpy as np
 from napari_cfrseg.annotation.events import Painted
 from napari_cfrseg.annotation.state import PALETTE_SIZE, ObjectState, default_colour
 from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, Plane
-from napari_cfrseg.gui.segment.layers import PlaneView, WorkingImage, to_rgba
+from napari_cfrseg.gui.segment.layers import Listener, PlaneView, WorkingImage, to_rgba
 from napari_cfrseg.io.axes import back, put, turned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from napari.layers import Labels
 
 #: width of an outline
@@ -65,30 +62,23 @@ class LabelLayer:
         self._chosen = chosen
         self._shown: dict[Plane, LabelArray] = {}
         self._preview: list[LabelRuns] = []
-        self._writing = False
         self._colours: tuple[dict[int, str], int] | None = None
         self._order = planes.image.order
         self.plane_shape = planes.image.plane_shape
         self._awaited = False
-        self._followed = (
+        self._listener = Listener(
             (layer.events.paint, self._on_paint),
             (layer.events.labels_update, self._on_update),
             (layer.events.selected_label, self._on_selected),
         )
-        for event, act in self._followed:
-            event.connect(act)
+        self.close = self._listener.close
         self._set_colours({})
-
-    def close(self) -> None:
-        """Listen no more."""
-        for event, act in self._followed:
-            event.disconnect(act)
 
     def paste(self, patches: Iterable[LabelRuns]) -> None:
         """Write patches, in order, as one step of the layer's own history."""
         undo_preview = [patch.inverted() for patch in reversed(self._preview)]
         self._preview.clear()
-        with self._own_writes(), self.layer.block_history():
+        with self._listener.own_writes(), self.layer.block_history():
             for patch in (*undo_preview, *patches):
                 self._write(patch)
 
@@ -104,7 +94,7 @@ class LabelLayer:
 
     def preview_more(self, patches: Iterable[LabelRuns]) -> None:
         """Show patches on top of those shown, until the next paste or preview."""
-        with self._own_writes(), self.layer.block_history():
+        with self._listener.own_writes(), self.layer.block_history():
             for patch in patches:
                 self._preview.append(patch)
                 self._write(patch)
@@ -112,7 +102,7 @@ class LabelLayer:
     def restore(self, labels: Mapping[Plane, LabelArray]) -> None:
         """Make planes show exactly the given labels (after a refused stroke)."""
         self._preview.clear()
-        with self._own_writes(), self.layer.block_history():
+        with self._listener.own_writes(), self.layer.block_history():
             for plane, wanted in labels.items():
                 shown = self._on_layer(plane)
                 box = (0, 0, *self.plane_shape)
@@ -133,7 +123,7 @@ class LabelLayer:
 
     def select(self, label: int) -> None:
         """Let the layer's own tools paint an object's label."""
-        with self._own_writes():
+        with self._listener.own_writes():
             self.layer.selected_label = label
 
     def show_outlines(self, on: bool) -> None:
@@ -162,25 +152,17 @@ class LabelLayer:
             self._shown[plane] = np.zeros(self.plane_shape, np.int32)
         return self._shown[plane]
 
-    @contextmanager
-    def _own_writes(self) -> Iterator[None]:
-        before, self._writing = self._writing, True
-        try:
-            yield
-        finally:
-            self._writing = before
-
     def _on_paint(self) -> None:
         # outside a mouse stroke napari announces the paint before it is on the layer
-        if not self._writing:
+        if not self._listener.writing:
             self._awaited = not self._read_strokes()
 
     def _on_selected(self) -> None:
-        if not self._writing:
+        if not self._listener.writing:
             self._chosen(int(self.layer.selected_label))
 
     def _on_update(self) -> None:
-        if self._awaited and not self._writing:
+        if self._awaited and not self._listener.writing:
             self._awaited = not self._read_strokes()
 
     def _read_strokes(self) -> bool:
@@ -213,5 +195,5 @@ class LabelLayer:
             background,
             *(to_rgba(own.get(i) or default_colour(i)) for i in numbers),
         ]
-        with self._own_writes():
+        with self._listener.own_writes():
             self.layer.colormap = CyclicLabelColormap(np.array(colours, np.float32))

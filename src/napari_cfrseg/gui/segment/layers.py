@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -185,6 +186,30 @@ def _is_opaque_image(layer: Layer) -> bool:
     opaque = ("opaque", "translucent", "translucent_no_depth")
     shown = layer.visible and layer.opacity > 0.5 and layer.blending in opaque
     return type(layer) is Image and shown
+
+
+class Listener:
+    """Listens to events until it is closed, and marks what we write ourselves."""
+
+    def __init__(self, *followed: tuple[Any, Callable[..., object]]) -> None:
+        self.writing = False
+        self._followed = followed
+        for event, act in followed:
+            event.connect(act)
+
+    def close(self) -> None:
+        """Listen no more."""
+        for event, act in self._followed:
+            event.disconnect(act)
+
+    @contextmanager
+    def own_writes(self) -> Iterator[None]:
+        """Let ``writing`` be true meanwhile."""
+        before, self.writing = self.writing, True
+        try:
+            yield
+        finally:
+            self.writing = before
 
 
 class PlaneView:

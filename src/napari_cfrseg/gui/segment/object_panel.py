@@ -11,17 +11,15 @@ from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QButtonGroup,
-    QCheckBox,
     QColorDialog,
     QHeaderView,
     QTableWidget,
     QTableWidgetItem,
-    QVBoxLayout,
     QWidget,
 )
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.gui.dock_widget import button, on_current, row
+from napari_cfrseg.gui.dock_widget import button, check_box, column_in, on_current, row
 from napari_cfrseg.gui.preferences import ACTIONS, shown_key
 from napari_cfrseg.gui.segment.click_layer import COLOURS
 from napari_cfrseg.gui.segment.projection import DockView, ObjectRow
@@ -166,9 +164,8 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.other = button("Other mask", text)
         self.table = ObjectTable()
         self.new = button("Next", f"Start the next object ({key['new_object']})")
-        self.auto_next = QCheckBox("auto-next")
-        self.auto_next.setToolTip("A click far from the object begins the next one")
-        self.auto_next.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        said = "A click far from the object begins the next one"
+        self.auto_next = check_box("auto-next", said)
         self.delete = button("Delete", "Delete the selected object")
         self.reset = button(
             "Reset", f"Remove its clicks on this plane ({key['reset_object']})"
@@ -177,9 +174,7 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.redo = button("Redo", f"Clicks and labels together ({key['redo']})")
         self.closer = button("Smaller", f"It is a smaller structure ({key['closer']})")
         self.wider = button("Larger", f"It is a larger structure ({key['wider']})")
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(4)
+        column = column_in(self, 4)
         column.addLayout(row(self.positive, self.negative, self.other))
         column.addWidget(self.table, stretch=1)
         column.addLayout(row(self.new, self.undo, self.redo, self.auto_next))

@@ -5,24 +5,30 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from magicgui.widgets import ComboBox, FloatSlider, SpinBox
 from qtpy.QtCore import QEvent, QRectF, Qt, Signal
 from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent
 from qtpy.QtWidgets import (
-    QCheckBox,
     QComboBox,
     QLabel,
     QMessageBox,
     QProgressBar,
     QSpinBox,
     QToolTip,
-    QVBoxLayout,
     QWidget,
 )
 
 from napari_cfrseg.annotation.events import OverlapRule
 from napari_cfrseg.engine.refinement import Refinement
-from napari_cfrseg.gui.dock_widget import button, form, on_current, row
+from napari_cfrseg.gui.dock_widget import (
+    button,
+    check_box,
+    column_in,
+    form,
+    on_current,
+    row,
+)
 from napari_cfrseg.gui.preferences import ACTIONS, Preferences, shown_key
 from napari_cfrseg.gui.segment.projection import DockView
 from napari_cfrseg.gui.segment.propagator import StackView, StripCell
@@ -91,38 +97,28 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             value=preferences.rule,
             tooltip="Who gets a pixel of two objects; locked ones always keep theirs",
         )
-        self.outlines = QCheckBox("outlines only")
-        self.outlines.setToolTip("Draw objects as outlines, not as filled areas")
-        self.own_clicks = QCheckBox("only its clicks")
-        self.own_clicks.setToolTip("Show the clicks of the selected object only")
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addLayout(
-            form(self.threshold, self.rule, self.kind, self.steps, self.changed_px)
-        )
+        said = "Draw objects as outlines, not as filled areas"
+        self.outlines = check_box("outlines only", said)
+        said = "Show the clicks of the selected object only"
+        self.own_clicks = check_box("only its clicks", said)
+        column = column_in(self)
+        looks = (self.kind, self.steps, self.changed_px)
+        column.addLayout(form(self.threshold, self.rule, *looks))
         column.addLayout(row(self.outlines, self.own_clicks))
         self._enable()
 
     def connect_to(self, current: Current) -> None:
         """Let the controls act on the controller that ``current`` returns."""
-
-        def refine() -> None:
-            self._enable()
-            controller = current()
-            if controller is not None:
-                controller.set_refinement(self.refinement)
-
+        does = partial(on_current, current)
         for widget in (self.kind, self.steps, self.changed_px):
-            widget.changed.connect(refine)
+            widget.changed.connect(self._enable)
+            widget.changed.connect(does(lambda c: c.set_refinement(self.refinement)))
         self.threshold.changed.connect(
-            lambda v: on_current(current, lambda c: c.set_threshold(float(v)))()
+            does(lambda c: c.set_threshold(float(self.threshold.value)))
         )
+        self.rule.changed.connect(does(lambda c: c.set_rule(self.rule.value)))
         for box in (self.outlines, self.own_clicks):
-            box.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-            box.toggled.connect(on_current(current, self.display_on))
-        self.rule.changed.connect(
-            lambda v: on_current(current, lambda c: c.set_rule(v))()
-        )
+            box.toggled.connect(does(self.display_on))
 
     def display_on(self, controller: Controller) -> None:
         """Let a controller's layers be displayed as chosen here."""
@@ -151,7 +147,7 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
                 widget.value = value
         self._enable()
 
-    def _enable(self) -> None:
+    def _enable(self, _: Any = None) -> None:
         self.steps.enabled = self.kind.value != "standard"
         self.changed_px.enabled = self.kind.value == "a-cfr"
 
@@ -166,12 +162,8 @@ def colour_of(cell: StripCell) -> QColor:
     if cell.kind != "carried":
         return QColor(_COLOURS[cell.kind])
     share = min(max(cell.confidence, 0.0), 1.0)
-    low, high, t = (
-        (_UNSURE, _MIDDLE, share * 2)
-        if share < 0.5
-        else (_MIDDLE, _SURE, share * 2 - 1)
-    )
-    return QColor(*(round(a + t * (b - a)) for a, b in zip(low, high, strict=True)))
+    scale = zip(_UNSURE, _MIDDLE, _SURE, strict=True)
+    return QColor(*(round(np.interp(share, (0, 0.5, 1), rgb)) for rgb in scale))
 
 
 class Strip(QWidget):  # type: ignore[misc]  # qtpy is untyped
@@ -244,18 +236,14 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.forward = button("Forward ▶", "From this plane to the last (D)")
         self.first, self.last = QSpinBox(), QSpinBox()
         self.range = button("Only", "Propagate within these planes")
-        self.spans = QCheckBox("spans it")
-        self.spans.setToolTip(
-            "Range only: the object reaches from the first of its planes to the last"
-        )
-        self.every = QCheckBox("all objects")
-        self.every.setToolTip("Every unlocked object, not just the selected one")
+        said = "Range only: the object reaches from the first of its planes to the last"
+        self.spans = check_box("spans it", said)
+        said = "Every unlocked object, not just the selected one"
+        self.every = check_box("all objects", said)
         self.strip = Strip()
         self.worst = button("Worst plane", "Go where a click helps most")
         self.confirm = button("Confirm", "The mask on this plane is right: an anchor")
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(4)
+        column = column_in(self, 4)
         column.addLayout(row(QLabel("Along"), self.axis, self.every))
         column.addLayout(row(self.backward, self.both, self.forward))
         for box in (self.first, self.last):
@@ -275,9 +263,7 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.forward.clicked.connect(does(lambda c: c.stack.forward()))
         self.backward.clicked.connect(does(lambda c: c.stack.backward()))
         self.both.clicked.connect(does(lambda c: c.stack.both()))
-        self.range.clicked.connect(
-            does(lambda c: self._over(c, self.first.value(), self.last.value()))
-        )
+        self.range.clicked.connect(does(self._over))
         self.worst.clicked.connect(does(lambda c: c.stack.jump_to_worst()))
         self.confirm.clicked.connect(does(lambda c: c.stack.confirm()))
         self.every.toggled.connect(
@@ -306,9 +292,9 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.strip.show_view(stack)
         self.worst.setEnabled(stack.worst is not None)
 
-    def _over(self, controller: Controller, first: int, last: int) -> None:
+    def _over(self, controller: Controller) -> None:
         controller.stack.spans = self.spans.isChecked()
-        controller.stack.over(first, last)
+        controller.stack.over(self.first.value(), self.last.value())
         controller.stack.spans = False
 
 
@@ -339,9 +325,7 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.help.setFixedWidth(28)
         self.help.clicked.connect(lambda: self.show_keys())
         self._keys = keys
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(2)
+        column = column_in(self, 2)
         column.addWidget(self.text)
         column.addWidget(self.remedy)
         below = row(self.timing, self.bar, self.cancel, self.help)

@@ -125,10 +125,8 @@ def ask_for_image(image: ImageReference) -> Path | None:
 
     if QApplication.instance() is None:
         return None
-    name = Path(image.path or "the image").name
-    chosen, _ = QFileDialog.getOpenFileName(
-        None, f"Where is {name} ({' × '.join(map(str, image.shape))}) now?"
-    )
+    name, size = Path(image.path or "the image").name, " × ".join(map(str, image.shape))
+    chosen, _ = QFileDialog.getOpenFileName(None, f"Where is {name} ({size}) now?")
     return Path(chosen) if chosen else None
 
 

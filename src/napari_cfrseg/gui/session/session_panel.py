@@ -8,11 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QFileDialog, QLabel, QMenu, QMessageBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QLabel, QMenu, QMessageBox, QWidget
 from superqt.utils import ensure_main_thread
 
 from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.gui.dock_widget import button, row
+from napari_cfrseg.gui.dock_widget import button, column_in, row
 from napari_cfrseg.gui.session.session_keeper import METADATA_KEY, SessionKeeper
 from napari_cfrseg.gui.session.session_layers import (
     import_csv,
@@ -67,8 +67,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.import_button.setMenu(self.import_menu)
         self.save_button.clicked.connect(self._save)
         self.export_button.clicked.connect(self._export)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
+        column = column_in(self)
         column.addWidget(self.label)
         files = (self.open_button, self.import_button)
         column.addLayout(row(*files, self.save_button, self.export_button))
