@@ -34,13 +34,10 @@ from napari_cfrseg.propagation import (
     PropagationSettings,
     SegmenterPlanes,
     Track,
-    gaps_of,
-    planes_of,
     propagate,
 )
-from napari_cfrseg.propagation.planes import Planes
-from napari_cfrseg.propagation.priors import Stretch, prior_of
-from napari_cfrseg.propagation.shapes import interpolate
+from napari_cfrseg.propagation.shapes import interpolate, prior_of
+from napari_cfrseg.propagation.tracks import stretches_of
 
 Gap = tuple[int | None, int | None]
 FillerName = Literal["propagation", "free", "interpolation", "copying", "prior"]
@@ -125,7 +122,6 @@ class Filler:
                 spans=self.name == "propagation",
                 gaps=gaps,
             )
-            self._planes.forget()
             self.results = list(propagate(self._planes, [track], self._settings))
             for result in self.results:
                 yield result.index, result.mask
@@ -162,7 +158,9 @@ def between(first: MaskPatch, second: MaskPatch, t: float) -> MaskPatch:
     return interpolate(first, second, t, box, align=False).mask()
 
 
-def expected_shapes(planes: Planes, track: Track) -> Iterator[tuple[int, MaskPatch]]:
+def expected_shapes(
+    planes: SegmenterPlanes, track: Track
+) -> Iterator[tuple[int, MaskPatch]]:
     """Return what the propagation expects on each plane before the network is asked.
 
     Parameters
@@ -176,13 +174,9 @@ def expected_shapes(planes: Planes, track: Track) -> Iterator[tuple[int, MaskPat
     ------
     Planes and masks.
     """
-    gaps = track.gaps
-    if gaps is None:
-        gaps = gaps_of(track.anchors, track.first, track.last)
-    for gap in gaps:
-        indices = planes_of(gap, track.first, track.last)
-        prior = prior_of(planes, Stretch(track, *gap, indices, {}))
-        for index in indices:
+    for stretch in stretches_of(track):
+        prior = prior_of(planes, stretch)
+        for index in stretch.planes:
             box = None if prior is None else prior.box(index)
             if prior is None:
                 yield index, _copied(track.anchors, index)

@@ -10,16 +10,14 @@ from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.focus import (
     FocusHint,
     FocusSettings,
-    candidate_windows,
-    next_window,
-    shifted,
-)
-from napari_cfrseg.engine.window_score import (
-    Evidence,
+    WindowEvidence,
     agreement,
     border_cells,
+    candidate_windows,
     clicked_component,
+    next_window,
     score,
+    shifted,
     weigh,
 )
 from napari_cfrseg.geometry.windows import Window
@@ -66,7 +64,7 @@ def test_a_hint_narrows_the_search():
         FocusHint(0)
 
 
-def evidence(**changes: float) -> Evidence:
+def evidence(**changes: float) -> WindowEvidence:
     values = {
         "quality": 0.9,
         "fill": 0.45,
@@ -74,7 +72,7 @@ def evidence(**changes: float) -> Evidence:
         "confidence": 0.9,
         "purity": 1.0,
     }
-    return Evidence(**(values | changes))
+    return WindowEvidence(**(values | changes))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +112,7 @@ def test_evidence_of_the_clicked_component():
     probability[4:8, 2:10] = 0.75  # clicked: 4 × 8
     probability[12:14, 0:16] = 1.0  # another object, on the border
     got = weigh(probability, window, PLANE, [Click((105, 105))], quality=0.7)
-    assert got == Evidence(0.7, 0.5, 0.0, 0.5, 32 / 64)
+    assert got == WindowEvidence(0.7, 0.5, 0.0, 0.5, 32 / 64)
     other = weigh(probability, window, PLANE, [Click((112, 100))])
     assert other is not None
     assert other.border == pytest.approx(4 / 64)

@@ -110,7 +110,6 @@ def test_nothing_is_different_but_who_embeds(speed):
     assert said(found) == said(without)
     assert len(found) == PLANES - 1
     assert not any(n.startswith("cfrseg-ahead") for n in alone.threads)
-    assert planes.ahead.hits <= planes.ahead.begun
     if speed < 1:  # the same window for several planes on end
         assert planes.ahead.hits >= PLANES // 2
 

@@ -23,8 +23,13 @@ from napari_cfrseg.propagation import (
     suggest,
 )
 from napari_cfrseg.propagation.planes import SegmenterPlanes
-from napari_cfrseg.propagation.priors import Bridge, Cap, Profile
-from napari_cfrseg.propagation.shapes import interpolate, overlap_iou
+from napari_cfrseg.propagation.shapes import (
+    Bridge,
+    Cap,
+    Profile,
+    interpolate,
+    overlap_iou,
+)
 
 SIZE = 64
 

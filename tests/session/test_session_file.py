@@ -24,7 +24,7 @@ from session_cases import (
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator, objects_after
 from napari_cfrseg.annotation.handlers import perform
-from napari_cfrseg.annotation.transaction import Act
+from napari_cfrseg.annotation.transaction import Draft
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.io.plane_image import Scaling
 from napari_cfrseg.session import format as schema
@@ -332,9 +332,9 @@ def test_a_new_kind_of_event_needs_a_definition_and_a_handler_only(
         object_id: int
 
     @perform.register(ObjectStarred)
-    def _(event, act: Act) -> None:
-        found = act.known(event.object_id)
-        act.put(event.object_id, replace(found, name=f"* {found.name}"))
+    def _(event, draft: Draft) -> None:
+        known = draft.known(event.object_id)
+        draft.put(event.object_id, replace(known, name=f"* {known.name}"))
 
     try:
         events = (*WORK, ObjectStarred(1), ObjectStarred(2), ev.Undone())

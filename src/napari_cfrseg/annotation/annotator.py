@@ -17,15 +17,14 @@ import numpy as np
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.handlers import perform
 from napari_cfrseg.annotation.rounds import NoRounds, RoundComputer, SegmenterLike
-from napari_cfrseg.annotation.state import ObjectState
-from napari_cfrseg.annotation.transaction import (
-    Act,
+from napari_cfrseg.annotation.state import (
     History,
-    PatchCallback,
+    ObjectState,
     Settings,
     Transaction,
     continues,
 )
+from napari_cfrseg.annotation.transaction import Draft, PatchCallback, put_object
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, Plane
@@ -34,7 +33,7 @@ from napari_cfrseg.io.plane_image import Scaling
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Change:
-    """The result of one call of :meth:`Annotator.apply`.
+    """The result of one step (:meth:`Annotator.apply`).
 
     Attributes
     ----------
@@ -42,10 +41,6 @@ class Change:
         The events, as they are to be recorded.
     patches
         Pixels whose label changed, to be written in this order.
-    objects
-        All objects afterwards, by id (a snapshot).
-    undo_depth, redo_depth
-        How many steps can be undone and redone.
     runs, steps, seconds
         Rounds the network computed for it, and the last one's refinement steps and
         time.
@@ -72,8 +67,6 @@ class Annotator:
     plane_image
         Returns the pixels of a plane, (Y, X) or (Y, X, C), by its index. None: there
         are no pixels; objects, clicks and undo are as with them, masks are empty.
-    plane_shape
-        (Y, X).
     segmenter
         Computes the rounds; may be given later with :meth:`use`.
     rgb
@@ -147,9 +140,6 @@ class Annotator:
         """Compute rounds with another segmenter from now on; nothing is recomputed."""
         self._computer.use(segmenter)
 
-    def follow_model(self, event: ev.ModelChanged) -> None:
-        """Use the weights an event names; here the segmenter given computes all."""
-
     def prepare(self, plane: Plane) -> None:
         """Look at a plane ahead of its first click (its range of grey values)."""
         self._computer.prepare(plane)
@@ -164,22 +154,16 @@ class Annotator:
 
         Parameters
         ----------
-        event
-            What was done.
-        more
-            What else belongs to the same step; each must continue the one before it
-            (:func:`~napari_cfrseg.annotation.transaction.continues`), as an object's
-            first click continues its creation, so that a replay of the single events
-            has the same undo steps.
+        event, more
+            What was done; each must continue the one before it
+            (:func:`~napari_cfrseg.annotation.state.continues`), as an object's first
+            click continues its creation, so that a replay of the single events has the
+            same undo steps.
         on_preview
             Called with the labels' changes so far after each refinement step of the
             newest click; an exception it raises cancels everything. A propagation
             calls it with its :class:`~napari_cfrseg.annotation.transaction.Progress`;
             if it returns True, the propagation ends and keeps the planes done.
-
-        Returns
-        -------
-        What changed.
 
         Raises
         ------
@@ -188,11 +172,7 @@ class Annotator:
         SessionError
             An event does not fit the objects, clicks or image there are.
         ValueError
-            The events are not one step.
-
-        Notes
-        -----
-        After any exception objects, labels and undo history are as before.
+            The events are not one step. After any exception everything is as before.
         """
         events = (event, *more)
         for first, second in pairwise(events):
@@ -213,26 +193,23 @@ class Annotator:
         self, events: tuple[ev.Event, ...], on_preview: PatchCallback | None
     ) -> Change:
         click_ids = self._new_click_ids(events)
-        act = Act(
+        draft = Draft(
             self._objects,
             self._labels_of,
             self._computer,
             self.plane_shape,
             self._settings,
-            self.follow_model,
             self._stamp,
             on_preview,
         )
         runs = self._computer.runs
-        done = False
         try:
-            recorded = tuple(_record(event, act) for event in events)
-            transaction = act.transaction(recorded[-1])
-            done = True
-        finally:
-            if not done:
-                act.roll_back()
-        self._stamp, self._settings = act.stamp, act.settings
+            recorded = tuple(_record(event, draft) for event in events)
+            transaction = draft.transaction(recorded[-1])
+        except BaseException:
+            draft.roll_back()
+            raise
+        self._stamp, self._settings = draft.stamp, draft.settings
         self._click_ids |= click_ids
         if transaction is not None:
             self._history.push(transaction)
@@ -240,7 +217,7 @@ class Annotator:
             recorded,
             transaction.patches if transaction else (),
             runs=self._computer.runs - runs,
-            notes=tuple(dict.fromkeys(act.notes)),
+            notes=tuple(dict.fromkeys(draft.notes)),
         )
 
     def _new_click_ids(self, events: tuple[ev.Event, ...]) -> set[int]:
@@ -256,14 +233,11 @@ class Annotator:
         return new
 
     def _write(self, transaction: Transaction | None) -> tuple[LabelRuns, ...]:
-        """Write an act that was computed before."""
+        """Write a step that was computed before."""
         if transaction is None:
             return ()
         for object_id, change in transaction.changes.items():
-            if change.after is None:
-                self._objects.pop(object_id, None)
-            else:
-                self._objects[object_id] = change.after
+            put_object(self._objects, object_id, change.after)
         for patch in transaction.patches:
             self._labels_of(patch.plane)[patch.indices()] = patch.values()
         return transaction.patches
@@ -296,12 +270,12 @@ class Annotator:
         return self._labels[plane]
 
 
-def _record(event: ev.Event, act: Act) -> ev.Event:
+def _record(event: ev.Event, draft: Draft) -> ev.Event:
     """Perform an event and return it as it is to be recorded."""
-    act.stamp += 1
-    act.recorded = None
-    perform(event, act)
-    return event if act.recorded is None else act.recorded
+    draft.stamp += 1
+    draft.recorded = None
+    perform(event, draft)
+    return event if draft.recorded is None else draft.recorded
 
 
 def objects_after(
@@ -309,10 +283,7 @@ def objects_after(
 ) -> tuple[ObjectState, ...]:
     """Return the objects after the events, by id; needs neither pixels nor a network.
 
-    Raises
-    ------
-    SessionError
-        Naming the first event that does not fit those before it.
+    The first event that does not fit those before it raises SessionError.
     """
     annotator = Annotator(None, plane_shape)
     for number, event in enumerate(events):
@@ -321,4 +292,4 @@ def objects_after(
         except CfrSegError as error:
             msg = f"event {number}: {error}"
             raise SessionError(msg) from error
-    return tuple(found for _, found in sorted(annotator.objects.items()))
+    return tuple(state for _, state in sorted(annotator.objects.items()))

@@ -69,10 +69,10 @@ def in_file(cls: type[T]) -> type[T]:
 
 def fields_of(value: Any, *, defaults: bool = False) -> dict[str, Any]:
     """Return a value's fields as a file has them, without those at their defaults."""
-    found: dict[str, Any] = value.__pydantic_serializer__.to_python(
+    values: dict[str, Any] = value.__pydantic_serializer__.to_python(
         value, mode="json", by_alias=True, exclude_defaults=not defaults
     )
-    return found
+    return values
 
 
 def one_line(error: ValidationError) -> str:
@@ -158,10 +158,6 @@ class FileForm:
 
     Parameters
     ----------
-    part
-        The form.
-    kind
-        The value's class.
     read
         Makes the value of a part; a ValueError says what is wrong with it.
     write
@@ -212,8 +208,8 @@ def _same_names(part: type[Part], kind: type[Any]) -> FileForm:
     """Return the form of a value whose fields have the same names in the file."""
     names = tuple(field.name for field in fields(kind))
 
-    def read(found: Part) -> Any:
-        values = {name: getattr(found, name) for name in names}
+    def read(part: Part) -> Any:
+        values = {name: getattr(part, name) for name in names}
         return kind(
             **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         )

@@ -105,17 +105,10 @@ def any_event() -> Any:
 
 
 def read_event(raw: Any) -> Event:
-    """Return the event of its parsed JSON.
-
-    Raises
-    ------
-    pydantic.ValidationError
-        It is no event.
-    """
-    found: Event = _reader(tuple(KINDS)).validate_python(
-        raw, by_alias=True, by_name=False
-    )
-    return found
+    """Return the event of its parsed JSON; pydantic's ValidationError if it is none."""
+    reader = _reader(tuple(KINDS))
+    made: Event = reader.validate_python(raw, by_alias=True, by_name=False)
+    return made
 
 
 @cache

@@ -1,4 +1,4 @@
-"""A propagation as an act: from objects' anchors to masks on other planes.
+"""A propagation as an draft: from objects' anchors to masks on other planes.
 
 A replay computes the event again; only its few numbers are stored. Planes get a start
 mask with a mark (:class:`~napari_cfrseg.annotation.state.Carried`); the first click or
@@ -8,22 +8,19 @@ computed again.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.rounds import NoRounds, RoundComputer
 from napari_cfrseg.annotation.state import Carried, ObjectState, PlaneState
-from napari_cfrseg.annotation.transaction import Act, Progress
-from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.prediction import Prediction
-from napari_cfrseg.engine.refinement import Refinement
+from napari_cfrseg.annotation.transaction import Draft, Progress
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, Plane
-from napari_cfrseg.geometry.windows import Box
+from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, MaskPatch, Plane
+from napari_cfrseg.geometry.windows import Box, slices
 from napari_cfrseg.propagation import (
     PlaneResult,
     Track,
@@ -31,7 +28,7 @@ from napari_cfrseg.propagation import (
     planes_of,
     propagate,
 )
-from napari_cfrseg.propagation.priors import Gap
+from napari_cfrseg.propagation.tracks import Gap
 
 Source = tuple[object, ...]
 
@@ -41,50 +38,39 @@ def plane_at(event: ev.Propagated, index: int) -> Plane:
     return (*event.plane[: event.axis], index, *event.plane[event.axis + 1 :])
 
 
-def perform_propagation(event: ev.Propagated, act: Act) -> None:
-    """Compute the planes that are stale and show them.
-
-    Raises
-    ------
-    LockedObjectError
-        An object is locked.
-    SessionError
-        An object has no annotated plane, or there is no such object.
-    """
-    tracks = [track for i in event.object_ids for track in _track(event, act, i)]
-    if isinstance(act.computer, NoRounds):
-        _mark(event, act, tracks)
+def perform_propagation(event: ev.Propagated, draft: Draft) -> None:
+    """Compute the planes that are stale and show them."""
+    tracks = [track for i in event.object_ids for track in _track(event, draft, i)]
+    if isinstance(draft.computer, NoRounds):
+        _mark(event, draft, tracks)
         return
-    walk = _Walk(event, act, act.computer, tracks)
-    try:
-        walk.go()
-    finally:
-        walk.rest()
+    if tracks and event.results != 0:
+        _Walk(event, draft, draft.computer, tracks).go()
 
 
-def _mark(event: ev.Propagated, act: Act, tracks: list[Track]) -> None:
+def _mark(event: ev.Propagated, draft: Draft, tracks: list[Track]) -> None:
     """Mark planes as carried where there are no pixels to compute them from."""
     unknown = PlaneState(start=MaskPatch.empty(), carried=Carried(0.0))
     for track in tracks:
         for gap in track.gaps or ():
             for index in planes_of(gap, event.first, event.last):
-                act.show(track.object_id, plane_at(event, index), unknown)
+                draft.show(track.object_id, plane_at(event, index), unknown)
 
 
 def anchors_of(state: ObjectState, event: ev.Propagated) -> dict[int, MaskPatch]:
     """Return an object's annotated planes along the event's line."""
-    found = {}
+    anchors = {}
     for plane, on_plane in state.planes.items():
         if len(plane) != len(event.plane):
             continue
         index = plane[event.axis]
         if on_plane.is_anchor and plane_at(event, index) == plane:
-            found[index] = on_plane.mask
-    return found
+            anchors[index] = on_plane.mask
+    return anchors
 
 
-def _track(event: ev.Propagated, act: Act, object_id: int) -> list[Track]:
-    state = act.unlocked(object_id)
+def _track(event: ev.Propagated, draft: Draft, object_id: int) -> list[Track]:
+    state = draft.unlocked(object_id)
     anchors = anchors_of(state, event)
     if not anchors:
         msg = f"{state.name} is annotated on no plane here: click it on one first"
@@ -121,23 +107,21 @@ def _is_fresh(event: ev.Propagated, state: ObjectState, gap: Gap) -> bool:
 
 
 class _Walk:
-    """The planes of an annotator's image, as the propagation walks them."""
+    """One propagation, as its results are written."""
 
     def __init__(
         self,
         event: ev.Propagated,
-        act: Act,
+        draft: Draft,
         computer: RoundComputer,
         tracks: list[Track],
     ) -> None:
-        self.computer = computer
         self.event = event
-        self.act = act
+        self.draft = draft
         self.tracks = tracks
-        self.count = event.count
-        self.shape = act.plane_shape
-        self.sampling = event.spacing
-        self.ahead = computer.ahead(lambda index: plane_at(event, index))
+        self.planes = computer.planes(
+            partial(plane_at, event), event.count, event.spacing, self._taken
+        )
         self.total = sum(
             len(planes_of(gap, t.first, t.last)) * (1 if None in gap else 2)
             for t in tracks
@@ -150,93 +134,61 @@ class _Walk:
         self.ended = False
 
     def go(self) -> None:
-        limit, kept = self.event.results, 0
-        if limit == 0:
-            return
-        for result in propagate(self, self.tracks, cancelled=self._cancelled):
-            self._write(result)
-            kept += 1
-            self._report(result.index)
-            if self.ended or kept == limit:
-                break
+        results = propagate(self.planes, self.tracks, cancelled=self._cancelled)
+        with closing(results):
+            for kept, result in enumerate(results, 1):
+                self._write(result)
+                if not self.ended:
+                    written = (plane_at(self.event, result.index),)
+                    self._report(self.draft.edits.patches(written))
+                if self.ended or kept == self.event.results:
+                    break
         if self.ended:
-            self.act.recorded = replace(self.event, results=kept)
+            self.draft.recorded = replace(self.event, results=len(self.settled))
 
-    # -- what the propagation asks ---------------------------------------------------
-
-    def expect(self, index: int, following: int | None) -> None:
-        """Read these planes ahead."""
-        self.ahead.expect(index, following)
-
-    def rest(self) -> None:
-        """End the thread that reads ahead."""
-        self.ahead.close()
-        self.computer.forget_plane()
-
-    def read(self, index: int, box: Box) -> NDArray[Any]:
-        """Return the pixels of a plane's box."""
-        return self.ahead.read(index, box)
-
-    def carry(
-        self,
-        index: int,
-        clicks: list[Click],
-        previous: Prediction,
-        refinement: Refinement,
-    ) -> Prediction:
-        """Run the network."""
-        return self.computer.carry(self.ahead, index, clicks, previous, refinement)
-
-    def taken(self, index: int, object_id: int, box: Box) -> LabelArray:
+    def _taken(self, index: int, object_id: int, box: Box) -> LabelArray:
         """Return other objects' labels, less those still on their way."""
         plane = plane_at(self.event, index)
-        objects = self.act.objects.values()
+        objects = self.draft.objects.values()
         if not any(plane in o.planes for o in objects if o.object_id != object_id):
             return np.zeros((box[2] - box[0], box[3] - box[1]), np.int32)
-        labels = self.act.labels_of(plane)[box[0] : box[2], box[1] : box[3]].copy()
+        labels = self.draft.labels_of(plane)[slices(box)].copy()
         labels[labels == object_id] = 0
         for other in self.moving - {object_id}:
-            is_anchor = self.act.objects[other].on(plane).is_anchor
+            is_anchor = self.draft.objects[other].on(plane).is_anchor
             if not is_anchor and (other, index) not in self.settled:
                 labels[labels == other] = 0
         return labels
 
-    # -- results ---------------------------------------------------------------------
-
     def _cancelled(self) -> bool:
         self.steps += 1
-        if not self.ended and self.act.on_preview is not None:
-            progress = Progress(min(self.steps, self.total), self.total)
-            self.ended = self.act.on_preview(progress) is True
+        if not self.ended:
+            self._report()
         return self.ended
 
-    def _report(self, index: int) -> None:
-        if self.act.on_preview is None or self.ended:
-            return
-        plane = plane_at(self.event, index)
-        patches = tuple(p for p in self.act.draft.patches((plane,)))
-        progress = Progress(min(self.steps, self.total), self.total, patches)
-        self.ended = self.act.on_preview(progress) is True
+    def _report(self, patches: tuple[LabelRuns, ...] = ()) -> None:
+        if self.draft.on_preview is not None:
+            progress = Progress(min(self.steps, self.total), self.total, patches)
+            self.ended = self.draft.on_preview(progress) is True
 
     def _write(self, result: PlaneResult) -> None:
-        act, plane = self.act, plane_at(self.event, result.index)
         gap: Gap = (result.below, result.above)
-        state = act.objects[result.object_id]
         if (result.object_id, gap) not in self.cleared:
             self.cleared.add((result.object_id, gap))
             self._clear(result.object_id, gap)
         stop = None if result.stop is None else result.stop.value
-        carried = Carried(
-            round(result.confidence, 6), stop, _source(self.event, state, gap)
-        )
+        state = self.draft.objects[result.object_id]
+        source = _source(self.event, state, gap)
+        carried = Carried(round(result.confidence, 6), stop, source)
         start = result.mask if result.mask.mask.size else None
-        act.show(result.object_id, plane, PlaneState(start=start, carried=carried))
+        shown = PlaneState(start=start, carried=carried)
+        self.draft.show(result.object_id, plane_at(self.event, result.index), shown)
         self.settled.add((result.object_id, result.index))
 
     def _clear(self, object_id: int, gap: Gap) -> None:
-        """Take away what an earlier propagation left in a gap."""
-        state = self.act.objects[object_id]
+        """Remove what an earlier propagation left in a gap."""
+        state = self.draft.objects[object_id]
         for index in planes_of(gap, self.event.first, self.event.last):
             plane = plane_at(self.event, index)
             if state.on(plane).carried is not None:
-                self.act.show(object_id, plane, PlaneState())
+                self.draft.show(object_id, plane, PlaneState())

@@ -12,7 +12,7 @@ A stroke that holds is laid over the masks of later clicks, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -28,12 +28,11 @@ from napari_cfrseg.annotation.state import (
 )
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.prediction import Prediction
-from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.errors import CheckpointError
-from napari_cfrseg.geometry.masks import MaskPatch, Plane
-from napari_cfrseg.geometry.windows import PlaneLike
-from napari_cfrseg.io.plane_image import PlaneImage, Scaling, open_plane
-from napari_cfrseg.propagation.planes_ahead import PlanesAhead, held
+from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, Plane
+from napari_cfrseg.geometry.windows import Box
+from napari_cfrseg.io.plane_image import Scaling
+from napari_cfrseg.propagation.planes import SegmenterPlanes
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.segmenter import Segmenter
@@ -132,19 +131,7 @@ class NoRounds:
 class RoundComputer:
     """Computes rounds with a segmenter, on the planes of one image.
 
-    Parameters
-    ----------
-    plane_image
-        Returns the pixels of a plane, (Y, X) or (Y, X, C).
-    plane_shape
-        (Y, X).
-    segmenter
-        May be given later; needed when the first click comes.
-    rgb, scaling
-        How the planes' pixels are read.
-    scalings
-        Black and white of single planes, seen before; those of planes clicked on are
-        added.
+    ``scalings`` holds the black and white of the planes clicked on.
     """
 
     sees_pixels = True
@@ -157,16 +144,14 @@ class RoundComputer:
         *,
         rgb: bool | None = None,
         scaling: Scaling | None = None,
-        scalings: Mapping[Plane, Scaling] | None = None,
     ) -> None:
         self._rgb = rgb
         self._scaling = scaling
-        self.scalings = dict(scalings or {})
+        self.scalings: dict[Plane, Scaling] = {}
         self._plane_image = plane_image
         self._plane_shape = plane_shape
         self._segmenter = segmenter
         self._plane: Plane | None = None
-        self._carried_on: int | None = None
         self.steps = 0
         self.seconds = 0.0
         self.runs = 0
@@ -177,59 +162,37 @@ class RoundComputer:
         self._segmenter = segmenter
         self._plane = None
 
-    def ahead(self, plane_at: Callable[[int], Plane]) -> PlanesAhead:
-        """Return what reads and embeds the planes of a line ahead of a walk."""
-
-        def look(index: int, pixels: PlaneLike) -> PlaneImage:
-            scaling = self._scaling_of(plane_at(index))
-            return open_plane(pixels, rgb=self._rgb, scaling=scaling)
-
-        found = self._segmenter
-        return PlanesAhead(
-            lambda index: held(self._plane_image(plane_at(index))),
-            look,
-            found.embed_ahead if found is not None and found.embeds_ahead else None,
-        )
-
-    def carry(
+    def planes(
         self,
-        ahead: PlanesAhead,
-        index: int,
-        clicks: Sequence[Click],
-        previous: Prediction,
-        refinement: Refinement,
-    ) -> Prediction:
-        """Run the network once with clicks carried from a neighbouring plane.
+        plane_at: Callable[[int], Plane],
+        count: int,
+        sampling: tuple[float, float, float],
+        taken: Callable[[int, int, Box], LabelArray],
+    ) -> SegmenterPlanes:
+        """Return a line of planes to propagate along, by their index on it.
 
-        ``ahead`` is what :meth:`ahead` returned, ``index`` a plane of its line. A
-        plane's black and white are recorded with its first click, and this is none.
+        A plane's black and white are recorded with its first click, and these are none.
         """
         if self._segmenter is None:
             msg = "no model is loaded, so nothing can be propagated: load one first"
             raise CheckpointError(msg)
-        if self._carried_on != index:
-            self._plane = self._carried_on = None
-            self._segmenter.show(ahead.image(index), ahead.early(index))
-            self._carried_on = index
-        prediction = self._segmenter.carry(
-            clicks,
-            previous,
-            refinement,
-            on_window=lambda window: ahead.used(index, window),
+        self._plane = None
+        return SegmenterPlanes(
+            self._segmenter,
+            lambda index: self._plane_image(plane_at(index)),
+            count=count,
+            shape=self._plane_shape,
+            sampling=sampling,
+            taken=taken,
+            rgb=self._rgb,
+            scaling=lambda index: self._scaling_of(plane_at(index)),
+            on_run=self._count,
         )
-        self.runs += 1
-        self.network_s += prediction.stages.network
-        self.steps, self.seconds = prediction.steps, prediction.seconds
-        return prediction
-
-    def forget_plane(self) -> None:
-        """Set the image again at the next call, even for the same plane."""
-        self._plane = self._carried_on = None
 
     def prepare(self, plane: Plane) -> None:
         """Set a plane's image, so that its first click need not."""
         if self._segmenter is not None and self._plane != plane:
-            self.forget_plane()
+            self._plane = None
             self._segmenter.set_image(
                 self._plane_image(plane), rgb=self._rgb, scaling=self._scaling_of(plane)
             )
@@ -310,11 +273,14 @@ class RoundComputer:
         ).choose(entry.candidate)
         if prediction.scaling is not None:
             self.scalings.setdefault(plane, prediction.scaling)
+        self._count(prediction)
+        # each round is kept for undo: without the pictures of its steps
+        return replace(prediction, step_masks=())
+
+    def _count(self, prediction: Prediction) -> None:
         self.runs += 1
         self.network_s += prediction.stages.network
         self.steps, self.seconds = prediction.steps, prediction.seconds
-        # each round is kept for undo: without the pictures of its steps
-        return replace(prediction, step_masks=())
 
 
 def _step_callback(

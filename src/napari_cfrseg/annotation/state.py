@@ -1,7 +1,7 @@
-"""Objects, with their clicks and edits on each plane, as frozen values.
+"""Objects, with their clicks and edits on each plane, and the history of changes.
 
-A change makes a new value; the old one stays in the undo history as it was, with the
-rounds the network computed for it. So undo never computes anything.
+Objects are frozen values: a change makes a new one, and the old one stays in the
+history with the rounds the network computed for it. So undo never computes anything.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.focus import FocusHint
-from napari_cfrseg.engine.refinement import Refinement
-from napari_cfrseg.geometry.masks import MaskPatch, Plane
+from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
+from napari_cfrseg.geometry.masks import LabelRuns, MaskPatch, Plane
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.prediction import Prediction
@@ -84,15 +85,9 @@ class Round:
 class Carried:
     """Marks a plane whose mask was carried there and not confirmed.
 
-    Attributes
-    ----------
-    confidence
-        The IoU to expect, in [0, 1].
-    stop
-        Why the run ended on this plane; None if it did not.
-    source
-        What it was computed from: the anchors' indices and their states' stamps, and
-        whether the object was said to span the range.
+    ``confidence`` is the IoU to expect, ``stop`` says why the run ended on this plane.
+    ``source`` is what it was computed from: the anchors' indices and their states'
+    stamps, and whether the object spans the range.
     """
 
     confidence: float
@@ -115,7 +110,7 @@ class PlaneState:
     mask
         The mask now, at the object's threshold; what it would own if it were alone.
     stamp
-        Number of the act that changed it last.
+        Number of the event that changed it last.
     carried
         Set where the start mask came from a propagation.
     """
@@ -145,22 +140,10 @@ class PlaneState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ObjectState:
-    """One object.
+    """One object, and what was done to it on each plane.
 
-    Attributes
-    ----------
-    object_id
-        Its label, ≥ 1.
-    name, colour
-        What the table shows; the colour as ``#rrggbb``.
-    object_class
-        What it is, in the person's words; may be empty.
-    locked
-        Nothing changes a locked object.
-    threshold
-        Probability from which a pixel belongs to it.
-    planes
-        What was done to it, by plane.
+    ``object_id`` (≥ 1) is its label, ``colour`` is ``#rrggbb``; a pixel belongs to it
+    from the probability ``threshold`` on.
     """
 
     object_id: int
@@ -196,3 +179,101 @@ class ObjectState:
             for plane, state in self.planes.items()
             for entry in state.clicks
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings in force for later clicks and masks."""
+
+    refinement: Refinement = DEFAULT_REFINEMENT
+    rule: ev.OverlapRule = ev.OverlapRule.KEEP
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ObjectChange:
+    """An object before and after a step; None: it did not exist."""
+
+    before: ObjectState | None
+    after: ObjectState | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Transaction:
+    """One step that can be undone."""
+
+    event: ev.Event
+    changes: Mapping[int, ObjectChange]
+    patches: tuple[LabelRuns, ...]
+
+    def inverted(self) -> Transaction:
+        """Return the transaction that undoes this one."""
+        return Transaction(
+            self.event,
+            {i: ObjectChange(c.after, c.before) for i, c in self.changes.items()},
+            tuple(patch.inverted() for patch in reversed(self.patches)),
+        )
+
+    def followed_by(self, later: Transaction) -> Transaction:
+        """Return both as one, under the later one's event."""
+        changes = dict(self.changes)
+        for object_id, change in later.changes.items():
+            first = changes.get(object_id, change)
+            changes[object_id] = ObjectChange(first.before, change.after)
+        return Transaction(later.event, changes, self.patches + later.patches)
+
+
+class History:
+    """The steps done and the steps undone."""
+
+    def __init__(self) -> None:
+        self._done: list[Transaction] = []
+        self._undone: list[Transaction] = []
+
+    @property
+    def undo_depth(self) -> int:
+        """How many steps can be undone."""
+        return len(self._done)
+
+    @property
+    def redo_depth(self) -> int:
+        """How many steps can be redone."""
+        return len(self._undone)
+
+    def push(self, transaction: Transaction) -> None:
+        """Remember a step; what had been undone is forgotten.
+
+        An object's creation and the first thing done to it are one step, and so are a
+        slider's moves from one threshold to another.
+        """
+        self._undone.clear()
+        if self._done and continues(self._done[-1].event, transaction.event):
+            transaction = self._done.pop().followed_by(transaction)
+        self._done.append(transaction)
+
+    def undo(self) -> Transaction | None:
+        """Return what undoes the last step, or None if there is none."""
+        if not self._done:
+            return None
+        self._undone.append(self._done.pop())
+        return self._undone[-1].inverted()
+
+    def redo(self) -> Transaction | None:
+        """Return the step to redo, or None if there is none."""
+        if not self._undone:
+            return None
+        self._done.append(self._undone.pop())
+        return self._done[-1]
+
+
+def continues(first: ev.Event, second: ev.Event) -> bool:
+    """Return whether two events are one undo step."""
+    if isinstance(first, ev.ObjectCreated):
+        return (
+            isinstance(second, ev.ClickAdded | ev.MaskImported)
+            and second.object_id == first.object_id
+        )
+    return (
+        isinstance(first, ev.ThresholdChanged)
+        and isinstance(second, ev.ThresholdChanged)
+        and second.object_id == first.object_id
+    )

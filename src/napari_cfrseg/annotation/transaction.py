@@ -1,18 +1,33 @@
-"""The working set of one event: check, compute, write, or be rolled back whole."""
+"""A step being performed: check, compute, write, or be rolled back whole.
+
+Masks of objects may overlap; a label is one object's. An object whose mask changes
+
+* takes, of its new mask, the background, and under the rule ``overwrite`` also what
+  other objects have, except locked ones;
+* gives back what its mask no longer holds: to the unlocked object worked on last among
+  those whose mask holds the pixel, else to the background. So a leak over a neighbour
+  leaves no hole in it when it is corrected.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.ownership import LabelDraft, claim
 from napari_cfrseg.annotation.rounds import NoRounds, RoundComputer, shown_mask
-from napari_cfrseg.annotation.state import Entry, ObjectState, PlaneState
-from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
+from napari_cfrseg.annotation.state import (
+    Entry,
+    ObjectChange,
+    ObjectState,
+    PlaneState,
+    Settings,
+    Transaction,
+)
+from napari_cfrseg.clicks import Click, check_inside
 from napari_cfrseg.errors import LockedObjectError, SessionError
 from napari_cfrseg.geometry.masks import (
     LabelArray,
@@ -21,20 +36,15 @@ from napari_cfrseg.geometry.masks import (
     Plane,
     box_of,
 )
-from napari_cfrseg.geometry.windows import Box, slices
+from napari_cfrseg.geometry.windows import Box, slices, union
 from napari_cfrseg.io.plane_image import Scaling
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Progress:
-    """How far an act of many planes is.
+    """How many planes a step has computed, of how many at most.
 
-    Attributes
-    ----------
-    done, total
-        Planes computed, and to be computed at most.
-    patches
-        What the labels changed by since the last report.
+    ``patches`` is what the labels changed by since the last report.
     """
 
     done: int
@@ -46,85 +56,102 @@ class Progress:
 PatchCallback = Callable[[LabelRuns | Progress], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Settings in force for later clicks and masks."""
+class LabelDraft:
+    """Edits of label planes during one step: kept as patches, or rolled back.
 
-    refinement: Refinement = DEFAULT_REFINEMENT
-    rule: ev.OverlapRule = ev.OverlapRule.KEEP
-
-
-class Act:
-    """The objects and labels one event reads and changes.
-
-    Parameters
-    ----------
-    objects
-        All objects by id; changed in place.
-    labels_of
-        Returns a plane's (Y, X) int32 labels, changed in place.
-    computer
-        Computes rounds.
-    plane_shape
-        (Y, X).
-    settings
-        In force; replaced by events that change them.
-    follow_model
-        Uses the weights an event names.
-    stamp
-        Number of the last event performed; counts on with each.
-    on_preview
-        Gets what the labels will be while a round is still being refined.
+    ``labels_of`` returns the (Y, X) int32 labels of a plane, which are edited in place.
     """
 
-    def __init__(
-        self,
-        objects: dict[int, ObjectState],
-        labels_of: Callable[[Plane], LabelArray],
-        computer: RoundComputer | NoRounds,
-        plane_shape: tuple[int, int],
-        settings: Settings,
-        follow_model: Callable[[ev.ModelChanged], None],
-        stamp: int,
-        on_preview: PatchCallback | None = None,
-    ) -> None:
-        self.objects = objects
-        self.labels_of = labels_of
-        self.plane_shape = plane_shape
-        self.settings = settings
-        self.follow_model = follow_model
-        self.notes: list[str] = []
-        self.draft = LabelDraft(labels_of)
-        #: the event as it is to be recorded, where that differs from the one performed
-        self.recorded: ev.Event | None = None
-        self.computer = computer
-        self.stamp = stamp
-        self.on_preview = on_preview
-        self._before: dict[int, ObjectState | None] = {}
-        self._measured: list[Plane] = []
+    def __init__(self, labels_of: Callable[[Plane], LabelArray]) -> None:
+        self._labels_of = labels_of
+        self._before: dict[Plane, tuple[Box, LabelArray]] = {}
+
+    def reserve(self, plane: Plane, box: Box) -> None:
+        """Keep what a box holds before it is edited (grows an earlier box)."""
+        kept = self._before.get(plane)
+        if kept is not None:
+            box = union(kept[0], box)
+            if box == kept[0]:
+                return
+        before = self._labels_of(plane)[slices(box)].copy()
+        if kept is not None:
+            before[slices(kept[0], box)] = kept[1]
+        self._before[plane] = (box, before)
+
+    def write(self, plane: Plane, box: Box, labels: NDArray[np.int32]) -> None:
+        """Write the labels of a box."""
+        self.reserve(plane, box)
+        self._labels_of(plane)[slices(box)] = labels
+
+    def patches(self, only: Iterable[Plane] | None = None) -> tuple[LabelRuns, ...]:
+        """Return what changed since the draft began, one patch for each plane."""
+        patches = []
+        for plane in self._before if only is None else only:
+            if plane not in self._before:
+                continue
+            box, before = self._before[plane]
+            labels = self._labels_of(plane)
+            patch = LabelRuns.between(
+                plane, labels.shape, box, before, labels[slices(box)]
+            )
+            if patch.size:
+                patches.append(patch)
+        return tuple(patches)
+
+    def roll_back(self) -> None:
+        """Put everything back as it was."""
+        for plane, (box, before) in self._before.items():
+            self._labels_of(plane)[slices(box)] = before
+        self._before.clear()
+
+
+@dataclass(slots=True, eq=False)
+class Draft:
+    """The objects and labels that a step reads and changes, in place.
+
+    ``stamp`` numbers the events performed; ``on_preview`` gets what the labels will be
+    while a round is still being refined; ``recorded`` is the event as it is to be
+    recorded, where that differs from the one performed.
+    """
+
+    objects: dict[int, ObjectState]
+    labels_of: Callable[[Plane], LabelArray]
+    computer: RoundComputer | NoRounds
+    plane_shape: tuple[int, int]
+    settings: Settings
+    stamp: int
+    on_preview: PatchCallback | None = None
+    notes: list[str] = field(default_factory=list)
+    recorded: ev.Event | None = None
+    edits: LabelDraft = field(init=False)
+    _before: dict[int, ObjectState | None] = field(default_factory=dict)
+    _measured: list[Plane] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.edits = LabelDraft(self.labels_of)
 
     # -- reading ---------------------------------------------------------------------
 
     def is_locked(self, object_id: int) -> bool:
         """Return whether an object exists and is locked."""
-        found = self.objects.get(object_id)
-        return found is not None and found.locked
+        state = self.objects.get(object_id)
+        return state is not None and state.locked
 
     def known(self, object_id: int) -> ObjectState:
         """Return an object; an unknown one raises SessionError."""
-        found = self.objects.get(object_id)
-        if found is None:
+        state = self.objects.get(object_id)
+        if state is None:
             msg = f"there is no object {object_id}"
             raise SessionError(msg)
-        return found
+        return state
 
     def unlocked(self, object_id: int) -> ObjectState:
         """Return an object that may change; a locked one raises LockedObjectError."""
-        found = self.known(object_id)
-        if found.locked:
-            msg = f"{found.name} is locked: unlock it in the object table to change it"
+        state = self.known(object_id)
+        if state.locked:
+            msg = f"{state.name} is locked: unlock it in the object table to change it"
             raise LockedObjectError(msg)
-        return found
+        return state
 
     def check_plane(self, shape: tuple[int, int]) -> None:
         """Raise SessionError where a mask was made for a plane of another shape."""
@@ -146,15 +173,15 @@ class Act:
 
     def check_click(self, object_id: int, plane: Plane, click: Click) -> None:
         """Refuse clicks off the plane and positive ones on a locked object."""
-        y, x = click.pixel
-        if not (0 <= y < self.plane_shape[0] and 0 <= x < self.plane_shape[1]):
-            msg = f"click at {click.yx} lies outside the plane of {self.plane_shape}"
-            raise SessionError(msg)
-        owner = int(self.labels_of(plane)[y, x])
+        try:
+            check_inside(click, self.plane_shape)
+        except ValueError as error:
+            raise SessionError(str(error)) from error
+        owner = int(self.labels_of(plane)[click.pixel])
         if click.is_positive and owner != object_id and self.is_locked(owner):
             msg = (
                 f"{self.objects[owner].name} is locked and holds the pixel "
-                f"({y}, {x}): unlock it, or click elsewhere"
+                f"{click.pixel}: unlock it, or click elsewhere"
             )
             raise LockedObjectError(msg)
 
@@ -173,10 +200,7 @@ class Act:
     def put(self, object_id: int, state: ObjectState | None) -> None:
         """Replace, add or (None) remove an object, remembering what it was."""
         self._before.setdefault(object_id, self.objects.get(object_id))
-        if state is None:
-            self.objects.pop(object_id, None)
-        else:
-            self.objects[object_id] = state
+        put_object(self.objects, object_id, state)
 
     def replay(
         self, object_id: int, plane: Plane, entries: Iterable[Entry], first: int
@@ -197,45 +221,54 @@ class Act:
         self.show(object_id, plane, replace(state, rounds=rounds))
 
     def show(self, object_id: int, plane: Plane, state: PlaneState) -> None:
-        """Store a plane's state with its mask, and give the labels their due."""
-        found = self.objects[object_id]
-        if not self.computer.sees_pixels:
-            state = replace(state, stamp=self.stamp)
-            self.put(object_id, found.with_plane(plane, state))
-            return
-        mask = shown_mask(state.start, state.entries, state.rounds, found.threshold)
-        old = found.on(plane).mask
+        """Store a plane's state with its mask, and write the labels."""
+        whole = self.objects[object_id]
+        old = mask = whole.on(plane).mask
+        if self.computer.sees_pixels:
+            mask = shown_mask(state.start, state.entries, state.rounds, whole.threshold)
         state = replace(state, mask=mask, stamp=self.stamp)
-        self.put(object_id, found.with_plane(plane, state))
+        self.put(object_id, whole.with_plane(plane, state))
         self._relabel(object_id, plane, old, mask)
 
     def remove_labels(self, object_id: int, plane: Plane) -> None:
         """Give all of an object's pixels on a plane back."""
-        self._relabel(
-            object_id, plane, self.objects[object_id].on(plane).mask, MaskPatch.empty()
-        )
+        mask = self.objects[object_id].on(plane).mask
+        self._relabel(object_id, plane, mask, MaskPatch.empty())
 
     def _relabel(
         self, object_id: int, plane: Plane, old: MaskPatch, new: MaskPatch
     ) -> None:
         box = box_of(old, new)
         if box is not None:
-            self.draft.write(plane, box, self._claimed(object_id, plane, box, new))
+            self.edits.write(plane, box, self._claimed(object_id, plane, box, new))
 
     def _claimed(
         self, object_id: int, plane: Plane, box: Box, new: MaskPatch
     ) -> LabelArray:
-        return claim(
-            self.labels_of(plane)[slices(box)],
-            box,
-            object_id,
-            new,
-            self.settings.rule,
-            self.is_locked,
-            lambda: self._heirs(object_id, plane),
-        )
+        """Return the labels of a box after an object's mask changed."""
+        labels, mask = self.labels_of(plane)[slices(box)], new.window(box)
+        owned = labels == object_id
+        takes = mask & (labels == 0)
+        if self.settings.rule is ev.OverlapRule.OVERWRITE:
+            others = mask & ~owned & (labels != 0)
+            if others.any():
+                owners = np.unique(labels[others]).tolist()
+                protected = [i for i in owners if self.is_locked(i)]
+                takes |= others & ~np.isin(labels, protected)
+        after = np.where(takes, np.int32(object_id), labels)
+        released = owned & ~mask
+        if released.any():
+            after[released] = 0
+            for heir, heir_mask in self._heirs(object_id, plane):
+                inherits = released & heir_mask.window(box)
+                after[inherits] = heir
+                released &= ~inherits
+                if not released.any():
+                    break
+        return after
 
     def _heirs(self, object_id: int, plane: Plane) -> list[tuple[int, MaskPatch]]:
+        """Return the other unlocked objects' masks, worked on last first."""
         heirs = [
             (other.on(plane).stamp, other.object_id, other.on(plane).mask)
             for other in self.objects.values()
@@ -255,13 +288,9 @@ class Act:
             box = box_of(old, mask)
             if box is None:
                 return
-            labels = self.labels_of(plane)
+            before = self.labels_of(plane)[slices(box)]
             after = self._claimed(object_id, plane, box, mask)
-            on_preview(
-                LabelRuns.between(
-                    plane, self.plane_shape, box, labels[slices(box)], after
-                )
-            )
+            on_preview(LabelRuns.between(plane, self.plane_shape, box, before, after))
 
         return preview
 
@@ -274,7 +303,7 @@ class Act:
             for object_id, before in self._before.items()
             if before is not self.objects.get(object_id)
         }
-        patches = self.draft.patches()
+        patches = self.edits.patches()
         # without pixels a painted edit changes nothing that is seen here
         is_step = not (self.computer.sees_pixels or event.is_setting)
         if not (changes or patches or is_step):
@@ -283,101 +312,18 @@ class Act:
 
     def roll_back(self) -> None:
         """Put every object and label back as it was."""
-        self.draft.roll_back()
+        self.edits.roll_back()
         for plane in self._measured:
             self.computer.scalings.pop(plane, None)
         for object_id, before in self._before.items():
-            if before is None:
-                self.objects.pop(object_id, None)
-            else:
-                self.objects[object_id] = before
+            put_object(self.objects, object_id, before)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ObjectChange:
-    """An object before and after an act; None: it did not exist."""
-
-    before: ObjectState | None
-    after: ObjectState | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Transaction:
-    """One act that can be taken back."""
-
-    event: ev.Event
-    changes: Mapping[int, ObjectChange]
-    patches: tuple[LabelRuns, ...]
-
-    def inverted(self) -> Transaction:
-        """Return the act that takes this one back."""
-        return Transaction(
-            self.event,
-            {i: ObjectChange(c.after, c.before) for i, c in self.changes.items()},
-            tuple(patch.inverted() for patch in reversed(self.patches)),
-        )
-
-    def followed_by(self, later: Transaction) -> Transaction:
-        """Return both acts as one, under the later one's event."""
-        changes = dict(self.changes)
-        for object_id, change in later.changes.items():
-            first = changes.get(object_id, change)
-            changes[object_id] = ObjectChange(first.before, change.after)
-        return Transaction(later.event, changes, self.patches + later.patches)
-
-
-class History:
-    """The acts done and the acts taken back."""
-
-    def __init__(self) -> None:
-        self._done: list[Transaction] = []
-        self._undone: list[Transaction] = []
-
-    @property
-    def undo_depth(self) -> int:
-        """How many acts can be taken back."""
-        return len(self._done)
-
-    @property
-    def redo_depth(self) -> int:
-        """How many acts can be done again."""
-        return len(self._undone)
-
-    def push(self, transaction: Transaction) -> None:
-        """Remember an act; what had been taken back is forgotten.
-
-        An object's creation and the first thing done to it are one step, and so is a
-        slider's way from one threshold to another.
-        """
-        self._undone.clear()
-        if self._done and continues(self._done[-1].event, transaction.event):
-            transaction = self._done.pop().followed_by(transaction)
-        self._done.append(transaction)
-
-    def undo(self) -> Transaction | None:
-        """Return what takes the last act back, or None if there is none."""
-        if not self._done:
-            return None
-        self._undone.append(self._done.pop())
-        return self._undone[-1].inverted()
-
-    def redo(self) -> Transaction | None:
-        """Return the act to do again, or None if there is none."""
-        if not self._undone:
-            return None
-        self._done.append(self._undone.pop())
-        return self._done[-1]
-
-
-def continues(first: ev.Event, second: ev.Event) -> bool:
-    """Return whether two events are one undo step."""
-    if isinstance(first, ev.ObjectCreated):
-        return (
-            isinstance(second, ev.ClickAdded | ev.MaskImported)
-            and second.object_id == first.object_id
-        )
-    return (
-        isinstance(first, ev.ThresholdChanged)
-        and isinstance(second, ev.ThresholdChanged)
-        and second.object_id == first.object_id
-    )
+def put_object(
+    objects: dict[int, ObjectState], object_id: int, state: ObjectState | None
+) -> None:
+    """Replace, add or (None) remove an object."""
+    if state is None:
+        objects.pop(object_id, None)
+    else:
+        objects[object_id] = state

@@ -25,21 +25,19 @@ from napari_cfrseg.engine.focus import (
     SAME_SIDE,
     FocusHint,
     FocusSettings,
+    WindowEvidence,
+    agreement,
     candidate_windows,
+    clicked_component,
     next_window,
+    score,
     shifted,
+    weigh,
 )
 from napari_cfrseg.engine.prediction import Candidate, Prediction, touches_border
 from napari_cfrseg.engine.probability_patch import put_back
 from napari_cfrseg.engine.refinement import Cascade, Refinement, run_cascade
 from napari_cfrseg.engine.stages import Stages, Stopwatch, newest_row
-from napari_cfrseg.engine.window_score import (
-    Evidence,
-    agreement,
-    clicked_component,
-    score,
-    weigh,
-)
 from napari_cfrseg.geometry.windows import Window, crop, mask_box
 from napari_cfrseg.io.plane_image import PlaneImage
 from napari_cfrseg.model.network import NetworkOutput
@@ -53,7 +51,7 @@ StepCallback = Callable[[Prediction], None]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A window, the network's features of it, and what is known of a search.
+    """A window and the network's features of it.
 
     ``first`` is the network's first answer if there is one, ``tried`` are the windows
     that the automatic focus compared, best first.
@@ -98,36 +96,19 @@ class Task:
 class Attempt:
     """A window the automatic focus tried.
 
-    Attributes
-    ----------
-    look
-        The window, its features and the network's first answer.
-    probability
-        (grid, grid) float32, that answer.
-    evidence
-        Its evidence; None where the mask misses the click.
-    score
-        How well it is supported: in [0, 1], or in [−1, 0) without a mask.
+    ``probability`` is the network's (grid, grid) float32 answer; ``evidence`` is None
+    where its mask misses the click; ``score`` is in [0, 1], or in [−1, 0) without a
+    mask.
     """
 
     look: Look
     probability: NDArray[np.float32]
-    evidence: Evidence | None
+    evidence: WindowEvidence | None
     score: float
 
 
 class ClickRound:
-    """Computes one click's Prediction from the one before it.
-
-    Parameters
-    ----------
-    stages
-        The network.
-    focus
-        How windows are chosen.
-    image
-        The plane.
-    """
+    """Computes one click's Prediction from the one before it."""
 
     def __init__(self, stages: Stages, focus: FocusSettings, image: PlaneImage) -> None:
         self.stages = stages
@@ -224,11 +205,7 @@ class ClickRound:
         windows = candidate_windows(
             task.target.yx, self.image.shape, self.stages.grid, self.focus, task.hint
         )
-        alone: list[Attempt] = []
-        for window in windows:
-            alone.append(self._attempt(window, task, watch))
-            if alone[-1].score >= self.focus.good_enough < 1:
-                break
+        alone = [self._attempt(window, task, watch) for window in windows]
         tried = tuple(
             self._compared(attempt, (*alone[max(i - 1, 0) : i], *alone[i + 1 : i + 2]))
             for i, attempt in enumerate(alone)
@@ -320,36 +297,32 @@ class ClickRound:
         watch: Stopwatch,
     ) -> Prediction:
         """Put the result back into the plane and honour the clicks."""
-        window, plane = look.window, task.previous.shape
+        window, before, clicks = look.window, task.previous, task.effective
         with watch.time("paste"):
             steps = [_numpy(p) for p in cascade.probabilities]
-            if task.previous.has_mask:
+            if before.has_mask:
                 steps = [recut(p, 0.5, task.threshold) for p in steps]
             masks = tuple(p > task.threshold for p in steps)
             probability = steps[-1]
-            patch = put_back(task.previous.patch, probability, window)
+            patch = put_back(before.patch, probability, window)
             affinity = _affinity(output, window)
             corrected: tuple[Click, ...] = ()
             if task.forced:
                 honoured = partial(
                     honour,
-                    clicks=task.effective,
+                    clicks=clicks,
                     threshold=task.threshold,
                     px_per_cell=window.px_per_cell,
                     affinity=affinity,
                 )
                 patch, corrected = honoured(patch)
-                if len(task.effective) >= FROM_CLICK:
-                    patch = one_way(
-                        task.previous.patch, patch, task.effective, task.threshold
-                    )
+                if len(clicks) >= FROM_CLICK:
+                    patch = one_way(before.patch, patch, clicks, task.threshold)
                     # a mask from outside may have ignored earlier clicks
                     patch, older = honoured(patch)
                     corrected = (*corrected, *older)
-                patch = drop_island(
-                    task.previous.patch, patch, task.effective, task.threshold
-                )
-            touches = touches_border(masks[-1], window, task.effective, plane)
+                patch = drop_island(before.patch, patch, clicks, task.threshold)
+            touches = touches_border(masks[-1], window, clicks, before.shape)
         quality = self.stages.judge(output)
         best = Candidate.of(probability, window, affinity, quality)
         return Prediction(

@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.probability_patch import FLOOR, Patch
-from napari_cfrseg.geometry.windows import Box, Window, overlap, paste, union
+from napari_cfrseg.geometry.windows import Box, Window, overlap, paste, slices, union
 
 #: The click's disk on the network's grid, as in the papers.
 DISK_RADIUS_CELLS = 5.0
@@ -37,12 +37,7 @@ SIMILAR = 0.8
 class Affinity:
     """The network's similarity of every cell to the newest click.
 
-    Attributes
-    ----------
-    window
-        Its window; ``window.grid`` is the affinity's own side.
-    values
-        (h, h) float32 in [0, 1].
+    ``values`` is (h, h) float32 in [0, 1], with h = ``window.grid``.
     """
 
     window: Window
@@ -63,10 +58,8 @@ class Affinity:
         inside[rows, columns] = similar[rows, columns]
         labels, _ = ndimage.label(inside)
         connected = np.where(labels == labels[y, x], self.values, 0)
-        y0, x0, y1, x1 = overlap(box, self.window.box)
-        out[y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]] = paste(
-            connected, self.window, (y0, x0, y1, x1)
-        )
+        shared = overlap(box, self.window.box)
+        out[slices(shared, box)] = paste(connected, self.window, shared)
         return out
 
 
@@ -83,12 +76,10 @@ def honour(
     px_per_cell: float,
     affinity: Affinity | None = None,
 ) -> tuple[Patch, tuple[Click, ...]]:
-    """Correct the probability around every click it ignores.
+    """Correct the probability around every click it ignores; return those clicks, too.
 
     Parameters
     ----------
-    patch
-        The probability.
     clicks
         The object's clicks, at most one per pixel, the newest last.
     threshold
@@ -97,10 +88,6 @@ def honour(
         Plane pixels per grid cell: turns the disk's radius into plane pixels.
     affinity
         Similarity to the newest click, where the network gives it.
-
-    Returns
-    -------
-    The corrected probability and the clicks that needed it.
     """
     wrong = violated(patch, clicks, threshold)
     for click in wrong:
@@ -138,13 +125,12 @@ def _reach(
 ) -> Box:
     """Return the box of the plane that a click's correction can touch."""
     y, x = click.pixel
-    radius = math.ceil(max(DISK_RADIUS_CELLS * px_per_cell, 1.0))
-    box = (y - radius, x - radius, y + radius + 1, x + radius + 1)
+    reach = math.ceil(max(DISK_RADIUS_CELLS * px_per_cell, 1.0))
     if affinity is not None:
         window = affinity.window
         half = math.ceil((BOX_RATIO / 2 + 2 / window.grid) * window.side)
-        inner = (y - half, x - half, y + half + 1, x + half + 1)
-        box = union(box, inner)
+        reach = max(reach, half)
+    box = (y - reach, x - reach, y + reach + 1, x + reach + 1)
     return overlap(box, (0, 0, *patch.plane))
 
 
@@ -168,15 +154,8 @@ def one_way(
 ) -> Patch:
     """Keep the newest click from changing the mask against its own sign.
 
-    Parameters
-    ----------
-    before, after
-        The probability before the newest click and after it.
-    clicks
-        The object's clicks, the newest last. Where ``before`` already agrees with the
-        newest, it corrects nothing in particular, and ``after`` is returned as it is.
-    threshold
-        Where the mask is cut (probability > threshold), in [0, 1).
+    Where the probability ``before`` it already agrees with the newest (last) of the
+    clicks, that corrects nothing in particular, and ``after`` is returned as it is.
     """
     click = clicks[-1]
     if (before.at(click.pixel) > threshold) == click.is_positive:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click, effective_clicks
 from napari_cfrseg.engine.corrections import Affinity, honour
+from napari_cfrseg.engine.focus import border_cells, clicked_component
 from napari_cfrseg.engine.probability_patch import FLOOR, Patch, put_back
-from napari_cfrseg.engine.window_score import border_cells, clicked_component
 from napari_cfrseg.geometry.windows import Box, Window, mask_box
 from napari_cfrseg.io.plane_image import Scaling
 
@@ -39,27 +39,15 @@ class StageSeconds:
     @property
     def total(self) -> float:
         """Sum over the stages."""
-        return (
-            self.crop + self.embed_image + self.embed_clicks + self.refine + self.paste
-        )
+        return self.crop + self.network + self.paste
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
     """One of the masks among which the automatic focus chose at a first click.
 
-    Attributes
-    ----------
-    window
-        Its window.
-    cells
-        Box of the grid outside which the probability is next to zero.
-    values
-        (h, w) float32, the probability in that box.
-    affinity
-        The network's similarity to the click, where it gives one.
-    quality
-        As in :class:`Prediction`.
+    ``values`` is the (h, w) float32 probability in the box ``cells`` of the window's
+    grid, outside which it is next to zero.
     """
 
     window: Window
@@ -299,11 +287,7 @@ def start_from(
 ) -> Prediction:
     """Return the Prediction that an object's further clicks start from.
 
-    Raises
-    ------
-    ValueError
-        The mask has another shape than the plane, or the prediction's clicks are not
-        the first of these.
+    One of another shape or of other clicks raises ValueError.
     """
     if previous is None:
         return Prediction.empty(shape)

@@ -1,8 +1,4 @@
-"""A probability map kept only where it is not zero.
-
-A mask in a field of 8192² pixels costs its own box, not the field: what is passed
-from click to click is this patch.
-"""
+"""A probability map kept only where it is not zero: its cost is the object's."""
 
 from __future__ import annotations
 
@@ -34,10 +30,8 @@ class Patch:
     ----------
     plane
         (Y, X) of the whole plane.
-    y0, x0
-        The box's top-left pixel.
     probability
-        (h, w) float32 in [0, 1], read-only; h and w may be 0.
+        (h, w) float32 in [0, 1] from pixel (y0, x0) on, read-only; h, w may be 0.
     """
 
     plane: tuple[int, int]
@@ -60,8 +54,7 @@ class Patch:
         plane = (int(mask.shape[0]), int(mask.shape[1]))
         if box is None:
             return cls.empty(plane)
-        y0, x0, y1, x1 = box
-        return cls(plane, y0, x0, mask[y0:y1, x0:x1].astype(np.float32))
+        return cls(plane, box[0], box[1], mask[slices(box)].astype(np.float32))
 
     @property
     def box(self) -> Box:

@@ -9,9 +9,7 @@ are::
 
 The window is fixed for the whole loop, so only a network's ``refine`` stage repeats,
 and changed pixels are counted on the network's grid (the published evaluator counts
-on the full image; so do the ``paper-*`` protocols).
-
-This module needs no torch: the loop uses only ``>``, ``!=`` and ``sum`` of its arrays.
+on the full image; so do the ``paper-*`` protocols). This module needs no torch.
 """
 
 from __future__ import annotations
@@ -35,11 +33,9 @@ class Refinement:
     ----------
     kind
         "standard" (never), "cfr" (always ``extra_steps`` times) or "a-cfr" (at most
-        that often, until the mask stops changing).
+        that often, until a step changed at most ``stop_changed_px`` grid pixels).
     extra_steps
         The n of CFR-n: refinements after the first evaluation, ≥ 0.
-    stop_changed_px
-        A-CFR stops when a step changed at most this many grid pixels (paper: 20).
     """
 
     kind: RefinementKind = "standard"
@@ -99,14 +95,9 @@ DEFAULT_REFINEMENT = Refinement.standard()
 
 @dataclass(frozen=True, slots=True)
 class Cascade(Generic[ProbT]):
-    """The steps of one click.
+    """The steps of one click: their probabilities, the last of which is the result.
 
-    Attributes
-    ----------
-    probabilities
-        One per step taken, the last one is the result.
-    changed_px
-        Mask pixels each step changed against the one before; one fewer than steps.
+    ``changed_px`` counts the mask pixels each step changed against the one before.
     """
 
     probabilities: tuple[ProbT, ...]
@@ -134,8 +125,6 @@ def run_cascade(
         ``step(feedback, index)`` → probability; index counts from 0.
     feedback
         The previous mask's probability, None where there is none.
-    refinement
-        Standard, CFR-n or A-CFR-n.
     threshold
         Where the mask is cut for counting changed pixels (probability > threshold).
     on_step

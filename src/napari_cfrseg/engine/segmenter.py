@@ -2,8 +2,7 @@
 
 An object's mask is a pure function of the image, its start mask, its clicks in order
 and the settings: every click has a round of its own, whose window is chosen from the
-round before and fixed for its whole cascade. Embeddings are kept where nothing they
-depend on changed; that saves time and never changes a result.
+round before and fixed for its whole cascade. Kept embeddings never change a result.
 """
 
 from __future__ import annotations
@@ -79,8 +78,6 @@ class Segmenter:
         "auto", "cpu", "cuda", "cuda:1" or "mps".
     precision
         "float32", "bfloat16" (autocast) or "auto".
-    focus
-        How windows are chosen.
     name
         The model's name in messages.
 
@@ -124,18 +121,12 @@ class Segmenter:
         Parameters
         ----------
         name_or_path
-            "default", another name of ``cfrseg models list``, or a path.
+            "default", another name of ``cfrseg models list``, or a path; one that does
+            not fit raises CheckpointError.
         device
-            "auto" takes CUDA, then MPS, then the CPU.
+            "auto" takes CUDA, then MPS, then the CPU; DeviceError if it is not there.
         threads
             CPU threads torch may use, process-wide; None leaves torch's choice.
-
-        Raises
-        ------
-        CheckpointError
-            No such model, or the file does not fit.
-        DeviceError
-            No such device.
         """
         from napari_cfrseg.model import weights_file as checkpoint
 
@@ -192,10 +183,7 @@ class Segmenter:
             Values painted black and white, to repeat an earlier session; by default
             the 0.1th and 99.9th percentile of a sample.
 
-        Raises
-        ------
-        ImageError
-            Wrong shape or dtype, or no finite pixel.
+        A wrong shape or dtype, or no finite pixel, raises ImageError.
         """
         self.show(open_plane(image, rgb=rgb, scaling=scaling))
 
@@ -204,14 +192,9 @@ class Segmenter:
         image: PlaneImage,
         early: Mapping[Window, Callable[[], Any]] | None = None,
     ) -> None:
-        """Set a plane that was opened ahead.
+        """Set a plane that was opened ahead (``plane_image.open_plane``).
 
-        Parameters
-        ----------
-        image
-            The plane (``plane_image.open_plane``).
-        early
-            Functions that return :meth:`embed_ahead`'s results, by window.
+        ``early`` are functions that return :meth:`embed_ahead`'s results, by window.
         """
         self._image = image
         self._stages.forget(early)
@@ -324,19 +307,8 @@ class Segmenter:
         previous
             That plane's result: its probability is the first feedback, its window is
             kept while it fits.
-        refinement
-            As for :meth:`predict`.
         on_window
             Called with the window once it is embedded, before it is decoded.
-
-        Returns
-        -------
-        The network's answer; ``patch`` holds the probability.
-
-        Raises
-        ------
-        ValueError
-            No image set, no click, a click outside it, or a mask of another shape.
         """
         image = self._ready()
         if not clicks or previous.shape != image.shape:
@@ -347,20 +319,22 @@ class Segmenter:
             raise ValueError(msg)
         for click in clicks:
             check_inside(click, image.shape)
-        known = replace(previous, clicks=(), touches_border=False)
-        chosen = _refinement(refinement)
         task = Task(
-            tuple(clicks), known, chosen, None, forced=False, on_window=on_window
+            tuple(clicks),
+            replace(previous, clicks=(), touches_border=False),
+            _refinement(refinement),
+            None,
+            forced=False,
+            on_window=on_window,
         )
         return replace(self._round(task, image), clicks=())
 
     def try_windows(
         self, click: Click, hint: FocusHint | None = None
     ) -> tuple[Attempt, ...]:
-        """Return the windows that the automatic focus chooses among at a first click.
+        """Return the windows the automatic focus tries at a first, positive click.
 
-        For inspecting a choice and for tuning ``FocusSettings``; the click must be
-        positive and inside the image.
+        For inspecting a choice and for tuning ``FocusSettings``.
         """
         image = self._ready()
         check_inside(click, image.shape)

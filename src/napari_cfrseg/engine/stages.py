@@ -37,10 +37,7 @@ _CLICK_REACH = 6.0
 def resolve_device(name: str) -> torch.device:
     """Turn "auto", "cpu", "cuda", "cuda:1" or "mps" into a device that is there.
 
-    Raises
-    ------
-    DeviceError
-        The device does not exist here.
+    One that does not exist here raises DeviceError.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -133,8 +130,6 @@ class Stages:
     ----------
     network
         Any network in three stages; moved to the device and put in eval mode.
-    device
-        Where to compute.
     precision
         "float32", "bfloat16" (autocast), or "auto": bfloat16 on a CPU that computes
         with it natively (there it is about 1.5 times as fast; elsewhere slower),

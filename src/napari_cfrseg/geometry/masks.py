@@ -30,12 +30,8 @@ MOST_LABEL = 2**31 - 1
 class MaskPatch:
     """A mask cropped to its bounding box.
 
-    Attributes
-    ----------
-    offset
-        (row, column) of the box's first pixel in the plane.
-    mask
-        (h, w) bool; (0, 0) for an empty mask.
+    ``offset`` is the (row, column) of the box's first pixel in the plane; ``mask`` is
+    (h, w) bool, (0, 0) for an empty mask.
     """
 
     offset: tuple[int, int]
@@ -98,23 +94,19 @@ def box_of(*masks: MaskPatch) -> Box | None:
 class LabelRuns:
     """Labels given to some pixels of a plane; compares and hashes by value.
 
+    Runs that overlap, leave the plane or are not in order raise ValueError, and so does
+    a label that is too large.
+
     Attributes
     ----------
     shape
         (Y, X) of the plane.
     starts, lengths
         int64: flat first index and number of pixels of each run, in ascending order.
-    after
-        int32: each run's label.
-    before
-        int32: each run's label before the edit, where that is known.
+    after, before
+        int32: each run's label, and that before the edit where it is known.
     plane
         Index of the plane, if the holder of the runs does not store it.
-
-    Raises
-    ------
-    ValueError
-        Runs overlap, leave the plane or are not in order, or a label is too large.
     """
 
     shape: tuple[int, int]
@@ -157,21 +149,7 @@ class LabelRuns:
         before: NDArray[np.integer] | None = None,
         plane: Plane = (),
     ) -> LabelRuns:
-        """Describe the pixels of a box where ``changed`` is true.
-
-        Parameters
-        ----------
-        labels, changed
-            (h, w) new labels, and which of them count.
-        shape
-            (Y, X) of the plane.
-        offset
-            (row, column) of the box's first pixel.
-        before
-            (h, w) labels before.
-        plane
-            Which plane.
-        """
+        """Describe the pixels of a (h, w) box, from ``offset`` on, that ``changed``."""
         y, x = np.nonzero(changed)
         flat = (y + offset[0]).astype(np.int64) * shape[1] + x + offset[1]
         after = np.asarray(labels[changed], np.int64)
@@ -208,12 +186,6 @@ class LabelRuns:
         """Give label 1 to the pixels of a (Y, X) bool mask."""
         mask = np.asarray(mask, np.bool_)
         return cls.from_labels(mask.astype(np.int32), mask, mask.shape)
-
-    @classmethod
-    def from_patch(cls, patch: MaskPatch, shape: tuple[int, ...]) -> LabelRuns:
-        """Give label 1 to the pixels of a cropped mask of a (Y, X) plane."""
-        mask = patch.mask
-        return cls.from_labels(mask.astype(np.int32), mask, shape, patch.offset)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LabelRuns) and self._key() == other._key()

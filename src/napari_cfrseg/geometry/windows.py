@@ -1,7 +1,6 @@
 """Boxes and the focus window: a square of the plane and the network's grid over it.
 
-Zoom-In of the papers: the network sees a square crop resampled to its grid, and its
-answer is put back at the plane's own resolution. Coordinates follow the half-pixel
+Coordinates follow the half-pixel
 convention: pixel *i* covers [i − ½, i + ½], so the centre of plane pixel *p* lies at
 grid position ``(p + ½ − origin) · grid / side − ½``; the inverse is exact.
 
@@ -77,16 +76,14 @@ class PlaneLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A square of the plane, sampled on a square grid.
+    """A square of the plane, sampled on a square grid (Zoom-In of the papers).
 
     Attributes
     ----------
     y0, x0
         Top-left pixel; may be negative (the window reaches beyond the plane).
-    side
-        Side in plane pixels, at least 1.
-    grid
-        Side of the network's grid in cells, at least 1.
+    side, grid
+        Side in plane pixels, and side of the network's grid in cells; at least 1.
     """
 
     y0: int
@@ -157,14 +154,7 @@ class Window:
 
     def clipped(self, shape: tuple[int, ...]) -> Box:
         """Return the part of the window inside a plane of this shape (may be empty)."""
-        y0, x0, y1, x1 = self.box
-        top, left = min(max(y0, 0), shape[0]), min(max(x0, 0), shape[1])
-        return (
-            top,
-            left,
-            max(top, min(y1, shape[0])),
-            max(left, min(x1, shape[1])),
-        )
+        return overlap(self.box, (0, 0, shape[0], shape[1]))
 
 
 @lru_cache(maxsize=128)
@@ -222,7 +212,7 @@ def crop(
     window: Window,
     convert: Callable[[NDArray[Any]], NDArray[np.float32]] | None = None,
 ) -> NDArray[np.float32]:
-    """Sample the window on its grid.
+    """Sample the window on its grid: (C, grid, grid) float32, C = 1 for (Y, X) planes.
 
     Only pixels of the window are read, at most ``(4 · grid)²`` of them.
 
@@ -230,14 +220,8 @@ def crop(
     ----------
     plane
         (Y, X) or (Y, X, C), any real dtype; lazy arrays are read by slices.
-    window
-        Where to read.
     convert
         Applied to the pixels as read, (h, w, C), before they are resampled.
-
-    Returns
-    -------
-    (C, grid, grid) float32; C is 1 for a (Y, X) plane.
     """
     step = max(1, -(-window.side // (OVERSAMPLING * window.grid)))
     shape = plane.shape
@@ -263,21 +247,10 @@ def crop(
 def paste(
     values: NDArray[Any], window: Window, box: Box | None = None
 ) -> NDArray[np.float32]:
-    """Put values of the grid back at the plane's resolution.
+    """Put (grid, grid) values back at the plane's resolution, in float32.
 
-    Parameters
-    ----------
-    values
-        (grid, grid) on the window's grid.
-    window
-        Where they belong.
-    box
-        The part of the plane wanted, inside the window; the whole window by default.
-        The cost follows this box.
-
-    Returns
-    -------
-    float32 of the box's shape.
+    ``box`` is the part of the plane wanted, inside the window; by default the whole
+    window. The cost follows it.
     """
     if values.shape != (window.grid, window.grid):
         msg = f"values of shape {values.shape} on a grid of {window.grid}²"

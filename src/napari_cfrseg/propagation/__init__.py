@@ -2,7 +2,6 @@
 
 from napari_cfrseg.propagation.decisions import Suggestion, suggest
 from napari_cfrseg.propagation.planes import SegmenterPlanes, planes_along
-from napari_cfrseg.propagation.priors import gaps_of, planes_of
 from napari_cfrseg.propagation.sweep import propagate
 from napari_cfrseg.propagation.tracks import (
     Evidence,
@@ -10,6 +9,8 @@ from napari_cfrseg.propagation.tracks import (
     PropagationSettings,
     StopReason,
     Track,
+    gaps_of,
+    planes_of,
 )
 
 __all__ = [

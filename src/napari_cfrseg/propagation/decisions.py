@@ -10,11 +10,10 @@ import numpy as np
 from scipy import ndimage
 
 from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, box_of
-from napari_cfrseg.geometry.windows import Box
-from napari_cfrseg.propagation.planes import Planes, plane_steps
+from napari_cfrseg.geometry.windows import Box, overlap, slices, union
+from napari_cfrseg.propagation.planes import SegmenterPlanes
 from napari_cfrseg.propagation.shapes import (
     Field,
-    Floats,
     interpolate,
     moved,
     overlap_iou,
@@ -28,7 +27,7 @@ from napari_cfrseg.propagation.tracks import (
 
 
 def stop_reason(
-    planes: Planes,
+    planes: SegmenterPlanes,
     settings: PropagationSettings,
     mask: MaskPatch,
     before: Running,
@@ -36,18 +35,10 @@ def stop_reason(
     evidence: Evidence,
     spans: bool,
 ) -> StopReason | None:
-    """Return why a run ends on a plane; None if it continues.
+    """Return why a run ends on a plane with this mask; None if it continues.
 
-    Parameters
-    ----------
-    mask, answer
-        The mask on that plane.
-    before
-        The run up to the plane before.
-    evidence
-        The measurements behind the mask's confidence.
-    spans
-        The object is known to reach through: only an empty mask ends the run.
+    ``before`` is the run up to the plane before. Where the object is known to span the
+    range, only an empty mask ends the run.
     """
     if not answer.network_ran:
         return StopReason.UNSUPPORTED
@@ -71,13 +62,13 @@ def _has_faded(settings: PropagationSettings, before: Running, answer: Answer) -
 
 
 def _jumped(
-    planes: Planes,
+    planes: SegmenterPlanes,
     settings: PropagationSettings,
     mask: MaskPatch,
     before: MaskPatch,
 ) -> StopReason | None:
     """Compare with the plane before; planes far apart may differ more."""
-    wide = max(1.0, math.sqrt(plane_steps(planes)))
+    wide = max(1.0, math.sqrt(planes.plane_steps))
     if overlap_iou(mask, before) < settings.least_overlap / wide:
         return StopReason.LEFT
     ratio = mask.area / max(before.area, 1)
@@ -90,7 +81,7 @@ _OFF = 0.3
 
 
 def measure_trust(
-    planes: Planes,
+    planes: SegmenterPlanes,
     index: int,
     anchor: MaskPatch,
     object_id: int,
@@ -103,7 +94,9 @@ def measure_trust(
     if anchor.area < settings.least_area_px:
         return 0.0
     off = max(1.0, _OFF * math.sqrt(anchor.area / math.pi))
-    wrong = _inside(moved(anchor, (off, off)), planes.shape)
+    shifted = moved(anchor, (off, off))
+    inside = overlap(shifted.box, (0, 0, *planes.shape))
+    wrong = MaskPatch.from_mask(shifted.window(inside), inside[:2])
     if not wrong.mask.size:
         return 0.0
     look = look_at(planes, index, anchor)
@@ -120,17 +113,6 @@ def measure_trust(
     iou = overlap_iou(answer.network, anchor)
     least, full = settings.least_trust, settings.full_trust
     return min(max((iou - least) / (full - least), 0.0), 1.0)
-
-
-def _inside(mask: MaskPatch, plane: tuple[int, int]) -> MaskPatch:
-    box = box_of(mask)
-    if box is None:
-        return mask
-    y0, x0 = max(box[0], 0), max(box[1], 0)
-    y1, x1 = min(box[2], plane[0]), min(box[3], plane[1])
-    if y0 >= y1 or x0 >= x1:
-        return MaskPatch.empty()
-    return MaskPatch.from_mask(mask.window((y0, x0, y1, x1)), (y0, x0))
 
 
 #: b, then the weights in the order of ``features``
@@ -159,16 +141,9 @@ def confidence_of(
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A click worth making.
+    """A click worth making, where a plane's mask is least like its neighbours'.
 
-    Attributes
-    ----------
-    index
-        The plane.
-    yx
-        Where its mask is least like its neighbours', (row, column).
-    confidence
-        The IoU expected of the plane.
+    ``confidence`` is the IoU expected of the plane.
     """
 
     index: int
@@ -179,7 +154,10 @@ class Suggestion:
 def suggest(
     masks: Mapping[int, MaskPatch], confidences: Mapping[int, float]
 ) -> Suggestion | None:
-    """Suggest where a click would help most.
+    """Suggest where a click would help most; None without a propagated plane.
+
+    On the plane of least confidence (the first of equals), in the middle of the largest
+    part in which its mask differs from the one its neighbours suggest.
 
     Parameters
     ----------
@@ -187,12 +165,6 @@ def suggest(
         An object's masks by plane, anchors among them.
     confidences
         Of the propagated planes only.
-
-    Returns
-    -------
-    The propagated plane of least confidence (the first of equals), and the middle of
-    the largest part in which its mask differs from the one its neighbours suggest; None
-    without a propagated plane.
     """
     if not confidences:
         return None
@@ -226,12 +198,7 @@ def _place(
 
 def mixed(below: Field, above: Field, t: float) -> Field:
     """Return the logits of both sides, weighted by nearness."""
-    box = (
-        min(below.box[0], above.box[0]),
-        min(below.box[1], above.box[1]),
-        max(below.box[2], above.box[2]),
-        max(below.box[3], above.box[3]),
-    )
+    box = union(below.box, above.box)
     return Field(box, (1 - t) * below.over(box) + t * above.over(box))
 
 
@@ -243,20 +210,13 @@ def compete(answers: list[Answer]) -> None:
 
 
 def _settle(first: Field, second: Field) -> None:
-    y0, x0 = max(first.box[0], second.box[0]), max(first.box[1], second.box[1])
-    y1, x1 = min(first.box[2], second.box[2]), min(first.box[3], second.box[3])
-    if y0 >= y1 or x0 >= x1:
-        return
-    a, b = _part(first, (y0, x0, y1, x1)), _part(second, (y0, x0, y1, x1))
+    shared = overlap(first.box, second.box)
+    a = first.values[slices(shared, first.box)]
+    b = second.values[slices(shared, second.box)]
     both = (a > 0) & (b > 0)
     keeps = a >= b
     b[both & keeps] = TAKEN
     a[both & ~keeps] = TAKEN
-
-
-def _part(values: Field, box: Box) -> Floats:
-    y, x = values.box[:2]
-    return values.values[box[0] - y : box[2] - y, box[1] - x : box[3] - x]
 
 
 def sibling_labels(
@@ -269,9 +229,7 @@ def sibling_labels(
     def labels(box: Box) -> LabelArray:
         out = np.zeros((box[2] - box[0], box[3] - box[1]), np.int32)
         for object_id, mask in others:
-            own = box_of(mask)
-            if own is not None and own[0] < box[2] and own[2] > box[0]:
-                out[mask.window(box)] = object_id
+            out[mask.window(box)] = object_id
         return out
 
     return labels

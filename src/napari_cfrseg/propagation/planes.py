@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,12 +34,15 @@ class SegmenterPlanes:
     sampling
         (between planes, y, x) size of a voxel, in any one unit.
     taken
-        Labels of other objects on a plane's box that are settled; None: none.
+        Labels of other objects on a plane's box that are settled, for an object;
+        None: none.
     rgb, scaling
-        As for ``Segmenter.set_image``.
+        As for ``Segmenter.set_image``; the scaling may be a function of the plane.
     ahead
         Whether the next plane is read and embedded while one is decoded: results are
         the same without.
+    on_run
+        Called with each answer of the network.
 
     Attributes
     ----------
@@ -59,42 +62,59 @@ class SegmenterPlanes:
         sampling: tuple[float, float, float] = (1.0, 1.0, 1.0),
         taken: Callable[[int, int, Box], LabelArray] | None = None,
         rgb: bool | None = None,
-        scaling: Scaling | None = None,
+        scaling: Scaling | Callable[[int], Scaling | None] | None = None,
         ahead: bool = True,
+        on_run: Callable[[Prediction], None] | None = None,
     ) -> None:
         plane: Callable[[int], PlaneLike]
         plane = stack if callable(stack) else stack.__getitem__
+        scaling_of = scaling if callable(scaling) else lambda _: scaling
         self.count = int(len(stack) if count is None else count)
         plane_shape = stack.shape[1:3] if shape is None else shape
         self.shape = (int(plane_shape[0]), int(plane_shape[1]))
-        self.sampling = checked_sampling(sampling)
+        z, y, x = (float(v) for v in sampling)
+        if not (z > 0 and y > 0 and x > 0):
+            msg = f"voxel size {sampling!r}: expected three positive numbers (z, y, x)"
+            raise ValueError(msg)
+        self.sampling = z, y, x
         self.runs = 0
         self.ahead = PlanesAhead(
             lambda index: held(plane(index)),
-            lambda _, pixels: open_plane(pixels, rgb=rgb, scaling=scaling),
+            lambda index, pixels: open_plane(
+                pixels, rgb=rgb, scaling=scaling_of(index)
+            ),
             segmenter.embed_ahead if ahead and segmenter.embeds_ahead else None,
         )
         self._walks_ahead = ahead
         self._segmenter = segmenter
         self._taken = taken
+        self._on_run = on_run
         self._set: int | None = None
 
-    def forget(self) -> None:
-        """Show the next plane again: the segmenter was used elsewhere."""
-        self._set = None
+    @property
+    def px_sampling(self) -> tuple[float, float]:
+        """(y, x) size of a pixel over the smaller of the two."""
+        _, y, x = self.sampling
+        least = min(y, x)
+        return y / least, x / least
+
+    @property
+    def plane_steps(self) -> float:
+        """How much farther apart planes are than pixels."""
+        return self.sampling[0] / min(self.sampling[1:])
 
     def expect(self, index: int, following: int | None) -> None:
-        """Read these planes ahead."""
+        """Set the present plane and the one after it, which is read ahead."""
         if self._walks_ahead:
             self.ahead.expect(index, following)
 
     def rest(self) -> None:
-        """End the thread that reads ahead."""
+        """End the thread that reads ahead: no further plane comes."""
         self.ahead.close()
         self._set = None
 
     def read(self, index: int, box: Box) -> NDArray[Any]:
-        """Return the pixels of a plane's box."""
+        """Return the pixels of a plane's box, (h, w) or (h, w, C)."""
         return self.ahead.read(index, box)
 
     def carry(
@@ -104,20 +124,24 @@ class SegmenterPlanes:
         previous: Prediction,
         refinement: Refinement,
     ) -> Prediction:
-        """Run the network on a plane."""
+        """Run the network on a plane (``Segmenter.carry``)."""
         if self._set != index:
+            self._set = None
             self._segmenter.show(self.ahead.image(index), self.ahead.early(index))
             self._set = index
-        self.runs += 1
-        return self._segmenter.carry(
+        prediction = self._segmenter.carry(
             clicks,
             previous,
             refinement,
             on_window=lambda window: self.ahead.used(index, window),
         )
+        self.runs += 1
+        if self._on_run is not None:
+            self._on_run(prediction)
+        return prediction
 
     def taken(self, index: int, object_id: int, box: Box) -> LabelArray:
-        """Return other objects' labels."""
+        """Return the labels of other objects that are settled on a plane's box."""
         if self._taken is None:
             return np.zeros((box[2] - box[0], box[3] - box[1]), np.int32)
         return self._taken(index, object_id, box)
@@ -134,6 +158,9 @@ def planes_along(
 ) -> SegmenterPlanes:
     """Return the planes of a (Z, Y, X[, C]) stack across any of its axes.
 
+    A lazy stack is read by slices, ``stack[:, y]`` for planes across Y: how fast that
+    is depends on how it is chunked.
+
     Parameters
     ----------
     axis
@@ -141,11 +168,6 @@ def planes_along(
         rows and columns.
     voxel
         (z, y, x) size of a voxel. Give moments the size of a pixel.
-
-    Notes
-    -----
-    A lazy stack is read by slices, ``stack[:, y]`` for planes across Y: how fast that
-    is depends on how it is chunked.
     """
     if axis not in (0, 1, 2):
         msg = f"axis {axis}: expected 0, 1 or 2"
@@ -166,67 +188,6 @@ def planes_along(
     )
 
 
-def checked_sampling(
-    sampling: tuple[float, float, float],
-) -> tuple[float, float, float]:
-    """Return a voxel size; anything but positive numbers raises ValueError."""
-    z, y, x = (float(v) for v in sampling)
-    if not (z > 0 and y > 0 and x > 0):
-        msg = f"voxel size {sampling!r}: expected three positive numbers (z, y, x)"
-        raise ValueError(msg)
-    return z, y, x
-
-
-class Planes(Protocol):
-    """A stack, the network on it, and the pixels of other objects."""
-
-    @property
-    def count(self) -> int:
-        """How many planes."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(Y, X) of each."""
-
-    @property
-    def sampling(self) -> tuple[float, float, float]:
-        """(between planes, y, x) size of a voxel, in any one unit."""
-
-    def expect(self, index: int, following: int | None) -> None:
-        """Set the present plane and the one after it, which is read ahead."""
-
-    def rest(self) -> None:
-        """End reading ahead: no further plane comes."""
-
-    def read(self, index: int, box: Box) -> NDArray[Any]:
-        """Return the pixels of a plane's box, (h, w) or (h, w, C)."""
-
-    def carry(
-        self,
-        index: int,
-        clicks: list[Click],
-        previous: Prediction,
-        refinement: Refinement,
-    ) -> Prediction:
-        """Run the network on a plane (``Segmenter.carry``)."""
-
-    def taken(self, index: int, object_id: int, box: Box) -> LabelArray:
-        """Return the labels of other objects that are settled on a plane's box."""
-
-
-def px_sampling(planes: Planes) -> tuple[float, float]:
-    """(y, x) size of a pixel over the smaller of the two."""
-    _, y, x = planes.sampling
-    least = min(y, x)
-    return y / least, x / least
-
-
-def plane_steps(planes: Planes) -> float:
-    """How much farther apart planes are than pixels."""
-    z, y, x = planes.sampling
-    return z / min(y, x)
-
-
 #: side of an object's own window over its size (that of a click)
 _OWN = 1.6
 #: side of a window of several objects over their common size
@@ -244,19 +205,10 @@ def fits(window: Window, box: Box) -> bool:
 def common_windows(
     objects: Sequence[tuple[Box | None, Window | None]], plane: tuple[int, int]
 ) -> list[Window | None]:
-    """Return a window for each of several objects; the same for some of them.
+    """Return for each object the window it shares with others, or None.
 
-    Parameters
-    ----------
-    objects
-        Where each was on the plane before, and the window it was seen through.
-    plane
-        (Y, X) of the planes.
-
-    Returns
-    -------
-    For each object the window it shares, None where it shares none. A window that
-    shows a group already is kept, so that it can be embedded ahead.
+    ``objects`` says where each was on the plane before, and the window it was seen
+    through. One that shows a group already is kept, so that it can be embedded ahead.
     """
     groups: list[tuple[list[int], Window | None]] = []
     for index, (box, window) in enumerate(objects):
@@ -282,9 +234,7 @@ def _common(
 ) -> Window | None:
     boxes = [box for box, _ in members if box is not None]
     known = [window for _, window in members if window is not None]
-    hull = boxes[0]
-    for box in boxes[1:]:
-        hull = union(hull, box)
+    hull = union(*boxes)
     centre = (hull[0] + hull[2] - 1) / 2, (hull[1] + hull[3] - 1) / 2
     side = max(round(_COMMON * _extent(hull)), *(_extent(b) + 2 for b in boxes))
     laid = Window.centred(centre, side, known[0].grid, plane)

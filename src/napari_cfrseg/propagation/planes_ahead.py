@@ -5,8 +5,8 @@ embeds the focus windows that the present plane used. The next plane uses the sa
 unless the object outgrew or left them; a missing one is embedded when it is needed.
 
 At most four planes are held: the present one, the next one, the one before, which the
-segmenter still shows, and one that was requested out of turn (an anchor). An error in
-a plane is raised when that plane is requested, not before.
+segmenter still shows, and one that was requested out of turn (an anchor). A plane that
+cannot be read raises ImageError when it is requested, not before.
 """
 
 from __future__ import annotations
@@ -66,15 +66,10 @@ class PlanesAhead:
     read
         Returns a plane's pixels; called on the thread, too.
     open_plane
-        Looks at a plane read: its black and white.
+        Measures the black and white of a plane read.
     embed
         Embeds a window of a plane; called on the thread only. None: nothing is
-        embedded ahead.
-
-    Attributes
-    ----------
-    begun, hits
-        Windows given to the thread, and those of them that were used.
+        embedded ahead. ``hits`` counts the embeddings that were used.
     """
 
     def __init__(
@@ -90,7 +85,6 @@ class PlanesAhead:
         self._coming: dict[int, _Plane] = {}
         self._here: int | None = None
         self._other: _Plane | None = None
-        self.begun = 0
         self.hits = 0
 
     def expect(self, index: int, following: int | None) -> None:
@@ -106,24 +100,12 @@ class PlanesAhead:
         self._here, self._other = index, None
 
     def read(self, index: int, box: Box) -> NDArray[Any]:
-        """Return the pixels of a plane's box; one not expected is read now.
-
-        Raises
-        ------
-        ImageError
-            It cannot be read.
-        """
+        """Return the pixels of a plane's box; one not expected is read now."""
         pixels = self._find(index).pixels.get()
         return np.asarray(pixels[box[0] : box[2], box[1] : box[3]])
 
     def image(self, index: int) -> PlaneImage:
-        """Return a plane ready to be embedded.
-
-        Raises
-        ------
-        ImageError
-            It cannot be read, or has no finite pixel.
-        """
+        """Return a plane ready to be embedded."""
         return self._find(index).image.get()
 
     def early(self, index: int) -> dict[Window, Early]:
@@ -141,7 +123,6 @@ class PlanesAhead:
         if self._pool is None or window in plane.early:
             return
         if len(plane.early) < MOST_WINDOWS:
-            self.begun += 1
             plane.early[window] = self._pool.submit(
                 lambda: embed(plane.image.get(), window)
             )

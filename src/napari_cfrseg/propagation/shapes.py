@@ -1,45 +1,56 @@
-"""Shapes between planes: signed distances, interpolated and moved.
+"""Expected shapes on the planes between two anchors, and beyond the last one.
 
-The prior of a plane between two anchors is the classical signed-distance interpolation
-(Herman, Zheng & Bucholtz, IEEE CG&A 1992)::
+Between two anchors it is the classical signed-distance interpolation (Herman, Zheng &
+Bucholtz, IEEE CG&A 1992)::
 
     s(z) = (1 − t) · s₀ + t · s₁        t = (z − z₀) / (z₁ − z₀),  mask = s > 0
 
 with s positive inside and in pixels. Where the two masks hardly overlap, each is moved
 to the interpolated centre first, or there would be nothing halfway.
+
+This is flat where objects are round: halfway between two equal cross-sections of a ball
+it expects one more of them. Where it is known on which planes the object ends, its
+cross-section's radius r therefore comes from a spline::
+
+    r²(z) = cubic spline through r² of the anchors, and 0 at both ends
+
+(r² of an ellipsoid is a parabola of z, so that it is exact), and the outline moves in
+or out by ``ρ · (r(z) / r₀(z) − 1)``, with r₀ the radius and ρ the inner radius of the
+interpolated shape.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.interpolate import CubicSpline
 
 from napari_cfrseg.geometry.masks import BoolMask, MaskPatch, box_of
-from napari_cfrseg.geometry.windows import Box
+from napari_cfrseg.geometry.windows import Box, overlap, slices, union
+from napari_cfrseg.propagation.planes import SegmenterPlanes
+from napari_cfrseg.propagation.tracks import PropagationSettings, Stretch, Track
 
 #: masks whose IoU is below this are moved onto each other before they are mixed
 ALIGN_BELOW = 0.5
 #: signed distance of a plane without the object, in pixels
 _NOWHERE = -1e3
+#: an outline's radius changes by no more than this factor, whatever the spline gives
+_MOST_CHANGE = 1.4
+#: an object ends so many planes beyond the last plane it is on
+END = 0.25
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """Values in a box of a plane; outside the box the object is not.
-
-    Attributes
-    ----------
-    box
-        (y0, x0, y1, x1), ends exclusive, inside the plane.
-    values
-        (h, w) float: positive inside the object.
-    """
+    """(h, w) values in a box of a plane, positive inside the object."""
 
     box: Box
     values: Floats
@@ -47,12 +58,8 @@ class Field:
     def over(self, box: Box, fill: float = _NOWHERE) -> Floats:
         """Return the values over another box."""
         out = np.full((box[2] - box[0], box[3] - box[1]), fill, dtype=np.float32)
-        y0, x0 = max(box[0], self.box[0]), max(box[1], self.box[1])
-        y1, x1 = min(box[2], self.box[2]), min(box[3], self.box[3])
-        if y0 < y1 and x0 < x1:
-            out[y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]] = self.values[
-                y0 - self.box[0] : y1 - self.box[0], x0 - self.box[1] : x1 - self.box[1]
-            ]
+        shared = overlap(box, self.box)
+        out[slices(shared, box)] = self.values[slices(shared, self.box)]
         return out
 
     def mask(self) -> MaskPatch:
@@ -62,31 +69,19 @@ class Field:
 
 def grown(box: Box, margin: int, plane: tuple[int, int]) -> Box:
     """Return a box grown by a margin, within the plane."""
-    return (
-        max(box[0] - margin, 0),
-        max(box[1] - margin, 0),
-        min(box[2] + margin, plane[0]),
-        min(box[3] + margin, plane[1]),
-    )
+    y0, x0, y1, x1 = box
+    wide = (y0 - margin, x0 - margin, y1 + margin, x1 + margin)
+    return overlap(wide, (0, 0, *plane))
 
 
 def signed_distance(
     mask: BoolMask, sampling: tuple[float, float] = (1.0, 1.0)
 ) -> Floats:
-    """Distance to the outline, positive inside, in pixels.
+    """Distance to the outline of a (Y, X) mask, positive inside, in pixels.
 
-    Parameters
-    ----------
-    mask
-        (Y, X) bool; pixels outside the array are outside the object, but the plane's
-        edge is no outline.
-    sampling
-        (y, x) size of a pixel over the smaller of the two.
-
-    Returns
-    -------
-    (Y, X) float32; half a pixel next to the outline. An empty mask is far from
-    everything.
+    Half a pixel next to the outline; an empty mask is far from everything, and the
+    array's edge is no outline. ``sampling`` is the (y, x) size of a pixel over the
+    smaller of the two.
     """
     if not mask.any():
         return np.full(mask.shape, _NOWHERE, dtype=np.float32)
@@ -128,18 +123,10 @@ def interpolate(
     sampling: tuple[float, float] = (1.0, 1.0),
     align: bool = True,
 ) -> Field:
-    """Return the shape a share ``t`` of the way from one mask to another.
+    """Return the shape a share ``t`` of the way from one mask to another, in a box.
 
-    Parameters
-    ----------
-    first, second
-        The masks of two planes, not both empty.
-    t
-        0 gives the first, 1 the second.
-    box
-        Where the result is wanted.
-    align
-        Whether masks that hardly overlap are moved to the interpolated centre.
+    The masks are not both empty; ``align``: those that hardly overlap are moved to the
+    interpolated centre.
     """
     both = bool(first.mask.size and second.mask.size)
     if align and both and overlap_iou(first, second) < ALIGN_BELOW:
@@ -147,28 +134,174 @@ def interpolate(
         dy, dx = yb - ya, xb - xa
         first = moved(first, (t * dy, t * dx))
         second = moved(second, ((t - 1) * dy, (t - 1) * dx))
-    whole = _joined(box, first, second)
-    a = signed_distance(first.window(whole), sampling)
-    b = signed_distance(second.window(whole), sampling)
+    y0, x0, y1, x1 = box_of(first, second) or box
+    whole = union(box, (y0 - 1, x0 - 1, y1 + 1, x1 + 1))
     # an empty plane ends the object at a finite distance
     limit = float(max(whole[2] - whole[0], whole[3] - whole[1]))
-    a, b = np.maximum(a, -limit), np.maximum(b, -limit)
+    a = np.maximum(signed_distance(first.window(whole), sampling), -limit)
+    b = np.maximum(signed_distance(second.window(whole), sampling), -limit)
     return Field(box, Field(whole, (1 - t) * a + t * b).over(box))
-
-
-def _joined(box: Box, *masks: MaskPatch) -> Box:
-    own = box_of(*masks)
-    if own is None:
-        return box
-    return (
-        min(box[0], own[0] - 1),
-        min(box[1], own[1] - 1),
-        max(box[2], own[2] + 1),
-        max(box[3], own[3] + 1),
-    )
 
 
 def mean_plane(values: NDArray[Any]) -> Floats:
     """Return (Y, X) grey values of (Y, X[, C]) pixels."""
     grey = np.asarray(values, dtype=np.float32)
     return grey.mean(axis=2) if grey.ndim == 3 else grey
+
+
+class Prior(Protocol):
+    """An expected shape on each plane of a stretch."""
+
+    def box(self, index: int) -> Box | None:
+        """Return a box that holds the shape, None: there is none."""
+
+    def field(self, index: int, box: Box) -> Field:
+        """Return its signed distance over a box."""
+
+
+class Profile:
+    """Radius of an object's cross-sections along the axis.
+
+    ``ends`` are the first planes below and above without the object, None: not known.
+    """
+
+    def __init__(
+        self, anchors: Mapping[int, MaskPatch], ends: tuple[int | None, int | None]
+    ) -> None:
+        knots = {float(i): mask.area / math.pi for i, mask in anchors.items()}
+        below, above = ends
+        if below is not None:
+            knots[below + 1 - END] = 0.0
+        if above is not None:
+            knots[above - 1 + END] = 0.0
+        if len(anchors) == 1 and len(knots) == 2:
+            # widest at the anchor: the other end, unknown, is as far away
+            (anchor,) = anchors
+            (end,) = set(knots) - {float(anchor)}
+            knots[2 * anchor - end] = 0.0
+        places = sorted(knots)
+        self._spline = None
+        if len(places) > 1:
+            self._spline = CubicSpline(places, [knots[z] for z in places])
+
+    def radius(self, index: int) -> float | None:
+        """Return the radius expected on a plane in pixels, None: nothing is known."""
+        if self._spline is None:
+            return None
+        return math.sqrt(max(float(self._spline(index)), 0.0))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bridge:
+    """Between the anchors ``below`` and ``above``: signed-distance interpolation.
+
+    Without a profile the radius is that of the interpolated shape.
+    """
+
+    below: int
+    above: int
+    first: MaskPatch
+    second: MaskPatch
+    sampling: tuple[float, float]
+    profile: Profile | None = None
+
+    def box(self, index: int) -> Box | None:
+        """Return what both masks' boxes share, and a box between the two."""
+        one, other = box_of(self.first), box_of(self.second)
+        if one is None or other is None:
+            return other if one is None else one
+        t = self._share(index)
+        y0, x0, y1, x1 = ((1 - t) * a + t * b for a, b in zip(one, other, strict=True))
+        between = (int(y0), int(x0), int(y1) + 1, int(x1) + 1)
+        return union(between, overlap(one, other))
+
+    def field(self, index: int, box: Box) -> Field:
+        """Return the interpolated shape."""
+        t = self._share(index)
+        shape = interpolate(self.first, self.second, t, box, sampling=self.sampling)
+        radius = None if self.profile is None else self.profile.radius(index)
+        return shape if radius is None else _swollen(shape, radius)
+
+    def _share(self, index: int) -> float:
+        return (index - self.below) / (self.above - self.below)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cap:
+    """From the outermost anchor to a known end of the object."""
+
+    anchor: int
+    mask: MaskPatch
+    sampling: tuple[float, float]
+    profile: Profile
+
+    def box(self, index: int) -> Box | None:
+        """Return the anchor's box."""
+        return box_of(self.mask)
+
+    def field(self, index: int, box: Box) -> Field:
+        """Return the shape, shrunken or swollen."""
+        shape = interpolate(self.mask, self.mask, 0.0, box, sampling=self.sampling)
+        radius = self.profile.radius(index)
+        return shape if radius is None else _swollen(shape, radius)
+
+
+def _swollen(shape: Field, radius: float) -> Field:
+    """Return a shape whose outline moved so that its radius is another."""
+    inside = shape.values > 0
+    if not inside.any():
+        return shape
+    own = math.sqrt(np.count_nonzero(inside) / math.pi)
+    change = min(radius / own, _MOST_CHANGE) - 1
+    return Field(shape.box, shape.values + change * float(shape.values.max()))
+
+
+def prior_of(planes: SegmenterPlanes, stretch: Stretch) -> Prior | None:
+    """Return the bridge between two anchors, or the cap towards a known end."""
+    below, above = stretch.below, stretch.above
+    anchors, sampling = stretch.track.anchors, planes.px_sampling
+    ends = _ends(planes, stretch.track)
+    profile = None if ends == (None, None) else Profile(anchors, ends)
+    if below is not None and above is not None:
+        first, second = anchors[below], anchors[above]
+        return Bridge(below, above, first, second, sampling, profile)
+    anchor = above if below is None else below
+    end = ends[0] if below is None else ends[1]
+    if end is None or anchor is None or profile is None:
+        return None
+    return Cap(anchor, anchors[anchor], sampling, profile)
+
+
+def _ends(planes: SegmenterPlanes, track: Track) -> tuple[int | None, int | None]:
+    """Return the first planes without the object, where they are known."""
+    if not track.spans:
+        return None, None
+    first = track.first - 1 if track.first > 0 else None
+    last = track.last + 1 if track.last < planes.count - 1 else None
+    return first, last
+
+
+def sigma_of(
+    planes: SegmenterPlanes,
+    settings: PropagationSettings,
+    stretch: Stretch,
+    index: int,
+) -> float:
+    """Return how uncertain the prior is, in pixels.
+
+    Between two known places it grows like a Brownian bridge; with nothing but the plane
+    before, by ``drift_alone`` a plane. A share of the radius limits both.
+    """
+    ends = stretch.ends
+    areas = [stretch.track.anchors[e].area for e in ends]
+    outer = _ends(planes, stretch.track)
+    end = None if stretch.is_gap else outer[0 if stretch.below is None else 1]
+    if end is not None:
+        ends.append(end)
+    drift = settings.drift_alone
+    if len(ends) == 2:
+        one, other = abs(index - ends[0]), abs(index - ends[1])
+        drift = settings.drift * math.sqrt(one * other / (one + other))
+    radius = math.sqrt(max(areas, default=0) / math.pi)
+    most = settings.most_drift * radius
+    return max(settings.drift_floor, min(drift * planes.plane_steps, most))

@@ -26,13 +26,14 @@ from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.probability_patch import Patch
 from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, box_of
 from napari_cfrseg.geometry.windows import Box, Window, union
-from napari_cfrseg.propagation.planes import Planes, fits, px_sampling
-from napari_cfrseg.propagation.priors import Prior
+from napari_cfrseg.propagation.planes import SegmenterPlanes, fits
 from napari_cfrseg.propagation.shapes import (
     Field,
     Floats,
+    Prior,
     grown,
     mean_plane,
+    overlap_iou,
     signed_distance,
 )
 from napari_cfrseg.propagation.tracks import PropagationSettings
@@ -45,22 +46,10 @@ TAKEN = -1e4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Running:
-    """Where a run is.
+    """Where a run is: a plane, the object's mask and appearance on it.
 
-    Attributes
-    ----------
-    index
-        The plane.
-    mask
-        The object's mask on it.
-    look
-        Its appearance there.
-    anchor_look
-        Its appearance on the anchor that the run began from.
-    window
-        The network's last focus window: kept while it fits.
-    least_contrast
-        The least share of the anchor's contrast it had on the way.
+    ``anchor_look`` is its appearance on the anchor that the run began from,
+    ``least_contrast`` the least share of that contrast it had on the way.
     """
 
     index: int
@@ -75,20 +64,8 @@ class Running:
 class Answer:
     """A plane's outcome before it is decided on.
 
-    Attributes
-    ----------
-    logits
-        F, the network and the prior together.
-    network
-        The network's mask alone; empty where it was not run.
-    network_ran
-        Whether the network was run, because the image supported a carried click.
-    agreement, certainty
-        As in :class:`Evidence`.
-    contrast
-        Share of the anchor's contrast that the mask kept.
-    window
-        The focus window used.
+    ``logits`` is F, ``network`` the network's mask alone. It ran if the image supported
+    a carried click. ``contrast`` is the share of the anchor's that the mask kept.
     """
 
     logits: Field
@@ -100,18 +77,18 @@ class Answer:
     window: Window | None
 
 
-def look_at(planes: Planes, index: int, mask: MaskPatch) -> Look:
+def look_at(planes: SegmenterPlanes, index: int, mask: MaskPatch) -> Look:
     """Measure an object's appearance on a plane."""
     own = box_of(mask)
     if own is None:
         return Look(0.0, 0.0, 0.0)
     box = _with_room(own, planes.shape)
     grey = mean_plane(planes.read(index, box))
-    return Look.of(grey, signed_distance(mask.window(box), px_sampling(planes)))
+    return Look.of(grey, signed_distance(mask.window(box), planes.px_sampling))
 
 
 def advance(
-    planes: Planes,
+    planes: SegmenterPlanes,
     run: Running,
     index: int,
     object_id: int,
@@ -123,14 +100,12 @@ def advance(
     siblings: Callable[[Box], LabelArray] | None = None,
     windows: Sequence[Window] = (),
 ) -> Answer:
-    """Look for the object on the next plane.
+    """Look for the object on the next plane, ``index``.
 
     Parameters
     ----------
-    run
-        Where it is now; ``index`` is the plane wanted.
     prior
-        The interpolated shape of a plane between two anchors, None beyond the last.
+        The expected shape; None beyond the last anchor of an object of unknown end.
     sigma
         How uncertain the prior's outline is, in pixels.
     trust
@@ -138,14 +113,14 @@ def advance(
     siblings
         Labels of objects on their way in the same run; to be kept away from.
     windows
-        Focus windows that other objects use on that plane: the first that fits is
-        used, too.
+        Focus windows of other objects on that plane: the first that fits is used, too.
     """
-    sampling = px_sampling(planes)
-    hull = _hull(box_of(run.mask), None if prior is None else prior.box(index))
-    if hull is None:
+    sampling = planes.px_sampling
+    hulls = [box_of(run.mask), None if prior is None else prior.box(index)]
+    known = [hull for hull in hulls if hull is not None]
+    if not known:
         return _nothing()
-    box = _with_room(hull, planes.shape)
+    box = _with_room(union(*known), planes.shape)
     expected = signed_distance(run.mask.window(box), sampling)
     shape = expected
     if prior is not None:
@@ -159,7 +134,9 @@ def advance(
         neighbours = np.where(others > 0, others, siblings(box))
         neighbours[(others == 0) & (expected > 0)] = 0
     grey = ndimage.uniform_filter(mean_plane(planes.read(index, box)), 3)
-    clicks = _clicks(expected, grey, neighbours, run.look, box, settings)
+    free = np.where(neighbours > 0, np.minimum(expected, -1), expected)
+    clicks = sibling_negatives(neighbours, expected, box, settings.most_negatives)
+    clicks += positives(free, grey, run.look, box, settings.most_positives)
     if not any(c.is_positive for c in clicks):
         values = shape / sigma
         values[others > 0] = TAKEN
@@ -183,27 +160,11 @@ def advance(
         Field(box, values),
         network,
         True,
-        _iou(probability > 0.5, shape > 0),
+        overlap_iou(network, Field(box, shape).mask()),
         _certainty(probability, values > 0),
         float(kept[values > 0].mean()) if (values > 0).any() else 0.0,
         prediction.window,
     )
-
-
-def _clicks(
-    expected: Floats,
-    grey: Floats,
-    others: LabelArray,
-    look: Look,
-    box: Box,
-    settings: PropagationSettings,
-) -> list[Click]:
-    """Negatives first, then the positives."""
-    negative = sibling_negatives(others, expected, box, settings.most_negatives)
-    room = min(settings.surround_negatives, settings.most_negatives - len(negative))
-    negative += surround_negatives(expected, grey, look, box, room)
-    free = np.where(others > 0, np.minimum(expected, -1), expected)
-    return negative + positives(free, grey, look, box, settings.most_positives)
 
 
 def _connected(
@@ -222,12 +183,6 @@ def _connected(
     stray = (parts > 0) & ~np.isin(parts, list(kept))
     out: Floats = np.where(stray, np.float32(0), probability)
     return out
-
-
-def _hull(first: Box | None, second: Box | None) -> Box | None:
-    if first is None or second is None:
-        return second if first is None else first
-    return union(first, second)
 
 
 def _with_room(box: Box, plane: tuple[int, int]) -> Box:
@@ -260,11 +215,6 @@ def _logit(probability: Floats) -> Floats:
     return out
 
 
-def _iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    union = int(np.count_nonzero(first | second))
-    return float(np.count_nonzero(first & second) / union) if union else 1.0
-
-
 def _certainty(probability: Floats, mask: NDArray[np.bool_]) -> float:
     if not mask.any():
         return 0.0
@@ -279,14 +229,9 @@ _DEEP = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """An object's appearance on a plane: means and spread of grey values.
+    """An object's appearance on a plane: grey values.
 
-    Attributes
-    ----------
-    inside, outside
-        Mean grey of the object's core and of a ring around it.
-    spread
-        Standard deviation inside.
+    The means of its core and of a ring around it, and the standard deviation inside.
     """
 
     inside: float
@@ -331,18 +276,9 @@ def positives(
 ) -> list[Click]:
     """Choose an interior point of each larger part of a mask that looks like it.
 
-    Parameters
-    ----------
-    distance
-        (h, w) signed distance of the mask carried here, positive inside.
-    grey
-        (h, w) smoothed pixels of this plane.
-    look
-        The object's appearance on the plane before.
-    box
-        Where the arrays lie in the plane.
-    most
-        Points at most, the largest part's last (the newest click counts most).
+    ``distance`` is that of the mask carried here, ``grey`` the smoothed pixels of this
+    plane, ``look`` the appearance on the plane before. The largest part's point comes
+    last: the newest click counts most.
     """
     parts, count = ndimage.label(distance > 0)
     if count == 0:
@@ -376,31 +312,6 @@ def sibling_negatives(
             nearest_first.append((nearest, int(label), _click(merit, box, False)))
     nearest_first.sort(key=lambda entry: entry[:2])
     return [click for _, _, click in nearest_first[:most]]
-
-
-def surround_negatives(
-    distance: Floats, grey: Floats, look: Look, box: Box, most: int
-) -> list[Click]:
-    """Choose points around the mask that look like the surround, far from each other.
-
-    None where object and surround look alike.
-    """
-    contrast = abs(look.inside - look.outside)
-    if most < 1 or contrast <= look.spread:
-        return []
-    reach = max(3.0, 0.5 * float(distance.max()))
-    like = np.abs(grey - look.outside) < np.abs(grey - look.inside)
-    usable = like & (distance < -reach) & (distance > -2.5 * reach)
-    clicks: list[Click] = []
-    far = np.where(usable, -np.abs(-distance - 1.5 * reach), -np.inf)
-    yy, xx = np.mgrid[: distance.shape[0], : distance.shape[1]]
-    while len(clicks) < most and np.isfinite(far).any():
-        click = _click(far, box, False)
-        clicks.append(click)
-        y, x = click.pixel
-        gap = np.hypot(yy + box[0] - y, xx + box[1] - x)
-        far = np.where(gap > 2 * reach, far, -np.inf)
-    return clicks
 
 
 def _click(merit: Floats, box: Box, is_positive: bool) -> Click:

@@ -13,7 +13,7 @@ anchors are kept from the first sweep to the second.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 
 from napari_cfrseg.geometry.masks import MaskPatch
@@ -26,37 +26,32 @@ from napari_cfrseg.propagation.decisions import (
     sibling_labels,
     stop_reason,
 )
-from napari_cfrseg.propagation.planes import Planes, common_windows, plane_steps
-from napari_cfrseg.propagation.priors import (
-    Run,
-    Stretch,
-    gaps_of,
-    others_of,
-    planes_of,
-    prior_of,
-    seen_through,
-    sigma_of,
-    trust_of,
-)
-from napari_cfrseg.propagation.shapes import overlap_iou
+from napari_cfrseg.propagation.planes import SegmenterPlanes, common_windows
+from napari_cfrseg.propagation.shapes import overlap_iou, prior_of, sigma_of
 from napari_cfrseg.propagation.step import Answer, Running, advance, look_at
 from napari_cfrseg.propagation.tracks import (
     Evidence,
     PlaneResult,
     PropagationSettings,
+    Run,
     StopReason,
+    Stretch,
     Track,
+    others_of,
+    stretches_of,
 )
 
 
 def propagate(
-    planes: Planes,
+    planes: SegmenterPlanes,
     tracks: Sequence[Track],
     settings: PropagationSettings | None = None,
     *,
     cancelled: Callable[[], bool] = lambda: False,
-) -> Iterator[PlaneResult]:
+) -> Generator[PlaneResult]:
     """Find objects on the planes between and beyond their anchors.
+
+    Results come plane by plane, in an order that depends on the arguments only.
 
     Parameters
     ----------
@@ -65,14 +60,8 @@ def propagate(
     tracks
         The objects with their anchors. Anchors are never changed, and no result is
         given for them.
-    settings
-        Constants.
     cancelled
-        Asked before each object on each plane; True ends the iteration.
-
-    Yields
-    ------
-    Results, plane by plane, in an order that depends on the arguments only.
+        Called before each object on each plane; True ends the iteration.
 
     Raises
     ------
@@ -89,7 +78,7 @@ def propagate(
             )
             raise ValueError(msg)
     sweep = _Sweep(planes, chosen, cancelled)
-    stretches = [s for track in tracks for s in sweep.stretches(track)]
+    stretches = [s for track in tracks for s in stretches_of(track)]
     try:
         for direction in (1, -1):
             yield from sweep.walk(stretches, direction)
@@ -102,7 +91,7 @@ def propagate(
 class _Sweep:
     def __init__(
         self,
-        planes: Planes,
+        planes: SegmenterPlanes,
         settings: PropagationSettings,
         cancelled: Callable[[], bool],
     ) -> None:
@@ -111,22 +100,13 @@ class _Sweep:
         self.cancelled = cancelled
         self.stopped = False
 
-    def stretches(self, track: Track) -> Iterator[Stretch]:
-        gaps = track.gaps
-        if gaps is None:
-            gaps = gaps_of(track.anchors, track.first, track.last)
-        trust: dict[int, float] = {}
-        for below, above in gaps:
-            planes = planes_of((below, above), track.first, track.last)
-            if planes:
-                yield Stretch(track, below, above, planes, trust)
-
     def walk(self, stretches: list[Stretch], direction: int) -> Iterator[PlaneResult]:
         """Walk all stretches in one direction, plane by plane."""
         runs = [
-            Run(s, direction, None, len(s.planes))
-            for s in stretches
-            if (s.below if direction > 0 else s.above) is not None
+            Run(stretch, direction, start, len(stretch.planes))
+            for stretch in stretches
+            for start in [stretch.below if direction > 0 else stretch.above]
+            if start is not None
         ]
         indices = sorted({i for r in runs for i in r.stretch.planes})[::direction]
         for place, index in enumerate(indices):
@@ -136,87 +116,87 @@ class _Sweep:
             later = indices[place + 1 :]
             following = (i for i in later if any(r.goes_to(i) for r in runs))
             self.planes.expect(index, next(following, None))
-            answers: list[tuple[Run, Answer]] = []
-            shared = common_windows([seen_through(r) for r in here], self.planes.shape)
+            answers: list[tuple[Run, Running, Answer]] = []
+            shared = common_windows([r.seen_through() for r in here], self.planes.shape)
             for run, window in zip(here, shared, strict=True):
                 if self.cancelled():
                     self.stopped = True
                     return
-                used = [a.window for _, a in answers]
+                used = [answer.window for _, _, answer in answers]
                 others = others_of(here, run)
-                answer = self._advance(run, index, others, (window, *used))
-                answers.append((run, answer))
-            compete([answer for _, answer in answers])
-            for run, answer in answers:
-                result = self._decide(run, index, answer)
+                before = self._begin(run) if run.running is None else run.running
+                answer = self._advance(run, before, index, others, (window, *used))
+                answers.append((run, before, answer))
+            compete([answer for _, _, answer in answers])
+            for run, before, answer in answers:
+                result = self._decide(run, before, index, answer)
                 if result is not None:
                     yield result
 
     def _advance(
         self,
         run: Run,
+        before: Running,
         index: int,
         others: list[tuple[int, MaskPatch]],
         windows: Sequence[Window | None],
     ) -> Answer:
         stretch = run.stretch
-        if run.running is None:
-            run.running = self._begin(stretch, run.direction)
         return advance(
             self.planes,
-            run.running,
+            before,
             index,
             stretch.object_id,
             self.settings,
             prior=prior_of(self.planes, stretch),
             sigma=sigma_of(self.planes, self.settings, stretch, index),
-            trust=trust_of(stretch, index),
+            trust=stretch.trust_on(index),
             siblings=sibling_labels(others),
             windows=tuple(dict.fromkeys(w for w in windows if w is not None)),
         )
 
-    def _begin(self, stretch: Stretch, direction: int) -> Running:
-        index = stretch.below if direction > 0 else stretch.above
-        if index is None:
-            msg = "a run begins at an anchor"
-            raise RuntimeError(msg)
-        mask = stretch.track.anchors[index]
-        look = look_at(self.planes, index, mask)
-        for anchor in (stretch.below, stretch.above):
-            if anchor is not None and anchor not in stretch.trust:
+    def _begin(self, run: Run) -> Running:
+        stretch, anchors = run.stretch, run.stretch.track.anchors
+        look = look_at(self.planes, run.start, anchors[run.start])
+        for anchor in stretch.ends:
+            if anchor not in stretch.trust:
                 stretch.trust[anchor] = measure_trust(
                     self.planes,
                     anchor,
-                    stretch.track.anchors[anchor],
+                    anchors[anchor],
                     stretch.object_id,
                     self.settings,
                 )
-        return Running(index, mask, look, look)
+        run.running = Running(run.start, anchors[run.start], look, look)
+        return run.running
 
-    # -- decisions -------------------------------------------------------------------
-
-    def _decide(self, run: Run, index: int, answer: Answer) -> PlaneResult | None:
-        stretch, before = run.stretch, run.running
-        if before is None:
-            msg = "a run that has not begun"
-            raise RuntimeError(msg)
+    def _decide(
+        self, run: Run, before: Running, index: int, answer: Answer
+    ) -> PlaneResult | None:
+        """Go on or stop; between two anchors, join the answers of both sides."""
+        stretch = run.stretch
         mask = answer.logits.mask()
         run.left -= 1
-        if not stretch.is_gap:
-            same = overlap_iou(mask, before.mask)
-            evidence = self._evidence(stretch, index, answer, same)
-            spans = stretch.track.spans
-            stop = stop_reason(
-                self.planes, self.settings, mask, before, answer, evidence, spans
-            )
-            if stop is None:
-                self._go_on(run, before, index, mask, answer)
-            return self._beyond(run, index, mask, evidence, stop)
+        if stretch.is_gap:
+            self._go_on(run, before, index, mask, answer)
+            if run.direction > 0:
+                stretch.stored[index] = answer
+                return None
+            return self._join(stretch, index, stretch.stored.pop(index), answer)
+        same = overlap_iou(mask, before.mask)
+        evidence = self._evidence(stretch, index, answer, same)
+        spans = stretch.track.spans
+        stop = stop_reason(
+            self.planes, self.settings, mask, before, answer, evidence, spans
+        )
+        if stop is not None:
+            run.left = 0
+            return _result(stretch, index, MaskPatch.empty(), evidence, stop)
         self._go_on(run, before, index, mask, answer)
-        if run.direction > 0:
-            stretch.stored[index] = answer
-            return None
-        return self._join(stretch, index, answer)
+        if run.left == 0:
+            last = self.planes.count - 1
+            stop = StopReason.EDGE if index in (0, last) else StopReason.RANGE
+        return _result(stretch, index, mask, evidence, stop)
 
     def _go_on(
         self, run: Run, before: Running, index: int, mask: MaskPatch, answer: Answer
@@ -233,69 +213,50 @@ class _Sweep:
             least_contrast=min(before.least_contrast, answer.contrast),
         )
 
-    def _beyond(
-        self,
-        run: Run,
-        index: int,
-        mask: MaskPatch,
-        evidence: Evidence,
-        stop: StopReason | None,
+    def _join(
+        self, stretch: Stretch, index: int, below: Answer, above: Answer
     ) -> PlaneResult:
-        stretch = run.stretch
-        if stop is not None:
-            run.left = 0
-            mask = MaskPatch.empty()
-        elif run.left == 0:
-            last = self.planes.count - 1
-            stop = StopReason.EDGE if index in (0, last) else StopReason.RANGE
-        return PlaneResult(
-            stretch.object_id,
-            index,
-            mask,
-            confidence_of(evidence),
-            stop,
-            stretch.below,
-            stretch.above,
-            evidence,
-        )
-
-    def _join(self, stretch: Stretch, index: int, above: Answer) -> PlaneResult:
-        below = stretch.stored.pop(index)
-        if stretch.below is None or stretch.above is None:
-            msg = "only planes between two anchors are joined"
-            raise RuntimeError(msg)
-        t = (index - stretch.below) / (stretch.above - stretch.below)
+        t = stretch.share(index)
         logits = mixed(below.logits, above.logits, t)
-        passes = overlap_iou(below.logits.mask(), above.logits.mask())
         both = replace(
             above,
             agreement=(1 - t) * below.agreement + t * above.agreement,
             certainty=(1 - t) * below.certainty + t * above.certainty,
         )
+        passes = overlap_iou(below.logits.mask(), above.logits.mask())
         evidence = self._evidence(stretch, index, both, passes)
-        return PlaneResult(
-            stretch.object_id,
-            index,
-            logits.mask(),
-            confidence_of(evidence),
-            None,
-            stretch.below,
-            stretch.above,
-            evidence,
-        )
+        return _result(stretch, index, logits.mask(), evidence, None)
 
     def _evidence(
         self, stretch: Stretch, index: int, answer: Answer, passes: float
     ) -> Evidence:
-        anchors = [a for a in (stretch.below, stretch.above) if a is not None]
-        masks = stretch.track.anchors
-        radius = max(math.sqrt(max(masks[a].area for a in anchors) / math.pi), 1.0)
-        steps = min(abs(index - a) for a in anchors)
-        distance = steps * plane_steps(self.planes) / radius
+        areas = [stretch.track.anchors[a].area for a in stretch.ends]
+        radius = max(math.sqrt(max(areas) / math.pi), 1.0)
+        steps = min(abs(index - a) for a in stretch.ends)
+        distance = steps * self.planes.plane_steps / radius
         return Evidence(
             answer.agreement,
             answer.certainty,
             passes,
-            trust_of(stretch, index),
+            stretch.trust_on(index),
             distance,
         )
+
+
+def _result(
+    stretch: Stretch,
+    index: int,
+    mask: MaskPatch,
+    evidence: Evidence,
+    stop: StopReason | None,
+) -> PlaneResult:
+    return PlaneResult(
+        stretch.object_id,
+        index,
+        mask,
+        confidence_of(evidence),
+        stop,
+        stretch.below,
+        stretch.above,
+        evidence,
+    )

@@ -1,13 +1,22 @@
-"""The input and the results of a propagation, as frozen values."""
+"""The input and the results of a propagation, and the stretches it walks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from napari_cfrseg.engine.refinement import Refinement
-from napari_cfrseg.geometry.masks import MaskPatch
+from napari_cfrseg.geometry.masks import MaskPatch, box_of
+from napari_cfrseg.geometry.windows import Box, Window
+
+if TYPE_CHECKING:
+    from napari_cfrseg.propagation.step import Answer, Running
+
+Gap = tuple[int | None, int | None]
+"""The anchors below and above some planes; None: there is none on that side."""
 
 
 class StopReason(StrEnum):
@@ -32,10 +41,8 @@ class PropagationSettings:
     refinement
         Of each plane; A-CFR: until the mask stops changing.
     most_positives, most_negatives
-        Carried clicks on a plane at most: one in each larger part of the object; the
-        nearest siblings first, then the surround.
-    surround_negatives
-        How many of the negatives may lie on plain background.
+        Carried clicks on a plane at most: one in each larger part of the object, and
+        in the nearest siblings.
     drift
         How far an outline strays from the interpolation of two anchors, per plane, in
         pixels, where the spacing of planes is that of pixels.
@@ -72,7 +79,6 @@ class PropagationSettings:
     refinement: Refinement = field(default_factory=Refinement.adaptive)
     most_positives: int = 3
     most_negatives: int = 3
-    surround_negatives: int = 0
     drift: float = 0.25
     drift_alone: float = 1.2
     drift_floor: float = 0.5
@@ -98,8 +104,6 @@ class Track:
 
     Attributes
     ----------
-    object_id
-        Whose mask it is.
     anchors
         Its annotated planes: index along the axis → mask (empty where the
         object is not). Never changed.
@@ -109,8 +113,7 @@ class Track:
         The object reaches from ``first`` to ``last``: a run does
         not end because the object fades.
     gaps
-        The stretches to fill, (anchor below or None, anchor above or None); None:
-        all that touch the range.
+        The stretches to fill; None: all that touch the range.
     """
 
     object_id: int
@@ -118,7 +121,7 @@ class Track:
     first: int
     last: int
     spans: bool = False
-    gaps: tuple[tuple[int | None, int | None], ...] | None = None
+    gaps: tuple[Gap, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +131,7 @@ class Evidence:
     Attributes
     ----------
     agreement
-        IoU of the network's mask with the prior's (the plane before, or the
-        interpolation of two anchors).
+        IoU of the network's mask with the expected shape.
     certainty
         Mean of |2p − 1| of the network's answer over the mask.
     passes
@@ -150,23 +152,11 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlaneResult:
-    """One object's mask on one plane.
+    """One object's mask on one plane, computed from the anchors below and above.
 
-    Attributes
-    ----------
-    object_id, index
-        Whose, and which plane along the axis.
-    mask
-        The mask; empty where the run stopped.
-    confidence
-        The IoU to expect, in [0, 1]; where the run stopped, of the mask that was
-        refused.
-    stop
-        Why the run ended on this plane; None: it went on.
-    below, above
-        The anchors it was computed from.
-    evidence
-        The measurements behind the confidence.
+    ``confidence`` is the IoU to expect, in [0, 1]. Where a run ended, ``stop`` says
+    why; if it was refused there, the mask is empty and the confidence is that of the
+    mask refused.
     """
 
     object_id: int
@@ -177,3 +167,109 @@ class PlaneResult:
     below: int | None = None
     above: int | None = None
     evidence: Evidence | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Stretch:
+    """Planes of one object between two anchors, or beyond the last one."""
+
+    track: Track
+    below: int | None
+    above: int | None
+    planes: range
+    trust: dict[int, float]
+    stored: dict[int, Answer] = field(default_factory=dict)
+
+    @property
+    def ends(self) -> list[int]:
+        """The anchors it lies between or beyond: two or one."""
+        return [a for a in (self.below, self.above) if a is not None]
+
+    @property
+    def is_gap(self) -> bool:
+        """Whether it lies between two anchors."""
+        return len(self.ends) == 2
+
+    @property
+    def object_id(self) -> int:
+        """The object's number."""
+        return self.track.object_id
+
+    def share(self, index: int) -> float:
+        """Return how far a plane is from the anchor below (0) to that above (1)."""
+        if self.below is None or self.above is None:
+            return 0.0 if self.above is None else 1.0
+        return (index - self.below) / (self.above - self.below)
+
+    def trust_on(self, index: int) -> float:
+        """Return the network's weight on a plane: the anchors', by nearness."""
+        first, last = self.ends[0], self.ends[-1]
+        t = self.share(index)
+        return (1 - t) * self.trust[first] + t * self.trust[last]
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One stretch being walked in one direction."""
+
+    stretch: Stretch
+    direction: int
+    start: int
+    left: int
+    running: Running | None = None
+
+    def goes_to(self, index: int) -> bool:
+        """Whether a plane is still to be walked to."""
+        return bool(self.left) and index in self.stretch.planes
+
+    def seen_through(self) -> tuple[Box | None, Window | None]:
+        """Return where the object was last, and the window it was seen through."""
+        if self.running is None:
+            return None, None
+        return box_of(self.running.mask), self.running.window
+
+
+def gaps_of(anchors: Iterable[int], first: int, last: int) -> tuple[Gap, ...]:
+    """Return the stretches of planes without an anchor that touch a range.
+
+    ``(None, a)`` lies before the first anchor, ``(a, b)`` between two, ``(b, None)``
+    after the last.
+    """
+    known = sorted(anchors)
+    ends: list[int | None] = [None, *known, None]
+    return tuple(
+        gap
+        for gap in pairwise(ends)
+        for planes in [planes_of(gap, first, last)]
+        if known and max(planes.start, first) < min(planes.stop, last + 1)
+    )
+
+
+def planes_of(gap: Gap, first: int, last: int) -> range:
+    """Return a gap's planes: all between two anchors, else those in the range."""
+    below, above = gap
+    low = first if below is None else below + 1
+    high = last if above is None else above - 1
+    return range(low, high + 1)
+
+
+def stretches_of(track: Track) -> list[Stretch]:
+    """Return the stretches of an object that are to be walked."""
+    gaps = track.gaps
+    if gaps is None:
+        gaps = gaps_of(track.anchors, track.first, track.last)
+    trust: dict[int, float] = {}
+    return [
+        Stretch(track, *gap, planes, trust)
+        for gap in gaps
+        if (planes := planes_of(gap, track.first, track.last))
+    ]
+
+
+def others_of(here: list[Run], own: Run) -> list[tuple[int, MaskPatch]]:
+    """Return the other objects' masks, where they were last."""
+    return [
+        (r.stretch.object_id, r.running.mask)
+        for r in here
+        if r.stretch.object_id != own.stretch.object_id and r.running is not None
+    ]

@@ -55,10 +55,6 @@ class RecordedAnnotator(Annotator):
         """Say which model is in use, and where others come from when events say so."""
         self._reference, self.model_source = reference, source
 
-    def follow_model(self, event: ev.ModelChanged) -> None:
-        """Use the model an event names, if there is a source of models."""
-        self._switch(ModelReference(event.name, event.sha256))
-
     def _switch(self, wanted: ModelReference) -> None:
         if self.model_source is None or wanted == self._reference:
             return
@@ -74,7 +70,12 @@ class RecordedAnnotator(Annotator):
         *more: ev.Event,
         on_preview: PatchCallback | None = None,
     ) -> Change:
-        """Apply events as one step (see :class:`Annotator`) and write them down."""
+        """Apply events as one step (see :class:`Annotator`) and write them down.
+
+        The model that an event names is used from then on, if it is to be had.
+        """
+        if isinstance(event, ev.ModelChanged):
+            self._switch(ModelReference(event.name, event.sha256))
         change = super().apply(event, *more, on_preview=on_preview)
         if self._has_changed(change):
             self._write_down(*change.events)
