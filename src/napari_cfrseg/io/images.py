@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import os
 import stat
-import warnings
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.errors import ImageError
-from napari_cfrseg.io.axes import IN_MEMORY_BYTES, OpenImage, axis_names, in_memory
+from napari_cfrseg.io.axes import (
+    IN_MEMORY_BYTES,
+    MOST_BYTES,
+    OpenImage,
+    axis_names,
+    in_memory,
+)
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".lsm", ".stk", ".btf", ".tf8")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
@@ -28,8 +35,8 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 IMAGE_SUFFIXES = (*TIFF_SUFFIXES, *PICTURE_SUFFIXES, ".npy")
 #: names of leading axes in files that name none
 _UNNAMED = "qiwvu"
-#: larger pictures are refused: Pillow decodes them whole
-MOST_PICTURE_PX = 178_000_000
+#: held while Pillow's own limit on the size of pictures is lifted
+_OPENING = threading.Lock()
 
 
 def open_image(path: Path, level: int = 0, *, as_labels: bool = False) -> OpenImage:
@@ -182,19 +189,32 @@ def _open_npy(path: Path) -> OpenImage:
 def _open_picture(path: Path, as_labels: bool) -> OpenImage:
     from PIL import Image
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with _OPENING:  # only the header is read; the size is checked below
+        most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             picture = Image.open(path)
-        except Image.DecompressionBombError as error:
+        finally:
+            Image.MAX_IMAGE_PIXELS = most
+    with picture:
+        # Pillow decodes the whole picture, and the array is a copy of it
+        needed = math.prod(picture.size) * (2 if picture.mode in ("1", "L", "P") else 8)
+        if needed > memory_bytes() / 2:
             msg = (
-                f"{path} has more than {MOST_PICTURE_PX / 1e6:.0f} million pixels, the "
-                "most that a picture may have: save it as a tiled TIFF or OME-Zarr"
+                f"{path} is a picture of {math.prod(picture.size) / 1e6:.0f} million "
+                f"pixels, which takes {needed / 1e9:.1f} GB to read, more than half of "
+                f"this machine's memory: save it as a tiled TIFF or OME-Zarr"
             )
-            raise ImageError(msg) from error
-        with picture:
-            array, is_rgb = _pixels_of(picture, as_labels=as_labels)
+            raise ImageError(msg)
+        array, is_rgb = _pixels_of(picture, as_labels=as_labels)
     return OpenImage(array, axis_names(array.ndim, array.ndim == 3), is_rgb=is_rgb)
+
+
+def memory_bytes() -> int:
+    """Return the size of this machine's memory; 8 GB where the system hides it."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return MOST_BYTES
 
 
 def _pixels_of(picture: Any, *, as_labels: bool) -> tuple[Any, bool]:

@@ -1,0 +1,83 @@
+"""Time thousands of clicks on one object: whether the cost of a click grows.
+
+    python benchmarks/many_clicks.py --clicks 3000
+
+The clicks lie at random in and around an object of a bundled micrograph, and go through
+the annotator as in the window and in a replay. Printed are the medians of the first and
+the last hundred clicks, and their ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+import numpy as np
+from scipy import ndimage
+
+from napari_cfrseg import load_sample
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.annotator import Annotator
+from napari_cfrseg.engine.segmenter import Segmenter
+
+
+def clicks_around(
+    labels: np.ndarray, count: int, seed: int
+) -> list[tuple[tuple[float, float], bool]]:
+    """Return places in the largest object (positive) and around it (negative)."""
+    rng = np.random.default_rng(seed)
+    mask = labels == np.bincount(labels[labels > 0]).argmax()
+    near = ndimage.binary_dilation(mask, iterations=12)
+    places = np.argwhere(near) + rng.uniform(-0.4, 0.4, (int(near.sum()), 2))
+    places = places[rng.permutation(len(places))]
+    inside = np.argwhere(mask)
+    middle = tuple(np.median(inside, axis=0))
+    made = [((float(middle[0]), float(middle[1])), True)]
+    while len(made) < count:
+        y, x = places[len(made) % len(places)]
+        made.append(((float(y), float(x)), bool(mask[round(y), round(x)])))
+    return made
+
+
+def main() -> None:
+    """Click and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clicks", type=int, default=3000)
+    parser.add_argument("--sample", default="powder_sem")
+    parser.add_argument("--refinement", default="standard")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    sample = load_sample(options.sample)
+    segmenter = Segmenter.load("default", device="cpu", threads=options.threads)
+    annotator = Annotator(lambda _: sample.image, sample.labels.shape, segmenter)
+    annotator.apply(ev.ObjectCreated(1))
+    seconds, network = [], []
+    places = clicks_around(sample.labels, options.clicks, options.seed)
+    for number, (yx, sign) in enumerate(places, 1):
+        before, start = annotator.network_s, time.perf_counter()
+        annotator.apply(ev.ClickAdded(1, (), yx, sign, number))
+        seconds.append(time.perf_counter() - start)
+        network.append(annotator.network_s - before)
+    few = min(100, options.clicks // 4)
+    first, last = (np.median(part) for part in (seconds[1 : few + 1], seconds[-few:]))
+    print(
+        json.dumps(
+            {
+                "clicks": options.clicks,
+                "seconds": round(sum(seconds), 1),
+                "of network": round(sum(network), 1),
+                "first_ms": round(1e3 * first, 2),
+                "last_ms": round(1e3 * last, 2),
+                "ratio": round(last / first, 2),
+                "ratio of the network": round(
+                    np.median(network[-few:]) / np.median(network[1 : few + 1]), 2
+                ),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
