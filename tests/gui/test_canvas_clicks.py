@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from closed_form import FloodNetwork
 from engine_networks import NestedNetwork, nested_image
-from gui_window import DOCK, PLUGIN, Window
+from gui_window import DOCK, PLUGIN, Window, post
 from npe2 import PluginManifest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtWidgets import QMessageBox
 from session_cases import flood_segmenter, record
 
 from napari_cfrseg.engine.segmenter import Segmenter
@@ -222,7 +224,8 @@ def test_session_opened_in_an_empty_window_is_ready_for_clicks(
     dock.let_go()
 
 
-def test_a_key_takes_the_next_mask_and_brackets_move_the_outline(window):
+def click_on_nested_rings(window) -> NestedNetwork:
+    """Click where several masks are found."""
     network = NestedNetwork(64)
     nested = window.viewer.add_image(nested_image(), name="nested")
     window.image = nested
@@ -232,6 +235,65 @@ def test_a_key_takes_the_next_mask_and_brackets_move_the_outline(window):
     window.dock.controller.load_model(lambda: Segmenter(network, device="cpu"))
     window.until(lambda: not window.view.loading)
     window.click(100, 100)
+    return network
+
+
+def wheel(window, modifier, notches) -> None:
+    place = QPointF(window.at(100, 100))
+    event = QWheelEvent(
+        place,
+        QPointF(window.canvas.mapToGlobal(place.toPoint())),
+        QPoint(0, 0),
+        QPoint(0, 120 * notches),
+        Qt.MouseButton.NoButton,
+        modifier,
+        Qt.ScrollPhase.NoScrollPhase,
+        False,
+    )
+    post(window.canvas, event)
+    window.settle()
+
+
+def test_tab_takes_the_next_mask_and_back_while_the_canvas_has_the_focus(window):
+    click_on_nested_rings(window)
+    best = window.area(1)
+    window.viewer.window.activate()
+    window.canvas.setFocus()
+    window.until(window.canvas.hasFocus)
+    window.press(Qt.Key.Key_Tab)
+    assert "mask 2 of" in window.view.status
+    assert window.area(1) != best
+    window.press(Qt.Key.Key_Backtab, Qt.KeyboardModifier.ShiftModifier)
+    assert window.area(1) == best
+    window.press(Qt.Key.Key_Question)
+    assert window.dock.findChildren(QMessageBox)
+
+
+@pytest.mark.parametrize("key", ["ControlModifier", "ShiftModifier"])
+def test_wheel_moves_the_outline_in_one_undo_step(window, key):
+    click_on_nested_rings(window)
+    zoom, depth = window.viewer.camera.zoom, window.view.undo_depth
+    wheel(window, Qt.KeyboardModifier[key], 1)
+    wheel(window, Qt.KeyboardModifier[key], 1)
+    assert window.view.threshold == pytest.approx(0.46)
+    assert window.view.undo_depth == depth + 1
+    assert window.viewer.camera.zoom == zoom
+    wheel(window, Qt.KeyboardModifier[key], -1)
+    assert window.view.threshold == pytest.approx(0.48)
+    window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert window.view.threshold == pytest.approx(0.5)
+
+
+def test_wheel_with_ctrl_still_moves_through_a_stack(window):
+    window.viewer.add_image(np.zeros((3, 160, 240), np.uint8), name="stack")
+    window.viewer.dims.set_current_step(0, 1)
+    wheel(window, Qt.KeyboardModifier.ControlModifier, 1)
+    assert window.viewer.dims.current_step[0] != 1
+    assert window.view.threshold == pytest.approx(0.5)
+
+
+def test_a_key_takes_the_next_mask_and_brackets_move_the_outline(window):
+    network = click_on_nested_rings(window)
     best = window.area(1)
     calls = dict(network.calls)
     window.press(Qt.Key.Key_C)

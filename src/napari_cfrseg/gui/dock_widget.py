@@ -55,11 +55,11 @@ class DockWidget(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if event.type() == QEvent.Type.ParentChange:
             if self.parent() is not None:
                 self._was_docked = True
-                QTimer.singleShot(0, self._share_a_tab)
+                QTimer.singleShot(0, self.docked)
             elif self._was_docked:
                 self.let_go()
 
-    def _share_a_tab(self) -> None:
+    def docked(self) -> None:
         """Lie on the plugin's other dock, so that neither squeezes the other."""
         main, mine = self.window(), self.parent()
         while mine is not None and not isinstance(mine, QDockWidget):

@@ -42,7 +42,7 @@ _NO_IMAGE, _NO_LABELS = ("clicks", "labels"), ("clicks", "image")
 ACTIONS = (
     KeyAction("polarity", "T", "swap polarity", lambda c: c.toggle_polarity()),
     KeyAction("new_object", "N", "next object", lambda c: c.new_object()),
-    # Qt keeps Tab for itself; C is an image's contrast
+    # the dock binds Tab, which Qt keeps from napari; C is an image's contrast
     KeyAction("other_mask", "C", "another mask", lambda c: c.other_mask(), _NO_IMAGE),
     KeyAction(
         "mask_before",

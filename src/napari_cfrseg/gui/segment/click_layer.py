@@ -35,6 +35,8 @@ BORDER = 0.1
 POINT_PX = 15
 #: pixels of the screen that the mouse may move between press and release
 _DRAG_PX = 5
+#: by which a notch of the wheel moves the threshold of the outline
+_WHEEL_STEP = 0.02
 
 
 class Gesture(StrEnum):
@@ -260,7 +262,8 @@ class CanvasClicks:
     """Clicks on the canvas while another layer than the clicks' own is active.
 
     They count unless that layer is being edited (painted, drawn on): a click never
-    does nothing only because the image is selected.
+    does nothing only because the image is selected. The wheel with Shift moves the
+    outline, and with Ctrl, too, unless napari moves through planes with it.
     """
 
     def __init__(
@@ -268,11 +271,20 @@ class CanvasClicks:
     ) -> None:
         self._viewer, self._points, self._listener = viewer, points, listener
         viewer.mouse_drag_callbacks.append(self._on_press)
+        viewer.mouse_wheel_callbacks.append(self._on_wheel)
 
     def close(self) -> None:
         """Listen no more."""
         if self._on_press in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self._on_press)
+            self._viewer.mouse_wheel_callbacks.remove(self._on_wheel)
+
+    def _on_wheel(self, _: Any, event: Any) -> None:
+        moves_planes = bool(self._viewer.dims.not_displayed)
+        keys = ("Shift",) if moves_planes else ("Shift", "Control")
+        if len(event.modifiers) == 1 and event.modifiers[0] in keys:
+            steps = float(np.clip(np.sum(event.delta), -1, 1))
+            self._listener.tighten(-_WHEEL_STEP * steps)
 
     def _on_press(self, _: Any, event: Any) -> Iterator[None]:
         active = self._viewer.layers.selection.active

@@ -378,6 +378,7 @@ class Controller:
     def tighten(self, step: float) -> None:
         """Move that outline by a step: tighter (positive) or wider."""
         self.set_threshold(min(max(self.view.threshold + step, 0.05), 0.95))
+        self._shown.show(status=f"Outline at {self.view.threshold:.2f}.")
 
     # -- models and sessions ---------------------------------------------------------
 

@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.gui.dock_widget import DockWidget, Section, form, images_of
+from napari_cfrseg.gui.dock_widget import (
+    DockWidget,
+    Section,
+    form,
+    images_of,
+    on_current,
+)
 from napari_cfrseg.gui.preferences import (
     PLUGIN,
     Preferences,
@@ -94,6 +101,7 @@ class ClickDock(DockWidget):
         self._unbind: Callable[[], None] | None = None
         self._controller: Controller | None = None
         self._closed = False
+        self._shortcuts: list[QShortcut] = []
         self._on_the_spot = runner is not None
         self._opened = threading.Event()
         if self._on_the_spot:
@@ -135,6 +143,25 @@ class ClickDock(DockWidget):
         # importing torch holds the interpreter: let the dock be drawn first
         QTimer.singleShot(0, self._opened.set)
 
+    def docked(self) -> None:
+        """Bind keys that Qt, or a keyboard layout, keeps from napari on the canvas."""
+        super().docked()
+        canvases = [
+            widget
+            for widget in self.window().findChildren(QWidget)
+            if type(widget).__module__.startswith("vispy.")
+        ]
+        for key, act in (
+            ("Tab", lambda c: c.other_mask()),
+            ("Shift+Tab", lambda c: c.other_mask(-1)),
+            ("?", lambda c: c.show_keys()),
+        ):
+            for canvas in [] if self._closed else canvases:
+                shortcut = QShortcut(QKeySequence(key), canvas)
+                shortcut.setContext(Qt.ShortcutContext.WidgetShortcut)
+                shortcut.activated.connect(on_current(lambda: self._controller, act))
+                self._shortcuts.append(shortcut)
+
     @property
     def controller(self) -> Controller | None:
         """The controller of the image chosen, None without one."""
@@ -145,6 +172,8 @@ class ClickDock(DockWidget):
         if self._closed:
             return
         self._closed = True
+        for shortcut in self._shortcuts:
+            shortcut.deleteLater()
         self._opened.set()
         self._listener.close()
         self._leave()

@@ -48,7 +48,9 @@ _MOUSE = "".join(
         ("click", "belongs to the object"),
         ("right-click", "the other sign"),
         ("Alt+click", "select the object there"),
-        ("F1", "this list"),
+        ("Tab, Shift+Tab", "another mask, the mask before"),
+        ("Ctrl+wheel, Shift+wheel", "outline wider, tighter (in a stack: Shift)"),
+        ("?", "show all keys"),
     )
 )
 _RULES = {
@@ -321,7 +323,7 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.bar.setVisible(False)
         self.cancel = button("Cancel", "Cancel what is being computed (Esc)")
         self.cancel.setEnabled(False)
-        self.help = button("?", "All keys (F1)")
+        self.help = button("?", "All keys (F1 or ?)")
         self.help.setFixedWidth(28)
         self.help.clicked.connect(lambda: self.show_keys())
         self._keys = keys
