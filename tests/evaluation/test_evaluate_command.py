@@ -21,8 +21,8 @@ from napari_cfrseg.evaluation.datasets.choice import (
     draw_objects,
     guess_layout,
 )
+from napari_cfrseg.evaluation.report import rank_rows
 from napari_cfrseg.evaluation.report.comparisons import bootstrap_means, compare_runs
-from napari_cfrseg.evaluation.report.write import rank_rows
 from napari_cfrseg.evaluation.runner import Run, read_run
 from napari_cfrseg.evaluation.scores import ObjectRow
 

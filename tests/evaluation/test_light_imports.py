@@ -14,7 +14,7 @@ HEAVY = ("pydantic", "pooch", "dask", "distributed", "rich", "typer", "matplotli
         (("workers", "report.tables", "datasets.choice"), (*HEAVY, "torch", "cv2")),
         (("runner", "rivals"), (*HEAVY, "torch", "cv2")),
         (
-            ("papers.published_predictor", "papers.protocols", "report.comparisons"),
+            ("papers.published_predictor", "papers", "report.comparisons"),
             (*HEAVY, "cv2"),
         ),
     ],

@@ -9,9 +9,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from napari_cfrseg.errors import CfrSegError, DatasetError
+from napari_cfrseg.evaluation.datasets import published_sets as sets
 from napari_cfrseg.evaluation.datasets.label_folders import OmeZarr
-from napari_cfrseg.evaluation.papers import published_sets as sets
-from napari_cfrseg.evaluation.papers.published_sets import CocoLvis
+from napari_cfrseg.evaluation.datasets.published_sets import CocoLvis
 
 SHAPE = (20, 30)
 

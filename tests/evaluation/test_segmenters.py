@@ -14,7 +14,7 @@ from napari_cfrseg.evaluation.datasets import (
     AnnotatedPlane,
     BenchmarkObject,
 )
-from napari_cfrseg.evaluation.papers.protocols import PROTOCOL_NAMES, paper_protocol
+from napari_cfrseg.evaluation.papers import PROTOCOL_NAMES, paper_protocol
 from napari_cfrseg.evaluation.rivals import BACKGROUND, OBJECT, SamSegmenter, draw_seeds
 from napari_cfrseg.evaluation.segmenters import PEERS, SegmenterError, SegmenterSpec
 
@@ -196,9 +196,6 @@ def test_protocols_have_the_published_settings():
     assert fcfi.zoom.negatives_too
     assert fcfi.target > 1
     assert paper_protocol("paper-fcfi").zoom.target_size == 480
-    assert (
-        paper_protocol("paper-cfr").with_refinement(4, adaptive=True).extra_steps == 4
-    )
     assert set(PROTOCOL_NAMES) == {
         "micro",
         "ritm",

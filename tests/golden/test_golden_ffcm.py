@@ -10,9 +10,9 @@ import torch
 from golden_rule import found, rule1
 from torch import Tensor, nn
 
-from napari_cfrseg.model.blocks.cffm import CFFM
-from napari_cfrseg.model.blocks.convolutions import resize
-from napari_cfrseg.model.blocks.ffcm import (
+from napari_cfrseg.model.blocks import resize
+from napari_cfrseg.model.blocks.feedback import (
+    CFFM,
     FFCM,
     blend,
     click_affinity,

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from napari_cfrseg.evaluation import metrics
-from napari_cfrseg.evaluation.papers.protocols import Protocol, ZoomIn
+from napari_cfrseg.evaluation.papers import Protocol, ZoomIn
 from napari_cfrseg.evaluation.papers.published_predictor import PublishedSegmenter
 from napari_cfrseg.evaluation.robots import ExactRobot
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.evaluation.papers.protocols import ZoomIn, paste_roi
+from napari_cfrseg.evaluation.papers import ZoomIn, paste_roi
 
 pytestmark = pytest.mark.golden
 GOLDEN = Path(os.environ.get("CFRSEG_GOLDEN", Path(__file__).parent / "data"))

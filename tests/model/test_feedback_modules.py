@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from napari_cfrseg.model.blocks.cffm import CFFM, FUSIONS
-from napari_cfrseg.model.blocks.convolutions import SplitInputConv2d
-from napari_cfrseg.model.blocks.ffcm import FFCM
+from napari_cfrseg.model.blocks import SplitInputConv2d
+from napari_cfrseg.model.blocks.feedback import CFFM, FFCM, FUSIONS
 
 SIZE = (64, 80)
 

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from napari_cfrseg.model.blocks.convolutions import (
+from napari_cfrseg.model.blocks import (
     DirectConv2d,
     fold,
     fold_named,
     fold_numbered,
 )
 from napari_cfrseg.model.blocks.decoder import Head, Residual
-from napari_cfrseg.model.blocks.ffcm import click_region
+from napari_cfrseg.model.blocks.feedback import click_region
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
 

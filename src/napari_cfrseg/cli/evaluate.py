@@ -150,7 +150,7 @@ def evaluate(
         DataChoice,
         draw_objects,
     )
-    from napari_cfrseg.evaluation.report.write import check_report, write_report
+    from napari_cfrseg.evaluation.report import check_report, write_report
     from napari_cfrseg.evaluation.runner import run_benchmark
     from napari_cfrseg.evaluation.segmenters import PEERS
 
@@ -238,7 +238,7 @@ def _segmenters(
     An unknown protocol or refinement is a ValueError.
     """
     from napari_cfrseg.engine.refinement import Refinement
-    from napari_cfrseg.evaluation.papers.protocols import PROTOCOL_NAMES
+    from napari_cfrseg.evaluation.papers import PROTOCOL_NAMES
     from napari_cfrseg.evaluation.segmenters import SegmenterSpec
 
     if protocol not in PROTOCOL_NAMES:
@@ -268,7 +268,7 @@ def _robots(
 ) -> list[RunSettings]:
     """Return the exact robot, or one human-like robot per seed."""
     from napari_cfrseg.evaluation.clicking import RunSettings
-    from napari_cfrseg.evaluation.papers.protocols import paper_protocol
+    from napari_cfrseg.evaluation.papers import paper_protocol
 
     published = protocol != "micro"
     if target is None:
@@ -305,11 +305,11 @@ def _one_line(name: str, pool: Summary) -> str:
 
 
 def _compare(first: Path, second: Path, *, as_json: bool) -> None:
+    from napari_cfrseg.evaluation.report import name_runs
     from napari_cfrseg.evaluation.report.comparisons import (
         compare_runs,
         format_differences,
     )
-    from napari_cfrseg.evaluation.report.write import name_runs
     from napari_cfrseg.evaluation.runner import find_run
 
     runs = [find_run(first), find_run(second)]

@@ -50,32 +50,19 @@ STAGES = ("crop", "embed_image", "embed_clicks", "refine", "paste")
 
 @dataclass(frozen=True, slots=True)
 class BenchRow:
-    """Times of one kind of click on one size of image, in milliseconds.
+    """Times of one kind of click on one size of image, in milliseconds."""
 
-    Attributes
-    ----------
-    side_px
-        The image is this many pixels high and wide.
-    click, refinement, clicks
-        "first" (automatic focus) or "next"; its refinement; how many were timed.
-    median_ms, p95_ms, stages_ms, set_image_ms
-        Of the whole click; medians by stage; median time to set the image.
-    mean_steps
-        Mean refinement steps (1 for standard inference).
-    ratio_to_standard
-        Median of this click's time over standard inference's on the same click.
-    """
-
-    side_px: int
-    click: str
+    side_px: int  #: the image is this many pixels high and wide
+    click: str  #: "first" (automatic focus) or "next"
     refinement: str
-    clicks: int
-    median_ms: float
+    clicks: int  #: how many were timed
+    median_ms: float  #: of the whole click, as the next
     p95_ms: float
-    stages_ms: dict[str, float]
-    mean_steps: float
+    stages_ms: dict[str, float]  #: medians by stage
+    mean_steps: float  #: mean refinement steps (1 for standard inference)
+    #: median of this click's time over standard inference's on the same click
     ratio_to_standard: float
-    set_image_ms: float
+    set_image_ms: float  #: median
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
@@ -84,13 +71,9 @@ class BenchRow:
 
 def tiled(image: NDArray[Any], side: int) -> NDArray[Any]:
     """Mirror and repeat an image to ``side`` × ``side`` pixels."""
-    rows, columns = (_mirrored(n, side) for n in image.shape[:2])
+    ranges = [np.arange(length) for length in image.shape[:2]]
+    rows, columns = (np.resize(np.append(r, r[::-1]), side) for r in ranges)
     return image[rows][:, columns]
-
-
-def _mirrored(length: int, side: int) -> NDArray[np.intp]:
-    there_and_back = np.concatenate([np.arange(length), np.arange(length)[::-1]])
-    return np.resize(there_and_back, side)
 
 
 def trials(
@@ -138,17 +121,12 @@ def run_bench(
 
     Parameters
     ----------
-    segmenter
-        The segmenter that is timed.
     image, labels
-        (Y, X[, C]) pixels and (Y, X) ids of a real micrograph.
-    sides
-        Sizes to tile the image to, in pixels.
+        (Y, X[, C]) pixels and (Y, X) ids of a real micrograph, tiled to ``sides``.
     refinements
         The ratios of the others refer to the first.
-    clicks, warm_up, seed
-        Objects clicked per size; objects clicked before that and not counted; seed of
-        their choice.
+    clicks, warm_up
+        Objects clicked per size; objects clicked before that and not counted.
     """
     rows: list[BenchRow] = []
     for side in sides:
@@ -159,7 +137,9 @@ def run_bench(
         setting: list[float] = []
         for index, (first, following) in enumerate(chosen):
             for refinement in refinements:
-                setting.append(_set_image(segmenter, field))
+                start = time.perf_counter()
+                segmenter.set_image(field)  # nothing is left from the click before
+                setting.append(time.perf_counter() - start)
                 one = segmenter.predict([first], refinement=refinement)
                 base = segmenter.predict([first])
                 two = segmenter.predict(
@@ -172,13 +152,6 @@ def run_bench(
         rows += _rows(side, "first", firsts, pause)
         rows += _rows(side, "next", nexts, pause)
     return rows
-
-
-def _set_image(segmenter: Segmenter, field: NDArray[Any]) -> float:
-    """Set the image again, so that nothing is left from the click before."""
-    start = time.perf_counter()
-    segmenter.set_image(field)
-    return time.perf_counter() - start
 
 
 def _rows(
@@ -216,7 +189,6 @@ Result = TypeVar("Result")
 
 #: FCFI on two backbones of timm's, as examples of all of them
 TIMM_EXAMPLES = ("fcfi:resnet50", "fcfi:convnext_tiny")
-_OUT_OF_MEMORY = "the process ended, probably out of memory"
 
 
 def all_networks() -> tuple[str, ...]:
@@ -267,7 +239,7 @@ def bench_networks(
             arithmetic=str(arithmetic),
             device=arithmetic.device,
             precision=arithmetic.precision,
-            error=_OUT_OF_MEMORY,
+            error="the process ended, probably out of memory",
         )
 
 
@@ -335,13 +307,10 @@ def _timer(network: ClickNetwork, how: Arithmetic, sample: str) -> ClickTimer:
     return ClickTimer(network, how, pixels, first, following)
 
 
-_FILE = "timings.json"
-
-
 def _path() -> Path:
-    from napari_cfrseg.model import weights_file as checkpoint
+    from napari_cfrseg.model.weights_file import models_folder
 
-    return checkpoint.models_folder() / _FILE
+    return models_folder() / "timings.json"
 
 
 def _machine() -> str:

@@ -178,15 +178,9 @@ OUTLINE_LOGITS = tuple(step / 2 for step in range(-8, 9) if step)
 def other_actions(shown: Any) -> Iterator[tuple[str, Any]]:
     """Yield what a key or the wheel would show instead, without the network.
 
-    Parameters
-    ----------
-    shown
-        What the segmenter returned, or one of these. With ``candidates`` and ``choice``
-        the next candidate can be taken, with ``with_threshold`` the outline moved, as
-        with a :class:`~napari_cfrseg.engine.prediction.Prediction`.
-
-    Yields
-    ------
+    ``shown`` is what the segmenter returned, or one of these. With ``candidates`` and
+    ``choice`` its next candidate can be taken, with ``with_threshold`` the outline
+    moved, as with a :class:`~napari_cfrseg.engine.prediction.Prediction`. Yields
     ``"candidate"`` or ``"outline"``, and what is then on show.
     """
     candidates, following = getattr(shown, "candidates", ()), 0
@@ -275,10 +269,7 @@ def longer_side(mask: NDArray[np.bool_]) -> float:
 
 
 def as_mask(result: object, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Read the mask a segmenter returned.
-
-    Raises ValueError if it is not a (Y, X) mask of the image's shape.
-    """
+    """Read a segmenter's mask; ValueError if it does not have the image's shape."""
     mask = np.asarray(getattr(result, "mask", result))
     if mask.shape != shape:
         msg = (

@@ -42,18 +42,10 @@ def iou(
     truth_mask: BoolPlane,
     ignore_mask: BoolPlane | None = None,
 ) -> float:
-    """Intersection over union of two masks.
+    """Intersection over union of two masks, in [0, 1]; 1.0 when both are empty.
 
-    Parameters
-    ----------
-    predicted_mask, truth_mask
-        Bool arrays of one shape, any number of dimensions.
-    ignore_mask
-        Bool or None: pixels left out of both.
-
-    Returns
-    -------
-    float in [0, 1]; 1.0 when both masks are empty.
+    Masks are bool, of one shape with any number of dimensions; pixels of
+    ``ignore_mask`` are left out of both.
     """
     _check_shapes(predicted_mask, truth_mask, ignore_mask)
     both = predicted_mask & truth_mask
@@ -86,27 +78,21 @@ def boundary_iou(
     ratio: float = BOUNDARY_RATIO,
     published: bool = False,
 ) -> float:
-    """IoU of the two masks' boundary bands.
+    """IoU of the two masks' boundary bands, in [0, 1]; 1.0 when both bands are empty.
 
     Parameters
     ----------
     predicted_mask, truth_mask
         (Y, X) bool. Pixels off the plane count as outside the masks.
     ignore_mask
-        (Y, X) bool or None. By default ignored pixels are taken out of both masks
-        before the bands are drawn, so a prediction that is right wherever it counts
-        has boundary IoU 1.
+        By default ignored pixels are taken out of both masks before the bands are
+        drawn, so a prediction that is right wherever it counts has boundary IoU 1.
     ratio
-        Band depth over the plane's diagonal; the depth is at least one pixel and is
-        rounded half to even.
+        Band depth over the plane's diagonal; at least one pixel, rounded half to even.
     published
-        True: FCFI's evaluator, which takes ignored pixels out of the annotation's
-        band only after drawing it, and leaves them in the prediction: a prediction
-        that is right wherever it counts can then score less than 1.
-
-    Returns
-    -------
-    float in [0, 1]; 1.0 when both bands are empty.
+        True: FCFI's evaluator, which takes ignored pixels out of the annotation's band
+        only after drawing it, and leaves them in the prediction: what is right wherever
+        it counts can then score less than 1.
     """
     _check_shapes(predicted_mask, truth_mask, ignore_mask)
     depth = max(1, round(ratio * math.hypot(*truth_mask.shape)))
@@ -151,26 +137,20 @@ def assd(
     spacing: tuple[float, ...] | None = None,
     published: bool = False,
 ) -> float:
-    """Average symmetric surface distance of two masks.
+    """Average symmetric surface distance of two (Y, X) or (Z, Y, X) bool masks.
+
+    0.0 when both masks are empty, NaN when one is (averages leave NaN out and reports
+    count them). Ignored pixels are taken out of both masks first.
 
     Parameters
     ----------
-    predicted_mask, truth_mask
-        Bool arrays of one shape, (Y, X) or (Z, Y, X).
-    ignore_mask
-        Bool or None: ignored pixels are taken out of both masks first.
     spacing
-        Size of a pixel along each axis, for example in micrometres; the result has
-        its unit. None: pixels.
+        Size of a pixel along each axis, for example in micrometres; the result has its
+        unit. None: pixels.
     published
         True: FCFI's evaluator, which looks at outer contours only, so that holes and
-        what lies in them do not count (planes only; ignored pixels are the
-        object's background). By default holes have surfaces too.
-
-    Returns
-    -------
-    float; 0.0 when both masks are empty, NaN when one is (there is no distance to
-    nothing: averages leave NaN out and reports count them).
+        what lies in them do not count (planes only; ignored pixels are the object's
+        background). By default holes have surfaces too.
     """
     _check_shapes(predicted_mask, truth_mask, ignore_mask)
     if ignore_mask is not None:
@@ -198,21 +178,11 @@ def surface_dice(
     *,
     tolerance_px: float | None = None,
 ) -> float:
-    """Normalised surface dice: the share of both outlines that agree.
+    """Normalised surface dice: the share of both (Y, X) outlines that agree, in [0, 1].
 
-    Parameters
-    ----------
-    predicted_mask, truth_mask
-        (Y, X) bool.
-    ignore_mask
-        Bool or None: ignored pixels are taken out of both masks first.
-    tolerance_px
-        Boundary pixels agree within this distance of the other mask's boundary. None:
-        max(1, 0.02 · equivalent diameter of the annotation).
-
-    Returns
-    -------
-    float in [0, 1]; 1.0 when both masks are empty, 0.0 when one is.
+    Boundary pixels agree within ``tolerance_px`` of the other mask's boundary; None:
+    max(1, 0.02 · equivalent diameter of the annotation). Ignored pixels are taken out
+    of both masks first. 1.0 when both masks are empty, 0.0 when one is.
     """
     _check_shapes(predicted_mask, truth_mask, ignore_mask)
     if ignore_mask is not None:
@@ -268,17 +238,11 @@ def click_effect(
     ignore_mask: BoolPlane | None,
     pixel: tuple[int, int],
 ) -> ClickEffect:
-    """Count what a click mended and spoilt.
+    """Count what a click at ``pixel``, (row, column), mended and spoilt.
 
     The clicked error is the connected region (8-neighbours) of missed or of wrong
     pixels that the click is on; it reaches as far as its pixel farthest from the click.
-
-    Parameters
-    ----------
-    before_mask, after_mask, truth_mask, ignore_mask
-        (Y, X) bool; ignored pixels are not counted.
-    pixel
-        (row, column) of the click.
+    Masks are (Y, X) bool; ignored pixels are not counted.
     """
     changed = before_mask ^ after_mask
     if ignore_mask is not None:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from skimage import filters, segmentation, transform
 
 from napari_cfrseg.clicks import Click
@@ -74,7 +75,7 @@ class CropSegmenter(ABC):
         return mask
 
     def _crop_at(self, pixel: tuple[int, int]) -> tuple[slice, slice]:
-        shape = self._ready_shape()
+        shape = (0, 0) if self._rgb is None else self._rgb.shape[:2]
         side = self._side_px if self._side_px is not None else float(max(shape))
         half = round(max(side, MIN_SIDE_PX) / 2)
         rows, columns = (
@@ -83,23 +84,14 @@ class CropSegmenter(ABC):
         )
         return rows, columns
 
-    def _ready_shape(self) -> tuple[int, int]:
-        if self._rgb is None:
-            return (0, 0)
-        return self._rgb.shape[0], self._rgb.shape[1]
-
     @abstractmethod
     def segment(
         self, rgb: NDArray[np.float32], seeds: NDArray[np.uint8]
     ) -> NDArray[np.bool_]:
         """Segment one crop.
 
-        Parameters
-        ----------
-        rgb
-            (h, w, 3) float32 in [0, 1].
-        seeds
-            (h, w) uint8: 0 unknown, 1 object, 2 background; the rim is background.
+        ``rgb`` is (h, w, 3) float32 in [0, 1], ``seeds`` (h, w) uint8: 0 unknown, 1
+        object, 2 background; the rim is background.
         """
 
 
@@ -113,8 +105,7 @@ class RandomWalker(CropSegmenter):
         labels = segmentation.random_walker(
             rgb, seeds.astype(np.int32), beta=200, mode="cg_j", channel_axis=-1
         )
-        found: NDArray[np.bool_] = labels == OBJECT
-        return found
+        return np.asarray(labels == OBJECT, bool)
 
 
 class MarkerWatershed(CropSegmenter):
@@ -126,10 +117,8 @@ class MarkerWatershed(CropSegmenter):
         """Flood the largest channel gradient, lightly smoothed."""
         smooth = filters.gaussian(rgb, 1.0, channel_axis=-1)
         gradient = np.max([filters.sobel(smooth[..., c]) for c in range(3)], axis=0)
-        found: NDArray[np.bool_] = (
-            segmentation.watershed(gradient, seeds.astype(np.int32)) == OBJECT
-        )
-        return found
+        labels = segmentation.watershed(gradient, seeds.astype(np.int32))
+        return np.asarray(labels == OBJECT, bool)
 
 
 class GrabCut(CropSegmenter):
@@ -143,8 +132,12 @@ class GrabCut(CropSegmenter):
         self, rgb: NDArray[np.float32], seeds: NDArray[np.uint8]
     ) -> NDArray[np.bool_]:
         """Cut between the colour models."""
-        cv2 = _import_cv2()
-        near = _near(seeds == OBJECT, max(seeds.shape) / 6)
+        try:
+            import cv2
+        except ImportError as error:
+            msg = 'GrabCut needs OpenCV: pip install "napari-cfrseg[peers]"'
+            raise DatasetError(msg) from error
+        near = ndimage.distance_transform_edt(seeds != OBJECT) <= max(seeds.shape) / 6
         codes = np.where(near, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
         codes[seeds == OBJECT] = cv2.GC_FGD
         codes[seeds == BACKGROUND] = cv2.GC_BGD
@@ -152,8 +145,7 @@ class GrabCut(CropSegmenter):
         models = np.zeros((1, 65)), np.zeros((1, 65))
         cv2.setRNGSeed(0)
         cv2.grabCut(image, codes, None, *models, 5, cv2.GC_INIT_WITH_MASK)
-        found: NDArray[np.bool_] = (codes == cv2.GC_FGD) | (codes == cv2.GC_PR_FGD)
-        return found
+        return np.isin(codes, (cv2.GC_FGD, cv2.GC_PR_FGD))
 
 
 def draw_seeds(
@@ -164,16 +156,9 @@ def draw_seeds(
 ) -> NDArray[np.uint8]:
     """(h, w) uint8 seeds on a crop: its rim is background, clicks are disks.
 
-    Parameters
-    ----------
-    clicks
-        On the plane; those off the crop leave what of their disk is on it.
-    corner
-        (row, column) of the crop's first pixel.
-    scale
-        Crop pixels per plane pixel.
-    size
-        (h, w) of the crop.
+    ``corner`` is the (row, column) of the crop's first pixel, ``scale`` its pixels per
+    plane pixel, ``size`` its (h, w). A click off the crop leaves what of its disk is on
+    it.
     """
     seeds = np.full(size, UNKNOWN, np.uint8)
     seeds[[0, -1], :] = BACKGROUND
@@ -190,13 +175,6 @@ def draw_seeds(
     return seeds
 
 
-def _near(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    from scipy import ndimage
-
-    near: NDArray[np.bool_] = ndimage.distance_transform_edt(~mask) <= radius
-    return near
-
-
 def _resize(values: NDArray[Any], size: tuple[int, ...]) -> NDArray[np.float32]:
     """(h, w, C) → (*size, C) float32, averaging where it shrinks."""
     values = values.astype(np.float32)
@@ -206,15 +184,6 @@ def _resize(values: NDArray[Any], size: tuple[int, ...]) -> NDArray[np.float32]:
         values, (*size, values.shape[2]), anti_aliasing=size[0] < values.shape[0]
     )
     return np.asarray(resized, np.float32)
-
-
-def _import_cv2() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        msg = 'GrabCut needs OpenCV: pip install "napari-cfrseg[peers]"'
-        raise DatasetError(msg) from error
-    return cv2
 
 
 MODEL_TYPES = ("vit_h", "vit_l", "vit_b", "vit_t")
@@ -231,13 +200,7 @@ class SamPrediction:
 
 
 class SamSegmenter:
-    """A segment-anything-style predictor behind ``set_image`` and ``predict``.
-
-    Parameters
-    ----------
-    predictor
-        The user's predictor, its weights loaded.
-    """
+    """A segment-anything-style predictor, its weights loaded, as a segmenter."""
 
     def __init__(self, predictor: Any) -> None:
         self._predictor = predictor
@@ -248,19 +211,10 @@ class SamSegmenter:
     ) -> SamSegmenter:
         """Load a user's checkpoint with the package that made it.
 
-        Raises CheckpointError if no package is installed, the file is missing, or its
-        type unknown.
-
-        Parameters
-        ----------
-        checkpoint
-            The ``.pth`` file; read by that package's own loader, so only load files
-            you trust.
-        model_type
-            ``"vit_h"``, ``"vit_l"``, ``"vit_b"`` or ``"vit_t"``; None: from the name
-            of the file.
-        device
-            Torch device.
+        The ``.pth`` file is read by that package's own loader: only load files you
+        trust. The type is ``"vit_h"``, ``"vit_l"``, ``"vit_b"`` or ``"vit_t"``; None:
+        from the file's name. Raises CheckpointError if no package is installed, the
+        file is missing, or its type unknown.
         """
         if not checkpoint.is_file():
             msg = f"no checkpoint {checkpoint}"

@@ -30,14 +30,8 @@ from napari_cfrseg.clicks import Click
 class ExactRobot:
     """The published clicker, click for click.
 
-    Raises ValueError if the masks are not two-dimensional or differ in shape.
-
-    Parameters
-    ----------
-    truth_mask
-        (Y, X) bool, the annotated object.
-    ignore_mask
-        (Y, X) bool or None: pixels that count neither as missed nor as wrong.
+    Ignored pixels count neither as missed nor as wrong. Raises ValueError if the masks
+    are not (Y, X) bool of one shape.
     """
 
     def __init__(
@@ -62,10 +56,8 @@ class ExactRobot:
     def next_click(self, predicted_mask: BoolPlane | None = None) -> Click:
         """Click the centre of the largest error, and remember that pixel.
 
-        Parameters
-        ----------
-        predicted_mask
-            (Y, X) bool, the mask on show; None before the first click (empty).
+        ``predicted_mask`` is the (Y, X) mask on show; None before the first click
+        (empty).
         """
         if predicted_mask is None:
             predicted_mask = np.zeros_like(self._truth)
@@ -95,20 +87,9 @@ class HumanRobot(ExactRobot):
     """A user who clicks near the middle of the largest error, never at its very centre.
 
     The polarity and the error region are the exact robot's. The pixel is drawn
-    uniformly among those at least ``central`` times as deep as the deepest, then
-    moved by Gaussian jitter; a jittered pixel off the error region is not taken (a
-    person sees the region too).
-
-    Parameters
-    ----------
-    truth_mask, ignore_mask
-        As for :class:`ExactRobot`.
-    rng
-        Source of the draws; pass ``numpy.random.default_rng(seed)``.
-    central
-        Fraction of the greatest depth, 0 … 1 (1: the exact robot but for ties).
-    jitter_px
-        Standard deviation of the jitter in pixels.
+    uniformly from ``rng`` among those at least ``central`` (0 … 1) times as deep as the
+    deepest, then moved by Gaussian jitter with a standard deviation of ``jitter_px``; a
+    jittered pixel off the error region is not taken (a person sees the region too).
     """
 
     def __init__(

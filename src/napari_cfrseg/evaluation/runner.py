@@ -71,14 +71,8 @@ def run_benchmark(
 
     Parameters
     ----------
-    folder
-        Of the run; made if missing.
-    spec
-        The segmenter.
     objects
         In the order drawn.
-    settings
-        The robot's.
     workers
         Processes on this machine.
     scheduler
@@ -125,10 +119,7 @@ def _evaluate(
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run's folder.
-
-    Raises DatasetError if it holds no run.
-    """
+    """Read a run's folder; DatasetError if it holds no run."""
     path = folder / "run.json"
     try:
         info = json.loads(path.read_text(encoding="utf-8"))

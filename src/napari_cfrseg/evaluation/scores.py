@@ -170,8 +170,8 @@ def clicks_to(
     IoUs are compared as float32, as published (0.9 reached exactly is reached).
     An object that never gets there counts ``max_clicks``.
     """
-    reached = np.flatnonzero(np.asarray(ious[:max_clicks], np.float32) >= _f32(target))
-    return int(reached[0]) + 1 if reached.size else max_clicks
+    reached = np.asarray(ious[:max_clicks], np.float32) >= np.float32(target)
+    return int(reached.argmax()) + 1 if reached.any() else max_clicks
 
 
 def clicks_to_ok(row: ObjectRow, max_clicks: int = MAX_CLICKS) -> float:
@@ -206,14 +206,9 @@ EFFECTS = ("mended", "spoilt", "spoilt_far")
 
 
 def shares(row: ObjectRow, effect: str, group: str) -> list[float]:
-    """Return the pixels that clicks changed, over the object's area.
+    """Return the pixels that a group's clicks changed, over the object's area.
 
-    Parameters
-    ----------
-    row
-        The object's.
-    effect, group
-        One of ``EFFECTS``, and of ``CLICK_GROUPS``.
+    ``effect`` is one of ``EFFECTS``, ``group`` of ``CLICK_GROUPS``.
     """
     first, last = CLICK_GROUPS[group]
     counts: tuple[int, ...] = getattr(row, f"{effect}_px")
@@ -256,7 +251,7 @@ def count_failures(
     if published:
         return sum(clicks_to(run, target, max_clicks) == max_clicks for run in runs)
     return sum(
-        not (np.asarray(run[:max_clicks], np.float32) >= _f32(target)).any()
+        not (np.asarray(run[:max_clicks], np.float32) >= np.float32(target)).any()
         for run in runs
     )
 
@@ -341,10 +336,6 @@ def regressions_per_100(
         return math.nan
     counts = (count_regressions(*run) for run in zip(runs, error_px, strict=True))
     return 100 * sum(counts) / later
-
-
-def _f32(value: float) -> np.float32:
-    return np.float32(value)
 
 
 def mean(values: Sequence[float]) -> float:

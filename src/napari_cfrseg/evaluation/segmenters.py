@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,15 +40,7 @@ class SegmenterError(CfrSegError):
 
 
 class ProductSegmenter:
-    """The product's own segmenter with a fixed refinement: the micro protocol.
-
-    Parameters
-    ----------
-    segmenter
-        With its network and device.
-    refinement
-        Standard, CFR-n or A-CFR-n, at every click.
-    """
+    """The product's own segmenter, one refinement for every click: micro protocol."""
 
     def __init__(self, segmenter: Segmenter, refinement: Refinement) -> None:
         self._segmenter = segmenter
@@ -111,10 +103,7 @@ class SegmenterSpec:
         return file_sha256(checkpoint.resolve(self.segmenter))
 
     def __call__(self) -> AnySegmenter:
-        """Build the segmenter.
-
-        Raises CfrSegError if weights, a package or the factory are missing.
-        """
+        """Build it; raise CfrSegError if weights, a package or factory are missing."""
         if self.segmenter in PEERS:
             from napari_cfrseg.evaluation import rivals as peers
 
@@ -127,10 +116,7 @@ class SegmenterSpec:
         return self._build_network()
 
     def check(self) -> None:
-        """Find what can be found wrong without building anything large.
-
-        Raises CfrSegError if a weights file or a factory's module is missing.
-        """
+        """Raise CfrSegError if a weights file or a factory's module is missing."""
         self.fingerprint()
         if self._is_factory:
             self._find_factory()
@@ -165,8 +151,7 @@ class SegmenterSpec:
         if missing:
             msg = f"{self.segmenter}() returned an object without {missing[0]}()"
             raise SegmenterError(msg)
-        built: AnySegmenter = segmenter
-        return built
+        return segmenter  # type: ignore[no-any-return]  # it was just checked
 
     def _build_network(self) -> AnySegmenter:
         from napari_cfrseg.engine.refinement import Refinement
@@ -176,7 +161,7 @@ class SegmenterSpec:
         segmenter = Segmenter.load(self.segmenter, device=self.device)
         if self.protocol == "micro":
             return ProductSegmenter(segmenter, refinement)
-        from napari_cfrseg.evaluation.papers.protocols import paper_protocol
+        from napari_cfrseg.evaluation.papers import paper_protocol
         from napari_cfrseg.evaluation.papers.published_predictor import (
             PublishedSegmenter,
         )
@@ -184,7 +169,6 @@ class SegmenterSpec:
         protocol = paper_protocol(
             self.protocol, dataset=self.dataset, backbone=self.backbone
         )
-        protocol = protocol.with_refinement(
-            refinement.extra_steps, adaptive=refinement.kind == "a-cfr"
-        )
+        extra, adaptive = refinement.extra_steps, refinement.kind == "a-cfr"
+        protocol = replace(protocol, extra_steps=extra, adaptive=adaptive)
         return PublishedSegmenter(segmenter.network, protocol)

@@ -16,7 +16,7 @@ import threading
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from napari_cfrseg.errors import CfrSegError, DatasetError
@@ -42,25 +42,20 @@ def evaluate_objects(
 ) -> Iterator[ObjectRow]:
     """Click every object and yield its row as soon as it is done.
 
+    Raises CfrSegError if data, weights or packages are missing, RuntimeError with its
+    traceback if a worker process fails or is killed.
+
     Parameters
     ----------
     segmenter_factory
-        Called once per process. With ``workers > 1`` it must be picklable (a
-        module's function, or a ``functools.partial`` of one).
+        Called once per process. With ``workers > 1`` it must be picklable.
     objects
-        What to segment; objects of one plane are done together.
+        Those of one plane are done together.
     settings
-        The robot's; by default the papers' robot, 20 clicks, target 0.90.
+        By default the papers' robot, 20 clicks, target 0.90.
     workers
         Processes. 1 runs in this one; more are spawned, each with one OpenMP thread
         unless OMP_NUM_THREADS is set.
-
-    Raises
-    ------
-    CfrSegError
-        If data, weights or packages are missing.
-    RuntimeError
-        If a worker process fails or is killed; the message holds its traceback.
     """
     settings = settings or RunSettings()
     groups = group_by_plane(objects)
@@ -128,13 +123,9 @@ def _evaluate_in_processes(
     count = min(workers, len(groups))
     for group in [*sorted(groups, key=len, reverse=True), *[None] * count]:
         tasks.put(group)
+    served = (segmenter_factory, settings, tasks, results)
     processes = [
-        context.Process(
-            target=_serve,
-            args=(segmenter_factory, settings, tasks, results),
-            daemon=True,
-        )
-        for _ in range(count)
+        context.Process(target=_serve, args=served, daemon=True) for _ in range(count)
     ]
     for process in processes:
         process.start()
@@ -184,19 +175,15 @@ def evaluate_on_cluster(
 ) -> Iterator[ObjectRow]:
     """Click objects on the workers of a Dask scheduler.
 
-    Raises DatasetError if dask is not installed, the scheduler does not answer, or a
-    task's workers died too often.
-
-    Parameters
-    ----------
-    scheduler
-        Its address, for example ``tcp://host:8786``.
-    segmenter_factory
-        Hashable and picklable (a :class:`SegmenterSpec`).
-    objects, settings
-        As for :func:`evaluate_objects`.
+    The scheduler is named by its address (``tcp://host:8786``); the factory must be
+    hashable and picklable (a :class:`SegmenterSpec`). Raises DatasetError if dask is
+    not installed, the scheduler does not answer, or a task's workers died too often.
     """
-    distributed = _import_distributed()
+    try:
+        import distributed
+    except ImportError as error:
+        msg = '--scheduler needs dask: pip install "napari-cfrseg[cluster]"'
+        raise DatasetError(msg) from error
     tasks = [
         group[start : start + OBJECTS_PER_TASK]
         for group in group_by_plane(objects)
@@ -208,17 +195,9 @@ def evaluate_on_cluster(
         msg = f"no Dask scheduler answers at {scheduler}: {error}"
         raise DatasetError(msg) from error
     with client, client.as_current():
-        futures = [
-            client.submit(
-                evaluate_task,
-                segmenter_factory,
-                task,
-                settings,
-                pure=False,
-                retries=TRIES,
-            )
-            for task in tasks
-        ]
+        work = partial(evaluate_task, segmenter_factory, settings)
+        again = {"pure": False, "retries": TRIES}
+        futures = [client.submit(work, task, **again) for task in tasks]
         try:
             for future in distributed.as_completed(futures):
                 yield from future.result()
@@ -230,8 +209,8 @@ def evaluate_on_cluster(
 
 def evaluate_task(
     segmenter_factory: SegmenterFactory,
-    objects: Sequence[BenchmarkObject],
     settings: RunSettings,
+    objects: Sequence[BenchmarkObject],
 ) -> list[ObjectRow]:
     """Click the objects of one plane on a worker."""
     segmenter = _keep_segmenter(segmenter_factory, threading.get_ident())
@@ -243,12 +222,3 @@ def _keep_segmenter(factory: SegmenterFactory, thread: int) -> AnySegmenter:
     """Build a segmenter once per worker thread: it holds the image that is set."""
     del thread
     return factory()
-
-
-def _import_distributed() -> Any:
-    try:
-        import distributed
-    except ImportError as error:
-        msg = '--scheduler needs dask: pip install "napari-cfrseg[cluster]"'
-        raise DatasetError(msg) from error
-    return distributed

@@ -20,23 +20,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_cfrseg.model.blocks.cffm import CFFM, FusionState
-from napari_cfrseg.model.blocks.clickmaps import disk_maps
-from napari_cfrseg.model.blocks.convolutions import (
+from napari_cfrseg.model.blocks import (
     fold_acting,
     fold_named,
     fold_numbered,
     fold_sequences,
 )
+from napari_cfrseg.model.blocks.clickmaps import disk_maps
 from napari_cfrseg.model.blocks.decoder import (
     ClickDecoder,
+    FineFeedback,
     Head,
     Pyramid,
     Residual,
     conv_norm_relu,
 )
-from napari_cfrseg.model.blocks.ffcm import FFCM
-from napari_cfrseg.model.blocks.fine_feedback import FineFeedback
+from napari_cfrseg.model.blocks.feedback import CFFM, FFCM, FusionState
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
 #: coarsest stride of the pyramid: other sizes are filled up to a multiple of it
@@ -104,13 +103,7 @@ def _fill_stride(x: Tensor) -> Tensor:
 
 
 class CfrNet(ClickNetwork):
-    """FCFI's correction and fusion on a light encoder (see the module docstring).
-
-    Parameters
-    ----------
-    config
-        The network's shape.
-    """
+    """FCFI's correction and fusion on a light encoder (see the module docstring)."""
 
     def __init__(self, config: CfrNetConfig | None = None) -> None:
         super().__init__()
@@ -188,11 +181,8 @@ class CfrNet(ClickNetwork):
     ) -> NetworkOutput:
         """Compute the mask once more; see ``ClickNetwork.refine``.
 
-        Parameters
-        ----------
-        gate
-            (B, 1, 1, 1) of 0 and 1, for batches in which only some samples have a
-            mask yet (training). By default 0 without feedback, else 1.
+        ``gate`` is (B, 1, 1, 1) of 0 and 1, for training batches in which only some
+        samples have a mask yet; by default 0 without feedback, else 1.
         """
         deep = features.fusion.features
         batch = deep.shape[0]

@@ -63,42 +63,26 @@ class ClickNetwork(nn.Module, ABC):
 
     @abstractmethod
     def embed_image(self, image: Tensor) -> Any:
-        """Embed the window's pixels.
-
-        Parameters
-        ----------
-        image
-            (B, 3, H, W) float in [0, 1]; the network normalises it itself.
-        """
+        """Embed the window's pixels, (B, 3, H, W) float in [0, 1]; normalise them."""
 
     @abstractmethod
     def embed_clicks(self, embedding: Any, points: Tensor) -> Any:
-        """Fuse the clicks with the image embedding.
+        """Fuse the clicks with what ``embed_image`` returned for the same B.
 
-        Parameters
-        ----------
-        embedding
-            What ``embed_image`` returned, for the same B.
-        points
-            (B, 2N, 3) float rows ``[y, x, order]`` on the grid: N positive slots,
-            then N negative ones, unused slots −1.
+        ``points`` are (B, 2N, 3) float rows ``[y, x, order]`` on the grid: N positive
+        slots, then N negative ones, unused slots −1.
         """
 
     @abstractmethod
     def refine(
         self, features: Any, feedback: Tensor | None, newest_click: Tensor
     ) -> NetworkOutput:
-        """Compute the mask once more from the previous one.
+        """Compute the mask once more from what ``embed_clicks`` returned.
 
-        Parameters
-        ----------
-        features
-            What ``embed_clicks`` returned.
-        feedback
-            (B, 1, H, W) float in [0, 1], the previous mask's probability on the
-            grid; None where there is no mask yet (gate 0). Any mask opens the gate.
-        newest_click
-            (B, 3) float rows ``[y, x, label]``, label 1 positive, 0 negative.
+        ``feedback`` is (B, 1, H, W) float in [0, 1], the previous mask's probability on
+        the grid; None where there is no mask yet (gate 0). Any mask opens the gate.
+        ``newest_click`` holds (B, 3) float rows ``[y, x, label]``, label 1 positive, 0
+        negative.
         """
 
     def judge(self, output: NetworkOutput) -> Tensor | None:

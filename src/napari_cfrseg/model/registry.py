@@ -14,16 +14,6 @@ from typing import Any
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.model.network import ClickNetwork
 
-__all__ = [
-    "NamedNetwork",
-    "build",
-    "complete",
-    "configure",
-    "name_of",
-    "named",
-    "names",
-]
-
 # family -> module, configuration class, network class
 _FAMILIES = {
     "cfrnet": ("cfrnet", "CfrNetConfig", "CfrNet"),
@@ -84,13 +74,9 @@ def complete(architecture: Mapping[str, Any]) -> dict[str, Any]:
 def build(architecture: Mapping[str, Any]) -> ClickNetwork:
     """Build a network with fresh weights from its description.
 
-    Raises CheckpointError if the family or a setting is unknown here.
-
-    Parameters
-    ----------
-    architecture
-        ``family`` and that family's settings, as ``architecture()`` returns them;
-        missing settings take their defaults.
+    The description is ``family`` and that family's settings, as ``architecture()``
+    returns them; missing settings take their defaults. Raises CheckpointError if the
+    family or a setting is unknown here.
     """
     config = configure(architecture)
     module, _, network_name = _FAMILIES[architecture["family"]]
@@ -121,73 +107,71 @@ class NamedNetwork:
     architecture: Mapping[str, Any]  #: the description for ``build``
 
 
-def _hrnet(**settings: object) -> dict[str, object]:
-    return {"family": "hrnet", **settings}
-
-
-def _vit(**settings: object) -> dict[str, object]:
-    return {"family": "plain_vit", **settings}
-
-
-_FULL_18 = {"small": False, "ocr_width": 64}
-_FCFI_HRNET = {"relu_after_exchange": False, "feedback_width": 64}
-_PAPER = {"mask_at_input": False, "feedback_width": 64}
+_FULL_18 = {"family": "hrnet", "small": False, "ocr_width": 64}
+_FCFI_HRNET = {"family": "hrnet", "relu_after_exchange": False, "feedback_width": 64}
+_PAPER = {"family": "hrnet", "mask_at_input": False, "feedback_width": 64}
+_VIT_XT = {"dim": 160, "depth": 8, "heads": 4, "pyramid": (96, 192, 288, 384)}
 _VIT_L = {"dim": 1024, "depth": 24, "heads": 16, "pyramid": (192, 384, 768, 1536)}
 _VIT_H = {"dim": 1280, "depth": 32, "heads": 16, "pyramid": (240, 480, 960, 1920)}
-_VIT_XT = {"dim": 160, "depth": 8, "heads": 4, "pyramid": (96, 192, 288, 384)}
-_RITM, _VIT = "RITM on HRNet-{} + OCR, previous mask at the input", (448, 672)
-_SIMPLECLICK = "SimpleClick / CFR-ICL on ViT-{}"
-_ROWS: tuple[tuple[str, int, tuple[int, ...], str, str, Mapping[str, object]], ...] = (
-    ("ritm_hrnet18s", 4_205_839, (400, 600), "MIT", _RITM.format("18s"), _hrnet()),
-    (
-        "ritm_hrnet18",
-        10_006_931,
-        (400, 600),
-        "MIT",
-        _RITM.format("18"),
-        _hrnet(**_FULL_18),
-    ),
-    (
-        "ritm_hrnet32",
-        30_852_035,
-        (400, 600),
-        "MIT",
-        _RITM.format("32"),
-        _hrnet(width=32, small=False, ocr_width=128),
-    ),
-    (
+
+
+def _ritm(name: str, parameters: int, settings: Mapping[str, Any]) -> NamedNetwork:
+    summary = f"RITM on HRNet-{name} + OCR, previous mask at the input"
+    architecture = {"family": "hrnet", **settings}
+    return NamedNetwork(
+        f"ritm_hrnet{name}", parameters, (400, 600), "MIT", summary, architecture
+    )
+
+
+def _simpleclick(size: str, parameters: int, **settings: object) -> NamedNetwork:
+    short = "xTiny" if size == "xtiny" else size[0].upper()
+    return NamedNetwork(
+        f"simpleclick_vit_{size}",
+        parameters,
+        (448, 672),
+        _MAE,
+        f"SimpleClick / CFR-ICL on ViT-{short}",
+        {"family": "plain_vit", **settings},
+    )
+
+
+_ENTRIES = (
+    _ritm("18s", 4_205_839, {}),
+    _ritm("18", 10_006_931, _FULL_18),
+    _ritm("32", 30_852_035, {"width": 32, "small": False, "ocr_width": 128}),
+    NamedNetwork(
         "ritm_hrnet18_baseline",
         10_006_915,
         (400, 600),
         "MIT",
         "RITM's baseline on HRNet-18: no previous mask",
-        _hrnet(**_FULL_18, mask_at_input=False),
+        {**_FULL_18, "mask_at_input": False},
     ),
-    (
+    NamedNetwork(
         "fcfi_hrnet18",
         10_142_790,
         (480, 720),
         _NONE_GIVEN,
         'FCFI on HRNet-18 as published (there called "HRNet18s")',
-        _hrnet(small=False, **_FCFI_HRNET),
+        {**_FCFI_HRNET, "small": False},
     ),
-    (
+    NamedNetwork(
         "fcfi_hrnet18s",
         4_441_250,
         (400, 480),
         _YOURS,
         "FCFI's code on a true HRNet-18s",
-        _hrnet(**_FCFI_HRNET),
+        _FCFI_HRNET,
     ),
-    (
+    NamedNetwork(
         "fcfi_hrnet18s_paper",
         4_440_658,
         (400, 480),
         _YOURS,
         "FCFI as its paper says: mask in deep features only; cheap refinement",
-        _hrnet(**_PAPER),
+        _PAPER,
     ),
-    (
+    NamedNetwork(
         "fcfi_r101",
         58_540_599,
         (480, 640),
@@ -195,41 +179,20 @@ _ROWS: tuple[tuple[str, int, tuple[int, ...], str, str, Mapping[str, object]], .
         "FCFI on ResNet-101 DeepLabV3+; cheap refinement",
         {"family": "deeplab"},
     ),
-    (
-        "simpleclick_vit_xtiny",
-        3_845_281,
-        _VIT,
-        _MAE,
-        _SIMPLECLICK.format("xTiny"),
-        _vit(**_VIT_XT, head_width=128),
-    ),
-    ("simpleclick_vit_base", 97_067_969, _VIT, _MAE, _SIMPLECLICK.format("B"), _vit()),
-    (
-        "simpleclick_vit_large",
-        322_991_809,
-        _VIT,
-        _MAE,
-        _SIMPLECLICK.format("L"),
-        _vit(**_VIT_L),
-    ),
-    (
-        "simpleclick_vit_huge",
-        660_713_201,
-        _VIT,
-        _MAE,
-        _SIMPLECLICK.format("H"),
-        _vit(**_VIT_H, patch=14),
-    ),
-    (
+    _simpleclick("xtiny", 3_845_281, **_VIT_XT, head_width=128),
+    _simpleclick("base", 97_067_969),
+    _simpleclick("large", 322_991_809, **_VIT_L),
+    _simpleclick("huge", 660_713_201, **_VIT_H, patch=14),
+    NamedNetwork(
         "vit_base_fcfi",
         97_015_174,
-        _VIT,
+        (448, 672),
         _YOURS,
         "FCFI at the pyramid of a plain ViT-B; refinement repeats no block",
-        _vit(feedback_width=64),
+        {"family": "plain_vit", "feedback_width": 64},
     ),
 )
-_NAMED = {row[0]: NamedNetwork(*row) for row in _ROWS}
+_NAMED = {entry.name: entry for entry in _ENTRIES}
 
 
 def names() -> tuple[str, ...]:
@@ -241,10 +204,7 @@ def names() -> tuple[str, ...]:
 
 
 def named(name: str) -> NamedNetwork:
-    """Return a network's entry by its name.
-
-    Raises ValueError if there is no such name.
-    """
+    """Return a network's entry by its name; ValueError if there is none."""
     if name.startswith(TIMM_PREFIX):
         backbone = name.removeprefix(TIMM_PREFIX)
         licence = "of the timm weights started from"

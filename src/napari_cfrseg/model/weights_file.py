@@ -67,16 +67,9 @@ def save(
 ) -> None:
     """Write a network's weights; the file appears whole or not at all.
 
-    Parameters
-    ----------
-    path
-        Ends in ``.safetensors``; missing folders are made.
-    network
-        Whose ``state_dict`` to write, on any device.
-    metadata
-        Its ``architecture`` must build this network again.
-    half
-        False keeps float32, as imported weights do, to give the published numbers.
+    The path ends in ``.safetensors``; missing folders are made. The metadata's
+    ``architecture`` must build this network again. ``half=False`` keeps float32, as
+    imported weights do, to give the published numbers.
     """
     from safetensors.torch import save_file
 
@@ -89,8 +82,8 @@ def save(
 def read_metadata(path: str | os.PathLike[str]) -> Metadata:
     """Read a weights file's description, without its weights.
 
-    Raises CheckpointError: the file is not there, is no safetensors file, or has no
-    known description.
+    Raises CheckpointError if the file is missing, no safetensors file, or has no known
+    description.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -125,8 +118,8 @@ def load(
 ) -> tuple[ClickNetwork, Metadata]:
     """Build the network a file describes and give it the file's weights, as float32.
 
-    Raises CheckpointError: the file cannot be read, or its tensors are not those of the
-    network.
+    Raises CheckpointError if the file cannot be read or its tensors are not the
+    network's.
     """
     from safetensors.torch import load_file
 
@@ -168,7 +161,7 @@ def load_strictly(
 ) -> None:
     """Give a network exactly these weights; floating-point ones become float32.
 
-    Raises CheckpointError: naming the first missing, extra or misshapen tensors.
+    Raises CheckpointError that names the first missing, extra or misshapen tensors.
     """
     expected = network.state_dict()
     missing, extra = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
@@ -216,10 +209,7 @@ def list_models() -> dict[str, Path]:
 
 
 def resolve(name_or_path: str | os.PathLike[str]) -> Path:
-    """Find a model by name, or check that a weights file is there.
-
-    Raises CheckpointError: neither a known name nor a file.
-    """
+    """Find a model by name, or a weights file by its path; else CheckpointError."""
     path = Path(name_or_path)
     if path.suffix == SUFFIX or len(path.parts) > 1:
         if path.is_file():

@@ -26,7 +26,7 @@ from cfrseg_training.loop.atlas import WindowBatch
 from cfrseg_training.loop.click_sampling import ClickSlots, depth, pick
 from cfrseg_training.loop.training_step import feedback_loss, normalized_focal_loss
 from cfrseg_training.papers.recipe import ClicksPart, LossPart, Recipe
-from napari_cfrseg.model.blocks.convolutions import resize
+from napari_cfrseg.model.blocks import resize
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
 

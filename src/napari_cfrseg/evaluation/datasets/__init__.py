@@ -147,14 +147,8 @@ def sample_objects(
 ) -> list[BenchmarkObject]:
     """Draw objects, taking turns between planes so that no image dominates.
 
-    Parameters
-    ----------
-    objects
-        All there are.
-    max_objects
-        How many to keep; None keeps all. A smaller draw is a prefix of a larger one.
-    seed
-        Of the draw; the same seed and objects give the same draw on any machine.
+    ``max_objects=None`` keeps all; a smaller draw is a prefix of a larger one. The same
+    seed and objects give the same draw on any machine.
     """
     by_plane: dict[str, list[BenchmarkObject]] = {}
     for item in sorted(objects, key=lambda item: item.key):

@@ -22,10 +22,10 @@ from napari_cfrseg.evaluation.datasets import (
     MAX_OBJECTS_PER_SET,
     MIN_AREA_PX,
     BenchmarkObject,
+    published_sets,
     sample_objects,
 )
 from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder, OmeZarr
-from napari_cfrseg.evaluation.papers import published_sets
 from napari_cfrseg.io.ome_zarr import is_zarr
 
 
@@ -72,12 +72,8 @@ class DataChoice:
 def draw_objects(choice: DataChoice) -> list[BenchmarkObject]:
     """Return the chosen objects, in the order drawn.
 
-    Raises
-    ------
-    DatasetError
-        If the folder is missing or does not have the layout.
-    ValueError
-        For an unknown layout.
+    Raises DatasetError if the folder is missing or does not have the layout, ValueError
+    for an unknown layout.
     """
     if not choice.data.is_dir():
         msg = f"no folder {choice.data}"
@@ -117,10 +113,7 @@ def _open(choice: DataChoice, layout: str) -> ObjectList:
 
 
 def guess_layout(folder: Path) -> str:
-    """Name the layout a folder has.
-
-    Raises DatasetError if it has none of them, or one that two sets share.
-    """
+    """Name a folder's layout; DatasetError if it has none, or one two sets share."""
     marks = {
         "grabcut": "boundary_GT",
         "sbd": "inst",
@@ -147,10 +140,7 @@ def guess_layout(folder: Path) -> str:
 
 
 def read_split(path: Path) -> dict[str, dict[str, list[str]]]:
-    """Read ``{set: {side: [image name]}}`` from a split file.
-
-    Raises DatasetError if it is not a split file.
-    """
+    """Read ``{set: {side: [image name]}}`` from a split file, or raise DatasetError."""
     try:
         sets = json.loads(path.read_text())["sets"]
         return {
@@ -176,25 +166,9 @@ def micro_objects(
 ) -> list[BenchmarkObject]:
     """Draw the micro protocol's objects, set by set.
 
-    Parameters
-    ----------
-    data
-        Folder with one folder per set.
-    split, side
-        The split file, and which of its sides.
-    max_per_set
-        Objects per set, at most; fewer are a prefix of more.
-    sets
-        Names of the sets to use; None: all.
-    seed
-        Of the draw.
-
-    Raises
-    ------
-    DatasetError
-        If a set is missing or does not have its layout.
-    ValueError
-        For an unknown side.
+    ``data`` holds one folder per set; ``max_per_set`` objects are drawn per set, fewer
+    being a prefix of more. Raises DatasetError if a set is missing or does not have its
+    layout, ValueError for an unknown side.
     """
     if side not in SIDES:
         msg = f"side {side!r} must be one of {', '.join(SIDES)}"

@@ -74,10 +74,7 @@ class _LabelledSet(ABC):
         """List every object of one image; CfrSegError if it cannot be used."""
 
     def objects(self) -> Iterator[BenchmarkObject]:
-        """List every object, image by image.
-
-        Raises DatasetError: no image with labels can be used.
-        """
+        """List every object, image by image; DatasetError if no image can be used."""
         left_out: list[str] = []
         names = self.names()
         for name in names:
@@ -131,10 +128,7 @@ class LabelFolder(_LabelledSet):
     per_object: bool = False
 
     def names(self) -> list[str]:
-        """Return the images' names, sorted.
-
-        Raises DatasetError if the folder does not have the layout.
-        """
+        """Return the images' names, sorted; DatasetError if a folder is missing."""
         for part in ("images", "labels"):
             if not (self.folder / part).is_dir():
                 msg = (
@@ -188,10 +182,7 @@ class LabelFolder(_LabelledSet):
                 yield BenchmarkObject(self, self.name, name, z, label, area_px=area)
 
     def read_plane(self, image_name: str, plane: int | None) -> AnnotatedPlane:
-        """Read one plane of one image.
-
-        Raises CfrSegError if image and labels are missing or do not fit each other.
-        """
+        """Read one plane; CfrSegError if image and labels are missing or do not fit."""
         image, labels = self._pair(image_name)
         if labels.ndim == 2:
             return self._annotate(image.plane(), labels)
@@ -233,7 +224,7 @@ class OmeZarr(_LabelledSet):
         labels = self._open(image_name, labels=True)
         where = str(self.folder / image_name)
         image = self._open(image_name, labels=False).fitted(labels.shape, where)
-        index = _index(plane)
+        index = () if plane is None else (plane,)
         ids = whole_numbers(labels.plane(*index), where)
         return self._annotate(image.plane(*index), ids)
 
@@ -250,17 +241,10 @@ class OmeZarr(_LabelledSet):
             return image
 
 
-def _index(plane: int | None) -> tuple[int, ...]:
-    return () if plane is None else (plane,)
-
-
 def find_file(
     folder: Path, name: str, suffixes: Iterable[str] = (*IMAGE_SUFFIXES, ".zarr")
 ) -> Path:
-    """Find ``folder/name.*`` with one of the suffixes.
-
-    Raises DatasetError if there is none.
-    """
+    """Find ``folder/name.*`` with one of the suffixes, or raise DatasetError."""
     for suffix in suffixes:
         for ending in (suffix, suffix.upper(), f".ome{suffix}"):
             path = folder / f"{name}{ending}"

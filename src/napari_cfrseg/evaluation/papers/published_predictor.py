@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from napari_cfrseg.clicks import Click, points_array
 from napari_cfrseg.evaluation.datasets import as_rgb
-from napari_cfrseg.evaluation.papers.protocols import (
+from napari_cfrseg.evaluation.papers import (
     Protocol,
     Roi,
     as_probability_array,
@@ -54,15 +54,7 @@ class PublishedPrediction:
 
 
 class PublishedSegmenter:
-    """A click network run as its paper's evaluator ran it.
-
-    Parameters
-    ----------
-    network
-        In evaluation mode, on its device.
-    protocol
-        Zoom-In, flip, threshold, cascade.
-    """
+    """A click network (in evaluation mode) run as its paper's evaluator ran it."""
 
     def __init__(self, network: ClickNetwork, protocol: Protocol) -> None:
         self._network = network
@@ -83,14 +75,9 @@ class PublishedSegmenter:
     def predict(
         self, clicks: Sequence[Click], previous: PublishedPrediction | None
     ) -> PublishedPrediction:
-        """Evaluate the network for the newest click.
+        """Evaluate the network for the newest of all the object's clicks.
 
-        Parameters
-        ----------
-        clicks
-            All clicks of the object, in order.
-        previous
-            What the click before returned; None at the first one.
+        ``previous`` is what the click before returned; None at the first one.
         """
         if not clicks:
             msg = "the published predictors need at least one click"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -56,14 +57,9 @@ class Difference:
         """``"B better"``, ``"A better"`` or ``"not significant"``, and on how few."""
         if not self.is_significant:
             return "not significant"
+        better = "B" if (self.difference < 0) == self.fewer_is_better else "A"
         few = f" on these {self.images} images" if self.images < MIN_IMAGES else ""
-        return self._better + few
-
-    @property
-    def _better(self) -> str:
-        return (
-            "B better" if (self.difference < 0) == self.fewer_is_better else "A better"
-        )
+        return f"{better} better{few}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, the verdict included."""
@@ -78,25 +74,19 @@ def compare_runs(
     resamples: int = RESAMPLES,
     min_objects: int = MIN_POOLED_OBJECTS,
 ) -> list[Difference]:
-    """Compare two runs of the same protocol on the objects both did.
+    """Compare two runs of the same protocol, A and B, on the objects both did.
 
-    Raises DatasetError if the runs share no object or their robots differ.
-
-    Parameters
-    ----------
-    first, second
-        A and B.
-    seed, resamples
-        Of the bootstrap.
-    min_objects
-        Sets with fewer paired objects are neither pooled nor listed.
-
-    Returns
-    -------
-    All measures pooled (the same number of objects of every set; each over the objects
-    where both runs have it), then NoC@90 of each set.
+    All measures are pooled (the same number of objects of every set; each over the
+    objects where both runs have it), then NoC@90 of each set; sets with fewer paired
+    objects than ``min_objects`` are neither pooled nor listed. Raises DatasetError if
+    the runs share no object or their robots differ.
     """
-    _check_robots(first, second)
+    if odd := differing_robots(first, second):
+        msg = (
+            f"{first.folder} and {second.folder} were made by different robots "
+            f"({', '.join(odd)}): run both with the same options"
+        )
+        raise DatasetError(msg)
     rows_b = {row.key: row for row in second.rows}
     pairs = {row.key: (row, rows_b[row.key]) for row in first.rows if row.key in rows_b}
     if not pairs:
@@ -124,14 +114,23 @@ Measure = tuple[Callable[[ObjectRow], float], bool]
 
 
 def _measures(target: float, max_clicks: int) -> Mapping[str, Measure]:
+    def noc(row: ObjectRow, goal: float) -> float:
+        return scores.clicks_to(row.ious, goal, max_clicks)
+
+    def iou(row: ObjectRow, click: int) -> float:
+        return scores.iou_at(row.ious, click)
+
+    def share(row: ObjectRow, effect: str, group: str) -> float:
+        return scores.mean(scores.shares(row, effect, group))
+
     found: dict[str, Measure] = {}
     if target >= 0.90 - 1e-9:
         found["NoC@ok"] = (lambda row: scores.clicks_to_ok(row, max_clicks), True)
     for goal in (0.80, 0.85, 0.90, 0.95):
         if goal <= target + 1e-9 or goal == 0.80:
-            found[f"NoC@{round(100 * goal)}"] = (_noc(goal, max_clicks), True)
-    for click in (1, 3, 5):
-        found[f"IoU@{click}"] = (_iou_at(click), False)
+            found[f"NoC@{round(100 * goal)}"] = (partial(noc, goal=goal), True)
+    for n in (1, 3, 5):
+        found[f"IoU@{n}"] = (partial(iou, click=n), False)
     found["first click fails"] = (lambda row: row.ious[0] < scores.FAILING_IOU, True)
     found["drops, share of clicks"] = (
         lambda row: scores.mean(scores.drops(row.ious)),
@@ -139,7 +138,8 @@ def _measures(target: float, max_clicks: int) -> Mapping[str, Measure]:
     )
     for effect, group in product(scores.EFFECTS, scores.CLICK_GROUPS):
         name = f"{effect.replace('_', ' ')}, click {group}"
-        found[name] = (_share(effect, group), effect != "mended")
+        measure = partial(share, effect=effect, group=group)
+        found[name] = (measure, effect != "mended")
     found["area under curve"] = (
         lambda row: scores.area_under_curve([row.ious], max_clicks),
         False,
@@ -150,18 +150,6 @@ def _measures(target: float, max_clicks: int) -> Mapping[str, Measure]:
     )
     found["seconds per click"] = (lambda row: float(np.mean(row.seconds)), True)
     return found
-
-
-def _share(effect: str, group: str) -> Callable[[ObjectRow], float]:
-    return lambda row: scores.mean(scores.shares(row, effect, group))
-
-
-def _noc(goal: float, max_clicks: int) -> Callable[[ObjectRow], float]:
-    return lambda row: scores.clicks_to(row.ious, goal, max_clicks)
-
-
-def _iou_at(click: int) -> Callable[[ObjectRow], float]:
-    return lambda row: scores.iou_at(row.ious, click)
 
 
 def _difference(
@@ -226,17 +214,10 @@ def bootstrap_means(
     return means
 
 
-def _check_robots(first: Run, second: Run) -> None:
+def differing_robots(first: Run, second: Run) -> list[str]:
+    """Name the settings in which the robots of two runs differ; none: comparable."""
     a, b = asdict(first.settings), asdict(second.settings)
-    odd = [
-        name for name in ("max_clicks", "target", "human", "seed") if a[name] != b[name]
-    ]
-    if odd:
-        msg = (
-            f"{first.folder} and {second.folder} were made by different robots "
-            f"({', '.join(odd)}): run both with the same options"
-        )
-        raise DatasetError(msg)
+    return [k for k in ("max_clicks", "target", "human", "seed") if a[k] != b[k]]
 
 
 def format_differences(

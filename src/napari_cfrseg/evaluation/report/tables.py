@@ -88,19 +88,17 @@ def summarize(
     failing = [t for t in NOF_TARGETS if t <= target + 1e-9]
     curve = scores.mean_iou_curve(runs, max_clicks)
     ok_counts = [scores.clicks_to_ok(row, max_clicks) for row in rows]
+    among = [scores.clicks_among(*pair) for pair in zip(rows, ok_counts, strict=True)]
     has_ok = target + 1e-9 >= 0.90 and all(row.surface_dices for row in rows)
+    never_ok = None
+    if has_ok:
+        never_ok = sum(not scores.is_ok_within(row, max_clicks) for row in rows)
     return Summary(
         name=name,
         objects=len(rows),
         noc_ok=scores.mean(ok_counts) if has_ok else math.nan,
-        ok_clicks=scores.mean(
-            [scores.clicks_among(*pair) for pair in zip(rows, ok_counts, strict=True)]
-        )
-        if has_ok
-        else math.nan,
-        nof_ok=sum(not scores.is_ok_within(row, max_clicks) for row in rows)
-        if has_ok
-        else None,
+        ok_clicks=scores.mean(among) if has_ok else math.nan,
+        nof_ok=never_ok,
         failing_first=scores.mean([run[0] < scores.FAILING_IOU for run in runs]),
         drops=scores.mean([drop for run in runs for drop in scores.drops(run)]),
         effects=scores.mean_effects(rows),
@@ -210,13 +208,12 @@ def format_tables(results: Results) -> str:
 
 def _by_set(results: Results, cell: Callable[[Summary], str]) -> str:
     columns = _columns(results)
-    lines = [_line(["model", *(f"{name} ({n})" for name, n in columns)])]
-    lines.append(_line(["---", *["--:"] * len(columns)]))
+    rows = []
     for label, summaries in results:
         by_name = {summary.name: summary for summary in summaries}
         cells = [cell(by_name[name]) if name in by_name else "–" for name, _ in columns]
-        lines.append(_line([label, *cells]))
-    return "\n".join(lines)
+        rows.append([label, *cells])
+    return _table(["model", *(f"{name} ({n})" for name, n in columns)], rows)
 
 
 def _columns(results: Results) -> list[tuple[str, int]]:
@@ -259,7 +256,7 @@ def _surface_cell(summary: Summary) -> str:
 def _corrections(results: Results) -> str:
     names = ["model", "NoC@ok", "failing first", "drops"]
     names += [f"click {group}" for group in scores.CLICK_GROUPS]
-    lines = [_line(names), _line(["---", *["--:"] * (len(names) - 1)])]
+    rows = []
     for label, summaries in results:
         pool = summaries[-1]
         cells = [label, _number(pool.noc_ok, 2)]
@@ -270,8 +267,8 @@ def _corrections(results: Results) -> str:
                 f"{_percent(change.mended)} / {_percent(change.spoilt)} "
                 f"({_percent(change.spoilt_far)})"
             )
-        lines.append(_line(cells))
-    return "\n".join(lines)
+        rows.append(cells)
+    return _table(names, rows)
 
 
 def _percent(share: float, digits: int = 1) -> str:
@@ -279,37 +276,23 @@ def _percent(share: float, digits: int = 1) -> str:
 
 
 def _costs(results: Results) -> str:
-    names = [
-        "model",
-        "NoC@80",
-        "NoC@85",
-        "NoC@90",
-        "NoC@95",
-        "NoF@90 (published)",
-        "area under curve",
-        "first click ms",
-        "later click ms",
-        "steps, first / later",
-        "regressions per 100",
-    ]
-    lines = [_line(names), _line(["---", *["--:"] * (len(names) - 1)])]
+    names = ["model", *(f"NoC@{goal}" for goal in (80, 85, 90, 95))]
+    names += ["NoF@90 (published)", "area under curve", "first click ms"]
+    names += ["later click ms", "steps, first / later", "regressions per 100"]
+    rows = []
     for label, summaries in results:
         pool = summaries[-1]
-        lines.append(
-            _line(
-                [
-                    label,
-                    *(_number(pool.noc.get(goal), 2) for goal in (80, 85, 90, 95)),
-                    f"{pool.nof.get(90, '–')} ({pool.nof_published.get(90, '–')})",
-                    _number(pool.area_under_curve, 3),
-                    _number(1000 * pool.first_click_s, 0),
-                    _number(1000 * pool.later_click_s, 0),
-                    f"{_number(pool.first_steps, 2)} / {_number(pool.later_steps, 2)}",
-                    _number(pool.regressions_per_100, 1),
-                ]
-            )
-        )
-    return "\n".join(lines)
+        cells = [label, *(_number(pool.noc.get(goal), 2) for goal in (80, 85, 90, 95))]
+        cells += [
+            f"{pool.nof.get(90, '–')} ({pool.nof_published.get(90, '–')})",
+            _number(pool.area_under_curve, 3),
+            _number(1000 * pool.first_click_s, 0),
+            _number(1000 * pool.later_click_s, 0),
+            f"{_number(pool.first_steps, 2)} / {_number(pool.later_steps, 2)}",
+            _number(pool.regressions_per_100, 1),
+        ]
+        rows.append(cells)
+    return _table(names, rows)
 
 
 def format_robot_spread(spread: Mapping[str, Sequence[float]]) -> str:
@@ -317,15 +300,11 @@ def format_robot_spread(spread: Mapping[str, Sequence[float]]) -> str:
 
     ``spread`` is {model: pooled NoC@90 of each seed of the human-like robot}.
     """
-    lines = [
-        _line(["model", "seeds", "NoC@90 mean", "least", "most"]),
-        _line(["---", "--:", "--:", "--:", "--:"]),
-    ]
+    rows = []
     for label, values in spread.items():
-        mean = sum(values) / len(values)
-        cells = [_number(value, 2) for value in (mean, min(values), max(values))]
-        lines.append(_line([label, str(len(values)), *cells]))
-    return "\n".join(lines) + "\n"
+        shown = (sum(values) / len(values), min(values), max(values))
+        rows.append([label, str(len(values)), *(_number(v, 2) for v in shown)])
+    return _table(["model", "seeds", "NoC@90 mean", "least", "most"], rows) + "\n"
 
 
 def write_objects(path: Path, runs: Sequence[Run]) -> None:
@@ -333,16 +312,10 @@ def write_objects(path: Path, runs: Sequence[Run]) -> None:
     goals = (0.80, 0.85, 0.90, 0.95)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(
-            [
-                *("model", "robot_seed", "key", "set", "image", "plane", "area_px"),
-                *("clicks", "last_iou"),
-                *(f"clicks_to_{round(100 * goal)}" for goal in goals),
-                *(f"iou_at_{n}" for n in IOU_CLICKS),
-                *("regressions", "first_click_s", "mean_later_click_s", "steps"),
-                "run",
-            ]
-        )
+        names = ["model", "robot_seed", "key", "set", "image", "plane", "area_px"]
+        names += ["clicks", "last_iou", *(f"clicks_to_{_pc(goal)}" for goal in goals)]
+        names += [*(f"iou_at_{n}" for n in IOU_CLICKS), "regressions", "first_click_s"]
+        writer.writerow([*names, "mean_later_click_s", "steps", "run"])
         for run in runs:
             for row in run.rows:
                 first, later = scores.seconds_per_click([row.seconds])
@@ -378,5 +351,7 @@ def _number(value: float | None, digits: int) -> str:
     return f"{value:.{digits}f}"
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown: the first column to the left, the others to the right."""
+    lines = [names, ["---", *["--:"] * (len(names) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -21,7 +21,7 @@ MapsT = TypeVar("MapsT")
 
 
 def disk_maps(points: Tensor, size: tuple[int, int], radius: float = 5.0) -> Tensor:
-    """Draw every click as a disk.
+    """Draw clicks as disks: (B, 2, H, W) float 0/1, positive, then negative clicks.
 
     Only the (2⌈r⌉ + 1)² pixels around each click are visited, by one scatter without a
     host synchronisation, so the cost does not depend on the number of empty slots times
@@ -31,17 +31,12 @@ def disk_maps(points: Tensor, size: tuple[int, int], radius: float = 5.0) -> Ten
     ----------
     points
         (B, 2N, 3) float rows ``[y, x, order]`` on the grid: N positive slots, then N
-        negative ones. A slot is empty when max(y, x) < 0 (so a click at y = −0.4,
-        x = 10 counts, as published); ``order`` is not read.
+        negative ones. A slot is empty when max(y, x) < 0 (so a click at y = −0.4, x =
+        10 counts, as published); ``order`` is not read.
     size
         (H, W) of the maps.
     radius
-        Disk radius in grid pixels; published value 5.
-
-    Returns
-    -------
-    (B, 2, H, W) float 0/1 on the device and with the dtype of ``points``: positive,
-    then negative clicks.
+        In grid pixels; published value 5.
     """
     if points.ndim != 3 or points.shape[1] % 2 or points.shape[2] < 2:
         msg = f"points must be (B, 2N, 3), got {tuple(points.shape)}"
@@ -68,20 +63,11 @@ def disk_maps(points: Tensor, size: tuple[int, int], radius: float = 5.0) -> Ten
 
 
 def click_distance(click: Tensor, size: tuple[int, int], stride: int = 1) -> Tensor:
-    """Return how far each position's centre lies from a click.
+    """Return how far each position's centre lies from a click, in cells.
 
-    Parameters
-    ----------
-    click
-        (B, 2 or more) float rows that begin with ``y, x`` in cells.
-    size
-        (H, W) of the grid in cells, whole strides.
-    stride
-        Cells per position.
-
-    Returns
-    -------
-    (B, 1, H / stride, W / stride) float, in cells.
+    ``click`` holds (B, 2 or more) float rows that begin with ``y, x`` in cells,
+    ``size`` is the grid's (H, W) in cells, ``stride`` the cells per position: (B, 1, H
+    / stride, W / stride) float.
     """
     rows, columns = (
         torch.arange(n // stride, device=click.device) * stride + (stride - 1) / 2

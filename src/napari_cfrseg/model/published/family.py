@@ -15,9 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_cfrseg.model.blocks.cffm import CFFM, Fusion, FusionState
-from napari_cfrseg.model.blocks.convolutions import resize
-from napari_cfrseg.model.blocks.ffcm import FFCM, Affinity
+from napari_cfrseg.model.blocks import resize
+from napari_cfrseg.model.blocks.feedback import (
+    CFFM,
+    FFCM,
+    Affinity,
+    Fusion,
+    FusionState,
+)
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
 #: ImageNet mean and standard deviation of R, G, B in [0, 1]
@@ -60,15 +65,10 @@ class ImageNetNormalize(nn.Module):
 
 
 class ClickStem(nn.Module):
-    """RITM's ``maps_transform`` (Conv1S): click maps → 64 channels at half size.
+    """RITM's ``maps_transform`` (Conv1S): 2 or 3 click maps → 64 channels at half size.
 
     Conv1×1 to 16, LeakyReLU 0.2, Conv3×3 stride 2 to 64, times |scale|. The learned
     scale starts at 0.05, so that a pretrained stem is hardly disturbed at first.
-
-    Parameters
-    ----------
-    in_channels
-        2 (clicks), or 3 (previous mask, clicks).
     """
 
     def __init__(self, in_channels: int) -> None:
@@ -115,21 +115,7 @@ class Fused(NamedTuple):
 
 
 class ClickFamily(ClickNetwork, Generic[ConfigT]):
-    """A published click network.
-
-    Parameters
-    ----------
-    config
-        The network's shape.
-    channels, context_channels
-        C of the deep features, and the channels of image and click maps together;
-        for FFCM and CFFM, where the configuration has them.
-
-    Attributes
-    ----------
-    ffcm, cffm
-        The modules; None where the configuration has none.
-    """
+    """A published click network; ``ffcm``, ``cffm``: None without a feedback width."""
 
     #: the name in ``model.registry``
     family: ClassVar[str]
@@ -145,12 +131,8 @@ class ClickFamily(ClickNetwork, Generic[ConfigT]):
     def add_feedback(self, channels: int, context_channels: int = 5) -> None:
         """Make FFCM and CFFM, where the configuration has them.
 
-        Parameters
-        ----------
-        channels
-            C of the deep features.
-        context_channels
-            Channels of image and click maps together.
+        ``channels`` is C of the deep features, ``context_channels`` those of image and
+        click maps together.
         """
         c = self.config
         if not c.feedback_width:
@@ -177,12 +159,9 @@ class ClickFamily(ClickNetwork, Generic[ConfigT]):
     ) -> NetworkOutput:
         """Compute the mask once more; see ``ClickNetwork.refine``.
 
-        Parameters
-        ----------
-        gate
-            (B, 1, 1, 1) of 0 and 1, for batches in which only some samples have a
-            mask yet (training). By default 0 without feedback, else 1. A network
-            without FFCM and CFFM does not read it.
+        ``gate`` is (B, 1, 1, 1) of 0 and 1, for training batches in which only some
+        samples have a mask yet; by default 0 without feedback, else 1. A network
+        without FFCM and CFFM does not read it.
         """
         image = features.image
         batch, size = image.shape[0], (image.shape[-2], image.shape[-1])
@@ -204,12 +183,8 @@ class ClickFamily(ClickNetwork, Generic[ConfigT]):
     ) -> FeedbackState | None:
         """Compute both modules' shares that no mask changes; None without them.
 
-        Parameters
-        ----------
-        deep
-            (B, C, h, w) float, F.
-        image, maps
-            (B, 3, H, W) and (B, M, H, W) float; resized to the features' size.
+        ``deep`` is F, (B, C, h, w); the (B, 3, H, W) image and (B, M, H, W) maps are
+        resized to its size.
         """
         if self.ffcm is None or self.cffm is None:
             return None
@@ -226,7 +201,7 @@ class ClickFamily(ClickNetwork, Generic[ConfigT]):
     ) -> Fused:
         """Correct the feedback around the newest click and fuse it with the features.
 
-        Raises ValueError: there is no state: the features are another network's.
+        Raises ValueError without a state: the features are another network's.
         """
         if state is None or self.ffcm is None or self.cffm is None:
             msg = "features were not made by this network's embed_clicks"

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from timm.models.resnet import Bottleneck, ResNet
 from torch import Tensor, nn
 
+from napari_cfrseg.model.blocks import SplitInputConv2d, resize
 from napari_cfrseg.model.blocks.clickmaps import disk_maps
-from napari_cfrseg.model.blocks.convolutions import SplitInputConv2d, resize
 from napari_cfrseg.model.network import NetworkOutput
 from napari_cfrseg.model.published.family import (
     ClickFamily,
@@ -44,15 +44,11 @@ class DeepLabConfig(FamilyConfig):
     grid_size: int = 480
 
 
-def _conv_norm_relu(in_channels: int, out_channels: int, rate: int = 0) -> nn.Module:
+def _conv_norm_relu(channels: int, out_channels: int, rate: int = 0) -> nn.Sequential:
     """1×1 for rate 0, else 3×3 dilated by the rate."""
-    return nn.Sequential(*_layers(in_channels, out_channels, rate))
-
-
-def _layers(in_channels: int, out_channels: int, rate: int = 0) -> list[nn.Module]:
-    return [
+    return nn.Sequential(
         nn.Conv2d(
-            in_channels,
+            channels,
             out_channels,
             3 if rate else 1,
             padding=rate,
@@ -61,7 +57,7 @@ def _layers(in_channels: int, out_channels: int, rate: int = 0) -> list[nn.Modul
         ),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
-    ]
+    )
 
 
 def separable(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -70,7 +66,7 @@ def separable(in_channels: int, out_channels: int) -> nn.Sequential:
         nn.Conv2d(
             in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False
         ),
-        *_layers(in_channels, out_channels),
+        *_conv_norm_relu(in_channels, out_channels),
     )
 
 
@@ -82,8 +78,10 @@ class Aspp(nn.Module):
         self.branches = nn.ModuleList(
             [_conv_norm_relu(in_channels, width, rate) for rate in (0, 12, 24, 36)]
         )
-        self.pooled = nn.Sequential(*_layers(in_channels, width))
-        self.project = nn.Sequential(*_layers(5 * width, width), nn.Dropout(0.2))
+        self.pooled = _conv_norm_relu(in_channels, width)
+        self.project = nn.Sequential(
+            *_conv_norm_relu(5 * width, width), nn.Dropout(0.2)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, h, w) → (B, width, h, w)."""
@@ -110,13 +108,7 @@ class ClickFeatures(NamedTuple):
 
 
 class DeepLabClicks(ClickFamily[DeepLabConfig]):
-    """ResNet (v1s) + DeepLabV3+ with clicks, FFCM and CFFM.
-
-    Parameters
-    ----------
-    config
-        The network's shape.
-    """
+    """ResNet (v1s) + DeepLabV3+ with clicks, FFCM and CFFM."""
 
     family = "deeplab"
 
@@ -205,11 +197,6 @@ class TimmFcfi(ClickFamily[TimmFcfiConfig]):
     """A timm backbone with clicks at its input, FFCM and CFFM on its joined maps.
 
     Raises ValueError if timm has no such backbone, or it gives no feature maps.
-
-    Parameters
-    ----------
-    config
-        The network's shape.
     """
 
     family = "timm_fcfi"

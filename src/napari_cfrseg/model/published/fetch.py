@@ -84,10 +84,7 @@ PUBLISHED = {
 
 
 def published(name: str) -> Published:
-    """Return a published checkpoint by name.
-
-    Raises CheckpointError if there is none of that name.
-    """
+    """Return a published checkpoint by name; CheckpointError if there is none."""
     if name not in PUBLISHED:
         msg = f"no published checkpoint {name!r}; there are {', '.join(PUBLISHED)}"
         raise CheckpointError(msg)
@@ -95,24 +92,11 @@ def published(name: str) -> Published:
 
 
 def fetch(source: Published, folder: Path, *, progress: Progress | None = None) -> Path:
-    """Download a published checkpoint into a folder.
+    """Download a published checkpoint into a folder as ``<name>.pth``; return its path.
 
     A complete file is not fetched again. A broken download is resumed, if the server
     can. Raises CheckpointError if it cannot be reached, breaks off, has the wrong
     SHA-256, or must be fetched by hand.
-
-    Parameters
-    ----------
-    source
-        What to fetch; see ``published``.
-    folder
-        Where to put ``<name>.pth``.
-    progress
-        Called as bytes arrive.
-
-    Returns
-    -------
-    The file's path.
     """
     if source.by_hand:
         msg = (
@@ -138,8 +122,9 @@ def fetch(source: Published, folder: Path, *, progress: Progress | None = None) 
         raise CheckpointError(msg) from error
     except OSError as error:
         # requests' errors are OSErrors, too
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         msg = (
-            f"{source.url}: cannot be reached or broke off ({_first_line(error)}). "
+            f"{source.url}: cannot be reached or broke off ({reason}). "
             "Try again to resume, or on a machine without network bring the file and "
             "run: cfrseg models import FILE"
         )
@@ -180,8 +165,3 @@ class _Resuming:
             msg = f"{have} of {total} bytes arrived"
             raise OSError(msg)
         self.partial.replace(output_file)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error) or type(error).__name__
-    return text.splitlines()[0]

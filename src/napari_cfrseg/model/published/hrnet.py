@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -23,8 +24,8 @@ import torch.nn.functional as F
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
+from napari_cfrseg.model.blocks import resize
 from napari_cfrseg.model.blocks.clickmaps import disk_maps
-from napari_cfrseg.model.blocks.convolutions import resize
 from napari_cfrseg.model.network import NetworkOutput
 from napari_cfrseg.model.published.family import (
     ClickFamily,
@@ -39,11 +40,11 @@ _BLOCKS = {False: 4, True: 2}
 
 
 def _conv_norm(
-    in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, relu: bool
+    channels: int, out: int, kernel: int, stride: int = 1, *, relu: bool = True
 ) -> nn.Sequential:
     layers: list[nn.Module] = [
-        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(out_channels),
+        nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(out),
     ]
     return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if relu else []))
 
@@ -65,29 +66,19 @@ class _Fusion(nn.Module):
             return nn.Identity()
         if source > target:
             return _conv_norm(widths[source], widths[target], 1, relu=False)
-        steps = [
-            _conv_norm(
-                widths[source],
-                widths[target] if last else widths[source],
-                3,
-                2,
-                relu=not last,
-            )
-            for last in [False] * (target - source - 1) + [True]
-        ]
-        return nn.Sequential(*steps)
+        width = widths[source]
+        steps = [_conv_norm(width, width, 3, 2) for _ in range(target - source - 1)]
+        last = _conv_norm(width, widths[target], 3, 2, relu=False)
+        return nn.Sequential(*steps, last)
 
     def forward(self, branches: list[Tensor]) -> list[Tensor]:
         """Sum every branch, brought to its size, into every branch."""
         fused = []
         for target, paths in zip(branches, self.fuse_layers, strict=True):
             size = (target.shape[-2], target.shape[-1])
-            total: Tensor | None = None
-            for source, path in zip(branches, paths.children(), strict=True):
-                part = resize(path(source), size)
-                total = part if total is None else total + part
-            if total is not None:
-                fused.append(F.relu(total) if self.relu else total)
+            pairs = zip(branches, paths.children(), strict=True)
+            total = reduce(torch.add, (resize(path(x), size) for x, path in pairs))
+            fused.append(F.relu(total) if self.relu else total)
         return fused
 
 
@@ -107,17 +98,11 @@ class _Module(_Fusion):
 
 
 class HighResolutionNet(nn.Module):
-    """Four parallel resolutions, joined at 1/4 of the input.
+    """Four parallel resolutions of w, 2w, 4w, 8w channels, joined at 1/4 of the input.
 
-    Parameters
-    ----------
-    width
-        w; the branches have w, 2w, 4w, 8w channels.
-    small
-        The "s" networks: fewer modules and blocks.
-    relu_after_exchange
-        False drops the ReLU after each exchange between branches, as FCFI's code
-        does (its weights give garbage with it, and RITM's without it).
+    ``small``: the "s" networks with fewer modules and blocks.
+    ``relu_after_exchange=False`` drops the ReLU after each exchange between branches,
+    as FCFI's code does (its weights give garbage with it, and RITM's without it).
     """
 
     def __init__(
@@ -138,8 +123,8 @@ class HighResolutionNet(nn.Module):
         )
         self.transition1 = nn.ModuleList(
             [
-                _conv_norm(256, widths[0], 3, relu=True),
-                nn.Sequential(_conv_norm(256, widths[1], 3, 2, relu=True)),
+                _conv_norm(256, widths[0], 3),
+                nn.Sequential(_conv_norm(256, widths[1], 3, 2)),
             ]
         )
         self.transition2 = self._next_branch(widths, 2)
@@ -156,9 +141,7 @@ class HighResolutionNet(nn.Module):
 
     @staticmethod
     def _next_branch(widths: Sequence[int], index: int) -> nn.ModuleList:
-        new = nn.Sequential(
-            _conv_norm(widths[index - 1], widths[index], 3, 2, relu=True)
-        )
+        new = nn.Sequential(_conv_norm(widths[index - 1], widths[index], 3, 2))
         return nn.ModuleList([*(nn.Identity() for _ in range(index)), new])
 
     def stem(self, image: Tensor) -> Tensor:
@@ -219,13 +202,7 @@ class ClickFeatures(NamedTuple):
 
 
 class HRNetClicks(ClickFamily[HRNetConfig]):
-    """HRNet + OCR with clicks, a previous mask and, for FCFI, FFCM and CFFM.
-
-    Parameters
-    ----------
-    config
-        The network's shape.
-    """
+    """HRNet + OCR with clicks, a previous mask and, for FCFI, FFCM and CFFM."""
 
     family = "hrnet"
 
@@ -282,23 +259,10 @@ class HRNetClicks(ClickFamily[HRNetConfig]):
         return fused.output(logits, size, coarse)
 
 
-def _block(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
-
-
 class OcrHead(nn.Module):
     """Coarse mask → mean feature of the object → final mask.
 
-    Parameters
-    ----------
-    in_channels
-        Channels of the backbone's joined features.
-    width
-        OCR width: 48 (18s), 64 (18), 128 (32).
+    The OCR width is 48 (HRNet-18s), 64 (18) or 128 (32).
     """
 
     def __init__(self, in_channels: int, width: int) -> None:
@@ -314,9 +278,9 @@ class OcrHead(nn.Module):
             nn.BatchNorm2d(2 * width),
             nn.ReLU(inplace=True),
         )
-        self.down = _block(2 * width, width)
-        self.up = _block(width, 2 * width)
-        self.join = _block(4 * width, 2 * width)
+        self.down = _conv_norm(2 * width, width, 1)
+        self.up = _conv_norm(width, 2 * width, 1)
+        self.join = _conv_norm(4 * width, 2 * width, 1)
         self.dropout = nn.Dropout2d(0.05)
         self.classify = nn.Conv2d(2 * width, 1, 1)
 

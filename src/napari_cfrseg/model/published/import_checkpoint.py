@@ -46,19 +46,11 @@ class _Inert:
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint.
 
-    Raises CheckpointError if there is no such file, it is not a checkpoint, names
-    something that is not plain data, or holds no tensors.
-
-    Parameters
-    ----------
-    path
-        A file written by ``torch.save``: a state dict, or a dict that holds one as
-        ``state_dict`` or ``model``; or a ``.safetensors`` file.
-
-    Returns
-    -------
-    Tensors by key on the CPU, ``module.`` prefixes of DataParallel removed, half
-    precision widened to float32.
+    The file is one written by ``torch.save`` (a state dict, or a dict that holds one as
+    ``state_dict`` or ``model``) or a ``.safetensors`` file. Returns tensors by key on
+    the CPU, ``module.`` prefixes of DataParallel removed, half precision widened to
+    float32. Raises CheckpointError if there is no such file, it is not a checkpoint,
+    names something that is not plain data, or holds no tensors.
     """
     return _state_of(_load_file(path), path)
 
@@ -154,12 +146,9 @@ def _state_of(loaded: object, path: Path) -> dict[str, Tensor]:
         raise CheckpointError(msg)
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
-    return {key: _widen(value.detach()) for key, value in state.items()}
-
-
-def _widen(tensor: Tensor) -> Tensor:
-    half = tensor.dtype in (torch.float16, torch.bfloat16)
-    return tensor.float() if half else tensor
+    half = (torch.float16, torch.bfloat16)
+    tensors = {key: value.detach() for key, value in state.items()}
+    return {k: v.float() if v.dtype in half else v for k, v in tensors.items()}
 
 
 _MAX_LISTED = 6
@@ -270,23 +259,19 @@ def _hrnet(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     feature = "feature_extractor."
     encoder = f"{feature}correction_module.info_encoder.0.conv.weight"
     is_fcfi = encoder in shapes
+    stem = shapes.get("maps_transform.0.weight", (0, 0))
+    if stem[0] != 16:
+        msg = "the click stem is not RITM's Conv1S (maps_transform); not supported"
+        raise CheckpointError(msg)
     return {
         "family": "hrnet",
         "width": shapes[f"{feature}stage2.0.branches.0.0.conv1.weight"][0],
         "small": f"{feature}layer1.2.conv1.weight" not in shapes,
         "ocr_width": shapes[f"{feature}conv3x3_ocr.0.weight"][0] // 2,
-        "mask_at_input": _map_channels(shapes) == 3,
+        "mask_at_input": stem[1] == 3,
         "relu_after_exchange": not is_fcfi,
         "feedback_width": shapes[encoder][0] if is_fcfi else 0,
     }
-
-
-def _map_channels(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    key = "maps_transform.0.weight"
-    if key not in shapes or shapes[key][0] != 16:
-        msg = "the click stem is not RITM's Conv1S (maps_transform); not supported"
-        raise CheckpointError(msg)
-    return shapes[key][1]
 
 
 def _deeplab(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -330,10 +315,7 @@ def _plain_vit(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def translate(state: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
-    """Rename published tensors to ours.
-
-    Raises CheckpointError if some key has no rule.
-    """
+    """Rename published tensors to ours; CheckpointError if some key has no rule."""
     ours: dict[str, Tensor] = {}
     unknown = []
     for key, tensor in state.items():
@@ -390,14 +372,9 @@ def fill(network: ClickNetwork, state: Mapping[str, Tensor]) -> None:
 
 
 def import_published(path: Path) -> tuple[ClickNetwork, Recognised]:
-    """Build the network a published checkpoint holds, in evaluation mode.
+    """Build the network of a RITM, SimpleClick, CFR-ICL or FCFI file, to evaluate.
 
-    Raises CheckpointError: naming the file and what does not fit.
-
-    Parameters
-    ----------
-    path
-        RITM, SimpleClick, CFR-ICL or FCFI checkpoint as published.
+    Raises CheckpointError that names the file and what does not fit.
     """
     state = read_state(path)
     try:

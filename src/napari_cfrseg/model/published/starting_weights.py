@@ -70,20 +70,10 @@ _EFFICIENTNET_EXPANDED = {
 
 
 def start_from(network: ClickNetwork, path: Path) -> tuple[str, ...]:
-    """Give a network's backbone pretrained weights.
+    """Give a network's backbone the weights of a ``.pth`` or ``.safetensors`` file.
 
-    Raises CheckpointError if the file is not of that backbone.
-
-    Parameters
-    ----------
-    network
-        A plain-ViT, HRNet or DeepLab click network, or the default one.
-    path
-        The pretrained backbone's ``.pth`` or ``.safetensors`` file.
-
-    Returns
-    -------
-    The names of the network's tensors that were not in the file.
+    Returns the names of the network's tensors that were not in the file. Raises
+    CheckpointError if the file is not of that backbone.
     """
     state = read_state(path)
     try:

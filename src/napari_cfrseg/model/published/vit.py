@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from napari_cfrseg.model.blocks import SplitInputConv2d, resize
 from napari_cfrseg.model.blocks.clickmaps import disk_maps
-from napari_cfrseg.model.blocks.convolutions import SplitInputConv2d, resize
 from napari_cfrseg.model.network import NetworkOutput
 from napari_cfrseg.model.published.family import (
     ClickFamily,
@@ -88,13 +88,7 @@ class ClickFeatures(NamedTuple):
 class PlainViTClicks(ClickFamily[PlainViTConfig]):
     """Plain ViT with clicks; mask at the input, or FCFI at the pyramid.
 
-    Raises ValueError: later, from ``embed_image``, if the image's sides are not
-    multiples of 224.
-
-    Parameters
-    ----------
-    config
-        The network's shape.
+    ``embed_image`` raises ValueError if the image's sides are not multiples of 224.
     """
 
     family = "plain_vit"
@@ -278,16 +272,12 @@ class MlpHead(nn.Module):
         the sum's parts, as it is dearer on the wider map.
         """
         size = pyramid[0].shape[-2:]
-        total: Tensor | None = None
+        shares = []
         for index in (1, 2, 3):
             level = F.relu(self.levels[index](pyramid[index]))
             share = self.join.part(index, level, with_bias=index == 1)
-            share = F.interpolate(share, size, mode="bilinear", align_corners=False)
-            total = share if total is None else total + share
-        if total is None:
-            msg = "the pyramid has four levels"
-            raise ValueError(msg)
-        return total
+            shares.append(F.interpolate(share, size, mode="bilinear"))
+        return shares[0] + shares[1] + shares[2]
 
     def finish(self, coarse: Tensor, finest: Tensor) -> Tensor:
         """Add level 0, (B, C0, h, w), and return the logits, (B, 1, h, w)."""

@@ -1,10 +1,19 @@
-r"""Focused feedback correction module (FFCM; FCFI, section 3.2).
+r"""FCFI's two feedback modules: correct the previous mask (FFCM), then fuse it (CFFM).
+
+Focused feedback correction (FFCM, section 3.2):
 
 .. math::
 
     W(i, j)   &= cos(E(i, j), E(y_{new}, x_{new}))                        (1) \\
     M^{r'}    &= l_{new} W + (1 - W) M                                    (2) \\
     M^r       &= M_{box} M^{r'} + (1 - M_{box}) M                         (3)
+
+Collaborative feedback fusion (CFFM, section 3.3):
+
+.. math::
+
+    M^u &= Φ_2(concat(Φ_1(F), M^r))                                       (4) \\
+    F^u &= w_g Φ_3(concat(F, M^u)) + F                                    (5)
 
 ==========  ======================================================================
 symbol      here
@@ -15,12 +24,18 @@ l_new       label of the newest click, 1 positive, 0 negative
 M           ``feedback``, the previous mask's probability
 M_box       ``region``: a box of ``ratio`` times the window about the newest click
 M^r         ``corrected``
+F           ``features``, the backbone's
+M^u         ``updated``, the feedback after its look at the features
+w_g         ``gate``: 0 in the first interaction, 1 afterwards
+F^u         ``fused``, what the head sees
 ==========  ======================================================================
 
 The paper computes W on the backbone's features themselves; the published code puts a
 small learned encoder before it. Cropping and pasting (inference) and the box mask
 (training) differ only in the box's edge: hard in evaluation, a product of sigmoids in
-training, so that gradients cross it.
+training, so that gradients cross it. Φ₃ of the published code returns one channel,
+added to every channel of F; the paper does not mention it. Both are here by name
+(``residual``, ``residual_full``).
 """
 
 from __future__ import annotations
@@ -31,11 +46,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_cfrseg.model.blocks import (
+    ConvNormRelu,
+    SeparableNormRelu,
+    SplitInputConv2d,
+)
 from napari_cfrseg.model.blocks.clickmaps import once_per_click
-from napari_cfrseg.model.blocks.convolutions import SeparableNormRelu, SplitInputConv2d
 
 Affinity = Literal["cosine", "exponential"]
 AFFINITIES: tuple[Affinity, ...] = ("cosine", "exponential")
+Fusion = Literal["residual", "residual_full", "no_residual", "no_gate", "concat"]
+FUSIONS: tuple[Fusion, ...] = (
+    "residual",
+    "residual_full",
+    "no_residual",
+    "no_gate",
+    "concat",
+)
 
 #: steepness of the soft box's edges in 1 / feature cell (published code)
 EDGE_STEEPNESS = 10.0
@@ -46,12 +73,9 @@ NORM_EPS = 1e-12
 class Correction(NamedTuple):
     """FFCM's maps, each (B, 1, h, w) float32 at feature resolution."""
 
-    corrected: Tensor
-    """M^r, the corrected feedback, in [0, 1]."""
-    region: Tensor
-    """M_box: 1 where the feedback may have been corrected (soft in training)."""
-    affinity: Tensor
-    """W over the whole window, in [0, 1]."""
+    corrected: Tensor  # M^r, in [0, 1]
+    region: Tensor  # M_box: 1 where it may have been corrected (soft in training)
+    affinity: Tensor  # W over the whole window, in [0, 1]
 
 
 def correction_box(
@@ -62,22 +86,11 @@ def correction_box(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the box about each newest click in cells of the feature map.
 
-    Half sides are ``int(ratio · side / 2 + 0.5)`` input pixels about the click's
-    pixel; the box is clamped to the window and then grown to whole cells.
-
-    Parameters
-    ----------
-    newest_click
-        (B, 3) float rows ``[y, x, label]`` in input pixels.
-    input_size, feature_size
-        (H, W) of the network's input and (h, w) of the features.
-    ratio
-        The box's side over the window's side (paper: 0.3).
-
-    Returns
-    -------
-    Four (B,) float tensors: first row, row after the last, first column, column after
-    the last.
+    Half sides are ``int(ratio · side / 2 + 0.5)`` input pixels about the click's pixel;
+    the box is clamped to the window and then grown to whole cells. ``input_size`` is
+    the (H, W) of the network's input, ``feature_size`` the (h, w) of the features,
+    ``ratio`` the box's side over the window's (paper: 0.3). Returns four (B,) float
+    tensors: first row, row after the last, first column, column after the last.
     """
     edges = []
     for axis in (0, 1):
@@ -144,25 +157,17 @@ def click_affinity(
     kind: Affinity = "cosine",
     sigma: float = 1.0,
 ) -> Tensor:
-    """Compare every cell with the one under the newest click.
+    """Compare every cell with the one under the newest click: (B, 1, h, w) float32.
 
     Parameters
     ----------
     encoded
         (B, M, h, w) float, non-negative for a cosine in [0, 1].
-    newest_click
-        (B, 3) float rows ``[y, x, label]`` in input pixels.
-    input_size
-        (H, W) of the network's input.
-    kind
-        ``cosine`` (equation 1) or ``exponential``, exp(−‖E − E_new‖² / σ) (Table 4;
-        the paper does not give its σ).
-    sigma
-        σ of the exponential.
-
-    Returns
-    -------
-    (B, 1, h, w) float32.
+    newest_click, input_size
+        (B, 3) float rows ``[y, x, label]`` in pixels of the (H, W) input.
+    kind, sigma
+        ``cosine`` (equation 1) or ``exponential``, exp(−‖E − E_new‖² / σ) (Table 4; the
+        paper does not give its σ).
     """
     encoded = encoded.float()
     height, width = encoded.shape[-2:]
@@ -237,18 +242,10 @@ class FFCM(nn.Module):
         )
 
     def prepare(self, features: Tensor, context: Tensor) -> Tensor:
-        """Return the encoder's share that no feedback can change.
+        """Return the encoder's share that no feedback can change, (B, mid, h, w) float.
 
-        Parameters
-        ----------
-        features
-            (B, C, h, w) float.
-        context
-            (B, K, h, w) float: normalised image and click maps at feature resolution.
-
-        Returns
-        -------
-        (B, mid, h, w) float, for ``correct``.
+        ``features`` are (B, C, h, w); ``context``, (B, K, h, w), are the normalised
+        image and click maps at their resolution.
         """
         return self.first.part(2, features, with_bias=True) + self.first.part(
             0, context
@@ -268,17 +265,9 @@ class FFCM(nn.Module):
     ) -> Correction:
         """Correct the feedback, given what ``prepare`` returned.
 
-        Parameters
-        ----------
-        prepared
-            (B, mid, h, w) float.
-        feedback
-            (B, 1, h, w) float in [0, 1], the previous mask; zeros where there is none.
-        newest_click
-            (B, 3) float rows ``[y, x, label]`` in input pixels; label −1 leaves that
-            sample's feedback as it is, and its region empty.
-        input_size
-            (H, W) of the network's input.
+        ``feedback`` is (B, 1, h, w) float in [0, 1], the previous mask or zeros;
+        ``newest_click`` (B, 3) float rows ``[y, x, label]`` in pixels of the (H, W)
+        input. Label −1 leaves that sample's feedback as it is, and its region empty.
         """
         encoded = self.encode(prepared, feedback.to(prepared.dtype))
         feedback = feedback.float()
@@ -303,3 +292,98 @@ class FFCM(nn.Module):
         """Return ``correct ∘ prepare``; see both for the shapes."""
         prepared = self.prepare(features, context)
         return self.correct(prepared, feedback, newest_click, input_size)
+
+
+class FusionState(NamedTuple):
+    """The part that no feedback changes: computed once per click."""
+
+    features: Tensor  # (B, C, h, w) float, F
+    guide: Tensor  # (B, mid, h, w) Φ₂'s first convolution, without the feedback
+    residual: Tensor  # (B, 1 or C, h, w) Φ₃'s convolution, without the feedback
+
+
+class CFFM(nn.Module):
+    """Let feedback and features update each other.
+
+    Parameters
+    ----------
+    in_channels
+        C, channels of the features.
+    mid_channels
+        Channels of Φ₁ and Φ₂ (published: 64 on HRNet, 32 on ResNet-101).
+    fusion
+        ``residual``: published, equation 5 with a one-channel Φ₃.
+        ``residual_full``: equation 5 with a Φ₃ of C channels.
+        ``no_residual``: F^u = Φ₃ alone, C channels, no gate (paper, section 4.3).
+        ``no_gate``: ``residual`` with w_g = 1 always (paper, section 4.3).
+        ``concat``: F^u = Φ₃(concat(F, M^r)) with C channels, no feedback pathway, so
+        M^u = M^r (the paper's "+ FFC" row).
+    """
+
+    def __init__(
+        self, in_channels: int, mid_channels: int, *, fusion: Fusion = "residual"
+    ) -> None:
+        super().__init__()
+        if fusion not in FUSIONS:
+            msg = f"fusion {fusion!r} is not one of {', '.join(FUSIONS)}"
+            raise ValueError(msg)
+        self.fusion: Fusion = fusion
+        one_channel = fusion in ("residual", "no_gate")
+        out_channels = 1 if one_channel else in_channels
+        if fusion != "concat":
+            self.phi1 = ConvNormRelu(in_channels, mid_channels, 1)
+            self.phi2_first = SplitInputConv2d((1, mid_channels), mid_channels, 3)
+            self.phi2_rest = nn.Sequential(
+                nn.BatchNorm2d(mid_channels),
+                nn.ReLU(),
+                SeparableNormRelu(mid_channels),
+                SeparableNormRelu(mid_channels),
+                nn.Conv2d(mid_channels, 1, 3, padding=1),
+            )
+        self.phi3_first = SplitInputConv2d((in_channels, 1), out_channels, 1)
+        self.phi3_rest = nn.Sequential(nn.BatchNorm2d(out_channels), nn.ReLU())
+
+    def prepare(self, features: Tensor) -> FusionState:
+        """Compute the part that depends on the features alone, (B, C, h, w)."""
+        residual = self.phi3_first.part(0, features, with_bias=True)
+        if self.fusion == "concat":
+            return FusionState(features, features, residual)
+        guide = self.phi2_first.part(1, self.phi1(features), with_bias=True)
+        return FusionState(features, guide, residual)
+
+    def update(self, state: FusionState, corrected: Tensor) -> Tensor:
+        """Return M^u (equation 4), (B, 1, h, w) float32 in [0, 1]."""
+        if self.fusion == "concat":
+            return corrected
+        share = self.phi2_first.part(0, corrected.to(state.guide.dtype))
+        return torch.sigmoid(self.phi2_rest(state.guide + share).float())
+
+    def fuse(
+        self, state: FusionState, corrected: Tensor, gate: Tensor | float
+    ) -> tuple[Tensor, Tensor]:
+        """Fuse, given what ``prepare`` returned: F^u, (B, C, h, w) float, and M^u.
+
+        ``corrected`` is M^r, (B, 1, h, w) float in [0, 1], as M^u is; ``gate`` w_g, a
+        number or (B, 1, 1, 1) float: 0 in the first interaction, else 1.
+        """
+        updated = self.update(state, corrected)
+        residual = self.residual(state, updated)
+        if self.fusion in ("no_residual", "concat"):
+            return residual, updated
+        if self.fusion == "no_gate":
+            gate = 1.0
+        elif isinstance(gate, Tensor):
+            gate = gate.to(residual.dtype)
+        return state.features + gate * residual, updated
+
+    def residual(self, state: FusionState, updated: Tensor) -> Tensor:
+        """Return Φ₃, (B, 1 or C, h, w) float, non-negative."""
+        share = self.phi3_first.part(1, updated.to(state.residual.dtype))
+        residual: Tensor = self.phi3_rest(state.residual + share)
+        return residual
+
+    def forward(
+        self, features: Tensor, corrected: Tensor, gate: Tensor | float
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``fuse ∘ prepare``; see both for the shapes."""
+        return self.fuse(self.prepare(features), corrected, gate)

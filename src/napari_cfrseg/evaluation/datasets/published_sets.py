@@ -31,9 +31,8 @@ from numpy.typing import NDArray
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation.datasets import AnnotatedPlane, BenchmarkObject
 from napari_cfrseg.evaluation.datasets.label_folders import find_file
-from napari_cfrseg.io.images import read_image, read_labels
+from napari_cfrseg.io.images import IMAGE_SUFFIXES, read_image, read_labels
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 #: grey value of ignored pixels in GrabCut's and Berkeley's masks
 GRABCUT_IGNORE = 128
 VOC_IGNORE = 255
@@ -51,10 +50,7 @@ class MaskFolder:
     coding: Literal["grabcut", "any"]
 
     def objects(self) -> Iterator[BenchmarkObject]:
-        """List one object per image.
-
-        Raises DatasetError if a folder is missing or empty.
-        """
+        """List one object per image; DatasetError if a folder is missing or empty."""
         for folder in (self.images, self.masks):
             if not folder.is_dir():
                 msg = (
@@ -62,7 +58,8 @@ class MaskFolder:
                     f"{self.images} and masks of the same stems in {self.masks}"
                 )
                 raise DatasetError(msg)
-        stems = sorted({p.stem for p in self.images.iterdir() if _is_image(p)})
+        files = [p for p in self.images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
+        stems = sorted({path.stem for path in files})
         if not stems:
             msg = f"{self.name}: {self.images} holds no {', '.join(IMAGE_SUFFIXES)}"
             raise DatasetError(msg)
@@ -178,10 +175,6 @@ class PascalVoc:
 
     def _instances(self, stem: str) -> NDArray[Any]:
         return read_labels(self._path(stem))
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _labels_in(instances: NDArray[Any]) -> list[int]:
