@@ -119,14 +119,9 @@ def run_bench(
 ) -> list[BenchRow]:
     """Time first and next clicks: a row per size, kind of click and refinement.
 
-    Parameters
-    ----------
-    image, labels
-        (Y, X[, C]) pixels and (Y, X) ids of a real micrograph, tiled to ``sides``.
-    refinements
-        The ratios of the others refer to the first.
-    clicks, warm_up
-        Objects clicked per size; objects clicked before that and not counted.
+    The (Y, X[, C]) micrograph and its (Y, X) ids are tiled to ``sides``; the ratios of
+    the other refinements refer to the first. ``clicks`` objects are clicked per size,
+    after ``warm_up`` that are not counted.
     """
     rows: list[BenchRow] = []
     for side in sides:

@@ -67,21 +67,11 @@ def run_benchmark(
 ) -> Run:
     """Measure a segmenter on objects, going on where the folder's run stopped.
 
-    Raises DatasetError if the folder holds another run, or there is no object.
-
-    Parameters
-    ----------
-    objects
-        In the order drawn.
-    workers
-        Processes on this machine.
-    scheduler
-        Address of a Dask scheduler (``tcp://…``) whose workers do the work instead;
-        they must see the data under the same paths.
-    progress
-        Called after each object.
-    command
-        The command line, to be kept with the results.
+    ``objects`` stand in the order drawn; ``progress`` is called after each. ``workers``
+    are processes on this machine; ``scheduler`` is the address of a Dask scheduler
+    (``tcp://…``) whose workers do the work instead: they must see the data under the
+    same paths. The command line is kept with the results. Raises DatasetError if the
+    folder holds another run, or there is no object.
     """
     settings = settings or RunSettings()
     if not objects:

@@ -40,22 +40,13 @@ def evaluate_objects(
     settings: RunSettings | None = None,
     workers: int = 1,
 ) -> Iterator[ObjectRow]:
-    """Click every object and yield its row as soon as it is done.
+    """Click every object and yield its row as soon as it is done, plane by plane.
 
-    Raises CfrSegError if data, weights or packages are missing, RuntimeError with its
+    The factory is called once per process: 1 worker runs in this one; more are spawned,
+    each with one OpenMP thread unless OMP_NUM_THREADS is set, and the factory must be
+    picklable. By default the robot is the papers' (20 clicks, target 0.90). Raises
+    CfrSegError if data, weights or packages are missing, RuntimeError with its
     traceback if a worker process fails or is killed.
-
-    Parameters
-    ----------
-    segmenter_factory
-        Called once per process. With ``workers > 1`` it must be picklable.
-    objects
-        Those of one plane are done together.
-    settings
-        By default the papers' robot, 20 clicks, target 0.90.
-    workers
-        Processes. 1 runs in this one; more are spawned, each with one OpenMP thread
-        unless OMP_NUM_THREADS is set.
     """
     settings = settings or RunSettings()
     groups = group_by_plane(objects)

@@ -70,20 +70,9 @@ def write_report(
 ) -> list[tuple[str, list[Summary]]]:
     """Write the report's folder; files of an earlier report are replaced.
 
-    Parameters
-    ----------
-    runs
-        The one that others are compared with first.
-    objects
-        {key: object}, for the contact sheets; None leaves them out.
-    command
-        The exact command.
-    notes
-        Lines put under the tables.
-
-    Returns
-    -------
-    (name, summaries) per run, as in the tables.
+    Others are compared with the first run. ``objects``, {key: object}, are for the
+    contact sheets (None leaves them out), ``command`` is the exact command, ``notes``
+    are lines put under the tables. Returns (name, summaries) per run, as in the tables.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = name_runs(runs)

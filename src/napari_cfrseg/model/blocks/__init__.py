@@ -34,14 +34,8 @@ class SplitInputConv2d(nn.Conv2d):
 
     ``conv(concat[a, b]) = conv_a(a) + conv_b(b)``: what does not change between two
     refinement steps (image, clicks, features) is convolved once, and a step only adds
-    the feedback's share. Weights and keys are those of the one ordinary convolution.
-
-    Parameters
-    ----------
-    parts
-        Channels of each part, in the order of the concatenation.
-    out_channels, kernel_size, bias
-        As in ``torch.nn.Conv2d``; stride 1, padding keeps the size.
+    the feedback's share. Weights and keys are those of the one ordinary convolution
+    over all ``parts`` (their channels, in order); stride 1, padding keeps the size.
     """
 
     def __init__(

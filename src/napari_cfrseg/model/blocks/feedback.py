@@ -159,15 +159,10 @@ def click_affinity(
 ) -> Tensor:
     """Compare every cell with the one under the newest click: (B, 1, h, w) float32.
 
-    Parameters
-    ----------
-    encoded
-        (B, M, h, w) float, non-negative for a cosine in [0, 1].
-    newest_click, input_size
-        (B, 3) float rows ``[y, x, label]`` in pixels of the (H, W) input.
-    kind, sigma
-        ``cosine`` (equation 1) or ``exponential``, exp(−‖E − E_new‖² / σ) (Table 4; the
-        paper does not give its σ).
+    ``encoded`` is (B, M, h, w), non-negative for a cosine in [0, 1]; ``newest_click``
+    holds (B, 3) float rows ``[y, x, label]`` in pixels of the (H, W) input. ``cosine``
+    is equation 1, ``exponential`` exp(−‖E − E_new‖² / σ) (Table 4; the paper does not
+    give its σ).
     """
     encoded = encoded.float()
     height, width = encoded.shape[-2:]
