@@ -16,7 +16,7 @@ import numpy as np
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.handlers import perform
-from napari_cfrseg.annotation.rounds import NoRounds, RoundComputer, SegmenterLike
+from napari_cfrseg.annotation.rounds import RoundComputer, SegmenterLike
 from napari_cfrseg.annotation.state import (
     History,
     ObjectState,
@@ -86,11 +86,9 @@ class Annotator:
         scaling: Scaling | None = None,
     ) -> None:
         self.plane_shape = (int(plane_shape[0]), int(plane_shape[1]))
-        self._computer: RoundComputer | NoRounds = NoRounds()
-        if plane_image is not None:
-            self._computer = RoundComputer(
-                plane_image, self.plane_shape, segmenter, rgb=rgb, scaling=scaling
-            )
+        self._computer = RoundComputer(
+            plane_image, self.plane_shape, segmenter, rgb=rgb, scaling=scaling
+        )
         self._objects: dict[int, ObjectState] = {}
         self._labels: dict[Plane, LabelArray] = {}
         self._history = History()
@@ -145,10 +143,7 @@ class Annotator:
         self._computer.prepare(plane)
 
     def apply(
-        self,
-        event: ev.Event,
-        *more: ev.Event,
-        on_preview: PatchCallback | None = None,
+        self, event: ev.Event, *more: ev.Event, on_preview: PatchCallback | None = None
     ) -> Change:
         """Apply an event, or several as one step: all of them or none.
 
@@ -273,9 +268,9 @@ class Annotator:
 def _record(event: ev.Event, draft: Draft) -> ev.Event:
     """Perform an event and return it as it is to be recorded."""
     draft.stamp += 1
-    draft.recorded = None
+    draft.recorded = event
     perform(event, draft)
-    return event if draft.recorded is None else draft.recorded
+    return draft.recorded
 
 
 def objects_after(

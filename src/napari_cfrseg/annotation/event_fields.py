@@ -94,9 +94,6 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
-# -- plain values --------------------------------------------------------------------
-
-
 def _plain(value: Any) -> Any:
     """Return a NumPy number as Python's."""
     return value.item() if isinstance(value, np.generic) else value
@@ -140,9 +137,6 @@ Coordinate = Annotated[Float, Field(ge=-1e9, le=1e9)]
 Position = tuple[Coordinate, Coordinate]
 VoxelSide = Annotated[Float, Field(gt=0.0, le=1e12)]
 Spacing = tuple[VoxelSide, VoxelSide, VoxelSide]
-
-
-# -- values of classes that do not know pydantic -------------------------------------
 
 
 class Part(BaseModel):

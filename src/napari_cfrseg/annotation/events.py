@@ -29,34 +29,7 @@ from typing import (
 
 from pydantic import Field, TypeAdapter
 
-from napari_cfrseg.annotation.event_fields import (
-    Bool,
-    Candidate,
-    ClickId,
-    ClickNumber,
-    Colour,
-    EventPlane,
-    FocusShift,
-    HintField,
-    Index,
-    LabelsField,
-    MaskField,
-    Move,
-    ObjectId,
-    ObjectNumber,
-    PlaneIndex,
-    Position,
-    RefinementField,
-    ScalingField,
-    Sha256,
-    Side,
-    Spacing,
-    Text,
-    Threshold,
-    fields_of,
-    in_file,
-    named,
-)
+from napari_cfrseg.annotation import event_fields as form
 from napari_cfrseg.clicks import Click
 
 E = TypeVar("E", bound="Event")
@@ -89,7 +62,7 @@ def event(name: str) -> Callable[[type[E]], type[E]]:
     def register(cls: type[E]) -> type[E]:
         cls.__annotations__["type"] = Literal[name]
         cls.type = field(default=name, kw_only=True, repr=False)
-        made = in_file(cls)
+        made = form.in_file(cls)
         KINDS[name] = made
         return made
 
@@ -118,7 +91,7 @@ def _reader(_kinds: tuple[str, ...]) -> TypeAdapter[Any]:
 
 def event_line(made: Event) -> str:
     """Return an event as one line of JSON."""
-    fields = {"type": made.type, **fields_of(made)}
+    fields = {"type": made.type, **form.fields_of(made)}
     return json.dumps(fields, ensure_ascii=False, allow_nan=False)
 
 
@@ -135,49 +108,49 @@ class OverlapRule(StrEnum):
 class ObjectCreated(Event):
     """A new, empty object; ``object_id`` (≥ 1) is its label."""
 
-    object_id: ObjectId
-    name: Text = ""
-    colour: Colour | None = None
-    threshold: Threshold = 0.5
+    object_id: form.ObjectId
+    name: form.Text = ""
+    colour: form.Colour | None = None
+    threshold: form.Threshold = 0.5
 
 
 @event("object_deleted")
 class ObjectDeleted(Event):
     """An object is gone, with its clicks and pixels on every plane."""
 
-    object_id: ObjectId
+    object_id: form.ObjectId
 
 
 @event("object_renamed")
 class ObjectRenamed(Event):
     """An object's name changed."""
 
-    object_id: ObjectId
-    name: Text
+    object_id: form.ObjectId
+    name: form.Text
 
 
 @event("object_recoloured")
 class ObjectRecoloured(Event):
     """An object's colour (``#rrggbb``) changed."""
 
-    object_id: ObjectId
-    colour: Colour
+    object_id: form.ObjectId
+    colour: form.Colour
 
 
 @event("object_classified")
 class ObjectClassified(Event):
     """An object got a class ("nucleus", "artefact"), or (empty) lost it."""
 
-    object_id: ObjectId
-    object_class: Text = ""
+    object_id: form.ObjectId
+    object_class: form.Text = ""
 
 
 @event("object_locked")
 class ObjectLocked(Event):
     """An object was locked (nothing changes it any more) or unlocked."""
 
-    object_id: ObjectId
-    locked: Bool
+    object_id: form.ObjectId
+    locked: form.Bool
 
 
 @event("object_reset")
@@ -187,8 +160,8 @@ class ObjectReset(Event):
     A mask it was imported with comes back.
     """
 
-    object_id: ObjectId
-    plane: EventPlane
+    object_id: form.ObjectId
+    plane: form.EventPlane
 
 
 @event("click_added")
@@ -221,16 +194,16 @@ class ClickAdded(Event):
         Where the mask that the click corrects is cut; None: at the object's threshold.
     """
 
-    object_id: ObjectId
-    plane: EventPlane
-    yx: Position
-    is_positive: Annotated[Bool, named("positive")]
-    click_id: ClickId
-    focus_shift: FocusShift = 0
-    hint: HintField | None = None
-    position: Index | None = None
-    scaling: ScalingField | None = None
-    threshold: Threshold | None = None
+    object_id: form.ObjectId
+    plane: form.EventPlane
+    yx: form.Position
+    is_positive: Annotated[form.Bool, form.named("positive")]
+    click_id: form.ClickId
+    focus_shift: form.FocusShift = 0
+    hint: form.HintField | None = None
+    position: form.Index | None = None
+    scaling: form.ScalingField | None = None
+    threshold: form.Threshold | None = None
 
     @property
     def click(self) -> Click:
@@ -240,17 +213,17 @@ class ClickAdded(Event):
 
 @event("clicks_moved")
 class ClicksMoved(Event):
-    """Clicks were dragged, in one act: (click_id, new (row, column)) each."""
+    """Clicks were dragged, in one step: (click_id, new (row, column)) each."""
 
-    moves: tuple[Move, ...]
+    moves: tuple[form.Move, ...]
 
 
 @event("click_refocused")
 class ClickRefocused(Event):
     """A click looks closer or wider than it did; its ``focus_shift`` is now this."""
 
-    click_id: ClickId
-    focus_shift: FocusShift
+    click_id: form.ClickId
+    focus_shift: form.FocusShift
 
 
 @event("candidate_chosen")
@@ -265,15 +238,15 @@ class CandidateChosen(Event):
         0 is the best one; beyond the last one the last is meant.
     """
 
-    click_id: ClickId
-    candidate: Candidate
+    click_id: form.ClickId
+    candidate: form.Candidate
 
 
 @event("clicks_removed")
 class ClicksRemoved(Event):
-    """Clicks were deleted, in one act."""
+    """Clicks were deleted, in one step."""
 
-    click_ids: Annotated[tuple[ClickNumber, ...], named("clicks")]
+    click_ids: Annotated[tuple[form.ClickNumber, ...], form.named("clicks")]
 
 
 @event("painted")
@@ -292,9 +265,9 @@ class Painted(Event):
         click starts from the stroke and may change it.
     """
 
-    plane: EventPlane
-    labels: LabelsField
-    holds: Bool = False
+    plane: form.EventPlane
+    labels: form.LabelsField
+    holds: form.Bool = False
 
 
 @event("mask_imported")
@@ -304,9 +277,9 @@ class MaskImported(Event):
     Any clicks the object had on that plane are recomputed from it.
     """
 
-    object_id: ObjectId
-    plane: EventPlane
-    mask: MaskField
+    object_id: form.ObjectId
+    plane: form.EventPlane
+    mask: form.MaskField
 
 
 @event("labels_imported")
@@ -316,8 +289,8 @@ class LabelsImported(Event):
     A label whose number is already an object's is that object's start mask.
     """
 
-    plane: EventPlane
-    labels: LabelsField
+    plane: form.EventPlane
+    labels: form.LabelsField
 
 
 @event("propagated")
@@ -347,17 +320,17 @@ class Propagated(Event):
     """
 
     object_ids: Annotated[
-        tuple[ObjectNumber, ...], Field(min_length=1), named("objects")
+        tuple[form.ObjectNumber, ...], Field(min_length=1), form.named("objects")
     ]
-    plane: Annotated[PlaneIndex, Field(min_length=1)]
-    axis: Index
-    first: Index
-    last: Index
-    count: Side
-    spacing: Spacing = (1.0, 1.0, 1.0)
-    spans: Bool = False
-    only_stale: Bool = True
-    results: Index | None = None
+    plane: Annotated[form.PlaneIndex, Field(min_length=1)]
+    axis: form.Index
+    first: form.Index
+    last: form.Index
+    count: form.Side
+    spacing: form.Spacing = (1.0, 1.0, 1.0)
+    spans: form.Bool = False
+    only_stale: form.Bool = True
+    results: form.Index | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.first <= self.last < self.count:
@@ -372,16 +345,16 @@ class Propagated(Event):
 class PlaneConfirmed(Event):
     """A propagated mask was found right: from now on it is annotated, an anchor."""
 
-    object_id: ObjectId
-    plane: EventPlane
+    object_id: form.ObjectId
+    plane: form.EventPlane
 
 
 @event("threshold_changed")
 class ThresholdChanged(Event):
     """The probability from which a pixel belongs to the object changed."""
 
-    object_id: ObjectId
-    threshold: Threshold
+    object_id: form.ObjectId
+    threshold: form.Threshold
 
 
 @event("refinement_changed")
@@ -389,7 +362,7 @@ class RefinementChanged(Event):
     """Clicks made from now on use another refinement."""
 
     is_setting: ClassVar[bool] = True
-    refinement: RefinementField
+    refinement: form.RefinementField
 
 
 @event("model_changed")
@@ -407,8 +380,8 @@ class ModelChanged(Event):
     """
 
     is_setting: ClassVar[bool] = True
-    name: Text
-    sha256: Sha256 | None = None
+    name: form.Text
+    sha256: form.Sha256 | None = None
 
 
 @event("overlap_changed")
@@ -421,9 +394,9 @@ class OverlapChanged(Event):
 
 @event("undone")
 class Undone(Event):
-    """The last act that changed objects or labels is taken back."""
+    """The last step that changed objects or labels is undone."""
 
 
 @event("redone")
 class Redone(Event):
-    """The last act taken back is done again."""
+    """The last step undone is done again."""

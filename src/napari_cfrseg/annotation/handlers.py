@@ -6,7 +6,7 @@ can be rolled back whole, so an event that fails or is cancelled has changed not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import singledispatch
 
@@ -44,24 +44,22 @@ def new_object(
 
 
 def _on_planes(
-    draft: Draft, click_ids: Mapping[int, object]
-) -> list[tuple[int, Plane, PlaneState, list[int]]]:
-    """Find clicks: (object id, plane, its state, indices of the entries)."""
+    draft: Draft, click_ids: Iterable[int]
+) -> list[tuple[int, Plane, PlaneState, dict[int, ClickEntry]]]:
+    """Find clicks: (object id, plane, its state, the entries by their index)."""
     wanted = set(click_ids)
     clicks = []
-    for state in tuple(draft.objects.values()):
-        for plane, on_plane in state.planes.items():
-            indices = [
-                index
-                for index, entry in enumerate(on_plane.entries)
+    for whole in tuple(draft.objects.values()):
+        for plane, state in whole.planes.items():
+            here = {
+                index: entry
+                for index, entry in enumerate(state.entries)
                 if isinstance(entry, ClickEntry) and entry.click_id in wanted
-            ]
-            if indices:
-                draft.unlocked(state.object_id)
-                clicks.append((state.object_id, plane, on_plane, indices))
-                wanted -= {
-                    e.click_id for e in on_plane.entries if isinstance(e, ClickEntry)
-                }
+            }
+            if here:
+                draft.unlocked(whole.object_id)
+                clicks.append((whole.object_id, plane, state, here))
+                wanted -= {entry.click_id for entry in here.values()}
     if wanted:
         msg = f"there is no click {min(wanted)}"
         raise SessionError(msg)
@@ -169,48 +167,42 @@ def _(event: ev.ClickAdded, draft: Draft) -> None:
 @perform.register
 def _(event: ev.ClicksMoved, draft: Draft) -> None:
     moves = dict(event.moves)
-    for object_id, plane, state, indices in _on_planes(draft, moves):
+    for object_id, plane, state, clicks in _on_planes(draft, moves):
         entries = list(state.entries)
-        for index in indices:
-            entry = entries[index]
-            if isinstance(entry, ClickEntry):
-                click = replace(entry.click, yx=moves[entry.click_id])
-                draft.check_click(object_id, plane, click)
-                entries[index] = replace(entry, click=click)
-        draft.replay(object_id, plane, entries, indices[0])
+        for index, entry in clicks.items():
+            click = replace(entry.click, yx=moves[entry.click_id])
+            draft.check_click(object_id, plane, click)
+            entries[index] = replace(entry, click=click)
+        draft.replay(object_id, plane, entries, min(clicks))
 
 
 @perform.register
 def _(event: ev.ClickRefocused, draft: Draft) -> None:
-    for object_id, plane, state, (index,) in _on_planes(draft, {event.click_id: None}):
-        entries = list(state.entries)
-        entry = entries[index]
-        if isinstance(entry, ClickEntry):
-            entries[index] = replace(entry, focus_shift=event.focus_shift)
-        draft.replay(object_id, plane, entries, index)
+    ((object_id, plane, state, clicks),) = _on_planes(draft, (event.click_id,))
+    ((index, entry),) = clicks.items()
+    entries = list(state.entries)
+    entries[index] = replace(entry, focus_shift=event.focus_shift)
+    draft.replay(object_id, plane, entries, index)
 
 
 @perform.register
 def _(event: ev.CandidateChosen, draft: Draft) -> None:
-    for object_id, plane, state, (index,) in _on_planes(draft, {event.click_id: None}):
-        entries, rounds = list(state.entries), list(state.rounds)
-        entry = entries[index]
-        if isinstance(entry, ClickEntry):
-            entries[index] = replace(entry, candidate=event.candidate)
-        prediction = rounds[index].prediction
-        if prediction is not None:  # none without an image
-            rounds[index] = Round(prediction=prediction.choose(event.candidate))
-        changed = replace(state, entries=tuple(entries), rounds=tuple(rounds))
-        draft.restart(object_id, plane, changed, index + 1)
+    ((object_id, plane, state, clicks),) = _on_planes(draft, (event.click_id,))
+    ((index, entry),) = clicks.items()
+    entries, rounds = list(state.entries), list(state.rounds)
+    entries[index] = replace(entry, candidate=event.candidate)
+    prediction = rounds[index].prediction
+    if prediction is not None:  # none without an image
+        rounds[index] = Round(prediction=prediction.choose(event.candidate))
+    changed = replace(state, entries=tuple(entries), rounds=tuple(rounds))
+    draft.restart(object_id, plane, changed, index + 1)
 
 
 @perform.register
 def _(event: ev.ClicksRemoved, draft: Draft) -> None:
-    for object_id, plane, state, indices in _on_planes(
-        draft, dict.fromkeys(event.click_ids)
-    ):
-        entries = [e for i, e in enumerate(state.entries) if i not in set(indices)]
-        draft.replay(object_id, plane, entries, indices[0])
+    for object_id, plane, state, clicks in _on_planes(draft, event.click_ids):
+        entries = [e for i, e in enumerate(state.entries) if i not in clicks]
+        draft.replay(object_id, plane, entries, min(clicks))
 
 
 @perform.register

@@ -15,19 +15,12 @@ from functools import partial
 import numpy as np
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.rounds import NoRounds, RoundComputer
 from napari_cfrseg.annotation.state import Carried, ObjectState, PlaneState
 from napari_cfrseg.annotation.transaction import Draft, Progress
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, MaskPatch, Plane
-from napari_cfrseg.geometry.windows import Box, slices
-from napari_cfrseg.propagation import (
-    PlaneResult,
-    Track,
-    gaps_of,
-    planes_of,
-    propagate,
-)
+from napari_cfrseg.geometry.windows import Box, shape_of, slices
+from napari_cfrseg.propagation import PlaneResult, Track, gaps_of, planes_of, propagate
 from napari_cfrseg.propagation.tracks import Gap
 
 Source = tuple[object, ...]
@@ -41,11 +34,10 @@ def plane_at(event: ev.Propagated, index: int) -> Plane:
 def perform_propagation(event: ev.Propagated, draft: Draft) -> None:
     """Compute the planes that are stale and show them."""
     tracks = [track for i in event.object_ids for track in _track(event, draft, i)]
-    if isinstance(draft.computer, NoRounds):
+    if not draft.computer.sees_pixels:
         _mark(event, draft, tracks)
-        return
-    if tracks and event.results != 0:
-        _Walk(event, draft, draft.computer, tracks).go()
+    elif tracks and event.results != 0:
+        _Walk(event, draft, tracks).go()
 
 
 def _mark(event: ev.Propagated, draft: Draft, tracks: list[Track]) -> None:
@@ -109,17 +101,11 @@ def _is_fresh(event: ev.Propagated, state: ObjectState, gap: Gap) -> bool:
 class _Walk:
     """One propagation, as its results are written."""
 
-    def __init__(
-        self,
-        event: ev.Propagated,
-        draft: Draft,
-        computer: RoundComputer,
-        tracks: list[Track],
-    ) -> None:
+    def __init__(self, event: ev.Propagated, draft: Draft, tracks: list[Track]) -> None:
         self.event = event
         self.draft = draft
         self.tracks = tracks
-        self.planes = computer.planes(
+        self.planes = draft.computer.planes(
             partial(plane_at, event), event.count, event.spacing, self._taken
         )
         self.total = sum(
@@ -151,7 +137,7 @@ class _Walk:
         plane = plane_at(self.event, index)
         objects = self.draft.objects.values()
         if not any(plane in o.planes for o in objects if o.object_id != object_id):
-            return np.zeros((box[2] - box[0], box[3] - box[1]), np.int32)
+            return np.zeros(shape_of(box), np.int32)
         labels = self.draft.labels_of(plane)[slices(box)].copy()
         labels[labels == object_id] = 0
         for other in self.moving - {object_id}:

@@ -100,45 +100,16 @@ def _without(stroke: MaskPatch, pixels: Sequence[tuple[int, int]]) -> MaskPatch:
     return MaskPatch.from_mask(stroke.mask & ~np.isin(parts, list(taken)), (y0, x0))
 
 
-class NoRounds:
-    """Stands in for :class:`RoundComputer` where there is no image: no masks."""
-
-    sees_pixels = False
-    runs = steps = 0
-    seconds = network_s = 0.0
-
-    def __init__(self) -> None:
-        self.scalings: dict[Plane, Scaling] = {}
-
-    def compute(
-        self,
-        plane: Plane,
-        state: PlaneState,
-        first: int,
-        threshold: float,
-        on_preview: PreviewCallback | None = None,
-    ) -> tuple[Round, ...]:
-        """Return an empty round for each entry."""
-        return (Round(),) * len(state.entries)
-
-    def use(self, segmenter: SegmenterLike) -> None:
-        """Do nothing: nothing is computed."""
-
-    def prepare(self, plane: Plane) -> None:
-        """Do nothing: there are no pixels."""
-
-
 class RoundComputer:
     """Computes rounds with a segmenter, on the planes of one image.
 
-    ``scalings`` holds the black and white of the planes clicked on.
+    Without ``plane_image`` there are no pixels, and rounds are empty. ``scalings``
+    holds the black and white of the planes clicked on.
     """
-
-    sees_pixels = True
 
     def __init__(
         self,
-        plane_image: Callable[[Plane], Any],
+        plane_image: Callable[[Plane], Any] | None,
         plane_shape: tuple[int, int],
         segmenter: SegmenterLike | None = None,
         *,
@@ -156,6 +127,11 @@ class RoundComputer:
         self.seconds = 0.0
         self.runs = 0
         self.network_s = 0.0
+
+    @property
+    def sees_pixels(self) -> bool:
+        """Whether there is an image."""
+        return self._plane_image is not None
 
     def use(self, segmenter: SegmenterLike) -> None:
         """Compute further rounds with another segmenter."""
@@ -179,7 +155,7 @@ class RoundComputer:
         self._plane = None
         return SegmenterPlanes(
             self._segmenter,
-            lambda index: self._plane_image(plane_at(index)),
+            lambda index: self._pixels(plane_at(index)),
             count=count,
             shape=self._plane_shape,
             sampling=sampling,
@@ -191,12 +167,18 @@ class RoundComputer:
 
     def prepare(self, plane: Plane) -> None:
         """Set a plane's image, so that its first click need not."""
-        if self._segmenter is not None and self._plane != plane:
+        if self._segmenter is not None and self.sees_pixels and self._plane != plane:
             self._plane = None
             self._segmenter.set_image(
-                self._plane_image(plane), rgb=self._rgb, scaling=self._scaling_of(plane)
+                self._pixels(plane), rgb=self._rgb, scaling=self._scaling_of(plane)
             )
             self._plane = plane
+
+    def _pixels(self, plane: Plane) -> Any:
+        if self._plane_image is None:
+            msg = "there is no image to read planes from"
+            raise RuntimeError(msg)
+        return self._plane_image(plane)
 
     def _scaling_of(self, plane: Plane) -> Scaling | None:
         return self.scalings.get(plane, self._scaling)
@@ -214,6 +196,8 @@ class RoundComputer:
         ``on_preview`` gets the mask of the last click after each refinement step; what
         it raises ends the computation.
         """
+        if not self.sees_pixels:
+            return (Round(),) * len(state.entries)
         rounds = list(state.rounds[:first])
         clicks = [e.click for e in state.entries[:first] if isinstance(e, ClickEntry)]
         last_click = max(

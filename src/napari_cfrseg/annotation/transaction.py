@@ -11,14 +11,14 @@ Masks of objects may overlap; a label is one object's. An object whose mask chan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.rounds import NoRounds, RoundComputer, shown_mask
+from napari_cfrseg.annotation.rounds import RoundComputer, shown_mask
 from napari_cfrseg.annotation.state import (
     Entry,
     ObjectChange,
@@ -29,13 +29,7 @@ from napari_cfrseg.annotation.state import (
 )
 from napari_cfrseg.clicks import Click, check_inside
 from napari_cfrseg.errors import LockedObjectError, SessionError
-from napari_cfrseg.geometry.masks import (
-    LabelArray,
-    LabelRuns,
-    MaskPatch,
-    Plane,
-    box_of,
-)
+from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, MaskPatch, Plane, box_of
 from napari_cfrseg.geometry.windows import Box, slices, union
 from napari_cfrseg.io.plane_image import Scaling
 
@@ -68,28 +62,26 @@ class LabelDraft:
 
     def reserve(self, plane: Plane, box: Box) -> None:
         """Keep what a box holds before it is edited (grows an earlier box)."""
-        kept = self._before.get(plane)
-        if kept is not None:
-            box = union(kept[0], box)
-            if box == kept[0]:
-                return
-        before = self._labels_of(plane)[slices(box)].copy()
-        if kept is not None:
-            before[slices(kept[0], box)] = kept[1]
-        self._before[plane] = (box, before)
+        known = self._before.get(plane)
+        whole = box if known is None else union(known[0], box)
+        if known is not None and whole == known[0]:
+            return
+        before = self._labels_of(plane)[slices(whole)].copy()
+        if known is not None:
+            before[slices(known[0], whole)] = known[1]
+        self._before[plane] = (whole, before)
 
     def write(self, plane: Plane, box: Box, labels: NDArray[np.int32]) -> None:
         """Write the labels of a box."""
         self.reserve(plane, box)
         self._labels_of(plane)[slices(box)] = labels
 
-    def patches(self, only: Iterable[Plane] | None = None) -> tuple[LabelRuns, ...]:
+    def patches(self, only: Collection[Plane] | None = None) -> tuple[LabelRuns, ...]:
         """Return what changed since the draft began, one patch for each plane."""
         patches = []
-        for plane in self._before if only is None else only:
-            if plane not in self._before:
+        for plane, (box, before) in self._before.items():
+            if only is not None and plane not in only:
                 continue
-            box, before = self._before[plane]
             labels = self._labels_of(plane)
             patch = LabelRuns.between(
                 plane, labels.shape, box, before, labels[slices(box)]
@@ -110,27 +102,25 @@ class Draft:
     """The objects and labels that a step reads and changes, in place.
 
     ``stamp`` numbers the events performed; ``on_preview`` gets what the labels will be
-    while a round is still being refined; ``recorded`` is the event as it is to be
-    recorded, where that differs from the one performed.
+    while a round is still being refined; ``recorded`` is the event as the session gets
+    it, with what was measured or how far it came.
     """
 
     objects: dict[int, ObjectState]
     labels_of: Callable[[Plane], LabelArray]
-    computer: RoundComputer | NoRounds
+    computer: RoundComputer
     plane_shape: tuple[int, int]
     settings: Settings
     stamp: int
     on_preview: PatchCallback | None = None
     notes: list[str] = field(default_factory=list)
-    recorded: ev.Event | None = None
+    recorded: ev.Event = field(init=False)
     edits: LabelDraft = field(init=False)
     _before: dict[int, ObjectState | None] = field(default_factory=dict)
     _measured: list[Plane] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.edits = LabelDraft(self.labels_of)
-
-    # -- reading ---------------------------------------------------------------------
 
     def is_locked(self, object_id: int) -> bool:
         """Return whether an object exists and is locked."""
@@ -194,8 +184,6 @@ class Draft:
         if scaling is not None:
             known[plane] = scaling
         return True
-
-    # -- writing ---------------------------------------------------------------------
 
     def put(self, object_id: int, state: ObjectState | None) -> None:
         """Replace, add or (None) remove an object, remembering what it was."""
@@ -293,8 +281,6 @@ class Draft:
             on_preview(LabelRuns.between(plane, self.plane_shape, box, before, after))
 
         return preview
-
-    # -- ending ----------------------------------------------------------------------
 
     def transaction(self, event: ev.Event) -> Transaction | None:
         """Return what was changed, or None if nothing was."""

@@ -23,7 +23,15 @@ from scipy import ndimage
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.probability_patch import FLOOR, Patch
-from napari_cfrseg.geometry.windows import Box, Window, overlap, paste, slices, union
+from napari_cfrseg.geometry.windows import (
+    Box,
+    Window,
+    overlap,
+    paste,
+    shape_of,
+    slices,
+    union,
+)
 
 #: The click's disk on the network's grid, as in the papers.
 DISK_RADIUS_CELLS = 5.0
@@ -48,7 +56,7 @@ class Affinity:
         similar = self.values >= SIMILAR
         y, x = self.window.cell(click.yx)
         size = self.window.grid
-        out = np.zeros((box[2] - box[0], box[3] - box[1]), dtype=np.float32)
+        out = np.zeros(shape_of(box), np.float32)
         if not (0 <= y < size and 0 <= x < size and similar[y, x]):
             return out
         half = BOX_RATIO * size / 2
@@ -180,8 +188,7 @@ def drop_island(
     """Remove the whole part of a mask that a negative click is on.
 
     Only a part that holds no positive click, beside one that holds one: a click on a
-    stray island says that all of it is wrong. The parameters are those of
-    :func:`one_way`; anything else is returned as it is.
+    stray island says that all of it is wrong.
     """
     newest = clicks[-1]
     if newest.is_positive or before.at(newest.pixel) <= threshold:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.geometry.windows import Box, Window, mask_box, union
+from napari_cfrseg.geometry.windows import Box, Window, mask_box, shape_of, union
 
 #: Windows whose sides differ by less than this factor count as equal.
 SAME_SIDE = 1.25
@@ -31,9 +31,8 @@ class FocusSettings:
     ----------
     first_side, ladder, most_candidates
         The windows tried at the first click: the smallest, the factor from one to the
-        next until the plane is covered, and how many at most. They are the same in
-        any field, so that an object is seen alike in a small one and a wide one; the
-        factor is below fill_high / fill_low, so that one of them always fits.
+        next until the plane is covered, and how many at most. The factor is below
+        fill_high / fill_low, so that one of them always fits.
     min_side, max_side
         Bounds of Zoom-In's windows.
     expansion
@@ -163,7 +162,7 @@ def next_window(
     box = _clicks_box(clicks)
     if mask_area is not None:
         box = union(box, mask_area)
-    extent = max(box[2] - box[0], box[3] - box[1])
+    extent = max(shape_of(box))
     needed = extent * settings.expansion
     if mask_area is None and old is not None:
         needed = max(needed, old.side)
@@ -224,13 +223,7 @@ def shifted(
 
 
 def _clicks_box(clicks: Sequence[Click]) -> Box:
-    pixels = [c.pixel for c in clicks]
-    return (
-        min(y for y, _ in pixels),
-        min(x for _, x in pixels),
-        max(y for y, _ in pixels) + 1,
-        max(x for _, x in pixels) + 1,
-    )
+    return union(*((y, x, y + 1, x + 1) for y, x in (c.pixel for c in clicks)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +271,7 @@ def weigh(
         return None
     area = int(component.sum())
     box = mask_box(component)
-    extent = 0 if box is None else max(box[2] - box[0], box[3] - box[1])
+    extent = 0 if box is None else max(shape_of(box))
     edges = border_cells(component, window, plane)
     return WindowEvidence(
         quality=1.0 if quality is None else quality,

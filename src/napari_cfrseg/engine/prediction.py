@@ -21,8 +21,7 @@ from napari_cfrseg.io.plane_image import Scaling
 class StageSeconds:
     """Wall time of one click's round by stage, in seconds.
 
-    ``crop`` reads and resamples pixels and feedback; ``paste`` puts the result back
-    and honours the clicks; the other three are the network's stages.
+    ``crop`` reads and resamples, ``paste`` puts back and honours the clicks.
     """
 
     crop: float = 0.0
@@ -89,7 +88,7 @@ class Prediction:
         Probability at the plane's resolution, corrected so that every click is
         honoured; zero outside its box.
     clicks
-        All clicks of the object up to this round, as made.
+        All clicks of the object up to this round.
     window
         The focus window of this round; None where the network was not run (no mask
         and no positive click, or a mask that came from outside).
@@ -104,10 +103,8 @@ class Prediction:
         the next click looks wider.
     corrected
         Clicks the network's answer ignored and that were honoured by correction.
-    seconds
-        Wall time of the round.
-    stages
-        The same by stage.
+    seconds, stages
+        Wall time of the round, and the same by stage.
     scaling
         The image values painted black and white.
     threshold
@@ -168,10 +165,7 @@ class Prediction:
     def choose(self, candidate: int) -> Prediction:
         """Return another of the masks found at this click, without the network.
 
-        Parameters
-        ----------
-        candidate
-            0 is the best; beyond the last one the last is meant.
+        Candidate 0 is the best; beyond the last one the last is meant.
         """
         if candidate < 0:
             msg = f"candidate {candidate}: expected 0 (the best) or more"

@@ -14,6 +14,7 @@ from napari_cfrseg.geometry.windows import (
     mask_box,
     overlap,
     paste,
+    shape_of,
     slices,
     union,
 )
@@ -152,7 +153,7 @@ def put_back(before: Patch, probability: NDArray[np.float32], window: Window) ->
     replaced = overlap(before.box, inside)
     cells = mask_box(probability >= FLOOR)
     if cells is None:
-        return before.with_box(replaced, _zeros(replaced))
+        return before.with_box(replaced, np.zeros(shape_of(replaced), np.float32))
     # One cell more on each side: interpolation reaches half a cell beyond a cell.
     scale = window.px_per_cell
     box = (
@@ -167,10 +168,6 @@ def put_back(before: Patch, probability: NDArray[np.float32], window: Window) ->
     whole = union(replaced, box)
     if whole == box:
         return before.with_box(box, pasted)
-    values = _zeros(whole)
+    values = np.zeros(shape_of(whole), np.float32)
     values[slices(box, whole)] = pasted
     return before.with_box(whole, values)
-
-
-def _zeros(box: Box) -> NDArray[np.float32]:
-    return np.zeros((box[2] - box[0], box[3] - box[1]), dtype=np.float32)

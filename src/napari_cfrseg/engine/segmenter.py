@@ -19,12 +19,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from napari_cfrseg.clicks import Click, as_clicks, check_inside
-from napari_cfrseg.engine.click_round import (
-    Attempt,
-    ClickRound,
-    StepCallback,
-    Task,
-)
+from napari_cfrseg.engine.click_round import Attempt, ClickRound, StepCallback, Task
 from napari_cfrseg.engine.focus import FocusHint, FocusSettings
 from napari_cfrseg.engine.prediction import Prediction, start_from
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
@@ -188,9 +183,7 @@ class Segmenter:
         self.show(open_plane(image, rgb=rgb, scaling=scaling))
 
     def show(
-        self,
-        image: PlaneImage,
-        early: Mapping[Window, Callable[[], Any]] | None = None,
+        self, image: PlaneImage, early: Mapping[Window, Callable[[], Any]] | None = None
     ) -> None:
         """Set a plane that was opened ahead (``plane_image.open_plane``).
 
@@ -260,8 +253,6 @@ class Segmenter:
         ValueError
             No image set, a click outside it, points or labels that are none, a mask
             of another shape, or a previous Prediction of other clicks.
-        TypeError
-            A mask or Prediction in the place of the labels.
         """
         image = self._ready()
         if isinstance(labels, Prediction) or np.ndim(cast("Any", labels)) > 1:
@@ -342,8 +333,6 @@ class Segmenter:
         task = Task((click,), start, Refinement.standard(), hint)
         watch = Stopwatch(self._stages.device)
         return self._computer(image).attempts(task, watch)
-
-    # -- one click ---------------------------------------------------------------
 
     def _ready(self) -> PlaneImage:
         if self._image is None:

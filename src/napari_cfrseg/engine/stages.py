@@ -39,27 +39,18 @@ def resolve_device(name: str) -> torch.device:
 
     One that does not exist here raises DeviceError.
     """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    has_mps = torch.backends.mps.is_available()
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if count else "mps" if has_mps else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
         msg = f"device {name!r}: expected auto, cpu, cuda, cuda:N or mps"
         raise DeviceError(msg) from error
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            msg = (
-                f"device {name!r} is not there ({count} CUDA devices); use cpu or auto"
-            )
-            raise DeviceError(msg)
-    elif device.type == "mps" and not torch.backends.mps.is_available():
-        msg = "device 'mps' is not there; use cpu or auto"
-        raise DeviceError(msg)
-    elif device.type not in ("cpu", "mps"):
-        msg = f"device {name!r}: expected auto, cpu, cuda, cuda:N or mps"
+    there = {"cpu": True, "mps": has_mps, "cuda": (device.index or 0) < count}
+    if not there.get(device.type, False):
+        msg = f"device {name!r} is not there ({count} CUDA devices); use cpu or auto"
         raise DeviceError(msg)
     return device
 
@@ -126,14 +117,9 @@ class _Recent:
 class Stages:
     """A network on a device, with its embeddings of the last few windows.
 
-    Parameters
-    ----------
-    network
-        Any network in three stages; moved to the device and put in eval mode.
-    precision
-        "float32", "bfloat16" (autocast), or "auto": bfloat16 on a CPU that computes
-        with it natively (there it is about 1.5 times as fast; elsewhere slower),
-        else float32. Masks differ between the two in single pixels.
+    ``precision`` is "float32", "bfloat16" (autocast), or "auto": bfloat16 on a CPU that
+    computes with it natively (there it is about 1.5 times as fast; elsewhere slower),
+    else float32. Masks differ between the two in single pixels.
     """
 
     def __init__(
@@ -216,8 +202,8 @@ class Stages:
     ) -> Embedded | None:
         """Embed a window on another thread, for an image that is not set yet.
 
-        None where the device's memory does not suffice or the network moves to another
-        device meanwhile: then the window is embedded when it is needed.
+        None (it is embedded when needed) without enough memory, or if the network moves
+        to another device meanwhile.
         """
         state = self._state
         try:

@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_cfrseg.geometry.windows import Box, mask_box, overlap, slices, union
+from napari_cfrseg.geometry.windows import (
+    Box,
+    mask_box,
+    overlap,
+    shape_of,
+    slices,
+    union,
+)
 
 Plane = tuple[int, ...]
 """Index of a 2-D plane: one integer per axis that is not displayed; () for 2-D."""
@@ -66,7 +73,7 @@ class MaskPatch:
 
     def window(self, box: Box) -> BoolMask:
         """Return the part of the mask within a box of the plane, as (h, w) bool."""
-        out = np.zeros((box[2] - box[0], box[3] - box[1]), dtype=np.bool_)
+        out = np.zeros(shape_of(box), np.bool_)
         shared = overlap(self.box, box)
         out[slices(shared, box)] = self.mask[slices(shared, self.box)]
         return out

@@ -29,6 +29,11 @@ Box = tuple[int, int, int, int]
 """(y0, x0, y1, x1) in plane pixels, ends exclusive."""
 
 
+def shape_of(box: Box) -> tuple[int, int]:
+    """Return a box's (height, width)."""
+    return box[2] - box[0], box[3] - box[1]
+
+
 def slices(box: Box, within: Box = (0, 0, 0, 0)) -> tuple[slice, slice]:
     """Return a box as slices of the plane, or of an array that covers ``within``."""
     y, x = within[:2]

@@ -10,20 +10,11 @@ import numpy as np
 from scipy import ndimage
 
 from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, box_of
-from napari_cfrseg.geometry.windows import Box, overlap, slices, union
+from napari_cfrseg.geometry.windows import Box, overlap, shape_of, slices, union
 from napari_cfrseg.propagation.planes import SegmenterPlanes
-from napari_cfrseg.propagation.shapes import (
-    Field,
-    interpolate,
-    moved,
-    overlap_iou,
-)
+from napari_cfrseg.propagation.shapes import Field, interpolate, moved, overlap_iou
 from napari_cfrseg.propagation.step import TAKEN, Answer, Running, advance, look_at
-from napari_cfrseg.propagation.tracks import (
-    Evidence,
-    PropagationSettings,
-    StopReason,
-)
+from napari_cfrseg.propagation.tracks import Evidence, PropagationSettings, StopReason
 
 
 def stop_reason(
@@ -157,14 +148,8 @@ def suggest(
     """Suggest where a click would help most; None without a propagated plane.
 
     On the plane of least confidence (the first of equals), in the middle of the largest
-    part in which its mask differs from the one its neighbours suggest.
-
-    Parameters
-    ----------
-    masks
-        An object's masks by plane, anchors among them.
-    confidences
-        Of the propagated planes only.
+    part in which its mask differs from the one its neighbours suggest. The masks are
+    those of all planes, the confidences those of the propagated ones.
     """
     if not confidences:
         return None
@@ -227,7 +212,7 @@ def sibling_labels(
         return None
 
     def labels(box: Box) -> LabelArray:
-        out = np.zeros((box[2] - box[0], box[3] - box[1]), np.int32)
+        out = np.zeros(shape_of(box), np.int32)
         for object_id, mask in others:
             out[mask.window(box)] = object_id
         return out

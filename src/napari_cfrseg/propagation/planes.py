@@ -12,7 +12,7 @@ from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.geometry.masks import LabelArray
-from napari_cfrseg.geometry.windows import Box, PlaneLike, Window, union
+from napari_cfrseg.geometry.windows import Box, PlaneLike, Window, shape_of, union
 from napari_cfrseg.io.plane_image import Scaling, open_plane
 from napari_cfrseg.propagation.planes_ahead import PlanesAhead, held
 
@@ -25,8 +25,6 @@ class SegmenterPlanes:
 
     Parameters
     ----------
-    segmenter
-        Gets the planes one by one.
     stack
         NumPy or lazy (dask, zarr); or a function that returns a plane.
     count, shape
@@ -48,8 +46,6 @@ class SegmenterPlanes:
     ----------
     runs
         How often the network was run.
-    ahead
-        The planes read ahead, until a walk ends.
     """
 
     def __init__(
@@ -143,7 +139,7 @@ class SegmenterPlanes:
     def taken(self, index: int, object_id: int, box: Box) -> LabelArray:
         """Return the labels of other objects that are settled on a plane's box."""
         if self._taken is None:
-            return np.zeros((box[2] - box[0], box[3] - box[1]), np.int32)
+            return np.zeros(shape_of(box), np.int32)
         return self._taken(index, object_id, box)
 
 
@@ -245,4 +241,4 @@ def _common(
 
 
 def _extent(box: Box) -> int:
-    return max(box[2] - box[0], box[3] - box[1])
+    return max(shape_of(box))

@@ -32,7 +32,7 @@ from scipy import ndimage
 from scipy.interpolate import CubicSpline
 
 from napari_cfrseg.geometry.masks import BoolMask, MaskPatch, box_of
-from napari_cfrseg.geometry.windows import Box, overlap, slices, union
+from napari_cfrseg.geometry.windows import Box, overlap, shape_of, slices, union
 from napari_cfrseg.propagation.planes import SegmenterPlanes
 from napari_cfrseg.propagation.tracks import PropagationSettings, Stretch, Track
 
@@ -57,7 +57,7 @@ class Field:
 
     def over(self, box: Box, fill: float = _NOWHERE) -> Floats:
         """Return the values over another box."""
-        out = np.full((box[2] - box[0], box[3] - box[1]), fill, dtype=np.float32)
+        out = np.full(shape_of(box), fill, dtype=np.float32)
         shared = overlap(box, self.box)
         out[slices(shared, box)] = self.values[slices(shared, self.box)]
         return out
@@ -282,10 +282,7 @@ def _ends(planes: SegmenterPlanes, track: Track) -> tuple[int | None, int | None
 
 
 def sigma_of(
-    planes: SegmenterPlanes,
-    settings: PropagationSettings,
-    stretch: Stretch,
-    index: int,
+    planes: SegmenterPlanes, settings: PropagationSettings, stretch: Stretch, index: int
 ) -> float:
     """Return how uncertain the prior is, in pixels.
 

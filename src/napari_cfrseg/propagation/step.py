@@ -25,7 +25,7 @@ from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.probability_patch import Patch
 from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, box_of
-from napari_cfrseg.geometry.windows import Box, Window, union
+from napari_cfrseg.geometry.windows import Box, Window, shape_of, union
 from napari_cfrseg.propagation.planes import SegmenterPlanes, fits
 from napari_cfrseg.propagation.shapes import (
     Field,
@@ -187,8 +187,7 @@ def _connected(
 
 def _with_room(box: Box, plane: tuple[int, int]) -> Box:
     """Return a box with room to grow."""
-    size = max(box[2] - box[0], box[3] - box[1])
-    return grown(box, max(8, size // 2), plane)
+    return grown(box, max(8, max(shape_of(box)) // 2), plane)
 
 
 def _shared(feedback: Patch, windows: Sequence[Window]) -> Window | None:

@@ -51,22 +51,9 @@ def propagate(
 ) -> Generator[PlaneResult]:
     """Find objects on the planes between and beyond their anchors.
 
-    Results come plane by plane, in an order that depends on the arguments only.
-
-    Parameters
-    ----------
-    planes
-        The stack, the network on it, and the pixels of other objects.
-    tracks
-        The objects with their anchors. Anchors are never changed, and no result is
-        given for them.
-    cancelled
-        Called before each object on each plane; True ends the iteration.
-
-    Raises
-    ------
-    ValueError
-        A range or an anchor lies outside the stack.
+    Results come plane by plane, in an order that depends on the arguments only. There
+    is none for the anchors, which are never changed; one outside the stack raises
+    ValueError. ``cancelled`` is called before each object on each plane: True ends it.
     """
     chosen = PropagationSettings() if settings is None else settings
     for track in tracks:

@@ -56,15 +56,13 @@ class PropagationSettings:
     faded, fading_weight
         A pixel that kept less than this share of the anchor's contrast speaks against
         the object, with up to this logit.
-    least_trust
-        Agreement with an anchor (IoU) at which the network is not trusted at all …
-    full_trust
-        … and at which it is trusted fully.
-    least_overlap
-        A run ends where the mask's IoU with the plane before is below this (for
-        planes as far apart as pixels; farther ones are allowed less).
-    most_growth
-        … or its area more than this factor larger or smaller.
+    least_trust, full_trust
+        Agreement with an anchor (IoU) at which the network is not trusted at all, and
+        at which it is trusted fully.
+    least_overlap, most_growth
+        A run ends where the mask's IoU with the plane before is below this, or its area
+        more than this factor larger or smaller (for planes as far apart as pixels;
+        farther ones may differ more).
     least_certainty, least_confidence
         … or the network is less sure than this (mean of |2p − 1| over the mask), or the
         IoU to expect is lower were the anchor no farther than the object's radius: so
@@ -105,13 +103,13 @@ class Track:
     Attributes
     ----------
     anchors
-        Its annotated planes: index along the axis → mask (empty where the
-        object is not). Never changed.
+        Its annotated planes: index along the axis → mask (empty where the object is
+        not). Never changed.
     first, last
         Planes outside are left alone; both inclusive.
     spans
-        The object reaches from ``first`` to ``last``: a run does
-        not end because the object fades.
+        The object reaches from ``first`` to ``last``: a run does not end because it
+        fades.
     gaps
         The stretches to fill; None: all that touch the range.
     """
