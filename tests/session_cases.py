@@ -56,9 +56,13 @@ EVERY_EVENT: tuple[ev.Event, ...] = (
     ev.ObjectRecoloured(1, "#000000"),
     ev.ObjectClassified(1, "nucleus, mitotic"),
     ev.ObjectLocked(1, True),
+    ev.ObjectsMerged((7, 1)),
+    ev.ObjectSplit(1, (3,), (5.5, 6), 8),
     ev.ObjectReset(1, (3, 0)),
     ev.ClickAdded(1, (), (0.1 + 0.2, 1e-300), True, 0),
     ev.ClickAdded(1, (2, 5), (3, 4), False, 9, -2, FocusHint(33.3, 4.0), position=0),
+    ev.ClickAdded(1, (), (5, 6), True, 10, box=(2, 3, 9, 12)),
+    ev.ClickAdded(1, (), (5, 7), True, 11, stroke=True),
     ev.ClicksMoved(((0, (1.5, 2.5)), (9, (1 / 3, 2.0)))),
     ev.ClickRefocused(9, 3),
     ev.CandidateChosen(9, 2),
@@ -83,7 +87,16 @@ EVERY_EVENT: tuple[ev.Event, ...] = (
 ADDED_IN = {
     2: (ev.ObjectClassified, ev.ModelChanged, ev.Propagated, ev.PlaneConfirmed),
     3: (ev.CandidateChosen,),
+    4: (ev.ObjectsMerged, ev.ObjectSplit),
 }
+
+
+def is_of(version: int, event: ev.Event) -> bool:
+    """Whether a file of a version can hold an event."""
+    later = tuple(k for v, kinds in ADDED_IN.items() if v > version for k in kinds)
+    drawn = isinstance(event, ev.ClickAdded) and (event.box or event.stroke)
+    return not isinstance(event, later) and (version >= 4 or not drawn)
+
 
 #: five objects with undo, deletion, drag, locked objects and a painted edit
 WORK: tuple[ev.Event, ...] = (

@@ -153,6 +153,31 @@ class ObjectLocked(Event):
     locked: form.Bool
 
 
+@event("objects_merged")
+class ObjectsMerged(Event):
+    """Objects became one: the first of them; the others are gone.
+
+    It takes their pixels on every plane, and later clicks keep them.
+    """
+
+    object_ids: Annotated[form.Objects, Field(min_length=2)]
+
+
+@event("object_split")
+class ObjectSplit(Event):
+    """The part of an object that holds a pixel became an object of its own.
+
+    A part is what is connected on the plane, over corners, too; ``yx`` is a (row,
+    column) of it. The object keeps the rest, and later clicks leave the part alone.
+    ``new_id`` is the new object's label; its class is the object's.
+    """
+
+    object_id: form.ObjectId
+    plane: form.EventPlane
+    yx: form.Position
+    new_id: Annotated[form.ObjectNumber, form.named("new_object")]
+
+
 @event("object_reset")
 class ObjectReset(Event):
     """An object's clicks and painted edits on a plane are gone.
@@ -170,10 +195,6 @@ class ClickAdded(Event):
 
     Attributes
     ----------
-    object_id
-        Whose click.
-    plane
-        The plane clicked on.
     yx
         (row, column) on the plane.
     is_positive
@@ -192,6 +213,11 @@ class ClickAdded(Event):
         plane; recorded with a plane's first click.
     threshold
         Where the mask that the click corrects is cut; None: at the object's threshold.
+    box
+        (y0, x0, y1, x1), ends exclusive, that was dragged around the object: the
+        click's mask ends there, later clicks may go beyond. None: no box.
+    stroke
+        Whether it was made with the click before it in one stroke: one undo step.
     """
 
     object_id: form.ObjectId
@@ -204,6 +230,15 @@ class ClickAdded(Event):
     position: form.Index | None = None
     scaling: form.ScalingField | None = None
     threshold: form.Threshold | None = None
+    box: form.BoxField | None = None
+    stroke: form.Bool = False
+
+    def __post_init__(self) -> None:
+        if self.box is not None:
+            (y, x), (y0, x0, y1, x1) = self.click.pixel, self.box
+            if not (y0 <= y < y1 and x0 <= x < x1):
+                msg = f"click at ({y}, {x}): not in its box {self.box}"
+                raise ValueError(msg)
 
     @property
     def click(self) -> Click:
@@ -230,12 +265,7 @@ class ClickRefocused(Event):
 class CandidateChosen(Event):
     """Another of the masks found at an object's first click is taken.
 
-    Attributes
-    ----------
-    click_id
-        The click.
-    candidate
-        0 is the best one; beyond the last one the last is meant.
+    0 is the best one; beyond the last one the last is meant.
     """
 
     click_id: form.ClickId
@@ -253,16 +283,9 @@ class ClicksRemoved(Event):
 class Painted(Event):
     """Labels were painted by hand on a plane; label 0 erases.
 
-    Attributes
-    ----------
-    plane
-        The plane.
-    labels
-        The painted pixels and their labels.
-    holds
-        The stroke stays after later clicks of the object; a click of the other sign
-        on a part of it takes that part back. False (and in early files): the next
-        click starts from the stroke and may change it.
+    Where it ``holds``, the stroke stays after later clicks of the object; a click of
+    the other sign on a part of it takes that part back. Else (and in early files) the
+    next click starts from the stroke and may change it.
     """
 
     plane: form.EventPlane
@@ -299,8 +322,6 @@ class Propagated(Event):
 
     Attributes
     ----------
-    object_ids
-        Which objects.
     plane
         A plane of the line walked along; its entry at ``axis`` does not count.
     axis
@@ -319,9 +340,7 @@ class Propagated(Event):
         How many planes were kept of what was cancelled; None: all.
     """
 
-    object_ids: Annotated[
-        tuple[form.ObjectNumber, ...], Field(min_length=1), form.named("objects")
-    ]
+    object_ids: Annotated[form.Objects, Field(min_length=1)]
     plane: Annotated[form.PlaneIndex, Field(min_length=1)]
     axis: form.Index
     first: form.Index

@@ -10,8 +10,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import singledispatch
 
+import numpy as np
+from scipy import ndimage
+
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.propagated_planes import perform_propagation
+from napari_cfrseg.annotation.rounds import chosen
 from napari_cfrseg.annotation.state import (
     ClickEntry,
     ObjectState,
@@ -21,6 +25,7 @@ from napari_cfrseg.annotation.state import (
     default_colour,
 )
 from napari_cfrseg.annotation.transaction import Draft
+from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import MaskPatch, Plane, box_of
 from napari_cfrseg.geometry.windows import slices
@@ -93,6 +98,69 @@ def _(event: ev.ObjectDeleted, draft: Draft) -> None:
 
 
 @perform.register
+def _(event: ev.ObjectsMerged, draft: Draft) -> None:
+    kept, *others = dict.fromkeys(event.object_ids)
+    for object_id in (kept, *others):
+        draft.unlocked(object_id)
+    for other in others:
+        for plane, state in draft.objects[other].planes.items():
+            owned = _owned(draft, other, plane)
+            _relabel(draft, plane, owned, kept)
+            mine = draft.objects[kept].on(plane)
+            if mine.entries:
+                _edit(draft, kept, plane, added=owned)
+                continue
+            start = (mine.start or _NO_PIXELS).edited(owned, _NO_PIXELS)
+            is_anchor = mine.is_anchor or state.is_anchor
+            carried = None if is_anchor else mine.carried or state.carried
+            draft.restart(kept, plane, replace(mine, start=start, carried=carried))
+        draft.put(other, None)
+
+
+@perform.register
+def _(event: ev.ObjectSplit, draft: Draft) -> None:
+    whole = draft.unlocked(event.object_id)
+    if event.new_id in draft.objects:
+        msg = f"object {event.new_id} exists already"
+        raise SessionError(msg)
+    made = replace(new_object(event.new_id), object_class=whole.object_class)
+    draft.put(event.new_id, made)
+    owned, part = _owned(draft, event.object_id, event.plane), _NO_PIXELS
+    if draft.computer.sees_pixels:
+        part = _part_at(owned, event.yx)
+        if part.area in (0, owned.area):
+            msg = f"{whole.name} has no part of its own there to split off"
+            raise SessionError(msg)
+    _relabel(draft, event.plane, part, event.new_id)
+    draft.restart(event.new_id, event.plane, PlaneState(start=part))
+    _edit(draft, event.object_id, event.plane, removed=part)
+
+
+def _owned(draft: Draft, object_id: int, plane: Plane) -> MaskPatch:
+    """Return the pixels that have an object's label."""
+    mask = draft.objects[object_id].on(plane).mask
+    labels = draft.labels_of(plane)[slices(mask.box)]
+    return MaskPatch.from_mask(labels == object_id, mask.offset)
+
+
+def _part_at(mask: MaskPatch, yx: tuple[float, float]) -> MaskPatch:
+    """Return the connected part of a mask that holds a pixel, empty if none does."""
+    parts, _ = ndimage.label(mask.mask, structure=np.ones((3, 3)))
+    (y, x), (y0, x0, y1, x1) = Click(yx).pixel, mask.box
+    if not (y0 <= y < y1 and x0 <= x < x1) or not parts[y - y0, x - x0]:
+        return _NO_PIXELS
+    return MaskPatch.from_mask(parts == parts[y - y0, x - x0], mask.offset)
+
+
+def _relabel(draft: Draft, plane: Plane, mask: MaskPatch, label: int) -> None:
+    """Give pixels to an object, whatever the overlap rule says."""
+    if mask.mask.size:
+        labels = draft.labels_of(plane)[slices(mask.box)].copy()
+        labels[mask.mask] = label
+        draft.edits.write(plane, mask.box, labels)
+
+
+@perform.register
 def _(event: ev.ObjectRenamed, draft: Draft) -> None:
     whole = replace(draft.known(event.object_id), name=event.name)
     draft.put(event.object_id, whole)
@@ -150,6 +218,7 @@ def _(event: ev.ClickAdded, draft: Draft) -> None:
         event.focus_shift,
         event.hint,
         whole.threshold if event.threshold is None else event.threshold,
+        box=event.box,
     )
     entries.insert(position, entry)
     is_first = draft.use_scaling(event.plane, event.scaling)
@@ -190,10 +259,10 @@ def _(event: ev.CandidateChosen, draft: Draft) -> None:
     ((object_id, plane, state, clicks),) = _on_planes(draft, (event.click_id,))
     ((index, entry),) = clicks.items()
     entries, rounds = list(state.entries), list(state.rounds)
-    entries[index] = replace(entry, candidate=event.candidate)
+    entry = entries[index] = replace(entry, candidate=event.candidate)
     prediction = rounds[index].prediction
     if prediction is not None:  # none without an image
-        rounds[index] = Round(prediction=prediction.choose(event.candidate))
+        rounds[index] = Round(prediction=chosen(prediction, entry))
     changed = replace(state, entries=tuple(entries), rounds=tuple(rounds))
     draft.restart(object_id, plane, changed, index + 1)
 
@@ -275,27 +344,26 @@ def _paint(draft: Draft, event: ev.Painted, label: int, painted: MaskPatch) -> N
         loses = state.on(plane).mask.window(painted.box) & painted.mask
         if state.object_id != label and not state.locked and loses.any():
             removed = MaskPatch.from_mask(loses, painted.offset)
-            _edit(draft, event, state.object_id, removed=removed)
+            _edit(draft, state.object_id, plane, removed=removed, holds=event.holds)
     if label:
         # the brush is explicit: it wins over the rule "keep"
-        labels = draft.labels_of(plane)[slices(painted.box)].copy()
-        labels[painted.mask] = label
-        draft.edits.write(plane, painted.box, labels)
-        _edit(draft, event, label, added=painted)
+        _relabel(draft, plane, painted, label)
+        _edit(draft, label, plane, added=painted, holds=event.holds)
 
 
 def _edit(
     draft: Draft,
-    event: ev.Painted,
     object_id: int,
+    plane: Plane,
     *,
     added: MaskPatch = _NO_PIXELS,
     removed: MaskPatch = _NO_PIXELS,
+    holds: bool = True,
 ) -> None:
     whole = draft.objects[object_id]
-    state = whole.on(event.plane)
-    entry = PaintEntry(added, removed, whole.threshold, event.holds)
-    draft.replay(object_id, event.plane, (*state.entries, entry), len(state.entries))
+    state = whole.on(plane)
+    entry = PaintEntry(added, removed, whole.threshold, holds)
+    draft.replay(object_id, plane, (*state.entries, entry), len(state.entries))
 
 
 @perform.register

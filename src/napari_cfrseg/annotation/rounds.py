@@ -48,6 +48,18 @@ def mask_patch(prediction: Prediction, threshold: float) -> MaskPatch:
     return MaskPatch.from_mask(mask, (y0, x0))
 
 
+def within(prediction: Prediction, entry: Entry) -> Prediction:
+    """Return a prediction that ends at its click's box, if it has one."""
+    if not isinstance(entry, ClickEntry) or entry.box is None:
+        return prediction
+    return replace(prediction, patch=prediction.patch.within(entry.box))
+
+
+def chosen(prediction: Prediction, entry: ClickEntry) -> Prediction:
+    """Return the one of a click's masks that was taken, as far as its box goes."""
+    return within(prediction.choose(entry.candidate), entry)
+
+
 def shown_mask(
     start: MaskPatch | None,
     entries: Sequence[Entry],
@@ -254,7 +266,8 @@ class RoundComputer:
             focus_shift=entry.focus_shift,
             threshold=entry.threshold,
             on_step=on_step,
-        ).choose(entry.candidate)
+        )
+        prediction = chosen(prediction, entry)
         if prediction.scaling is not None:
             self.scalings.setdefault(plane, prediction.scaling)
         self._count(prediction)
@@ -271,6 +284,7 @@ def _step_callback(
     on_preview: PreviewCallback, threshold: float, entries: Sequence[Entry]
 ) -> Callable[[Prediction], None]:
     def on_step(prediction: Prediction) -> None:
-        on_preview(with_strokes(mask_patch(prediction, threshold), entries))
+        shown = within(prediction, entries[-1])
+        on_preview(with_strokes(mask_patch(shown, threshold), entries))
 
     return on_step

@@ -17,6 +17,7 @@ from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
 from napari_cfrseg.geometry.masks import LabelRuns, MaskPatch, Plane
+from napari_cfrseg.geometry.windows import Box
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.prediction import Prediction
@@ -43,7 +44,7 @@ class ClickEntry:
 
     ``threshold`` is the object's when the click was made: the mask that it corrects
     does not follow the slider afterwards. ``candidate`` is which of the masks found at
-    a first click was taken.
+    a first click was taken; ``box`` is where its mask ends.
     """
 
     click_id: int
@@ -53,6 +54,7 @@ class ClickEntry:
     hint: FocusHint | None = None
     threshold: float = 0.5
     candidate: int = 0
+    box: Box | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -272,6 +274,9 @@ def continues(first: ev.Event, second: ev.Event) -> bool:
             isinstance(second, ev.ClickAdded | ev.MaskImported)
             and second.object_id == first.object_id
         )
+    if isinstance(first, ev.ClickAdded) and isinstance(second, ev.ClickAdded):
+        same = (first.object_id, first.plane) == (second.object_id, second.plane)
+        return second.stroke and same
     return (
         isinstance(first, ev.ThresholdChanged)
         and isinstance(second, ev.ThresholdChanged)

@@ -95,6 +95,13 @@ class Patch:
         """Return a copy of the probability in a box of the plane."""
         return self[box[0] : box[2], box[1] : box[3]]
 
+    def within(self, box: Box) -> Patch:
+        """Return the probability inside a box of the plane, zero elsewhere."""
+        y0, x0, y1, x1 = shared = overlap(self.box, box)
+        if y0 >= y1 or x0 >= x1:
+            return Patch.empty(self.plane)
+        return Patch(self.plane, y0, x0, self.read(shared))
+
     def at(self, pixel: tuple[int, int]) -> float:
         """Return the probability of one pixel."""
         y, x = pixel[0] - self.y0, pixel[1] - self.x0

@@ -1,8 +1,8 @@
-"""A session in memory and in its file: one definition of both, ``schema_version`` 3.
+"""A session in memory and in its file: one definition of both, ``schema_version`` 4.
 
 ::
 
-    {"schema_version": 3, "session": …, "written_by": …,
+    {"schema_version": 4, "session": …, "written_by": …,
      "image": {…}, "model": {…}, "settings": {…},
      "objects": [ one line each ],  a summary for readers; the events are what counts
      "events": [ one line each ],
@@ -43,7 +43,7 @@ from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.io.axes import back, is_order, put
 
 SUFFIX = ".cfrseg.json"
-SCHEMA_VERSION: Literal[3] = 3
+SCHEMA_VERSION: Literal[4] = 4
 
 AxisNumber = Annotated[Int, Field(ge=0, lt=MOST_AXES)]
 PixelSize = Annotated[Float, Field(gt=0)]
@@ -248,7 +248,7 @@ class ObjectLine:
 class SessionHead(Part):
     """A session file without its events."""
 
-    schema_version: Literal[3] = SCHEMA_VERSION
+    schema_version: Literal[4] = SCHEMA_VERSION
     session: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     written_by: Text = ""
     image: ImageReference

@@ -138,8 +138,8 @@ def parse_event(raw: Any, where: str) -> Event:
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def _to_2(raw: dict[str, Any]) -> dict[str, Any]:
-    """Version 2 added kinds of events and took none away."""
+def _as_it_is(raw: dict[str, Any]) -> dict[str, Any]:
+    """Versions 2 and 4 added kinds and fields of events and took none away."""
     return raw
 
 
@@ -164,7 +164,9 @@ def _sets_threshold(one: object) -> bool:
 
 
 #: version → how its file becomes one of the next version; 1 is the first ever written
-MIGRATIONS: Mapping[int, Migration] = MappingProxyType({1: _to_2, 2: _to_3})
+MIGRATIONS: Mapping[int, Migration] = MappingProxyType(
+    {1: _as_it_is, 2: _to_3, 3: _as_it_is}
+)
 
 
 def migrated(
