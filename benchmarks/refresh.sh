@@ -22,8 +22,8 @@
 #   ablations    benchmarks/ablations.md (hours; PACKS)
 #   test         the test side, once, for the final model
 #
-# Environment: WORKERS (2), THREADS (1), DEVICE (cpu), PACKS (the folder of
-# benchmarks/gpu/pack.py).
+# Environment: WORKERS (2), THREADS (1), DEVICE (cpu), OBJECTS (per set, instead of each
+# part's own number), PACKS (the folder of benchmarks/gpu/pack.py).
 set -euo pipefail
 
 usage="usage: benchmarks/refresh.sh [--quick] DATA OUT [PART]…"
@@ -51,7 +51,7 @@ measure() {
     name=$1 objects=$2
     shift 2
     cfrseg evaluate "$data" --split "$here/split.json" --side "$side" \
-        --max-objects "$(either "$objects" 1)" --workers "${WORKERS:-2}" \
+        --max-objects "$(either "${OBJECTS:-$objects}" 1)" --workers "${WORKERS:-2}" \
         --device "${DEVICE:-cpu}" --output "$out/$name" "$@"
 }
 

@@ -96,9 +96,12 @@ def test_the_human_robot_runs_once_per_seed(data, tmp_path):
     options = ["--robot", "human", "--seed", 1, "--seed", 2, "--spacing", 0.5, 0.5]
     result = call(data, "-o", out, "-s", "flood_factory:make", *options)
     assert result.exit_code == 0, result.output
-    assert (
-        "flood_factory:make, human-like robot | 2 |" in (out / "robot.md").read_text()
-    )
+    spread = (out / "robot.md").read_text()
+    summary = json.loads((out / "summary.json").read_text())
+    pools = [run["sets"]["pooled"] for run in summary["runs"]]
+    noc = [pool["noc_ok"] for pool in pools]
+    mean = f"{sum(noc) / 2:.2f} ({min(noc):.2f} to {max(noc):.2f})"
+    assert f"| flood_factory:make, human-like robot | 2 | {mean} |" in spread
     table = (out / "table.md").read_text()
     assert "Boundary IoU" in table
     assert "0.00 (0.000 µm)" in table

@@ -6,7 +6,7 @@
     objects.csv      one line per object and run
     table.md         rows = models, columns = sets
     compare.md       each run against the first: paired differences
-    robot.md         how much NoC@90 depends on where people click (human-like robot)
+    robot.md         how much depends on where people click (human-like robot)
     curves.*         mean IoU after each click, SVG and PNG
     clicks.*         objects by clicks needed, SVG and PNG
     sheet-RUN.png    the twelve worst and twelve median objects with their clicks
@@ -153,13 +153,11 @@ def _write_comparisons(path: Path, runs: Sequence[Run], names: Sequence[str]) ->
 def _write_spread(
     path: Path, runs: Sequence[Run], results: Sequence[tuple[str, Sequence[Summary]]]
 ) -> None:
-    spread: dict[str, list[float]] = {}
+    spread: dict[str, list[Summary]] = {}
     for run, (_, summaries) in zip(runs, results, strict=True):
-        clicks = summaries[-1].noc.get(90)
-        if clicks is not None:
-            robot = "human-like" if run.settings.human else "exact"
-            spread.setdefault(f"{run.label}, {robot} robot", []).append(clicks)
-    if any(run.settings.human for run in runs) and spread:
+        robot = "human-like" if run.settings.human else "exact"
+        spread.setdefault(f"{run.label}, {robot} robot", []).append(summaries[-1])
+    if any(run.settings.human for run in runs):
         path.write_text(format_robot_spread(spread), encoding="utf-8")
 
 

@@ -295,16 +295,27 @@ def _costs(results: Results) -> str:
     return _table(names, rows)
 
 
-def format_robot_spread(spread: Mapping[str, Sequence[float]]) -> str:
-    """Lay out how much NoC@90 depends on where people click.
+def format_robot_spread(spread: Mapping[str, Sequence[Summary]]) -> str:
+    """Lay out how much depends on where people click.
 
-    ``spread`` is {model: pooled NoC@90 of each seed of the human-like robot}.
+    ``spread`` is {model: the pool of each seed of the human-like robot}. Cells are the
+    mean over seeds (least to most); mended and spoilt are of clicks from the fourth on.
     """
     rows = []
-    for label, values in spread.items():
-        shown = (sum(values) / len(values), min(values), max(values))
-        rows.append([label, str(len(values)), *(_number(v, 2) for v in shown)])
-    return _table(["model", "seeds", "NoC@90 mean", "least", "most"], rows) + "\n"
+    for label, pools in spread.items():
+        late = [pool.effects["4+"] for pool in pools]
+        measures = [[pool.noc_ok for pool in pools]]
+        measures += [[p.noc.get(goal, math.nan) for p in pools] for goal in (85, 90)]
+        measures.append([100 * pool.drops for pool in pools])
+        measures += [[100 * c.mended for c in late], [100 * c.spoilt for c in late]]
+        rows.append([label, str(len(pools)), *map(_mean_and_range, measures)])
+    names = ["model", "seeds", "NoC@ok", "NoC@85", "NoC@90"]
+    return _table([*names, "drops %", "mended %", "spoilt %"], rows) + "\n"
+
+
+def _mean_and_range(values: Sequence[float]) -> str:
+    least, most = (_number(value, 2) for value in (min(values), max(values)))
+    return f"{_number(scores.mean(values), 2)} ({least} to {most})"
 
 
 def write_objects(path: Path, runs: Sequence[Run]) -> None:
