@@ -5,6 +5,7 @@ import pytest
 
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.geometry.windows import Window
+from napari_cfrseg.io.axes import ArrayView, Pyramid
 from napari_cfrseg.io.plane_image import SAMPLE_PX, Scaling, open_plane
 
 
@@ -177,3 +178,57 @@ def test_dask_arrays_work_window_by_window():
     window = Window(40, 50, 60, 32)
     lazy = open_plane(dask_array.from_array(image, chunks=64))
     assert np.array_equal(lazy.crop(window), open_plane(image).crop(window))
+
+
+def pyramid_of(plane: np.ndarray, levels: int) -> Pyramid:
+    """Return a plane with copies of it, each the mean of 2 × 2 pixels."""
+    made = [plane.astype(np.float32)]
+    for _ in range(levels - 1):
+        fine = made[-1]
+        h, w = (n // 2 for n in fine.shape)
+        made.append(fine[: 2 * h, : 2 * w].reshape(h, 2, w, 2).mean((1, 3)))
+    return Pyramid(made)
+
+
+@pytest.mark.parametrize("side", [64, 100, 128, 300, 511, 900])
+def test_a_window_looks_the_same_from_the_level_that_fits(side: int) -> None:
+    rows, columns = np.mgrid[:1000, :1000]
+    window = Window(37, 53, side, 64)
+    for plane, axis in ((rows, 0), (columns, 1)):
+        scaling = Scaling((0.0,), (1000.0,))
+        image = open_plane(pyramid_of(plane, 4), scaling=scaling)
+        seen = 1000 * image.crop(window)[0]
+        place = window.box[axis] + (np.arange(64) + 0.5) * window.px_per_cell - 0.5
+        expected = np.broadcast_to(place[:, None] if axis == 0 else place, (64, 64))
+        assert np.abs(seen - expected).max() < 0.1 * window.px_per_cell
+
+
+def test_a_wide_window_reads_a_coarse_level_only() -> None:
+    read: list[int] = []
+
+    class Level:
+        dtype = np.dtype(np.uint8)
+
+        def __init__(self, side: int) -> None:
+            self.shape = (side, side)
+
+        def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+            read.append(self.shape[0])
+            sides = [len(range(*k.indices(self.shape[0]))) for k in key]
+            return np.zeros(sides, np.uint8)
+
+    levels = Pyramid([Level(100_000 >> k) for k in range(8)])
+    image = open_plane(levels, scaling=Scaling((0.0,), (255.0,)))
+    image.crop(Window(40_000, 50_000, 64, 256))
+    image.crop(Window(40_000, 50_000, 4_000, 256))
+    assert read == [100_000, 100_000 >> 3]
+
+
+def test_black_and_white_come_from_where_something_is() -> None:
+    slide = np.full((4000, 4000), 200, np.uint8)
+    slide[2500:2600, 1100:1200] = np.linspace(10, 150, 100).astype(np.uint8)
+    levels = [slide, slide.reshape(400, 10, 400, 10).mean((1, 3)).astype(np.uint8)]
+    lazy = [ArrayView(level, (0, 1), {}) for level in levels]
+    assert open_plane(lazy[0]).scaling.low == (200.0,)
+    low = open_plane(Pyramid(lazy)).scaling.low[0]
+    assert 10 <= low < 40

@@ -163,18 +163,20 @@ class Window:
 
 
 @lru_cache(maxsize=128)
-def _axis_weights(n_in: int, n_out: int, span: float) -> sparse.csr_matrix:
-    """(n_out, n_in) weights that resample [0, span) of n_in samples to n_out cells."""
+def _axis_weights(
+    n_in: int, n_out: int, span: float, lead: float = 0.0
+) -> sparse.csr_matrix:
+    """(n_out, n_in) weights: [lead, lead + span) of n_in samples as n_out cells."""
     scale = span / n_out
     if scale <= 1:  # enlarge: linear between the two nearest sample centres
-        at = np.clip((np.arange(n_out) + 0.5) * scale - 0.5, 0, n_in - 1)
+        at = np.clip((np.arange(n_out) + 0.5) * scale + (lead - 0.5), 0, n_in - 1)
         low = np.minimum(at.astype(np.int64), max(n_in - 2, 0))
         high = np.minimum(low + 1, n_in - 1)
         rows = np.repeat(np.arange(n_out), 2)
         columns = np.stack([low, high], axis=1).ravel()
         weights = np.stack([1 - (at - low), at - low], axis=1).ravel()
     else:  # shrink: by the share of the cell each sample covers
-        start = np.arange(n_out) * scale
+        start = np.arange(n_out) * scale + lead
         width = math.ceil(scale) + 1
         index = np.floor(start).astype(np.int64)[:, None] + np.arange(width)
         covered = np.minimum(index + 1, (start + scale)[:, None])
@@ -216,6 +218,7 @@ def crop(
     plane: PlaneLike,
     window: Window,
     convert: Callable[[NDArray[Any]], NDArray[np.float32]] | None = None,
+    factors: tuple[float, float] = (1.0, 1.0),
 ) -> NDArray[np.float32]:
     """Sample the window on its grid: (C, grid, grid) float32, C = 1 for (Y, X) planes.
 
@@ -227,11 +230,12 @@ def crop(
         (Y, X) or (Y, X, C), any real dtype; lazy arrays are read by slices.
     convert
         Applied to the pixels as read, (h, w, C), before they are resampled.
+    factors
+        Of the window's pixels that one pixel of ``plane`` stands for, down and across:
+        it may be a coarser copy of the plane that the window lies on.
     """
-    step = max(1, -(-window.side // (OVERSAMPLING * window.grid)))
-    shape = plane.shape
-    rows, row_index = _read_axis(window.y0, window.side, step, shape[0])
-    columns, column_index = _read_axis(window.x0, window.side, step, shape[1])
+    rows, row_index, down = _sampled(window, 0, plane.shape[0], factors[0])
+    columns, column_index, across = _sampled(window, 1, plane.shape[1], factors[1])
     values = np.asarray(plane[rows, columns])
     if values.ndim == 2:
         values = values[:, :, None]
@@ -241,12 +245,30 @@ def crop(
         values = values[row_index]
     if column_index is not None:
         values = values[:, column_index]
-    if window.side != window.grid:
-        count = -(-window.side // step)
-        weights = _axis_weights(count, window.grid, window.side / step)
-        values = _apply(weights, values)
-        values = _apply(weights, values.swapaxes(0, 1)).swapaxes(0, 1)
+    if down is not None:
+        values = _apply(down, values)
+    if across is not None:
+        values = _apply(across, values.swapaxes(0, 1)).swapaxes(0, 1)
     return np.ascontiguousarray(values.transpose(2, 0, 1), dtype=np.float32)
+
+
+def _sampled(
+    window: Window, axis: int, length: int, factor: float
+) -> tuple[slice, Any, sparse.csr_matrix | None]:
+    """Return what to read along an axis, its spread over the window, and weights."""
+    start, span = window.box[axis] / factor, window.side / factor
+    first = math.floor(start)
+    lead = start - first
+    step = max(1, math.ceil(span / (OVERSAMPLING * window.grid)))
+    side = math.ceil(lead + span)
+    read, index = _read_axis(first, side, step, length)
+    if lead == 0 and span == window.grid:
+        return read, index, None
+    return (
+        read,
+        index,
+        _axis_weights(-(-side // step), window.grid, span / step, lead / step),
+    )
 
 
 def paste(

@@ -96,7 +96,7 @@ def view_of(
         key = tuple(index.get(i, slice(None)) for i in range(array.ndim))
         left = sorted(axes)
         return array[key].transpose([left.index(axis) for axis in axes])
-    if isinstance(array, ArrayView):
+    if isinstance(array, ArrayView | Pyramid):
         return array.narrowed(axes, index)
     return ArrayView(array, axes, index)
 
@@ -178,6 +178,67 @@ class ArrayView:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[(slice(None),) * self.ndim], dtype=dtype)
+
+
+class Pyramid:
+    """An array with coarser copies of itself; reads like the finest of them.
+
+    Parameters
+    ----------
+    levels
+        The finest first; with the same axes.
+    """
+
+    def __init__(self, levels: Sequence[Any]) -> None:
+        self.levels = tuple(levels)
+        self.shape: tuple[int, ...] = tuple(int(n) for n in self.levels[0].shape)
+        self.dtype = np.dtype(self.levels[0].dtype)
+        self.ndim = len(self.shape)
+
+    def narrowed(self, axes: Sequence[int], fixed: Mapping[int, int]) -> Pyramid:
+        """Return a view of each level; coarser ones may have fewer planes."""
+        return Pyramid(
+            [
+                view_of(
+                    level,
+                    axes,
+                    {
+                        axis: index * int(level.shape[axis]) // self.shape[axis]
+                        for axis, index in fixed.items()
+                    },
+                )
+                for level in self.levels
+            ]
+        )
+
+    def fitting(self, px_per_pixel: float) -> tuple[Any, tuple[float, float]]:
+        """Return the coarsest level of which a pixel stands for so many, or fewer.
+
+        Returns
+        -------
+        The level, and how many pixels of a (Y, X) plane each of its pixels stands for.
+        """
+        found: tuple[Any, tuple[float, float]] = self.levels[0], (1.0, 1.0)
+        for level in self.levels[1:]:
+            down, across = (
+                _factor(fine, int(coarse))
+                for fine, coarse in zip(self.shape[:2], level.shape, strict=False)
+            )
+            if max(down, across) <= px_per_pixel:
+                found = level, (down, across)
+        return found
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        return np.asarray(self.levels[0][key])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self.levels[0], dtype=dtype)
+
+
+def _factor(fine: int, coarse: int) -> float:
+    """Return what shrank one side to another: a whole number where one explains it."""
+    whole = round(fine / coarse)
+    return float(whole) if abs(whole * coarse - fine) < whole else fine / coarse
 
 
 def axis_names(ndim: int, has_channels: bool) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.geometry.windows import PlaneLike, Window, crop
+from napari_cfrseg.io.axes import Pyramid
 
 #: Percentiles painted black and white; outliers beyond them saturate.
 LOW_PERCENT, HIGH_PERCENT = 0.1, 99.9
@@ -96,10 +98,14 @@ class PlaneImage:
     def crop(self, window: Window) -> NDArray[np.float32]:
         """Sample a window: (3, grid, grid) float32 in [0, 1].
 
-        One channel is repeated; of two, the third is their mean; of four, the third
-        is the mean of the last two.
+        Of a pyramid the coarsest level is read that has a pixel for each cell. One
+        channel is repeated; of two, the third is their mean; of four, the third is the
+        mean of the last two.
         """
-        planes = crop(self.array, window, self._convert)
+        array, factors = self.array, (1.0, 1.0)
+        if isinstance(array, Pyramid):
+            array, factors = array.fitting(window.px_per_cell)
+        planes = crop(array, window, self._convert, factors)
         if self.channels == 1:
             return np.repeat(planes, 3, axis=0)
         if self.channels == 2:
@@ -186,11 +192,38 @@ def _sample(array: PlaneLike) -> NDArray[Any]:
     # Strides would load every chunk of a lazy image: read tiles instead.
     tile = max(1, math.isqrt(budget) // _TILES)
     blocks = []
-    for y in _tile_starts(height, tile):
-        for x in _tile_starts(width, tile):
-            block = np.asarray(array[y : y + tile, x : x + tile])
-            blocks.append(block.reshape(-1, layers))
+    for y, x in _tile_places(array, tile):
+        block = np.asarray(array[y : y + tile, x : x + tile])
+        blocks.append(block.reshape(-1, layers))
     return np.concatenate(blocks)
+
+
+def _tile_places(array: PlaneLike, tile: int) -> list[tuple[int, int]]:
+    """Return where to look: evenly, or where a pyramid's top shows other values.
+
+    Of a slide most is empty, and tiles laid evenly would miss what is on it.
+    """
+    height, width = (int(n) for n in array.shape[:2])
+    if (
+        isinstance(array, Pyramid)
+        and math.prod(array.levels[-1].shape) <= 4 * SAMPLE_PX
+    ):
+        top = np.asarray(array.levels[-1], np.float64)
+        grey = np.nan_to_num(
+            top.reshape(*top.shape[:2], -1).mean(-1), posinf=0, neginf=0
+        )
+        order = np.argsort(grey, axis=None, kind="stable")
+        values = np.linspace(grey.min(), grey.max(), _TILES**2)
+        found = order[np.searchsorted(grey.ravel()[order], values)]
+        rows, columns = np.unravel_index(np.unique(found), grey.shape)
+        return [
+            (
+                min(int(y * height / grey.shape[0]), max(height - tile, 0)),
+                min(int(x * width / grey.shape[1]), max(width - tile, 0)),
+            )
+            for y, x in zip(rows, columns, strict=True)
+        ]
+    return list(product(_tile_starts(height, tile), _tile_starts(width, tile)))
 
 
 def _tile_starts(length: int, tile: int) -> list[int]:
