@@ -334,18 +334,13 @@ def test_rgb_image_and_its_axes():
     assert bench.labels.data[20, 20] == 1
 
 
-def test_pyramid_is_worked_on_at_a_level_one_texture_can_show(monkeypatch):
-    monkeypatch.setattr("napari_cfrseg.gui.segment.layers.LONGEST_SIDE_PX", 120)
+def test_pyramid_is_worked_on_at_full_resolution():
     fine = np.kron(squares(), np.ones((2, 2), np.uint8))
     bench = Bench([fine, squares()], multiscale=True, scale=(0.5, 0.5))
-    assert bench.labels.data.shape == (80, 100)
-    assert np.allclose(bench.labels.scale, 1)
-    # the centre of a coarse pixel is the centre of the four it stands for
-    assert np.allclose(
-        bench.labels.data_to_world((10, 10)), bench.image.data_to_world((20.5, 20.5))
-    )
-    bench.click(20, 20)
-    assert bench.labels.data[20, 20] == 1
+    assert bench.labels.data.shape == (160, 200)
+    assert np.allclose(bench.labels.scale, 0.5)
+    bench.click(41, 41)
+    assert bench.labels.data[41, 41] == 1
 
 
 def test_failed_model_says_so_and_clicks_are_refused():

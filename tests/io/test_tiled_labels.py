@@ -67,7 +67,7 @@ def test_a_patch_of_pixels_far_apart_is_written_in_place() -> None:
     tiled = TiledLabels(shape)
     flat = np.array([5, 3 * 100_000 + 99_990, 99_999 * 100_000 + 50_000])
     patch = LabelRuns(shape, flat, np.array([7, 4, 9]), np.array([1, 2, 3]))
-    tiled.paste(patch)
+    tiled[patch.indices()] = patch.values()
     assert tiled.runs() == patch
     assert next(tiled.tiles()) == (0, 0, TILE_PX, TILE_PX)
     assert len(list(tiled.tiles())) == 3
@@ -83,6 +83,10 @@ def test_planes_of_a_stack_are_apart() -> None:
     assert tiled.runs((2,)).size == 900
     assert tiled.runs((0,)).size == 0
     assert np.count_nonzero(np.asarray(tiled.levels[1])[2]) == 15 * 15
+    one = TiledLabels(shape[1:])
+    one[7:9, 3:1100] = np.full((2, 1097), 4)
+    tiled[(0,)] = one
+    assert np.array_equal(tiled[0], np.asarray(one))
 
 
 def test_tiles_that_are_not_used_are_packed() -> None:

@@ -27,8 +27,9 @@ from napari_cfrseg.annotation.state import (
 from napari_cfrseg.annotation.transaction import Draft, PatchCallback, put_object
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.errors import CfrSegError, SessionError
-from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, Plane
+from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.io.plane_image import Scaling
+from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, empty_labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,7 +91,7 @@ class Annotator:
             plane_image, self.plane_shape, segmenter, rgb=rgb, scaling=scaling
         )
         self._objects: dict[int, ObjectState] = {}
-        self._labels: dict[Plane, LabelArray] = {}
+        self._labels: dict[Plane, AnyLabels] = {}
         self._history = History()
         self._settings = Settings()
         self._click_ids: set[int] = set()
@@ -121,15 +122,21 @@ class Annotator:
         """Seconds the network's own stages have taken so far."""
         return self._computer.network_s
 
-    def labels(self, plane: Plane = ()) -> LabelArray:
+    def labels(self, plane: Plane = ()) -> AnyLabels:
         """Return a plane's labels, (Y, X) int32, 0 = background; read-only."""
-        view = self._labels_of(plane).view()
+        labels = self._labels_of(plane)
+        if isinstance(labels, TiledLabels):
+            return labels
+        view = labels.view()
         view.flags.writeable = False
         return view
 
-    def labels_array(self, leading: tuple[int, ...] = ()) -> LabelArray:
-        """Return all planes' labels as one array of shape (*leading, Y, X)."""
-        out = np.zeros((*leading, *self.plane_shape), np.int32)
+    def labels_array(self, leading: tuple[int, ...] = ()) -> AnyLabels:
+        """Return all planes' labels as one array of shape (*leading, Y, X).
+
+        Large planes are in tiles; ``numpy.asarray`` makes them one array.
+        """
+        out = empty_labels((*leading, *self.plane_shape))
         for plane, labels in self._labels.items():
             out[plane] = labels
         return out
@@ -257,11 +264,11 @@ class Annotator:
             notes,
         )
 
-    def _labels_of(self, plane: Plane) -> LabelArray:
+    def _labels_of(self, plane: Plane) -> AnyLabels:
         if not self._computer.sees_pixels:
             return np.broadcast_to(np.int32(0), self.plane_shape)
         if plane not in self._labels:
-            self._labels[plane] = np.zeros(self.plane_shape, np.int32)
+            self._labels[plane] = empty_labels(self.plane_shape)
         return self._labels[plane]
 
 

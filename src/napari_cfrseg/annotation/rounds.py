@@ -28,6 +28,7 @@ from napari_cfrseg.annotation.state import (
 )
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.prediction import Prediction
+from napari_cfrseg.engine.probability_patch import Patch
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, Plane
 from napari_cfrseg.geometry.windows import Box
@@ -242,9 +243,9 @@ class RoundComputer:
         last = rounds[-1] if rounds else Round(mask=state.start)
         if last.prediction is not None or last.mask is None:
             return last.prediction
-        return Prediction.from_mask(
-            last.mask.to_mask(self._plane_shape), tuple(clicks[:-1])
-        )
+        mask = last.mask
+        patch = Patch(self._plane_shape, *mask.offset, mask.mask.astype(np.float32))
+        return Prediction(patch, tuple(clicks[:-1]))
 
     def _predict(
         self,

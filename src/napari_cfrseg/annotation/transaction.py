@@ -32,6 +32,7 @@ from napari_cfrseg.errors import LockedObjectError, SessionError
 from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, MaskPatch, Plane, box_of
 from napari_cfrseg.geometry.windows import Box, slices, union
 from napari_cfrseg.io.plane_image import Scaling
+from napari_cfrseg.io.tiled_labels import AnyLabels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +57,7 @@ class LabelDraft:
     ``labels_of`` returns the (Y, X) int32 labels of a plane, which are edited in place.
     """
 
-    def __init__(self, labels_of: Callable[[Plane], LabelArray]) -> None:
+    def __init__(self, labels_of: Callable[[Plane], AnyLabels]) -> None:
         self._labels_of = labels_of
         self._before: dict[Plane, tuple[Box, LabelArray]] = {}
 
@@ -107,7 +108,7 @@ class Draft:
     """
 
     objects: dict[int, ObjectState]
-    labels_of: Callable[[Plane], LabelArray]
+    labels_of: Callable[[Plane], AnyLabels]
     computer: RoundComputer
     plane_shape: tuple[int, int]
     settings: Settings

@@ -144,7 +144,7 @@ def propagate(
     turned = [_turned(plane, click, axis) for plane, click in clicks]
     annotator = _clicked(opened, axis, turned, model, device)
     annotator.apply(ev.Propagated((1,), (0,), 0, first, end, count, spacing, spans))
-    labels = np.moveaxis(annotator.labels_array((count,)), 0, axis)
+    labels = np.moveaxis(np.asarray(annotator.labels_array((count,))), 0, axis)
     labels = np.ascontiguousarray(labels, np.uint16)
     placed = opened.placement("".join(opened.axes[:3]))
     write_or_save_aside(target, lambda path: write_labels(path, labels, **placed))

@@ -144,6 +144,11 @@ class ArrayView:
         return len(self.shape)
 
     @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @property
     def nbytes(self) -> int:
         """Size when read whole."""
         return math.prod(self.shape) * int(self.dtype.itemsize)

@@ -14,6 +14,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from napari_cfrseg.io.axes import (
     IN_MEMORY_BYTES,
     MOST_BYTES,
     OpenImage,
+    Pyramid,
     axis_names,
     in_memory,
 )
@@ -39,7 +41,9 @@ _UNNAMED = "qiwvu"
 _OPENING = threading.Lock()
 
 
-def open_image(path: Path, level: int = 0, *, as_labels: bool = False) -> OpenImage:
+def open_image(
+    path: Path, level: int = 0, *, levels: int = 1, as_labels: bool = False
+) -> OpenImage:
     """Open an image.
 
     Parameters
@@ -49,6 +53,8 @@ def open_image(path: Path, level: int = 0, *, as_labels: bool = False) -> OpenIm
         folder.
     level
         Pyramid level, 0 the finest.
+    levels
+        So many levels, from this one on, become one pyramid.
     as_labels
         The pixels are object numbers: a palette's colours do not count.
 
@@ -72,6 +78,9 @@ def open_image(path: Path, level: int = 0, *, as_labels: bool = False) -> OpenIm
                 "numbers along y and x"
             )
             raise ImageError(msg)
+    if levels > 1:
+        coarser = (open_image(path, level + i).array for i in range(1, levels))
+        return replace(opened, array=Pyramid([opened.array, *coarser]))
     return opened
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.errors import ImageError, OutputError
+from napari_cfrseg.geometry.windows import Box, overlap, slices
 from napari_cfrseg.io.atomic import (
     atomic_path,
     behind_links,
@@ -21,11 +23,14 @@ from napari_cfrseg.io.atomic import (
 )
 from napari_cfrseg.io.images import TIFF_SUFFIXES
 from napari_cfrseg.io.object_files import ObjectRow
+from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, Tiles
 
 #: OME's names of dimensions that TIFF knows
 _OME_AXES = "tcz"
 #: pictures that keep every pixel: of one plane only
 _PICTURES = (".png", ".bmp")
+#: side of the pieces that large labels are written in
+_CHUNK_PX = 1024
 
 
 def check_labels_output(path: Path, planes: int, *, overwrite: bool) -> None:
@@ -54,13 +59,13 @@ def compact_dtype(labels: NDArray[np.integer]) -> NDArray[np.integer]:
 
 def write_ome_tiff(
     path: str | os.PathLike[str],
-    labels: NDArray[np.integer],
+    labels: AnyLabels,
     *,
     axes: Sequence[str] | None = None,
     spacing: Sequence[float] | None = None,
     units: Sequence[str] | None = None,
 ) -> None:
-    """Write (…, Y, X) integer labels as a deflate OME-TIFF.
+    """Write (…, Y, X) integer labels as a deflate OME-TIFF; of large planes a pyramid.
 
     ``axes``, ``spacing`` and ``units`` have one value for each axis of ``labels``.
     """
@@ -74,6 +79,9 @@ def write_ome_tiff(
             if name in "zyx":
                 metadata[f"PhysicalSize{name.upper()}"] = float(size)
                 metadata[f"PhysicalSize{name.upper()}Unit"] = _ome_unit(unit)
+    if isinstance(labels, TiledLabels):
+        _write_tiles(path, labels, metadata)
+        return
     whole = compact_dtype(labels)
     if len(names) > whole.ndim:
         whole = whole.reshape((1,) * (len(names) - whole.ndim) + whole.shape)
@@ -86,6 +94,55 @@ def write_ome_tiff(
             compression="zlib",
             metadata=metadata,
         )
+
+
+def _write_tiles(
+    path: str | os.PathLike[str], labels: TiledLabels, metadata: dict[str, Any]
+) -> None:
+    """Write an OME-TIFF with coarser levels; tiles without labels take no room."""
+    import tifffile
+
+    levels = labels.with_pyramid().levels
+    said: dict[str, Any] = {"metadata": metadata, "subifds": len(levels) - 1}
+    with (
+        atomic_path(path) as temporary,
+        tifffile.TiffWriter(temporary, bigtiff=True, ome=True) as file,
+    ):
+        for level in levels:
+            file.write(
+                _tiff_tiles(level),
+                shape=level.shape,
+                dtype=level.dtype,
+                tile=(_CHUNK_PX, _CHUNK_PX),
+                photometric="minisblack",
+                compression="zlib",
+                **said,
+            )
+            said = {"metadata": None, "subfiletype": 1}
+
+
+def _tiff_tiles(level: Any) -> Iterator[NDArray[Any] | None]:
+    """Return all tiles of a level in order, None for those without labels."""
+    for plane in np.ndindex(level.shape[:-2]):
+        held = set(_boxes(level, plane))
+        for y, x in product(*(range(0, n, _CHUNK_PX) for n in level.shape[-2:])):
+            box = (y, x, y + _CHUNK_PX, x + _CHUNK_PX)
+            box = overlap(box, (0, 0, *level.shape[-2:]))
+            if box not in held:
+                yield None
+                continue
+            part = level[(*plane, *slices(box))]
+            room = [(0, _CHUNK_PX - n) for n in part.shape]
+            yield np.pad(part, room)
+
+
+def _boxes(level: Any, plane: tuple[int, ...]) -> Iterable[Box]:
+    """Return the boxes of a level's plane that hold labels."""
+    if isinstance(level, Tiles):
+        return level.tiles(plane, _CHUNK_PX)
+    whole = (0, 0, *level.shape[-2:])
+    corners = product(*(range(0, n, _CHUNK_PX) for n in level.shape[-2:]))
+    return [overlap((y, x, y + _CHUNK_PX, x + _CHUNK_PX), whole) for y, x in corners]
 
 
 def _tiff_axes(ndim: int, axes: Sequence[str] | None) -> str:
@@ -154,7 +211,7 @@ def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 def write_ome_zarr(
     path: str | os.PathLike[str],
-    labels: NDArray[np.integer],
+    labels: AnyLabels,
     rows: Sequence[ObjectRow] = (),
     *,
     axes: Sequence[str] | None = None,
@@ -162,6 +219,8 @@ def write_ome_zarr(
     units: Sequence[str] | None = None,
 ) -> None:
     """Write labels as an OME-Zarr image-label (NGFF 0.5), with names and colours.
+
+    Large planes get coarser levels.
 
     Parameters
     ----------
@@ -180,15 +239,27 @@ def write_ome_zarr(
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(target)
     names = list(axes) if axes is not None else list("tczyx"[-labels.ndim :])
-    whole = compact_dtype(labels)
+    levels: list[Any]
+    if isinstance(labels, TiledLabels):
+        levels = labels.with_pyramid().levels
+    else:
+        levels = [compact_dtype(labels)]
     try:
         group: Any = zarr.open_group(str(temporary), mode="w", zarr_format=3)
-        chunks = (*(1,) * (whole.ndim - 2), *(min(n, 1024) for n in whole.shape[-2:]))
-        array = group.create_array(
-            "0", shape=whole.shape, chunks=chunks, dtype=whole.dtype, fill_value=0
-        )
-        array[...] = whole
-        group.attrs["ome"] = _ngff(names, spacing, units, rows)
+        for number, level in enumerate(levels):
+            sides = (min(n, _CHUNK_PX) for n in level.shape[-2:])
+            array = group.create_array(
+                str(number),
+                shape=level.shape,
+                chunks=(*(1,) * (level.ndim - 2), *sides),
+                dtype=level.dtype,
+                fill_value=0,
+            )
+            for plane in np.ndindex(level.shape[:-2]):
+                for box in _boxes(level, plane):
+                    place = (*plane, *slices(box))
+                    array[place] = level[place]
+        group.attrs["ome"] = _ngff(names, spacing, units, rows, len(levels))
         _replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -211,6 +282,7 @@ def _ngff(
     spacing: Sequence[float] | None,
     units: Sequence[str] | None,
     rows: Sequence[ObjectRow],
+    levels: int,
 ) -> dict[str, Any]:
     kinds = {"t": "time", "c": "channel"}
     full = {"um": "micrometer", "µm": "micrometer", "nm": "nanometer"}
@@ -221,21 +293,18 @@ def _ngff(
             axis["unit"] = full.get(units[index], units[index])
         axes.append(axis)
     size = [1.0] * len(names) if spacing is None else [float(s) for s in spacing]
-    scale = {"type": "scale", "scale": size}
+    datasets = []
+    for level in range(levels):
+        factors = [2.0**level if name in ("y", "x") else 1.0 for name in names]
+        scale = [s * f for s, f in zip(size, factors, strict=True)]
+        steps: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
+        if level:  # a coarse pixel's centre is that of the pixels it stands for
+            shift = [s * (f - 1) / 2 for s, f in zip(size, factors, strict=True)]
+            steps.append({"type": "translation", "translation": shift})
+        datasets.append({"path": str(level), "coordinateTransformations": steps})
     return {
         "version": "0.5",
-        "multiscales": [
-            {
-                "name": "labels",
-                "axes": axes,
-                "datasets": [
-                    {
-                        "path": "0",
-                        "coordinateTransformations": [scale],
-                    }
-                ],
-            }
-        ],
+        "multiscales": [{"name": "labels", "axes": axes, "datasets": datasets}],
         "image-label": {
             "version": "0.5",
             "colors": [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import find_contours
 
+from napari_cfrseg.geometry.masks import LabelRuns
+from napari_cfrseg.geometry.windows import Box, union
 from napari_cfrseg.io.atomic import atomic_path
+from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, read_box
 
 PathLike = str | os.PathLike[str]
 
 
 def write_coco(
     path: PathLike,
-    labels: NDArray[np.integer],
+    labels: AnyLabels,
     rows: Sequence[ObjectRow] = (),
     *,
     file_name: str = "",
@@ -83,19 +86,23 @@ def _coco_shape(region: Region, shape: tuple[int, int]) -> dict[str, Any]:
     rings = rings_of(region)
     segmentation: Any = [outer[:-1, ::-1].ravel().tolist() for outer, _ in rings]
     if any(holes for _, holes in rings):  # polygons would fill them
-        whole = np.zeros(shape, np.bool_)
-        whole[y : y + h, x : x + w] = region.mask
-        flat = whole.ravel(order="F")
-        edges = np.flatnonzero(np.diff(np.concatenate(([False], flat)).view(np.int8)))
-        bounds = np.concatenate(([0], edges, [flat.size]))
-        segmentation = {"size": list(shape), "counts": np.diff(bounds).tolist()}
+        turned = region.mask.T
+        runs = LabelRuns.from_labels(
+            turned.astype(np.int32), turned, (shape[1], shape[0]), (x, y)
+        )
+        ends = np.stack([runs.starts, runs.starts + runs.lengths], axis=1).ravel()
+        bounds = np.unique(np.append(ends, shape[0] * shape[1]))
+        segmentation = {
+            "size": list(shape),
+            "counts": np.diff(bounds, prepend=0).tolist(),
+        }
     area = int(region.mask.sum())
     return {"segmentation": segmentation, "area": area, "bbox": [x, y, w, h]}
 
 
 def write_geojson(
     path: PathLike,
-    labels: NDArray[np.integer],
+    labels: AnyLabels,
     rows: Sequence[ObjectRow] = (),
     axes: Sequence[str] | None = None,
 ) -> None:
@@ -173,7 +180,7 @@ def _feature(region: Region, place: dict[str, int]) -> dict[str, Any]:
 
 def write_imagej_rois(
     path: PathLike,
-    labels: NDArray[np.integer],
+    labels: AnyLabels,
     rows: Sequence[ObjectRow] = (),
     axes: Sequence[str] | None = None,
 ) -> None:
@@ -311,25 +318,42 @@ class Region:
     mask: NDArray[np.bool_]
 
 
-def regions(
-    labels: NDArray[np.integer], rows: tuple[ObjectRow, ...] = ()
-) -> list[Region]:
+def regions(labels: AnyLabels, rows: tuple[ObjectRow, ...] = ()) -> list[Region]:
     """Return each object on each plane where it is, by plane and label.
 
     ``labels`` are (…, Y, X) integers, 0 = background; objects of which ``rows`` says
     nothing are called "Object N".
     """
     known = {row.object_id: row for row in rows}
+    planes: Iterable[tuple[int, ...]] = np.ndindex(labels.shape[:-2])
+    if isinstance(labels, TiledLabels):
+        planes = labels.planes()
     found = []
-    for plane in np.ndindex(labels.shape[:-2]):
-        ids, compact = np.unique(labels[plane], return_inverse=True)
-        compact = compact.reshape(labels.shape[-2:]) + 1
-        for index, box in enumerate(ndimage.find_objects(compact)):
-            label = int(ids[index])
-            if box is None or label <= 0:
-                continue
+    for plane in planes:
+        boxes: dict[int, Box] = {}
+        if isinstance(labels, TiledLabels):
+            for tile in labels.tiles(plane):
+                values = read_box(labels, plane, tile)
+                for label, box in _boxes(values, tile[:2]).items():
+                    boxes[label] = union(boxes.get(label, box), box)
+        else:
+            boxes = _boxes(labels[plane])
+        for label, box in sorted(boxes.items()):
             row = known.get(label, ObjectRow(label, f"Object {label}"))
-            offset = (int(box[0].start), int(box[1].start))
-            mask = labels[plane][box] == label
-            found.append(Region(row, plane, offset, mask))
+            mask = read_box(labels, plane, box) == label
+            found.append(Region(row, plane, (box[0], box[1]), mask))
     return found
+
+
+def _boxes(
+    values: NDArray[np.integer], offset: tuple[int, int] = (0, 0)
+) -> dict[int, Box]:
+    """Return the box of each label of an array whose first pixel is ``offset``."""
+    ids, compact = np.unique(values, return_inverse=True)
+    places = ndimage.find_objects(compact.reshape(values.shape) + 1)
+    y0, x0 = offset
+    return {
+        int(label): (y.start + y0, x.start + x0, y.stop + y0, x.stop + x0)
+        for label, (y, x) in zip(ids, places, strict=True)
+        if label > 0
+    }

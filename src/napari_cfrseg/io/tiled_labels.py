@@ -16,7 +16,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise, product
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -100,7 +100,7 @@ class Tiles:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[...], dtype=dtype)
 
-    def __setitem__(self, key: tuple[Any, ...], values: NDArray[Any]) -> None:
+    def __setitem__(self, key: tuple[Any, ...], values: Any) -> None:
         *plane, rows, columns = key
         box = (rows.start, columns.start, rows.stop, columns.stop)
         for tile, shared in self._tiles_at(tuple(plane), box):
@@ -114,13 +114,17 @@ class Tiles:
                 pixels[slices(shared, self._box(tile))] = part
                 self._keep(tile, pixels if part.any() or pixels.any() else None)
 
-    def tiles(self, plane: Plane = ()) -> Iterator[Box]:
-        """Return the boxes of a plane's tiles that hold labels, row by row."""
+    def tiles(self, plane: Plane = (), side: int = TILE_PX) -> Iterator[Box]:
+        """Return the boxes in which a plane holds labels, row by row.
+
+        They lie on a grid of ``side``, a multiple of TILE_PX.
+        """
         with self._lock:
-            found = sorted(self._packed.keys() | self._open.keys())
-        for tile in found:
-            if tile[:-2] == plane:
-                yield overlap(self._box(tile), (0, 0, *self.plane_shape))
+            held = [t for t in (*self._packed, *self._open) if t[:-2] == plane]
+        each = side // TILE_PX
+        for row, column in sorted({(t[-2] // each, t[-1] // each) for t in held}):
+            y, x = row * side, column * side
+            yield overlap((y, x, y + side, x + side), (0, 0, *self.plane_shape))
 
     def planes(self) -> tuple[Plane, ...]:
         """Return the planes that hold labels, in order."""
@@ -202,26 +206,48 @@ class TiledLabels(Tiles):
             # napari reads a plane's coarsest level once, so it must be one array
             self.levels.append((np.zeros if is_small else Tiles)(side, self.dtype))
 
-    def __setitem__(self, key: tuple[Any, ...], values: NDArray[Any]) -> None:
-        super().__setitem__(key, values)
+    def __setitem__(self, key: tuple[Any, ...], values: Any) -> None:
+        """Write a box, single pixels or a whole plane.
+
+        After an index for each leading axis come two slices, or arrays of rows and
+        columns, or nothing: then ``values`` are the tiled labels of the plane.
+        """
+        if isinstance(values, Tiles):
+            for box in values.tiles():
+                self[(*key, *slices(box))] = values[slices(box)]
+            return
         *plane, rows, columns = key
+        if isinstance(rows, np.ndarray):
+            self._scatter(tuple(plane), rows, columns, values)
+            return
+        super().__setitem__(key, values)
         y0, x0, y1, x1 = rows.start, columns.start, rows.stop, columns.stop
         for fine, coarse in pairwise(self.levels):
             y0, x0, y1, x1 = y0 // 2, x0 // 2, -(-y1 // 2), -(-x1 // 2)
             below = fine[(*plane, slice(2 * y0, 2 * y1), slice(2 * x0, 2 * x1))]
             coarse[(*plane, *slices((y0, x0, y1, x1)))] = _halved(below)
 
-    def paste(self, patch: LabelRuns) -> None:
-        """Write the pixels of a patch on its plane, however far apart they are."""
-        y, x = patch.indices()
-        values = patch.values()
+    def with_pyramid(self) -> TiledLabels:
+        """Return a copy with coarser levels, in as few bits as the labels need."""
+        held = [(p, box) for p in self.planes() for box in self.tiles(p)]
+        highest = max((int(self[(*p, *slices(b))].max()) for p, b in held), default=0)
+        dtype = np.uint16 if highest < 2**16 else np.int32
+        copy = TiledLabels(self.shape, dtype, pyramid=True)
+        for plane, box in held:
+            copy[(*plane, *slices(box))] = self[(*plane, *slices(box))]
+        return copy
+
+    def _scatter(
+        self, plane: Plane, y: NDArray[Any], x: NDArray[Any], values: NDArray[Any]
+    ) -> None:
+        """Write pixels, however far apart they are."""
         blocks = (y // _BLOCK_PX) * -(-self.shape[-1] // _BLOCK_PX) + x // _BLOCK_PX
         order = np.argsort(blocks, kind="stable")
         ends = np.flatnonzero(np.diff(blocks[order])) + 1
         for part in np.split(order, ends) if order.size else ():
             rows, columns = y[part], x[part]
             box = (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
-            key = (*patch.plane, *slices(box))
+            key = (*plane, *slices(box))
             block = self[key]
             block[rows - box[0], columns - box[1]] = values[part]
             self[key] = block
@@ -243,6 +269,52 @@ class TiledLabels(Tiles):
         first = np.flatnonzero(np.concatenate(([True], ~goes_on))[: starts.size])
         joined = np.add.reduceat(lengths, first) if first.size else lengths
         return LabelRuns(shape, starts[first], joined, after[first], plane=plane)
+
+
+#: (…, Y, X) labels of planes of any size
+AnyLabels: TypeAlias = NDArray[Any] | TiledLabels
+
+
+def empty_labels(shape: Sequence[int]) -> AnyLabels:
+    """Return int32 zeros of (…, Y, X), in tiles where the planes are large."""
+    return TiledLabels(shape) if is_large(shape[-2:]) else np.zeros(shape, np.int32)
+
+
+def read_box(labels: AnyLabels, plane: Plane, box: Box) -> NDArray[Any]:
+    """Return the labels in a box of a plane."""
+    key: Any = (*plane, *slices(box))
+    return np.asarray(labels[key])
+
+
+def label_runs(labels: AnyLabels, plane: Plane = ()) -> LabelRuns:
+    """Return a plane of (…, Y, X) labels as runs."""
+    if isinstance(labels, TiledLabels):
+        return labels.runs(plane)
+    found = labels[plane]
+    return LabelRuns.from_labels(found, found != 0, found.shape, plane=plane)
+
+
+def filled_pixels(*labels: AnyLabels) -> list[NDArray[np.int32]]:
+    """Return the pixels at the places where any of several labels may hold some.
+
+    They have one shape. Of tiled ones only the tiles are read.
+    """
+    tiled = [found for found in labels if isinstance(found, TiledLabels)]
+    if not tiled:
+        return [np.asarray(found) for found in labels]
+    keys = sorted(
+        {
+            (plane, box)
+            for found in tiled
+            for plane in found.planes()
+            for box in found.tiles(plane)
+        }
+    )
+    empty = np.zeros(0, np.int32)
+    return [
+        np.concatenate([empty, *(read_box(f, p, b).ravel() for p, b in keys)])
+        for f in labels
+    ]
 
 
 def _halved(values: NDArray[Any]) -> NDArray[Any]:

@@ -104,8 +104,8 @@ class ImageReference:
         One name for each axis, the channel axis called "c".
     spacing, units
         Size of a pixel along each axis but the channels, and in what; None: unknown.
-    level
-        Pyramid level worked on.
+    level, levels
+        Pyramid level worked on, and how many from there on pixels were read from.
     select
         (axis, index) pairs, applied in order to the file's array to get this image.
     order
@@ -123,6 +123,7 @@ class ImageReference:
     spacing: tuple[PixelSize, ...] | None = None
     units: tuple[Text, ...] | None = None
     level: Annotated[Int, Field(ge=0, le=64)] = 0
+    levels: Annotated[Int, Field(ge=1, le=64)] = 1
     select: Annotated[tuple[Selected, ...], Field(max_length=MOST_AXES)] = ()
     order: Annotated[tuple[AxisNumber, ...], Field(max_length=MOST_AXES)] = ()
 

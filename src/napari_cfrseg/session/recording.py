@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import replace
+from typing import Any
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator, Change
 from napari_cfrseg.annotation.rounds import SegmenterLike
 from napari_cfrseg.annotation.transaction import PatchCallback
-from napari_cfrseg.geometry.masks import LabelRuns
+from napari_cfrseg.io.tiled_labels import AnyLabels, empty_labels, label_runs
 from napari_cfrseg.session.format import ModelReference, SessionContent, Snapshot
 from napari_cfrseg.session.references import described
 from napari_cfrseg.session.storage import SessionWriter
@@ -139,26 +138,18 @@ class RecordedAnnotator(Annotator):
 
     def snapshot(self, events: int) -> Snapshot:
         """Return the labels of all planes, said to be those after ``events`` events."""
-        planes = []
-        for plane in self.planes:
-            labels = self.labels(plane)
-            if labels.any():
-                planes.append(
-                    LabelRuns.from_labels(
-                        labels, labels != 0, self.plane_shape, plane=plane
-                    )
-                )
-        return Snapshot(events, tuple(planes))
+        found = [replace(label_runs(self.labels(p)), plane=p) for p in self.planes]
+        return Snapshot(events, tuple(runs for runs in found if runs.size))
 
 
 def snapshot_array(
     snapshot: Snapshot, leading: tuple[int, ...], plane_shape: tuple[int, int]
-) -> NDArray[np.int32]:
+) -> AnyLabels:
     """Return a snapshot's labels, (*leading, Y, X) int32.
 
     Planes that the image does not have are a ValueError.
     """
-    labels = np.zeros((*leading, *plane_shape), np.int32)
+    labels = empty_labels((*leading, *plane_shape))
     for runs in snapshot.labels:
         plane = runs.plane
         inside = len(plane) == len(leading) and all(
@@ -167,5 +158,6 @@ def snapshot_array(
         if not inside or runs.shape != plane_shape:
             msg = f"the snapshot's plane {plane} of {runs.shape} is not in the image"
             raise ValueError(msg)
-        labels[plane][runs.indices()] = runs.values()
+        key: Any = (*plane, *runs.indices())
+        labels[key] = runs.values()
     return labels

@@ -19,6 +19,7 @@ from napari_cfrseg.io.atomic import file_sha256
 from napari_cfrseg.io.axes import (
     OpenImage,
     Order,
+    Pyramid,
     axis_names,
     put,
     select_from,
@@ -78,6 +79,7 @@ def reference_of(
         spacing=spacing,
         units=units,
         level=level,
+        levels=len(array.levels) if isinstance(array, Pyramid) else 1,
         select=select,
         order=order,
     )
@@ -127,7 +129,7 @@ def open_reference(reference: ImageReference, path: Path) -> OpenImage:
     Axes of length 1 that the session's image does not have are left out. A file that
     cannot be read, or with another number of axes, is an ImageError.
     """
-    found = open_image(path, reference.level)
+    found = open_image(path, reference.level, levels=reference.levels)
     array = select_from(found.array, reference.select)
     if len(array.shape) > len(reference.shape):
         long = [i for i, n in enumerate(array.shape) if n > 1]

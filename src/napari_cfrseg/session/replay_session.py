@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_cfrseg import __version__
 from napari_cfrseg.annotation.events import ClickAdded, event_line
 from napari_cfrseg.errors import CfrSegError, SessionError
-from napari_cfrseg.geometry.masks import LabelArray
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.io.axes import OpenImage
+from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, filled_pixels
 from napari_cfrseg.session.format import ModelReference, SessionContent
 from napari_cfrseg.session.references import (
     check_same,
@@ -186,7 +185,7 @@ class _Job:
 
 def _labels(
     job: _Job, weights: Path, *, follow_models: bool
-) -> tuple[LabelArray, float]:
+) -> tuple[AnyLabels, float]:
     content = job.session.content
     segmenter = job.segmenter_for(content, weights, job.device)
     if job.task.image is not None:
@@ -213,7 +212,7 @@ def _elsewhere(content: SessionContent) -> SessionContent:
     return replace(content, events=events)
 
 
-def _compare(job: _Job, labels: LabelArray, weights: Path, result: Replayed) -> None:
+def _compare(job: _Job, labels: AnyLabels, weights: Path, result: Replayed) -> None:
     """Compare with the labels that were saved; with another model, object by object."""
     task = job.task
     if task.image is not None:
@@ -225,15 +224,16 @@ def _compare(job: _Job, labels: LabelArray, weights: Path, result: Replayed) -> 
         before = _with_own_model(job)
     if before is None:
         return
-    result.as_saved = bool(np.array_equal(before, labels))
+    old, new = filled_pixels(before, labels)
+    result.as_saved = bool(np.array_equal(old, new))
     if other_model:
-        result.changed = compare_labels(before, labels)
-        if result.changed:
+        result.changed = compare_labels(old, new)
+        if result.changed and not isinstance(labels, TiledLabels):
             path = task.output / f"{task.name}.compare.png"
-            write_comparison(path, job.opened.array, before, labels)
+            write_comparison(path, job.opened.array, np.asarray(before), labels)
 
 
-def _with_own_model(job: _Job) -> LabelArray | None:
+def _with_own_model(job: _Job) -> AnyLabels | None:
     try:
         weights = find_weights(job.session.content.model)
     except CfrSegError:
@@ -276,10 +276,17 @@ def events_sha256(content: SessionContent) -> str:
     return digest.hexdigest()
 
 
-def labels_sha256(labels: NDArray[np.integer]) -> str:
-    """Return a digest of labels: shape and values, whatever their type."""
-    whole = np.ascontiguousarray(labels, dtype="<i4")
-    return hashlib.sha256(repr(whole.shape).encode() + whole.tobytes()).hexdigest()
+def labels_sha256(labels: AnyLabels) -> str:
+    """Return a digest of labels' shape and values; of tiled ones, of their runs."""
+    digest = hashlib.sha256(repr(labels.shape).encode())
+    if isinstance(labels, TiledLabels):
+        for plane in labels.planes():
+            runs = labels.runs(plane)
+            for numbers in (np.array(plane), runs.starts, runs.lengths, runs.after):
+                digest.update(np.ascontiguousarray(numbers, dtype="<i8").tobytes())
+    else:
+        digest.update(np.ascontiguousarray(labels, dtype="<i4").tobytes())
+    return digest.hexdigest()
 
 
 def is_current(task: ReplayTask, record: dict[str, Any]) -> bool:
@@ -293,7 +300,7 @@ def is_current(task: ReplayTask, record: dict[str, Any]) -> bool:
     return isinstance(there, dict) and all(there.get(k) == v for k, v in record.items())
 
 
-def areas_of(labels: LabelArray) -> dict[str, int]:
+def areas_of(labels: AnyLabels) -> dict[str, int]:
     """Return each label's number of pixels; the background's is left out."""
-    ids, counts = np.unique(labels, return_counts=True)
+    ids, counts = np.unique(filled_pixels(labels)[0], return_counts=True)
     return {str(i): int(n) for i, n in zip(ids, counts, strict=True) if i > 0}

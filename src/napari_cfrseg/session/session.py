@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from napari_cfrseg.annotation.annotator import objects_after
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.geometry.masks import LabelArray
 from napari_cfrseg.io.axes import plane_of
+from napari_cfrseg.io.tiled_labels import AnyLabels
 from napari_cfrseg.session.format import ImageReference, ModelReference, SessionContent
 from napari_cfrseg.session.references import (
     check_same,
@@ -84,7 +84,7 @@ class Session:
         check_same(self.image, array, str(path))
         return array
 
-    def saved_labels(self) -> LabelArray | None:
+    def saved_labels(self) -> AnyLabels | None:
         """Return the labels as they were saved; None if more was done since.
 
         Labels that do not fit the image are a SessionError.
@@ -101,7 +101,7 @@ class Session:
 
     def apply(
         self, image: Any = None, segmenter: SegmenterLike | None = None
-    ) -> LabelArray:
+    ) -> AnyLabels:
         """Do all that was done and return the labels.
 
         Parameters
@@ -116,7 +116,8 @@ class Session:
 
         Returns
         -------
-        int32 labels of shape (leading axes, Y, X), 0 = background; axes in the
+        int32 labels of shape (leading axes, Y, X), 0 = background, in tiles where the
+        planes are large (``numpy.asarray`` makes them one array); axes in the
         session's order.
 
         Raises

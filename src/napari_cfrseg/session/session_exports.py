@@ -26,6 +26,7 @@ from napari_cfrseg.io.axes import Order, back, put, turned
 from napari_cfrseg.io.click_tables import TableClick, clicks_csv
 from napari_cfrseg.io.label_files import write_ome_tiff, write_ome_zarr
 from napari_cfrseg.io.object_files import ObjectRow
+from napari_cfrseg.io.tiled_labels import AnyLabels
 from napari_cfrseg.overlay import draw_overlay
 from napari_cfrseg.session.format import ModelReference, SessionContent
 
@@ -46,7 +47,7 @@ def export(
     path: str | os.PathLike[str],
     content: SessionContent,
     objects: Sequence[ObjectState],
-    labels: NDArray[np.integer],
+    labels: AnyLabels,
 ) -> Path:
     """Write a session's results in the format that the file's ending says.
 

@@ -364,7 +364,8 @@ def _session(path: Path, request: DataRequest) -> Iterator[LabelledPlane]:
     policy = "sparse" if request.ignore == "background" else request.ignore
     own = [(o.object_id, *c) for o in session.objects() for c in o.clicks()]
     leading = labels.shape[:-2]
-    for plane in labelled(name, image, labels, policy, request.planes_per_stack):
+    whole = np.asarray(labels)
+    for plane in labelled(name, image, whole, policy, request.planes_per_stack):
         at = np.unravel_index(plane.plane or 0, leading) if leading else ()
         here = [(i, c.click) for i, on, c in own if tuple(map(int, at)) == on]
         clicks = tuple((i, *click.yx, click.is_positive) for i, click in here)

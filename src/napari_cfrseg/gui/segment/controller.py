@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from psygnal import Signal
 
 from napari_cfrseg.annotation import events as ev
@@ -26,6 +27,7 @@ from napari_cfrseg.gui.segment.click_layer import (
 )
 from napari_cfrseg.gui.segment.event_queue import EventQueue, Runner, row_of
 from napari_cfrseg.gui.segment.label_layer import LabelLayer, make_labels
+from napari_cfrseg.gui.segment.large_labels import LargeLabelLayer
 from napari_cfrseg.gui.segment.layers import (
     MOST_OBJECTS,
     PlaneView,
@@ -35,6 +37,7 @@ from napari_cfrseg.gui.segment.layers import (
 )
 from napari_cfrseg.gui.segment.projection import DockView, Projection, Remedy
 from napari_cfrseg.gui.segment.propagator import Propagator
+from napari_cfrseg.io.tiled_labels import TiledLabels, is_large
 from napari_cfrseg.session.recording import RecordedAnnotator
 
 if TYPE_CHECKING:
@@ -97,12 +100,20 @@ class Controller:
         self.go_to: Callable[[Image], None] = lambda _: None
         self.show_keys: Callable[[], None] = lambda: None
         self._focus_shift = 0
-        labels = make_labels(self.image, f"{image_layer.name} objects")
+        tiles = None
+        if is_large(self.image.plane_shape):
+            tiles = TiledLabels(self.image.shape, np.uint16, pyramid=True)
+        labels = make_labels(self.image, f"{image_layer.name} objects", tiles)
         points = make_points(self.image, f"{image_layer.name} clicks")
         viewer.add_layer(labels)
         viewer.add_layer(points)
         self.planes = PlaneView(viewer, self.image, labels)
-        self.labels = LabelLayer(labels, self.planes, self.submit, self.select)
+        parts = (labels, self.planes, self.submit, self.select)
+        self.labels: LabelLayer
+        if tiles is None:
+            self.labels = LabelLayer(*parts)
+        else:
+            self.labels = LargeLabelLayer(*parts, tiles, self._say)
         self.clicks = ClickLayer(points, self, viewer, self.image.order)
         self._canvas = CanvasClicks(viewer, points, self)
         told = (self.changed.emit, self.applied.emit, notify)
@@ -115,7 +126,7 @@ class Controller:
             self.planes,
             self.submit,
             lambda view: shown.show(stack=view),
-            lambda text: shown.show(status=text),
+            self._say,
             self.select,
         )
         self.clicks.set_polarity(True)
@@ -131,6 +142,9 @@ class Controller:
     def current_plane(self) -> Plane:
         """The plane the viewer shows, or the nearest one the image has."""
         return self.planes.current_plane
+
+    def _say(self, text: str) -> None:
+        self._shown.show(status=text)
 
     def ready_to_click(self) -> None:
         """Make the clicks' layer the active one, in add mode."""

@@ -6,8 +6,9 @@ writes without reading napari's undo history, whose contents are not public.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from napari_cfrseg.annotation.state import PALETTE_SIZE, ObjectState, default_co
 from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, Plane
 from napari_cfrseg.gui.segment.layers import Listener, PlaneView, WorkingImage, to_rgba
 from napari_cfrseg.io.axes import back, put, turned
+from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -26,14 +28,21 @@ OUTLINE_PX = 2
 _LARGEST_PREVIEW_PX = 200_000
 
 
-def make_labels(image: WorkingImage, name: str) -> Labels:
-    """Return an empty Labels layer on an image's pixels."""
+def make_labels(
+    image: WorkingImage, name: str, tiles: TiledLabels | None = None
+) -> Labels:
+    """Return an empty Labels layer on an image's pixels; of tiles, a multiscale one."""
     from napari.layers import Labels
     from napari.layers.base import LayerLock
 
+    # napari shows 16-bit labels as they are; wider ones it converts at each change
+    if tiles is None:
+        data: Any = np.zeros(image.to_layer(image.shape), np.uint16)
+    else:
+        data = [turned(level, back(image.order)) for level in tiles.levels]
     layer = Labels(
-        # napari shows 16-bit labels as they are; wider ones it converts at each change
-        np.zeros(image.to_layer(image.shape), np.uint16),
+        data,
+        multiscale=tiles is not None,
         name=name,
         opacity=0.45,
         **image.placement(),
@@ -78,7 +87,7 @@ class LabelLayer:
         """Write patches, in order, as one step of the layer's own history."""
         undo_preview = [patch.inverted() for patch in reversed(self._preview)]
         self._preview.clear()
-        with self._listener.own_writes(), self.layer.block_history():
+        with self._own_step():
             for patch in (*undo_preview, *patches):
                 self._write(patch)
 
@@ -94,16 +103,17 @@ class LabelLayer:
 
     def preview_more(self, patches: Iterable[LabelRuns]) -> None:
         """Show patches on top of those shown, until the next paste or preview."""
-        with self._listener.own_writes(), self.layer.block_history():
+        with self._own_step():
             for patch in patches:
                 self._preview.append(patch)
                 self._write(patch)
 
-    def restore(self, labels: Mapping[Plane, LabelArray]) -> None:
+    def restore(self, labels: Mapping[Plane, AnyLabels]) -> None:
         """Make planes show exactly the given labels (after a refused stroke)."""
         self._preview.clear()
-        with self._listener.own_writes(), self.layer.block_history():
-            for plane, wanted in labels.items():
+        with self._own_step():
+            for plane, found in labels.items():
+                wanted = np.asarray(found)
                 shown = self._on_layer(plane)
                 box = (0, 0, *self.plane_shape)
                 runs = LabelRuns.between(plane, self.plane_shape, box, shown, wanted)
@@ -134,6 +144,12 @@ class LabelLayer:
         """Return the label shown at (row, column) of a plane; 0 is the background."""
         y, x = (round(v) for v in yx)
         return int(self._on_layer(plane)[y, x])
+
+    @contextmanager
+    def _own_step(self) -> Iterator[None]:
+        """Write to the layer as one step of its own history."""
+        with self._listener.own_writes(), self.layer.block_history():
+            yield
 
     def _write(self, patch: LabelRuns) -> None:
         if not patch.size:

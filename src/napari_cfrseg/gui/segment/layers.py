@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.geometry.masks import MaskPatch, Plane
-from napari_cfrseg.io.axes import Order, across, back, plane_of, put, turned
+from napari_cfrseg.geometry.windows import Box, overlap
+from napari_cfrseg.io.axes import Order, Pyramid, across, back, plane_of, put, turned
+from napari_cfrseg.io.tiled_labels import is_large
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -27,8 +29,8 @@ MOST_OBJECTS = 65_535
 _HINT_OBJECTS = 3
 #: of these, the latest
 _LATEST_OBJECTS = 10
-#: longest side of a pyramid level that is worked on: what one texture can show
-LONGEST_SIDE_PX = 8192
+#: a wider view says nothing of an object's size
+_WIDEST_HINT_PX = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,11 +39,9 @@ class WorkingImage:
 
     Attributes
     ----------
-    level
-        Pyramid level, 0 where there is none.
     data
-        That level's array with its axes in the working order: leading axes, a plane's
-        rows and columns, and C for RGB.
+        The array with its axes in the working order: leading axes, a plane's rows and
+        columns, and C for RGB; a pyramid where it is large.
     shape
         Its shape without C.
     order
@@ -50,22 +50,20 @@ class WorkingImage:
     """
 
     layer: Image
-    level: int
     data: Any
     shape: tuple[int, ...]
     order: Order = ()
 
     @classmethod
     def of(cls, layer: Image, order: Order = ()) -> WorkingImage:
-        """Choose the finest level that one texture can show."""
-        level = 0
-        if layer.multiscale:
-            sides = [max(put(s[: layer.ndim], order)[-2:]) for s in layer.level_shapes]
-            fits = [i for i, side in enumerate(sides) if side <= LONGEST_SIDE_PX]
-            level = fits[0] if fits else len(sides) - 1
-        data = turned(layer.data[level] if layer.multiscale else layer.data, order)
+        """Work on the finest level; of a large one the coarser ones are read, too."""
+        levels = list(layer.data) if layer.multiscale else [layer.data]
+        data = levels[0]
+        if len(levels) > 1 and is_large(put(data.shape[: layer.ndim], order)[-2:]):
+            data = Pyramid(levels)
+        data = turned(data, order)
         shape = tuple(int(n) for n in data.shape[: layer.ndim])
-        return cls(layer, level, data, shape, order)
+        return cls(layer, data, shape, order)
 
     @property
     def axes(self) -> Order:
@@ -110,20 +108,9 @@ class WorkingImage:
     def placement(self) -> dict[str, Any]:
         """Return the arguments that put another layer exactly on these pixels."""
         layer = self.layer
-        scale = np.asarray(layer.scale, float)
-        translate = np.asarray(layer.translate, float)
-        if self.level:
-            factors = np.asarray(layer.downsample_factors[self.level], float)
-            centre = layer.data_to_world((factors - 1) / 2)
-            origin = layer.data_to_world(np.zeros(layer.ndim))
-            scale = scale * factors
-            # a coarse pixel's centre is the centre of the fine pixels it stands for
-            shift = np.asarray(centre) - np.asarray(origin)
-            linear = layer.affine.linear_matrix
-            translate = translate + np.linalg.solve(linear, shift)
         return {
-            "scale": scale,
-            "translate": translate,
+            "scale": layer.scale,
+            "translate": layer.translate,
             "rotate": layer.rotate,
             "shear": layer.shear,
             "affine": layer.affine,
@@ -272,6 +259,16 @@ class PlaneView:
         sides = zip(yx, self.image.plane_shape, strict=True)
         return all(-0.5 <= v < n - 0.5 for v, n in sides)
 
+    def visible_box(self) -> Box:
+        """Return the box of the plane that the viewer shows."""
+        labels, axes = self._labels, list(self.image.axes[-2:])
+        factors = np.asarray(labels.downsample_factors[labels.data_level], float)
+        corners = np.asarray(labels.corner_pixels, float)
+        corners[1] += 1
+        corners *= factors
+        (y0, x0), (y1, x1) = np.round(corners[:, axes]).astype(int).tolist()
+        return overlap((y0, x0, y1, x1), (0, 0, *self.image.plane_shape))
+
     def size_hint(self, objects: Mapping[int, ObjectState]) -> FocusHint | None:
         """Return a new object's likely size, from earlier objects or from the zoom."""
         extents = [
@@ -282,10 +279,9 @@ class PlaneView:
         ]
         if len(extents) >= _HINT_OBJECTS:
             return FocusHint.from_extents(extents[-_LATEST_OBJECTS:])
-        corners = np.asarray(self._labels.corner_pixels, float)
-        corners = corners[:, list(self.image.axes[-2:])]
-        visible = float(np.max(corners[1] - corners[0]))
-        if 0 < visible < max(self.image.plane_shape) / 2:
+        y0, x0, y1, x1 = self.visible_box()
+        visible = float(max(y1 - y0, x1 - x0)) - 1
+        if 0 < visible < min(max(self.image.plane_shape) / 2, _WIDEST_HINT_PX):
             return FocusHint.from_view(visible)
         return None
 

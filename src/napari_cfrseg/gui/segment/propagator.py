@@ -147,10 +147,7 @@ class Propagator:
         plane = list(self._planes.current_plane)
         plane[self.view.axis] = index
         layer = self._image.layer
-        factors = np.ones(layer.ndim)
-        if self._image.level:
-            factors = np.asarray(layer.downsample_factors[self._image.level], float)
-        point = np.array(self._image.to_layer([*plane, 0, 0]), float) * factors
+        point = np.array(self._image.to_layer([*plane, 0, 0]), float)
         own = self._image.axes[self.view.axis]
         axis = self._viewer.dims.ndim - layer.ndim + own
         self._viewer.dims.set_point(axis, float(layer.data_to_world(point)[own]))

@@ -14,8 +14,17 @@ from psygnal import Signal
 from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.gui.segment.layers import WorkingImage
 from napari_cfrseg.io.atomic import atomic_path
-from napari_cfrseg.io.axes import axis_names, back, put, select_from, turned, view_of
+from napari_cfrseg.io.axes import (
+    Pyramid,
+    axis_names,
+    back,
+    put,
+    select_from,
+    turned,
+    view_of,
+)
 from napari_cfrseg.io.images import fingerprint, open_image
+from napari_cfrseg.io.tiled_labels import is_large
 from napari_cfrseg.session.format import (
     SUFFIX,
     ImageReference,
@@ -335,7 +344,6 @@ def layer_reference(image: WorkingImage, folder: Path) -> ImageReference:
         "rgb": rgb,
         "spacing": layer_spacing(image),
         "units": layer_units(image),
-        "level": image.level,
         "axes": put(axis_names(len(image.data.shape), rgb), image.order),
         "order": image.order,
     }
@@ -357,6 +365,11 @@ def write_pixels(image: WorkingImage, session: Path) -> ImageReference:
     """
     import tifffile
 
+    if is_large(image.plane_shape):
+        msg = (
+            "this image is too large to be saved beside the session: save it as a file"
+        )
+        raise SessionError(msg)
     target = session.with_name(session.name.removesuffix(SUFFIX) + ".tif")
     data, rgb = np.asarray(turned(image.data, back(image.order))), bool(image.layer.rgb)
     with atomic_path(target) as temporary:
@@ -375,7 +388,8 @@ def write_pixels(image: WorkingImage, session: Path) -> ImageReference:
 def _selection(path: Path, image: WorkingImage) -> tuple[tuple[int, int], ...] | None:
     """Return what to take of a file to get a layer's pixels; None: it has others."""
     try:
-        array = open_image(path, image.level).array
+        levels = len(image.data.levels) if isinstance(image.data, Pyramid) else 1
+        array = open_image(path, levels=levels).array
     except CfrSegError:
         return None
     order, rgb = image.order, bool(image.layer.rgb)

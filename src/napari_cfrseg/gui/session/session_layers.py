@@ -19,7 +19,8 @@ from napari_cfrseg.gui.segment.layers import (
     world_to_index,
 )
 from napari_cfrseg.gui.session.session_keeper import METADATA_IMAGE, METADATA_KEY
-from napari_cfrseg.io.axes import back, put, turned
+from napari_cfrseg.io.axes import Pyramid, back, put, turned
+from napari_cfrseg.io.tiled_labels import TiledLabels
 from napari_cfrseg.session.format import SUFFIX, ImageReference, SessionContent
 from napari_cfrseg.session.imported_events import (
     events_from_csv,
@@ -75,10 +76,17 @@ def read_session(path: str | list[str]) -> list[LayerData]:
     of_image = {METADATA_IMAGE: str(found), METADATA_ORDER: session.image.order}
     described = {**placed, "name": stem, "rgb": image.has_channels}
     described["metadata"] = {**metadata, **of_image}
-    layers: list[LayerData] = [(turned(array, own), described, "image")]
+    pixels = turned(array, own)
+    if isinstance(pixels, Pyramid):
+        pixels, described["multiscale"] = list(pixels.levels), True
+    layers: list[LayerData] = [(pixels, described, "image")]
     if labels is not None:
-        shown = turned(labels, own)
-        layers.append((shown, {**placed, "name": f"{stem} objects"}, "labels"))
+        named = {**placed, "name": f"{stem} objects"}
+        shown: Any = turned(labels, own)
+        if isinstance(labels, TiledLabels):
+            shown = [turned(level, own) for level in labels.with_pyramid().levels]
+            named["multiscale"] = True
+        layers.append((shown, named, "labels"))
     layers.append((*_points(session, ndim, stem, placed), "points"))
     return layers
 

@@ -1,0 +1,110 @@
+"""Labels of a huge plane in files of other programs: small, exact, with a pyramid."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from napari_cfrseg.io.images import open_image
+from napari_cfrseg.io.label_files import write_ome_tiff, write_ome_zarr
+from napari_cfrseg.io.object_files import regions, write_coco, write_geojson
+from napari_cfrseg.io.tiled_labels import TiledLabels, filled_pixels
+
+SIDE = 50_000
+PLACES = {1: (0, 0), 7: (SIDE - 40, SIDE - 60), 9: (25_590, 25_590)}
+
+
+@pytest.fixture
+def labels() -> TiledLabels:
+    """Three discs, two of them in corners and one across tiles, with a hole."""
+    tiled = TiledLabels((SIDE, SIDE))
+    y, x = np.mgrid[:40, :60]
+    radius = np.hypot(y - 20, x - 20)
+    for label, (row, column) in PLACES.items():
+        values = np.where((radius < 18) & (radius > 5), label, 0)
+        tiled[row : row + 40, column : column + 60] = values
+    return tiled
+
+
+def tile_at(array: object, label: int) -> np.ndarray:
+    y, x = PLACES[label]
+    return np.asarray(array[y : y + 40, x : x + 60])  # type: ignore[index]
+
+
+def test_ome_zarr_has_a_pyramid_and_the_labels(
+    labels: TiledLabels, tmp_path: Path
+) -> None:
+    path = tmp_path / "labels.zarr"
+    write_ome_zarr(path, labels, axes=("y", "x"), spacing=(0.5, 0.5))
+    array = open_image(path).array
+    assert array.shape == (SIDE, SIDE)
+    for label in PLACES:
+        assert np.array_equal(tile_at(array, label), tile_at(labels, label))
+    group = zarr.open_group(str(path), mode="r")
+    scales = group.attrs["ome"]["multiscales"][0]["datasets"]
+    assert [d["path"] for d in scales] == [str(i) for i in range(9)]
+    assert scales[3]["coordinateTransformations"] == [
+        {"type": "scale", "scale": [4.0, 4.0]},
+        {"type": "translation", "translation": [1.75, 1.75]},
+    ]
+    assert set(np.unique(group["8"][:])) == {0, *PLACES}
+    assert sum(f.stat().st_size for f in path.rglob("*")) < 1_000_000
+
+
+def test_ome_tiff_is_tiled_with_a_pyramid(labels: TiledLabels, tmp_path: Path) -> None:
+    path = tmp_path / "labels.ome.tif"
+    write_ome_tiff(path, labels, axes=("y", "x"), spacing=(0.5, 0.5))
+    assert path.stat().st_size < 1_000_000
+    with tifffile.TiffFile(path) as file:
+        assert file.is_ome
+        levels = file.series[0].levels
+        assert [level.shape[0] for level in levels[:3]] == [SIDE, 25_000, 12_500]
+        assert len(levels) == 9
+        store = zarr.open_array(file.aszarr(series=0, level=0), mode="r")
+        for label in PLACES:
+            assert np.array_equal(tile_at(store, label), tile_at(labels, label))
+        assert set(np.unique(levels[-1].asarray())) == {0, *PLACES}
+
+
+def test_polygons_are_in_pixels_of_the_finest_level(
+    labels: TiledLabels, tmp_path: Path
+) -> None:
+    path = tmp_path / "labels.geojson"
+    write_geojson(path, labels)
+    features = json.loads(path.read_text())["features"]
+    assert [f["properties"]["object_id"] for f in features] == [1, 7, 9]
+    for feature in features:
+        outer = np.array(feature["geometry"]["coordinates"][0])
+        y, x = PLACES[feature["properties"]["object_id"]]
+        assert np.array_equal(outer.min(0), (x + 3, y + 3))
+        assert np.array_equal(outer.max(0), (x + 38, y + 38))
+    assert [r.plane for r in regions(labels)] == [(), (), ()]
+
+
+def test_coco_counts_lie_on_the_whole_plane(
+    labels: TiledLabels, tmp_path: Path
+) -> None:
+    path = tmp_path / "labels.coco.json"
+    write_coco(path, labels)
+    for found in json.loads(path.read_text())["annotations"]:
+        counts = np.array(found["segmentation"]["counts"])
+        assert counts.sum() == SIDE**2
+        assert counts[1::2].sum() == found["area"]
+        y, x = PLACES[found["object_id"]]
+        assert counts[0] // SIDE == x + 3
+        assert y < counts[0] % SIDE < y + 40
+
+
+def test_two_tiled_labels_are_compared_where_either_holds_some(
+    labels: TiledLabels,
+) -> None:
+    other = TiledLabels((SIDE, SIDE))
+    other[3:9, 3:9] = np.full((6, 6), 4)
+    first, second = filled_pixels(labels, other)
+    assert np.count_nonzero(first) == labels.runs().size
+    assert np.count_nonzero(second) == 36
