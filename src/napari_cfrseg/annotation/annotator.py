@@ -6,30 +6,38 @@ same events, so they give the same labels. It knows neither Qt nor napari.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.handlers import perform
 from napari_cfrseg.annotation.rounds import RoundComputer, SegmenterLike
 from napari_cfrseg.annotation.state import (
     History,
+    Judged,
     ObjectState,
     Settings,
     Transaction,
     continues,
 )
 from napari_cfrseg.annotation.transaction import Draft, PatchCallback, put_object
+from napari_cfrseg.engine.likeness import Likeness
 from napari_cfrseg.engine.refinement import Refinement
+from napari_cfrseg.engine.suggestions import Batch, Verdict
 from napari_cfrseg.errors import CfrSegError, SessionError
-from napari_cfrseg.geometry.masks import LabelRuns, Plane
+from napari_cfrseg.geometry.masks import LabelRuns, MaskPatch, Plane
+from napari_cfrseg.geometry.windows import Box, slices
 from napari_cfrseg.io.plane_image import Scaling
 from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, empty_labels
+
+#: objects worked on last that suggestions are learnt from
+_MOST_LEARNT = 12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,6 +104,8 @@ class Annotator:
         self._settings = Settings()
         self._click_ids: set[int] = set()
         self._stamp = 0
+        #: suggestions that were accepted and rejected so far
+        self.judged: Judged = ()
 
     @property
     def objects(self) -> Mapping[int, ObjectState]:
@@ -148,6 +158,80 @@ class Annotator:
     def prepare(self, plane: Plane) -> None:
         """Look at a plane ahead of its first click (its range of grey values)."""
         self._computer.prepare(plane)
+
+    def learn(self, plane: Plane = ()) -> Likeness:
+        """Learn what the finished objects have in common, to suggest further ones.
+
+        Parameters
+        ----------
+        plane
+            Where they are; if there are none, the plane with the most objects counts.
+
+        Raises
+        ------
+        SessionError
+            There is no object with pixels.
+        """
+        finished: dict[Plane, list[tuple[int, MaskPatch]]] = {}
+        for whole in self._objects.values():
+            for index, state in whole.planes.items():
+                if state.mask.mask.size:
+                    finished.setdefault(index, []).append((state.stamp, state.mask))
+        if not finished:
+            msg = "Finish an object first, better three: others are found by likeness."
+            raise SessionError(msg)
+        if plane not in finished:
+            plane = max(finished, key=lambda index: len(finished[index]))
+        newest = sorted(finished[plane], key=lambda one: -one[0])[:_MOST_LEARNT]
+        return self._computer.learn(plane, [mask for _, mask in newest])
+
+    def suggest(
+        self,
+        plane: Plane = (),
+        *,
+        region: Box | None = None,
+        known: Likeness | None = None,
+    ) -> Iterator[Batch]:
+        """Suggest objects like the finished ones; nothing is changed.
+
+        Parameters
+        ----------
+        plane
+            Where to look.
+        region
+            The part of the plane; None: all of it. Its centre comes first.
+        known
+            What :meth:`learn` returned, here or on another image; None: this plane's
+            objects, or those of the plane with the most.
+
+        Returns
+        -------
+        An iterator of small batches; steps may be applied between them. A suggestion
+        becomes an object with the event ``SuggestionsAccepted``; those accepted,
+        corrected and rejected so far count in the scores.
+        """
+        if known is None:
+            known = self.learn(plane)
+
+        def taken(box: Box) -> NDArray[np.bool_]:
+            owned: NDArray[np.bool_] = self._labels_of(plane)[slices(box)] != 0
+            return owned
+
+        verdicts = [
+            verdict if index == plane else replace(verdict, mask=MaskPatch.empty())
+            for index, verdict in self._verdicts()
+        ]
+        return self._computer.suggest(plane, known, region, taken, verdicts)
+
+    def _verdicts(self) -> Iterator[tuple[Plane, Verdict]]:
+        """Yield what was said of suggestions; one that was corrected was wrong."""
+        for one in self.judged:
+            whole = self._objects.get(one.object_id)
+            right = whole is not None and whole.is_as_suggested
+            yield (
+                one.plane,
+                Verdict(one.proposal.mask.mask(), one.proposal.traits, right),
+            )
 
     def apply(
         self, event: ev.Event, *more: ev.Event, on_preview: PatchCallback | None = None
@@ -203,6 +287,7 @@ class Annotator:
             self._settings,
             self._stamp,
             on_preview,
+            self.judged,
         )
         runs = self._computer.runs
         try:
@@ -212,6 +297,7 @@ class Annotator:
             draft.roll_back()
             raise
         self._stamp, self._settings = draft.stamp, draft.settings
+        self.judged = draft.judged
         self._click_ids |= click_ids
         if transaction is not None:
             self._history.push(transaction)
@@ -226,18 +312,18 @@ class Annotator:
         """Return the events' click ids; one that was used before is refused."""
         new: set[int] = set()
         for event in events:
-            if not isinstance(event, ev.ClickAdded):
-                continue
-            if event.click_id in self._click_ids or event.click_id in new:
-                msg = f"click id {event.click_id} is used twice"
-                raise SessionError(msg)
-            new.add(event.click_id)
+            for click_id in ev.click_ids(event):
+                if click_id in self._click_ids or click_id in new:
+                    msg = f"click id {click_id} is used twice"
+                    raise SessionError(msg)
+                new.add(click_id)
         return new
 
     def _write(self, transaction: Transaction | None) -> tuple[LabelRuns, ...]:
         """Write a step that was computed before."""
         if transaction is None:
             return ()
+        self.judged = transaction.judged[1]
         for object_id, change in transaction.changes.items():
             put_object(self._objects, object_id, change.after)
         for patch in transaction.patches:

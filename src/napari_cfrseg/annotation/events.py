@@ -27,10 +27,13 @@ from typing import (
     dataclass_transform,
 )
 
+import numpy as np
 from pydantic import Field, TypeAdapter
 
 from napari_cfrseg.annotation import event_fields as form
 from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.suggestions import ObjectSuggestion
+from napari_cfrseg.geometry.masks import LabelRuns
 
 E = TypeVar("E", bound="Event")
 
@@ -368,6 +371,80 @@ class PlaneConfirmed(Event):
     plane: form.EventPlane
 
 
+@form.in_file
+class Proposal:
+    """A suggested object as it is recorded.
+
+    Attributes
+    ----------
+    mask
+        Its pixels.
+    yx
+        (row, column) of the click that accepted or rejected it, else of its seed.
+    score
+        How probable it was that it is right.
+    traits
+        What the score was computed from.
+    """
+
+    mask: form.MaskField
+    yx: form.Position
+    score: form.Probability
+    traits: tuple[form.Float, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        suggestion: ObjectSuggestion,
+        shape: tuple[int, int],
+        yx: tuple[float, float] | None = None,
+    ) -> Proposal:
+        """Record a suggestion on a (Y, X) plane, with the click at ``yx``."""
+        mask = suggestion.mask
+        y, x = suggestion.seed if yx is None else yx
+        runs = LabelRuns.from_labels(
+            mask.mask.astype(np.int32), mask.mask, shape, mask.offset
+        )
+        return cls(runs, (float(y), float(x)), suggestion.score, suggestion.traits)
+
+
+@event("objects_suggested")
+class ObjectsSuggested(Event):
+    """Objects were suggested on a plane: (row, column, score) of each seed."""
+
+    is_setting: ClassVar[bool] = True
+    plane: form.EventPlane
+    seeds: tuple[tuple[form.Coordinate, form.Coordinate, form.Probability], ...]
+
+
+@event("suggestions_accepted")
+class SuggestionsAccepted(Event):
+    """Suggestions became objects, in one act, each with its click.
+
+    Attributes
+    ----------
+    plane
+        The plane.
+    object_id, click_id
+        Those of the first one; the others' follow.
+    accepted
+        The suggestions.
+    """
+
+    object_id: form.ObjectId
+    plane: form.EventPlane
+    click_id: form.ClickId
+    accepted: Annotated[tuple[Proposal, ...], Field(min_length=1)]
+
+
+@event("suggestions_rejected")
+class SuggestionsRejected(Event):
+    """Suggestions were found wrong, in one act."""
+
+    plane: form.EventPlane
+    rejected: Annotated[tuple[Proposal, ...], Field(min_length=1)]
+
+
 @event("threshold_changed")
 class ThresholdChanged(Event):
     """The probability from which a pixel belongs to the object changed."""
@@ -419,3 +496,13 @@ class Undone(Event):
 @event("redone")
 class Redone(Event):
     """The last step undone is done again."""
+
+
+def click_ids(made: Event) -> tuple[int, ...]:
+    """Return the numbers of the clicks an event makes."""
+    match made:
+        case ClickAdded():
+            return (made.click_id,)
+        case SuggestionsAccepted():
+            return tuple(range(made.click_id, made.click_id + len(made.accepted)))
+    return ()

@@ -18,6 +18,7 @@ from napari_cfrseg.annotation.propagated_planes import perform_propagation
 from napari_cfrseg.annotation.rounds import chosen
 from napari_cfrseg.annotation.state import (
     ClickEntry,
+    JudgedProposal,
     ObjectState,
     PaintEntry,
     PlaneState,
@@ -241,7 +242,7 @@ def _(event: ev.ClicksMoved, draft: Draft) -> None:
         for index, entry in clicks.items():
             click = replace(entry.click, yx=moves[entry.click_id])
             draft.check_click(object_id, plane, click)
-            entries[index] = replace(entry, click=click)
+            entries[index] = replace(entry, click=click, given=False)
         draft.replay(object_id, plane, entries, min(clicks))
 
 
@@ -250,7 +251,8 @@ def _(event: ev.ClickRefocused, draft: Draft) -> None:
     ((object_id, plane, state, clicks),) = _on_planes(draft, (event.click_id,))
     ((index, entry),) = clicks.items()
     entries = list(state.entries)
-    entries[index] = replace(entry, focus_shift=event.focus_shift)
+    shift = event.focus_shift
+    entries[index] = replace(entry, focus_shift=shift, given=False)
     draft.replay(object_id, plane, entries, index)
 
 
@@ -298,6 +300,36 @@ def _(event: ev.LabelsImported, draft: Draft) -> None:
         draft.put(object_id, whole)
         state = whole.on(event.plane)
         draft.restart(object_id, event.plane, replace(state, start=mask, carried=None))
+
+
+@perform.register
+def _(event: ev.ObjectsSuggested, draft: Draft) -> None:
+    """Do nothing: what was suggested is no object yet."""
+
+
+@perform.register
+def _(event: ev.SuggestionsAccepted, draft: Draft) -> None:
+    for number, proposal in enumerate(event.accepted):
+        object_id = event.object_id + number
+        if object_id in draft.objects:
+            msg = f"object {object_id} exists already"
+            raise SessionError(msg)
+        draft.check_plane(proposal.mask.shape)
+        click = Click(proposal.yx)
+        draft.check_click(object_id, event.plane, click)
+        start = draft.masks_of(proposal.mask).get(1, _NO_PIXELS)
+        click_id = event.click_id + number
+        entry = ClickEntry(click_id, click, draft.settings.refinement, given=True)
+        draft.put(object_id, new_object(object_id))
+        draft.restart(object_id, event.plane, PlaneState(start, (entry,)))
+        draft.judged += (JudgedProposal(event.plane, object_id, proposal),)
+
+
+@perform.register
+def _(event: ev.SuggestionsRejected, draft: Draft) -> None:
+    for proposal in event.rejected:
+        draft.check_plane(proposal.mask.shape)
+        draft.judged += (JudgedProposal(event.plane, 0, proposal),)
 
 
 @perform.register

@@ -12,11 +12,12 @@ A stroke that holds is laid over the masks of later clicks, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_cfrseg.annotation.state import (
@@ -27,8 +28,10 @@ from napari_cfrseg.annotation.state import (
     Round,
 )
 from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.likeness import Likeness
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.probability_patch import Patch
+from napari_cfrseg.engine.suggestions import Batch, Verdict
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, Plane
 from napari_cfrseg.geometry.windows import Box
@@ -178,6 +181,31 @@ class RoundComputer:
             on_run=self._count,
         )
 
+    def learn(self, plane: Plane, finished: Sequence[MaskPatch]) -> Likeness:
+        """Learn what finished objects of a plane have in common."""
+        return self._on(plane).learn(finished)
+
+    def suggest(
+        self,
+        plane: Plane,
+        known: Likeness,
+        region: Box | None,
+        taken: Callable[[Box], NDArray[np.bool_]],
+        verdicts: Sequence[Verdict],
+    ) -> Iterator[Batch]:
+        """Suggest objects of a plane."""
+        return self._on(plane).suggest(
+            known, region=region, taken=taken, verdicts=verdicts
+        )
+
+    def _on(self, plane: Plane) -> SegmenterLike:
+        """Return the segmenter with a plane's image set."""
+        if self._segmenter is None:
+            msg = "no model is loaded, so nothing can be computed: load one first"
+            raise CheckpointError(msg)
+        self.prepare(plane)
+        return self._segmenter
+
     def prepare(self, plane: Plane) -> None:
         """Set a plane's image, so that its first click need not."""
         if self._segmenter is not None and self.sees_pixels and self._plane != plane:
@@ -225,6 +253,9 @@ class RoundComputer:
                 rounds.append(Round(mask=base.edited(entry.added, entry.removed)))
                 continue
             clicks.append(entry.click)
+            if entry.given:
+                rounds.append(Round(mask=state.start))
+                continue
             preview = None
             if on_preview is not None and index == last_click:
                 preview = _step_callback(
@@ -255,11 +286,7 @@ class RoundComputer:
         entry: ClickEntry,
         on_step: Callable[[Prediction], None] | None,
     ) -> Prediction:
-        if self._segmenter is None:
-            msg = "no model is loaded, so the click cannot be computed: load one first"
-            raise CheckpointError(msg)
-        self.prepare(plane)
-        prediction = self._segmenter.predict(
+        prediction = self._on(plane).predict(
             clicks,
             previous=previous,
             refinement=entry.refinement,

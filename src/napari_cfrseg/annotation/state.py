@@ -44,7 +44,8 @@ class ClickEntry:
 
     ``threshold`` is the object's when the click was made: the mask that it corrects
     does not follow the slider afterwards. ``candidate`` is which of the masks found at
-    a first click was taken; ``box`` is where its mask ends.
+    a first click was taken; ``box`` is where its mask ends. ``given``: the
+    mask came with the click, as a suggestion's does, and is not computed.
     """
 
     click_id: int
@@ -55,6 +56,7 @@ class ClickEntry:
     threshold: float = 0.5
     candidate: int = 0
     box: Box | None = None
+    given: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,6 +172,12 @@ class ObjectState:
         return replace(self, planes=MappingProxyType(planes))
 
     @property
+    def is_as_suggested(self) -> bool:
+        """Whether it was suggested, accepted and never corrected."""
+        entries = [e for state in self.planes.values() for e in state.entries]
+        return [isinstance(e, ClickEntry) and e.given for e in entries] == [True]
+
+    @property
     def click_count(self) -> int:
         """Number of its clicks on all planes."""
         return sum(len(state.clicks) for state in self.planes.values())
@@ -200,12 +208,25 @@ class ObjectChange:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class JudgedProposal:
+    """A suggestion that was accepted as an object, or rejected (object 0)."""
+
+    plane: Plane
+    object_id: int
+    proposal: ev.Proposal
+
+
+Judged = tuple[JudgedProposal, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Transaction:
-    """One step that can be undone."""
+    """One step that can be undone; ``judged`` are the suggestions' verdicts with it."""
 
     event: ev.Event
     changes: Mapping[int, ObjectChange]
     patches: tuple[LabelRuns, ...]
+    judged: tuple[Judged, Judged] = ((), ())
 
     def inverted(self) -> Transaction:
         """Return the transaction that undoes this one."""
@@ -213,6 +234,7 @@ class Transaction:
             self.event,
             {i: ObjectChange(c.after, c.before) for i, c in self.changes.items()},
             tuple(patch.inverted() for patch in reversed(self.patches)),
+            self.judged[::-1],
         )
 
     def followed_by(self, later: Transaction) -> Transaction:
@@ -221,7 +243,9 @@ class Transaction:
         for object_id, change in later.changes.items():
             first = changes.get(object_id, change)
             changes[object_id] = ObjectChange(first.before, change.after)
-        return Transaction(later.event, changes, self.patches + later.patches)
+        patches = self.patches + later.patches
+        judged = self.judged[0], later.judged[1]
+        return Transaction(later.event, changes, patches, judged)
 
 
 class History:

@@ -21,6 +21,7 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.rounds import RoundComputer, shown_mask
 from napari_cfrseg.annotation.state import (
     Entry,
+    Judged,
     ObjectChange,
     ObjectState,
     PlaneState,
@@ -114,14 +115,17 @@ class Draft:
     settings: Settings
     stamp: int
     on_preview: PatchCallback | None = None
+    judged: Judged = ()
     notes: list[str] = field(default_factory=list)
     recorded: ev.Event = field(init=False)
     edits: LabelDraft = field(init=False)
     _before: dict[int, ObjectState | None] = field(default_factory=dict)
     _measured: list[Plane] = field(default_factory=list)
+    _judged_before: Judged = field(init=False)
 
     def __post_init__(self) -> None:
         self.edits = LabelDraft(self.labels_of)
+        self._judged_before = self.judged
 
     def is_locked(self, object_id: int) -> bool:
         """Return whether an object exists and is locked."""
@@ -293,9 +297,11 @@ class Draft:
         patches = self.edits.patches()
         # without pixels a painted edit changes nothing that is seen here
         is_step = not (self.computer.sees_pixels or event.is_setting)
+        is_step |= self.judged is not self._judged_before
         if not (changes or patches or is_step):
             return None
-        return Transaction(event, changes, patches)
+        judged = self._judged_before, self.judged
+        return Transaction(event, changes, patches, judged)
 
     def roll_back(self) -> None:
         """Put every object and label back as it was."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from napari_cfrseg.clicks import Click, as_clicks, check_inside
 from napari_cfrseg.engine.click_round import Attempt, ClickRound, StepCallback, Task
 from napari_cfrseg.engine.focus import FocusHint, FocusSettings
+from napari_cfrseg.engine.likeness import Likeness, learn
 from napari_cfrseg.engine.prediction import Prediction, start_from
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
 from napari_cfrseg.engine.stages import (
@@ -30,7 +31,9 @@ from napari_cfrseg.engine.stages import (
     Stopwatch,
     resolve_device,
 )
-from napari_cfrseg.geometry.windows import PlaneLike, Window
+from napari_cfrseg.engine.suggestions import Batch, Suggester, Verdict
+from napari_cfrseg.geometry.masks import MaskPatch
+from napari_cfrseg.geometry.windows import Box, PlaneLike, Window
 from napari_cfrseg.io.plane_image import PlaneImage, Scaling, open_plane
 from napari_cfrseg.model.network import ClickNetwork
 
@@ -333,6 +336,54 @@ class Segmenter:
         task = Task((click,), start, Refinement.standard(), hint)
         watch = Stopwatch(self._stages.device)
         return self._computer(image).attempts(task, watch)
+
+    def learn(self, finished: Sequence[MaskPatch]) -> Likeness:
+        """Learn from finished objects of the image what :meth:`suggest` looks for.
+
+        Raises
+        ------
+        ValueError
+            No image set, or no mask holds a pixel.
+        """
+        return learn(self._ready(), finished, self._stages.grid)
+
+    def suggest(
+        self,
+        known: Likeness,
+        *,
+        region: Box | None = None,
+        taken: Callable[[Box], NDArray[np.bool_]] | None = None,
+        verdicts: Sequence[Verdict] = (),
+    ) -> Iterator[Batch]:
+        """Propose objects of the image like those learnt from.
+
+        Parameters
+        ----------
+        known
+            What :meth:`learn` returned, on this image or another one.
+        region
+            Where to look; None: everywhere. Its centre comes first.
+        taken
+            Returns (h, w) bool, which pixels of a box belong to objects already.
+        verdicts
+            What a person said of earlier suggestions.
+
+        Returns
+        -------
+        An iterator of small batches, each computed when it is asked for; other methods
+        may be called in between. No two suggestions overlap much.
+        """
+        if taken is None:
+
+            def taken(box: Box) -> NDArray[np.bool_]:
+                return np.zeros((box[2] - box[0], box[3] - box[1]), bool)
+
+        suggester = Suggester(
+            self._stages, self.focus, self._ready(), known, taken, verdicts
+        )
+        return suggester.run(region)
+
+    # -- one click ---------------------------------------------------------------
 
     def _ready(self) -> PlaneImage:
         if self._image is None:

@@ -3,7 +3,8 @@
 ``embed_image`` is repeated only for a new window, ``embed_clicks`` only for new
 clicks. Every evaluation has batch size 1, also when several windows are compared or
 embedded ahead: results of a batch can differ in the last bit from those of its members,
-and then an object's mask would depend on the cache.
+and then an object's mask would depend on the cache. Only suggestions are computed in
+batches: their masks are recorded.
 """
 
 from __future__ import annotations
@@ -94,6 +95,19 @@ class Embedded:
 
     value: Any
     state: object
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The network's first answer to a click: (grid, grid) probability in a window.
+
+    ``image`` holds the window's (3, grid, grid) pixels.
+    """
+
+    window: Window
+    image: NDArray[np.float32]
+    probability: NDArray[np.float32]
+    quality: float | None
 
 
 @dataclass(slots=True)
@@ -233,6 +247,40 @@ class Stages:
         row = torch.tensor([newest], dtype=torch.float32, device=self.device)
         with watch.time("refine"), self._arithmetic():
             return self._fast.refine(features, mask, row)
+
+    def first_answers(
+        self,
+        windows: Sequence[Window],
+        clicks: Sequence[Click],
+        read: Callable[[Window], NDArray[np.float32]],
+    ) -> list[Answer]:
+        """Answer one positive click in each window, all in one batch; nothing is kept.
+
+        ``read`` as for :meth:`features`.
+        """
+        images = np.stack([read(window) for window in windows])
+        pairs = list(zip(windows, clicks, strict=True))
+        points = np.stack([grid_points(window, [click]) for window, click in pairs])
+        rows = [newest_row(window, click) for window, click in pairs]
+        try:
+            with self._arithmetic():
+                newest = torch.tensor(rows, dtype=torch.float32, device=self.device)
+                embedding = self._fast.embed_image(self._tensor(images))
+                features = self._fast.embed_clicks(embedding, self._tensor(points))
+                output = self._fast.refine(features, None, newest)
+                logits = self._fast.judge(output)
+                maps = torch.sigmoid(output.logits[:, 0].float()).cpu().numpy()
+                judged: list[float | None] = [None] * len(windows)
+                if logits is not None:
+                    judged = torch.sigmoid(logits.float()).expand(len(windows)).tolist()
+        except torch.OutOfMemoryError:
+            if len(windows) == 1:
+                raise
+            half = len(windows) // 2
+            first = self.first_answers(windows[:half], clicks[:half], read)
+            return first + self.first_answers(windows[half:], clicks[half:], read)
+        found = zip(windows, images, maps, judged, strict=True)
+        return [Answer(*one) for one in found]
 
     def judge(self, output: NetworkOutput) -> float | None:
         """Return the IoU the network expects of a step's mask; None if it has none."""

@@ -1,0 +1,311 @@
+"""What finished objects have in common, and where on a plane something like them is.
+
+Grey values are projected onto what tells the finished objects from their surroundings;
+maxima of the Laplacian of Gaussian at their sizes are the seeds of suggestions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from napari_cfrseg.geometry.masks import MaskPatch
+from napari_cfrseg.geometry.windows import Box, Window, crop, mask_box, overlap
+from napari_cfrseg.io.plane_image import PlaneImage
+
+#: blobs this much weaker than the finished objects are no seeds
+_WEAKEST = 0.2
+
+
+class Seed(NamedTuple):
+    """A blob: its middle pixel, its diameter in pixels, its response (1: as learnt)."""
+
+    yx: tuple[int, int]
+    size: float
+    response: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Appearance:
+    """What is seen of an object in its window: colours in [0, 1], areas in pixels."""
+
+    colour: NDArray[np.float64]
+    contrast: NDArray[np.float64]
+    log_area: float
+    log_roughness: float
+
+    @classmethod
+    def at(
+        cls, image: NDArray[np.float32], inside: NDArray[np.bool_], cell: float
+    ) -> Appearance:
+        """Describe a mask on the grid of a (3, grid, grid) window."""
+        count: int = max(int(np.count_nonzero(inside)), 1)
+        box = mask_box(inside) or (0, 0, 1, 1)
+        reach = max(2, round(0.2 * math.sqrt(count)))
+        rows = slice(max(box[0] - reach, 0), box[2] + reach)
+        columns = slice(max(box[1] - reach, 0), box[3] + reach)
+        body, pixels = inside[rows, columns], image[:, rows, columns]
+        ring = ndimage.binary_dilation(body, iterations=reach) & ~body
+        outline = int(np.count_nonzero(body & ~ndimage.binary_erosion(body)))
+        colour = pixels[:, body].mean(1) if body.any() else np.zeros(3)
+        around = pixels[:, ring].mean(1) if ring.any() else colour
+        return cls(
+            colour.astype(float),
+            (colour - around).astype(float),
+            math.log(count * cell * cell),
+            2 * math.log(outline + 1) - math.log(count),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Likeness:
+    """What the finished objects have in common; small, and holds for other planes.
+
+    Attributes
+    ----------
+    sizes
+        Diameters of circles of their areas, in pixels.
+    elongation
+        Longer side of their boxes over that diameter.
+    looks
+        What is seen of them.
+    projection
+        (channels, constant last) weights of the features of :func:`features_of`.
+    response
+        The blob response inside them.
+    """
+
+    sizes: tuple[float, ...]
+    elongation: float
+    looks: tuple[Appearance, ...]
+    projection: NDArray[np.float64]
+    response: float = 1.0
+
+    @property
+    def step(self) -> int:
+        """Pixels per cell of the map that seeds are searched on."""
+        return max(1, int(min(self.sizes) / 8))
+
+    @property
+    def reach(self) -> int:
+        """Pixels around a place that its seeds depend on, in whole cells."""
+        cell = self.step << _octave(max(self.sizes) / self.step)
+        return cell * math.ceil(3 * max(self.sizes) / cell)
+
+    def traits(
+        self, look: Appearance, quality: float, confidence: float, blob: float
+    ) -> tuple[float, ...]:
+        """Return what the score of a mask is computed from."""
+        areas = np.array([known.log_area for known in self.looks])
+        spread = max(float(areas.std(ddof=1)) if len(areas) > 1 else 0.0, 0.35)
+        contrast = np.mean([known.contrast for known in self.looks], axis=0)
+        span = float(np.linalg.norm(contrast)) + 0.03
+        unlike = min(
+            float(np.linalg.norm(known.colour - look.colour)) for known in self.looks
+        )
+        along = float(look.contrast @ contrast) / (float(contrast @ contrast) + 1e-4)
+        rough = np.mean([known.log_roughness for known in self.looks])
+        quality = min(max(quality, 0.02), 0.98)
+        return (
+            math.log(quality / (1 - quality)),
+            confidence,
+            min(abs(look.log_area - float(areas.mean())) / spread, 4.0),
+            min(unlike / span, 3.0),
+            min(max(along, -1.0), 2.0),
+            min(abs(look.log_roughness - float(rough)), 2.0),
+            min(blob, 1.5),
+        )
+
+
+def learn(image: PlaneImage, finished: Sequence[MaskPatch], grid: int) -> Likeness:
+    """Learn what finished objects of a plane have in common.
+
+    Raises
+    ------
+    ValueError
+        None of the masks holds a pixel.
+    """
+    masks = [mask for mask in finished if mask.mask.size]
+    if not masks:
+        msg = "no object is finished on this plane: outline one, better three, first"
+        raise ValueError(msg)
+    sizes = tuple(2 * math.sqrt(mask.area / math.pi) for mask in masks)
+    longer = [
+        max(mask.mask.shape) / size for mask, size in zip(masks, sizes, strict=True)
+    ]
+    looks = []
+    for mask in masks:
+        y0, x0, y1, x1 = mask.box
+        centre = ((y0 + y1 - 1) / 2, (x0 + x1 - 1) / 2)
+        side = max(32, round(1.6 * max(mask.mask.shape)))
+        window = Window.centred(centre, side, grid, image.shape)
+        inside = np.zeros((side, side), np.float32)
+        part = overlap(mask.box, window.box)
+        rows = slice(part[0] - window.y0, part[2] - window.y0)
+        columns = slice(part[1] - window.x0, part[3] - window.x0)
+        inside[rows, columns] = mask.window(part)
+        body = crop(inside, Window(0, 0, side, grid))[0] > 0.5
+        looks.append(Appearance.at(image.crop(window), body, window.px_per_cell))
+    known = Likeness(sizes, float(np.median(longer)), tuple(looks), np.zeros(0))
+    maps = [_surroundings(image, mask, masks, known) for mask in masks]
+    projection = _separate([m[:3] for m in maps])
+    known = replace(known, projection=projection)
+    responses = []
+    for features, inside, *_ in maps:
+        strongest = max(
+            float(s[_shrunk(inside.astype(np.float32), r) > 0.5].max(initial=-np.inf))
+            for s, _, r in _blob_maps(project(features, projection), known)
+        )
+        responses.append(strongest)
+    return replace(known, response=max(float(np.median(responses)), 1e-3))
+
+
+def _surroundings(
+    image: PlaneImage,
+    mask: MaskPatch,
+    masks: Sequence[MaskPatch],
+    known: Likeness,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return features around a mask, cells in any finished object and near this one."""
+    step, reach = known.step, known.reach
+    y0, x0, y1, x1 = mask.box
+    height, width = image.shape
+    box = (
+        max(0, (y0 - reach) // step * step),
+        max(0, (x0 - reach) // step * step),
+        min(height, y1 + reach),
+        min(width, x1 + reach),
+    )
+    features = features_of(read_cells(image, box, step), known)
+    inside = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
+    for other in masks:
+        inside |= other.window(box)
+    middle = float(np.median(known.sizes))
+    away = ndimage.distance_transform_edt(~mask.window(box))
+    near = (away > 0) & (away <= max(2.0, 0.3 * middle)) & ~inside
+    return features, _sampled(inside, step), _sampled(near, step)
+
+
+def _sampled(mask: NDArray[np.bool_], step: int) -> NDArray[np.bool_]:
+    return _shrunk(mask.astype(np.float32), step) > 0.5
+
+
+def _separate(
+    parts: Sequence[tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]],
+) -> NDArray[np.float64]:
+    """Fit weights that give 1 inside the finished objects and 0 around them."""
+    inner = np.concatenate([f[:, inside].T for f, inside, _ in parts])
+    outer = np.concatenate([f[:, near].T for f, _, near in parts])
+    if not len(inner) or not len(outer):
+        return np.append(np.ones(parts[0][0].shape[0]), 0.0)
+    values = np.concatenate([inner, outer]).astype(float)
+    share = np.repeat([0.5 / len(inner), 0.5 / len(outer)], [len(inner), len(outer)])
+    mean, spread = values.mean(0), values.std(0) + 1e-3
+    scaled = np.c_[(values - mean) / spread, np.ones(len(values))]
+    wanted = np.repeat([1.0, 0.0], [len(inner), len(outer)])
+    gram = scaled.T @ (share[:, None] * scaled) + 1e-2 * np.eye(scaled.shape[1])
+    beta = np.linalg.solve(gram, scaled.T @ (share * wanted))
+    weights = beta[:-1] / spread
+    return np.append(weights, beta[-1] - weights @ mean)
+
+
+def read_cells(image: PlaneImage, box: Box, step: int) -> NDArray[np.float32]:
+    """(C, h, w) grey values of a box in cells of ``step`` pixels."""
+    y0, x0, y1, x1 = box
+    pixels = np.asarray(image.array[y0:y1, x0:x1])
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    scaled = image.scaling.apply(pixels[:, :, : image.channels])
+    return np.stack([_shrunk(scaled[:, :, c], step) for c in range(image.channels)])
+
+
+def _shrunk(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:
+    """Average over blocks; the last rows and columns are repeated to fill them."""
+    if step == 1:
+        return values
+    height, width = values.shape
+    padded = np.pad(values, ((0, -height % step), (0, -width % step)), mode="edge")
+    shape = (padded.shape[0] // step, step, padded.shape[1] // step, step)
+    mean: NDArray[np.float32] = padded.reshape(shape).mean((1, 3))
+    return mean
+
+
+def features_of(cells: NDArray[np.float32], known: Likeness) -> NDArray[np.float32]:
+    """(3 C, h, w): grey values at two scales, and how much they vary."""
+    middle = float(np.median(known.sizes)) / known.step
+
+    def smooth(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = ndimage.gaussian_filter(
+            values, (0, sigma, sigma), mode="nearest"
+        )
+        return found
+
+    fine = smooth(cells, middle / 16)
+    varies = smooth(np.abs(cells - fine), middle / 8)
+    return np.concatenate([fine, smooth(cells, middle / 6), varies])
+
+
+def project(
+    features: NDArray[np.float32], projection: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """(h, w): about 1 inside objects like the finished ones, 0 around them."""
+    shown = np.tensordot(projection[:-1].astype(np.float32), features, 1)
+    shown += np.float32(projection[-1])
+    clipped: NDArray[np.float32] = np.clip(shown, -0.5, 1.5)
+    return clipped
+
+
+def _octave(cells: float) -> int:
+    """How often a map is halved before blobs of so many cells are searched on it."""
+    return max(0, int(math.log2(max(cells, 1.0) / 8)))
+
+
+def _blob_maps(
+    shown: NDArray[np.float32], known: Likeness
+) -> Iterator[tuple[NDArray[np.float32], float, int]]:
+    """Yield (response, diameter in pixels, shrinking) at the finished objects' sizes.
+
+    Normalised so that a disc of value 1 on 0 has the same response at every size.
+    """
+    low, high = 0.75 * min(known.sizes), 1.35 * max(known.sizes)
+    count = max(2, math.ceil(2 * math.log2(high / low)) + 1)
+    for size in np.geomspace(low, high, count):
+        shrinking = 2 ** _octave(size / known.step)
+        sigma = size / known.step / shrinking / 2 / math.sqrt(2)
+        cells = _shrunk(shown, shrinking)
+        laplace = ndimage.gaussian_laplace(cells, sigma, mode="nearest", truncate=3.0)
+        yield (-laplace * sigma**2).astype(np.float32), float(size), shrinking
+
+
+def find_seeds(
+    shown: NDArray[np.float32], origin: tuple[int, int], known: Likeness
+) -> NDArray[np.float64]:
+    """(N, 4) blobs: row, column, diameter, response; the strongest first."""
+    found = []
+    for response, size, shrinking in _blob_maps(shown, known):
+        cell = known.step * shrinking
+        around = max(3, int(0.5 * size / cell) | 1)
+        top = ndimage.maximum_filter(response, around, mode="nearest")
+        peaks = np.argwhere((response == top) & (response >= _WEAKEST * known.response))
+        values = response[tuple(peaks.T)] / known.response
+        places = (peaks + 0.5) * cell - 0.5 + np.asarray(origin)
+        found.append(np.c_[places, np.full(len(peaks), size), values])
+    seeds = np.concatenate(found)
+    seeds = seeds[np.argsort(-seeds[:, 3], kind="stable")]
+    if not len(seeds):
+        return seeds
+    tree = cKDTree(seeds[:, :2])
+    taken = np.zeros(len(seeds), bool)
+    kept = []
+    for index, seed in enumerate(seeds):
+        if not taken[index]:
+            kept.append(index)
+            taken[tree.query_ball_point(seed[:2], 0.3 * seed[2])] = True
+    return seeds[kept]

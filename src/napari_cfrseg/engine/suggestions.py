@@ -1,0 +1,372 @@
+"""Suggest further objects of a plane that look like those finished.
+
+Three steps, of which only the second needs the network:
+
+1. Seeds: grey values are projected onto what tells the finished objects from their
+   surroundings; maxima of the Laplacian of Gaussian at the finished objects' sizes.
+2. Each seed is answered as a first click is, in a window of its blob's size; where the
+   mask asks for another window, once more in that one. Windows are computed in batches:
+   results may differ in the last bit from a click's, so a mask is recorded with its
+   acceptance and not computed again.
+3. Each mask gets the probability of being right, from the network's quality and
+   confidence and from its likeness to the finished objects (size, grey values,
+   roundness); every verdict of a person moves the weights.
+
+``benchmarks/suggestions.md`` has the measurements behind these choices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.special import expit
+
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.focus import (
+    FocusSettings,
+    border_cells,
+    clicked_component,
+    next_window,
+)
+from napari_cfrseg.engine.likeness import (
+    Appearance,
+    Likeness,
+    Seed,
+    features_of,
+    find_seeds,
+    project,
+    read_cells,
+)
+from napari_cfrseg.geometry.masks import MaskPatch
+from napari_cfrseg.geometry.windows import Box, Window, mask_box, overlap, paste
+from napari_cfrseg.io.plane_image import PlaneImage
+
+if TYPE_CHECKING:
+    from napari_cfrseg.engine.stages import Answer, Stages
+
+#: side of a first window over the blob's diameter, for objects as long as wide
+_FIRST_LOOK = 2.0
+#: seeds answered at once
+_BATCH = 16
+#: a mask at least as probable is shown at once, and no seed inside it is answered
+_GOOD = 0.5
+#: windows that differ by less than this factor show the same
+_SAME_SIDE = 1.2
+#: diameters beyond those of the finished objects by more than this are not suggested
+_SIZES = 2.0
+#: two masks that share this much of the smaller one are one object
+SAME_OBJECT = 0.3
+#: the default probability from which all are accepted
+ACCEPT_FROM = 0.8
+#: how strongly the weights resist a person's verdicts
+_INERTIA = 4.0
+
+#: mean, spread and weight of each trait (the constant last), fitted to the validation
+#: side (``benchmarks/suggestions.py fit``)
+_MEAN = np.array([1.46, 0.59, 1.22, 0.58, 1.21, 0.28, 0.77])
+_SPREAD = np.array([0.85, 0.16, 1.02, 0.75, 0.72, 0.24, 0.31])
+_WEIGHTS = np.array([-0.06, 2.41, -0.46, -0.28, 0.34, -0.02, 0.23, -1.58])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ObjectSuggestion:
+    """An object that is proposed.
+
+    Attributes
+    ----------
+    mask
+        Its pixels.
+    seed
+        (row, column) of the click that would have made it.
+    score
+        Probability that a person finds it right, in [0, 1].
+    traits
+        What the score is computed from; comes back with the person's verdict.
+    """
+
+    mask: MaskPatch
+    seed: tuple[int, int]
+    score: float
+    traits: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Some suggestions, best first, and how many tiles of the plane are done."""
+
+    found: tuple[ObjectSuggestion, ...]
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdict:
+    """What a person said of a suggestion: right or not."""
+
+    mask: MaskPatch
+    traits: tuple[float, ...]
+    right: bool
+
+
+def shared(one: MaskPatch, other: MaskPatch) -> float:
+    """Return what two masks share, as a part of the smaller one."""
+    box = overlap(one.box, other.box)
+    if box[0] >= box[2] or box[1] >= box[3]:
+        return 0.0
+    both = np.count_nonzero(one.window(box) & other.window(box))
+    return both / max(min(one.area, other.area), 1)
+
+
+def weights_after(verdicts: Sequence[Verdict]) -> NDArray[np.float64]:
+    """Return the score's weights after a person's verdicts: a few Newton steps."""
+    weights = _WEIGHTS.copy()
+    if not verdicts:
+        return weights
+    traits = np.array([verdict.traits for verdict in verdicts])
+    scaled = np.c_[(traits - _MEAN) / _SPREAD, np.ones(len(traits))]
+    right = np.array([float(verdict.right) for verdict in verdicts])
+    for _ in range(8):
+        expected = expit(scaled @ weights)
+        slope = scaled.T @ (right - expected) - _INERTIA * (weights - _WEIGHTS)
+        curve = scaled.T @ ((expected * (1 - expected))[:, None] * scaled)
+        weights += np.linalg.solve(curve + _INERTIA * np.eye(len(weights)), slope)
+    return weights
+
+
+class Suggester:
+    """Proposes objects of one plane.
+
+    Parameters
+    ----------
+    stages, focus
+        The network, and how windows are laid.
+    image
+        The plane.
+    known
+        What the finished objects have in common.
+    taken
+        Returns (h, w) bool, the pixels of a box that belong to objects.
+    verdicts
+        What was said of earlier suggestions; what was rejected is not proposed again.
+    """
+
+    #: a mask less probable than this gets no second look, and is not suggested
+    hopeless = 0.1
+
+    def __init__(
+        self,
+        stages: Stages,
+        focus: FocusSettings,
+        image: PlaneImage,
+        known: Likeness,
+        taken: Callable[[Box], NDArray[np.bool_]],
+        verdicts: Sequence[Verdict] = (),
+    ) -> None:
+        self._stages = stages
+        self._focus = focus
+        self._image = image
+        self._known = known
+        self._taken = taken
+        self._weights = weights_after(verdicts)
+        self._rejected = [v.mask for v in verdicts if not v.right]
+
+    def run(self, region: Box | None = None) -> Iterator[Batch]:
+        """Yield suggestions in batches, tile by tile, from the region's centre out."""
+        shown: list[ObjectSuggestion] = []
+        tiles = self._tiles(region or (0, 0, *self._image.shape))
+        for done, tile in enumerate(tiles):
+            near = [s for s in shown if _near(s.mask.box, tile, self._known.reach)]
+            for found in self._suggest_in(tile, near):
+                shown += found
+                yield Batch(tuple(found), done, len(tiles))
+        yield Batch((), len(tiles), len(tiles))
+
+    def _tiles(self, region: Box) -> list[Box]:
+        cell = self._known.reach
+        side = cell * max(1, round(max(256, 6 * max(self._known.sizes)) / cell))
+        y0, x0 = (v // cell * cell for v in region[:2])
+        boxes = [
+            (y, x, min(y + side, region[2]), min(x + side, region[3]))
+            for y in range(y0, region[2], side)
+            for x in range(x0, region[3], side)
+        ]
+        centre = ((region[0] + region[2]) / 2, (region[1] + region[3]) / 2)
+        boxes.sort(
+            key=lambda b: math.dist(centre, ((b[0] + b[2]) / 2, (b[1] + b[3]) / 2))
+        )
+        return [(max(b[0], region[0]), max(b[1], region[1]), b[2], b[3]) for b in boxes]
+
+    def _suggest_in(
+        self, tile: Box, near: list[ObjectSuggestion]
+    ) -> Iterator[list[ObjectSuggestion]]:
+        waiting: list[ObjectSuggestion] = []
+        given = list(near)
+        seeds = self.seeds_in(tile)
+        while seeds:
+            batch: list[Seed] = []
+            while seeds and len(batch) < _BATCH:
+                seed = seeds.pop(0)
+                if not any(_holds(s.mask, seed.yx) for s in given):
+                    batch.append(seed)
+            found = self.answer(batch)
+            good = [s for s in found if s.score >= _GOOD]
+            waiting += [s for s in found if s.score < _GOOD]
+            good = _apart(good, given)
+            given += good
+            if good:
+                yield good
+        rest = _apart(waiting, given)
+        if rest:
+            yield rest
+
+    def seeds_in(self, tile: Box) -> list[Seed]:
+        """Return the free seeds in a tile, the strongest first."""
+        known, reach = self._known, self._known.reach
+        height, width = self._image.shape
+        y0, x0 = (max(0, v // reach * reach - reach) for v in tile[:2])
+        box = (y0, x0, min(height, tile[2] + reach), min(width, tile[3] + reach))
+        features = features_of(read_cells(self._image, box, known.step), known)
+        seeds = find_seeds(project(features, known.projection), (y0, x0), known)
+        taken = self._taken(tile)
+        free = []
+        for row, column, size, response in seeds:
+            y, x = min(round(row), height - 1), min(round(column), width - 1)
+            if not (tile[0] <= y < tile[2] and tile[1] <= x < tile[3]):
+                continue
+            if taken[y - tile[0], x - tile[1]]:
+                continue
+            if not any(_holds(mask, (y, x)) for mask in self._rejected):
+                free.append(Seed((y, x), float(size), float(response)))
+        return free
+
+    def answer(self, seeds: Sequence[Seed]) -> list[ObjectSuggestion]:
+        """Return what the network makes of some seeds, at most two masks each."""
+        if not seeds:
+            return []
+        grid, plane = self._stages.grid, self._image.shape
+        scale = _FIRST_LOOK * self._known.elongation
+        windows = [
+            Window.centred(seed.yx, max(32, round(scale * seed.size)), grid, plane)
+            for seed in seeds
+        ]
+        clicks = [Click(seed.yx) for seed in seeds]
+        answers = self._stages.first_answers(windows, clicks, self._image.crop)
+        found = []
+        again: list[tuple[Seed, Click, Window]] = []
+        for seed, click, answer in zip(seeds, clicks, answers, strict=True):
+            suggestion, window, is_whole = self._judged(seed, click, answer)
+            if suggestion is None or suggestion.score < self.hopeless:
+                continue
+            if is_whole:
+                found.append(suggestion)
+            if window is not None:
+                again.append((seed, click, window))
+        if again:
+            answers = self._stages.first_answers(
+                [window for *_, window in again],
+                [click for _, click, _ in again],
+                self._image.crop,
+            )
+            for (seed, click, _), answer in zip(again, answers, strict=True):
+                suggestion, _, is_whole = self._judged(seed, click, answer)
+                if suggestion is not None and is_whole:
+                    found.append(suggestion)
+        return [s for s in found if s.score >= self.hopeless]
+
+    def _judged(
+        self, seed: Seed, click: Click, answer: Answer
+    ) -> tuple[ObjectSuggestion | None, Window | None, bool]:
+        """Return an answer as a suggestion, and the window that suits it better.
+
+        The last value says whether no border of the window cuts it.
+        """
+        window, plane = answer.window, self._image.shape
+        inside = answer.probability > 0.5
+        body = clicked_component(inside, window, [click])
+        cells = None if body is None else mask_box(body)
+        if body is None or cells is None:
+            return None, None, False
+        mask = self._mask(answer.probability, body, ~inside, window, cells)
+        known = sorted(self._known.sizes)
+        size = 2 * math.sqrt(mask.area / math.pi)
+        if not known[0] / _SIZES < size < known[-1] * _SIZES:
+            return None, None, False
+        look = Appearance.at(answer.image, body, window.px_per_cell)
+        confidence = float(np.abs(2 * answer.probability[body] - 1).mean())
+        quality = 0.5 if answer.quality is None else answer.quality
+        traits = self._known.traits(look, quality, confidence, seed.response)
+        scaled = (np.array(traits) - _MEAN) / _SPREAD
+        score = float(expit(scaled @ self._weights[:-1] + self._weights[-1]))
+        is_cut = bool(border_cells(body, window, plane).any())
+        better = next_window(
+            window.plane_box(cells),
+            [click],
+            plane,
+            window.grid,
+            self._focus,
+            old=window if is_cut else None,
+            old_touched=is_cut,
+        )
+        suggestion = ObjectSuggestion(mask, seed.yx, score, traits)
+        if 1 / _SAME_SIDE < better.side / window.side < _SAME_SIDE:
+            return suggestion, None, not is_cut
+        return suggestion, better, not is_cut
+
+    def _mask(
+        self,
+        probability: NDArray[np.float32],
+        body: NDArray[np.bool_],
+        outside: NDArray[np.bool_],
+        window: Window,
+        cells: Box,
+    ) -> MaskPatch:
+        """Return a mask at the plane's resolution: without holes, off other objects.
+
+        Empty where other objects or rejected ones have it.
+        """
+        y0, x0, y1, x1 = cells
+        box = overlap(
+            window.plane_box((y0 - 1, x0 - 1, y1 + 1, x1 + 1)),
+            window.clipped(self._image.shape),
+        )
+        if box[0] >= box[2] or box[1] >= box[3]:
+            return MaskPatch.empty()
+        pasted = paste(np.where(body | outside, probability, 0), window, box) > 0.5
+        mask = ndimage.binary_fill_holes(pasted)
+        free = mask & ~self._taken(box)
+        if np.count_nonzero(free) < (1 - SAME_OBJECT) * np.count_nonzero(mask):
+            return MaskPatch.empty()
+        found = MaskPatch.from_mask(free, (box[0], box[1]))
+        if any(shared(found, rejected) > 0.5 for rejected in self._rejected):
+            return MaskPatch.empty()
+        return found
+
+
+def _apart(
+    found: Sequence[ObjectSuggestion], given: Sequence[ObjectSuggestion]
+) -> list[ObjectSuggestion]:
+    """Return the best of those that are the same object, best first."""
+    kept: list[ObjectSuggestion] = []
+    for suggestion in sorted(found, key=lambda s: -s.score):
+        others = (*given, *kept)
+        if all(shared(suggestion.mask, o.mask) < SAME_OBJECT for o in others):
+            kept.append(suggestion)
+    return kept
+
+
+def _holds(mask: MaskPatch, yx: tuple[int, int]) -> bool:
+    y, x = yx[0] - mask.offset[0], yx[1] - mask.offset[1]
+    height, width = mask.mask.shape
+    return 0 <= y < height and 0 <= x < width and bool(mask.mask[y, x])
+
+
+def _near(box: Box, tile: Box, reach: int) -> bool:
+    y0, x0, y1, x1 = tile
+    part = overlap(box, (y0 - reach, x0 - reach, y1 + reach, x1 + reach))
+    return part[0] < part[2] and part[1] < part[3]

@@ -1,0 +1,113 @@
+"""Suggestions on discs that a network in closed form finds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from similarity import SimilarityNetwork
+
+from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.engine.suggestions import Verdict, shared, weights_after
+from napari_cfrseg.geometry.masks import MaskPatch
+
+RADIUS = 9
+PLACES = [(20 + 40 * y, 22 + 40 * x) for y in range(6) for x in range(8)]
+
+
+@pytest.fixture(scope="module")
+def discs() -> np.ndarray:
+    """Noise of little contrast with bright discs; one large square that is none."""
+    rng = np.random.default_rng(3)
+    image = rng.normal(60, 4, (320, 340))
+    for y, x in PLACES:
+        image[_disc(y, x)] += 120
+    image[262:312, 40:300] += 120
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def _disc(y: int, x: int) -> tuple[np.ndarray, np.ndarray]:
+    rows, columns = np.indices((320, 340))
+    return np.nonzero((rows - y) ** 2 + (columns - x) ** 2 <= RADIUS**2)
+
+
+def _mask(y: int, x: int) -> MaskPatch:
+    plane = np.zeros((320, 340), bool)
+    plane[_disc(y, x)] = True
+    return MaskPatch.from_mask(plane)
+
+
+@pytest.fixture(scope="module")
+def segmenter(discs: np.ndarray) -> Segmenter:
+    found = Segmenter(SimilarityNetwork(64), device="cpu")
+    found.set_image(discs)
+    return found
+
+
+def _all(segmenter: Segmenter, finished: list[MaskPatch], **kwargs: object) -> list:
+    def taken(box: tuple[int, int, int, int]) -> np.ndarray:
+        return np.any([mask.window(box) for mask in finished], axis=0)
+
+    known = segmenter.learn(finished)
+    batches = list(segmenter.suggest(known, taken=taken, **kwargs))
+    assert batches[-1].done == batches[-1].total
+    return [s for batch in batches for s in batch.found]
+
+
+def test_other_discs_are_proposed_once_and_the_finished_ones_not(segmenter):
+    finished = [_mask(*place) for place in PLACES[:3]]
+    found = _all(segmenter, finished)
+    good = [s for s in found if s.score >= 0.5]
+    for place in PLACES[3:]:
+        hits = [s for s in good if shared(s.mask, _mask(*place)) > 0.9]
+        assert len(hits) == 1, place
+    for suggestion in found:
+        assert max(shared(suggestion.mask, mask) for mask in finished) == 0
+    square = [s for s in good if s.mask.area > 2 * finished[0].area]
+    assert square == []
+
+
+def test_only_the_region_is_searched(segmenter):
+    finished = [_mask(*place) for place in PLACES[:3]]
+    found = _all(segmenter, finished, region=(100, 100, 200, 200))
+    assert found
+    assert all(100 <= y < 200 and 100 <= x < 200 for y, x in (s.seed for s in found))
+
+
+def test_what_was_rejected_does_not_come_again_and_the_like_score_less(segmenter):
+    finished = [_mask(*place) for place in PLACES[:3]]
+    before = {s.seed: s for s in _all(segmenter, finished)}
+    rejected = list(before.values())[:4]
+    verdicts = [Verdict(s.mask, s.traits, right=False) for s in rejected]
+    after = {s.seed: s for s in _all(segmenter, finished, verdicts=verdicts)}
+    assert not after.keys() & {s.seed for s in rejected}
+    both = before.keys() & after.keys()
+    assert len(both) > 30
+    assert all(after[seed].score < before[seed].score for seed in both)
+
+
+def test_verdicts_move_the_weights_towards_them(segmenter):
+    finished = [_mask(*place) for place in PLACES[:3]]
+    found = _all(segmenter, finished)[0]
+    plain = weights_after(())
+    for right, sign in ((True, 1), (False, -1)):
+        moved = weights_after([Verdict(found.mask, found.traits, right)])
+        assert sign * (moved[-1] - plain[-1]) > 0
+
+
+def test_one_finished_object_is_enough_and_none_is_refused(segmenter):
+    assert len(_all(segmenter, [_mask(*PLACES[0])])) >= 40
+    with pytest.raises(ValueError, match="finished"):
+        segmenter.learn([MaskPatch.empty()])
+
+
+def test_tiles_do_not_change_what_is_found(segmenter, monkeypatch):
+    finished = [_mask(*place) for place in PLACES[:3]]
+    known = segmenter.learn(finished)
+    one = {s.seed for b in segmenter.suggest(known) for s in b.found}
+    parts = set()
+    for region in ((0, 0, 160, 340), (160, 0, 320, 340)):
+        batches = segmenter.suggest(known, region=region)
+        parts |= {s.seed for b in batches for s in b.found if s.score >= 0.5}
+    good = {s.seed for b in segmenter.suggest(known) for s in b.found if s.score >= 0.5}
+    assert good <= one
+    assert len(good ^ parts) <= 1
