@@ -29,6 +29,7 @@ from napari_cfrseg.io.object_files import ObjectRow
 from napari_cfrseg.io.tiled_labels import AnyLabels
 from napari_cfrseg.overlay import draw_overlay
 from napari_cfrseg.session.format import ModelReference, SessionContent
+from napari_cfrseg.session.measurements import measure, table_csv
 
 #: file endings and what they hold
 FORMATS = {
@@ -38,6 +39,7 @@ FORMATS = {
     ".coco.json": "COCO JSON",
     ".geojson": "GeoJSON polygons",
     ".zip": "ImageJ ROIs",
+    ".measurements.csv": "measurements as CSV",
     ".csv": "clicks as CSV",
     ".txt": "methods paragraph",
 }
@@ -48,6 +50,7 @@ def export(
     content: SessionContent,
     objects: Sequence[ObjectState],
     labels: AnyLabels,
+    pixels: Any = None,
 ) -> Path:
     """Write a session's results in the format that the file's ending says.
 
@@ -59,6 +62,9 @@ def export(
         The session and its objects.
     labels
         (…, Y, X) integers.
+    pixels
+        The image with the labels' leading axes, for intensities; None: none are
+        measured.
     """
     target = Path(path)
     ending = next((e for e in FORMATS if target.name.lower().endswith(e)), None)
@@ -84,6 +90,12 @@ def export(
             formats.write_geojson(target, labels, rows, place["axes"])
         case ".zip":
             formats.write_imagej_rois(target, labels, rows, place["axes"])
+        case ".measurements.csv":
+            pixels = (
+                None if pixels is None else turned(pixels, back(content.image.order))
+            )
+            table = measure(labels, objects, image, pixels)
+            formats.write_text(target, table_csv(table))
         case ".csv":
             clicks = _click_rows(objects, content.image.order)
             formats.write_text(target, clicks_csv(clicks, labels.ndim - 2))

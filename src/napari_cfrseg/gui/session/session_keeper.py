@@ -32,6 +32,7 @@ from napari_cfrseg.session.format import (
     SessionContent,
     SessionSettings,
 )
+from napari_cfrseg.session.measurements import measure
 from napari_cfrseg.session.references import (
     described,
     find_weights,
@@ -216,7 +217,26 @@ class SessionKeeper:
         else:
             content = writer.content
         objects = [o for _, o in sorted(annotator.objects.items())]
-        return export(path, content, objects, labels)
+        return export(path, content, objects, labels, self.controller.image.data)
+
+    def measure(self) -> int:
+        """Write measurements into the labels layer's features; return how many rows."""
+        image, annotator, writer = (
+            self.controller.image,
+            self.controller.annotator,
+            self.writer,
+        )
+        objects = [o for _, o in sorted(annotator.objects.items())]
+        labels = annotator.labels_array(image.shape[:-2])
+        said = (
+            layer_reference(image, Path()) if writer is None else writer.content.image
+        )
+        table = measure(labels, objects, said, image.data)
+        self.controller.labels.layer.features = {
+            "index": table.get("object", []),
+            **table,
+        }
+        return len(table.get("object", []))
 
     def close(self) -> None:
         """Let go of the session; one that was not saved waits to be reopened."""

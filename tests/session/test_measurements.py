@@ -1,0 +1,68 @@
+"""Measurements: known shapes give known numbers, in pixels and in units."""
+
+from __future__ import annotations
+
+import numpy as np
+from session_cases import record
+
+from napari_cfrseg.annotation.state import ObjectState
+from napari_cfrseg.session.format import ImageReference
+from napari_cfrseg.session.measurements import measure, table_csv
+from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.session_exports import export
+
+OBJECTS = (
+    ObjectState(1, "a, b", "#000000", object_class="cell"),
+    ObjectState(4, "c", "#000000"),
+)
+
+
+def reference(shape, axes, spacing=None, units=None) -> ImageReference:
+    return ImageReference(None, shape, "uint8", axes, "0" * 64, spacing, units)
+
+
+def test_area_perimeter_and_mean_of_each_channel_on_each_plane():
+    labels = np.zeros((2, 10, 12), np.int32)
+    labels[0, 2:6, 2:7] = 1
+    labels[1, 4:6, 4:6] = 4
+    pixels = np.zeros((2, 10, 12, 2), np.uint8)
+    pixels[0, 2:6, 2:7] = (10, 20)
+    pixels[1, 4:6, 4:5] = (8, 0)
+    image = reference(
+        pixels.shape, ("z", "y", "x", "c"), (2.0, 0.5, 0.5), ("um", "um", "um")
+    )
+    table = measure(labels, OBJECTS, image, pixels)
+    assert table["object"] == [1, 4]
+    assert table["z"] == [0, 1]
+    assert table["area_px"] == [20, 4]
+    assert table["area_um2"] == [5.0, 1.0]
+    assert table["perimeter_px"][0] == 14.0
+    assert table["perimeter_um"][0] == 7.0
+    assert table["mean_0"] == [10.0, 4.0]
+    assert table["mean_1"] == [20.0, 0.0]
+    lines = table_csv(table).splitlines()
+    assert lines[0].startswith("object,name,class,z,area_px")
+    assert lines[1].startswith('1,"a, b",cell,0,20,')
+
+
+def test_no_units_and_oblong_pixels_are_not_guessed():
+    labels = np.ones((4, 4), np.int32)
+    table = measure(labels, OBJECTS, reference((4, 4), ("y", "x")))
+    assert not [name for name in table if name.startswith("area_u")]
+    assert "mean" not in table
+    image = reference((4, 4), ("y", "x"), (1.0, 0.5), ("um", "um"))
+    table = measure(labels, OBJECTS, image)
+    assert table["area_um2"] == [8.0]
+    assert "perimeter_um" not in table
+
+
+def test_areas_in_the_file_are_those_of_the_labels(tmp_path):
+    annotator, path = record(tmp_path)
+    session, target = Session.open(path), tmp_path / "a.measurements.csv"
+    labels = annotator.labels_array()
+    export(target, session.content, tuple(session.objects()), labels)
+    header, *rows = [line.split(",") for line in target.read_text().splitlines()]
+    column = header.index("area_px")
+    found = {int(row[0]): int(row[column]) for row in rows}
+    numbers, counts = np.unique(labels[labels > 0], return_counts=True)
+    assert found == dict(zip(numbers.tolist(), counts.tolist(), strict=True))
