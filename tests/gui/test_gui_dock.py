@@ -114,7 +114,7 @@ def test_the_main_job(window, targets):
     assert np.array_equal(window.labels.data, first)
     assert len(window.points.data) == 1
 
-    window.dock.objects.table.item(0, 4).setCheckState(Qt.CheckState.Checked)
+    window.dock.objects.table.item(0, 5).setCheckState(Qt.CheckState.Checked)
     window.settle()
     window.press(Qt.Key.Key_N)
     window.click(y2, x2)

@@ -87,7 +87,7 @@ def annotate(window: Window, sessions: Path) -> list[np.ndarray]:
     window.press(Qt.Key.Key_Z, CONTROL | Qt.KeyboardModifier.ShiftModifier)
     window.press(Qt.Key.Key_Z, CONTROL)
     table = window.dock.objects.table
-    table.item(0, 4).setCheckState(Qt.CheckState.Checked)
+    table.item(0, 5).setCheckState(Qt.CheckState.Checked)
     window.settle()
     table.item(1, 2).setText("satellite")
     window.settle()

@@ -59,6 +59,21 @@ ACTIONS = (
         "outline_tighter", "]", "outline tighter", lambda c: c.tighten(0.05), _NO_LABELS
     ),
     KeyAction("pick", "G", "select the object pointed at", lambda c: c.pick()),
+    # M and X are keys of Labels
+    KeyAction(
+        "merge",
+        "M",
+        "merge the object pointed at with the selected one",
+        lambda c: c.edits.merge_pointed(),
+        _NO_LABELS,
+    ),
+    KeyAction(
+        "split",
+        "X",
+        "split off the part pointed at",
+        lambda c: c.edits.split_pointed(),
+        _NO_LABELS,
+    ),
     KeyAction("undo", "Control-Z", "undo", lambda c: c.undo()),
     KeyAction("redo", "Control-Shift-Z", "redo", lambda c: c.redo()),
     KeyAction("reset_object", "R", "reset object", lambda c: c.reset_object()),

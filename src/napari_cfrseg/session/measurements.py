@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.annotation.state import ObjectState
+from napari_cfrseg.geometry.masks import BoolMask
+from napari_cfrseg.geometry.windows import slices
+from napari_cfrseg.io.tiled_labels import AnyLabels, label_runs
 from napari_cfrseg.session.format import ImageReference
 
 
 def measure(
-    labels: NDArray[np.integer[Any]],
+    labels: AnyLabels,
     objects: Sequence[ObjectState],
     image: ImageReference,
     pixels: Any = None,
@@ -43,12 +46,11 @@ def measure(
     known = {found.object_id: found for found in objects}
     table: dict[str, list[Any]] = {}
     for plane in np.ndindex(*labels.shape[:-2]):
-        own = np.asarray(labels[plane])
-        if not own.any():
-            continue
-        seen = None if pixels is None else np.asarray(pixels[plane])
-        for row in _rows(own, seen):
-            found = known[row.pop("object")]
+        for number, mask in sorted(label_runs(labels, plane).masks().items()):
+            found, seen = known[number], None
+            if pixels is not None:
+                seen = np.asarray(pixels[plane][slices(mask.box)])
+            row = _row(mask.mask, seen)
             names = {"name": found.name, "class": found.object_class}
             where = dict(zip(image.axes, plane, strict=False))
             whole = {"object": found.object_id, **names, **where, **row}
@@ -57,23 +59,20 @@ def measure(
     return table
 
 
-def _rows(labels: NDArray[Any], pixels: NDArray[Any] | None) -> list[dict[str, Any]]:
+def _row(mask: BoolMask, pixels: NDArray[Any] | None) -> dict[str, Any]:
     from skimage.measure import regionprops
 
-    rows = []
-    for region in regionprops(labels, intensity_image=pixels):
-        row: dict[str, Any] = {
-            "object": int(region.label),
-            "area_px": int(region.area),
-            "perimeter_px": round(float(region.perimeter), 3),
-        }
-        if pixels is not None:
-            means = np.atleast_1d(region.intensity_mean)
-            for channel, mean in enumerate(means):
-                name = f"mean_{channel}" if len(means) > 1 else "mean"
-                row[name] = round(float(mean), 3)
-        rows.append(row)
-    return rows
+    (region,) = regionprops(mask.astype(np.uint8), intensity_image=pixels)
+    row: dict[str, Any] = {
+        "area_px": int(region.area),
+        "perimeter_px": round(float(region.perimeter), 3),
+    }
+    if pixels is not None:
+        means = np.atleast_1d(region.intensity_mean)
+        for channel, mean in enumerate(means):
+            name = f"mean_{channel}" if len(means) > 1 else "mean"
+            row[name] = round(float(mean), 3)
+    return row
 
 
 def _in_units(row: Mapping[str, Any], image: ImageReference) -> dict[str, float]:

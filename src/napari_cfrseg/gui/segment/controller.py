@@ -7,8 +7,8 @@ same events. The result of a step is shown by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from psygnal import Signal
@@ -16,6 +16,7 @@ from psygnal import Signal
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Change
 from napari_cfrseg.annotation.rounds import SegmenterLike
+from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.gui.segment.click_layer import (
@@ -35,6 +36,7 @@ from napari_cfrseg.gui.segment.layers import (
     is_far,
     working_order,
 )
+from napari_cfrseg.gui.segment.object_edits import ObjectEdits
 from napari_cfrseg.gui.segment.projection import DockView, Projection, Remedy
 from napari_cfrseg.gui.segment.propagator import Propagator
 from napari_cfrseg.io.tiled_labels import TiledLabels, is_large
@@ -122,6 +124,7 @@ class Controller:
         ends = (shown.settled, shown.failed, shown.preview)
         self._queue = EventQueue(self.annotator, runner, *ends)
         self._shown.pending = self._queue.pending
+        self.edits = ObjectEdits(self)
         self.stack = shown.stack = Propagator(
             self.planes,
             self.submit,
@@ -131,12 +134,22 @@ class Controller:
         )
         self.clicks.set_polarity(True)
         self.ready_to_click()
+        shown.show(pixel_area=self.image.pixel_area)
         self.load_model(load, model)
 
     @property
     def view(self) -> DockView:
         """The state that the dock shows."""
         return self._shown.view
+
+    @property
+    def objects(self) -> Mapping[int, ObjectState]:
+        """The objects by id, after the last event that was applied."""
+        return self._shown.objects
+
+    def say(self, status: str, **changes: Any) -> None:
+        """Show a line for the person, and other changes of the view."""
+        self._shown.show(status=status, **changes)
 
     @property
     def current_plane(self) -> Plane:
@@ -224,14 +237,16 @@ class Controller:
 
     def pick(self, world: Sequence[float] | None = None) -> None:
         """Select the object at a world position, or under the pointer."""
-        place = self.planes.locate(
-            self.viewer.cursor.position if world is None else world
-        )
-        found = 0 if place is None else self.labels.object_at(*place)
+        found = self.object_at(self.viewer.cursor.position if world is None else world)
         if found:
             self.choose(found)
         else:
             self._shown.show(status="There is no object here.")
+
+    def object_at(self, world: Sequence[float]) -> int:
+        """Return the object at a world position, 0 for none."""
+        place = self.planes.locate(world)
+        return 0 if place is None else self.labels.object_at(*place)
 
     def _is_seen(self, world: Sequence[float]) -> bool:
         """Whether the image is seen at a place; else say so and offer a button."""

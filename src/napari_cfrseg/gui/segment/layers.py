@@ -97,6 +97,15 @@ class WorkingImage:
         return self.shape[-2], self.shape[-1]
 
     @property
+    def pixel_area(self) -> tuple[float, str]:
+        """Area of a plane's pixel and its unit, (1, "px") where none is known."""
+        scale = self.of_layer(np.asarray(self.placement()["scale"], float))[-2:]
+        units = {f"{unit:~}" for unit in put(self.layer.units, self.order)[-2:]}
+        (unit, *more) = units
+        known = not more and unit not in ("pixel", "px", "")
+        return (abs(scale[0] * scale[1]), unit + "²") if known else (1.0, "px")
+
+    @property
     def rgb(self) -> bool | None:
         """True for RGB(A), None to leave it to the engine (there is no C axis)."""
         return True if self.layer.rgb else None
@@ -216,6 +225,19 @@ class PlaneView:
         plane, _ = self._split(self.viewer.dims.point)
         sides = zip(plane, self.image.shape, strict=False)
         return tuple(min(max(i, 0), n - 1) for i, n in sides)
+
+    def show(self, plane: Plane, yx: tuple[float, float] | None = None) -> None:
+        """Let the viewer show a plane, and centre (row, column) of it."""
+        layer = self.image.layer
+        place = self.image.to_layer([*plane, *(yx or (0, 0))])
+        world = np.asarray(layer.data_to_world(np.array(place, float)))
+        missing = self.viewer.dims.ndim - layer.ndim
+        for own in self.image.axes[:-2]:
+            self.viewer.dims.set_point(missing + own, float(world[own]))
+        if yx is not None:
+            camera = getattr(self.viewer, "scene", self.viewer).camera
+            shown = [axis - missing for axis in self.viewer.dims.displayed]
+            camera.center = (*camera.center[: -len(shown)], *world[shown])
 
     def why_not(self, world: Sequence[float]) -> str:
         """Return why a click at a world position would not count; "" if it would."""

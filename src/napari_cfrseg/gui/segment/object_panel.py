@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, Qt, Signal
+from qtpy.QtCore import QItemSelectionModel, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QButtonGroup,
     QColorDialog,
     QHeaderView,
+    QInputDialog,
+    QMenu,
     QTableWidget,
     QTableWidgetItem,
     QWidget,
@@ -26,8 +28,18 @@ from napari_cfrseg.gui.segment.projection import DockView, ObjectRow
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.dock_widget import Current
+    from napari_cfrseg.gui.segment.controller import Controller
 
-_COLOUR, _NAME, _CLASS, _CLICKS, _LOCKED = range(5)
+_COLOUR, _NAME, _CLASS, _AREA, _CLICKS, _LOCKED = range(6)
+#: by what a column is sorted; a name by its words, then by the object's number
+_KEYS: dict[int, Callable[[ObjectRow], Any]] = {
+    _COLOUR: lambda one: one.object_id,
+    _NAME: lambda one: (one.name.rstrip("0123456789"), one.object_id),
+    _CLASS: lambda one: (one.object_class, one.object_id),
+    _AREA: lambda one: one.area_px,
+    _CLICKS: lambda one: one.clicks,
+    _LOCKED: lambda one: not one.locked,
+}
 _FIXED = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
 _CHECKABLE = _FIXED | Qt.ItemFlag.ItemIsUserCheckable
 
@@ -41,55 +53,117 @@ def _item(text: str, tooltip: str, flags: Any = None) -> QTableWidgetItem:
 
 
 class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
-    """Shows the objects; signals the object chosen and events made of edits."""
+    """Shows the objects; signals the object chosen, and what is to be done with some.
+
+    ``edited`` is emitted with a function of the controller.
+    """
 
     chosen = Signal(int)
-    acted = Signal(object)
+    edited = Signal(object)
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(0, 5, parent)
+        super().__init__(0, 6, parent)
         self._rows: tuple[ObjectRow, ...] = ()
+        self._pixel_area = (1.0, "px")
+        self._order = (_COLOUR, False)
+        self._clicked: int | None = None
         self._filling = False
-        self.setHorizontalHeaderLabels(["", "Object", "Class", "Clicks", "Locked"])
+        self.setHorizontalHeaderLabels(["", "Object", "Class", "Area", "Clicks", "🔒"])
         header = self.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(_NAME, QHeaderView.ResizeMode.Stretch)
         header.setMinimumSectionSize(24)
         header.setHighlightSections(False)
+        header.setSectionsClickable(True)
+        header.sectionClicked.connect(self._sort_by)
         self.verticalHeader().setVisible(False)
         self.verticalHeader().setDefaultSectionSize(24)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.setEditTriggers(QAbstractItemView.EditTrigger.DoubleClicked)
         self.setMinimumHeight(120)
         # keys stay with the canvas
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.setToolTip(
-            "Click a row to continue with that object; double-click its name, "
-            "class or colour to change it."
+            "Click a row to continue with that object; double-click its name, class or "
+            "colour to change it, its area to go there. Right-click: merge and more."
         )
         self.itemSelectionChanged.connect(self._on_selection)
         self.itemChanged.connect(self._on_item)
         self.cellDoubleClicked.connect(self._on_double_click)
+        self.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.customContextMenuRequested.connect(
+            lambda place: self.menu().popup(self.viewport().mapToGlobal(place))
+        )
 
     def sizeHint(self) -> QSize:
         """Ask for a few rows; the layout gives all the room there is."""
         return QSize(240, self.minimumHeight())
 
-    def show_rows(self, rows: Sequence[ObjectRow], selected: int | None) -> None:
-        """Show the objects and select one."""
+    @property
+    def chosen_ids(self) -> list[int]:
+        """The objects whose rows are selected, the one that clicks go to first."""
+        rows = sorted(index.row() for index in self.selectionModel().selectedRows())
+        ids = [self._rows[y].object_id for y in rows]
+        return sorted(ids, key=lambda i: i != self._clicked)
+
+    def show_view(self, view: DockView) -> None:
+        """Show the objects; the selected one's row is among those selected."""
         self._filling = True
         try:
-            if tuple(rows) != self._rows:
+            self._clicked, (column, falls) = view.selected, self._order
+            rows = sorted(view.objects, key=_KEYS[column], reverse=falls)
+            if tuple(rows) != self._rows or view.pixel_area != self._pixel_area:
+                kept, self._pixel_area = self.chosen_ids, view.pixel_area
                 self._fill(tuple(rows))
-            ids = [one.object_id for one in self._rows]
-            if selected in ids:
-                self.selectRow(ids.index(selected))
-                self.scrollToItem(self.item(ids.index(selected), _NAME))
-            else:
-                self.clearSelection()
+                self._select(kept)
+            if view.selected not in self.chosen_ids:
+                self._select([] if view.selected is None else [view.selected])
         finally:
             self._filling = False
+
+    def _select(self, ids: Sequence[int]) -> None:
+        numbers = [one.object_id for one in self._rows]
+        self.clearSelection()
+        select = QItemSelectionModel.SelectionFlag
+        for object_id in [i for i in ids if i in numbers]:
+            index = self.model().index(numbers.index(object_id), _NAME)
+            flags = select.Select | select.Rows
+            self.selectionModel().select(index, flags)
+            if object_id == ids[0]:
+                self.selectionModel().setCurrentIndex(index, select.NoUpdate)
+                self.scrollTo(index)
+
+    def _sort_by(self, column: int) -> None:
+        self._order = (column, self._order == (column, False))
+        rows = sorted(self._rows, key=_KEYS[column], reverse=self._order[1])
+        self._filling, kept = True, self.chosen_ids
+        self._fill(tuple(rows))
+        self._select(kept)
+        self._filling = False
+
+    def menu(self) -> QMenu:
+        """Return what can be done with the selected rows."""
+        ids, menu = self.chosen_ids, QMenu(self)
+        for text, needed, act in (
+            ("Go to it", 1, lambda c: c.edits.go_to(ids[0])),
+            ("Merge into one", 2, lambda c: c.edits.merge(ids)),
+            ("Class…", 1, lambda c: self._ask_class(c, ids)),
+            ("Lock", 1, lambda c: [c.submit(ev.ObjectLocked(i, True)) for i in ids]),
+            ("Unlock", 1, lambda c: [c.submit(ev.ObjectLocked(i, False)) for i in ids]),
+            ("Delete", 1, lambda c: [c.submit(ev.ObjectDeleted(i)) for i in ids]),
+        ):
+            action = menu.addAction(text)
+            action.setEnabled(len(ids) >= needed)
+            action.triggered.connect(lambda _=False, act=act: self.edited.emit(act))
+        return menu
+
+    def _ask_class(self, controller: Controller, ids: Sequence[int]) -> None:
+        known = sorted({one.object_class for one in self._rows})
+        said = f"Class of {len(ids)} object" + ("s" if len(ids) > 1 else "")
+        text, taken = QInputDialog.getItem(self, "Class", said, known, 0, True)
+        if taken:
+            controller.edits.classify(ids, text.strip())
 
     def _fill(self, rows: tuple[ObjectRow, ...]) -> None:
         self.setRowCount(len(rows))
@@ -103,6 +177,9 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
                 _item("", f"{number}. Double-click: another colour", _FIXED),
                 _item(one.name, number),
                 _item(one.object_class, "For exports; double-click to change it"),
+                _item(
+                    self._area(one), f"{one.area_px} px. Double-click: go to it", _FIXED
+                ),
                 _item(str(one.clicks), "", _FIXED),
                 _item("", "A locked object never changes", _CHECKABLE),
             )
@@ -114,10 +191,14 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
                 self.setItem(y, x, item)
         self._rows = rows
 
+    def _area(self, one: ObjectRow) -> str:
+        size, unit = self._pixel_area
+        area = one.area_px * size
+        return f"{area} px" if unit == "px" else f"{area:.3g} {unit}"
+
     def _on_selection(self) -> None:
-        chosen = self.selectionModel().selectedRows()
-        if not self._filling and chosen:
-            self.chosen.emit(self._rows[chosen[0].row()].object_id)
+        if not self._filling and self.chosen_ids:
+            self.chosen.emit(self.chosen_ids[0])
 
     def _on_item(self, item: QTableWidgetItem) -> None:
         if self._filling:
@@ -125,22 +206,29 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
         changed = self._rows[item.row()]
         text = item.text().strip()
         if item.column() == _NAME and text and text != changed.name:
-            self.acted.emit(ev.ObjectRenamed(changed.object_id, text))
+            self._submit(ev.ObjectRenamed(changed.object_id, text))
         elif item.column() == _CLASS and text != changed.object_class:
-            self.acted.emit(ev.ObjectClassified(changed.object_id, text))
+            ids = [changed.object_id]
+            self.edited.emit(lambda c: c.edits.classify(ids, text))
         elif item.column() == _LOCKED:
             locked = item.checkState() == Qt.CheckState.Checked
             if locked != changed.locked:
-                self.acted.emit(ev.ObjectLocked(changed.object_id, locked))
+                self._submit(ev.ObjectLocked(changed.object_id, locked))
+
+    def _submit(self, event: ev.Event) -> None:
+        self.edited.emit(lambda c: c.submit(event))
 
     def _on_double_click(self, y: int, x: int) -> None:
+        clicked = self._rows[y].object_id
+        if x == _AREA:
+            self.edited.emit(lambda c: c.edits.go_to(clicked))
         if x != _COLOUR:
             return
-        clicked = self._rows[y]
-        title = "Colour of the object"
-        colour = QColorDialog.getColor(QColor(clicked.colour), self, title)
+        title = "Colour of the object, and of its class"
+        colour = QColorDialog.getColor(QColor(self._rows[y].colour), self, title)
         if colour.isValid():
-            self.acted.emit(ev.ObjectRecoloured(clicked.object_id, colour.name()))
+            name = colour.name()
+            self.edited.emit(lambda c: c.edits.recolour(clicked, name))
 
 
 class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
@@ -197,13 +285,13 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             lambda on: does(lambda c: setattr(c, "auto_next", on))()
         )
         self.table.chosen.connect(lambda i: does(lambda c: c.choose(i))())
-        self.table.acted.connect(lambda event: does(lambda c: c.submit(event))())
+        self.table.edited.connect(lambda act: does(act)())
 
     def show_view(self, view: DockView) -> None:
         """Show the state."""
         self.positive.setChecked(view.is_positive)
         self.negative.setChecked(not view.is_positive)
-        self.table.show_rows(view.objects, view.selected)
+        self.table.show_view(view)
         has_object = view.selected is not None
         self.delete.setEnabled(has_object)
         self.reset.setEnabled(has_object)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator, Change
@@ -29,6 +33,7 @@ class ObjectRow:
     clicks: int
     locked: bool
     object_class: str = ""
+    area_px: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,6 +66,8 @@ class DockView:
         One line for the person, and what mends it if anything does.
     stack
         The strip of planes; empty for an image of one plane.
+    pixel_area
+        Area of a pixel, and its unit.
     """
 
     objects: tuple[ObjectRow, ...] = ()
@@ -82,6 +89,7 @@ class DockView:
     status: str = ""
     remedy: Remedy | None = None
     stack: StackView = field(default_factory=StackView)
+    pixel_area: tuple[float, str] = (1.0, "px")
 
     @property
     def timing(self) -> str:
@@ -133,6 +141,7 @@ class Projection:
         self.view = DockView()
         self.objects: Mapping[int, ObjectState] = {}
         self.pending: Sequence[Pending] = ()
+        self._areas: Counter[int] = Counter()
 
     # -- the view --------------------------------------------------------------------
 
@@ -174,6 +183,8 @@ class Projection:
         """
         annotator = self._annotator
         self._labels.restore({p: annotator.labels(p) for p in annotator.planes})
+        for plane in annotator.planes:
+            self._count(annotator.labels(plane), 1)
         self._show_objects(annotator.objects)
         self.show(
             refinement=annotator.refinement,
@@ -211,7 +222,11 @@ class Projection:
         """Show what a step changed; an event of its own may have taken it back."""
         for event in (event for change in changes for event in change.events):
             self._applied(event)
-        self._labels.paste([patch for change in changes for patch in change.patches])
+        patches = [patch for change in changes for patch in change.patches]
+        self._labels.paste(patches)
+        for patch in patches:
+            self._count(patch.values(), 1)
+            self._count(patch.inverted().values(), -1)
         change, before = changes[-1], self.objects
         self._show_objects(change.objects)
         both = before.keys() | self.objects.keys()
@@ -247,13 +262,27 @@ class Projection:
 
     # -- one thing each --------------------------------------------------------------
 
+    def _count(self, labels: NDArray[np.integer[Any]], sign: int) -> None:
+        """Count labelled pixels, or (−1) pixels that lost their label."""
+        numbers, counts = np.unique(labels, return_counts=True)
+        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+            self._areas[number] += sign * count
+
     def _show_objects(self, objects: Mapping[int, ObjectState]) -> None:
         self.objects = dict(objects)
         self._labels.show_objects(self.objects)
         self.show_pending()
         self.show(
             objects=tuple(
-                ObjectRow(i, s.name, s.colour, s.click_count, s.locked, s.object_class)
+                ObjectRow(
+                    i,
+                    s.name,
+                    s.colour,
+                    s.click_count,
+                    s.locked,
+                    s.object_class,
+                    self._areas[i],
+                )
                 for i, s in sorted(self.objects.items())
             )
         )
@@ -269,6 +298,9 @@ class Projection:
             goes = "a new object" if found is None else found.name
             self.show(status=f"{act}. The next click goes to {goes}.")
             return
+        if isinstance(event, ev.ObjectSplit) and event.new_id in self.objects:
+            made = self.objects[event.new_id].name
+            self.show(status=f"{made}: split off, {self._areas[event.new_id]} px.")
         if not isinstance(event, ev.ClickAdded) or event.object_id not in self.objects:
             return
         found = self.objects[event.object_id]
@@ -283,12 +315,10 @@ class Projection:
 
         Undo and redo select the object they changed: the next click goes there.
         """
-        known = set(self.objects) | {
-            e.object_id
-            for pending in self.pending
-            for e in pending.events
-            if isinstance(e, ev.ObjectCreated)
-        }
+        waiting = [e for pending in self.pending for e in pending.events]
+        known = set(self.objects)
+        known |= {e.object_id for e in waiting if isinstance(e, ev.ObjectCreated)}
+        known |= {e.new_id for e in waiting if isinstance(e, ev.ObjectSplit)}
         selected = self.view.selected
         if isinstance(event, ev.Undone | ev.Redone) and selected not in touched:
             selected = max(touched, default=selected)

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.state import ObjectState, PlaneState
 from napari_cfrseg.geometry.masks import Plane
@@ -146,11 +144,7 @@ class Propagator:
         """Show a plane along the axis."""
         plane = list(self._planes.current_plane)
         plane[self.view.axis] = index
-        layer = self._image.layer
-        point = np.array(self._image.to_layer([*plane, 0, 0]), float)
-        own = self._image.axes[self.view.axis]
-        axis = self._viewer.dims.ndim - layer.ndim + own
-        self._viewer.dims.set_point(axis, float(layer.data_to_world(point)[own]))
+        self._planes.show(tuple(plane))
 
     def suggestion(self) -> tuple[int, Suggestion | None]:
         """Return which object to click next, and where; (0, None): nowhere."""

@@ -207,7 +207,10 @@ class SessionKeeper:
         self.changed.emit(self.status())
 
     def export(self, path: Path) -> Path:
-        """Write results in the format that the ending says (see session.exports)."""
+        """Write results in the format that the ending says (see session.exports).
+
+        Measurements become the labels layer's features, too.
+        """
         writer, annotator = self.writer, self.controller.annotator
         self._check_ready("export")
         leading = self.controller.image.shape[:-2]
@@ -217,6 +220,8 @@ class SessionKeeper:
         else:
             content = writer.content
         objects = [o for _, o in sorted(annotator.objects.items())]
+        if path.name.endswith(".measurements.csv"):
+            self.measure()
         return export(path, content, objects, labels, self.controller.image.data)
 
     def measure(self) -> int:

@@ -1,0 +1,132 @@
+"""The table of objects in a real viewer: sort, merge, split, classes, go to one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from closed_form import FloodNetwork
+from gui_window import PLUGIN, Window
+from npe2 import PluginManifest
+from qtpy.QtCore import QItemSelectionModel, QPoint, Qt
+
+from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.gui.segment import dock as dock_module
+
+pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
+
+#: by object number: small, large, medium
+PLACES = {1: (50, 50), 2: (50, 150), 3: (120, 60)}
+
+
+def cells() -> np.ndarray:
+    pixels = np.zeros((160, 240), np.uint8)
+    pixels[42:58, 42:58] = 200
+    pixels[30:70, 130:170] = 200
+    pixels[108:132, 48:72] = 200
+    return pixels
+
+
+@pytest.fixture
+def window(make_napari_viewer, qtbot, npe2pm, plugin_settings, monkeypatch):
+    npe2pm.register(PluginManifest.from_distribution(PLUGIN))
+
+    def load(name):
+        return Segmenter(FloodNetwork(0.2), device="cpu")
+
+    monkeypatch.setattr(dock_module.ClickDock.__init__, "__defaults__", (load, None))
+    made = Window(make_napari_viewer(show=True), qtbot, cells())
+    for place in PLACES.values():
+        made.click(*place)
+        made.dock.objects.new.click()
+    yield made
+    made.dock.let_go()
+
+
+def shown(window, column: int) -> list[str]:
+    table = window.dock.objects.table
+    return [table.item(y, column).text() for y in range(table.rowCount())]
+
+
+def select(window, *rows: int) -> None:
+    table = window.dock.objects.table
+    table.clearSelection()
+    flags = QItemSelectionModel.SelectionFlag
+    for row in rows:
+        index = table.model().index(row, 1)
+        table.selectionModel().select(index, flags.Select | flags.Rows)
+
+
+def choose(window, text: str) -> None:
+    actions = window.dock.objects.table.menu().actions()
+    next(a for a in actions if a.text() == text).trigger()
+    window.settle()
+
+
+def test_header_sorts_and_the_area_is_that_of_the_labels(window):
+    table = window.dock.objects.table
+    header = table.horizontalHeader()
+    place = header.sectionViewportPosition(3) + 5
+    rising = ["Object 1", "Object 3", "Object 2"]
+    for expected in (rising, rising[::-1]):
+        left = Qt.MouseButton.LeftButton
+        window.qtbot.mouseClick(header.viewport(), left, pos=QPoint(place, 5))
+        assert shown(window, 1) == expected
+    area = window.area(2) * 0.2 * 0.2
+    assert shown(window, 3)[0] == f"{area:.3g} µm²"
+    select(window, 0)
+    assert window.view.selected == 2
+
+
+def test_rows_merge_and_undo_parts_them(window):
+    before = window.labels.data.copy()
+    select(window, 0, 2)
+    choose(window, "Merge into one")
+    assert [one.object_id for one in window.view.objects] == [1, 2]
+    assert window.area(1) == (before == 1).sum() + (before == 3).sum()
+    window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert np.array_equal(window.labels.data, before)
+    assert len(window.view.objects) == 3
+
+
+def test_keys_merge_what_is_pointed_at_and_split_it_off_again(window):
+    select(window, 0)
+    window.dock.controller.ready_to_click()
+    window.qtbot.mouseMove(window.canvas, window.at(*PLACES[3]))
+    window.press(Qt.Key.Key_M)
+    assert window.labels.data[PLACES[3]] == 1
+    window.press(Qt.Key.Key_X)
+    assert window.labels.data[PLACES[3]] == 3
+    assert window.labels.data[PLACES[1]] == 1
+    assert "split off" in window.view.status
+    window.press(Qt.Key.Key_X)
+    assert "no part of its own" in window.view.status
+    assert window.view.next_id == 4
+
+
+def test_a_class_gives_its_colour_to_all_of_it(window):
+    table = window.dock.objects.table
+    table.item(0, 2).setText("nucleus")
+    window.settle()
+    table.item(1, 2).setText("nucleus")
+    window.settle()
+    first, second, third = window.view.objects
+    assert first.colour == second.colour != third.colour
+    window.dock.controller.edits.recolour(2, "#123456")
+    window.settle()
+    assert [o.colour == "#123456" for o in window.view.objects] == [True, True, False]
+
+
+def test_double_click_on_the_area_goes_to_the_object(window):
+    window.viewer.camera.center = (0, 0)
+    window.dock.objects.table.cellDoubleClicked.emit(1, 3)
+    middle = window.image.data_to_world((49.5, 149.5))
+    assert np.allclose(window.viewer.camera.center[-2:], middle, atol=0.5)
+
+
+def test_measurements_are_in_a_table_and_in_the_layer_s_features(window, tmp_path):
+    target = tmp_path / "a.measurements.csv"
+    window.dock.sessions._keeper.export(target)
+    assert len(target.read_text().splitlines()) == 1 + 3
+    features = window.labels.features
+    assert list(features["area_px"]) == [window.area(i) for i in (1, 2, 3)]
+    assert np.allclose(features["mean"], 200, atol=40)
