@@ -21,6 +21,7 @@ from napari_cfrseg.gui.segment.click_layer import ClickLayer
 from napari_cfrseg.gui.segment.event_queue import JobCancelled, Pending, rows_to_show
 from napari_cfrseg.gui.segment.label_layer import LabelLayer
 from napari_cfrseg.gui.segment.propagator import Propagator, StackView
+from napari_cfrseg.io.tiled_labels import filled_pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,7 @@ class Projection:
         annotator = self._annotator
         self._labels.restore({p: annotator.labels(p) for p in annotator.planes})
         for plane in annotator.planes:
-            self._count(annotator.labels(plane), 1)
+            self._count(filled_pixels(annotator.labels(plane))[0], 1)
         self._show_objects(annotator.objects)
         self.show(
             refinement=annotator.refinement,
