@@ -11,6 +11,7 @@
 #   peers        README: the default beside classical tools
 #   robot        README: human-like clicks, three seeds
 #   actions      README: clicks, next candidate, outline tighter or wider
+#   suggest      README: whole fields, three objects clicked and the rest suggested
 #   paper        the default under the papers' Zoom-In, flip and cascade
 #   field        README: a wider field
 #   bench        README: time per click; the window's answer while it computes
@@ -23,7 +24,7 @@
 #   test         the test side, once, for the final model
 #
 # Environment: WORKERS (2), THREADS (1), DEVICE (cpu), OBJECTS (per set, instead of each
-# part's own number), PACKS (the folder of benchmarks/gpu/pack.py).
+# part's own number), FIELDS (per set, 3), PACKS (the folder of benchmarks/gpu/pack.py).
 set -euo pipefail
 
 usage="usage: benchmarks/refresh.sh [--quick] DATA OUT [PART]…"
@@ -84,6 +85,10 @@ run_part() {
         measure robot 40 --robot human --seed 1 --seed 2 --seed 3 ;;
     actions)
         measure actions 40 --actions ;;
+    suggest)
+        cfrseg evaluate "$data" --split "$here/split.json" --side "$side" --suggest \
+            --fields "$(either "${FIELDS:-3}" 1)" --max-objects "$(either 40 2)" \
+            --device "${DEVICE:-cpu}" --output "$out/suggest" ;;
     paper)
         measure paper 40 --protocol simpleclick --refinement standard \
             --refinement A-CFR-4 ;;
@@ -150,7 +155,7 @@ run_part() {
     esac
 }
 
-[ $# -gt 0 ] || set -- card peers robot actions paper field bench networks stacks \
+[ $# -gt 0 ] || set -- card peers robot actions suggest paper field bench networks stacks \
     finetune pictures
 failed=
 for part in "$@"; do

@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +24,7 @@ from napari_cfrseg.cli.options import (
 
 if TYPE_CHECKING:
     from napari_cfrseg.evaluation.clicking import RunSettings
+    from napari_cfrseg.evaluation.datasets import BenchmarkObject
     from napari_cfrseg.evaluation.report.tables import Summary
     from napari_cfrseg.evaluation.segmenters import SegmenterSpec
 
@@ -112,6 +114,18 @@ def evaluate(
             help="The robot may also take the next candidate or move the outline.",
         ),
     ] = False,
+    suggest: Annotated[
+        bool,
+        typer.Option(
+            "--suggest",
+            help="Measure suggestions: on planes of 30 objects and more three are "
+            "clicked, the rest is suggested.",
+        ),
+    ] = False,
+    fields: Annotated[
+        int | None,
+        typer.Option(min=1, help="--suggest: planes per set. [default: all]"),
+    ] = None,
     max_clicks: Annotated[
         int, typer.Option(min=1, help="Most clicks (or actions) per object.")
     ] = 20,
@@ -150,9 +164,7 @@ def evaluate(
         DataChoice,
         draw_objects,
     )
-    from napari_cfrseg.evaluation.report import check_report, write_report
-    from napari_cfrseg.evaluation.runner import run_benchmark
-    from napari_cfrseg.evaluation.segmenters import PEERS
+    from napari_cfrseg.evaluation.report import check_report
 
     check_report(output)
     if layout not in LAYOUTS:
@@ -180,23 +192,43 @@ def evaluate(
         raise typer.BadParameter(str(error)) from error
     for spec in specs:
         spec.check()
-    objects = draw_objects(
-        DataChoice(
-            data,
-            layout,
-            split,
-            side,
-            tuple(only) if only else None,
-            max_objects,
-            draw,
-            min_area,
-            ignore,
-            per_object,
-        )
+    choice = DataChoice(
+        data,
+        layout,
+        split,
+        side,
+        tuple(only) if only else None,
+        sys.maxsize if suggest else max_objects,
+        draw,
+        min_area,
+        ignore,
+        per_object,
     )
+    objects = draw_objects(choice)
+    if suggest:
+        _suggest(output, specs[0], objects, fields, max_objects, as_json=as_json)
+        return
+    choices = list(product(specs, robots))
+    _click(output, choices, objects, workers, scheduler, as_json=as_json)
+
+
+def _click(
+    output: Path,
+    choices: Sequence[tuple[SegmenterSpec, RunSettings]],
+    objects: Sequence[BenchmarkObject],
+    workers: int,
+    scheduler: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Let each robot click every object with its segmenter, and write the report."""
+    from napari_cfrseg.evaluation.report import write_report
+    from napari_cfrseg.evaluation.runner import run_benchmark
+    from napari_cfrseg.evaluation.segmenters import PEERS
+
     command = shlex.join(["cfrseg", *sys.argv[1:]])
     runs = []
-    for spec, settings in product(specs, robots):
+    for spec, settings in choices:
         folder = output / "runs" / _folder_name(spec, settings)
         with counting(folder.name, len(objects)) as report:
             runs.append(
@@ -211,8 +243,8 @@ def evaluate(
                     command=command,
                 )
             )
-    hinted = ", ".join(spec.label for spec in specs if spec.segmenter in PEERS)
-    notes = [HINT_NOTE.format(hinted)] if hinted else []
+    hinted = dict.fromkeys(s.label for s, _ in choices if s.segmenter in PEERS)
+    notes = [HINT_NOTE.format(", ".join(hinted))] if hinted else []
     by_key = {item.key: item for item in objects}
     results = write_report(output, runs, by_key, command=command, notes=notes)
     if as_json:
@@ -302,6 +334,44 @@ def _one_line(name: str, pool: Summary) -> str:
         f"{name}: {pool.objects} objects, NoC@ok {pool.noc_ok:.2f}, {clicks}, "
         f"IoU@1 {pool.iou_at[1]:.3f}"
     )
+
+
+def _suggest(
+    output: Path,
+    spec: SegmenterSpec,
+    objects: Sequence[BenchmarkObject],
+    fields: int | None,
+    max_objects: int | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Measure suggestions field by field; a killed run continues."""
+    from napari_cfrseg.engine.segmenter import Segmenter
+    from napari_cfrseg.evaluation.fields import (
+        MIN_OBJECTS,
+        FieldSettings,
+        evaluate_fields,
+        fields_of,
+        format_fields,
+    )
+
+    planes = fields_of(objects, fields)
+    if not planes or not spec.is_network:
+        msg = f"--suggest needs a network, and planes of {MIN_OBJECTS} objects or more"
+        raise typer.BadParameter(msg)
+    settings = FieldSettings(max_objects or FieldSettings().max_objects)
+    segmenter = Segmenter.load(spec.segmenter, device=spec.device)
+    output.mkdir(parents=True, exist_ok=True)
+    identity = {"segmenter": spec.segmenter, "weights_sha256": spec.fingerprint()}
+    rows = []
+    for row in evaluate_fields(
+        output / "fields.jsonl", segmenter, planes, settings, identity
+    ):
+        rows.append(row)
+        typer.echo(f"{len(rows)}/{len(planes)} {row.key}", err=True)
+    table = format_fields(rows, settings)
+    (output / "fields.md").write_text(table, encoding="utf-8")
+    typer.echo(json.dumps([asdict(row) for row in rows]) if as_json else table)
 
 
 def _compare(first: Path, second: Path, *, as_json: bool) -> None:

@@ -1,0 +1,114 @@
+"""Suggestions are measured on whole fields: what they cost, and how many are right."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import tifffile
+from similarity import SimilarityNetwork
+from typer.testing import CliRunner
+
+from napari_cfrseg.cli.app import app
+from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.errors import DatasetError
+from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
+from napari_cfrseg.evaluation.fields import (
+    FieldSettings,
+    evaluate_field,
+    evaluate_fields,
+    fields_of,
+    format_fields,
+)
+
+
+def write_field(folder, name, rows, *, decoys=0):
+    """Bright disks on noise, 6 in a row; the last ``decoys`` have no label."""
+    rng = np.random.default_rng(3)
+    image = rng.normal(60, 4, (40 * rows + 10, 250))
+    labels = np.zeros(image.shape, np.uint16)
+    yy, xx = np.indices(image.shape)
+    for index in range(6 * rows):
+        y, x = 25 + 40 * (index // 6), 25 + 40 * (index % 6)
+        disk = (yy - y) ** 2 + (xx - x) ** 2 <= 81
+        image[disk] += 120
+        if index < 6 * rows - decoys:
+            labels[disk] = index + 1
+    for part, values in (
+        ("images", image.clip(0, 255).astype(np.uint8)),
+        ("labels", labels),
+    ):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(folder / part / f"{name}.tif", values)
+
+
+def objects_in(folder):
+    return list(LabelFolder(folder, "disks").objects())
+
+
+@pytest.fixture
+def segmenter():
+    return Segmenter(SimilarityNetwork(64), device="cpu")
+
+
+def test_suggesting_alike_disks_costs_a_fraction_of_clicking_them(tmp_path, segmenter):
+    write_field(tmp_path, "disks", 6)
+    (field,) = fields_of(objects_in(tmp_path))
+    row = evaluate_field(segmenter, field, FieldSettings(max_objects=5))
+    assert row.objects == 36
+    assert row.clicked[0] >= 1
+    assert row.accepted >= 30
+    assert row.right == row.proposed > 0
+    # one action for each that is accepted, or one for all of them together
+    assert row.at_once[1] < 0.5 * row.one_by_one[1] <= 0.6 * row.clicked[1] + 0.6
+
+
+def test_disks_without_a_label_are_wrong_suggestions(tmp_path, segmenter):
+    write_field(tmp_path, "disks", 7, decoys=8)
+    (field,) = fields_of(objects_in(tmp_path))
+    row = evaluate_field(segmenter, field, FieldSettings(max_objects=3))
+    assert row.objects == 34
+    assert row.right < row.proposed
+    # wrong acceptances take an action to make and one to remove
+    assert row.with_noise[0] > row.one_by_one[0]
+    assert row.at_once[1] >= (row.proposed - row.right) / row.objects
+
+
+def test_planes_with_few_objects_are_no_fields(tmp_path):
+    for name, rows in (("a", 5), ("b", 5), ("few", 4)):
+        write_field(tmp_path, name, rows)
+    objects = objects_in(tmp_path)
+    names = [field[0].image_name for field in fields_of(objects)]
+    assert sorted(names) == ["a", "b"]
+    assert [f[0].image_name for f in fields_of(objects, 1)] == names[:1]
+
+
+def test_a_measured_field_is_read_back_and_another_run_refused(tmp_path, segmenter):
+    write_field(tmp_path / "data", "disks", 5)
+    fields = fields_of(objects_in(tmp_path / "data"))
+    path, settings = tmp_path / "fields.jsonl", FieldSettings(max_objects=1)
+    rows = list(evaluate_fields(path, segmenter, fields, settings, {"model": "one"}))
+    # a measurement would fail without a segmenter
+    again = evaluate_fields(path, None, fields, settings, {"model": "one"})
+    assert [json.dumps(asdict(row)) for row in again] == [
+        json.dumps(asdict(row)) for row in rows
+    ]
+    with pytest.raises(DatasetError, match="another run"):
+        list(evaluate_fields(path, segmenter, fields, settings, {"model": "two"}))
+    table = format_fields(rows, settings).splitlines()
+    assert table[-1].startswith("| sets alike | 1 (30) |")
+    assert len({line.count("|") for line in table[2:]}) == 1
+
+
+def test_the_command_writes_a_table_of_fields(tmp_path):
+    write_field(tmp_path / "data", "disks", 5)
+    output = tmp_path / "report"
+    arguments = ["evaluate", str(tmp_path / "data"), "-o", str(output), "--suggest"]
+    result = CliRunner().invoke(app, [*arguments, "--max-objects", "2", "--json"])
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)
+    assert row["objects"] == 30
+    assert "| sets alike | 1 (30) |" in (output / "fields.md").read_text()
+    result = CliRunner().invoke(app, [*arguments, "-s", "watershed"])
+    assert result.exit_code == 2
+    assert "needs a network" in result.output
