@@ -19,6 +19,7 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.cli import app
 from napari_cfrseg.cli.options import open_arranged
 from napari_cfrseg.errors import DatasetError, ImageError
+from napari_cfrseg.evaluation.datasets.choice import DataChoice, draw_objects
 from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
 from napari_cfrseg.evaluation.workers import evaluate_objects
 from napari_cfrseg.io.axes import select_from
@@ -85,6 +86,40 @@ def test_axes_colours_and_channels_are_named_on_the_command_line(tmp_path):
     ):
         with pytest.raises(ImageError, match=r"a\.npy"):
             open_arranged(path, axes, rgb, channels)
+
+
+def misnamed_folder(folder: Path) -> Path:
+    """Channels that the file calls planes, with labels of one plane."""
+    kind = next(k for k in KINDS if k.name == "imagej_c2.tif")
+    (folder / "images").mkdir(parents=True)
+    array = kind.array()
+    tifffile.imwrite(
+        folder / "images" / "a.tif", array, imagej=True, metadata={"axes": "ZYX"}
+    )
+    (folder / "labels").mkdir()
+    tifffile.imwrite(folder / "labels" / "a.tif", disc().astype(np.uint8))
+    return folder
+
+
+def test_axes_of_labelled_folders_are_named(tmp_path):
+    folder = misnamed_folder(tmp_path / "set")
+    with pytest.raises(DatasetError, match="no usable labelled image"):
+        read_data(DataRequest(folders=(folder,)))
+    data = read_data(DataRequest(folders=(folder,), axes="CYX"))
+    assert data.planes[0].image.shape == (*SHAPE, 2)
+    with pytest.raises(DatasetError, match="is left out"):
+        draw_objects(DataChoice(folder))
+    (found,) = draw_objects(DataChoice(folder, axes="CYX"))
+    assert found.source.read_plane("a", None).image.shape == (*SHAPE, 2)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train"])
+def test_axes_of_labelled_folders_are_an_option(tmp_path, command):
+    folder, out = misnamed_folder(tmp_path / "set"), tmp_path / "a.safetensors"
+    said = [command, str(folder), "--output", str(out), "--axes", "YX"]
+    result = CliRunner().invoke(app, said)
+    assert result.exit_code == 1
+    assert "axes 'YX' do not fit an image of 2 × 48 × 64" in result.output
 
 
 class Bright:

@@ -70,6 +70,14 @@ def train(
         float | None,
         typer.Option(min=0.01, help="Minutes of training, without judging. [15]"),
     ] = None,
+    axes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ZCYX",
+            help="A letter for each axis of the images: Y, X, Z, T, C (channels), "
+            "S (RGB). [the files']",
+        ),
+    ] = None,
     ignore: Annotated[
         str | None,
         typer.Option(
@@ -132,7 +140,7 @@ def train(
     }
     folder = None if job is None else TrainingJob(job)
     try:
-        settings = _settings(sources or [], images, labels, ignore, folder)
+        settings = _settings(sources or [], images, labels, ignore, axes, folder)
         changed = {k: v for k, v in options.items() if v is not None}
         settings = replace(settings, **changed)
         join_processes()
@@ -173,6 +181,7 @@ def _settings(
     images: Path | None,
     labels: Path | None,
     ignore: str | None,
+    axes: str | None,
     job: TrainingJob | None,
 ) -> Settings:
     from cfrseg_training.configuration import Settings, read_settings, settings_of
@@ -195,7 +204,8 @@ def _settings(
     if isinstance(policy, str) and policy.lstrip("-").isdigit():
         policy = int(policy)
     try:
-        return Settings(DataRequest(images, labels, folders, sessions, policy))
+        data = DataRequest(images, labels, folders, sessions, policy, axes=axes)
+        return Settings(data)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 

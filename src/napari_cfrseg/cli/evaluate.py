@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_cfrseg.cli.options import (
+    AxesOption,
     DeviceOption,
     JsonOption,
     SchedulerOption,
@@ -98,6 +99,7 @@ def evaluate(
     ignore: Annotated[
         int | None, typer.Option(help="Label of pixels that do not count.")
     ] = None,
+    axes: AxesOption = None,
     per_object: Annotated[
         bool, typer.Option(help="Stacks: each 3-D object once, at its largest plane.")
     ] = False,
@@ -203,6 +205,7 @@ def evaluate(
         min_area,
         ignore,
         per_object,
+        axes,
     )
     objects = draw_objects(choice)
     if suggest:

@@ -108,11 +108,8 @@ def open_arranged(
         except ValueError as error:
             msg = f"{channels!r} is no list of channels (example: 0,2)"
             raise typer.BadParameter(msg, param_hint="--channels") from error
-    opened = open_image(path)
     with reading(path):
-        if axes is not None:
-            opened = opened.named(axes)
-        opened = opened.arranged()
+        opened = open_image(path, axes=axes).arranged()
         if chosen is not None:
             opened = opened.with_channels(chosen)
         count = opened.shape[-1] if opened.has_channels else 1

@@ -42,7 +42,12 @@ _OPENING = threading.Lock()
 
 
 def open_image(
-    path: Path, level: int = 0, *, levels: int = 1, as_labels: bool = False
+    path: Path,
+    level: int = 0,
+    *,
+    levels: int = 1,
+    axes: str | None = None,
+    as_labels: bool = False,
 ) -> OpenImage:
     """Open an image.
 
@@ -55,6 +60,8 @@ def open_image(
         Pyramid level, 0 the finest.
     levels
         So many levels, from this one on, become one pyramid.
+    axes
+        The axes' letters as a person names them (:meth:`.OpenImage.named`).
     as_labels
         The pixels are object numbers: a palette's colours do not count.
 
@@ -81,7 +88,7 @@ def open_image(
     if levels > 1:
         coarser = (open_image(path, level + i).array for i in range(1, levels))
         return replace(opened, array=Pyramid([opened.array, *coarser]))
-    return opened
+    return opened if axes is None else opened.named(axes)
 
 
 def open_labels(path: Path) -> OpenImage:

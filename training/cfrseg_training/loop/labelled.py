@@ -217,6 +217,8 @@ class DataRequest:
         the object may be anything. A number: pixels of that label do not count.
     planes_per_stack
         Labelled planes taken of each stack.
+    axes
+        Letters of the axes of images in pairs (Y, X, Z, T, C, S); None: the files'.
     """
 
     images: Path | None = None
@@ -225,6 +227,7 @@ class DataRequest:
     sessions: tuple[Path, ...] = ()
     ignore: str | int = "background"
     planes_per_stack: int = PLANES_PER_STACK
+    axes: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.ignore, str) and self.ignore not in ("background", "sparse"):
@@ -307,7 +310,8 @@ def _pairs(
         broken[theirs[stem].name] = f"no image {stem}.* in {images.name}/"
 
     def read(stem: str, name: str) -> Iterator[LabelledPlane]:
-        image, ids = open_image(mine[stem]), read_labels(theirs[stem])
+        image = open_image(mine[stem], axes=request.axes)
+        ids = read_labels(theirs[stem])
         return labelled(name, image, ids, request.ignore, request.planes_per_stack)
 
     common = {s: s or stem_of(mine[s]) for s in sorted(mine.keys() & theirs.keys())}

@@ -67,6 +67,8 @@ class DataChoice:
     #: label of pixels that do not count (own folders and OME-Zarr)
     ignore_value: int | None = None
     per_object: bool = False  #: stacks: each 3-D object once, instead of plane by plane
+    #: letters of the images' axes in a folder of images and labels; None: the files'
+    axes: str | None = None
 
 
 def draw_objects(choice: DataChoice) -> list[BenchmarkObject]:
@@ -79,6 +81,12 @@ def draw_objects(choice: DataChoice) -> list[BenchmarkObject]:
         msg = f"no folder {choice.data}"
         raise DatasetError(msg)
     per_set = choice.max_objects or MAX_OBJECTS_PER_SET
+    layout = choice.layout
+    if layout == "auto" and choice.split is None:
+        layout = guess_layout(choice.data)
+    if choice.axes is not None and (choice.split is not None or layout != "folder"):
+        msg = "axes can be named for a folder with images/ and labels/ only"
+        raise DatasetError(msg)
     if choice.split is not None:
         return micro_objects(
             choice.data,
@@ -88,9 +96,6 @@ def draw_objects(choice: DataChoice) -> list[BenchmarkObject]:
             sets=choice.sets,
             seed=choice.seed,
         )
-    layout = choice.layout
-    if layout == "auto":
-        layout = guess_layout(choice.data)
     objects = list(_open(choice, layout).objects())
     if layout in PUBLISHED and choice.max_objects is None:
         return objects
@@ -102,7 +107,12 @@ def _open(choice: DataChoice, layout: str) -> ObjectList:
     least = choice.min_area_px
     if layout == "folder":
         return LabelFolder(
-            choice.data, name, ignore, least, per_object=choice.per_object
+            choice.data,
+            name,
+            ignore,
+            least,
+            per_object=choice.per_object,
+            axes=choice.axes,
         )
     if layout == "ome-zarr":
         return OmeZarr(choice.data, name, ignore, least)

@@ -126,6 +126,7 @@ class LabelFolder(_LabelledSet):
     #: planes counting in each. True: every 3-D object is used once, all of its id on
     #: the plane where it is largest (the first of equals).
     per_object: bool = False
+    axes: str | None = None  #: letters of the images' axes; None: the files'
 
     def names(self) -> list[str]:
         """Return the images' names, sorted; DatasetError if a folder is missing."""
@@ -163,7 +164,8 @@ class LabelFolder(_LabelledSet):
             msg = f"labels of shape {labels.shape}: expected (Y, X) or (Z, Y, X)"
             raise DatasetError(msg)
         path = find_file(self.folder / "images", name)
-        return open_image(path).fitted(labels.shape, str(path)), labels
+        image = open_image(path, axes=self.axes)
+        return image.fitted(labels.shape, str(path)), labels
 
     def _largest_sections(
         self, name: str, labels: NDArray[Any]
