@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from napari_cfrseg.former_paths import install
+
 if TYPE_CHECKING:
     from napari_cfrseg.annotation.annotator import Annotator
     from napari_cfrseg.annotation.events import (
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from napari_cfrseg.samples import load_sample, sample_names
     from napari_cfrseg.session.session import Session
 
+install()
 __version__ = "0.1.0"
 
 __all__ = [
