@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ class Click:
 
     yx: tuple[float, float]
     is_positive: bool = True
+    #: (row, column) of the pixel the click lies in (halves round up)
+    pixel: tuple[int, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         y, x = (float(v) for v in self.yx)
@@ -33,20 +36,48 @@ class Click:
             raise ValueError(msg)
         object.__setattr__(self, "yx", (y, x))
         object.__setattr__(self, "is_positive", bool(self.is_positive))
-
-    @property
-    def pixel(self) -> tuple[int, int]:
-        """The (row, column) of the pixel the click lies in (halves round up)."""
-        return math.floor(self.yx[0] + 0.5), math.floor(self.yx[1] + 0.5)
+        object.__setattr__(self, "pixel", (math.floor(y + 0.5), math.floor(x + 0.5)))
 
 
-def effective_clicks(clicks: Iterable[Click]) -> tuple[Click, ...]:
+class ClickList(tuple[Click, ...]):
+    """Clicks, and their coordinates as arrays that are made once.
+
+    What a click costs must not grow with the thousands before it, so nothing loops
+    over them in Python where an array does.
+    """
+
+    @classmethod
+    def of(cls, clicks: Iterable[Click]) -> ClickList:
+        """Return clicks as such a list."""
+        return clicks if isinstance(clicks, cls) else cls(clicks)
+
+    @cached_property
+    def yx(self) -> NDArray[np.float64]:
+        """(N, 2) rows and columns."""
+        return np.array([click.yx for click in self], np.float64).reshape(-1, 2)
+
+    @cached_property
+    def pixels(self) -> NDArray[np.intp]:
+        """(N, 2) rows and columns of the pixels they lie in."""
+        return np.floor(self.yx + 0.5).astype(np.intp)
+
+    @cached_property
+    def positive(self) -> NDArray[np.bool_]:
+        """(N,) signs."""
+        return np.array([click.is_positive for click in self], np.bool_)
+
+
+def effective_clicks(clicks: Iterable[Click]) -> ClickList:
     """Drop clicks that a later click on the same pixel replaced; keep the order."""
-    by_pixel: dict[tuple[int, int], Click] = {}
-    for click in clicks:
+    given = ClickList.of(clicks)
+    by_pixel = {click.pixel: click for click in given}
+    if len(by_pixel) == len(given):
+        return given
+    by_pixel.clear()
+    for click in given:
         by_pixel.pop(click.pixel, None)
         by_pixel[click.pixel] = click
-    return tuple(by_pixel.values())
+    return ClickList(by_pixel.values())
 
 
 def as_clicks(
@@ -112,18 +143,22 @@ def points_array(
     First the positives, then the negatives, unused rows −1. ``slots`` is N, by default
     as many as the larger sign needs, at least one. Coordinates are on the grid already.
     """
-    ordered = list(enumerate(clicks))
-    signs = [
-        [(order, c) for order, c in ordered if c.is_positive],
-        [(order, c) for order, c in ordered if not c.is_positive],
-    ]
+    listed = ClickList.of(clicks)
+    return points_rows(listed.yx, listed.positive, slots)
+
+
+def points_rows(
+    yx: NDArray[np.float64], positive: NDArray[np.bool_], slots: int | None = None
+) -> NDArray[np.float32]:
+    """Lay out places, (N, 2), and signs, (N,), as :func:`points_array` does."""
+    signs = [np.flatnonzero(positive), np.flatnonzero(~positive)]
     needed = max(len(signs[0]), len(signs[1]), 1)
     count = needed if slots is None else slots
     if count < needed:
         msg = f"{needed} clicks of one sign do not fit in {count} slots"
         raise ValueError(msg)
     points = np.full((2 * count, 3), -1.0, dtype=np.float32)
-    for start, sign in zip((0, count), signs, strict=True):
-        for row, (order, click) in enumerate(sign, start):
-            points[row] = (*click.yx, order)
+    for start, order in zip((0, count), signs, strict=True):
+        rows = slice(start, start + len(order))
+        points[rows, :2], points[rows, 2] = yx[order], order
     return points

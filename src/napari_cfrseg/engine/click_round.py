@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_cfrseg.clicks import Click, effective_clicks
+from napari_cfrseg.clicks import Click, ClickList, effective_clicks
 from napari_cfrseg.engine.corrections import (
     FROM_CLICK,
     Affinity,
@@ -81,10 +81,11 @@ class Task:
     threshold: float = 0.5
     on_window: Callable[[Window], None] | None = None
 
-    @property
-    def effective(self) -> tuple[Click, ...]:
-        """At most one click per pixel, the later one."""
-        return effective_clicks(self.clicks)
+    #: at most one click per pixel, the later one
+    effective: ClickList = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "effective", effective_clicks(self.clicks))
 
     @property
     def target(self) -> Click:

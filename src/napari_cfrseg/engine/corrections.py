@@ -20,8 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
-from napari_cfrseg.clicks import Click
+from napari_cfrseg.clicks import Click, ClickList
 from napari_cfrseg.engine.probability_patch import FLOOR, Patch
 from napari_cfrseg.geometry.windows import (
     Box,
@@ -73,7 +74,9 @@ class Affinity:
 
 def violated(patch: Patch, clicks: Iterable[Click], threshold: float) -> list[Click]:
     """Return the clicks whose pixel is on the wrong side of the threshold."""
-    return [c for c in clicks if (patch.at(c.pixel) > threshold) != c.is_positive]
+    listed = ClickList.of(clicks)
+    wrong = (patch.at_pixels(listed.pixels) > threshold) != listed.positive
+    return [listed[i] for i in np.flatnonzero(wrong)]
 
 
 def honour(
@@ -97,6 +100,7 @@ def honour(
     affinity
         Similarity to the newest click, where the network gives it.
     """
+    clicks = ClickList.of(clicks)
     wrong = violated(patch, clicks, threshold)
     for click in wrong:
         similarity = affinity if click is clicks[-1] else None
@@ -107,21 +111,28 @@ def honour(
 def _correct(
     patch: Patch,
     click: Click,
-    clicks: Sequence[Click],
+    clicks: ClickList,
     px_per_cell: float,
     affinity: Affinity | None,
 ) -> Patch:
     box = _reach(patch, click, px_per_cell, affinity)
     rows = np.arange(box[0], box[2], dtype=np.float32)[:, None]
     columns = np.arange(box[1], box[3], dtype=np.float32)[None, :]
-    distance = _squared(rows, columns, click)
+    distance = (rows - click.pixel[0]) ** 2 + (columns - click.pixel[1]) ** 2
     radius = max(DISK_RADIUS_CELLS * px_per_cell, 1.0)
     weight = (distance <= radius**2).astype(np.float32)
     if affinity is not None:
         np.maximum(weight, affinity.region(click, box), out=weight)
-    for other in clicks:
-        if other.is_positive != click.is_positive:
-            weight[distance >= _squared(rows, columns, other)] = 0
+    reached = weight > 0
+    # only a click at most twice as far as the farthest such pixel is nearer to one
+    others = clicks.pixels[clicks.positive != click.is_positive]
+    far = 2 * math.sqrt(float(distance[reached].max(initial=0)))
+    near = others[((others - click.pixel) ** 2).sum(axis=1) <= far**2 + 1]
+    if len(near):
+        pixels = np.argwhere(reached) + box[:2]
+        nearest = near[cKDTree(near).query(pixels)[1]]
+        beaten = distance[reached] >= ((pixels - nearest) ** 2).sum(axis=1)
+        weight[reached] = np.where(beaten, 0, weight[reached])
     before = patch.read(box)
     label = np.float32(click.is_positive)
     after = label * weight + (1 - weight) * before
@@ -140,13 +151,6 @@ def _reach(
         reach = max(reach, half)
     box = (y - reach, x - reach, y + reach + 1, x + reach + 1)
     return overlap(box, (0, 0, *patch.plane))
-
-
-def _squared(
-    rows: NDArray[np.float32], columns: NDArray[np.float32], click: Click
-) -> NDArray[np.float32]:
-    y, x = click.pixel
-    return (rows - y) ** 2 + (columns - x) ** 2
 
 
 #: From this click of an object on, a click changes the mask in its own direction only,
@@ -174,11 +178,9 @@ def one_way(
     new = _moved(after.read(box), push if click.is_positive else -push)
     was, now_is = old > threshold, new > threshold
     changed = (was != now_is) & (now_is == click.is_positive)
-    for other in clicks:  # pixels clicked with the other sign stay
-        y, x = other.pixel[0] - box[0], other.pixel[1] - box[1]
-        within = 0 <= y < changed.shape[0] and 0 <= x < changed.shape[1]
-        if within and other.is_positive != click.is_positive:
-            changed[y, x] = False
+    listed = ClickList.of(clicks)  # pixels clicked with the other sign stay
+    others = listed.pixels[listed.positive != click.is_positive] - box[:2]
+    changed[tuple(others[_inside(others, changed.shape)].T)] = False
     return after.with_box(box, np.where(changed, new, old))
 
 
@@ -194,19 +196,22 @@ def drop_island(
     if newest.is_positive or before.at(newest.pixel) <= threshold:
         return after
     parts, _ = ndimage.label(before.probability > threshold)
-    height, width = parts.shape
-
-    def part_of(click: Click) -> int:
-        y, x = click.pixel[0] - before.y0, click.pixel[1] - before.x0
-        return int(parts[y, x]) if 0 <= y < height and 0 <= x < width else 0
-
-    kept = {part_of(click) for click in clicks if click.is_positive} - {0}
-    island = part_of(newest)
-    if not kept or island in kept:
+    listed = ClickList.of(clicks)
+    pixels = listed.pixels - (before.y0, before.x0)
+    island = parts[tuple(pixels[-1])]
+    positive = pixels[listed.positive]
+    kept = parts[tuple(positive[_inside(positive, parts.shape)].T)]
+    if not kept.any() or (kept == island).any():
         return after
     values = after.read(before.box)
     values[parts == island] = 0
     return after.with_box(before.box, values)
+
+
+def _inside(pixels: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return which of (N, 2) pixels lie in an array of this shape."""
+    inside = (pixels >= 0) & (pixels < shape)
+    return inside[:, 0] & inside[:, 1]
 
 
 def in_a_row(clicks: Sequence[Click]) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_cfrseg.clicks import Click
+from napari_cfrseg.clicks import Click, ClickList
 from napari_cfrseg.geometry.windows import Box, Window, mask_box, shape_of, union
 
 #: Windows whose sides differ by less than this factor count as equal.
@@ -223,7 +223,9 @@ def shifted(
 
 
 def _clicks_box(clicks: Sequence[Click]) -> Box:
-    return union(*((y, x, y + 1, x + 1) for y, x in (c.pixel for c in clicks)))
+    pixels = ClickList.of(clicks).pixels
+    (y0, x0), (y1, x1) = pixels.min(axis=0).tolist(), pixels.max(axis=0).tolist()
+    return y0, x0, y1 + 1, x1 + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,15 +342,14 @@ def clicked_component(
     labels, count = ndimage.label(mask)
     if count == 0:
         return None
-    wanted = set()
-    for click in clicks:
-        y, x = window.cell(click.yx)
-        if click.is_positive and 0 <= y < window.grid and 0 <= x < window.grid:
-            wanted.add(int(labels[y, x]))
-    wanted.discard(0)
-    if not wanted:
+    listed = ClickList.of(clicks)
+    at = window.on_grid(listed.yx[listed.positive])
+    cells = np.floor(at + 0.5).astype(np.intp)
+    inside = ((cells >= 0) & (cells < window.grid)).all(axis=1)
+    wanted = np.unique(labels[tuple(cells[inside].T)])
+    if not wanted.any():
         return None
-    component: NDArray[np.bool_] = np.isin(labels, list(wanted))
+    component: NDArray[np.bool_] = np.isin(labels, wanted[wanted > 0])
     return component
 
 

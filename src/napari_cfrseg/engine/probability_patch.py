@@ -110,6 +110,15 @@ class Patch:
             return float(self.probability[y, x])
         return 0.0
 
+    def at_pixels(self, pixels: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return the probability of (N, 2) pixels."""
+        y, x = (pixels - (self.y0, self.x0)).T
+        height, width = self.probability.shape
+        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        found = np.zeros(len(pixels))
+        found[inside] = self.probability[y[inside], x[inside]]
+        return found
+
     def with_box(self, box: Box, values: NDArray[np.float32]) -> Patch:
         """Replace what lies in a box of the plane; the rest stays."""
         if values.size == 0:

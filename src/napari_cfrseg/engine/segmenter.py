@@ -262,11 +262,11 @@ class Segmenter:
             msg = "labels are 1 and 0, one per point; a mask goes in previous=…"
             raise TypeError(msg)
         clicks = as_clicks(points, labels)
-        for click in clicks:
-            check_inside(click, image.shape)
         if hint is not None and not isinstance(hint, FocusHint):
             hint = FocusHint(float(hint))
         result = start_from(previous, image.shape, clicks)
+        for click in clicks[len(result.clicks) :]:
+            check_inside(click, image.shape)
         if threshold is not None:
             result = result.with_threshold(threshold)
         for count in range(len(result.clicks) + 1, len(clicks) + 1):

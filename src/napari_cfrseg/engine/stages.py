@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_cfrseg.clicks import Click, points_array
+from napari_cfrseg.clicks import Click, ClickList, points_rows
 from napari_cfrseg.engine.prediction import StageSeconds
 from napari_cfrseg.errors import DeviceError
 from napari_cfrseg.geometry.windows import Window
@@ -312,13 +312,12 @@ class Stages:
 def grid_points(window: Window, clicks: Sequence[Click]) -> NDArray[np.float32]:
     """(2N, 3) rows ``[y, x, order]`` on the grid, clicks out of its reach left out."""
     low, high = -_CLICK_REACH, window.grid - 1 + _CLICK_REACH
-    near = []
-    for click in clicks:
-        y, x = window.to_grid(click.yx)
-        # max(y, x) < 0 marks an unused slot: such a click is just off the corner.
-        if low <= min(y, x) and max(y, x) <= high and max(y, x) >= 0:
-            near.append(Click((y, x), click.is_positive))
-    return points_array(near)
+    listed = ClickList.of(clicks)
+    yx = window.on_grid(listed.yx)
+    lower, upper = yx.min(axis=1), yx.max(axis=1)
+    # upper < 0 marks an unused slot: such a click is just off the corner.
+    near = (low <= lower) & (upper <= high) & (upper >= 0)
+    return points_rows(yx[near], listed.positive[near])
 
 
 def newest_row(window: Window, click: Click) -> tuple[float, float, float]:

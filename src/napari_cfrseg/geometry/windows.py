@@ -136,6 +136,11 @@ class Window:
             (x + 0.5 - self.x0) * self.grid / self.side - 0.5,
         )
 
+    def on_grid(self, yx: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Turn (N, 2) places on the plane into places on the grid."""
+        where: NDArray[np.float64] = yx + 0.5 - (self.y0, self.x0)
+        return where * self.grid / self.side - 0.5
+
     def cell(self, yx: tuple[float, float]) -> tuple[int, int]:
         """Return the grid cell that a plane point lies in; it may be off the grid."""
         y, x = self.to_grid(yx)
