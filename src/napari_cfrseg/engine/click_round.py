@@ -25,19 +25,21 @@ from napari_cfrseg.engine.focus import (
     SAME_SIDE,
     FocusHint,
     FocusSettings,
-    WindowEvidence,
-    agreement,
     candidate_windows,
-    clicked_component,
     next_window,
-    score,
     shifted,
-    weigh,
 )
 from napari_cfrseg.engine.prediction import Candidate, Prediction, touches_border
 from napari_cfrseg.engine.probability_patch import put_back
 from napari_cfrseg.engine.refinement import Cascade, Refinement, run_cascade
 from napari_cfrseg.engine.stages import Stages, Stopwatch, newest_row
+from napari_cfrseg.engine.window_score import (
+    WindowEvidence,
+    agreement,
+    clicked_component,
+    score,
+    weigh,
+)
 from napari_cfrseg.geometry.windows import Window, crop, mask_box
 from napari_cfrseg.io.plane_image import PlaneImage
 from napari_cfrseg.model.network import NetworkOutput

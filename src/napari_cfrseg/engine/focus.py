@@ -1,7 +1,7 @@
-"""Where to look: the window of a click, and how well a mask seen in it is supported.
+"""Where to look: the window of a click.
 
 First click: nothing is known of the object's size, so several windows around the
-click are tried and the mask that is best supported wins (*automatic focus*). Later
+click are tried (*automatic focus*), the best mask wins (``window_score``). Later
 clicks: Zoom-In of the papers, the box of previous mask and clicks, expanded; an old
 window that still fits is kept, and with it the image's embedding.
 """
@@ -13,11 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
 
 from napari_cfrseg.clicks import Click, ClickList
-from napari_cfrseg.geometry.windows import Box, Window, mask_box, shape_of, union
+from napari_cfrseg.geometry.windows import Box, Window, shape_of, union
 
 #: Windows whose sides differ by less than this factor count as equal.
 SAME_SIDE = 1.25
@@ -41,14 +39,12 @@ class FocusSettings:
         Growth of the window after a mask that ran into its border, and how often a
         click looks again, wider, before that is left to the next click.
     click_margin
-        Least distance of the newest click from the window's border, as a share of
-        the side.
+        Least distance of the newest click from the window's border, over the side.
     keep_from, keep_to
         An old window is kept while (needed side / its side) lies between these.
-    fill_low, fill_high
-        A mask's extent over the window's side is best between these …
-    fill_falloff
-        … and loses a factor e^(−½) for this many octaves beyond.
+    fill_low, fill_high, fill_falloff
+        A mask's extent over the window's side is best between the first two, and loses
+        a factor e^(−½) for this many octaves beyond.
     quality_power, confidence_power, purity_power, border_power
         Weights (exponents) of the parts of the score.
     octave_cost
@@ -88,8 +84,8 @@ class FocusSettings:
 class FocusHint:
     """The object's size, as far as it is known before its first click.
 
-    Windows of the side ``side_px`` (plane pixels) are tried, and those up to the factor
-    ``spread`` smaller or larger.
+    Windows of the side ``side_px`` are tried, and those up to ``spread`` times smaller
+    or larger.
     """
 
     side_px: float
@@ -120,7 +116,7 @@ def candidate_windows(
     hint: FocusHint | None = None,
 ) -> tuple[Window, ...]:
     """Return the windows to try at the first click, smallest first."""
-    widest = min(max(*plane, settings.min_side), settings.max_side)
+    widest = _bounded(max(plane), plane, settings)
     smallest = min(settings.first_side, widest)
     if hint is not None:
         middle = min(max(hint.side_px, settings.min_side), widest)
@@ -169,8 +165,7 @@ def next_window(
     if old is not None and old_touched:
         needed = max(needed, old.side * settings.widening)
     needed *= settings.shift_factor**focus_shift
-    widest = min(max(*plane, settings.min_side), settings.max_side)
-    side = round(min(max(needed, settings.min_side), widest))
+    side = _bounded(needed, plane, settings)
     if old is not None and _still_fits(old, side, box, newest, plane, settings):
         return old
     if side < extent:  # object and clicks do not fit: look at the newest click
@@ -216,153 +211,16 @@ def shifted(
     """Look closer (shift < 0) or wider (shift > 0) around a point."""
     if shift == 0:
         return window
-    widest = min(max(*plane, settings.min_side), settings.max_side)
     side = window.side * settings.shift_factor**shift
-    side = round(min(max(side, settings.min_side), widest))
-    return Window.centred(yx, side, window.grid, plane)
+    return Window.centred(yx, _bounded(side, plane, settings), window.grid, plane)
+
+
+def _bounded(side: float, plane: tuple[int, int], settings: FocusSettings) -> int:
+    widest = min(max(*plane, settings.min_side), settings.max_side)
+    return round(min(max(side, settings.min_side), widest))
 
 
 def _clicks_box(clicks: Sequence[Click]) -> Box:
     pixels = ClickList.of(clicks).pixels
     (y0, x0), (y1, x1) = pixels.min(axis=0).tolist(), pixels.max(axis=0).tolist()
     return y0, x0, y1 + 1, x1 + 1
-
-
-@dataclass(frozen=True, slots=True)
-class WindowEvidence:
-    """Measurements of a candidate window's mask, in the part that was clicked.
-
-    Attributes
-    ----------
-    quality
-        The network's expected IoU, 1 if it gives none.
-    fill
-        The part's larger extent over the window's side, in [0, 1].
-    border
-        Share of the window's border (where it is not the plane's) inside the part.
-    confidence, purity
-        Mean of |2p − 1| over the part; its share of the mask's area.
-    octaves
-        Doublings from the narrowest window to this one, at least 0.
-    agreement
-        IoU of its mask with that of the next narrower or wider window, the better of
-        both: real objects look alike at neighbouring scales.
-    """
-
-    quality: float
-    fill: float
-    border: float
-    confidence: float
-    purity: float
-    octaves: float = 0.0
-    agreement: float = 1.0
-
-
-def weigh(
-    probability: NDArray[np.float32],
-    window: Window,
-    plane: tuple[int, int],
-    clicks: Sequence[Click],
-    *,
-    quality: float | None = None,
-) -> WindowEvidence | None:
-    """Measure a window's (grid, grid) mask; None if it misses the positive clicks."""
-    mask = probability > 0.5
-    component = clicked_component(mask, window, clicks)
-    if component is None:
-        return None
-    area = int(component.sum())
-    box = mask_box(component)
-    extent = 0 if box is None else max(shape_of(box))
-    edges = border_cells(component, window, plane)
-    return WindowEvidence(
-        quality=1.0 if quality is None else quality,
-        fill=extent / window.grid,
-        border=float(edges.mean()) if edges.size else 0.0,
-        confidence=float(np.abs(2 * probability[component] - 1).mean()),
-        purity=area / int(mask.sum()),
-    )
-
-
-def score(evidence: WindowEvidence | None, settings: FocusSettings) -> float:
-    """Return how well a window's mask is supported, in [0, 1].
-
-    ``quality^a · confidence^b · purity^c · (1 − border)^d · fit(fill) ·
-    2^(−e · octaves) · (1 − w + w · agreement)``, fit a plateau of 1 with Gaussian
-    flanks in log₂ of the fill. The last two keep a click in a wide field from
-    selecting a patch of the field.
-    """
-    if evidence is None or evidence.fill <= 0:
-        return 0.0
-    fill = evidence.fill
-    beyond = max(
-        math.log2(settings.fill_low / fill), math.log2(fill / settings.fill_high), 0.0
-    )
-    return float(
-        evidence.quality**settings.quality_power
-        * evidence.confidence**settings.confidence_power
-        * evidence.purity**settings.purity_power
-        * (1 - evidence.border) ** settings.border_power
-        * math.exp(-0.5 * (beyond / settings.fill_falloff) ** 2)
-        * 2 ** (-settings.octave_cost * evidence.octaves)
-        * (1 - settings.agreement_weight * (1 - evidence.agreement))
-    )
-
-
-def agreement(
-    one: tuple[NDArray[np.float32], Window], other: tuple[NDArray[np.float32], Window]
-) -> float:
-    """Return the IoU of two windows' masks in the plane; 0 if both are empty.
-
-    Both are (grid, grid) probabilities, compared on the narrower window's cells; the
-    wider mask's area beyond that window counts as disagreement.
-    """
-    (fine, narrow), (coarse, wide) = sorted((one, other), key=lambda x: x[1].side)
-    narrow_mask, wide_mask = fine > 0.5, coarse > 0.5
-    cells = []
-    for start, wide_start in ((narrow.y0, wide.y0), (narrow.x0, wide.x0)):
-        centres = start + (np.arange(narrow.grid) + 0.5) * narrow.px_per_cell
-        cells.append(np.floor((centres - wide_start) / wide.px_per_cell).astype(int))
-    rows, columns = (np.clip(c, 0, wide.grid - 1) for c in cells)
-    inside = (cells[0] == rows)[:, None] & (cells[1] == columns)
-    both = narrow_mask & inside & wide_mask[rows][:, columns]
-    shared = np.count_nonzero(both) * narrow.px_per_cell**2
-    total = (
-        np.count_nonzero(narrow_mask) * narrow.px_per_cell**2
-        + np.count_nonzero(wide_mask) * wide.px_per_cell**2
-    )
-    union = total - shared
-    return float(shared / union) if union > 0 else 0.0
-
-
-def clicked_component(
-    mask: NDArray[np.bool_], window: Window, clicks: Sequence[Click]
-) -> NDArray[np.bool_] | None:
-    """Return the parts of a grid mask that hold a positive click, None if none do."""
-    labels, count = ndimage.label(mask)
-    if count == 0:
-        return None
-    listed = ClickList.of(clicks)
-    at = window.on_grid(listed.yx[listed.positive])
-    cells = np.floor(at + 0.5).astype(np.intp)
-    inside = ((cells >= 0) & (cells < window.grid)).all(axis=1)
-    wanted = np.unique(labels[tuple(cells[inside].T)])
-    if not wanted.any():
-        return None
-    component: NDArray[np.bool_] = np.isin(labels, wanted[wanted > 0])
-    return component
-
-
-def border_cells(
-    mask: NDArray[np.bool_], window: Window, plane: tuple[int, int]
-) -> NDArray[np.bool_]:
-    """Return the mask along those borders of the window that are not the plane's."""
-    y0, x0, y1, x1 = window.box
-    edges = [
-        mask[0] if y0 > 0 else None,
-        mask[-1] if y1 < plane[0] else None,
-        mask[:, 0] if x0 > 0 else None,
-        mask[:, -1] if x1 < plane[1] else None,
-    ]
-    kept = [edge for edge in edges if edge is not None]
-    return np.concatenate(kept) if kept else np.zeros(0, dtype=bool)

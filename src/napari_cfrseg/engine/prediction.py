@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click, effective_clicks
 from napari_cfrseg.engine.corrections import Affinity, honour
-from napari_cfrseg.engine.focus import border_cells, clicked_component
 from napari_cfrseg.engine.probability_patch import FLOOR, Patch, put_back
+from napari_cfrseg.engine.window_score import border_cells, clicked_component
 from napari_cfrseg.geometry.windows import Box, Window, mask_box
 from napari_cfrseg.io.plane_image import Scaling
 
