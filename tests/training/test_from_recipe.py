@@ -14,15 +14,9 @@ from typer.testing import CliRunner
 
 from cfrseg_training.command import app
 from cfrseg_training.loop.atlas import Sample
-from cfrseg_training.papers.recipe import (
-    Recipe,
-    RecipeWindows,
-    crop_map,
-    find_recipe,
-    jitter,
-    shipped_recipes,
-)
+from cfrseg_training.papers.recipe import Recipe, find_recipe, shipped_recipes
 from cfrseg_training.papers.recipe_training import RecipeTrainer, start_network
+from cfrseg_training.papers.recipe_windows import RecipeWindows, crop_map, jitter
 from napari_cfrseg.errors import CheckpointError, DatasetError, TrainingError
 from napari_cfrseg.io.atomic import temporary_beside
 from napari_cfrseg.model import registry

@@ -22,7 +22,8 @@ from cfrseg_training.loop.atlas import Sample, WindowBatch
 from cfrseg_training.loop.augmentation import recombined
 from cfrseg_training.loop.run_state import write_state, write_weights
 from cfrseg_training.papers.published_steps import published_step
-from cfrseg_training.papers.recipe import Recipe, RecipeWindows
+from cfrseg_training.papers.recipe import Recipe
+from cfrseg_training.papers.recipe_windows import RecipeWindows
 from napari_cfrseg.errors import CheckpointError, DatasetError
 from napari_cfrseg.model import registry
 from napari_cfrseg.model import weights_file as checkpoint
