@@ -45,11 +45,8 @@ from napari_cfrseg.gui.segment.layers import (
 )
 from napari_cfrseg.gui.segment.object_panel import ObjectPanel
 from napari_cfrseg.gui.segment.projection import DockView
-from napari_cfrseg.gui.segment.settings_panel import (
-    SettingsPanel,
-    StackPanel,
-    StatusPanel,
-)
+from napari_cfrseg.gui.segment.settings_panel import SettingsPanel, StatusPanel
+from napari_cfrseg.gui.segment.stack_panel import StackPanel
 from napari_cfrseg.gui.session.session_keeper import SessionKeeper
 from napari_cfrseg.gui.session.session_panel import SessionPanel, came_with_session
 from napari_cfrseg.session.references import check_same
