@@ -28,12 +28,7 @@ from scipy import ndimage
 from scipy.special import expit
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.focus import (
-    FocusSettings,
-    border_cells,
-    clicked_component,
-    next_window,
-)
+from napari_cfrseg.engine.focus import FocusSettings, next_window
 from napari_cfrseg.engine.likeness import (
     Appearance,
     Likeness,
@@ -43,6 +38,7 @@ from napari_cfrseg.engine.likeness import (
     project,
     read_cells,
 )
+from napari_cfrseg.engine.window_score import border_cells, clicked_component
 from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.geometry.windows import Box, Window, mask_box, overlap, paste
 from napari_cfrseg.io.plane_image import PlaneImage
