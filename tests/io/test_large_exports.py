@@ -16,7 +16,7 @@ from napari_cfrseg.io.object_files import regions, write_coco, write_geojson
 from napari_cfrseg.io.tiled_labels import TiledLabels, filled_pixels
 
 SIDE = 50_000
-PLACES = {1: (0, 0), 7: (SIDE - 40, SIDE - 60), 9: (25_590, 25_590)}
+PLACES = {1: (0, 1_500), 7: (SIDE - 40, SIDE - 60), 9: (25_590, 25_590)}
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from napari_cfrseg.geometry.windows import Box, overlap, slices
 
 #: side of a tile
 TILE_PX = 256
+_VIEW_PX = 64
 #: tiles that are kept unpacked
 _MOST_OPEN = 128
 #: scattered pixels are written in blocks of this side
@@ -59,7 +60,8 @@ class Tiles:
         self.shape = tuple(int(n) for n in shape)
         self.dtype = np.dtype(dtype)
         self.ndim = len(self.shape)
-        self.chunks = (*(1,) * (self.ndim - 2), TILE_PX, TILE_PX)
+        #: napari reads views extended to these, so that not each shift reads again
+        self.chunks = (*(1,) * (self.ndim - 2), _VIEW_PX, _VIEW_PX)
         self._packed: dict[_Index, bytes] = {}
         self._open: OrderedDict[_Index, NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()

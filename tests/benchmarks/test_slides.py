@@ -1,0 +1,82 @@
+"""A session on a whole slide in a real window: clicked, saved, replayed, reopened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from gui_window import PLUGIN, Window
+from npe2 import PluginManifest
+from slides import EMPTY, SPOT_PX, build_slide, tissue
+
+from napari_cfrseg.io.images import open_image
+from napari_cfrseg.io.tiled_labels import TiledLabels, label_runs
+from napari_cfrseg.session.session import Session
+
+SIDE = 40_000
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[int, int]]:
+    path = tmp_path_factory.mktemp("slide") / "slide.zarr"
+    return path, build_slide(path, SIDE, spots=2)[-1]
+
+
+def test_each_level_is_the_mean_of_the_one_below(slide) -> None:
+    path, (y, x) = slide
+    group = zarr.open_group(str(path), mode="r")
+    assert np.array_equal(group["0"][y : y + SPOT_PX, x : x + SPOT_PX], tissue())
+    assert (group["0"][5_000, 30_000] == EMPTY).all()
+    fine = group["2"][y // 4 : y // 4 + 256, x // 4 : x // 4 + 256].astype(float)
+    coarse = group["3"][y // 8 : y // 8 + 128, x // 8 : x // 8 + 128]
+    mean = fine.reshape(128, 2, 128, 2, 3).mean((1, 3))
+    assert np.abs(mean - coarse).max() < 1
+    assert open_image(path, levels=7).array.shape == (SIDE, SIDE, 3)
+
+
+@pytest.mark.gui
+@pytest.mark.timeout(900)
+def test_a_slide_is_annotated_at_full_resolution(
+    slide, make_napari_viewer, qtbot, npe2pm, plugin_settings, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("CFRSEG_SESSIONS", str(tmp_path / "user"))
+    for distribution in (PLUGIN, "napari"):
+        npe2pm.register(PluginManifest.from_distribution(distribution))
+    path, (y, x) = slide
+    viewer = make_napari_viewer(show=True)
+    viewer.open(str(path), plugin="napari", layer_type="image", name="slide")
+    window = Window(viewer, qtbot)
+    viewer.camera.center, viewer.camera.zoom = (y + 430, x + 160), 2.0
+    window.settle()
+    window.click(y + 425, x + 172)
+    tiles = window.labels.data[0]
+    assert isinstance(tiles, TiledLabels)
+    assert tiles[y + 425, x + 172] == 1
+    assert 50 < tiles.runs().size < 2_000
+    window.labels.brush_size = 9
+    window.labels.selected_label = 1
+    viewer.layers.selection.active = window.labels
+    window.labels.mode = "paint"
+    window.drag((y + 460, x + 150), (y + 460, x + 200))
+    assert tiles[y + 460, x + 170] == 1
+    shown = label_runs(tiles)
+    viewer.camera.zoom = 0.01
+    window.settle()
+    assert window.labels.data_level > 2
+    assert window.labels.get_value((y + 425, x + 172))[1] == 1
+    session = tmp_path / "slide.cfrseg.json"
+    controller = window.dock.controller
+    window.dock._keepers[controller].save(session)
+    assert label_runs(controller.annotator.labels()) == shown
+    replayed = Session.open(session).apply()
+    assert isinstance(replayed, TiledLabels)
+    assert label_runs(replayed) == shown
+    viewer.layers.clear()
+    window.until(lambda: window.dock.controller is None)
+    viewer.open(str(session), plugin=PLUGIN)
+    window.until(lambda: window.dock.controller is not None)
+    window.until(lambda: not window.view.loading and bool(window.view.objects))
+    window.settle()
+    assert label_runs(window.labels.data[0]) == shown
