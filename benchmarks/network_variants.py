@@ -27,7 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_cfrseg.model.blocks.feedback import CFFM, FFCM, Affinity, Correction, Fusion
+from napari_cfrseg.model.blocks.feedback_correction import FFCM, Affinity, Correction
+from napari_cfrseg.model.blocks.feedback_fusion import CFFM, Fusion
 from napari_cfrseg.model.cfrnet import (
     CfrNet,
     CfrNetConfig,
@@ -48,7 +49,7 @@ class VariantConfig:
         "ffcm": the default. "uncorrected": CFFM sees the mask as it is. "none": no
         mask anywhere. "input": the mask joins with the clicks, and no FFCM or CFFM.
     fusion, affinity, ratio
-        Of CFFM and FFCM (:mod:`napari_cfrseg.model.blocks.feedback`, ``ffcm``).
+        Of CFFM and FFCM.
     network
         The rest of the shape.
     """

@@ -48,7 +48,7 @@ cfrseg_training.loop.training_step: cfrseg_training.losses cfrseg_training.round
 cfrseg_training.papers.published_steps: cfrseg_training.published
   cfrseg_training.published_clicks
 cfrseg_training.papers.recipe: cfrseg_training.from_recipe cfrseg_training.recipe
-  cfrseg_training.recipe_windows
+cfrseg_training.papers.recipe_windows: cfrseg_training.recipe_windows
 cfrseg_training.papers.recipe_training: cfrseg_training.from_recipe
   cfrseg_training.published
 cli.evaluate: evaluation.cli evaluation.command
@@ -58,6 +58,7 @@ engine.corrections: engine.honour engine.one_way
 engine.focus: engine.support
 engine.probability_patch: engine.patch
 engine.refinement: engine.cascade
+engine.window_score: engine.support
 evaluation.click_times: bench.everything bench.micrographs bench.recorded
 evaluation.clicking: evaluation.loop
 evaluation.datasets: evaluation.objects
@@ -69,6 +70,7 @@ evaluation.papers: evaluation.protocols evaluation.zoomin
 evaluation.papers.published_predictor: evaluation.published
 evaluation.report: evaluation.plots
 evaluation.report.comparisons: evaluation.compare
+evaluation.report.summaries: evaluation.summary
 evaluation.report.tables: evaluation.summary evaluation.tables
 evaluation.rivals: evaluation.peers evaluation.sam
 evaluation.robots: evaluation.error_centre evaluation.robot
@@ -85,9 +87,11 @@ io.label_files: export.labels
 io.object_files: export.formats export.outlines export.rows
 io.plane_image: images
 model.blocks: model.convolutions model.folding
-model.blocks.clickmaps: model.clickmaps
-model.blocks.decoder: model.decoder model.fine_feedback
-model.blocks.feedback: model.cffm model.ffcm
+model.blocks.clickmaps: model.clickmaps model.ffcm
+model.blocks.decoder: model.decoder
+model.blocks.feedback_correction: model.ffcm
+model.blocks.feedback_fusion: model.cffm
+model.blocks.fine_feedback: model.fine_feedback
 model.cfrnet: model.default
 model.published.family: model.feedback model.inputs
 model.published.fcfi: model.deeplab model.timm_fcfi

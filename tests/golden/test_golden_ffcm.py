@@ -11,14 +11,9 @@ from golden_rule import found, rule1
 from torch import Tensor, nn
 
 from napari_cfrseg.model.blocks import resize
-from napari_cfrseg.model.blocks.feedback import (
-    CFFM,
-    FFCM,
-    blend,
-    click_affinity,
-    correction_box,
-    region_mask,
-)
+from napari_cfrseg.model.blocks.clickmaps import correction_box, region_mask
+from napari_cfrseg.model.blocks.feedback_correction import FFCM, blend, click_affinity
+from napari_cfrseg.model.blocks.feedback_fusion import CFFM
 
 pytestmark = pytest.mark.golden
 

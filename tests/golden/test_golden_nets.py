@@ -23,7 +23,7 @@ from torch.nn.functional import interpolate
 
 from napari_cfrseg.model import registry
 from napari_cfrseg.model import weights_file as checkpoint
-from napari_cfrseg.model.blocks.feedback import correction_box
+from napari_cfrseg.model.blocks.clickmaps import correction_box
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 from napari_cfrseg.model.published.import_checkpoint import (
     fill,

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from napari_cfrseg.model.blocks import SplitInputConv2d
-from napari_cfrseg.model.blocks.feedback import CFFM, FFCM, FUSIONS
+from napari_cfrseg.model.blocks.feedback_correction import FFCM
+from napari_cfrseg.model.blocks.feedback_fusion import CFFM, FUSIONS
 
 SIZE = (64, 80)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from napari_cfrseg.model.blocks.decoder import FARTHEST, _around, _reach
+from napari_cfrseg.model.blocks.fine_feedback import FARTHEST, _around, _reach
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
 SIZE = 64

@@ -15,8 +15,8 @@ from napari_cfrseg.model.blocks import (
     fold_named,
     fold_numbered,
 )
+from napari_cfrseg.model.blocks.clickmaps import click_region
 from napari_cfrseg.model.blocks.decoder import Head, Residual
-from napari_cfrseg.model.blocks.feedback import click_region
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
 

@@ -29,13 +29,14 @@ from napari_cfrseg.model.blocks import (
 from napari_cfrseg.model.blocks.clickmaps import disk_maps
 from napari_cfrseg.model.blocks.decoder import (
     ClickDecoder,
-    FineFeedback,
     Head,
     Pyramid,
     Residual,
     conv_norm_relu,
 )
-from napari_cfrseg.model.blocks.feedback import CFFM, FFCM, FusionState
+from napari_cfrseg.model.blocks.feedback_correction import FFCM
+from napari_cfrseg.model.blocks.feedback_fusion import CFFM, FusionState
+from napari_cfrseg.model.blocks.fine_feedback import FineFeedback
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
 #: coarsest stride of the pyramid: other sizes are filled up to a multiple of it

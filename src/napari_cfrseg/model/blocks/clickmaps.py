@@ -1,9 +1,9 @@
-"""Clicks as two binary disk maps, the encoding all four published networks read.
+"""Maps drawn from clicks: disks, distances, and the box about the newest click.
 
-A pixel (y, x) of the positive (negative) map is 1 where some positive (negative)
-click (c_y, c_x) has (y − c_y)² + (x − c_x)² ≤ r², r = 5 px on the network's grid.
-Centres may be fractional or off the grid (RITM's float variant; CFR-ICL and FCFI use
-the same).
+Disks are the encoding that all four published networks read: a pixel (y, x) of the
+positive (negative) map is 1 where some positive (negative) click (c_y, c_x) has
+(y − c_y)² + (x − c_x)² ≤ r², r = 5 px on the network's grid. Centres may be fractional
+or off the grid (RITM's float variant; CFR-ICL and FCFI use the same).
 """
 
 from __future__ import annotations
@@ -102,3 +102,74 @@ def once_per_click(
         return compute(newest_click, *args, **settings)
 
     return shared
+
+
+#: steepness of the soft box's edges in 1 / feature cell (published code)
+EDGE_STEEPNESS = 10.0
+
+
+def correction_box(
+    newest_click: Tensor,
+    input_size: tuple[int, int],
+    feature_size: tuple[int, int],
+    ratio: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the box about each newest click in cells of the feature map.
+
+    Half sides are ``int(ratio · side / 2 + 0.5)`` input pixels about the click's pixel;
+    the box is clamped to the window and then grown to whole cells. ``input_size`` is
+    the (H, W) of the network's input, ``feature_size`` the (h, w) of the features,
+    ``ratio`` the box's side over the window's (paper: 0.3). Returns four (B,) float
+    tensors: first row, row after the last, first column, column after the last.
+    """
+    edges = []
+    for axis in (0, 1):
+        side, cells = input_size[axis], feature_size[axis]
+        half = int(ratio * side / 2 + 0.5)
+        pixel = newest_click[:, axis].float().floor()
+        start = (pixel - half).clamp(0, side)
+        end = (pixel + half).clamp(0, side)
+        edges += [(start * cells / side).floor(), (end * cells / side).ceil()]
+    return edges[0], edges[1], edges[2], edges[3]
+
+
+def region_mask(
+    box: tuple[Tensor, Tensor, Tensor, Tensor],
+    feature_size: tuple[int, int],
+    *,
+    soft: bool,
+) -> Tensor:
+    """Return M_box, (B, 1, h, w) float32.
+
+    Soft: (σ₁₀(y−y0) − σ₁₀(y−y1)) · (σ₁₀(x−x0) − σ₁₀(x−x1)), which is 0.5 on the first
+    row; hard: 1 on rows y0 ≤ y < y1 and columns x0 ≤ x < x1.
+    """
+    device = box[0].device
+    sides = []
+    for axis in (0, 1):
+        start, end = (edge.view(-1, 1) for edge in box[2 * axis : 2 * axis + 2])
+        cell = torch.arange(feature_size[axis], device=device, dtype=torch.float32)
+        if soft:
+            rise = torch.sigmoid(EDGE_STEEPNESS * (cell - start))
+            sides.append(rise - torch.sigmoid(EDGE_STEEPNESS * (cell - end)))
+        else:
+            sides.append(((cell >= start) & (cell < end)).float())
+    return (sides[0].unsqueeze(2) * sides[1].unsqueeze(1)).unsqueeze(1)
+
+
+def click_region(
+    newest_click: Tensor,
+    input_size: tuple[int, int],
+    feature_size: tuple[int, int],
+    ratio: float,
+    *,
+    soft: bool,
+) -> Tensor:
+    """Return M_box of each sample, empty where the click's label is −1.
+
+    The parameters are those of ``correction_box`` and ``region_mask``.
+    """
+    box = correction_box(newest_click, input_size, feature_size, ratio)
+    region = region_mask(box, feature_size, soft=soft)
+    has_click = newest_click[:, 2].view(-1, 1, 1, 1) >= 0
+    return torch.where(has_click, region, torch.zeros_like(region))

@@ -16,13 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_cfrseg.model.blocks import resize
-from napari_cfrseg.model.blocks.feedback import (
-    CFFM,
-    FFCM,
-    Affinity,
-    Fusion,
-    FusionState,
-)
+from napari_cfrseg.model.blocks.feedback_correction import FFCM, Affinity
+from napari_cfrseg.model.blocks.feedback_fusion import CFFM, Fusion, FusionState
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
 #: ImageNet mean and standard deviation of R, G, B in [0, 1]
