@@ -22,6 +22,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -444,9 +445,9 @@ def classical(
         within = (
             region[0] <= middle[0] < region[2] and region[1] <= middle[1] < region[3]
         )
-        if within and low <= mask.area <= high:
-            if not any(suggestions.shared(mask, m) > 0.3 for m in finished):
-                found.append(mask)
+        known_already = any(suggestions.shared(mask, m) > 0.3 for m in finished)
+        if within and low <= mask.area <= high and not known_already:
+            found.append(mask)
     return found
 
 
@@ -461,7 +462,7 @@ def table(results: list[Result]) -> None:
             if result.way == way:
                 row = [v for t in floors for v in _precision_recall(result, t)]
                 rows.setdefault(result.field.split("/")[0], []).append(row)
-        for name, values in {**rows, "mean": sum(rows.values(), [])}.items():
+        for name, values in {**rows, "mean": list(chain(*rows.values()))}.items():
             shown = [f"{v:.2f}" for v in np.nanmean(values, axis=0)]
             print(f"| {name} | " + " | ".join(shown) + " |")
     print("\n| set | accepted | alone | as is | ratio | until acceptable | ratio |")
@@ -469,7 +470,7 @@ def table(results: list[Result]) -> None:
     for result in results:
         if result.actions:
             groups.setdefault(result.field.split("/")[0], []).append(result.actions)
-    for name, values in {**groups, "mean": sum(groups.values(), [])}.items():
+    for name, values in {**groups, "mean": list(chain(*groups.values()))}.items():
         mean = {k: float(np.mean([v[k] for v in values])) for k in values[0]}
         print(
             f"| {name} | {mean['accepted']:.2f} | {mean['alone']:.2f} "

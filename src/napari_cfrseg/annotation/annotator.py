@@ -6,7 +6,7 @@ same events, so they give the same labels. It knows neither Qt nor napari.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import MappingProxyType
@@ -29,7 +29,12 @@ from napari_cfrseg.annotation.state import (
 from napari_cfrseg.annotation.transaction import Draft, PatchCallback, put_object
 from napari_cfrseg.engine.likeness import Likeness
 from napari_cfrseg.engine.refinement import Refinement
-from napari_cfrseg.engine.suggestions import Batch, Verdict
+from napari_cfrseg.engine.suggestions import (
+    Batch,
+    ObjectSuggestion,
+    Verdict,
+    rescored,
+)
 from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.geometry.masks import LabelRuns, MaskPatch, Plane
 from napari_cfrseg.geometry.windows import Box, slices
@@ -222,6 +227,15 @@ class Annotator:
             for index, verdict in self._verdicts()
         ]
         return self._computer.suggest(plane, known, region, taken, verdicts)
+
+    def still_open(
+        self, plane: Plane, found: Sequence[ObjectSuggestion]
+    ) -> list[ObjectSuggestion]:
+        """Return suggestions that are neither objects nor rejected, scored again."""
+        closed = {one.proposal.traits for one in self.judged if not one.object_id}
+        labels = self._labels_of(plane)
+        left = [s for s in found if s.traits not in closed and not labels[s.seed]]
+        return rescored(left, [verdict for _, verdict in self._verdicts()])
 
     def _verdicts(self) -> Iterator[tuple[Plane, Verdict]]:
         """Yield what was said of suggestions; one that was corrected was wrong."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -133,6 +133,20 @@ def weights_after(verdicts: Sequence[Verdict]) -> NDArray[np.float64]:
         curve = scaled.T @ ((expected * (1 - expected))[:, None] * scaled)
         weights += np.linalg.solve(curve + _INERTIA * np.eye(len(weights)), slope)
     return weights
+
+
+def rescored(
+    found: Sequence[ObjectSuggestion], verdicts: Sequence[Verdict]
+) -> list[ObjectSuggestion]:
+    """Return suggestions with the scores that they have after verdicts, best first."""
+    weights = weights_after(verdicts)
+    again = [replace(s, score=_score(s.traits, weights)) for s in found]
+    return sorted(again, key=lambda s: -s.score)
+
+
+def _score(traits: Sequence[float], weights: NDArray[np.float64]) -> float:
+    scaled = (np.array(traits) - _MEAN) / _SPREAD
+    return float(expit(scaled @ weights[:-1] + weights[-1]))
 
 
 class Suggester:
@@ -297,8 +311,7 @@ class Suggester:
         confidence = float(np.abs(2 * answer.probability[body] - 1).mean())
         quality = 0.5 if answer.quality is None else answer.quality
         traits = self._known.traits(look, quality, confidence, seed.response)
-        scaled = (np.array(traits) - _MEAN) / _SPREAD
-        score = float(expit(scaled @ self._weights[:-1] + self._weights[-1]))
+        score = _score(traits, self._weights)
         is_cut = bool(border_cells(body, window, plane).any())
         better = next_window(
             window.plane_box(cells),

@@ -74,6 +74,13 @@ ACTIONS = (
         lambda c: c.edits.split_pointed(),
         _NO_LABELS,
     ),
+    # F fills on Labels
+    KeyAction(
+        "suggest", "F", "suggest objects", lambda c: c.suggestions.start(), _NO_LABELS
+    ),
+    KeyAction(
+        "reject", "Delete", "reject a suggestion", lambda c: c.reject(), ("clicks",)
+    ),
     KeyAction("undo", "Control-Z", "undo", lambda c: c.undo()),
     KeyAction("redo", "Control-Shift-Z", "redo", lambda c: c.redo()),
     KeyAction("reset_object", "R", "reset object", lambda c: c.reset_object()),

@@ -39,6 +39,7 @@ from napari_cfrseg.gui.segment.layers import (
 from napari_cfrseg.gui.segment.object_edits import ObjectEdits
 from napari_cfrseg.gui.segment.projection import DockView, Projection, Remedy
 from napari_cfrseg.gui.segment.propagator import Propagator
+from napari_cfrseg.gui.segment.suggesting import Suggesting
 from napari_cfrseg.io.tiled_labels import TiledLabels, is_large
 from napari_cfrseg.session.recording import RecordedAnnotator
 
@@ -132,6 +133,16 @@ class Controller:
             self._say,
             self.select,
         )
+        self.suggestions = shown.suggesting = Suggesting(
+            viewer,
+            labels,
+            self.planes,
+            self.annotator,
+            runner,
+            self.submit,
+            shown.show,
+            lambda: (self.view.next_id, self.next_click),
+        )
         self.clicks.set_polarity(True)
         self.ready_to_click()
         shown.show(pixel_area=self.image.pixel_area)
@@ -169,6 +180,7 @@ class Controller:
         """Stop listening and drop pending steps; the layers stay."""
         self._queue.close()
         self.stack.close()
+        self.suggestions.close()
         self.clicks.close()
         self._canvas.close()
         self.labels.close()
@@ -182,7 +194,8 @@ class Controller:
     def submit(self, *events: ev.Event) -> None:
         """Send events on their way, as one step."""
         clicks = [event for event in events if isinstance(event, ev.ClickAdded)]
-        self.next_click = max([self.next_click, *(c.click_id + 1 for c in clicks)])
+        used = [click for event in events for click in ev.click_ids(event)]
+        self.next_click = max([self.next_click, *(click + 1 for click in used)])
         rows = tuple(row_of(click.object_id, click.plane, click) for click in clicks)
         self._queue.submit(*events, rows=rows)
         self._shown.show_pending()
@@ -214,6 +227,8 @@ class Controller:
     def cancel_pending(self) -> None:
         """Take the newest click that is still being computed back."""
         taken = self._queue.cancel_newest()
+        if not taken and self.suggestions.cancel():
+            return
         self._shown.show(status="Click cancelled." if taken else "Nothing to cancel.")
 
     # -- clicks ----------------------------------------------------------------------
@@ -229,7 +244,7 @@ class Controller:
         if not events:
             self._shown.show_pending()
             return
-        if isinstance(events[0], ev.ObjectCreated):
+        if isinstance(events[0], ev.ObjectCreated | ev.SuggestionsAccepted):
             object_id = events[0].object_id
             self._shown.show(selected=object_id, next_id=object_id + 1)
             self.labels.select(object_id)
@@ -247,6 +262,15 @@ class Controller:
         """Return the object at a world position, 0 for none."""
         place = self.planes.locate(world)
         return 0 if place is None else self.labels.object_at(*place)
+
+    def reject(self) -> None:
+        """Reject the suggestion pointed at; without one, delete the chosen clicks."""
+        place = self.planes.locate(self.viewer.cursor.position)
+        event = place and self.suggestions.event_at(*place, is_positive=False)
+        if event:
+            self.submit(event)
+        else:
+            self.clicks.layer.remove_selected()
 
     def _is_seen(self, world: Sequence[float]) -> bool:
         """Whether the image is seen at a place; else say so and offer a button."""
@@ -314,6 +338,10 @@ class Controller:
         if self.auto_next and is_positive and place and is_far(mask, place[1]):
             selected = known = None
         refused = self.planes.why_not(world)
+        if place is not None and not refused:
+            judged = self.suggestions.event_at(*place, is_positive)
+            if judged is not None:
+                return (judged,)
         if selected is None and not is_positive:
             refused = refused or "The first click of an object must be positive."
         elif selected is None and view.next_id > MOST_OBJECTS:
@@ -442,7 +470,7 @@ class Controller:
         """
 
         def done(last: Change | None) -> None:
-            used = [e.click_id for e in content.events if isinstance(e, ev.ClickAdded)]
+            used = [i for event in content.events for i in ev.click_ids(event)]
             self.next_click = max(used, default=0) + 1
             self._shown.show_all(last)
             self._shown.show(model=self.annotator.model or self.view.model)

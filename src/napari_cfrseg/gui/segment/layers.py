@@ -281,6 +281,14 @@ class PlaneView:
         sides = zip(yx, self.image.plane_shape, strict=True)
         return all(-0.5 <= v < n - 0.5 for v, n in sides)
 
+    def translate_to(self, index: Sequence[float]) -> NDArray[np.float64]:
+        """Return the translation of a layer whose first pixel is this one's."""
+        layer = self._labels
+        here = np.asarray(layer.data_to_world(np.asarray(index, float)))
+        shift = here - np.asarray(layer.data_to_world(np.zeros(layer.ndim)))
+        linear = layer.affine.linear_matrix
+        return np.asarray(layer.translate, float) + np.linalg.solve(linear, shift)
+
     def visible_box(self) -> Box:
         """Return the box of the plane that the viewer shows."""
         labels, axes = self._labels, list(self.image.axes[-2:])

@@ -15,12 +15,14 @@ from qtpy.QtWidgets import (
     QHeaderView,
     QInputDialog,
     QMenu,
+    QSlider,
     QTableWidget,
     QTableWidgetItem,
     QWidget,
 )
 
 from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.engine.suggestions import ACCEPT_FROM
 from napari_cfrseg.gui.dock_widget import button, check_box, column_in, on_current, row
 from napari_cfrseg.gui.preferences import ACTIONS, shown_key
 from napari_cfrseg.gui.segment.click_layer import COLOURS
@@ -262,9 +264,19 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.redo = button("Redo", f"Clicks and labels together ({key['redo']})")
         self.closer = button("Smaller", f"It is a smaller structure ({key['closer']})")
         self.wider = button("Larger", f"It is a larger structure ({key['wider']})")
+        said = f"Find objects like those finished, in what is seen ({key['suggest']})"
+        self.suggest = button("Suggest", said)
+        self.sure = QSlider(Qt.Orientation.Horizontal)
+        self.sure.setRange(10, 99)
+        self.sure.setValue(round(100 * ACCEPT_FROM))
+        self.sure.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.sure.setToolTip("Right: only those that are surely right are accepted")
+        said = "Make objects of all that are as sure as the slider says"
+        self.accept = button("Accept 0", said)
         column = column_in(self, 4)
         column.addLayout(row(self.positive, self.negative, self.other))
         column.addWidget(self.table, stretch=1)
+        column.addLayout(row(self.suggest, self.sure, self.accept))
         column.addLayout(row(self.new, self.undo, self.redo, self.auto_next))
         column.addLayout(row(self.closer, self.wider, self.reset, self.delete))
 
@@ -280,6 +292,11 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.redo.clicked.connect(does(lambda c: c.redo()))
         self.closer.clicked.connect(does(lambda c: c.shift_focus(-1)))
         self.wider.clicked.connect(does(lambda c: c.shift_focus(+1)))
+        self.suggest.clicked.connect(does(lambda c: c.suggestions.start()))
+        self.accept.clicked.connect(does(lambda c: c.suggestions.accept_sure()))
+        self.sure.valueChanged.connect(
+            does(lambda c: c.suggestions.set_threshold(self.sure.value() / 100))
+        )
         self.delete.clicked.connect(does(lambda c: c.delete_selected()))
         self.auto_next.toggled.connect(
             lambda on: does(lambda c: setattr(c, "auto_next", on))()
@@ -292,6 +309,9 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.positive.setChecked(view.is_positive)
         self.negative.setChecked(not view.is_positive)
         self.table.show_view(view)
+        self.suggest.setEnabled(bool(view.objects) and not view.loading)
+        self.accept.setText(f"Accept {view.suggestions.sure}")
+        self.accept.setEnabled(view.suggestions.sure > 0)
         has_object = view.selected is not None
         self.delete.setEnabled(has_object)
         self.reset.setEnabled(has_object)

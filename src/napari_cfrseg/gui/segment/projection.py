@@ -21,6 +21,7 @@ from napari_cfrseg.gui.segment.click_layer import ClickLayer
 from napari_cfrseg.gui.segment.event_queue import JobCancelled, Pending, rows_to_show
 from napari_cfrseg.gui.segment.label_layer import LabelLayer
 from napari_cfrseg.gui.segment.propagator import Propagator, StackView
+from napari_cfrseg.gui.segment.suggesting import Suggesting, SuggestionsView
 from napari_cfrseg.io.tiled_labels import filled_pixels
 
 
@@ -65,6 +66,8 @@ class DockView:
         Steps done, and of how many, of a long act; (0, 0): none is under way.
     status, remedy
         One line for the person, and what mends it if anything does.
+    suggestions
+        What is suggested on the plane shown.
     stack
         The strip of planes; empty for an image of one plane.
     pixel_area
@@ -91,6 +94,7 @@ class DockView:
     remedy: Remedy | None = None
     stack: StackView = field(default_factory=StackView)
     pixel_area: tuple[float, str] = (1.0, "px")
+    suggestions: SuggestionsView = field(default_factory=SuggestionsView)
 
     @property
     def timing(self) -> str:
@@ -123,6 +127,7 @@ class Projection:
     """
 
     stack: Propagator
+    suggesting: Suggesting
 
     def __init__(
         self,
@@ -238,6 +243,7 @@ class Projection:
             if one.runs:
                 self.show(seconds=one.seconds, steps=one.steps)
         self._say_what_happened(pending.event)
+        self.suggesting.refresh()
         for note in change.notes:
             self.show(status=note)
         if change.notes:
@@ -302,6 +308,13 @@ class Projection:
         if isinstance(event, ev.ObjectSplit) and event.new_id in self.objects:
             made = self.objects[event.new_id].name
             self.show(status=f"{made}: split off, {self._areas[event.new_id]} px.")
+            return
+        if isinstance(event, ev.SuggestionsAccepted):
+            self.show(status=f"Accepted {_suggestions(len(event.accepted))}.")
+            return
+        if isinstance(event, ev.SuggestionsRejected):
+            self.show(status=f"Rejected {_suggestions(len(event.rejected))}.")
+            return
         if not isinstance(event, ev.ClickAdded) or event.object_id not in self.objects:
             return
         found = self.objects[event.object_id]
@@ -320,6 +333,10 @@ class Projection:
         known = set(self.objects)
         known |= {e.object_id for e in waiting if isinstance(e, ev.ObjectCreated)}
         known |= {e.new_id for e in waiting if isinstance(e, ev.ObjectSplit)}
+        for one in waiting:
+            if isinstance(one, ev.SuggestionsAccepted):
+                count = len(one.accepted)
+                known.update(range(one.object_id, one.object_id + count))
         selected = self.view.selected
         if isinstance(event, ev.Undone | ev.Redone) and selected not in touched:
             selected = max(touched, default=selected)
@@ -346,3 +363,7 @@ class Projection:
         """Take back what a stroke did to pixels it may not change."""
         if isinstance(event, ev.Painted):
             self._labels.restore({event.plane: self._annotator.labels(event.plane)})
+
+
+def _suggestions(count: int) -> str:
+    return "the suggestion" if count == 1 else f"{count} suggestions"

@@ -188,7 +188,7 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.text.setText(view.status)
         self.remedy.setVisible(view.remedy is not None)
         self.remedy.setText("" if view.remedy is None else view.remedy.text)
-        self.cancel.setEnabled(view.pending > 0)
+        self.cancel.setEnabled(view.pending > 0 or view.suggestions.running)
         done, total = view.progress
         self.bar.setVisible(total > 0)
         self.bar.setMaximum(max(total, 1))

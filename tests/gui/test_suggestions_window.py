@@ -1,0 +1,103 @@
+"""Suggestions in a real viewer: found, accepted, rejected, undone, replayed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gui_window import Window
+from qtpy.QtCore import Qt
+
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.annotator import Annotator
+from napari_cfrseg.engine.segmenter import Segmenter
+
+PLACES = [(30 + 50 * y, 32 + 50 * x) for y in range(4) for x in range(5)]
+
+
+@pytest.fixture(scope="module")
+def discs() -> np.ndarray:
+    """Bright discs on noise."""
+    image = np.random.default_rng(3).normal(60, 8, (220, 270))
+    rows, columns = np.indices(image.shape)
+    for y, x in PLACES:
+        image += 100 / (1 + np.exp(np.hypot(rows - y, columns - x) - 12))
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def window(make_napari_viewer, qtbot, discs) -> Window:
+    """Three discs are clicked, and suggestions are there."""
+    found = Window(make_napari_viewer(show=True), qtbot, discs)
+    found.events = []
+    found.dock.controller.applied.connect(found.events.append)
+    for y, x in PLACES[:3]:
+        found.click(y, x)
+        found.press(Qt.Key.Key_N)
+    found.press(Qt.Key.Key_F)
+    found.until(lambda: not found.view.suggestions.running)
+    found.settle()
+    return found
+
+
+def test_suggest_accept_reject_undo_and_replay(window, qtbot, discs):
+    suggesting = window.dock.controller.suggestions
+    layer = suggesting.layer
+    assert window.viewer.layers.selection.active is window.points
+    assert len(suggesting.found) >= 15
+    assert len(window.view.objects) == 3
+    assert not window.labels.data[tuple(np.array(PLACES[3:]).T)].any()
+    shown = layer.data[tuple(np.array(PLACES[3:]).T)]
+    assert np.count_nonzero(shown) >= 15
+    assert layer.contour > 0
+    # a click in one accepts it, and a further click corrects it
+    y, x = PLACES[7]
+    window.click(y, x)
+    assert window.labels.data[y, x] == 4
+    assert window.view.selected == 4
+    assert window.view.objects[3].clicks == 1
+    assert layer.data[y, x] == 0
+    area = window.area(4)
+    window.click(y + 7, x, Qt.MouseButton.RightButton)
+    assert window.area(4) < area
+    assert window.view.objects[3].clicks == 2
+    # the other button rejects one, undo brings it back, Delete rejects it
+    y, x = PLACES[9]
+    assert layer.data[y, x]
+    window.click(y, x, Qt.MouseButton.RightButton)
+    assert layer.data[y, x] == 0
+    assert len(window.view.objects) == 4
+    window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert layer.data[y, x]
+    qtbot.mouseMove(window.canvas, window.at(y, x))
+    window.press(Qt.Key.Key_Delete)
+    assert layer.data[y, x] == 0
+    # the slider says how many, one button makes them objects, one undo takes them back
+    window.dock.objects.sure.setValue(20)
+    count = window.view.suggestions.sure
+    assert count >= 10
+    assert window.dock.objects.accept.text() == f"Accept {count}"
+    qtbot.mouseClick(window.dock.objects.accept, Qt.MouseButton.LeftButton)
+    window.settle()
+    assert len(window.view.objects) == 4 + count
+    window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert len(window.view.objects) == 4
+    window.press(
+        Qt.Key.Key_Z,
+        Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier,
+    )
+    assert len(window.view.objects) == 4 + count
+    assert any(isinstance(e, ev.ObjectsSuggested) for e in window.events)
+    replayed = Annotator(
+        lambda _: discs, discs.shape, Segmenter.load("default", device="cpu")
+    )
+    for event in window.events:
+        replayed.apply(event)
+    assert (replayed.labels() == window.labels.data).all()
+
+
+def test_without_a_finished_object_it_says_what_to_do(make_napari_viewer, qtbot, discs):
+    window = Window(make_napari_viewer(show=True), qtbot, discs)
+    assert not window.dock.objects.suggest.isEnabled()
+    window.press(Qt.Key.Key_F)
+    window.until(lambda: not window.view.suggestions.running)
+    assert "Finish an object first" in window.view.status
