@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.engine.focus import FocusHint
+from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import MaskPatch, Plane
 from napari_cfrseg.geometry.windows import Box, overlap
 from napari_cfrseg.io.axes import Order, Pyramid, across, back, plane_of, put, turned
 from napari_cfrseg.io.tiled_labels import is_large
+from napari_cfrseg.session.imported_events import renumbered
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels, Layer
+    from napari.layers import Image, Labels, Layer, Points
 
 #: where an image layer's metadata say in which order its session has the axes
 METADATA_ORDER = "cfrseg_order"
@@ -168,6 +171,76 @@ def world_to_index(layer: Any, world: Sequence[float]) -> NDArray[np.float64]:
     """Return a world position in a layer's own (fractional) array indices."""
     own = np.asarray(world, float)[-layer.ndim :]
     return np.asarray(layer.world_to_data(own), float)
+
+
+def labels_on(
+    image: WorkingImage, layer: Labels, taken: Collection[int] = ()
+) -> NDArray[np.int64]:
+    """Return a layer's labels on an image's pixels, in the working order.
+
+    Where the layer lies otherwise than the image, each pixel gets the label that is
+    seen on it. Numbers that are taken or too large are replaced.
+
+    Raises
+    ------
+    SessionError
+        The layer has other axes or, in the same place, another shape; or a label lies
+        nowhere on the image.
+    """
+    data = np.asarray(layer.data[0] if layer.multiscale else layer.data)
+    wanted = image.to_layer(image.shape)
+    matrix, offset = _from_image(image.layer, layer)
+    aligned = matrix is not None and np.allclose(
+        np.c_[matrix, offset], np.eye(len(wanted), len(wanted) + 1), atol=1e-3
+    )
+    if matrix is None or (aligned and data.shape != wanted):
+        msg = f"{layer.name} has the shape {data.shape}, the image {wanted}"
+        raise SessionError(msg)
+    keeps = data.max(initial=0) <= MOST_OBJECTS and not np.isin(data, list(taken)).any()
+    first = 1 if keeps else max(taken, default=0) + 1
+    labels = renumbered(data, first, MOST_OBJECTS)
+    if not aligned:
+        found = ndimage.affine_transform(
+            labels, matrix, offset, wanted, order=0, cval=0
+        )
+        lost = np.setdiff1d(labels, found)
+        if len(lost):
+            msg = f"{len(lost)} labels of {layer.name} do not lie on the image"
+            raise SessionError(msg)
+        labels = found
+    on_image: NDArray[np.int64] = turned(labels, image.order)
+    return on_image
+
+
+def _from_image(image: Layer, layer: Layer) -> tuple[Any, Any]:
+    """Return matrix and offset that lead from an image's indices to a layer's.
+
+    (None, None) where it has other axes.
+    """
+    if layer.ndim != image.ndim:
+        return None, None
+    corners = [np.zeros(image.ndim), *np.eye(image.ndim)]
+    at = [world_to_index(layer, image.data_to_world(corner)) for corner in corners]
+    return np.stack([place - at[0] for place in at[1:]], axis=1), at[0]
+
+
+def points_on(
+    image: WorkingImage, layer: Points, leading: Sequence[float] = ()
+) -> NDArray[np.float64]:
+    """Return a layer's points in an image's indices, in the working order.
+
+    ``leading`` are world coordinates of axes that the points do not have.
+    """
+    ndim = len(image.shape)
+    if layer.ndim + len(leading) < ndim:
+        msg = f"{layer.name} has {layer.ndim} axes, the image {ndim}"
+        raise SessionError(msg)
+    data = []
+    for point in np.asarray(layer.data, float):
+        world = tuple(layer.data_to_world(point))
+        world = (*leading[: max(ndim - len(world), 0)], *world)
+        data.append(image.of_layer(world_to_index(image.layer, world)))
+    return np.array(data, float).reshape(-1, ndim)
 
 
 def to_rgba(colour: str) -> tuple[float, float, float, float]:

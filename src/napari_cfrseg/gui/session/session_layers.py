@@ -10,18 +10,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.annotator import objects_after
 from napari_cfrseg.errors import SessionError
+from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.gui.segment.click_layer import COLOURS, SYMBOLS, features_of
 from napari_cfrseg.gui.segment.layers import (
     METADATA_ORDER,
     MOST_OBJECTS,
-    split_index,
-    world_to_index,
+    WorkingImage,
+    labels_on,
+    points_on,
 )
-from napari_cfrseg.gui.session.session_keeper import METADATA_IMAGE, METADATA_KEY
+from napari_cfrseg.gui.session.session_keeper import (
+    METADATA_IMAGE,
+    METADATA_KEY,
+    layer_reference,
+)
 from napari_cfrseg.io.axes import Pyramid, back, put, turned
-from napari_cfrseg.io.tiled_labels import TiledLabels
-from napari_cfrseg.session.format import SUFFIX, ImageReference, SessionContent
+from napari_cfrseg.io.tiled_labels import TiledLabels, label_runs
+from napari_cfrseg.session.format import (
+    SUFFIX,
+    ImageReference,
+    SessionContent,
+    Snapshot,
+)
 from napari_cfrseg.session.imported_events import (
     events_from_csv,
     events_from_labels,
@@ -32,7 +44,6 @@ from napari_cfrseg.session.references import (
     check_same,
     find_image,
     open_reference,
-    reference_of,
     relative_path,
 )
 from napari_cfrseg.session.session import Session
@@ -141,58 +152,146 @@ def ask_for_image(image: ImageReference) -> Path | None:
 def write_session(path: str, layers: Sequence[LayerData]) -> list[str]:
     """Save Points and Labels layers as a session on the image saved with them.
 
-    Layers that came from a session take its events along; other labels become objects
-    with their mask as first feedback, other points positive clicks.
+    Layers of a session take its events along, and what was painted on its labels
+    since; other labels become objects with their mask as first feedback, other points
+    clicks. All are brought to the image's pixels, and numbers that are taken are
+    replaced. What cannot be used is a SessionError, and nothing is written.
     """
     target = Path(path)
     if not target.name.endswith(SUFFIX):
         target = target.with_name(target.name.removesuffix(".json") + SUFFIX)
-    named = [kw.get("metadata", {}).get(METADATA_KEY) for _, kw, _ in layers]
-    source = next((n for n in named if n), None)
-    if source is not None:
-        content = Session.open(source).content
-        if content.image.path is not None:
-            image = Path(source).parent / content.image.path
-            moved = replace(content.image, path=relative_path(image, target.parent))
-            content = SessionContent(
-                moved,
-                content.model,
-                content.settings,
-                content.events,
-                content.snapshot,
-            )
+    sources = {_session_of(item) for item in layers} - {None}
+    if len(sources) > 1:
+        msg = f"these layers are of {len(sources)} sessions: save each by itself"
+        raise SessionError(msg)
+    if sources:
+        session = Session.open(str(sources.pop()))
+        content = _moved(session, target.parent)
+        own = [item for item in layers if _session_of(item)]
+        order = session.image.order
+        image = WorkingImage(_layer(own[0]), None, _shape(session.image), order)
+        content = _with_edits(session, content, own)
     else:
-        content = _from_layers(layers, target.parent)
+        own = [item for item in layers if item[2] == "image"]
+        if len(own) != 1:
+            msg = "select the image with the points and labels to save a session"
+            raise SessionError(msg)
+        image = WorkingImage.of(_shown(own[0][0]) or _layer(own[0]))
+        content = SessionContent(layer_reference(image, target.parent))
+    others = [_layer(item) for item in layers if not any(item is o for o in own)]
+    added = _added(image, content, others)
+    if added:
+        content = replace(content, events=(*content.events, *added), snapshot=None)
+    objects_after(content.events, content.image.plane_shape)  # each event fits
     SessionWriter.create(target, content).close()
     note_recent(target)
     return [str(target)]
 
 
-def _from_layers(layers: Sequence[LayerData], folder: Path) -> SessionContent:
-    images = [(data, kw) for data, kw, kind in layers if kind == "image"]
-    if len(images) != 1:
-        msg = "select the image together with the points and labels to save a session"
+def _session_of(item: LayerData) -> str | None:
+    found: str | None = item[1].get("metadata", {}).get(METADATA_KEY)
+    return found
+
+
+def _layer(item: LayerData) -> Any:
+    from napari.layers import Layer
+
+    data, kwargs, kind = item
+    return Layer.create(data, dict(kwargs), kind)
+
+
+def _shown(data: Any) -> Any:
+    """Return the open viewer's layer of this data, which knows its file; or None."""
+    from napari import current_viewer
+
+    viewer = current_viewer()
+    layers = () if viewer is None else viewer.layers
+    return next((layer for layer in layers if layer.data is data), None)
+
+
+def _shape(image: ImageReference) -> tuple[int, ...]:
+    return (*image.leading, *image.plane_shape)
+
+
+def _moved(session: Session, folder: Path) -> SessionContent:
+    """Return a session's content for a file in another folder, as a new session."""
+    content = session.content
+    image = content.image
+    if image.path is not None:
+        where = relative_path(session.path.parent / image.path, folder)
+        image = replace(image, path=where)
+    return replace(content, image=image, identity=SessionContent(image).identity)
+
+
+def _with_edits(
+    session: Session, content: SessionContent, own: Sequence[LayerData]
+) -> SessionContent:
+    """Add what was painted on the labels that were read from a session.
+
+    Where more was done since they were saved, they are the dock's, which has recorded
+    each stroke.
+    """
+    labels = [(d, k) for d, k, kind in own if kind == "labels"]
+    saved = session.saved_labels()
+    if saved is None or len(labels) != 1 or labels[0][1].get("multiscale"):
+        return content
+    edited = np.asarray(turned(labels[0][0], session.image.order))
+    if edited.shape != saved.shape:
+        msg = f"the session's labels have the shape {saved.shape}, not {edited.shape}"
         raise SessionError(msg)
-    data, kwargs = images[0]
-    rgb = bool(kwargs.get("rgb"))
-    array = data[0] if kwargs.get("multiscale") else data
-    reference = reference_of(array, folder=folder, rgb=rgb)
-    events: list[Any] = []
-    for labels, _, kind in layers:
-        if kind == "labels":
-            events += events_from_labels(np.asarray(labels))
-    highest = max((int(e.labels.after.max(initial=0)) for e in events), default=0)
-    for points, said, kind in layers:
-        if kind == "points" and len(points):
-            objects, signs = said_by(said.get("features") or {})
-            events += events_from_points(
-                np.asarray(points),
-                objects=objects,
-                positive=signs,
-                first_object=highest + 1,
-                first_click=1 + sum(hasattr(e, "click_id") for e in events),
-            )
-    return SessionContent(reference, events=tuple(events))
+    if int(edited.max(initial=0)) > MOST_OBJECTS:
+        msg = f"label {int(edited.max())}: numbers up to {MOST_OBJECTS} can be used"
+        raise SessionError(msg)
+    leading = saved.shape[:-2]
+    painted = tuple(
+        ev.Painted(plane, LabelRuns.from_labels(edited[plane], changed, changed.shape))
+        for plane in np.ndindex(leading)
+        if (changed := np.asarray(edited[plane] != saved[plane])).any()
+    )
+    events = (*content.events, *painted)
+    if not painted:
+        return content
+    shown = [label_runs(edited, p) for p in np.ndindex(leading)]
+    snapshot = Snapshot(len(events), tuple(runs for runs in shown if runs.size))
+    return replace(content, events=events, snapshot=snapshot)
+
+
+def _added(
+    image: WorkingImage, content: SessionContent, layers: Sequence[Any]
+) -> list[ev.Event]:
+    """Return the events that make objects of Labels, and clicks of Points layers."""
+    from napari.layers import Labels, Points
+
+    known = objects_after(content.events, content.image.plane_shape)
+    taken = {found.object_id for found in known}
+    used = [c.click_id for found in known for _, c in found.clicks()]
+    first_click = 1 + max(used, default=0)
+    events: list[ev.Event] = []
+    for layer in (x for x in layers if isinstance(x, Labels)):
+        labels = labels_on(image, layer, taken)
+        taken |= set(np.unique(labels).tolist()) - {0}
+        events += events_from_labels(labels)
+    for layer in (x for x in layers if isinstance(x, Points) and len(x.data)):
+        if layer.ndim > len(image.shape):
+            msg = f"{layer.name} has {layer.ndim} axes, the image {len(image.shape)}"
+            raise SessionError(msg)
+        points = points_on(image, layer)
+        off = ~((points >= -0.5) & (points < np.array(image.shape) - 0.5)).all(axis=1)
+        if off.any():
+            msg = f"{off.sum()} points of “{layer.name}” do not lie on the image"
+            raise SessionError(msg)
+        objects, signs = said_by(layer.features)
+        made = events_from_points(
+            points,
+            objects=objects,
+            positive=signs,
+            first_object=max(taken, default=0) + 1,
+            first_click=first_click,
+        )
+        first_click += len(points)
+        taken |= {e.object_id for e in made if isinstance(e, ev.ObjectCreated)}
+        events += made
+    return events
 
 
 def importable(controller: Controller) -> tuple[list[Labels], list[Points]]:
@@ -208,26 +307,16 @@ def importable(controller: Controller) -> tuple[list[Labels], list[Points]]:
 def import_labels(controller: Controller, layer: Labels) -> int:
     """Make an object of every label, return how many; the layer stays as it is.
 
-    Labels of one plane's shape instead of the image's go to the plane shown.
-
-    Raises
-    ------
-    SessionError
-        They are of another shape, or too many.
+    Labels of one plane's shape instead of the image's go to the plane shown; errors
+    are those of :func:`labels_on`.
     """
-    data = layer.data[0] if layer.multiscale else layer.data
-    if len(data.shape) == len(controller.image.shape):
-        data = turned(data, controller.image.order)
-    shape, wanted = tuple(int(n) for n in data.shape), controller.image.shape
-    on_one_plane = shape == wanted[-2:] != wanted
-    if shape != wanted and not on_one_plane:
-        msg = f"{layer.name} has the shape {shape}, the image {wanted}: not imported"
-        raise SessionError(msg)
-    labels = renumbered(np.asarray(data), controller.view.next_id, MOST_OBJECTS)
-    if on_one_plane:
-        whole = np.zeros(wanted, labels.dtype)
-        whole[controller.current_plane] = labels
-        labels = whole
+    image, taken = controller.image, range(1, controller.view.next_id)
+    if layer.data.shape == image.plane_shape != image.shape:
+        labels = np.zeros(image.shape, np.int64)
+        numbered = renumbered(layer.data, controller.view.next_id, MOST_OBJECTS)
+        labels[controller.current_plane] = numbered
+    else:
+        labels = labels_on(image, layer, taken)
     controller.submit_all(events_from_labels(labels))
     return len(np.unique(labels[labels > 0]))
 
@@ -241,16 +330,8 @@ def import_points(controller: Controller, layer: Points) -> tuple[int, int]:
     -------
     How many became clicks, and how many do not lie on the image.
     """
-    target = controller.labels.layer
     leading = tuple(controller.viewer.dims.point)
-    data = []
-    for point in np.asarray(layer.data, float):
-        world = tuple(layer.data_to_world(point))
-        world = (*leading[: max(target.ndim - len(world), 0)], *world)
-        place = controller.image.of_layer(world_to_index(target, world))
-        plane, yx = split_index(place)
-        data.append((*plane, *yx))
-    points = np.array(data, float).reshape(-1, target.ndim)
+    points = points_on(controller.image, layer, leading)
     objects, positive = said_by(layer.features)
     events = events_from_points(
         points,
