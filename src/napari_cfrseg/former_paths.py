@@ -54,7 +54,7 @@ cfrseg_training.papers.recipe_training: cfrseg_training.from_recipe
 cli.evaluate: evaluation.cli evaluation.command
 cli.options: progress
 engine.click_round: engine.one_click
-engine.corrections: engine.honour engine.one_way
+engine.corrections: engine.honour
 engine.focus: engine.support
 engine.probability_patch: engine.patch
 engine.refinement: engine.cascade
@@ -98,6 +98,7 @@ model.published.fcfi: model.deeplab model.timm_fcfi
 model.published.fetch: fetch
 model.published.hrnet: model.backbones.hrnet model.hrnet model.ocr
 model.published.import_checkpoint: weights_import.published weights_import.reading
+model.published.published_keys: weights_import.published
 model.published.starting_weights: weights_import.starting
 model.published.vit: model.plain_vit model.vit_head
 model.registry: model.catalogue
