@@ -7,8 +7,8 @@ import pytest
 from similarity import SimilarityNetwork
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.corrections import drop_island
 from napari_cfrseg.engine.focus import FocusHint, FocusSettings
+from napari_cfrseg.engine.one_way import drop_island
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.probability_patch import Patch
 from napari_cfrseg.engine.segmenter import Segmenter

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.corrections import LATE_PUSH, in_a_row, one_way
+from napari_cfrseg.engine.one_way import LATE_PUSH, in_a_row, one_way
 from napari_cfrseg.engine.probability_patch import Patch
 
 PLANE = (20, 30)

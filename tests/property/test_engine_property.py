@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from similarity import SimilarityNetwork
 
 from napari_cfrseg.clicks import Click, effective_clicks
-from napari_cfrseg.engine.corrections import FROM_CLICK, honour, violated
+from napari_cfrseg.engine.corrections import honour, violated
 from napari_cfrseg.engine.focus import FocusSettings
+from napari_cfrseg.engine.one_way import FROM_CLICK
 from napari_cfrseg.engine.probability_patch import Patch
 from napari_cfrseg.engine.refinement import Refinement, run_cascade
 from napari_cfrseg.engine.segmenter import Segmenter

@@ -14,13 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cfrseg.clicks import Click, ClickList, effective_clicks
-from napari_cfrseg.engine.corrections import (
-    FROM_CLICK,
-    Affinity,
-    drop_island,
-    honour,
-    one_way,
-)
+from napari_cfrseg.engine.corrections import Affinity, honour
 from napari_cfrseg.engine.focus import (
     SAME_SIDE,
     FocusHint,
@@ -29,6 +23,7 @@ from napari_cfrseg.engine.focus import (
     next_window,
     shifted,
 )
+from napari_cfrseg.engine.one_way import FROM_CLICK, drop_island, one_way
 from napari_cfrseg.engine.prediction import Candidate, Prediction, touches_border
 from napari_cfrseg.engine.probability_patch import put_back
 from napari_cfrseg.engine.refinement import Cascade, Refinement, run_cascade

@@ -8,7 +8,8 @@ blend of FCFI's FFCM (Eq. 2 of that paper)::
 with l the click's label and W its weight: 1 on the click's disk, and for the newest
 click the network's own affinity on the similar region connected to it, inside FFCM's
 box. A click only reaches pixels that are nearer to it than to any click of the other
-sign, so honouring one never breaks another, and one pass suffices.
+sign, so honouring one never breaks another, and one pass suffices. (From the fourth
+click on, :mod:`napari_cfrseg.engine.one_way` limits the change, too.)
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from napari_cfrseg.clicks import Click, ClickList
-from napari_cfrseg.engine.probability_patch import FLOOR, Patch
+from napari_cfrseg.engine.probability_patch import Patch
 from napari_cfrseg.geometry.windows import (
     Box,
     Window,
@@ -31,7 +32,6 @@ from napari_cfrseg.geometry.windows import (
     paste,
     shape_of,
     slices,
-    union,
 )
 
 #: The click's disk on the network's grid, as in the papers.
@@ -151,85 +151,3 @@ def _reach(
         reach = max(reach, half)
     box = (y - reach, x - reach, y + reach + 1, x + reach + 1)
     return overlap(box, (0, 0, *patch.plane))
-
-
-#: From this click of an object on, a click changes the mask in its own direction only,
-#: and these logits are added (in that direction) at the first, second, and any further
-#: correction of one sign in a row. Chosen on validation images
-#: (``benchmarks/default_model.md``).
-FROM_CLICK = 4
-LATE_PUSH = (0.1, 0.4, 0.6)
-
-
-def one_way(
-    before: Patch, after: Patch, clicks: Sequence[Click], threshold: float
-) -> Patch:
-    """Keep the newest click from changing the mask against its own sign.
-
-    Where the probability ``before`` it already agrees with the newest (last) of the
-    clicks, that corrects nothing in particular, and ``after`` is returned as it is.
-    """
-    click = clicks[-1]
-    if (before.at(click.pixel) > threshold) == click.is_positive:
-        return after
-    box = union(before.box, after.box)
-    push = LATE_PUSH[min(in_a_row(clicks), len(LATE_PUSH)) - 1]
-    old = before.read(box)
-    new = _moved(after.read(box), push if click.is_positive else -push)
-    was, now_is = old > threshold, new > threshold
-    changed = (was != now_is) & (now_is == click.is_positive)
-    listed = ClickList.of(clicks)  # pixels clicked with the other sign stay
-    others = listed.pixels[listed.positive != click.is_positive] - box[:2]
-    changed[tuple(others[_inside(others, changed.shape)].T)] = False
-    return after.with_box(box, np.where(changed, new, old))
-
-
-def drop_island(
-    before: Patch, after: Patch, clicks: Sequence[Click], threshold: float
-) -> Patch:
-    """Remove the whole part of a mask that a negative click is on.
-
-    Only a part that holds no positive click, beside one that holds one: a click on a
-    stray island says that all of it is wrong.
-    """
-    newest = clicks[-1]
-    if newest.is_positive or before.at(newest.pixel) <= threshold:
-        return after
-    parts, _ = ndimage.label(before.probability > threshold)
-    listed = ClickList.of(clicks)
-    pixels = listed.pixels - (before.y0, before.x0)
-    island = parts[tuple(pixels[-1])]
-    positive = pixels[listed.positive]
-    kept = parts[tuple(positive[_inside(positive, parts.shape)].T)]
-    if not kept.any() or (kept == island).any():
-        return after
-    values = after.read(before.box)
-    values[parts == island] = 0
-    return after.with_box(before.box, values)
-
-
-def _inside(pixels: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return which of (N, 2) pixels lie in an array of this shape."""
-    inside = (pixels >= 0) & (pixels < shape)
-    return inside[:, 0] & inside[:, 1]
-
-
-def in_a_row(clicks: Sequence[Click]) -> int:
-    """Return how many of the last clicks have the newest one's sign, at least 1.
-
-    The first click does not count: it shows where the object is, not its outline.
-    """
-    count = 0
-    for click in reversed(clicks[1:]):
-        if click.is_positive != clicks[-1].is_positive:
-            break
-        count += 1
-    return max(1, count)
-
-
-def _moved(probability: NDArray[np.float32], logits: float) -> NDArray[np.float32]:
-    """Add to the logits; a probability below 1/256 becomes 0."""
-    odds = probability * np.float32(np.exp(logits))
-    moved: NDArray[np.float32] = odds / (odds + (1 - probability))
-    moved[probability < FLOOR] = 0
-    return moved

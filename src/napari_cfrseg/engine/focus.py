@@ -144,15 +144,9 @@ def next_window(
 ) -> Window:
     """Zoom-In: the window of a click when a mask is there already.
 
-    Parameters
-    ----------
-    mask_area
-        Box of the previous mask, None if it is empty.
-    old, old_touched
-        The previous window, and whether the mask ran into its border: then the new
-        one is wider.
-    focus_shift
-        −1 looks closer, +1 wider, by √2 each.
+    ``mask_area`` is the box of the previous mask, None if it is empty; ``old`` the
+    previous window. If the mask ran into its border (``old_touched``), the new one is
+    wider. ``focus_shift`` −1 looks closer, +1 wider, by √2 each.
     """
     newest = clicks[-1].pixel
     box = _clicks_box(clicks)

@@ -14,7 +14,7 @@ is what the published numbers were made with.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -96,44 +96,31 @@ class PublishedSegmenter:
         if state is None:
             msg = f"{protocol} makes no evaluation"
             raise ValueError(msg)
-        return PublishedPrediction(
-            state.probability,
-            state.window_probability,
-            state.roi,
-            steps,
-            protocol.threshold,
-        )
+        return replace(state, steps=steps)
 
     def _evaluate(
         self, clicks: Sequence[Click], before: PublishedPrediction | None
     ) -> PublishedPrediction:
         """Evaluate once, or twice where the first window proves too wide."""
-        followed = None if before is None else before.window_probability
-        roi = None if before is None else before.roi
-        result = self._evaluate_in(clicks, before, self._choose(clicks, followed, roi))
+        result = self._evaluate_in(clicks, before, self._choose(clicks, before))
         zoom = self._protocol.zoom
         if zoom is None or not zoom.predicts_again(
             result.window_probability, result.roi
         ):
             return result
         # the feedback stays that of the click before; only the window moves
-        roi = self._choose(clicks, result.window_probability, result.roi)
-        again = self._evaluate_in(clicks, before, roi)
-        return PublishedPrediction(
-            again.probability, again.window_probability, again.roi, 2, again.threshold
-        )
+        roi = self._choose(clicks, result)
+        return replace(self._evaluate_in(clicks, before, roi), steps=2)
 
     def _choose(
-        self,
-        clicks: Sequence[Click],
-        followed: NDArray[np.float32] | None,
-        roi: Roi | None,
+        self, clicks: Sequence[Click], seen: PublishedPrediction | None
     ) -> Roi | None:
         zoom = self._protocol.zoom
         if zoom is None:
             return None
         height, width = self._ready().shape[2:]
-        return zoom.choose_roi((height, width), clicks, followed, roi)
+        last = (None, None) if seen is None else (seen.window_probability, seen.roi)
+        return zoom.choose_roi((height, width), clicks, *last)
 
     def _evaluate_in(
         self,
@@ -182,11 +169,9 @@ class PublishedSegmenter:
         newest = np.array(
             [[*v[-1].yx, float(v[-1].is_positive)] for v in views], np.float32
         )
-        features = self._network.embed_clicks(
-            embedding, torch.from_numpy(points).to(device)
-        )
-        newest_click = torch.from_numpy(newest).to(device)
-        return self._network.refine(features, feedback, newest_click), size
+        slotted, last = (torch.from_numpy(a).to(device) for a in (points, newest))
+        features = self._network.embed_clicks(embedding, slotted)
+        return self._network.refine(features, feedback, last), size
 
     def _embed(self, roi: Roi | None) -> tuple[Any, tuple[int, int]]:
         """Embed the window's pixels, once while the window stays."""
