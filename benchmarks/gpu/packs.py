@@ -1,7 +1,8 @@
 """Labelled images packed into one zip: PNGs and an index, bit-exact labels.
 
 A pack is what travels to a machine without the original files: scaled 8-bit images
-and 16-bit labels, one PNG each, and ``index.json`` with data set and source group.
+and 16-bit labels, one PNG each, and ``index.json`` with data set and source group. An
+atlas made of packs can be kept in a file that several processes share.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from cfrseg_training.loop.atlas import Sample
+from cfrseg_training.loop.atlas import Atlas, Sample
 from napari_cfrseg.errors import DatasetError
 
 
@@ -80,6 +82,28 @@ def read_side(packs: Path, side: str) -> list[Sample]:
         If one of them is damaged.
     """
     return [s for p in sorted(packs.glob(f"{side}-*.zip")) for s in read_pack(p)]
+
+
+def save_atlas(atlas: Atlas, path: Path) -> None:
+    """Write an atlas; the file is whole or not there."""
+    partial = path.with_suffix(".partial")
+    kept = {k: v for k, v in vars(atlas).items() if isinstance(v, torch.Tensor)}
+    torch.save(kept, partial)
+    partial.replace(path)
+
+
+def open_atlas(path: Path) -> Atlas:
+    """Open what ``save_atlas`` wrote; its pixels stay on the disk until they are read.
+
+    Every process that opens the file has the same pages in memory.
+    """
+    atlas = Atlas.__new__(Atlas)
+    atlas.device = torch.device("cpu")
+    atlas.object_real = None
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    for name, tensor in state.items():
+        setattr(atlas, name, tensor)
+    return atlas
 
 
 def _png(pixels: NDArray[np.integer[Any]]) -> bytes:

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.one_way import LATE_PUSH, in_a_row, one_way
+from napari_cfrseg.engine.one_way import in_a_row, one_way
 from napari_cfrseg.engine.probability_patch import Patch
+from napari_cfrseg.model.network import LATE_PUSH
 
 PLANE = (20, 30)
 
@@ -62,6 +63,8 @@ def test_clicks_of_one_sign_in_a_row_reach_wider():
         clicks.append(Click((6, 3 + count)))
     assert reached == [(True, False), (True, False), (True, True)]
     assert list(LATE_PUSH) == sorted(LATE_PUSH)
+    alone = one_way(before, after, clicks[:-1], 0.5, push=(0.0,))
+    assert (alone.read((0, 0, *PLANE)) > 0.5).sum() == 16
 
 
 def test_the_first_click_does_not_count_as_a_correction():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cfrseg.clicks import Click, ClickList, effective_clicks
-from napari_cfrseg.engine.corrections import Affinity, honour
+from napari_cfrseg.engine.corrections import Affinity
 from napari_cfrseg.engine.focus import (
     SAME_SIDE,
     FocusHint,
@@ -23,7 +22,7 @@ from napari_cfrseg.engine.focus import (
     next_window,
     shifted,
 )
-from napari_cfrseg.engine.one_way import FROM_CLICK, drop_island, one_way
+from napari_cfrseg.engine.one_way import settle
 from napari_cfrseg.engine.prediction import Candidate, Prediction, touches_border
 from napari_cfrseg.engine.probability_patch import put_back
 from napari_cfrseg.engine.refinement import Cascade, Refinement, run_cascade
@@ -302,24 +301,20 @@ class ClickRound:
                 steps = [recut(p, 0.5, task.threshold) for p in steps]
             masks = tuple(p > task.threshold for p in steps)
             probability = steps[-1]
-            patch = put_back(before.patch, probability, window)
             affinity = _affinity(output, window)
             corrected: tuple[Click, ...] = ()
             if task.forced:
-                honoured = partial(
-                    honour,
-                    clicks=clicks,
+                patch, corrected = settle(
+                    before.patch,
+                    probability,
+                    window,
+                    clicks,
                     threshold=task.threshold,
-                    px_per_cell=window.px_per_cell,
                     affinity=affinity,
+                    push=self.stages.network.late_push,
                 )
-                patch, corrected = honoured(patch)
-                if len(clicks) >= FROM_CLICK:
-                    patch = one_way(before.patch, patch, clicks, task.threshold)
-                    # a mask from outside may have ignored earlier clicks
-                    patch, older = honoured(patch)
-                    corrected = (*corrected, *older)
-                patch = drop_island(before.patch, patch, clicks, task.threshold)
+            else:
+                patch = put_back(before.patch, probability, window)
             touches = touches_border(masks[-1], window, clicks, before.shape)
         quality = self.stages.judge(output)
         best = Candidate.of(probability, window, affinity, quality)

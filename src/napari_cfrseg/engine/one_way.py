@@ -8,40 +8,43 @@ of it, at any click.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_cfrseg.clicks import Click, ClickList
-from napari_cfrseg.engine.probability_patch import FLOOR, Patch
-from napari_cfrseg.geometry.windows import (
-    union,
-)
+from napari_cfrseg.engine.corrections import Affinity, honour
+from napari_cfrseg.engine.probability_patch import FLOOR, Patch, put_back
+from napari_cfrseg.geometry.windows import Window, union
+from napari_cfrseg.model.network import LATE_PUSH
 
-#: From this click of an object on, a click changes the mask in its own direction only,
-#: and these logits are added (in that direction) at the first, second, and any further
-#: correction of one sign in a row. Chosen on validation images
-#: (``benchmarks/default_model.md``).
+#: From this click of an object on, a click changes the mask in its own direction only.
+#: Chosen on validation images (``benchmarks/default_model.md``).
 FROM_CLICK = 4
-LATE_PUSH = (0.1, 0.4, 0.6)
 
 
 def one_way(
-    before: Patch, after: Patch, clicks: Sequence[Click], threshold: float
+    before: Patch,
+    after: Patch,
+    clicks: Sequence[Click],
+    threshold: float,
+    push: Sequence[float] = LATE_PUSH,
 ) -> Patch:
     """Keep the newest click from changing the mask against its own sign.
 
     Where the probability ``before`` it already agrees with the newest (last) of the
     clicks, that corrects nothing in particular, and ``after`` is returned as it is.
+    ``push`` is explained at :data:`~napari_cfrseg.model.network.LATE_PUSH`.
     """
     click = clicks[-1]
     if (before.at(click.pixel) > threshold) == click.is_positive:
         return after
     box = union(before.box, after.box)
-    push = LATE_PUSH[min(in_a_row(clicks), len(LATE_PUSH)) - 1]
+    move = push[min(in_a_row(clicks), len(push)) - 1]
     old = before.read(box)
-    new = _moved(after.read(box), push if click.is_positive else -push)
+    new = _moved(after.read(box), move if click.is_positive else -move)
     was, now_is = old > threshold, new > threshold
     changed = (was != now_is) & (now_is == click.is_positive)
     listed = ClickList.of(clicks)  # pixels clicked with the other sign stay
@@ -99,3 +102,36 @@ def _moved(probability: NDArray[np.float32], logits: float) -> NDArray[np.float3
     moved: NDArray[np.float32] = odds / (odds + (1 - probability))
     moved[probability < FLOOR] = 0
     return moved
+
+
+def settle(
+    before: Patch,
+    probability: NDArray[np.float32],
+    window: Window,
+    clicks: Sequence[Click],
+    *,
+    threshold: float = 0.5,
+    affinity: Affinity | None = None,
+    push: Sequence[float] = LATE_PUSH,
+) -> tuple[Patch, tuple[Click, ...]]:
+    """Return the object's probability after a click, and the clicks that needed help.
+
+    The network's (grid, grid) answer is pasted, clicks are honoured, and late ones
+    confined. Training runs the same function after each of its rounds, so that what
+    the network is trained on is what it meets. The other parameters are those of
+    :func:`~napari_cfrseg.engine.corrections.honour` and :func:`one_way`.
+    """
+    honoured = partial(
+        honour,
+        clicks=clicks,
+        threshold=threshold,
+        px_per_cell=window.px_per_cell,
+        affinity=affinity,
+    )
+    patch, corrected = honoured(put_back(before, probability, window))
+    if len(clicks) >= FROM_CLICK:
+        patch = one_way(before, patch, clicks, threshold, push)
+        # a mask from outside may have ignored earlier clicks
+        patch, older = honoured(patch)
+        corrected = (*corrected, *older)
+    return drop_island(before, patch, clicks, threshold), corrected

@@ -309,7 +309,9 @@ class Stages:
                 yield
 
 
-def grid_points(window: Window, clicks: Sequence[Click]) -> NDArray[np.float32]:
+def grid_points(
+    window: Window, clicks: Sequence[Click], slots: int | None = None
+) -> NDArray[np.float32]:
     """(2N, 3) rows ``[y, x, order]`` on the grid, clicks out of its reach left out."""
     low, high = -_CLICK_REACH, window.grid - 1 + _CLICK_REACH
     listed = ClickList.of(clicks)
@@ -317,7 +319,7 @@ def grid_points(window: Window, clicks: Sequence[Click]) -> NDArray[np.float32]:
     lower, upper = yx.min(axis=1), yx.max(axis=1)
     # upper < 0 marks an unused slot: such a click is just off the corner.
     near = (low <= lower) & (upper <= high) & (upper >= 0)
-    return points_rows(yx[near], listed.positive[near])
+    return points_rows(yx[near], listed.positive[near], slots=slots)
 
 
 def newest_row(window: Window, click: Click) -> tuple[float, float, float]:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_cfrseg.model.blocks import (
@@ -34,10 +34,11 @@ from napari_cfrseg.model.blocks.decoder import (
     Residual,
     conv_norm_relu,
 )
+from napari_cfrseg.model.blocks.extensions import Judge, Offset, SecondEncoder
 from napari_cfrseg.model.blocks.feedback_correction import FFCM
 from napari_cfrseg.model.blocks.feedback_fusion import CFFM, FusionState
 from napari_cfrseg.model.blocks.fine_feedback import FineFeedback
-from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
+from napari_cfrseg.model.network import LATE_PUSH, ClickNetwork, NetworkOutput
 
 #: coarsest stride of the pyramid: other sizes are filled up to a multiple of it
 STRIDE = 32
@@ -62,6 +63,15 @@ class CfrNetConfig:
     #: channels inside the path that shows the head the previous mask at its own
     #: resolution; 0: FCFI's feedback alone
     fine_feedback: int = 32
+    #: a timm model that runs beside the first encoder (``extensions``); "": none
+    second_backbone: str = ""
+    fine_width: int = 16  #: channels of the head at half the window's resolution
+    deepened: bool = False  #: whether the head looks at its finest features once more
+    #: channels inside the head that judges a mask (``extensions``); 0: pooled numbers
+    judge_width: int = 0
+    #: numbers inside the head that moves the whole outline (``extensions``); 0: none
+    offset_width: int = 0
+    late_push: tuple[float, ...] = LATE_PUSH  #: see ``ClickNetwork.late_push``
 
 
 class ImageEmbedding(NamedTuple):
@@ -81,6 +91,7 @@ class ClickFeatures(NamedTuple):
     fusion: FusionState  # CFFM's share that no mask changes, the features among it
     fine: Tensor | None  # (B, mid, H/4, W/4) the fine feedback's share
     detail: Tensor  # (B, 16, H/2, W/2), the image embedding's
+    clicks: Tensor  # (B, 2, H/4, W/4), where the clicks lie
     padded: tuple[int, int]  # (H, W) filled up to whole strides
     size: tuple[int, int]  # (H, W) of the window
 
@@ -112,6 +123,7 @@ class CfrNet(ClickNetwork):
 
         self.config = config or CfrNetConfig()
         self.grid_size = self.config.grid_size
+        self.late_push = self.config.late_push
         widths = self.config.widths
         self.backbone = timm.create_model(
             self.config.backbone, pretrained=False, features_only=True
@@ -129,11 +141,24 @@ class CfrNet(ClickNetwork):
             ratio=self.config.ratio,
         )
         self.cffm = CFFM(widths[0], self.config.feedback_width)
-        self.head = Head(widths[0], self.config.head_width, detail=24)
-        mid = self.config.fine_feedback
-        self.fine = (
-            FineFeedback(widths[0], mid, self.head.detail_width) if mid else None
+        fine, mid = self.config.fine_width, self.config.judge_width
+        self.head = Head(
+            widths[0],
+            self.config.head_width,
+            detail=24,
+            fine=fine,
+            deepened=self.config.deepened,
+            judge=Judge(widths[0], mid) if mid else None,
         )
+        self.second: SecondEncoder | None = None
+        if self.config.second_backbone:
+            joined = [channels[i] for i in self._levels[:3]]
+            name = self.config.second_backbone
+            self.second = SecondEncoder(name, joined, stem=24, detail=fine)
+        mid = self.config.fine_feedback
+        self.fine = FineFeedback(widths[0], mid, fine) if mid else None
+        mid = self.config.offset_width
+        self.offset = Offset(widths[0], mid) if mid else None
         #: whether this is a copy that ``for_inference`` made
         self.is_folded = False
 
@@ -153,9 +178,16 @@ class CfrNet(ClickNetwork):
         size = (image.shape[-2], image.shape[-1])
         pixels = _fill_stride((image - mean) / (spread + 0.02))
         maps = self.backbone(pixels)
-        pyramid = self.pyramid([maps[i] for i in self._levels])
+        levels = [maps[i] for i in self._levels]
+        stem = self.detail(pixels)
+        detail = self.head.prepare(stem)
+        if self.second is not None:
+            more = self.second(pixels, stem)
+            for i, addition in enumerate(more.pyramid):
+                levels[i] = levels[i] + addition
+            detail = detail + more.detail
+        pyramid = self.pyramid(levels)
         small = functional.interpolate(pixels, size=pyramid[0].shape[-2:], mode="area")
-        detail = self.head.prepare(self.detail(pixels))
         return ImageEmbedding(small, detail, pyramid, size)
 
     def embed_clicks(self, embedding: ImageEmbedding, points: Tensor) -> ClickFeatures:
@@ -169,6 +201,7 @@ class CfrNet(ClickNetwork):
             self.cffm.prepare(features),
             None if self.fine is None else self.fine.prepare(features),
             embedding.detail,
+            small,
             (maps.shape[-2], maps.shape[-1]),
             embedding.size,
         )
@@ -203,6 +236,10 @@ class CfrNet(ClickNetwork):
             coarse, fine = self.fine(features.fine, filled, newest_click, gate)
             fused = fused + coarse
         logits, hidden = self.head.draw(fused, features.detail, fine)
+        if self.offset is not None:
+            before = None if filled is None else filled * gate
+            move = self.offset(hidden, logits, features.clicks, before, newest_click)
+            logits = logits + move.to(logits.dtype)
         # a step of a cascade that another one follows is never judged
         quality = None if self.is_folded else self.head.expect(hidden, logits)
         corrected, updated, region, affinity = (
@@ -231,10 +268,9 @@ class CfrNet(ClickNetwork):
         if self.is_folded:
             return copy
         fold_sequences(copy)
-        if self.config.backbone.startswith("resnet"):
-            fold_numbered(copy.backbone)
-        elif "efficientnet" in self.config.backbone:
-            fold_acting(copy.backbone)
+        _fold_backbone(copy.backbone, self.config.backbone)
+        if copy.second is not None:
+            _fold_backbone(copy.second.backbone, self.config.second_backbone)
         for module in copy.modules():
             if isinstance(module, Residual | Head):
                 module.fold()
@@ -243,3 +279,10 @@ class CfrNet(ClickNetwork):
         fold_named(copy, "cffm.phi3_first", "cffm.phi3_rest.0")
         copy.is_folded = True
         return copy
+
+
+def _fold_backbone(backbone: nn.Module, name: str) -> None:
+    if name.startswith("resnet"):
+        fold_numbered(backbone)
+    elif "efficientnet" in name:
+        fold_acting(backbone)

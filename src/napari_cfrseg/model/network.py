@@ -24,6 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+#: Logits added, in the newest click's direction, at the first, second and any further
+#: late correction of one sign in a row. Chosen on validation images
+#: (``benchmarks/default_model.md``).
+LATE_PUSH = (0.1, 0.4, 0.6)
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkOutput:
@@ -56,6 +61,8 @@ class ClickNetwork(nn.Module, ABC):
 
     #: side in pixels of the square grid the network was trained on
     grid_size: int
+    #: see ``LATE_PUSH``; zeros where the network was trained with the product's rounds
+    late_push: tuple[float, ...] = LATE_PUSH
 
     @abstractmethod
     def architecture(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -118,6 +119,15 @@ class WindowRecipe:
     side_px: tuple[float, float] = (24.0, 4096.0)
 
 
+class Layout(NamedTuple):
+    """Where windows lie: cell g, from the middle, shows ``centre + matrix @ g``."""
+
+    objects: Tensor  # (B,) long, indices of the objects
+    centre: Tensor  # (B, 2) float, plane pixels
+    matrix: Tensor  # (B, 2, 2) float, plane pixels per cell
+    click: Tensor  # (B, 2) float, plane pixels: a point inside the object
+
+
 #: Windows as the product lays them after the first click, to measure in.
 AFTER_FIRST_CLICK = WindowRecipe(zoomed=1.0, rotate=False, stretch=1.0001, shift=0.05)
 
@@ -177,10 +187,11 @@ class Atlas:
         self.level_start = starts.view(-1, LEVELS).to(self.device)
         self.label_start = (area[:, 0].cumsum(0) - area[:, 0]).to(self.device)
         self.sparse = torch.tensor([s.is_sparse for s in samples], device=self.device)
-        image, label, box, points = zip(*objects, strict=True)
+        image, label, box, inside, points = zip(*objects, strict=True)
         self.object_image = torch.tensor(image, device=self.device)
         self.object_label = torch.tensor(label, device=self.device)
         self.object_box = torch.tensor(box, dtype=torch.float32, device=self.device)
+        self.object_area = torch.tensor(inside, device=self.device).float()
         self.object_points = torch.from_numpy(np.stack(points)).to(self.device)
         real = real_clicks(samples, image, points)
         self.object_real = None if real is None else real.to(self.device)
@@ -207,23 +218,22 @@ class Atlas:
         objects
             (B,) indices of the objects; by default drawn by weight.
         """
+        return self.gather(self.lay(count, grid, generator, recipe, objects), grid)
+
+    def lay(
+        self,
+        count: int,
+        grid: int,
+        generator: torch.Generator,
+        recipe: WindowRecipe | None = None,
+        objects: Tensor | None = None,
+    ) -> Layout:
+        """Draw where windows lie; the parameters are those of ``draw``."""
         recipe = recipe or WindowRecipe()
         if objects is None:
             objects = torch.multinomial(
                 self.object_weight, count, replacement=True, generator=generator
             )
-        centre, matrix, click = self._layout(objects, grid, generator, recipe)
-        return self._gather(objects, centre, matrix, click, grid)
-
-    def _layout(
-        self,
-        objects: Tensor,
-        grid: int,
-        generator: torch.Generator,
-        recipe: WindowRecipe,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return centres (B, 2), grid→plane matrices (B, 2, 2), clicks (B, 2)."""
-        count = len(objects)
 
         def chance(*shape: int) -> Tensor:
             return torch.rand(*shape, generator=generator, device=self.device)
@@ -251,11 +261,11 @@ class Atlas:
         scale = scale * (side / grid)[:, None]
         cos, sin = angle.cos(), angle.sin()
         turn = torch.stack([cos, -sin, sin, cos], dim=1).view(-1, 2, 2)
-        return centre, turn * scale[:, None, :], click
+        return Layout(objects, centre, turn * scale[:, None, :], click)
 
-    def _gather(
-        self, objects: Tensor, centre: Tensor, matrix: Tensor, click: Tensor, grid: int
-    ) -> WindowBatch:
+    def gather(self, layout: Layout, grid: int) -> WindowBatch:
+        """Sample windows that were laid."""
+        objects, centre, matrix, click = layout
         axis = torch.arange(grid, device=self.device) - (grid - 1) / 2
         offsets = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1)
         plane = torch.einsum("bij,yxj->byxi", matrix, offsets)
@@ -312,8 +322,8 @@ class Atlas:
         return ((plane < low) | (plane > high)).any(dim=-1)[:, None]
 
 
-#: image, label, box (y0, x0, y1, x1) and interior points
-_Object = tuple[int, int, tuple[int, int, int, int], NDArray[np.float32]]
+#: image, label, box (y0, x0, y1, x1), area and interior points
+_Object = tuple[int, int, tuple[int, int, int, int], int, NDArray[np.float32]]
 
 
 def _objects(
@@ -325,11 +335,13 @@ def _objects(
         if box is None:
             continue
         mask = np.pad(numbered[box] == number, 1)
-        if not min_area_px <= mask.sum() <= half_plane:
+        area = int(mask.sum())
+        if not min_area_px <= area <= half_plane:
             continue
         corner = np.asarray([box[0].start, box[1].start])
         points = (_interior_points(mask, rng) + corner - 1).astype(np.float32)
-        yield index, number, (*corner.tolist(), box[0].stop, box[1].stop), points
+        bounds = (*corner.tolist(), box[0].stop, box[1].stop)
+        yield index, number, bounds, area, points
 
 
 def _interior_points(

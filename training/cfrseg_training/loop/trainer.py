@@ -42,6 +42,9 @@ from napari_cfrseg.model.network import ClickNetwork
 
 _log = logging.getLogger(__name__)
 
+#: network, number of windows and their grid, chance of the windows and of the host
+Step = Callable[[ClickNetwork, int, int, torch.Generator, torch.Generator], StepResult]
+
 
 class Trainer:
     """Train a network on an atlas.
@@ -57,6 +60,8 @@ class Trainer:
     watch
         Called after every step; may wait (a pause, which the budget does not count)
         and returns False to stop.
+    step
+        Draws and runs a batch in place of ``train_step``.
 
     Attributes
     ----------
@@ -74,6 +79,7 @@ class Trainer:
         validation: list[WindowBatch] | None = None,
         clock: Callable[[], float] = time.monotonic,
         watch: Callable[[Trainer], bool] | None = None,
+        step: Step | None = None,
     ) -> None:
         if config.budget_s is None and config.steps is None:
             msg = "a run needs an end: give budget_s or steps"
@@ -90,6 +96,7 @@ class Trainer:
         self.validation = validation or []
         self.clock = clock
         self.watch = watch
+        self.run_step = step
         halves = {"bfloat16": torch.bfloat16, "float16": torch.float16}
         self.half = halves.get(config.autocast)
         self.scaler = torch.amp.GradScaler(
@@ -237,6 +244,8 @@ class Trainer:
     def _evaluate(self, network: ClickNetwork, rounds: RoundsConfig) -> StepResult:
         """Draw a batch and run a network, in training mode, through its rounds."""
         grid, count = self.grid_and_batch()
+        if self.run_step is not None:
+            return self.run_step(network, count, grid, self.generator, self.host)
         batch = self.draw(count, grid)
         half = self.half
         with torch.autocast(self.device.type, half, enabled=half is not None):

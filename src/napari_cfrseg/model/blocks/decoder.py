@@ -124,10 +124,16 @@ class ClickDecoder(nn.Module):
 class Head(nn.Module):
     """Fused features → logits at full window resolution, and their expected IoU."""
 
-    #: channels of what ``prepare`` returns
-    detail_width = 16
-
-    def __init__(self, width: int, coarse: int, detail: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        coarse: int,
+        detail: int,
+        *,
+        fine: int = 16,
+        deepened: bool = False,
+        judge: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.down = conv_norm_relu(width, coarse, stride=2)
         self.middle = Residual(coarse)
@@ -135,14 +141,18 @@ class Head(nn.Module):
         self.fuse = conv_norm_relu(width, width)
         # stride 4 → 2 and 2 → 1 by rearranging channels: dearer upsampling of wide
         # maps would be most of this stage's cost
-        fine = self.detail_width
         self.split = nn.Conv2d(width, 4 * fine, 1)
         self.sharpen = SplitInputConv2d((fine, detail), fine, 3, bias=False)
         self.sharpen_norm = nn.BatchNorm2d(fine)
         self.full = nn.Conv2d(fine, 4, 3, padding=1)
-        self.quality = nn.Sequential(
-            nn.Linear(2 * width + 3, 64), nn.ReLU(inplace=True), nn.Linear(64, 1)
-        )
+        self.deepen = nn.Conv2d(fine, fine, 3, padding=1) if deepened else None
+        for parameter in self.deepen.parameters() if self.deepen else ():
+            nn.init.zeros_(parameter)  # starts as nothing
+        self.judge = judge
+        if judge is None:
+            self.quality = nn.Sequential(
+                nn.Linear(2 * width + 3, 64), nn.ReLU(inplace=True), nn.Linear(64, 1)
+            )
 
     def fold(self) -> None:
         """Fold the normalisation after ``sharpen``; its bias is then ``prepare``'s."""
@@ -170,10 +180,15 @@ class Head(nn.Module):
         half = functional.pixel_shuffle(self.split(x), 2)
         half = self.sharpen_norm(self.sharpen.part(0, half) + detail)
         half = functional.relu(half if fine is None else half + fine)
+        if self.deepen is not None:
+            half = functional.relu(half + self.deepen(half))
         return _interleave(self.full(half)), x
 
     def expect(self, hidden: Tensor, logits: Tensor) -> Tensor:
         """(B,) logit of the IoU; reads the mask but does not shape it."""
+        if self.judge is not None:
+            judged: Tensor = self.judge(hidden, logits)
+            return judged
         with torch.autocast(hidden.device.type, enabled=False):
             x = hidden.detach().float()
             prob = torch.sigmoid(logits.detach().float())

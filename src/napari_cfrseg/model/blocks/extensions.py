@@ -1,0 +1,233 @@
+"""Parts that a wider default network may have; a trained network can be given each.
+
+``SecondEncoder``: a pretrained encoder beside the first, which was trained on
+micrographs alone. Its maps join the pyramid's levels and the detail at half resolution.
+It is paid once per window, no click repeats it, and its joins start at zero.
+
+``Judge``: says how good a mask is. The automatic focus lays windows that are too small,
+too wide and beside the object, and has to find the one whose mask is meant; a few
+pooled numbers cannot tell, so it looks at the mask cell by cell.
+
+``Offset``: moves all logits by one amount. The right outline is often the one of
+another threshold: annotators differ in where a blurred border lies, and clicks say on
+which side of it this one is. It starts at zero.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_cfrseg.model.blocks.decoder import conv_norm_relu
+from napari_cfrseg.model.blocks.fine_feedback import FARTHEST, distance_to_outline
+
+#: strides of the maps a second encoder gives: the detail's, then the pyramid's. Coarser
+#: ones cost most, and a window has few cells of them.
+STRIDES = (2, 4, 8, 16)
+
+
+class Additions(NamedTuple):
+    """What is added to the first encoder's share."""
+
+    detail: Tensor  # (B, D, H/2, W/2)
+    pyramid: tuple[Tensor, ...]  # (B, C_i, h_i, w_i), strides 4 to 16
+
+
+class SecondEncoder(nn.Module):
+    """A timm encoder whose maps join the pyramid and the detail.
+
+    Parameters
+    ----------
+    name
+        A timm model with ``features_only`` maps at strides 2 to 16.
+    widths
+        Channels of the first encoder's maps at strides 4 to 16.
+    stem
+        Channels of the first detail map (stride 2).
+    detail
+        D, channels of what is added to the head's detail.
+    """
+
+    def __init__(self, name: str, widths: list[int], stem: int, detail: int) -> None:
+        super().__init__()
+        import timm
+
+        self.backbone = timm.create_model(
+            name, pretrained=False, features_only=True, out_indices=(0, 1, 2, 3)
+        )
+        info = self.backbone.feature_info
+        self._levels = [info.reduction().index(r) for r in STRIDES]
+        channels = [info.channels()[i] for i in self._levels]
+        if hasattr(self.backbone, "blocks"):  # timm would run the rest, too
+            last = int(info.module_name()[self._levels[-1]].split(".")[1])
+            self.backbone.blocks = self.backbone.blocks[: last + 1]
+        self.joins = nn.ModuleList(
+            nn.Conv2d(c, w, 1, bias=False)
+            for c, w in zip(channels[1:], widths, strict=True)
+        )
+        self.mix = conv_norm_relu(stem + channels[0], detail)
+        self.deep = nn.Sequential(
+            nn.Conv2d(channels[1], detail, 1, bias=False), nn.BatchNorm2d(detail)
+        )
+        self.sharpen = conv_norm_relu(detail, detail)
+        self.detail = nn.Conv2d(detail, detail, 3, padding=1, bias=False)
+        for layer in (*self.joins, self.detail):
+            nn.init.zeros_(layer.weight)
+
+    def forward(self, pixels: Tensor, stem: Tensor) -> Additions:
+        """Return the additions.
+
+        ``pixels`` are (B, 3, H, W), standardised, H and W whole strides; ``stem`` is
+        the first detail map, (B, S, H/2, W/2).
+        """
+        maps = self.backbone(pixels)
+        fine, *levels = (maps[i] for i in self._levels)
+        x = self.mix(torch.cat([stem, fine], dim=1))
+        deep = functional.interpolate(
+            self.deep(levels[0]), x.shape[-2:], mode="bilinear", align_corners=False
+        )
+        x = functional.relu(x + deep)
+        joined = tuple(j(level) for j, level in zip(self.joins, levels, strict=True))
+        return Additions(self.detail(x + self.sharpen(x)), joined)
+
+
+#: Share of the judgement's gradient that reaches the features it reads: they may learn
+#: to tell a doubtful mask, but are there to draw masks.
+GRADIENT_SHARE = 0.2
+#: no logit is moved farther than this
+FARTHEST_MOVE = 4.0
+
+
+def _on_cells(values: Tensor, like: Tensor) -> Tensor:
+    return functional.interpolate(values, size=like.shape[-2:], mode="area")
+
+
+class Judge(nn.Module):
+    """(B, C, h, w) features and (B, 1, H, W) logits → (B,) logit of the IoU to expect.
+
+    Parameters
+    ----------
+    width, mid
+        C, and the channels inside.
+    """
+
+    def __init__(self, width: int, mid: int) -> None:
+        super().__init__()
+        self.look = nn.Sequential(
+            nn.Conv2d(width + 3, mid, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(mid),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(mid, mid, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(mid),
+            nn.ReLU(inplace=True),
+        )
+        self.decide = nn.Sequential(
+            nn.Linear(3 * mid + 4, 64), nn.ReLU(inplace=True), nn.Linear(64, 1)
+        )
+
+    def forward(self, hidden: Tensor, logits: Tensor) -> Tensor:
+        """Judge; no gradient reaches the mask's logits."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            x = hidden.float()
+            x = x.detach() + GRADIENT_SHARE * (x - x.detach())
+            prob = torch.sigmoid(logits.detach().float())
+            small, doubt = _on_cells(prob, x), _on_cells(prob * (1 - prob), x)
+            rim = torch.zeros_like(small)
+            rim[..., 0, :] = rim[..., -1, :] = 1
+            rim[..., :, 0] = rim[..., :, -1] = 1
+            seen = self.look(torch.cat([x, small, 4 * doubt, rim], dim=1))
+            dims = (2, 3)
+            mask = _on_cells(small, seen)
+            inside = (seen * mask).mean(dims) / (mask.mean(dims) + 1e-2)
+            area = small.mean(dims)
+            edges = (small * rim).amax(dims)
+            crossed = (small * rim).mean(dims) / rim.mean(dims)
+            unsure = doubt.mean(dims) / (area + 1e-3)
+            pooled = [seen.mean(dims), seen.amax(dims), inside]
+            summary = torch.cat([*pooled, area, unsure, edges, crossed], dim=1)
+            judged: Tensor = self.decide(summary)[:, 0]
+            return judged
+
+
+class Offset(nn.Module):
+    """Features, logits, clicks and previous mask → what to add to all logits.
+
+    Reads the features in the mask, along its outline and under the clicks, and compares
+    the logits with what the clicks demand.
+
+    Parameters
+    ----------
+    width, mid
+        Channels of the features, and numbers inside.
+    """
+
+    def __init__(self, width: int, mid: int) -> None:
+        super().__init__()
+        self.read = nn.Sequential(
+            nn.Linear(4 * width + 13, mid), nn.ReLU(), nn.Linear(mid, mid)
+        )
+        self.decide = nn.Linear(mid, 1)
+        nn.init.zeros_(self.decide.weight)
+        nn.init.zeros_(self.decide.bias)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        logits: Tensor,
+        clicks: Tensor,
+        before: Tensor | None,
+        newest_click: Tensor,
+    ) -> Tensor:
+        """Return (B, 1, 1, 1) float in (−4, 4).
+
+        Parameters
+        ----------
+        hidden, logits
+            (B, C, h, w) the head's features and (B, 1, H, W) the mask's logits.
+        clicks
+            (B, 2, h, w): where positive and negative clicks lie.
+        before
+            (B, 1, H, W) in [0, 1], the previous mask; None without one.
+        newest_click
+            (B, 3) rows ``[y, x, label]`` in cells; label −1: nothing is new.
+        """
+        with torch.autocast(hidden.device.type, enabled=False):
+            x, known = hidden.float(), logits.detach().float().clamp(-8, 8)
+            prob = torch.sigmoid(known)
+            maps = torch.cat([prob, 4 * prob * (1 - prob), known], dim=1)
+            inside, edge, level = _on_cells(maps, x).chunk(3, dim=1)
+            dims = (2, 3)
+            places = clicks.float()
+            weights = torch.cat([inside, edge, places], dim=1)  # B 4 h w
+            share = weights.mean(dims)
+            pooled = torch.einsum("bchw,bkhw->bkc", x, weights)
+            pooled = pooled / (x.shape[-2] * x.shape[-1])
+            pooled = pooled / (share[..., None] + 1e-3)
+            demanded = (level * places).mean(dims) / (share[:, 2:] + 1e-3)
+            least = torch.where(places[:, :1] > 0, level, 8.0).amin(dims)
+            most = torch.where(places[:, 1:] > 0, level, -8.0).amax(dims)
+            numbers = [share, demanded / 4, least / 8, most / 8]
+            numbers.append(_changes(inside, before, newest_click))
+            seen = torch.cat([pooled.flatten(1), *numbers], dim=1)
+            raw = self.decide(functional.relu(self.read(seen)))
+            move = FARTHEST_MOVE * torch.tanh(raw / FARTHEST_MOVE)
+            return move.view(-1, 1, 1, 1)
+
+
+def _changes(inside: Tensor, before: Tensor | None, newest_click: Tensor) -> Tensor:
+    """(B, 5): the newest click, and how the answer differs from the mask before."""
+    label = newest_click[:, 2:].float()
+    sign = torch.where(label < 0, torch.zeros_like(label), 2 * label - 1)
+    if before is None:
+        return torch.cat([sign, sign.new_zeros(len(sign), 4)], dim=1)
+    mask = before.float()
+    reach = distance_to_outline(mask, newest_click).flatten(1) / FARTHEST
+    small = _on_cells(mask, inside)
+    dims = (2, 3)
+    area, change = small.mean(dims), inside - small
+    grown = change.clamp(min=0).mean(dims) / (area + 1e-2)
+    shrunk = (-change).clamp(min=0).mean(dims) / (area + 1e-2)
+    return torch.cat([sign, sign * reach, area, grown, shrunk], dim=1)
