@@ -30,6 +30,9 @@ ENOUGH_OBJECTS = 30
 VERY_LARGE = 0.1
 MANY_GROUPS = 20
 WHOLE = {
+    "chloroplast_em": "train",
+    "stacks/chloroplast_em_stack": "train",
+    "pebble_beach_photo": "train",
     "ecoli_dapi_dense": "train",
     "stacks/fib25_neuropil": "test",
     "stacks/stardist_sample_nuclei3d": "test",

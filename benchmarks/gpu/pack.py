@@ -22,7 +22,7 @@ from cfrseg_training.loop.labelled import to_uint8
 #: pixels a part, which keeps it under 35 MiB even where PNG gains little
 PART_PX = 22_000_000
 #: unlabelled is not background in these sets (see the sets' own descriptions)
-SPARSE = {"ecoli_bf_fluo_2ch", "meltpool_optical"}
+SPARSE = {"ecoli_bf_fluo_2ch", "meltpool_optical", "pebble_beach_photo"}
 #: planes of a stack: every second one
 PLANE_STEP = 2
 
