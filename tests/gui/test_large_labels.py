@@ -31,8 +31,11 @@ class Field:
         self.shape = (SIDE // factor, SIDE // factor)
         self.size = self.shape[0] * self.shape[1]
         self.largest_read = 0
+        self.fails = False
 
     def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
+        if self.fails:
+            raise TimeoutError("the server does not answer")
         rows, columns = (np.arange(n)[k] for k, n in zip(key, self.shape, strict=True))
         self.largest_read = max(self.largest_read, rows.size * columns.size)
         pixels = np.zeros((rows.size, columns.size), np.uint8)
@@ -192,6 +195,22 @@ def test_far_away_the_brush_says_that_one_has_to_zoom_in(bench) -> None:
     bench.stroke((9_000, 9_000), (9_900, 9_900))
     assert bench.controller.view.status.startswith("Zoom in to paint")
     assert bench.tiles.runs().size == 0
+
+
+def test_a_store_that_fails_loses_nothing_and_the_next_click_tries_again(bench) -> None:
+    bench.click(7_620, 7_620)
+    before = bench.tiles.runs()
+    bench.controller.new_object()
+    bench.levels[0].fails = True
+    bench.click(SIDE - 40, SIDE - 40)
+    assert bench.told == ["the image cannot be decoded: the server does not answer"]
+    assert bench.tiles.runs() == before
+    assert len(bench.controller.view.objects) == 1
+    bench.levels[0].fails = False
+    bench.click(SIDE - 40, SIDE - 40)
+    assert len(bench.told) == 1
+    assert bench.tiles[SIDE - 40, SIDE - 40] == 2
+    assert bench.agrees()
 
 
 def test_in_three_dimensions_nothing_is_painted(bench) -> None:

@@ -168,6 +168,8 @@ class ArrayView:
             own[axis] = part if isinstance(part, slice) else int(part)
         try:
             found = np.asarray(self._array[tuple(own)])
+        except ImageError:
+            raise
         except Exception as error:
             if not self._source:
                 raise

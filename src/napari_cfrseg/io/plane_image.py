@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.geometry.windows import PlaneLike, Window, crop
-from napari_cfrseg.io.axes import Pyramid
+from napari_cfrseg.io.axes import ArrayView, Pyramid
 
 #: Percentiles painted black and white; outliers beyond them saturate.
 LOW_PERCENT, HIGH_PERCENT = 0.1, 99.9
@@ -175,8 +175,17 @@ def _as_plane(image: Any) -> PlaneLike:
     if 0 in shape:
         msg = f"image of shape {shape} has no pixels"
         raise ImageError(msg)
-    plane: PlaneLike = image
+    plane: PlaneLike = _guarded(image)
     return plane
+
+
+def _guarded(array: Any) -> Any:
+    """Return an array whose errors, of a disk or a network, are ImageErrors."""
+    if isinstance(array, np.ndarray):
+        return array
+    if isinstance(array, Pyramid):
+        return Pyramid([_guarded(level) for level in array.levels])
+    return ArrayView(array, range(len(array.shape)), {}, "the image")
 
 
 def _sample(array: PlaneLike) -> NDArray[Any]:
