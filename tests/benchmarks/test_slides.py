@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
+from closed_form import FloodNetwork
 from gui_window import PLUGIN, Window
+from napari.components import ViewerModel
 from npe2 import PluginManifest
 from slides import EMPTY, SPOT_PX, build_slide, tissue
+from sync_runner import HeldRunner
 
+from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.io.images import open_image
 from napari_cfrseg.io.tiled_labels import TiledLabels, label_runs
 from napari_cfrseg.session.session import Session
@@ -34,6 +43,68 @@ def test_each_level_is_the_mean_of_the_one_below(slide) -> None:
     mean = fine.reshape(128, 2, 128, 2, 3).mean((1, 3))
     assert np.abs(mean - coarse).max() < 1
     assert open_image(path, levels=7).array.shape == (SIDE, SIDE, 3)
+
+
+class Flaky(SimpleHTTPRequestHandler):
+    """Serves files; answers as ``trouble`` says."""
+
+    trouble = ""
+
+    def do_GET(self) -> None:
+        if self.trouble == "busy":
+            self.send_error(503)
+        elif self.trouble == "cut":
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            self.wfile.write(b"half")
+            self.close_connection = True
+        else:
+            time.sleep(0.005)
+            super().do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(slide):
+    handler = partial(Flaky, directory=str(slide[0].parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{found.server_port}/slide.zarr"
+        found.shutdown()
+    Flaky.trouble = ""
+
+
+def test_a_slide_on_a_server_that_fails_at_times(slide, server) -> None:
+    pytest.importorskip("aiohttp")
+    pytest.importorskip("fsspec")
+    group = zarr.open_group(server, mode="r")
+    _, (y, x) = slide
+    viewer, told = ViewerModel(), []
+    image = viewer.add_image([group[str(i)] for i in range(8)], multiscale=True)
+    controller = Controller(
+        viewer,
+        image,
+        HeldRunner(),
+        lambda: Segmenter(FloodNetwork(), device="cpu"),
+        lambda _, text: told.append(text),
+    )
+    controller.clicked((y + 425, x + 172))
+    assert len(controller.view.objects) == 1
+    for trouble in ("busy", "cut"):
+        Flaky.trouble = trouble
+        controller.new_object()
+        controller.clicked((500, 700))
+        assert len(told) == 1
+        assert "cannot be decoded" in told.pop()
+        assert len(controller.view.objects) == 1
+    Flaky.trouble = ""
+    controller.clicked((500, 700))
+    assert len(controller.view.objects) == 2
+    assert not told
+    controller.close()
 
 
 @pytest.mark.gui
