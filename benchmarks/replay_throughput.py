@@ -29,7 +29,7 @@ from napari_cfrseg.session.format import SessionContent, SessionSettings
 from napari_cfrseg.session.references import model_reference, reference_of
 from napari_cfrseg.session.replay_many import replay_all
 from napari_cfrseg.session.replay_session import ReplayTask
-from napari_cfrseg.session.storage import SessionWriter
+from napari_cfrseg.session.session_writer import SessionWriter
 
 
 def make_sessions(folder: Path, count: int, objects: int) -> list[Path]:

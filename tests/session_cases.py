@@ -16,7 +16,7 @@ from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.session.format import SessionContent, SessionSettings
 from napari_cfrseg.session.recording import RecordedAnnotator
 from napari_cfrseg.session.references import reference_of
-from napari_cfrseg.session.storage import SessionWriter
+from napari_cfrseg.session.session_writer import SessionWriter
 
 SHAPE = (80, 100)
 PLACES = {1: (20, 20), 2: (20, 50), 3: (20, 80), 4: (60, 20), 5: (60, 50)}

@@ -123,7 +123,8 @@ session.replay_session: session.replay_record session.replaying
 session.session_exports: session.compare session.exports
 session.session_file: session.journal session.migrate session.reading
   session.writing
-session.storage: session.folders session.lock session.writer
+session.session_writer: session.writer
+session.unsaved_sessions: session.folders session.lock
 """
 #: names that changed, by former module and name
 RENAMED = {("napari_cfrseg.session.summary", "summarise"): "objects_after"}

@@ -26,7 +26,7 @@ from napari_cfrseg.session.format import SessionContent, SessionSettings
 from napari_cfrseg.session.recording import RecordedAnnotator
 from napari_cfrseg.session.references import model_reference, reference_of
 from napari_cfrseg.session.session import Session
-from napari_cfrseg.session.storage import SessionWriter
+from napari_cfrseg.session.session_writer import SessionWriter
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from napari_cfrseg.io.plane_image import open_plane
 from napari_cfrseg.session.format import SessionContent
 from napari_cfrseg.session.references import reference_of
 from napari_cfrseg.session.replay_session import ReplayTask, replay_session
-from napari_cfrseg.session.storage import SessionWriter
+from napari_cfrseg.session.session_writer import SessionWriter
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 PLANES = [kind for kind in KINDS if not kind.leading]

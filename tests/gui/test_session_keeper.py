@@ -27,7 +27,7 @@ from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.gui.session import session_layers as session_files
 from napari_cfrseg.gui.session.session_keeper import METADATA_KEY, SessionKeeper
 from napari_cfrseg.session.session import Session
-from napari_cfrseg.session.storage import recent_sessions, unsaved_sessions
+from napari_cfrseg.session.unsaved_sessions import recent_sessions, unsaved_sessions
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ from napari_cfrseg.gui.session.session_layers import (
 from napari_cfrseg.gui.session.session_panel import SessionPanel
 from napari_cfrseg.session.format import ModelReference
 from napari_cfrseg.session.session import Session
-from napari_cfrseg.session.storage import note_recent
+from napari_cfrseg.session.unsaved_sessions import note_recent
 
 
 class Desk:

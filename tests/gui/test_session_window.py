@@ -22,7 +22,7 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.session.session import Session
-from napari_cfrseg.session.storage import recent_sessions, unsaved_sessions
+from napari_cfrseg.session.unsaved_sessions import recent_sessions, unsaved_sessions
 
 CONTROL = Qt.KeyboardModifier.ControlModifier
 #: particles of the bundled micrograph: (row, column) well inside each

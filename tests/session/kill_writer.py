@@ -15,7 +15,7 @@ import numpy as np
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.session.format import SessionContent
 from napari_cfrseg.session.references import reference_of
-from napari_cfrseg.session.storage import SessionWriter
+from napari_cfrseg.session.session_writer import SessionWriter
 
 
 def event_number(number: int) -> ev.Event:

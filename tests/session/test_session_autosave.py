@@ -23,14 +23,11 @@ from kill_writer import content, event_number
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.io.atomic import AppendOnly, atomic_path, temporary_beside
-from napari_cfrseg.session import storage
+from napari_cfrseg.session import session_writer
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_file import journal_line, journal_path, lock_path
-from napari_cfrseg.session.storage import (
-    SessionInUseError,
-    SessionWriter,
-    is_locked,
-)
+from napari_cfrseg.session.session_writer import SessionWriter
+from napari_cfrseg.session.unsaved_sessions import SessionInUseError, is_locked
 
 HERE = Path(__file__).parent
 #: events of one writer, far more than it gets to
@@ -191,7 +188,7 @@ def test_flipped_bits_are_noticed(path: Path) -> None:
 
 
 def test_long_journals_are_folded_into_the_file(path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(storage, "COMPACT_BYTES", 2000)
+    monkeypatch.setattr(session_writer, "COMPACT_BYTES", 2000)
     writer = SessionWriter.create(path, content())
     sizes = []
     for count in range(1, 200):

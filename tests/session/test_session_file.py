@@ -37,7 +37,7 @@ from napari_cfrseg.session.session_file import (
     parse_session,
     session_lines,
 )
-from napari_cfrseg.session.storage import SessionWriter
+from napari_cfrseg.session.session_writer import SessionWriter
 
 VERSIONS = Path(__file__).parent / "versions"
 

@@ -12,7 +12,7 @@ from napari_cfrseg.session.format import SessionContent, SessionSettings
 from napari_cfrseg.session.recording import RecordedAnnotator
 from napari_cfrseg.session.references import model_reference, reference_of
 from napari_cfrseg.session.replay_session import ReplayTask, replay_session
-from napari_cfrseg.session.storage import SessionWriter
+from napari_cfrseg.session.session_writer import SessionWriter
 
 
 def test_replayed_from_the_file_it_equals(tmp_path):

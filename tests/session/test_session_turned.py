@@ -24,7 +24,7 @@ from napari_cfrseg.session.references import (
 from napari_cfrseg.session.replay_session import ReplayTask, replay_session
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import export
-from napari_cfrseg.session.storage import SessionWriter
+from napari_cfrseg.session.session_writer import SessionWriter
 
 SHAPE, ORDER = (12, 40, 48), (1, 0, 2)
 

@@ -60,7 +60,8 @@ def sample_session() -> list[LayerData]:
     from napari_cfrseg.samples import load_demo
     from napari_cfrseg.session.format import SUFFIX, SessionContent
     from napari_cfrseg.session.references import model_reference, reference_of
-    from napari_cfrseg.session.storage import SessionWriter, sessions_folder
+    from napari_cfrseg.session.session_writer import SessionWriter
+    from napari_cfrseg.session.unsaved_sessions import sessions_folder
 
     demo = load_demo()
     folder = sessions_folder()

@@ -13,7 +13,7 @@ from napari_cfrseg.annotation.transaction import PatchCallback
 from napari_cfrseg.io.tiled_labels import AnyLabels, empty_labels, label_runs
 from napari_cfrseg.session.format import ModelReference, SessionContent, Snapshot
 from napari_cfrseg.session.references import described
-from napari_cfrseg.session.storage import SessionWriter
+from napari_cfrseg.session.session_writer import SessionWriter
 
 ModelSource = Callable[[ModelReference], tuple[SegmenterLike, str] | None]
 

@@ -1,4 +1,6 @@
-"""The session file and its journal: read within bounds, written line by line.
+"""The format of the session file and its journal: read within bounds, written in lines.
+
+The journal of an open session belongs to :mod:`napari_cfrseg.session.session_writer`.
 
 Reading names in one line what is wrong first. Writing keeps one object or event on a
 line, so that versions of a session can be compared.

@@ -41,7 +41,8 @@ from napari_cfrseg.session.references import (
     relative_path,
 )
 from napari_cfrseg.session.session_exports import export
-from napari_cfrseg.session.storage import SessionWriter, note_recent, unsaved_path
+from napari_cfrseg.session.session_writer import SessionWriter
+from napari_cfrseg.session.unsaved_sessions import note_recent, unsaved_path
 
 if TYPE_CHECKING:
     from napari_cfrseg.annotation.rounds import SegmenterLike

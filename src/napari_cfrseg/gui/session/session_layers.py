@@ -47,7 +47,8 @@ from napari_cfrseg.session.references import (
     relative_path,
 )
 from napari_cfrseg.session.session import Session
-from napari_cfrseg.session.storage import SessionWriter, note_recent
+from napari_cfrseg.session.session_writer import SessionWriter
+from napari_cfrseg.session.unsaved_sessions import note_recent
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Points

@@ -23,11 +23,8 @@ from napari_cfrseg.gui.session.session_layers import (
 from napari_cfrseg.session.format import SUFFIX
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import FORMATS
-from napari_cfrseg.session.storage import (
-    SessionWriter,
-    recent_sessions,
-    unsaved_sessions,
-)
+from napari_cfrseg.session.session_writer import SessionWriter
+from napari_cfrseg.session.unsaved_sessions import recent_sessions, unsaved_sessions
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer, Points

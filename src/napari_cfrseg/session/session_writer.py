@@ -1,4 +1,4 @@
-"""A session on the disk: the file open for writing, its lock, where it lives.
+"""The writer of an open session, which owns its journal, its lock and its file.
 
 Every event is on the disk before the next one is done: ``record`` appends a line to the
 journal and waits for the disk; ``save`` folds the journal into the session file. If
@@ -8,9 +8,7 @@ the disk is full or the folder read-only, work continues: the events wait in mem
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -18,20 +16,12 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import filelock
-
 from napari_cfrseg.annotation.annotator import Annotator
 from napari_cfrseg.annotation.events import Event, event_line
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.errors import CfrSegError, SessionError
-from napari_cfrseg.io.atomic import (
-    AppendOnly,
-    atomic_path,
-    clear_leftovers,
-    data_folder,
-    replace_file,
-)
-from napari_cfrseg.session.format import SUFFIX, SessionContent, Snapshot
+from napari_cfrseg.io.atomic import AppendOnly, clear_leftovers, replace_file
+from napari_cfrseg.session.format import SessionContent, Snapshot
 from napari_cfrseg.session.session_file import (
     journal_line,
     journal_path,
@@ -40,133 +30,10 @@ from napari_cfrseg.session.session_file import (
     read_journal,
     session_lines,
 )
+from napari_cfrseg.session.unsaved_sessions import SessionLock
 
 #: The journal is folded into the file when it is larger than this and than the file.
 COMPACT_BYTES = 4_000_000
-#: Environment variable that names the folder for unsaved sessions and the list.
-VARIABLE = "CFRSEG_SESSIONS"
-_MOST_RECENT = 10
-
-
-class SessionInUseError(SessionError):
-    """Another window or program has the session open for writing."""
-
-
-class SessionLock:
-    """One writer for each session, until :meth:`release` or the end of the process.
-
-    A file beside the lock says who holds it; after a crash both may stay, but they
-    lock nothing.
-
-    Raises
-    ------
-    SessionInUseError
-        It is held already; the message says by whom.
-    OSError
-        The lock file cannot be made (a read-only folder).
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock = filelock.FileLock(path, thread_local=False)
-        try:
-            self._lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            raise SessionInUseError(_held_message(path)) from error
-        now = time.strftime("%Y-%m-%d %H:%M:%S")
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
-        with suppress(OSError):  # a full disk: the lock holds, only the text is missing
-            _holder_path(path).write_text(json.dumps(holder))
-
-    def release(self) -> None:
-        """Let others open the session; the lock's files go away."""
-        if not self._lock.is_locked:
-            return
-        names = [_holder_path(self.path)]
-        names += [self.path] if os.name == "posix" else []
-        for name in names:  # while it is locked: never another holder's files
-            with suppress(OSError):
-                name.unlink()
-        self._lock.release()
-
-
-def is_locked(path: Path) -> bool:
-    """Return whether a living process holds the lock."""
-    if not path.exists():
-        return False
-    try:
-        SessionLock(path).release()
-    except SessionInUseError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def _holder_path(lock: Path) -> Path:
-    return lock.with_name(f"{lock.name}.json")
-
-
-def _held_message(path: Path) -> str:
-    holder = {}
-    with suppress(OSError, ValueError):
-        holder = json.loads(_holder_path(path).read_bytes()[:1000])
-    by = ""
-    if isinstance(holder, dict) and {"pid", "host", "since"} <= holder.keys():
-        by = (
-            f" (process {holder['pid']} on {str(holder['host'])[:80]}, "
-            f"since {str(holder['since'])[:40]})"
-        )
-    return (
-        f"{path.stem} is open in another window{by}: close it there, or save a copy "
-        "under another name"
-    )
-
-
-# -- where sessions are --------------------------------------------------------------
-
-
-def sessions_folder() -> Path:
-    """Where unsaved sessions live; the variable ``CFRSEG_SESSIONS`` overrides it."""
-    return data_folder("sessions", VARIABLE).resolve()
-
-
-def unsaved_path(identity: str) -> Path:
-    """Return where a session lives until it is saved."""
-    return sessions_folder() / f"unsaved-{identity}{SUFFIX}"
-
-
-def unsaved_sessions() -> list[Path]:
-    """Return sessions that were neither saved nor are open now, newest first."""
-    folder = sessions_folder()
-    found = []
-    with suppress(OSError):
-        for path in folder.glob(f"unsaved-*{SUFFIX}"):
-            if not is_locked(lock_path(path)):
-                found.append((path.stat().st_mtime, path))
-    return [path for _, path in sorted(found, reverse=True)]
-
-
-def recent_sessions() -> list[Path]:
-    """Return the sessions opened or saved last that are still there, newest first."""
-    try:
-        listed = json.loads((sessions_folder() / "recent.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return []
-    names = listed if isinstance(listed, list) else []
-    return [Path(n) for n in names if isinstance(n, str) and Path(n).is_file()]
-
-
-def note_recent(path: Path) -> None:
-    """Put a session first among the recent ones; what cannot be written is not."""
-    whole = path.absolute()
-    others = [p for p in recent_sessions() if p != whole]
-    names = [str(p) for p in (whole, *others)][:_MOST_RECENT]
-    with suppress(OSError), atomic_path(sessions_folder() / "recent.json") as temporary:
-        temporary.write_text(json.dumps(names, indent=1), encoding="utf-8")
-
-
-# -- the file ------------------------------------------------------------------------
 
 
 class SessionWriter:
