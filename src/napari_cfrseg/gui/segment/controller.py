@@ -34,6 +34,7 @@ from napari_cfrseg.gui.segment.layers import (
     PlaneView,
     WorkingImage,
     is_far,
+    kept_in_place,
     working_order,
 )
 from napari_cfrseg.gui.segment.object_edits import ObjectEdits
@@ -111,14 +112,15 @@ class Controller:
         viewer.add_layer(labels)
         viewer.add_layer(points)
         self.planes = PlaneView(viewer, self.image, labels)
-        parts = (labels, self.planes, self.submit, self.select)
+        parts = (labels, self.planes, self.submit, self.select, self._say)
         self.labels: LabelLayer
         if tiles is None:
             self.labels = LabelLayer(*parts)
         else:
-            self.labels = LargeLabelLayer(*parts, tiles, self._say)
+            self.labels = LargeLabelLayer(*parts, tiles)
         self.clicks = ClickLayer(points, self, viewer, self.image.order)
         self._canvas = CanvasClicks(viewer, points, self)
+        self._placed = kept_in_place(self.image, labels, points)
         told = (self.changed.emit, self.applied.emit, notify)
         shown = Projection(self.annotator, self.labels, self.clicks, *told)
         self._shown = shown
@@ -183,6 +185,7 @@ class Controller:
         self.suggestions.close()
         self.clicks.close()
         self._canvas.close()
+        self._placed.close()
         self.labels.close()
         for layer in (self.labels.layer, self.clicks.layer):
             layer.locked = False
@@ -235,6 +238,7 @@ class Controller:
 
     def clicked(self, world: Sequence[float], gesture: Gesture = Gesture.CLICK) -> None:
         """Take a click at a world position, or select the object that is there."""
+        self.labels.notice()
         is_positive = self.view.is_positive != (gesture is Gesture.OTHER)
         events: tuple[ev.Event, ...] = ()
         if gesture is Gesture.PICK:

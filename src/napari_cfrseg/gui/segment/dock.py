@@ -38,6 +38,7 @@ from napari_cfrseg.gui.segment.event_queue import (
     load_segmenter,
 )
 from napari_cfrseg.gui.segment.layers import (
+    METADATA_ORDER,
     Listener,
     show_planes_of,
     shown_order,
@@ -47,7 +48,11 @@ from napari_cfrseg.gui.segment.object_panel import ObjectPanel
 from napari_cfrseg.gui.segment.projection import DockView
 from napari_cfrseg.gui.segment.settings_panel import SettingsPanel, StatusPanel
 from napari_cfrseg.gui.segment.stack_panel import StackPanel
-from napari_cfrseg.gui.session.session_keeper import SessionKeeper
+from napari_cfrseg.gui.session.session_keeper import (
+    METADATA_IMAGE,
+    METADATA_KEY,
+    SessionKeeper,
+)
 from napari_cfrseg.gui.session.session_panel import SessionPanel, came_with_session
 from napari_cfrseg.session.references import check_same
 from napari_cfrseg.session.session_file import parse_at
@@ -94,6 +99,7 @@ class ClickDock(DockWidget):
         self._runner: Runner = Worker() if runner is None else runner
         self._preferences = Preferences.load()
         self._controllers: dict[Layer, Controller] = {}
+        self._pixels: dict[Layer, Listener] = {}
         self._keepers: dict[Controller, SessionKeeper] = {}
         self._unbind: Callable[[], None] | None = None
         self._controller: Controller | None = None
@@ -251,6 +257,34 @@ class ClickDock(DockWidget):
             if self._controller is None:
                 self.image_choice.value = None
 
+    def _on_pixels(self, layer: Image) -> None:
+        """Begin afresh on an image whose pixels were replaced."""
+        before = self._controllers[layer]
+        is_current = before is self._controller
+        own = before.clicks.layer, before.labels.layer
+        untouched = before.view.is_untouched
+        self._drop(layer)
+        for key in (METADATA_KEY, METADATA_IMAGE, METADATA_ORDER):
+            layer.metadata.pop(key, None)
+        if untouched:
+            self._remove(own)
+        else:
+            for one in own:
+                one.name = f"{one.name} (before)"
+            notify(
+                "warning",
+                f"The pixels of “{layer.name}” were replaced: its objects and session "
+                "are kept as they were, and clicks now start afresh.",
+            )
+        if is_current:
+            self._enter(layer)
+
+    def _remove(self, layers: Iterable[Layer]) -> None:
+        """Remove layers of ours."""
+        with self.viewer.layers.events.removed.blocker(self._on_removed):
+            for layer in layers:
+                self.viewer.layers.remove(layer)
+
     def _drop(self, layer: Layer) -> None:
         if self._controllers[layer] is self._controller:
             self._leave()
@@ -259,6 +293,7 @@ class ClickDock(DockWidget):
 
     def _end(self, layer: Layer) -> None:
         controller = self._controllers.pop(layer)
+        self._pixels.pop(layer).close()
         controller.close()
         if controller is self._controller:
             self.sessions.show_keeper(None)
@@ -293,9 +328,7 @@ class ClickDock(DockWidget):
             return
         own = found.clicks.layer, found.labels.layer
         self._drop(layer)
-        with self.viewer.layers.events.removed.blocker(self._on_removed):
-            for one in own:
-                self.viewer.layers.remove(one)
+        self._remove(own)
         self._enter(layer)
 
     def _enter(self, layer: Image) -> None:
@@ -319,6 +352,9 @@ class ClickDock(DockWidget):
         load = partial(self._load_when_open, model)
         controller = Controller(self.viewer, layer, self._runner, load, notify, model)
         self._controllers[layer] = controller
+        self._pixels[layer] = Listener(
+            (layer.events.data, lambda _: self._on_pixels(layer))
+        )
         controller.go_to = self._choose
         controller.show_keys = self.status.show_keys
         controller.auto_next = self.objects.auto_next.isChecked()

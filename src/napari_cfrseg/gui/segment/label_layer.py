@@ -15,7 +15,13 @@ import numpy as np
 from napari_cfrseg.annotation.events import Painted
 from napari_cfrseg.annotation.state import PALETTE_SIZE, ObjectState, default_colour
 from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, Plane
-from napari_cfrseg.gui.segment.layers import Listener, PlaneView, WorkingImage, to_rgba
+from napari_cfrseg.gui.segment.layers import (
+    MOST_OBJECTS,
+    Listener,
+    PlaneView,
+    WorkingImage,
+    to_rgba,
+)
 from napari_cfrseg.io.axes import back, put, turned
 from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels
 
@@ -55,7 +61,7 @@ class LabelLayer:
     """Writes patches to a Labels layer and reads strokes from it.
 
     ``painted`` is called with each stroke a person painted, ``chosen`` with the label
-    they selected in the layer's controls.
+    they selected in the layer's controls, ``say`` with a line for the dock.
     """
 
     def __init__(
@@ -64,8 +70,10 @@ class LabelLayer:
         planes: PlaneView,
         painted: Callable[[Painted], None],
         chosen: Callable[[int], None],
+        say: Callable[[str], None],
     ) -> None:
         self.layer = layer
+        self._say = say
         self._planes = planes
         self._painted = painted
         self._chosen = chosen
@@ -78,6 +86,7 @@ class LabelLayer:
         self._listener = Listener(
             (layer.events.paint, self._on_paint),
             (layer.events.labels_update, self._on_update),
+            (layer.events.data, self._on_data),
             (layer.events.selected_label, self._on_selected),
         )
         self.close = self._listener.close
@@ -181,10 +190,38 @@ class LabelLayer:
         if self._awaited and not self._listener.writing:
             self._awaited = not self._read_strokes()
 
-    def _read_strokes(self) -> bool:
+    def notice(self) -> None:
+        """Read what was written into the layer's array without an event."""
+        if not self._listener.writing:
+            self._read_strokes()
+
+    def _on_data(self) -> None:
+        """Take an array that another program put in as strokes, or put ours back."""
+        if self._listener.writing:
+            return
+        found, image = np.asarray(self.layer.data), self._planes.image
+        kept = np.zeros(image.to_layer(image.shape), np.uint16)
+        fits = found.shape == kept.shape and (
+            found.min(initial=0) >= 0 and found.max(initial=0) <= MOST_OBJECTS
+        )
+        if fits:  # a copy of our type: every number fits, and no one else writes to it
+            kept[...] = found
+        else:
+            for plane, shown in self._shown.items():
+                turned(kept, self._order)[plane] = shown
+            said = (
+                f"Labels of shape {found.shape}, up to {found.max(initial=0)}, do not"
+            )
+            self._say(f"{said} fit the image {kept.shape}: objects stay as they were.")
+        with self._listener.own_writes():
+            self.layer.data = kept
+        if fits:
+            self._read_strokes(everywhere=True)
+
+    def _read_strokes(self, everywhere: bool = False) -> bool:
         """Tell what a person painted since the last look; False if nothing."""
         planes: Iterable[Plane] = (self._planes.current_plane,)
-        if self.layer.n_edit_dimensions > 2:
+        if everywhere or self.layer.n_edit_dimensions > 2:
             planes = np.ndindex(*self._planes.image.shape[:-2])
         found = False
         for plane in planes:

@@ -21,6 +21,7 @@ from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.geometry.windows import mask_box, slices
 from napari_cfrseg.gui.segment.label_layer import LabelLayer
 from napari_cfrseg.gui.segment.layers import PlaneView
+from napari_cfrseg.io.axes import back, turned
 from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, read_box
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class _Sheet:
 class LargeLabelLayer(LabelLayer):
     """Writes patches to the tiles behind a Labels layer and reads strokes from it.
 
-    ``tiles`` hold the layer's levels, axes in the working order; ``say`` shows a line
-    in the dock. The rest is as of :class:`LabelLayer`.
+    ``tiles`` hold the layer's levels, axes in the working order. The rest is as of
+    :class:`LabelLayer`.
     """
 
     def __init__(
@@ -59,12 +60,11 @@ class LargeLabelLayer(LabelLayer):
         planes: PlaneView,
         painted: Callable[[Painted], None],
         chosen: Callable[[int], None],
-        tiles: TiledLabels,
         say: Callable[[str], None],
+        tiles: TiledLabels,
     ) -> None:
-        super().__init__(layer, planes, painted, chosen)
+        super().__init__(layer, planes, painted, chosen, say)
         self._tiles = tiles
-        self._say = say
         self._sheet: _Sheet | None = None
         self._in_stroke = False
         self._viewer = planes.viewer
@@ -110,6 +110,16 @@ class LargeLabelLayer(LabelLayer):
     def _write(self, patch: LabelRuns) -> None:
         if patch.size:
             self._tiles[(*patch.plane, *patch.indices())] = patch.values()
+
+    def notice(self) -> None:
+        """Do nothing: only our tools write to the tiles."""
+
+    def _on_data(self) -> None:
+        if not self._listener.writing:
+            order = back(self._order)
+            with self._listener.own_writes():
+                self.layer.data = [turned(level, order) for level in self._tiles.levels]
+            self._say("Labels of so large an image are painted, not replaced.")
 
     def _show(self) -> None:
         self.layer.refresh(thumbnail=False, highlight=False, extent=False)

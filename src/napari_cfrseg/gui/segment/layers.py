@@ -281,6 +281,26 @@ class Listener:
             self.writing = before
 
 
+def kept_in_place(image: WorkingImage, *layers: Layer) -> Listener:
+    """Lay layers on an image again whenever one of them, or the image, is moved."""
+    names = ("scale", "translate", "rotate", "shear", "affine")
+
+    def put_back() -> None:
+        if listener.writing:
+            return
+        wanted = image.placement()
+        with listener.own_writes():
+            for layer in layers:
+                for name in names:
+                    setattr(layer, name, wanted[name])
+
+    moved = [layer.events for layer in (image.layer, *layers)]
+    listener = Listener(
+        *((getattr(events, name), put_back) for events in moved for name in names)
+    )
+    return listener
+
+
 class PlaneView:
     """The part of an image that the viewer shows, in world coordinates.
 
