@@ -24,7 +24,8 @@
 #   test         the test side, once, for the final model
 #
 # Environment: WORKERS (2), THREADS (1), DEVICE (cpu), OBJECTS (per set, instead of each
-# part's own number), FIELDS (per set, 3), PACKS (the folder of benchmarks/gpu/pack.py).
+# part's own number), SETS (names, instead of all), FIELDS (per set, 3), PACKS (the folder
+# of benchmarks/gpu/pack.py).
 set -euo pipefail
 
 usage="usage: benchmarks/refresh.sh [--quick] DATA OUT [PART]…"
@@ -51,6 +52,7 @@ either() {
 measure() {
     name=$1 objects=$2
     shift 2
+    for chosen in ${SETS:-}; do set -- "$@" --set "$chosen"; done
     cfrseg evaluate "$data" --split "$here/split.json" --side "$side" \
         --max-objects "$(either "${OBJECTS:-$objects}" 1)" --workers "${WORKERS:-2}" \
         --device "${DEVICE:-cpu}" --output "$out/$name" "$@"
@@ -86,9 +88,7 @@ run_part() {
     actions)
         measure actions 40 --actions ;;
     suggest)
-        cfrseg evaluate "$data" --split "$here/split.json" --side "$side" --suggest \
-            --fields "$(either "${FIELDS:-3}" 1)" --max-objects "$(either 40 2)" \
-            --device "${DEVICE:-cpu}" --output "$out/suggest" ;;
+        measure suggest 40 --suggest --fields "$(either "${FIELDS:-3}" 1)" ;;
     paper)
         measure paper 40 --protocol simpleclick --refinement standard \
             --refinement A-CFR-4 ;;
