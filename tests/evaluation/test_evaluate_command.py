@@ -295,6 +295,10 @@ def test_resamples_draw_images_first():
 def test_the_worst_objects_come_first(tmp_path):
     run = make_run(tmp_path, [[0.95], [0.3] * 20, [0.2] * 20, [0.5, 0.93]])
     assert [row.ious[-1] for row in rank_rows(run.rows, run)] == [0.2, 0.3, 0.93, 0.95]
+    # an acceptable outline counts, even if the robot went on to an IoU of 0.90
+    close = [replace(run.rows[3], surface_dices=(0.5, 0.5))]
+    close += [replace(run.rows[1], key="close", ious=(0.8, 0.85), surface_dices=(1, 1))]
+    assert [row.ious[0] for row in rank_rows(close, run)] == [0.5, 0.8]
 
 
 def test_the_command_compares_finished_runs(data, tmp_path):

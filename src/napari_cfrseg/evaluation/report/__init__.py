@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation import scores
 from napari_cfrseg.evaluation.datasets import BenchmarkObject, as_rgb
+from napari_cfrseg.evaluation.metrics import ACCEPTABLE_IOU
 from napari_cfrseg.evaluation.report.comparisons import (
     compare_runs,
     differing_robots,
@@ -206,21 +207,21 @@ def save_contact_sheet(
 ) -> None:
     """Write the twelve worst and the twelve median objects with their clicks.
 
-    Objects are ranked by clicks to the robot's target, then by their last IoU. Rows
-    without one of the ``objects`` (by key) are left out.
+    Rows without one of the ``objects`` (by key) are left out.
     """
     rows = rank_rows([row for row in run.rows if row.key in objects], run)
     if not rows:
         return
     figure = _figure((13, 10), layout=None)
     figure.subplots_adjust(0.01, 0.01, 0.99, 0.91, 0.05, 0.3)
-    middle = max(0, len(rows) // 2 - SHEET_OBJECTS // 2)
+    # of few objects none is shown twice
+    middle = max(SHEET_OBJECTS, len(rows) // 2 - SHEET_OBJECTS // 2)
     chosen = [rows[:SHEET_OBJECTS], rows[middle : middle + SHEET_OBJECTS]]
     for half, part in enumerate(chosen):
         for index, row in enumerate(part):
             axes = figure.add_subplot(4, 6, 1 + SHEET_OBJECTS * half + index)
             axes.axis("off")
-            _draw_object(axes, row, objects[row.key])
+            _draw_object(axes, row, objects[row.key], _clicks(row, run))
     figure.suptitle(
         f"{run.label}: rows 1–2 the worst, rows 3–4 the median objects. Yellow: "
         "annotation, purple: last mask, circles: positive, crosses: negative clicks",
@@ -230,18 +231,24 @@ def save_contact_sheet(
 
 
 def rank_rows(rows: Sequence[ObjectRow], run: Run) -> list[ObjectRow]:
-    """Order rows from worst to best: most clicks first, then lowest last IoU."""
+    """Order rows from worst to best: most clicks first, then lowest last IoU.
+
+    Counted are clicks to an acceptable outline (NoC@ok), in rows of earlier versions
+    and for robots that stop before, those to the robot's target.
+    """
+    return sorted(rows, key=lambda r: (-_clicks(r, run), r.ious[-1], r.key))
+
+
+def _clicks(row: ObjectRow, run: Run) -> float:
     settings = run.settings
-    goal = min(settings.target, 1.0)
-
-    def badness(row: ObjectRow) -> tuple[int, float, str]:
-        clicks = scores.clicks_to(row.ious, goal, settings.max_clicks)
-        return -clicks, row.ious[-1], row.key
-
-    return sorted(rows, key=badness)
+    if row.surface_dices and settings.target >= ACCEPTABLE_IOU - 1e-9:
+        return scores.clicks_to_ok(row, settings.max_clicks)
+    return scores.clicks_to(row.ious, min(settings.target, 1.0), settings.max_clicks)
 
 
-def _draw_object(axes: Any, row: ObjectRow, item: BenchmarkObject) -> None:
+def _draw_object(
+    axes: Any, row: ObjectRow, item: BenchmarkObject, needed: float
+) -> None:
     plane = item.source.read_plane(item.image_name, item.plane)
     truth, mask = item.mask_in(plane), row.last_mask()
     y0, x0, y1, x1 = _view(truth, row)
@@ -271,7 +278,9 @@ def _draw_object(axes: Any, row: ObjectRow, item: BenchmarkObject) -> None:
     axes.set_ylim(y1 - 0.5, y0 - 0.5)
     name = f"{row.set_name.rsplit('/', 1)[-1]}\n{row.image_name[:24]}"
     axes.set_title(
-        f"{name}\n{len(row.ious)} clicks, IoU {row.ious[-1]:.2f}", fontsize=6
+        f"{name}\n{needed:.0f} of {len(row.ious)} clicks needed, "
+        f"IoU {row.ious[-1]:.2f}",
+        fontsize=6,
     )
 
 
