@@ -18,6 +18,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,8 +169,8 @@ def evaluate_field(
         right=right,
         accepted=len(clean.masks),
         as_they_are=mean([plane.mend(number, clean) == 0 for number in accepted]),
-        first_s=clean.first_s,
-        all_s=clean.all_s,
+        first_s=plane.first_s,
+        all_s=plane.all_s,
     )
 
 
@@ -183,8 +184,6 @@ class _Suggested:
     proposed: int = 0
     wrong: int = 0
     rounds: int = 0
-    first_s: float = 0.0
-    all_s: float = 0.0
 
 
 class _Field:
@@ -208,6 +207,7 @@ class _Field:
             self._numbers[item.mask_in(plane)] = number
         self._areas = np.bincount(self._numbers.ravel(), minlength=len(drawn) + 1)
         self.others = list(range(TAUGHT + 1, len(drawn) + 1))
+        self.first_s = self.all_s = 0.0
         self.taught: list[tuple[int, int]] = []
         self._finished: list[MaskPatch] = []
         for number in range(1, TAUGHT + 1):
@@ -258,7 +258,9 @@ class _Field:
         finished, verdicts = list(self._finished), list[Verdict]()
         for _ in range(ROUNDS):
             result.rounds += 1
-            proposals = list(self._ask(finished, verdicts, result))
+            proposals = self._first
+            if result.rounds > 1:
+                proposals = list(self._ask(finished, verdicts))
             others: list[ObjectSuggestion] = []
             before = len(result.masks)
             for proposal in proposals:
@@ -284,11 +286,20 @@ class _Field:
                 break
         return result
 
+    @cached_property
+    def _first(self) -> list[ObjectSuggestion]:
+        """The first suggestions, from the three objects clicked; they are timed."""
+        start = time.perf_counter()
+        found: list[ObjectSuggestion] = []
+        for proposal in self._ask(self._finished, ()):
+            if not found:
+                self.first_s = time.perf_counter() - start
+            found.append(proposal)
+        self.all_s = time.perf_counter() - start
+        return found
+
     def _ask(
-        self,
-        finished: Sequence[MaskPatch],
-        verdicts: Sequence[Verdict],
-        result: _Suggested,
+        self, finished: Sequence[MaskPatch], verdicts: Sequence[Verdict]
     ) -> Iterator[ObjectSuggestion]:
         taken = np.zeros(self._shape, bool)
         for mask in finished:
@@ -297,15 +308,9 @@ class _Field:
         def taken_in(box: Box) -> NDArray[np.bool_]:
             return taken[slices(box)]
 
-        start = time.perf_counter()
         known = self._segmenter.learn(finished[-MOST_LEARNT:])
-        batches = self._segmenter.suggest(known, taken=taken_in, verdicts=verdicts)
-        for batch in batches:
-            if result.rounds == 1 and batch.found and not result.first_s:
-                result.first_s = time.perf_counter() - start
+        for batch in self._segmenter.suggest(known, taken=taken_in, verdicts=verdicts):
             yield from batch.found
-        if result.rounds == 1:
-            result.all_s = time.perf_counter() - start
 
     def _object_of(self, proposal: ObjectSuggestion) -> int | None:
         """Return the object that a suggestion covers well enough."""
