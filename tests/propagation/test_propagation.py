@@ -115,6 +115,17 @@ class TestPlanes:
         }
         assert (8,) not in done.objects[1].planes
 
+    def test_an_object_that_grows_dim_with_depth_is_kept_to_its_last_plane(self):
+        image, _ = stack(12, last=9)
+        here = image[4] > 100
+        image[:] = 20
+        for z in range(10):
+            image[z][here] = 20 + round(130 * 0.75 ** max(z - 2, 0))
+        done = clicked(image, (1, 2, (27, 22)))
+        done.apply(whole(image))
+        planes = {p[0] for p, s in done.objects[1].planes.items() if s.mask.area}
+        assert planes == set(range(10))
+
     def test_a_mask_the_network_denies_is_not_copied_for_ever(self):
         """Beside the object lies nothing: only copying could go on."""
         image = np.full((40, SIZE, SIZE), 90, np.uint8)
@@ -477,3 +488,49 @@ class TestSuggestion:
 
     def test_nothing_propagated(self):
         assert suggest({0: MaskPatch.from_mask(np.ones((3, 3), bool))}, {}) is None
+
+
+class TestMovingCells:
+    """A textured cell of radius 7 that moves farther than that from frame to frame."""
+
+    RADIUS = 7
+
+    def frames(self, places, neighbour=None):
+        rng = np.random.default_rng(0)
+        texture = rng.integers(-25, 25, (SIZE, SIZE))
+        out = np.full((len(places), SIZE, SIZE), 20, np.uint8)
+        truth = np.zeros(out.shape, bool)
+        if neighbour is not None:
+            out[:, disk(neighbour, self.RADIUS)] = 150
+        for z, yx in enumerate(places):
+            truth[z] = disk(yx, self.RADIUS)
+            shift = yx[0] - places[0][0], yx[1] - places[0][1]
+            out[z][truth[z]] = (150 + np.roll(texture, shift, (0, 1)))[truth[z]]
+        return out, truth
+
+    def masks(self, image, truth, anchors):
+        track = Track(
+            1,
+            {z: MaskPatch.from_mask(truth[z]) for z in anchors},
+            0,
+            len(image) - 1,
+        )
+        results = propagate(SegmenterPlanes(segmenter(), image), [track])
+        return {r.index: r.mask.to_mask((SIZE, SIZE)) for r in results}
+
+    def test_it_is_followed_to_the_last_frame(self):
+        image, truth = self.frames([(20 + 3 * z, 10 + 9 * z) for z in range(6)])
+        masks = self.masks(image, truth, [0])
+        assert all(iou(masks[z], truth[z]) > 0.85 for z in range(1, 6))
+
+    def test_it_is_not_taken_for_a_cell_that_stays(self):
+        places = [(20 + 9 * z, 20) for z in range(5)]
+        image, truth = self.frames(places, neighbour=(24, 40))
+        masks = self.masks(image, truth, [0])
+        assert all(iou(masks[z], truth[z]) > 0.85 for z in range(1, 5))
+
+    def test_between_two_anchors_it_may_take_any_way(self):
+        places = [(12 + 9 * z, 10 + 9 * min(z, 4 - z)) for z in range(5)]
+        image, truth = self.frames(places)
+        masks = self.masks(image, truth, [0, 4])
+        assert all(iou(masks[z], truth[z]) > 0.8 for z in range(1, 4))

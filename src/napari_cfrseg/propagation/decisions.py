@@ -41,15 +41,19 @@ def stop_reason(
     unsure = answer.certainty < settings.least_certainty
     if unsure or confidence_of(near) < settings.least_confidence:
         return StopReason.UNSURE
-    if _has_faded(settings, before, answer):
+    if _has_faded(settings, mask, before, answer):
         return StopReason.FADED
-    return _jumped(planes, settings, mask, before.mask)
+    return _jumped(planes, settings, mask, answer.carried)
 
 
-def _has_faded(settings: PropagationSettings, before: Running, answer: Answer) -> bool:
-    least = before.least_contrast
-    dipped = least < settings.dip and answer.contrast > least + settings.rise
-    return dipped or answer.contrast < settings.least_contrast
+def _has_faded(
+    settings: PropagationSettings, mask: MaskPatch, before: Running, answer: Answer
+) -> bool:
+    least, contrast = before.least_contrast, answer.contrast
+    dipped = least < settings.dip and contrast > least + settings.rise
+    small = mask.area < settings.faint_area * before.anchor_area
+    faint = settings.faint if small else settings.least_contrast
+    return dipped or contrast < faint
 
 
 def _jumped(
@@ -90,10 +94,10 @@ def measure_trust(
     wrong = MaskPatch.from_mask(shifted.window(inside), inside[:2])
     if not wrong.mask.size:
         return 0.0
-    look = look_at(planes, index, anchor)
+    look, picture = look_at(planes, index, anchor)
     answer = advance(
         planes,
-        Running(index, wrong, look, look),
+        Running(index, wrong, picture, look, look, anchor.area),
         index,
         object_id,
         settings,

@@ -138,8 +138,8 @@ def interpolate(
     whole = union(box, (y0 - 1, x0 - 1, y1 + 1, x1 + 1))
     # an empty plane ends the object at a finite distance
     limit = float(max(whole[2] - whole[0], whole[3] - whole[1]))
-    a = np.maximum(signed_distance(first.window(whole), sampling), -limit)
-    b = np.maximum(signed_distance(second.window(whole), sampling), -limit)
+    a: Floats = signed_distance(first.window(whole), sampling).clip(-limit)
+    b: Floats = signed_distance(second.window(whole), sampling).clip(-limit)
     return Field(box, Field(whole, (1 - t) * a + t * b).over(box))
 
 

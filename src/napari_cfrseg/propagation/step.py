@@ -1,7 +1,8 @@
 """Find one object on one plane: the network's answer, weighed against a prior.
 
-The network gets the mask of the plane before as its feedback (moved and reshaped as the
-anchors say, where there are two) and carried clicks. Its answer is a logit map ``L``;
+The network gets the mask of the plane before as its feedback (moved to where the
+object's picture is found again, reshaped as the anchors say where there are two) and
+carried clicks. Its answer is a logit map ``L``;
 the prior is a shape with signed distance ``s`` and an outline uncertain by σ pixels::
 
     F = w · L + s / σ − f          mask = F > 0
@@ -14,8 +15,9 @@ where it is no longer to be seen, whatever is carried there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +27,16 @@ from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.probability_patch import Patch
 from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, box_of
-from napari_cfrseg.geometry.windows import Box, Window, shape_of, union
+from napari_cfrseg.geometry.windows import Box, Window, overlap, shape_of, union
 from napari_cfrseg.propagation.planes import SegmenterPlanes, fits
 from napari_cfrseg.propagation.shapes import (
     Field,
     Floats,
     Prior,
+    centre,
     grown,
     mean_plane,
+    moved,
     overlap_iou,
     signed_distance,
 )
@@ -43,48 +47,60 @@ _MOST_LOGIT = 6.0
 #: logit of a pixel that another object holds
 TAKEN = -1e4
 
+Shift = tuple[int, int]
+"""(y, x) in whole pixels."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Running:
-    """Where a run is: a plane, the object's mask and appearance on it.
+    """Where a run is: a plane, the object's mask, picture and appearance on it.
 
     ``anchor_look`` is its appearance on the anchor that the run began from,
-    ``least_contrast`` the least share of that contrast it had on the way.
+    ``anchor_area`` that of its largest anchor, ``least_contrast`` the least share of
+    the anchor's contrast it had on the way, ``strayed`` how far (y, x) it has moved
+    away from where the prior expects it.
     """
 
     index: int
     mask: MaskPatch
+    picture: Field
     look: Look
     anchor_look: Look
+    anchor_area: int
     window: Window | None = None
     least_contrast: float = 1.0
+    strayed: Shift = (0, 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
     """A plane's outcome before it is decided on.
 
-    ``logits`` is F, ``network`` the network's mask alone. It ran if the image supported
-    a carried click. ``contrast`` is the share of the anchor's that the mask kept.
+    ``logits`` is F, ``carried`` the mask that was expected, ``network`` the network's
+    alone. It ran if the image supported a carried click. ``contrast`` is the share of
+    the anchor's that the mask kept.
     """
 
     logits: Field
+    carried: MaskPatch
     network: MaskPatch
     network_ran: bool
     agreement: float
     certainty: float
     contrast: float
     window: Window | None
+    strayed: Shift = (0, 0)
 
 
-def look_at(planes: SegmenterPlanes, index: int, mask: MaskPatch) -> Look:
-    """Measure an object's appearance on a plane."""
+def look_at(planes: SegmenterPlanes, index: int, mask: MaskPatch) -> tuple[Look, Field]:
+    """Measure an object's appearance on a plane; return its picture, too."""
     own = box_of(mask)
     if own is None:
-        return Look(0.0, 0.0, 0.0)
+        return Look(0.0, 0.0, 0.0), Field((0, 0, 0, 0), np.zeros((0, 0), np.float32))
     box = _with_room(own, planes.shape)
     grey = mean_plane(planes.read(index, box))
-    return Look.of(grey, signed_distance(mask.window(box), planes.px_sampling))
+    look = Look.of(grey, signed_distance(mask.window(box), planes.px_sampling))
+    return look, Field(box, grey)
 
 
 def advance(
@@ -115,19 +131,18 @@ def advance(
     windows
         Focus windows of other objects on that plane: the first that fits is used, too.
     """
-    sampling = planes.px_sampling
-    hulls = [box_of(run.mask), None if prior is None else prior.box(index)]
-    known = [hull for hull in hulls if hull is not None]
-    if not known:
+    outlook = _expected(planes, run, index, prior, run.strayed)
+    if outlook is None:
         return _nothing()
-    box = _with_room(union(*known), planes.shape)
-    expected = signed_distance(run.mask.window(box), sampling)
-    shape = expected
-    if prior is not None:
-        shape = prior.field(index, box).values
-        expected = expected + shape - prior.field(run.index, box).values
-        if not (expected > 0).any():
-            expected = shape
+    carried = outlook[1].mask()
+    step = found_again(planes, run, index, carried, settings)
+    strayed = run.strayed[0] + step[0], run.strayed[1] + step[1]
+    if step != (0, 0):
+        shifted = replace(run, mask=moved(run.mask, step))
+        outlook = _expected(planes, shifted, index, prior, strayed) or outlook
+        carried = outlook[1].mask()
+        sigma += settings.stray_sigma * math.hypot(*step)
+    box, shape, expected = outlook[0].box, outlook[0].values, outlook[1].values
     others = planes.taken(index, object_id, box)
     neighbours = others
     if siblings is not None:  # where they were a plane ago: for clicks only
@@ -140,7 +155,8 @@ def advance(
     if not any(c.is_positive for c in clicks):
         values = shape / sigma
         values[others > 0] = TAKEN
-        return Answer(Field(box, values), MaskPatch.empty(), False, 0.0, 0.0, 0.0, None)
+        nothing = MaskPatch.empty()
+        return Answer(Field(box, values), carried, nothing, False, 0.0, 0.0, 0.0, None)
     feedback = Patch(planes.shape, box[0], box[1], (expected > 0).astype(np.float32))
     shared = _shared(feedback, windows)
     if shared is not None:  # a neighbour's click beyond it would ask for another one
@@ -158,13 +174,114 @@ def advance(
     network = MaskPatch.from_mask(probability > 0.5, (box[0], box[1]))
     return Answer(
         Field(box, values),
+        carried,
         network,
         True,
         overlap_iou(network, Field(box, shape).mask()),
         _certainty(probability, values > 0),
         float(kept[values > 0].mean()) if (values > 0).any() else 0.0,
         prediction.window,
+        strayed,
     )
+
+
+def _expected(
+    planes: SegmenterPlanes,
+    run: Running,
+    index: int,
+    prior: Prior | None,
+    strayed: Shift,
+) -> tuple[Field, Field] | None:
+    """Return the prior's shape and the mask carried, as signed distances over one box.
+
+    Both are moved by what the run has strayed from the prior; None: there is neither.
+    """
+    hulls = [box_of(run.mask)]
+    if prior is not None and (hull := prior.box(index)) is not None:
+        hulls.append(_shift(hull, strayed))
+    known = [hull for hull in hulls if hull is not None]
+    if not known:
+        return None
+    box = _with_room(union(*known), planes.shape)
+    expected = signed_distance(run.mask.window(box), planes.px_sampling)
+    if prior is None:
+        return Field(box, expected), Field(box, expected)
+    back = _shift(box, (-strayed[0], -strayed[1]))
+    shape = prior.field(index, back).values
+    expected = expected + shape - prior.field(run.index, back).values
+    if not (expected > 0).any():
+        expected = shape
+    return Field(box, shape), Field(box, expected)
+
+
+def _shift(box: Box, by: Shift) -> Box:
+    return box[0] + by[0], box[1] + by[1], box[2] + by[0], box[3] + by[1]
+
+
+def found_again(
+    planes: SegmenterPlanes,
+    run: Running,
+    index: int,
+    carried: MaskPatch,
+    settings: PropagationSettings,
+) -> Shift:
+    """Return how far (y, x) an object is from where its mask was carried to.
+
+    (0, 0) where its picture on the plane before still correlates with what is there;
+    otherwise the picture is looked for within ``reach`` of its radii.
+    """
+    own, target = box_of(run.mask), box_of(carried)
+    if own is None or target is None or settings.reach <= 0:
+        return 0, 0
+    radius = math.sqrt(run.mask.area / math.pi)
+    if radius < _LEAST_MATCHED_PX:
+        return 0, 0
+    coarse = max(1, int(radius / _MATCHED_PX))  # large objects are matched coarsely
+    most = math.ceil(settings.reach * radius / coarse)
+    frame = overlap(grown(own, round(0.3 * radius), planes.shape), run.picture.box)
+    template = _sampled(run.picture.over(frame), coarse)
+    (ya, xa), (yb, xb) = centre(run.mask), centre(carried)
+    there = _shift(frame, (round(yb - ya), round(xb - xa)))
+    wide = _margin(there, most * coarse)
+    inside = overlap(wide, (0, 0, *planes.shape))
+    if min(template.shape) < 3 or template.std() < 1e-6 or 0 in shape_of(inside):
+        return 0, 0
+    grey = mean_plane(planes.read(index, inside))
+    room = [(inside[i] - wide[i], wide[i + 2] - inside[i + 2]) for i in (0, 1)]
+    around = _sampled(np.pad(grey, room, mode="edge"), coarse)
+    here = around[most:, most:][: template.shape[0], : template.shape[1]]
+    if _correlation(here, template) >= settings.least_match:
+        return 0, 0
+    from skimage.feature import match_template  # slow to import, seldom needed
+
+    match = match_template(around, template)[: 2 * most + 1, : 2 * most + 1]
+    y, x = np.mgrid[: match.shape[0], : match.shape[1]] - most
+    away = (y**2 + x**2) * (coarse / radius) ** 2
+    best = np.unravel_index(int(np.argmax(match - settings.stray_cost * away)), y.shape)
+    if match[best] < settings.least_match:
+        return 0, 0
+    return int(y[best]) * coarse, int(x[best]) * coarse
+
+
+#: radius in pixels at which an object's picture is looked for; a picture smaller than
+#: the other is found anywhere
+_MATCHED_PX = 12
+_LEAST_MATCHED_PX = 4
+
+
+def _margin(box: Box, by: int) -> Box:
+    return box[0] - by, box[1] - by, box[2] + by, box[3] + by
+
+
+def _sampled(grey: Floats, step: int) -> Floats:
+    """Return every step-th pixel of a smoothed picture."""
+    return grey if step == 1 else ndimage.uniform_filter(grey, step)[::step, ::step]
+
+
+def _correlation(first: Floats, second: Floats) -> float:
+    a, b = first - first.mean(), second - second.mean()
+    norm = math.sqrt(float((a * a).sum()) * float((b * b).sum()))
+    return float((a * b).sum()) / norm if norm > 0 else 0.0
 
 
 def _connected(
@@ -204,8 +321,11 @@ def _shows(window: Window, click: Click) -> bool:
 
 
 def _nothing() -> Answer:
-    field = Field((0, 0, 1, 1), np.full((1, 1), -1.0, np.float32))
-    return Answer(field, MaskPatch.empty(), False, 1.0, 0.0, 0.0, None)
+    field, mask = (
+        Field((0, 0, 1, 1), np.full((1, 1), -1.0, np.float32)),
+        MaskPatch.empty(),
+    )
+    return Answer(field, mask, mask, False, 1.0, 0.0, 0.0, None)
 
 
 def _logit(probability: Floats) -> Floats:

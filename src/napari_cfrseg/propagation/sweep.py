@@ -144,7 +144,7 @@ class _Sweep:
 
     def _begin(self, run: Run) -> Running:
         stretch, anchors = run.stretch, run.stretch.track.anchors
-        look = look_at(self.planes, run.start, anchors[run.start])
+        look, picture = look_at(self.planes, run.start, anchors[run.start])
         for anchor in stretch.ends:
             if anchor not in stretch.trust:
                 stretch.trust[anchor] = measure_trust(
@@ -154,7 +154,10 @@ class _Sweep:
                     stretch.object_id,
                     self.settings,
                 )
-        run.running = Running(run.start, anchors[run.start], look, look)
+        largest = max(mask.area for mask in anchors.values())
+        run.running = Running(
+            run.start, anchors[run.start], picture, look, look, largest
+        )
         return run.running
 
     def _decide(
@@ -170,7 +173,7 @@ class _Sweep:
                 stretch.stored[index] = answer
                 return None
             return self._join(stretch, index, stretch.stored.pop(index), answer)
-        same = overlap_iou(mask, before.mask)
+        same = overlap_iou(mask, answer.carried)
         evidence = self._evidence(stretch, index, answer, same)
         spans = stretch.track.spans
         stop = stop_reason(
@@ -188,16 +191,18 @@ class _Sweep:
     def _go_on(
         self, run: Run, before: Running, index: int, mask: MaskPatch, answer: Answer
     ) -> None:
-        look = before.look
-        if answer.network_ran and mask.area >= self.settings.least_area_px:
-            look = look_at(self.planes, index, mask)
+        look, picture = look_at(self.planes, index, mask)
+        if not answer.network_ran or mask.area < self.settings.least_area_px:
+            look = before.look
         run.running = replace(
             before,
             index=index,
             mask=mask,
+            picture=picture,
             look=look,
             window=answer.window or before.window,
             least_contrast=min(before.least_contrast, answer.contrast),
+            strayed=answer.strayed,
         )
 
     def _join(

@@ -51,6 +51,12 @@ class PropagationSettings:
     drift_floor, most_drift
         The prior's least uncertainty in pixels, and its greatest as a share of the
         object's radius on the anchors.
+    least_match, reach, stray_cost
+        An object whose picture correlates less than this with what is where its mask
+        was carried is looked for so many radii around; what a radius of distance
+        (its square) costs.
+    stray_sigma
+        The share of that way that the prior's outline becomes uncertain by.
     network_weight
         Weight of the network's logit against the prior's, where it can be trusted.
     faded, fading_weight
@@ -70,6 +76,10 @@ class PropagationSettings:
     least_contrast, dip, rise
         … or less than this share of the anchor's contrast is left, or the contrast had
         dipped below ``dip`` and rises by ``rise`` again: the next object begins.
+    faint, faint_area
+        … or less than ``faint`` of that contrast is left and the mask has shrunk to
+        less than ``faint_area`` of the largest anchor. Either alone is no end: deep in
+        a stack objects are dim long before they end.
     least_area_px
         … or fewer pixels are left.
     """
@@ -81,6 +91,10 @@ class PropagationSettings:
     drift_alone: float = 1.2
     drift_floor: float = 0.5
     most_drift: float = 0.15
+    least_match: float = 0.6
+    reach: float = 2.0
+    stray_cost: float = 0.05
+    stray_sigma: float = 0.1
     network_weight: float = 0.5
     faded: float = 0.15
     fading_weight: float = 6.0
@@ -90,9 +104,11 @@ class PropagationSettings:
     most_growth: float = 3.0
     least_certainty: float = 0.3
     least_confidence: float = 0.35
-    least_contrast: float = 0.25
+    least_contrast: float = 0.05
     dip: float = 0.6
     rise: float = 0.15
+    faint: float = 0.3
+    faint_area: float = 0.5
     least_area_px: int = 4
 
 
