@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_cfrseg.evaluation.report.comparisons import bootstrap_means
 from napari_cfrseg.evaluation.scores import (
+    bootstrap_means,
     clicks_to,
     count_failures,
     mean_clicks_to,

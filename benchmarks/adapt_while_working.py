@@ -37,8 +37,7 @@ from napari_cfrseg.evaluation.clicking import RunSettings, evaluate_object
 from napari_cfrseg.evaluation.datasets import BenchmarkObject
 from napari_cfrseg.evaluation.datasets.choice import read_split
 from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
-from napari_cfrseg.evaluation.report.comparisons import bootstrap_means
-from napari_cfrseg.evaluation.scores import clicks_to
+from napari_cfrseg.evaluation.scores import bootstrap_means, clicks_to
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.cfrnet import CfrNet
 from napari_cfrseg.model.network import ClickNetwork

@@ -75,7 +75,7 @@ evaluation.report.tables: evaluation.summary evaluation.tables
 evaluation.rivals: evaluation.peers evaluation.sam
 evaluation.robots: evaluation.error_centre evaluation.robot
 evaluation.runner: evaluation.command
-evaluation.scores: evaluation.micrographs evaluation.rows
+evaluation.scores: evaluation.compare evaluation.micrographs evaluation.rows
 evaluation.workers: evaluation.cluster evaluation.processes
 geometry.masks: engine.masks engine.propagation.shapes
 geometry.windows: engine.ownership engine.patch engine.propagation.shapes window
@@ -102,7 +102,7 @@ model.published.published_keys: weights_import.published
 model.published.starting_weights: weights_import.starting
 model.published.vit: model.plain_vit model.vit_head
 model.registry: model.catalogue
-model.weights_file: checkpoint
+model.weights_file: checkpoint session.models
 propagation: engine.propagation
 propagation.decisions: engine.propagation.confidence engine.propagation.joining
   engine.propagation.stops engine.propagation.suggestion engine.propagation.trust

@@ -22,9 +22,9 @@ from napari_cfrseg.evaluation.datasets.choice import (
     guess_layout,
 )
 from napari_cfrseg.evaluation.report import rank_rows
-from napari_cfrseg.evaluation.report.comparisons import bootstrap_means, compare_runs
+from napari_cfrseg.evaluation.report.comparisons import compare_runs
 from napari_cfrseg.evaluation.runner import Run, read_run
-from napari_cfrseg.evaluation.scores import ObjectRow
+from napari_cfrseg.evaluation.scores import ObjectRow, bootstrap_means
 
 app = typer.Typer()
 app.command(cls=Command, epilog=EXAMPLES)(evaluate)

@@ -40,8 +40,7 @@ def bench(
     model: ModelOption = "default",
     device: DeviceOption = "auto",
     all_models: Annotated[
-        bool,
-        typer.Option("--all-models", help="Every model and network instead."),
+        bool, typer.Option("--all-models", help="Every model and network instead.")
     ] = False,
     network: Annotated[
         list[str] | None,

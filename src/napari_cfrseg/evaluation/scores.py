@@ -341,3 +341,33 @@ def regressions_per_100(
 def mean(values: Sequence[float]) -> float:
     """Average of values; NaN where there is none."""
     return float(np.mean(values)) if len(values) else math.nan
+
+
+#: draws of a bootstrap
+RESAMPLES = 10_000
+
+
+def bootstrap_means(
+    values: NDArray[np.float64],
+    clusters: Sequence[str],
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+) -> NDArray[np.float64]:
+    """Means of (N,) values over two-stage resamples: (resamples,) float64.
+
+    Clusters (images, one per value) are drawn first, then members of each.
+    """
+    _, member = np.unique(np.asarray(clusters), return_inverse=True)
+    count = int(member.max()) + 1
+    drawn = rng.integers(0, count, (resamples, count))
+    times = np.stack([(drawn == index).sum(axis=1) for index in range(count)])
+    sums, sizes = np.zeros(resamples), np.zeros(resamples)
+    for index in range(count):
+        group = values[member == index]
+        resample = np.repeat(np.arange(resamples), times[index])
+        picks = rng.integers(0, len(group), (len(resample), len(group)))
+        totals = group[picks].sum(axis=1)
+        sums += np.bincount(resample, weights=totals, minlength=resamples)
+        sizes += len(group) * times[index]
+    means: NDArray[np.float64] = sums / sizes
+    return means

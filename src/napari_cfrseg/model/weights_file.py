@@ -18,12 +18,13 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cfrseg.errors import CheckpointError
-from napari_cfrseg.io.atomic import atomic_path, data_folder
+from napari_cfrseg.io.atomic import atomic_path, data_folder, file_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -267,3 +268,20 @@ def _stored(key: str, tensor: Tensor, *, half: bool) -> Tensor:
 def _few(names: set[str]) -> str:
     listed = ", ".join(sorted(names)[:3])
     return f"{len(names)} ({listed}…)" if names else "none"
+
+
+def weights_sha256(path: Path) -> str:
+    """Return the SHA-256 of a weights file."""
+    found = path.stat()
+    return _hash(path, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=64)
+def _hash(path: Path, _mtime_ns: int, _size: int) -> str:
+    return file_sha256(path)
+
+
+def installed_name(path: Path) -> str:
+    """Return the name a weights file is installed under, else its path."""
+    installed = list_models().get(path.stem)
+    return path.stem if installed == path else str(path)

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cfrseg.errors import (
-    CfrSegError,
-    CheckpointError,
-    ImageError,
-    SessionError,
-)
-from napari_cfrseg.io.atomic import file_sha256
+from napari_cfrseg.errors import CfrSegError, CheckpointError, ImageError, SessionError
 from napari_cfrseg.io.axes import (
     OpenImage,
     Order,
@@ -27,11 +20,8 @@ from napari_cfrseg.io.axes import (
     view_of,
 )
 from napari_cfrseg.io.images import fingerprint, open_image
-from napari_cfrseg.session.format import (
-    ImageReference,
-    ModelReference,
-    SessionContent,
-)
+from napari_cfrseg.model import weights_file as checkpoint
+from napari_cfrseg.session.format import ImageReference, ModelReference, SessionContent
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.segmenter import Segmenter
@@ -166,23 +156,10 @@ def check_same(reference: ImageReference, array: Any, what: str) -> None:
 # -- models --------------------------------------------------------------------------
 
 
-def weights_sha256(path: Path) -> str:
-    """Return the SHA-256 of a weights file."""
-    found = path.stat()
-    return _hash(path, found.st_mtime_ns, found.st_size)
-
-
-@lru_cache(maxsize=64)
-def _hash(path: Path, _mtime_ns: int, _size: int) -> str:
-    return file_sha256(path)
-
-
 def model_reference(name_or_path: str | Path) -> ModelReference:
     """Describe a model for a session: by name, never by a path."""
-    from napari_cfrseg.model import weights_file as checkpoint
-
     path = checkpoint.resolve(name_or_path)
-    return ModelReference(path.stem, weights_sha256(path))
+    return ModelReference(path.stem, checkpoint.weights_sha256(path))
 
 
 def described(name_or_path: str | Path) -> ModelReference:
@@ -198,8 +175,6 @@ def find_weights(model: ModelReference | None) -> Path:
 
     A CheckpointError says that the session names none, or that none is installed.
     """
-    from napari_cfrseg.model import weights_file as checkpoint
-
     if model is None or model.sha256 is None:
         name = "no model" if model is None else f"the model {model.name[:80]!r}"
         msg = f"the session names {name} without its weights: choose one with --model"
@@ -207,7 +182,7 @@ def find_weights(model: ModelReference | None) -> Path:
     models = checkpoint.list_models()
     named = [models[model.name]] if model.name in models else []
     for path in (*named, *models.values()):
-        if weights_sha256(path) == model.sha256:
+        if checkpoint.weights_sha256(path) == model.sha256:
             return path
     msg = (
         f"the session was made with {model.name[:80]!r}, weights "
@@ -217,18 +192,8 @@ def find_weights(model: ModelReference | None) -> Path:
     raise CheckpointError(msg)
 
 
-def installed_name(path: Path) -> str:
-    """Return the name a weights file is installed under, else its path."""
-    from napari_cfrseg.model import weights_file as checkpoint
-
-    installed = checkpoint.list_models().get(path.stem)
-    return path.stem if installed == path else str(path)
-
-
 def load_segmenter(
-    content: SessionContent,
-    weights: Path | None = None,
-    device: str | None = None,
+    content: SessionContent, weights: Path | None = None, device: str | None = None
 ) -> Segmenter:
     """Load a segmenter as the session says; other weights or device on request.
 

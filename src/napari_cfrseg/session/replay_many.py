@@ -20,11 +20,7 @@ from typing import TYPE_CHECKING, Any
 from napari_cfrseg.errors import DeviceError
 from napari_cfrseg.io.atomic import clear_leftovers
 from napari_cfrseg.session.format import SessionContent
-from napari_cfrseg.session.replay_session import (
-    Replayed,
-    ReplayTask,
-    replay_session,
-)
+from napari_cfrseg.session.replay_session import Replayed, ReplayTask, replay_session
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.segmenter import Segmenter

@@ -18,6 +18,7 @@ from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.io.axes import OpenImage
 from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, filled_pixels
+from napari_cfrseg.model.weights_file import weights_sha256
 from napari_cfrseg.session.format import ModelReference, SessionContent
 from napari_cfrseg.session.references import (
     check_same,
@@ -25,7 +26,6 @@ from napari_cfrseg.session.references import (
     find_weights,
     load_segmenter,
     open_reference,
-    weights_sha256,
 )
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import (

@@ -28,9 +28,9 @@ from cfrseg_training.loop.labelled import (
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.evaluation.clicking import RunSettings
 from napari_cfrseg.evaluation.datasets import BenchmarkObject, sample_objects
-from napari_cfrseg.evaluation.report.comparisons import bootstrap_means
 from napari_cfrseg.evaluation.scores import (
     ObjectRow,
+    bootstrap_means,
     clicks_to,
     mean_clicks_to,
     mean_iou_at,

@@ -310,10 +310,9 @@ class _FineTuning:
     ) -> checkpoint.Metadata:
         from importlib.metadata import version
 
-        from napari_cfrseg.session.references import weights_sha256
-
+        sha256 = checkpoint.weights_sha256(self.source)
         provenance: dict[str, Any] = {
-            "base": {"name": base.name, "sha256": weights_sha256(self.source)},
+            "base": {"name": base.name, "sha256": sha256},
             "data_sha256": self.data.fingerprint(),
             "images": self.data.names,
             "config": asdict(trainer.config),

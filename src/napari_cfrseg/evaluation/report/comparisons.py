@@ -16,14 +16,12 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation import scores
 from napari_cfrseg.evaluation.runner import Run
-from napari_cfrseg.evaluation.scores import MIN_POOLED_OBJECTS, ObjectRow, pooled_rows
+from napari_cfrseg.evaluation.scores import ObjectRow, bootstrap_means, pooled_rows
 
-RESAMPLES = 10_000
 CONFIDENCE = 0.95
 #: with fewer images an interval speaks of these images only
 MIN_IMAGES = 5
@@ -71,8 +69,8 @@ def compare_runs(
     second: Run,
     *,
     seed: int = 0,
-    resamples: int = RESAMPLES,
-    min_objects: int = MIN_POOLED_OBJECTS,
+    resamples: int = scores.RESAMPLES,
+    min_objects: int = scores.MIN_POOLED_OBJECTS,
 ) -> list[Difference]:
     """Compare two runs of the same protocol, A and B, on the objects both did.
 
@@ -186,32 +184,6 @@ def _difference(
         high=float(high),
         fewer_is_better=fewer_is_better,
     )
-
-
-def bootstrap_means(
-    values: NDArray[np.float64],
-    clusters: Sequence[str],
-    rng: np.random.Generator,
-    resamples: int = RESAMPLES,
-) -> NDArray[np.float64]:
-    """Means of (N,) values over two-stage resamples: (resamples,) float64.
-
-    Clusters (images, one per value) are drawn first, then members of each.
-    """
-    _, member = np.unique(np.asarray(clusters), return_inverse=True)
-    count = int(member.max()) + 1
-    drawn = rng.integers(0, count, (resamples, count))
-    times = np.stack([(drawn == index).sum(axis=1) for index in range(count)])
-    sums, sizes = np.zeros(resamples), np.zeros(resamples)
-    for index in range(count):
-        group = values[member == index]
-        resample = np.repeat(np.arange(resamples), times[index])
-        picks = rng.integers(0, len(group), (len(resample), len(group)))
-        totals = group[picks].sum(axis=1)
-        sums += np.bincount(resample, weights=totals, minlength=resamples)
-        sizes += len(group) * times[index]
-    means: NDArray[np.float64] = sums / sizes
-    return means
 
 
 def differing_robots(first: Run, second: Run) -> list[str]:

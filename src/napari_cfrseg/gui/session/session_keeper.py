@@ -25,6 +25,7 @@ from napari_cfrseg.io.axes import (
 )
 from napari_cfrseg.io.images import fingerprint, open_image
 from napari_cfrseg.io.tiled_labels import is_large
+from napari_cfrseg.model.weights_file import installed_name
 from napari_cfrseg.session.format import (
     SUFFIX,
     ImageReference,
@@ -36,7 +37,6 @@ from napari_cfrseg.session.measurements import measure
 from napari_cfrseg.session.references import (
     described,
     find_weights,
-    installed_name,
     reference_of,
     relative_path,
 )
