@@ -83,8 +83,8 @@ io.atomic: atomic folders session.durable
 io.axes: session.image_files session.pixels session.turning
 io.click_tables: export.formats
 io.images: evaluation.folders session.fingerprint session.image_files
-io.label_files: export.labels
-io.object_files: export.formats export.outlines export.rows
+io.label_exports: export.labels
+io.object_exports: export.formats export.outlines export.rows
 io.plane_image: images
 model.blocks: model.convolutions model.folding
 model.blocks.clickmaps: model.clickmaps model.ffcm

@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from napari_cfrseg.io.atomic import atomic_path, clear_leftovers, temporary_beside
-from napari_cfrseg.io.label_files import write_labels
+from napari_cfrseg.io.label_exports import write_labels
 
 
 def test_labels_keep_their_numbers_as_tiff_and_turn_white_as_png(

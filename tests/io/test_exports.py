@@ -14,12 +14,12 @@ import zarr
 from pycocotools.coco import COCO
 from skimage.draw import polygon2mask
 
-from napari_cfrseg.io.label_files import (
+from napari_cfrseg.io.label_exports import (
     write_labels,
     write_ome_tiff,
     write_ome_zarr,
 )
-from napari_cfrseg.io.object_files import (
+from napari_cfrseg.io.object_exports import (
     ObjectRow,
     plane_place,
     write_coco,

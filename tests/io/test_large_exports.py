@@ -11,8 +11,8 @@ import tifffile
 import zarr
 
 from napari_cfrseg.io.images import open_image
-from napari_cfrseg.io.label_files import write_ome_tiff, write_ome_zarr
-from napari_cfrseg.io.object_files import regions, write_coco, write_geojson
+from napari_cfrseg.io.label_exports import write_ome_tiff, write_ome_zarr
+from napari_cfrseg.io.object_exports import regions, write_coco, write_geojson
 from napari_cfrseg.io.tiled_labels import TiledLabels, filled_pixels
 
 SIDE = 50_000

@@ -15,7 +15,7 @@ from napari_cfrseg.io.atomic import (
     let_streams_print_anything,
     write_or_save_aside,
 )
-from napari_cfrseg.io.label_files import check_labels_output
+from napari_cfrseg.io.label_exports import check_labels_output
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from session_cases import record
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.io.object_files import ObjectRow
+from napari_cfrseg.io.object_exports import ObjectRow
 from napari_cfrseg.session.format import ModelReference
 from napari_cfrseg.session.imported_events import (
     events_from_csv,

@@ -65,7 +65,7 @@ def _apply_clicks(out: Path, model: str, device: str, *, as_json: bool) -> None:
     from napari_cfrseg.engine.segmenter import Segmenter
     from napari_cfrseg.evaluation import metrics
     from napari_cfrseg.io.atomic import check_folder
-    from napari_cfrseg.io.label_files import write_labels, write_picture
+    from napari_cfrseg.io.label_exports import write_labels, write_picture
     from napari_cfrseg.overlay import draw_overlay
     from napari_cfrseg.samples import load_demo, load_sample
 

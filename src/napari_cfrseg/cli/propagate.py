@@ -125,7 +125,7 @@ def propagate(
 
     from napari_cfrseg.annotation import events as ev
     from napari_cfrseg.io.atomic import write_or_save_aside
-    from napari_cfrseg.io.label_files import check_labels_output, write_labels
+    from napari_cfrseg.io.label_exports import check_labels_output, write_labels
 
     target = output or Path(f"{image.stem}.propagated.tif")
     opened = open_arranged(image, axes, rgb, channels)

@@ -78,7 +78,7 @@ def segment(
     import numpy as np
 
     from napari_cfrseg.io.atomic import write_or_save_aside
-    from napari_cfrseg.io.label_files import check_labels_output, write_labels
+    from napari_cfrseg.io.label_exports import check_labels_output, write_labels
 
     target = output or Path(f"{image.stem}.mask.tif")
     check_labels_output(target, 1, overwrite=overwrite)

@@ -20,12 +20,12 @@ from napari_cfrseg.annotation.events import (
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.io import object_files as formats
+from napari_cfrseg.io import object_exports as formats
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.io.axes import Order, back, put, turned
 from napari_cfrseg.io.click_tables import TableClick, clicks_csv
-from napari_cfrseg.io.label_files import write_ome_tiff, write_ome_zarr
-from napari_cfrseg.io.object_files import ObjectRow
+from napari_cfrseg.io.label_exports import write_ome_tiff, write_ome_zarr
+from napari_cfrseg.io.object_exports import ObjectRow
 from napari_cfrseg.io.tiled_labels import AnyLabels
 from napari_cfrseg.overlay import draw_overlay
 from napari_cfrseg.session.format import ModelReference, SessionContent

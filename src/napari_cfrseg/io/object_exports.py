@@ -1,4 +1,4 @@
-"""Write objects as COCO JSON, GeoJSON or a zip of ImageJ ROIs."""
+"""Export objects as polygons: COCO JSON, GeoJSON or a zip of ImageJ ROIs."""
 
 from __future__ import annotations
 

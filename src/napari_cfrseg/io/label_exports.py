@@ -1,4 +1,4 @@
-"""Write labels as OME-TIFF, OME-Zarr, plain TIFF or picture, whole or not at all."""
+"""Export labels as OME-TIFF, OME-Zarr, plain TIFF or picture, whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from napari_cfrseg.io.atomic import (
     temporary_beside,
 )
 from napari_cfrseg.io.images import TIFF_SUFFIXES
-from napari_cfrseg.io.object_files import ObjectRow
+from napari_cfrseg.io.object_exports import ObjectRow
 from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, Tiles
 
 #: OME's names of dimensions that TIFF knows
