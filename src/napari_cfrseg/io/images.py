@@ -32,9 +32,11 @@ from napari_cfrseg.io.axes import (
 )
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".lsm", ".stk", ".btf", ".tf8")
+#: TIFFs by other names, of slide scanners; only read
+SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".bif")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 #: files that hold images, in the order in which they are looked for
-IMAGE_SUFFIXES = (*TIFF_SUFFIXES, *PICTURE_SUFFIXES, ".npy")
+IMAGE_SUFFIXES = (*TIFF_SUFFIXES, *SLIDE_SUFFIXES, *PICTURE_SUFFIXES, ".npy")
 #: names of leading axes in files that name none
 _UNNAMED = "qiwvu"
 #: held while Pillow's own limit on the size of pictures is lifted
@@ -183,7 +185,7 @@ def reading(path: Path) -> Iterator[None]:
 
 def _open_file(path: Path, level: int, *, as_labels: bool) -> OpenImage:
     suffix = path.suffix.lower()
-    if suffix in TIFF_SUFFIXES:
+    if suffix in (*TIFF_SUFFIXES, *SLIDE_SUFFIXES):
         from napari_cfrseg.io.tiff import open_tiff
 
         return open_tiff(path, level, as_labels=as_labels)

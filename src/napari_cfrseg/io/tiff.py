@@ -69,6 +69,14 @@ def open_tiff(path: Path, level: int, *, as_labels: bool = False) -> OpenImage:
     return OpenImage(array, axes, spacing, units, is_rgb)
 
 
+def count_levels(path: Path) -> int:
+    """Return how many levels the first image's pyramid has; 1: none."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        return len(file.series[0].levels)
+
+
 def _axes_of(series: Any) -> tuple[tuple[str, ...], bool]:
     """Return the axes' names, and whether "c" holds colours."""
     letters = series.axes.lower()

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import objects_after
-from napari_cfrseg.errors import SessionError
+from napari_cfrseg.errors import CfrSegError, ImageError, SessionError
 from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.gui.segment.click_layer import COLOURS, SYMBOLS, features_of
 from napari_cfrseg.gui.segment.layers import (
@@ -26,8 +26,10 @@ from napari_cfrseg.gui.session.session_keeper import (
     METADATA_KEY,
     layer_reference,
 )
-from napari_cfrseg.io.axes import Pyramid, back, put, turned
-from napari_cfrseg.io.tiled_labels import TiledLabels, label_runs
+from napari_cfrseg.io.axes import OpenImage, Pyramid, back, put, select_from, turned
+from napari_cfrseg.io.images import open_image, reading
+from napari_cfrseg.io.tiff import count_levels
+from napari_cfrseg.io.tiled_labels import TiledLabels, is_large, label_runs
 from napari_cfrseg.session.format import (
     SUFFIX,
     ImageReference,
@@ -101,6 +103,47 @@ def read_session(path: str | list[str]) -> list[LayerData]:
         layers.append((shown, named, "labels"))
     layers.append((*_points(session, ndim, stem, placed), "points"))
     return layers
+
+
+def get_slide_reader(path: str | list[str]) -> Callable[..., list[LayerData]] | None:
+    """Return the reader of TIFF pyramids that are too large to be read whole."""
+    if not isinstance(path, str):
+        return None
+    try:
+        image = _open_slide(Path(path))
+    except CfrSegError:
+        return None
+    return None if image is None else read_slide
+
+
+def read_slide(path: str | list[str]) -> list[LayerData]:
+    """Return a pyramid as a layer, or as one for each channel that is no colour."""
+    image = _open_slide(Path(path if isinstance(path, str) else path[0]))
+    if image is None:
+        raise ImageError(f"{path} is no large pyramid")
+    image = image.arranged()
+    counted = len(image.shape) - image.has_channels
+    placed: dict[str, Any] = {"multiscale": True, "rgb": image.is_rgb}
+    if image.spacing is not None:
+        placed["scale"] = image.spacing
+    if image.units is not None:
+        placed["units"] = image.units
+    if image.is_rgb or not image.has_channels:
+        return [(list(image.array.levels), placed, "image")]
+    layers: list[LayerData] = []
+    for channel in range(image.shape[-1]):
+        levels = select_from(image.array, ((counted, channel),)).levels
+        layers.append((list(levels), {**placed, "blending": "additive"}, "image"))
+    return layers
+
+
+def _open_slide(path: Path) -> OpenImage | None:
+    """Open a TIFF pyramid; None where the image is not large or has no levels."""
+    with reading(path):
+        levels = count_levels(path)
+    image = open_image(path, levels=levels)
+    sides = [n for n, name in zip(image.shape, image.axes, strict=True) if name in "yx"]
+    return image if levels > 1 and is_large(sides) else None
 
 
 def _points(
