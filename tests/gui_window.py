@@ -62,16 +62,14 @@ class Window:
         if settle:
             self.settle()
 
-    def drag(self, start, end) -> None:
+    def drag(self, start, end, modifier=Qt.KeyboardModifier.NoModifier) -> None:
         left = Qt.MouseButton.LeftButton
         a, b = self.at(*start), self.at(*end)
         self.qtbot.mouseMove(self.canvas, a)
-        self.qtbot.mousePress(self.canvas, left, pos=a)
+        self.qtbot.mousePress(self.canvas, left, modifier, pos=a)
         for share in (0.3, 0.6, 1.0):
-            step = a + (b - a) * share
-            event = mouse_move(step, left)
-            post(self.canvas, event)
-        self.qtbot.mouseRelease(self.canvas, left, pos=b)
+            post(self.canvas, mouse_move(a + (b - a) * share, left, modifier))
+        self.qtbot.mouseRelease(self.canvas, left, modifier, pos=b)
         self.settle()
 
     def press(self, key, modifier=Qt.KeyboardModifier.NoModifier) -> None:
@@ -82,7 +80,7 @@ class Window:
         return int((self.labels.data == label).sum())
 
 
-def mouse_move(place: QPoint, button):
+def mouse_move(place: QPoint, button, modifier=Qt.KeyboardModifier.NoModifier):
     from qtpy.QtCore import QEvent, QPointF
     from qtpy.QtGui import QMouseEvent
 
@@ -92,7 +90,7 @@ def mouse_move(place: QPoint, button):
         QPointF(place),
         Qt.MouseButton.NoButton,
         button,
-        Qt.KeyboardModifier.NoModifier,
+        modifier,
     )
 
 

@@ -158,3 +158,11 @@ def test_replay_and_summary_agree_with_the_live_annotator(annotator):
         own = annotator.objects[found.object_id]
         assert found.click_count == own.click_count
         assert set(found.planes) == set(own.planes)
+
+
+def test_a_stroke_is_not_joined_to_the_click_before_it(annotator):
+    apply(annotator, *CLICKED[:2])
+    stroke = [ev.ClickAdded(1, (), (20, x), True, x, stroke=x > 12) for x in (12, 25)]
+    assert annotator.apply(*stroke).undo_depth == 2
+    apply(annotator, ev.Undone())
+    assert annotator.objects[1].click_count == 1

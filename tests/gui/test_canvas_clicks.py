@@ -11,12 +11,14 @@ from npe2 import PluginManifest
 from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QMessageBox
+from replayed import replay
 from session_cases import flood_segmenter, record
 
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.gui.segment import dock as dock_module
 from napari_cfrseg.gui.segment.layers import is_far
+from napari_cfrseg.session.session import Session
 
 pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 
@@ -309,3 +311,65 @@ def test_a_key_takes_the_next_mask_and_brackets_move_the_outline(window):
     assert window.view.threshold == pytest.approx(0.55)
     window.press(Qt.Key.Key_BracketLeft)
     assert window.view.threshold == pytest.approx(0.5)
+
+
+def replayed(window) -> np.ndarray:
+    """What the session's file gives without a window."""
+    session = Session.open(window.dock.sessions._keeper.writer.path)
+    events = session.content.events
+    return replay(events, squares(), Segmenter(FloodNetwork(0.2), device="cpu"))
+
+
+@pytest.mark.parametrize("layer", ["image", "points"])
+def test_dragged_box_limits_the_first_mask_and_begins_an_object(window, layer):
+    window.viewer.layers.selection.active = getattr(window, layer)
+    centre = tuple(window.viewer.camera.center)
+    window.drag((35, 35), (85, 60), Qt.KeyboardModifier.ShiftModifier)
+    assert tuple(window.viewer.camera.center) == centre
+    assert window.labels.data[60, 55] == 1
+    assert not window.labels.data[:, 62:].any()
+    assert len(window.points.data) == 1
+    window.drag((35, 155), (85, 205), Qt.KeyboardModifier.ShiftModifier)
+    assert [one.object_id for one in window.view.objects] == [1, 2]
+    assert window.labels.data[SECOND] == 2
+    window.click(60, 75)
+    assert window.labels.data[60, 75] == 2
+    assert np.array_equal(replayed(window), window.labels.data)
+    window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert [one.object_id for one in window.view.objects] == [1]
+
+
+def test_stroke_is_clicks_along_it_in_one_step(window):
+    window.drag((45, 60), (75, 60), Qt.KeyboardModifier.ControlModifier)
+    places = np.asarray(window.points.data)
+    assert len(places) == 5
+    assert np.allclose(places[:, 1], 60, atol=0.6)
+    assert np.allclose(places[[0, -1], 0], (45, 75), atol=0.6)
+    assert window.labels.data[FIRST] == 1
+    window.click(60, 75)
+    window.drag((100, 45), (100, 75), Qt.KeyboardModifier.ControlModifier)
+    assert len(window.points.data) == 11
+    assert np.array_equal(replayed(window), window.labels.data)
+    for left in (6, 5, 0):
+        window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+        assert len(window.points.data) == left
+
+
+def test_lasso_with_naparis_polygon_tool_replaces_the_mask(window):
+    window.click(*FIRST)
+    before = window.labels.data.copy()
+    window.viewer.layers.selection.active = window.labels
+    window.labels.mode = "polygon"
+    corners = [(100, 40), (100, 80), (130, 80), (130, 40)]
+    for corner in corners:
+        window.click(*corner)
+    window.qtbot.mouseDClick(
+        window.canvas, Qt.MouseButton.LeftButton, pos=window.at(*corners[0])
+    )
+    window.settle()
+    assert window.labels.data[115, 60] == 1
+    assert not window.labels.data[:95].any()
+    assert np.array_equal(replayed(window), window.labels.data)
+    window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert np.array_equal(window.labels.data, before)

@@ -314,7 +314,7 @@ class Annotator:
         self.judged = draft.judged
         self._click_ids |= click_ids
         if transaction is not None:
-            self._history.push(transaction)
+            self._history.push(transaction, recorded[0])
         return self._change(
             recorded,
             transaction.patches if transaction else (),

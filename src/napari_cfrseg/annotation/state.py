@@ -265,14 +265,15 @@ class History:
         """How many steps can be redone."""
         return len(self._undone)
 
-    def push(self, transaction: Transaction) -> None:
+    def push(self, transaction: Transaction, begins: ev.Event) -> None:
         """Remember a step; what had been undone is forgotten.
 
         An object's creation and the first thing done to it are one step, and so are a
-        slider's moves from one threshold to another.
+        slider's moves from one threshold to another. ``begins`` is the first event of
+        the step.
         """
         self._undone.clear()
-        if self._done and continues(self._done[-1].event, transaction.event):
+        if self._done and continues(self._done[-1].event, begins):
             transaction = self._done.pop().followed_by(transaction)
         self._done.append(transaction)
 

@@ -60,6 +60,13 @@ def gesture_of(event: Any) -> Gesture:
     return Gesture.CLICK if event.button == 1 else Gesture.OTHER
 
 
+def drag_of(event: Any) -> str:
+    """Return what a drag with modifiers draws: "box", "stroke", or "" for nothing."""
+    drawn = {("Shift", 1): "box", ("Control", 1): "stroke", ("Control", 2): "stroke"}
+    modifiers = list(event.modifiers)
+    return drawn.get((modifiers[0], event.button), "") if len(modifiers) == 1 else ""
+
+
 def make_points(image: WorkingImage, name: str) -> Points:
     """Return a Points layer on an image's pixels, with the clicks' feature columns."""
     from napari.layers import Points
@@ -262,8 +269,9 @@ class CanvasClicks:
     """Clicks on the canvas while another layer than the clicks' own is active.
 
     They count unless that layer is being edited (painted, drawn on): a click never
-    does nothing only because the image is selected. The wheel with Shift moves the
-    outline, and with Ctrl, too, unless napari moves through planes with it.
+    does nothing only because the image is selected. A drag with Shift draws a box, one
+    with Ctrl a stroke of clicks. The wheel with Shift moves the outline, and with Ctrl,
+    too, unless napari moves through planes with it.
     """
 
     def __init__(
@@ -288,15 +296,22 @@ class CanvasClicks:
 
     def _on_press(self, _: Any, event: Any) -> Iterator[None]:
         active = self._viewer.layers.selection.active
-        if active is self._points and active.mode == "add":
-            return  # napari adds a point
-        if active is not None and str(active.mode) != "pan_zoom":
+        # a plugin's viewer gives layers in proxies: equal, not the same
+        adds = active == self._points and active.mode == "add"  # napari adds a point
+        if not adds and active is not None and str(active.mode) != "pan_zoom":
             return
-        gesture, start = gesture_of(event), np.asarray(event.pos)
-        moved = 0.0
+        gesture, drag, start = gesture_of(event), drag_of(event), np.asarray(event.pos)
+        is_other, path, moved = event.button != 1, [event.position], 0.0
         yield
         while event.type == "mouse_move":
             moved = max(moved, float(np.linalg.norm(np.asarray(event.pos) - start)))
+            path.append(event.position)
+            if drag == "box":
+                self._listener.show_band(tuple(start), tuple(event.pos))
             yield
-        if moved < _DRAG_PX and gesture is not Gesture.NONE:
+        path.append(event.position)
+        self._listener.show_band((), ())
+        if drag and moved >= _DRAG_PX:
+            self._listener.steps.drawn(path, is_box=drag == "box", is_other=is_other)
+        elif not adds and moved < _DRAG_PX and gesture is not Gesture.NONE:
             self._listener.clicked(event.position, gesture)

@@ -26,14 +26,13 @@ from napari_cfrseg.gui.segment.click_layer import (
     Gesture,
     make_points,
 )
+from napari_cfrseg.gui.segment.click_steps import ClickSteps
 from napari_cfrseg.gui.segment.event_queue import EventQueue, Runner, row_of
 from napari_cfrseg.gui.segment.label_layer import LabelLayer, make_labels
 from napari_cfrseg.gui.segment.large_labels import LargeLabelLayer
 from napari_cfrseg.gui.segment.layers import (
-    MOST_OBJECTS,
     PlaneView,
     WorkingImage,
-    is_far,
     kept_in_place,
     working_order,
 )
@@ -51,6 +50,8 @@ if TYPE_CHECKING:
     from napari_cfrseg.session.format import SessionContent
 
 
+#: (column, row) on the canvas, or ()
+Place = tuple[float, ...]
 _REOPENING = "Reopening the session …"
 
 
@@ -76,8 +77,9 @@ class Controller:
     ----------
     auto_next
         Whether a positive click far from the selected object begins a new one.
-    go_to, show_keys
-        Begins to work on another image layer, and shows the keys; given by the dock.
+    go_to, show_keys, show_band
+        Begins to work on another image layer, shows the keys, and a box between two
+        places of the canvas, (column, row) or () for none; given by the dock.
     """
 
     #: emitted with the view whenever something that the dock shows changed
@@ -103,7 +105,9 @@ class Controller:
         self.auto_next = False
         self.go_to: Callable[[Image], None] = lambda _: None
         self.show_keys: Callable[[], None] = lambda: None
-        self._focus_shift = 0
+        self.show_band: Callable[[tuple[float, ...], tuple[float, ...]], None] = (
+            lambda *_: None
+        )
         tiles = None
         if is_large(self.image.plane_shape):
             tiles = TiledLabels(self.image.shape, np.uint16, pyramid=True)
@@ -127,7 +131,7 @@ class Controller:
         ends = (shown.settled, shown.failed, shown.preview)
         self._queue = EventQueue(self.annotator, runner, *ends)
         self._shown.pending = self._queue.pending
-        self.edits = ObjectEdits(self)
+        self.edits, self.steps = ObjectEdits(self), ClickSteps(self)
         self.stack = shown.stack = Propagator(
             self.planes,
             self.submit,
@@ -243,8 +247,12 @@ class Controller:
         events: tuple[ev.Event, ...] = ()
         if gesture is Gesture.PICK:
             self.pick(world)
-        elif gesture is not Gesture.NONE and self._is_seen(world):
-            events = self._click_events(world, is_positive)
+        elif gesture is not Gesture.NONE and self.is_seen(world):
+            events = self.steps.click(world, is_positive)
+        self.send(events)
+
+    def send(self, events: Sequence[ev.Event]) -> None:
+        """Submit the step that clicks are; show the points as they are without one."""
         if not events:
             self._shown.show_pending()
             return
@@ -276,7 +284,7 @@ class Controller:
         else:
             self.clicks.layer.remove_selected()
 
-    def _is_seen(self, world: Sequence[float]) -> bool:
+    def is_seen(self, world: Sequence[float]) -> bool:
         """Whether the image is seen at a place; else say so and offer a button."""
         layer = self.image.layer
         if not layer.visible:
@@ -290,6 +298,11 @@ class Controller:
         self._shown.show(status=text, remedy=remedy)
         return False
 
+    def refuse(self, text: str) -> None:
+        """Say why something was not done."""
+        self.say(text)
+        self._shown.notify("info", text)
+
     def mend(self) -> None:
         """Do what the button beside the status line offers."""
         if self.view.remedy is not None:
@@ -302,7 +315,7 @@ class Controller:
     def points_moved(self, rows: Sequence[ClickRow]) -> None:
         """Recompute from clicks that were dragged."""
         if not all(self.planes.contains(row.yx) for row in rows):
-            self._shown.notify("info", "Clicks stay on the image.")
+            self.refuse("Clicks stay on the image.")
             self._shown.show_pending()
             return
         self.submit(ev.ClicksMoved(tuple((r.click_id, r.yx) for r in rows)))
@@ -316,8 +329,8 @@ class Controller:
         found = self._shown.objects.get(self.view.selected or 0)
         clicks = () if found is None else found.on(self.current_plane).clicks
         if not clicks:
-            self._focus_shift += step
-            text = f"Focus of the next click: {self._focus_shift:+d}"
+            self.steps.focus_shift += step
+            text = f"Focus of the next click: {self.steps.focus_shift:+d}"
             self._shown.show(status=text)
             return
         shift = clicks[-1].focus_shift + step
@@ -329,43 +342,6 @@ class Controller:
         event = self._shown.other_mask(self.current_plane, step)
         if event is not None:
             self.submit(event)
-
-    def _click_events(
-        self, world: Sequence[float], is_positive: bool
-    ) -> tuple[ev.Event, ...]:
-        """Return the step that a click is; () (and say why) if it is none."""
-        view = self.view
-        place = self.planes.locate(world)
-        selected = view.selected
-        known = self._shown.objects.get(selected or 0)
-        mask = None if known is None or place is None else known.on(place[0]).mask
-        if self.auto_next and is_positive and place and is_far(mask, place[1]):
-            selected = known = None
-        refused = self.planes.why_not(world)
-        if place is not None and not refused:
-            judged = self.suggestions.event_at(*place, is_positive)
-            if judged is not None:
-                return (judged,)
-        if selected is None and not is_positive:
-            refused = refused or "The first click of an object must be positive."
-        elif selected is None and view.next_id > MOST_OBJECTS:
-            refused = refused or f"No more than {MOST_OBJECTS} objects fit."
-        if refused or place is None:
-            self._shown.show(status=refused)
-            self._shown.notify("info", refused)
-            return ()
-        plane, yx = place
-        object_id = view.next_id if selected is None else selected
-        shift, self._focus_shift = self._focus_shift, 0
-        hint = None
-        if known is None or known.on(plane).is_empty:
-            hint = self.planes.size_hint(self._shown.objects)
-        click = ev.ClickAdded(
-            object_id, plane, yx, is_positive, self.next_click, shift, hint
-        )
-        if selected is not None:
-            return (click,)
-        return ev.ObjectCreated(object_id, threshold=view.threshold), click
 
     # -- objects ---------------------------------------------------------------------
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QPoint, QRect, Qt, QTimer
 from qtpy.QtGui import QKeySequence, QShortcut
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QRubberBand, QVBoxLayout, QWidget
 
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.gui.dock_widget import (
@@ -105,6 +105,7 @@ class ClickDock(DockWidget):
         self._controller: Controller | None = None
         self._closed = False
         self._shortcuts: list[QShortcut] = []
+        self._band: QRubberBand | None = None
         self._on_the_spot = runner is not None
         self._opened = threading.Event()
         if self._on_the_spot:
@@ -154,6 +155,9 @@ class ClickDock(DockWidget):
             for widget in self.window().findChildren(QWidget)
             if type(widget).__module__.startswith("vispy.")
         ]
+        self._band = QRubberBand(
+            QRubberBand.Shape.Rectangle, next(iter(canvases), self)
+        )
         for key, act in (
             ("Tab", lambda c: c.other_mask()),
             ("Shift+Tab", lambda c: c.other_mask(-1)),
@@ -165,6 +169,16 @@ class ClickDock(DockWidget):
                 shortcut.activated.connect(on_current(lambda: self._controller, act))
                 self._shortcuts.append(shortcut)
 
+    def show_band(self, start: tuple[float, ...], end: tuple[float, ...]) -> None:
+        """Show a box between two places of the canvas; () for none."""
+        if self._band is not None:
+            self._band.setVisible(bool(start))
+        if self._band is not None and start:
+            corners = [
+                QPoint(round(place[0]), round(place[1])) for place in (start, end)
+            ]
+            self._band.setGeometry(QRect(*corners).normalized())
+
     @property
     def controller(self) -> Controller | None:
         """The controller of the image chosen, None without one."""
@@ -175,8 +189,9 @@ class ClickDock(DockWidget):
         if self._closed:
             return
         self._closed = True
-        for shortcut in self._shortcuts:
-            shortcut.deleteLater()
+        for made in (*self._shortcuts, *filter(None, [self._band])):
+            made.deleteLater()
+        self._band = None
         self._opened.set()
         self._listener.close()
         self._leave()
@@ -357,6 +372,7 @@ class ClickDock(DockWidget):
         )
         controller.go_to = self._choose
         controller.show_keys = self.status.show_keys
+        controller.show_band = self.show_band
         controller.auto_next = self.objects.auto_next.isChecked()
         self.settings.display_on(controller)
         show_planes_of(self.viewer, controller.image)

@@ -90,6 +90,7 @@ class LabelLayer:
             (layer.events.selected_label, self._on_selected),
         )
         self.close = self._listener.close
+        self._polygon, layer.paint_polygon = layer.paint_polygon, self._paint_polygon
         self._set_colours({})
 
     def paste(self, patches: Iterable[LabelRuns]) -> None:
@@ -166,7 +167,10 @@ class LabelLayer:
         y, x = patch.indices()
         values = patch.values()
         self._shadow(patch.plane)[y, x] = values
-        leading = tuple(np.full(y.shape, i) for i in patch.plane)
+        self._set(patch.plane, y, x, values)
+
+    def _set(self, plane: Plane, y: Any, x: Any, values: Any) -> None:
+        leading = tuple(np.full(y.shape, i) for i in plane)
         self.layer.data_setitem(put((*leading, y, x), back(self._order)), values)
 
     def _on_layer(self, plane: Plane) -> LabelArray:
@@ -181,6 +185,16 @@ class LabelLayer:
         # outside a mouse stroke napari announces the paint before it is on the layer
         if not self._listener.writing:
             self._awaited = not self._read_strokes()
+
+    def _paint_polygon(self, points: Any, new_label: int) -> None:
+        """Let napari's polygon tool replace the label's mask on the plane shown."""
+        plane = self._planes.current_plane
+        with self._listener.own_writes():
+            if str(self.layer.mode) == "polygon" and new_label:
+                y, x = np.nonzero(self._on_layer(plane) == new_label)
+                self._set(plane, y, x, 0)
+            self._polygon(points, new_label)
+        self._read_strokes()
 
     def _on_selected(self) -> None:
         if not self._listener.writing:

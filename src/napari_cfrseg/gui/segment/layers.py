@@ -32,6 +32,8 @@ MOST_OBJECTS = 65_535
 _HINT_OBJECTS = 3
 #: of these, the latest
 _LATEST_OBJECTS = 10
+#: side of a box's window over the box's, and how much smaller or larger it may be
+_OVER_BOX, _BOX_SPREAD = 1.4, 1.2
 #: a wider view says nothing of an object's size
 _WIDEST_HINT_PX = 2048
 
@@ -315,7 +317,7 @@ class PlaneView:
     @property
     def current_plane(self) -> Plane:
         """The plane the viewer shows, or the nearest one the image has."""
-        plane, _ = self._split(self.viewer.dims.point)
+        plane, _ = self.place(self.viewer.dims.point)
         sides = zip(plane, self.image.shape, strict=False)
         return tuple(min(max(i, 0), n - 1) for i, n in sides)
 
@@ -364,7 +366,7 @@ class PlaneView:
         self, world: Sequence[float]
     ) -> tuple[Plane, tuple[float, float]] | None:
         """Return the plane and (row, column) of a world position; None if off it."""
-        plane, yx = self._split(world)
+        plane, yx = self.place(world)
         leading = self.image.shape[:-2]
         on_stack = all(0 <= i < n for i, n in zip(plane, leading, strict=True))
         return (plane, yx) if on_stack and self.contains(yx) else None
@@ -392,8 +394,13 @@ class PlaneView:
         (y0, x0), (y1, x1) = np.round(corners[:, axes]).astype(int).tolist()
         return overlap((y0, x0, y1, x1), (0, 0, *self.image.plane_shape))
 
-    def size_hint(self, objects: Mapping[int, ObjectState]) -> FocusHint | None:
-        """Return a new object's likely size, from earlier objects or from the zoom."""
+    def size_hint(
+        self, objects: Mapping[int, ObjectState], box: Box | None = None
+    ) -> FocusHint | None:
+        """Return a new object's likely size: from its box, earlier ones or the zoom."""
+        if box is not None:
+            side = max(box[2] - box[0], box[3] - box[1])
+            return FocusHint(_OVER_BOX * side, spread=_BOX_SPREAD)
         extents = [
             float(max(state.mask.mask.shape))
             for other in objects.values()
@@ -408,7 +415,8 @@ class PlaneView:
             return FocusHint.from_view(visible)
         return None
 
-    def _split(self, world: Sequence[float]) -> tuple[Plane, tuple[float, float]]:
+    def place(self, world: Sequence[float]) -> tuple[Plane, tuple[float, float]]:
+        """Return the plane and (row, column) of a world position, on it or not."""
         return split_index(self.image.of_layer(world_to_index(self._labels, world)))
 
 

@@ -37,6 +37,8 @@ _MOUSE = "".join(
         ("click", "belongs to the object"),
         ("right-click", "the other sign"),
         ("Alt+click", "select the object there"),
+        ("Shift+drag", "a box around an object: its first mask ends there"),
+        ("Ctrl+drag", "a stroke: clicks along it (right button: the other sign)"),
         ("Tab, Shift+Tab", "another mask, the mask before"),
         ("Ctrl+wheel, Shift+wheel", "outline wider, tighter (in a stack: Shift)"),
         ("?", "show all keys"),

@@ -1,0 +1,138 @@
+"""Clicks, boxes and strokes on the canvas become events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.geometry.windows import Box
+from napari_cfrseg.gui.segment.layers import MOST_OBJECTS, is_far
+
+if TYPE_CHECKING:
+    from napari_cfrseg.gui.segment.controller import Controller
+
+#: sides of a box that are taken for one
+_LEAST_PX = 3
+#: clicks that a stroke counts as, and pixels of the image between two of them
+MOST_CLICKS = 5
+_STROKE_STEP_PX = 6
+
+
+class ClickSteps:
+    """Makes the events of clicks, boxes and strokes; each is one step.
+
+    ``focus_shift`` is how much closer or wider the next click looks.
+    """
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self.focus_shift = 0
+
+    def click(
+        self,
+        world: Sequence[float],
+        is_positive: bool,
+        box: Box | None = None,
+    ) -> tuple[ev.Event, ...]:
+        """Return the step that a click is; () (and say why) if it is none.
+
+        A click with a box around it begins an object, or an object's first mask here.
+        """
+        controller, view = self._controller, self._controller.view
+        place = controller.planes.locate(world)
+        selected = view.selected
+        known = controller.objects.get(selected or 0)
+        mask = None if known is None or place is None else known.on(place[0]).mask
+        if controller.auto_next and is_positive and place and is_far(mask, place[1]):
+            selected = known = None
+        begun = known is None or place is None or not known.on(place[0]).is_empty
+        if box is not None and begun:
+            selected = known = None
+        refused = controller.planes.why_not(world)
+        if place is not None and not refused and box is None:
+            judged = controller.suggestions.event_at(*place, is_positive)
+            if judged is not None:
+                return (judged,)
+        if selected is None and not is_positive:
+            refused = refused or "The first click of an object must be positive."
+        elif selected is None and view.next_id > MOST_OBJECTS:
+            refused = refused or f"No more than {MOST_OBJECTS} objects fit."
+        if refused or place is None:
+            controller.refuse(refused)
+            return ()
+        plane, yx = place
+        object_id = view.next_id if selected is None else selected
+        shift, self.focus_shift = self.focus_shift, 0
+        hint = None
+        if known is None or known.on(plane).is_empty:
+            hint = controller.planes.size_hint(controller.objects, box)
+        click = ev.ClickAdded(
+            object_id,
+            plane,
+            yx,
+            is_positive,
+            controller.next_click,
+            shift,
+            hint,
+            box=box,
+        )
+        if selected is not None:
+            return (click,)
+        return ev.ObjectCreated(object_id, threshold=view.threshold), click
+
+    def drawn(
+        self, path: Sequence[Sequence[float]], *, is_box: bool, is_other: bool
+    ) -> None:
+        """Take a path of world positions; ``is_other``: of the other sign."""
+        if self._controller.is_seen(path[0]):
+            events = self._box(path) if is_box else self._stroke(path, is_other)
+            self._controller.send(events)
+
+    def _box(self, path: Sequence[Sequence[float]]) -> tuple[ev.Event, ...]:
+        """Return the click in the middle of a box."""
+        controller, image = self._controller, self._controller.image
+        (plane, first), (_, last) = (
+            controller.planes.place(world) for world in (path[0], path[-1])
+        )
+        corners = np.floor(np.sort([first, last], axis=0) + 0.5).astype(int)
+        low, high = np.clip(corners + np.array([[0], [1]]), 0, image.plane_shape)
+        if min(high - low) < _LEAST_PX:
+            controller.say("Drag a box around an object of the image.")
+            return ()
+        middle = image.to_layer((*plane, *((low + high - 1) / 2)))
+        world = controller.labels.layer.data_to_world(middle)
+        box = (*low.tolist(), *high.tolist())
+        return self.click(world, True, box)
+
+    def _stroke(
+        self, path: Sequence[Sequence[float]], is_other: bool
+    ) -> tuple[ev.Event, ...]:
+        """Return clicks evenly along a stroke."""
+        controller = self._controller
+        is_positive = controller.view.is_positive != is_other
+        places = np.array([controller.planes.place(world)[1] for world in path])
+        steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
+        along = np.concatenate([[0.0], np.cumsum(steps)])
+        count = int(np.clip(along[-1] / _STROKE_STEP_PX + 1, 2, MOST_CLICKS))
+        at = np.linspace(0, along[-1], count)
+        ys, xs = (np.interp(at, along, places[:, axis]) for axis in (0, 1))
+        events = self.click(path[0], is_positive)
+        if not events or not isinstance(events[-1], ev.ClickAdded):
+            return events
+        first = events[-1]
+        more = [
+            ev.ClickAdded(
+                first.object_id,
+                first.plane,
+                (float(y), float(x)),
+                is_positive,
+                first.click_id + number,
+                stroke=True,
+            )
+            for number, (y, x) in enumerate(zip(ys[1:], xs[1:], strict=True), 1)
+            if controller.planes.contains((y, x))
+        ]
+        return *events, *more
