@@ -10,6 +10,7 @@ import numpy as np
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.geometry.windows import Box
 from napari_cfrseg.gui.segment.layers import MOST_OBJECTS, is_far
+from napari_cfrseg.gui.segment.projection import Remedy
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.segment.controller import Controller
@@ -83,11 +84,29 @@ class ClickSteps:
             return (click,)
         return ev.ObjectCreated(object_id, threshold=view.threshold), click
 
+    def is_seen(self, world: Sequence[float]) -> bool:
+        """Whether the image is seen at a place; else say so and offer a button."""
+        controller, layer = self._controller, self._controller.image.layer
+        if not layer.visible:
+            text = f"“{layer.name}” is not shown."
+            remedy = Remedy("Show it", self._uncover)
+        elif (other := controller.planes.covering(world)) is not None:
+            text = f"“{other.name}” covers “{layer.name}” here, which is segmented."
+            remedy = Remedy(f"Segment “{other.name}”", lambda: controller.go_to(other))
+        else:
+            return True
+        controller.say(text, remedy=remedy)
+        return False
+
+    def _uncover(self) -> None:
+        self._controller.image.layer.visible = True
+        self._controller.say("Click on an object.")
+
     def drawn(
         self, path: Sequence[Sequence[float]], *, is_box: bool, is_other: bool
     ) -> None:
         """Take a path of world positions; ``is_other``: of the other sign."""
-        if self._controller.is_seen(path[0]):
+        if self.is_seen(path[0]):
             events = self._box(path) if is_box else self._stroke(path, is_other)
             self._controller.send(events)
 

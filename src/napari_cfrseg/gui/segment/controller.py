@@ -37,7 +37,7 @@ from napari_cfrseg.gui.segment.layers import (
     working_order,
 )
 from napari_cfrseg.gui.segment.object_edits import ObjectEdits
-from napari_cfrseg.gui.segment.projection import DockView, Projection, Remedy
+from napari_cfrseg.gui.segment.projection import DockView, Projection
 from napari_cfrseg.gui.segment.propagator import Propagator
 from napari_cfrseg.gui.segment.suggesting import Suggesting
 from napari_cfrseg.io.tiled_labels import TiledLabels, is_large
@@ -247,7 +247,7 @@ class Controller:
         events: tuple[ev.Event, ...] = ()
         if gesture is Gesture.PICK:
             self.pick(world)
-        elif gesture is not Gesture.NONE and self.is_seen(world):
+        elif gesture is not Gesture.NONE and self.steps.is_seen(world):
             events = self.steps.click(world, is_positive)
         self.send(events)
 
@@ -284,20 +284,6 @@ class Controller:
         else:
             self.clicks.layer.remove_selected()
 
-    def is_seen(self, world: Sequence[float]) -> bool:
-        """Whether the image is seen at a place; else say so and offer a button."""
-        layer = self.image.layer
-        if not layer.visible:
-            text = f"“{layer.name}” is not shown."
-            remedy = Remedy("Show it", self._uncover)
-        elif (other := self.planes.covering(world)) is not None:
-            text = f"“{other.name}” covers “{layer.name}” here, which is segmented."
-            remedy = Remedy(f"Segment “{other.name}”", lambda: self.go_to(other))
-        else:
-            return True
-        self._shown.show(status=text, remedy=remedy)
-        return False
-
     def refuse(self, text: str) -> None:
         """Say why something was not done."""
         self.say(text)
@@ -307,10 +293,6 @@ class Controller:
         """Do what the button beside the status line offers."""
         if self.view.remedy is not None:
             self.view.remedy.act()
-
-    def _uncover(self) -> None:
-        self.image.layer.visible = True
-        self._shown.show(status="Click on an object.")
 
     def points_moved(self, rows: Sequence[ClickRow]) -> None:
         """Recompute from clicks that were dragged."""
