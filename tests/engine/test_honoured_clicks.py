@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
-from napari_cfrseg.clicks import Click
+from napari_cfrseg.clicks import Click, effective_clicks
+from napari_cfrseg.engine import corrections
 from napari_cfrseg.engine.corrections import Affinity, honour, violated
 from napari_cfrseg.engine.probability_patch import Patch
 from napari_cfrseg.geometry.windows import Window
@@ -85,3 +88,40 @@ def test_violation_is_measured_at_the_threshold(threshold):
     clicks = [Click((1, 1)), Click((2, 2), is_positive=False)]
     wrong = violated(plane_of(0.5), clicks, threshold)
     assert wrong == [clicks[0] if threshold >= 0.5 else clicks[1]]
+
+
+@pytest.mark.parametrize("px_per_cell", [0.2, 1.3, 4])
+def test_many_ignored_clicks_are_corrected_as_one_after_the_other(
+    monkeypatch, px_per_cell
+):
+    rng = np.random.default_rng(0)
+    places = rng.permutation(80 * 80)[:300]
+    clicks = [Click(divmod(int(p), 80), bool(rng.random() < 0.4)) for p in places]
+    start = Patch((80, 80), 0, 0, rng.random((80, 80), dtype=np.float32))
+    together, first = honour(start, clicks, threshold=0.5, px_per_cell=px_per_cell)
+    monkeypatch.setattr(corrections, "ONE_BY_ONE", len(clicks))
+    one_by_one, second = honour(start, clicks, threshold=0.5, px_per_cell=px_per_cell)
+    assert first == second
+    assert len(first) > 100
+    assert violated(together, clicks, 0.5) == []
+    whole = (0, 0, 80, 80)
+    np.testing.assert_array_equal(together.read(whole), one_by_one.read(whole))
+
+
+def test_a_click_among_thousands_costs_as_much_as_among_few():
+    """The clicks far away are not looked at one by one."""
+    rng = np.random.default_rng(1)
+
+    def seconds(count: int) -> float:
+        places = np.unique(rng.integers(0, 2000, (count, 2)), axis=0).astype(float)
+        clicks = effective_clicks(Click(tuple(place)) for place in places)
+        patch = Patch((2000, 2000), 0, 0, np.ones((2000, 2000), np.float32))
+        newest = Click((1000.0, 1000.0), is_positive=False)
+        clicks = effective_clicks((*clicks, newest))
+        start = time.process_time()
+        for _ in range(3):
+            honour(patch, clicks, threshold=0.5, px_per_cell=1)
+        return time.process_time() - start
+
+    few = min(seconds(50) for _ in range(3))
+    assert min(seconds(3000) for _ in range(3)) < 3 * few

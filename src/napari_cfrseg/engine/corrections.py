@@ -38,6 +38,9 @@ from napari_cfrseg.geometry.windows import (
 DISK_RADIUS_CELLS = 5.0
 #: FFCM's box: r = 0.3 of the window's side.
 BOX_RATIO = 0.3
+#: so many ignored clicks are corrected one after the other; more of them at once,
+#: which may leave other probabilities below 1/256
+ONE_BY_ONE = 8
 #: Affinity from which a pixel counts as similar to the click.
 SIMILAR = 0.8
 
@@ -102,10 +105,54 @@ def honour(
     """
     clicks = ClickList.of(clicks)
     wrong = violated(patch, clicks, threshold)
-    for click in wrong:
+    one_by_one = wrong
+    if len(wrong) > ONE_BY_ONE:
+        older = [click for click in wrong if click is not clicks[-1]]
+        patch = _correct_together(patch, older, clicks, px_per_cell)
+        one_by_one = wrong[len(older) :]
+    for click in one_by_one:
         similarity = affinity if click is clicks[-1] else None
         patch = _correct(patch, click, clicks, px_per_cell, similarity)
     return patch, tuple(wrong)
+
+
+def _correct_together(
+    patch: Patch, wrong: Sequence[Click], clicks: ClickList, px_per_cell: float
+) -> Patch:
+    """Correct around many clicks at once: each pixel follows its nearest click."""
+    radius = max(DISK_RADIUS_CELLS * px_per_cell, 1.0)
+    for sign in (False, True):
+        mine = ClickList(c for c in wrong if c.is_positive == sign).pixels
+        if not len(mine):
+            continue
+        reach = math.ceil(radius)
+        (y0, x0), (y1, x1) = mine.min(axis=0) - reach, mine.max(axis=0) + reach + 1
+        box = overlap((int(y0), int(x0), int(y1), int(x1)), (0, 0, *patch.plane))
+        reached = np.zeros((box[2] - box[0], box[3] - box[1]), np.bool_)
+        for y, x in (mine - box[:2]).tolist():
+            top, left = max(y - reach, 0), max(x - reach, 0)
+            part = reached[top : y + reach + 1, left : x + reach + 1]
+            rows = np.arange(top, top + part.shape[0])[:, None] - y
+            columns = np.arange(left, left + part.shape[1])[None, :] - x
+            part |= rows**2 + columns**2 <= np.float32(radius**2)
+        pixels = np.argwhere(reached) + box[:2]
+        others = clicks.pixels[clicks.positive != sign]
+        kept = _squared_to_nearest(pixels, mine) < _squared_to_nearest(pixels, others)
+        values = patch.read(box)
+        values[tuple((pixels[kept] - box[:2]).T)] = sign
+        patch = patch.with_box(box, values)
+    return patch
+
+
+def _squared_to_nearest(
+    pixels: NDArray[np.intp], places: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Return each pixel's squared distance to the nearest place; infinite: none."""
+    if not len(places):
+        return np.full(len(pixels), np.inf)
+    nearest = places[cKDTree(places).query(pixels)[1]]
+    squared: NDArray[np.float64] = ((pixels - nearest) ** 2).sum(axis=1).astype(float)
+    return squared
 
 
 def _correct(
@@ -130,8 +177,7 @@ def _correct(
     near = others[((others - click.pixel) ** 2).sum(axis=1) <= far**2 + 1]
     if len(near):
         pixels = np.argwhere(reached) + box[:2]
-        nearest = near[cKDTree(near).query(pixels)[1]]
-        beaten = distance[reached] >= ((pixels - nearest) ** 2).sum(axis=1)
+        beaten = distance[reached] >= _squared_to_nearest(pixels, near)
         weight[reached] = np.where(beaten, 0, weight[reached])
     before = patch.read(box)
     label = np.float32(click.is_positive)
