@@ -112,6 +112,7 @@ propagation.shapes: engine.propagation.priors engine.propagation.shapes
   engine.propagation.stretches
 propagation.step: engine.propagation.carried engine.propagation.step
 propagation.sweep: engine.propagation.sweep
+propagation.settings: engine.propagation.values
 propagation.tracks: engine.propagation.stretches engine.propagation.values
   engine.support evaluation.fillers
 session.format: session.schema session.values

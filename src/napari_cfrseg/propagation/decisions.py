@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
 
-from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, box_of
-from napari_cfrseg.geometry.windows import Box, overlap, shape_of, slices, union
+from napari_cfrseg.geometry.masks import MaskPatch, box_of
+from napari_cfrseg.geometry.windows import Box, overlap, slices, union
 from napari_cfrseg.propagation.planes import SegmenterPlanes
+from napari_cfrseg.propagation.settings import PropagationSettings, StopReason
 from napari_cfrseg.propagation.shapes import Field, interpolate, moved, overlap_iou
 from napari_cfrseg.propagation.step import TAKEN, Answer, Running, advance, look_at
-from napari_cfrseg.propagation.tracks import Evidence, PropagationSettings, StopReason
+from napari_cfrseg.propagation.tracks import Evidence
 
 
 def stop_reason(
@@ -206,19 +207,3 @@ def _settle(first: Field, second: Field) -> None:
     keeps = a >= b
     b[both & keeps] = TAKEN
     a[both & ~keeps] = TAKEN
-
-
-def sibling_labels(
-    others: Sequence[tuple[int, MaskPatch]],
-) -> Callable[[Box], LabelArray] | None:
-    """Return labels of the other objects' masks, where they were last."""
-    if not others:
-        return None
-
-    def labels(box: Box) -> LabelArray:
-        out = np.zeros(shape_of(box), np.int32)
-        for object_id, mask in others:
-            out[mask.window(box)] = object_id
-        return out
-
-    return labels

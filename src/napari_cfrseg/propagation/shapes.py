@@ -34,7 +34,8 @@ from scipy.interpolate import CubicSpline
 from napari_cfrseg.geometry.masks import BoolMask, MaskPatch, box_of
 from napari_cfrseg.geometry.windows import Box, overlap, shape_of, slices, union
 from napari_cfrseg.propagation.planes import SegmenterPlanes
-from napari_cfrseg.propagation.tracks import PropagationSettings, Stretch, Track
+from napari_cfrseg.propagation.settings import PropagationSettings
+from napari_cfrseg.propagation.tracks import Stretch, Track
 
 #: masks whose IoU is below this are moved onto each other before they are mixed
 ALIGN_BELOW = 0.5

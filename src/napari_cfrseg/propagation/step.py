@@ -29,6 +29,7 @@ from napari_cfrseg.engine.probability_patch import Patch
 from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, box_of
 from napari_cfrseg.geometry.windows import Box, Window, overlap, shape_of, union
 from napari_cfrseg.propagation.planes import SegmenterPlanes, fits
+from napari_cfrseg.propagation.settings import PropagationSettings
 from napari_cfrseg.propagation.shapes import (
     Field,
     Floats,
@@ -40,7 +41,6 @@ from napari_cfrseg.propagation.shapes import (
     overlap_iou,
     signed_distance,
 )
-from napari_cfrseg.propagation.tracks import PropagationSettings
 
 #: logits are cut at this
 _MOST_LOGIT = 6.0

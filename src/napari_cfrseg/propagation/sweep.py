@@ -23,21 +23,20 @@ from napari_cfrseg.propagation.decisions import (
     confidence_of,
     measure_trust,
     mixed,
-    sibling_labels,
     stop_reason,
 )
 from napari_cfrseg.propagation.planes import SegmenterPlanes, common_windows
+from napari_cfrseg.propagation.settings import PropagationSettings, StopReason
 from napari_cfrseg.propagation.shapes import overlap_iou, prior_of, sigma_of
 from napari_cfrseg.propagation.step import Answer, Running, advance, look_at
 from napari_cfrseg.propagation.tracks import (
     Evidence,
     PlaneResult,
-    PropagationSettings,
     Run,
-    StopReason,
     Stretch,
     Track,
     others_of,
+    sibling_labels,
     stretches_of,
 )
 

@@ -1,115 +1,23 @@
-"""The input and the results of a propagation, and the stretches it walks."""
+"""The objects to propagate, the planes computed, and the stretches that are walked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from napari_cfrseg.engine.refinement import Refinement
-from napari_cfrseg.geometry.masks import MaskPatch, box_of
-from napari_cfrseg.geometry.windows import Box, Window
+import numpy as np
+
+from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, box_of
+from napari_cfrseg.geometry.windows import Box, Window, shape_of
+from napari_cfrseg.propagation.settings import StopReason
 
 if TYPE_CHECKING:
     from napari_cfrseg.propagation.step import Answer, Running
 
 Gap = tuple[int | None, int | None]
 """The anchors below and above some planes; None: there is none on that side."""
-
-
-class StopReason(StrEnum):
-    """Why a run from an anchor went no farther."""
-
-    EMPTY = "nothing was found"
-    UNSUPPORTED = "the image no longer looks like the object"
-    UNSURE = "the network was unsure"
-    FADED = "the object faded into its surround"
-    LEFT = "the mask left the one on the plane before"
-    AREA = "the area changed abruptly"
-    RANGE = "the end of the range"
-    EDGE = "the edge of the stack"
-
-
-@dataclass(frozen=True, slots=True)
-class PropagationSettings:
-    """Constants of the propagation, chosen on validation stacks.
-
-    Attributes
-    ----------
-    refinement
-        Of each plane; A-CFR: until the mask stops changing.
-    most_positives, most_negatives
-        Carried clicks on a plane at most: one in each larger part of the object, and
-        in the nearest siblings.
-    drift
-        How far an outline strays from the interpolation of two anchors, per plane, in
-        pixels, where the spacing of planes is that of pixels.
-    drift_alone
-        How far it moves from plane to plane, where the plane before is all there is.
-    drift_floor, most_drift
-        The prior's least uncertainty in pixels, and its greatest as a share of the
-        object's radius on the anchors.
-    least_match, reach, stray_cost
-        An object whose picture correlates less than this with what is where its mask
-        was carried is looked for so many radii around; what a radius of distance
-        (its square) costs.
-    stray_sigma
-        The share of that way that the prior's outline becomes uncertain by.
-    network_weight
-        Weight of the network's logit against the prior's, where it can be trusted.
-    faded, fading_weight
-        A pixel that kept less than this share of the anchor's contrast speaks against
-        the object, with up to this logit.
-    least_trust, full_trust
-        Agreement with an anchor (IoU) at which the network is not trusted at all, and
-        at which it is trusted fully.
-    least_overlap, most_growth
-        A run ends where the mask's IoU with the plane before is below this, or its area
-        more than this factor larger or smaller (for planes as far apart as pixels;
-        farther ones may differ more).
-    least_certainty, least_confidence
-        … or the network is less sure than this (mean of |2p − 1| over the mask), or the
-        IoU to expect is lower were the anchor no farther than the object's radius: so
-        that a mask that is only copied on ends.
-    least_contrast, dip, rise
-        … or less than this share of the anchor's contrast is left, or the contrast had
-        dipped below ``dip`` and rises by ``rise`` again: the next object begins.
-    faint, faint_area
-        … or less than ``faint`` of that contrast is left and the mask has shrunk to
-        less than ``faint_area`` of the largest anchor. Either alone is no end: deep in
-        a stack objects are dim long before they end.
-    least_area_px
-        … or fewer pixels are left.
-    """
-
-    refinement: Refinement = field(default_factory=Refinement.adaptive)
-    most_positives: int = 3
-    most_negatives: int = 3
-    drift: float = 0.25
-    drift_alone: float = 1.2
-    drift_floor: float = 0.5
-    most_drift: float = 0.15
-    least_match: float = 0.6
-    reach: float = 2.0
-    stray_cost: float = 0.05
-    stray_sigma: float = 0.1
-    network_weight: float = 0.5
-    faded: float = 0.15
-    fading_weight: float = 6.0
-    least_trust: float = 0.4
-    full_trust: float = 0.85
-    least_overlap: float = 0.3
-    most_growth: float = 3.0
-    least_certainty: float = 0.3
-    least_confidence: float = 0.35
-    least_contrast: float = 0.05
-    dip: float = 0.6
-    rise: float = 0.15
-    faint: float = 0.3
-    faint_area: float = 0.5
-    least_area_px: int = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -287,3 +195,19 @@ def others_of(here: list[Run], own: Run) -> list[tuple[int, MaskPatch]]:
         for r in here
         if r.stretch.object_id != own.stretch.object_id and r.running is not None
     ]
+
+
+def sibling_labels(
+    others: Sequence[tuple[int, MaskPatch]],
+) -> Callable[[Box], LabelArray] | None:
+    """Return labels of the other objects' masks, where they were last."""
+    if not others:
+        return None
+
+    def labels(box: Box) -> LabelArray:
+        out = np.zeros(shape_of(box), np.int32)
+        for object_id, mask in others:
+            out[mask.window(box)] = object_id
+        return out
+
+    return labels
