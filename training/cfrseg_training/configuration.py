@@ -46,81 +46,49 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """Everything that shapes a run, besides the data and the network.
+    """Everything that shapes a run, besides the data and the network."""
 
-    Attributes
-    ----------
-    budget_s, steps
-        The learning rate reaches its end after so many seconds of training or so many
-        steps, whichever comes first; None: no such limit.
-    stop_after_s
-        Seconds after which the run writes its state and returns, to be resumed.
-    grids
-        Pairs (share of the budget, grid): windows are drawn on coarse grids first,
-        which teaches most of it for a fraction of the cost. The batch grows as the
-        grid shrinks, so that each step costs about the same.
-    batch, learning_rate, weight_decay, warmup_steps, clip, ema
-        Batch size; AdamW's rate and decay; steps of linear warm-up; largest gradient
-        norm; decay of the moving average.
-    norm_momentum
-        Share of the running statistics that each step's batch replaces; small batches
-        need a small share, or what is kept is mostly the last few batches.
-    average_every
-        With several processes (``torch.distributed`` initialised): each descends on
-        its own windows and the weights are averaged every so many steps (local SGD),
-        so that a slow process rarely holds up the others.
-    autocast
-        ``"bfloat16"`` on a GPU, ``"float32"`` on a CPU (whose bf16 backward is slow);
-        ``"float16"`` scales the loss, for GPUs without bfloat16.
-    accumulate
-        Batches whose gradients are averaged before each step. With more than one, and
-        when ``synchronous``, every batch's generator is seeded by the seed, the step
-        and its number, so that one process with 2 × the batches and two processes take
-        the same steps.
-    synchronous
-        With several processes: average the gradients of every step instead of the
-        weights now and then.
-    frozen_norms
-        Do not update the statistics of batch normalisations (small data).
-    keep_best, patience
-        Return the weights of the best quick validation; stop after this many that did
-        not improve on it. Both survive a resume.
-    note_every
-        Steps between two entries of the loss in the history.
-    save_every_s, validate_every_s
-        Seconds between two states and between two quick validations.
-    compile
-        Whether the stages are compiled (worth it on a GPU, for long runs).
-    suem
-        Copy-paste between windows (CFR-ICL), or None.
-    windows, photometry, rounds
-        How windows lie, how they look, and how their clicks are trained.
-    """
-
+    #: the learning rate reaches its end after so many seconds of training or so many
+    #: steps, whichever comes first; None: no such limit
     budget_s: float | None = None
     steps: int | None = None
+    #: the run then writes its state and returns, to be resumed
     stop_after_s: float | None = None
+    #: pairs (share of the budget, grid): windows are drawn on coarse grids first, which
+    #: teaches most of it for a fraction of the cost. The batch grows as the grid
+    #: shrinks, so that each step costs about the same
     grids: tuple[tuple[float, int], ...] = ()
     batch: int = 64
     learning_rate: float = 1.5e-3
+    #: with several processes (``torch.distributed`` initialised): each descends on its
+    #: own windows and the weights are averaged every so many steps (local SGD), so that
+    #: a slow process rarely holds up the others
     average_every: int = 8
     weight_decay: float = 0.02
     warmup_steps: int = 300
-    clip: float = 3.0
-    ema: float = 0.999
+    clip: float = 3.0  #: largest gradient norm
+    ema: float = 0.999  #: decay of the moving average
+    #: share of the running statistics that each step's batch replaces; small batches
+    #: need a small share, or what is kept is mostly the last few batches
     norm_momentum: float = 0.1
+    #: bfloat16 on a GPU, float32 on a CPU (whose bf16 backward is slow); float16 scales
+    #: the loss, for GPUs without bfloat16
     autocast: Literal["float32", "bfloat16", "float16"] = "float32"
     seed: int = 0
     save_every_s: float = 60.0
     validate_every_s: float = 60.0
-    compile: bool = False
+    compile: bool = False  #: compile the stages (worth it on a GPU, for long runs)
+    #: batches whose gradients are averaged before each step. With more than one, and
+    #: when ``synchronous``, every batch's generator is seeded by the seed, the step and
+    #: its number, so that one process with 2 × the batches and two take the same steps
     accumulate: int = 1
+    #: with several processes: average the gradients of every step, not the weights
     synchronous: bool = False
-    frozen_norms: bool = False
-    keep_best: bool = False
-    patience: int | None = None
-    note_every: int = 50
-    suem: SuemRecipe | None = None
+    frozen_norms: bool = False  #: keep the statistics of normalisations (small data)
+    keep_best: bool = False  #: return the weights of the best quick validation
+    patience: int | None = None  #: stop after so many that did not improve on it
+    note_every: int = 50  #: steps between two entries of the loss in the history
+    suem: SuemRecipe | None = None  #: copy-paste between windows (CFR-ICL)
     windows: WindowRecipe = field(default_factory=WindowRecipe)
     photometry: PhotometricRecipe = field(default_factory=PhotometricRecipe)
     rounds: RoundsConfig = field(default_factory=RoundsConfig)
@@ -147,37 +115,19 @@ def default_config(seconds: float, seed: int = 0) -> TrainConfig:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that the command line or a file gives of a fine-tuning.
-
-    Attributes
-    ----------
-    data
-        Where labelled images are.
-    output
-        The new weights file, written when the verdict is "kept", or "not proven" with
-        ``keep_unproven``; None: not given yet. A report is written beside it.
-    base
-        Name or path of the model to start from.
-    minutes
-        Minutes of training, without judging.
-    seed, threads
-        Seed of all chance; CPU threads.
-    keep_unproven
-        Whether a model is kept whose gain is not proven.
-    forgetting
-        Whether the bundled micrographs are clicked as well.
-    tables
-        ``[train]`` and its parts as written, over the default configuration.
-    """
+    """Everything that the command line or a file gives of a fine-tuning."""
 
     data: DataRequest = field(default_factory=DataRequest)
+    #: the new weights file, written when the verdict is "kept", or "not proven" with
+    #: ``keep_unproven``; None: not given yet. A report is written beside it
     output: Path | None = None
-    base: str = "default"
-    minutes: float = 15.0
+    base: str = "default"  #: name or path of the model to start from
+    minutes: float = 15.0  #: of training, without judging
     seed: int = 0
     threads: int | None = None
-    keep_unproven: bool = False
-    forgetting: bool = True
+    keep_unproven: bool = False  #: whether a model is kept whose gain is not proven
+    forgetting: bool = True  #: whether the bundled micrographs are clicked as well
+    #: ``[train]`` and its parts as written, over the default configuration
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def train_config(self) -> TrainConfig:

@@ -239,53 +239,27 @@ def _mean(values: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A fine-tuning and its judgement.
-
-    Attributes
-    ----------
-    verdict
-        "kept", "not proven" or "refused".
-    before, after
-        Figures of the base model and of the fine-tuned one on held-out objects.
-    difference, low, high
-        Mean change in clicks to 90 %, after − before, and its 95 % interval.
-    how
-        How images were held out.
-    held_out
-        Names of the images that were judged on.
-    steps, seconds
-        Of the last training, and of everything.
-    bundled_before, bundled_after
-        Figures on the bundled micrographs: what was forgotten; None if not measured.
-    chance
-        p-value of the labels following their images (``chance_of_fit``).
-    suggestions
-        What to try where the model was not kept.
-    left_out
-        Files that could not be used, with the reason.
-    model
-        Path of the new weights, or "".
-    candidate
-        Path of the weights in the job's folder, whatever the verdict, or "".
-    """
+    """A fine-tuning and its judgement."""
 
     verdict: Verdict
-    before: Figures
-    after: Figures
-    difference: float
-    low: float
+    before: Figures  #: of the base model on held-out objects
+    after: Figures  #: of the fine-tuned one
+    difference: float  #: mean change in clicks to 90 %, after − before
+    low: float  #: its 95 % interval
     high: float
-    how: str
-    held_out: tuple[str, ...]
-    steps: int
-    seconds: float
-    bundled_before: Figures | None
+    how: str  #: how images were held out
+    held_out: tuple[str, ...]  #: names of the images that were judged on
+    steps: int  #: of the last training
+    seconds: float  #: of everything
+    bundled_before: Figures | None  #: on the bundled micrographs: what was forgotten
     bundled_after: Figures | None
-    chance: float
-    suggestions: tuple[str, ...]
-    left_out: Mapping[str, str]
-    model: str = ""
-    candidate: str = ""
+    chance: float  #: p-value of the labels following their images (``chance_of_fit``)
+    suggestions: tuple[str, ...]  #: what to try where the model was not kept
+    left_out: Mapping[str, str]  #: files that could not be used, with the reason
+    model: str = ""  #: path of the new weights
+    candidate: str = (
+        ""  #: path of the weights in the job's folder, whatever the verdict
+    )
 
 
 def report_text(outcome: Outcome) -> str:

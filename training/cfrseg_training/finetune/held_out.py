@@ -41,19 +41,12 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """How images are held out.
+    """How images are held out."""
 
-    Attributes
-    ----------
-    how
-        "held-out images", "leave one image out", "halves of the one image" or "halves
-        of the one stack".
-    folds
-        One for held-out images, else one for each image or half.
-    """
-
+    #: "held-out images", "leave one image out", "halves of the one image" or "halves of
+    #: the one stack"
     how: str
-    folds: tuple[Fold, ...]
+    folds: tuple[Fold, ...]  #: one for held-out images, else one for each image or half
 
     @property
     def held_out(self) -> tuple[str, ...]:

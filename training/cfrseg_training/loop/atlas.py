@@ -30,93 +30,47 @@ LEVELS = 4
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled image.
+    """One labelled image; data set and group steer how often it is drawn."""
 
-    Attributes
-    ----------
-    image
-        (Y, X, 3) uint8, intensities already scaled.
-    labels
-        (Y, X) integer, 0 background; each connected component of a label is taken as
-        an object.
-    dataset, group
-        Where it comes from; both steer how often it is drawn.
-    is_sparse
-        True where unlabelled does not mean background: pixels away from the drawn
-        object are then ignored by the losses.
-    ignore
-        (Y, X) bool, unknown pixels, or None.
-    clicks
-        Clicks a person made: (label, y, x, is positive), in order.
-    """
-
-    image: NDArray[np.uint8]
+    image: NDArray[np.uint8]  #: (Y, X, 3), intensities already scaled
+    #: (Y, X), 0 background; each connected component of a label is an object
     labels: NDArray[np.integer]
     dataset: str
     group: str
+    #: where unlabelled does not mean background, pixels away from the drawn object are
+    #: ignored by the losses
     is_sparse: bool = False
-    ignore: NDArray[np.bool_] | None = None
-    clicks: tuple[RealClick, ...] = ()
+    ignore: NDArray[np.bool_] | None = None  #: (Y, X), unknown pixels
+    clicks: tuple[RealClick, ...] = ()  #: a person's, in order
 
 
 @dataclass(frozen=True, slots=True)
 class WindowBatch:
-    """Windows drawn from an atlas, on its device.
+    """Windows drawn from an atlas, on its device."""
 
-    Attributes
-    ----------
-    image
-        (B, 3, G, G) float32 in [0, 1].
-    mask
-        (B, 1, G, G) float32, 1 inside the drawn object.
-    others
-        (B, 1, G, G) bool, pixels of other objects.
-    valid
-        (B, 1, G, G) bool, False outside the plane and where labels are unknown.
-    first_click
-        (B, 2) float32 (y, x) on the grid, a point inside the object.
-    real
-        (B, K, 3) float32 rows ``[y, x, label]`` on the grid, the clicks a person made
-        on the drawn object (label −1: none), or None where there are none at all.
-    """
-
-    image: Tensor
-    mask: Tensor
-    others: Tensor
-    valid: Tensor
-    first_click: Tensor
+    image: Tensor  #: (B, 3, G, G) float32 in [0, 1]
+    mask: Tensor  #: (B, 1, G, G) float32, 1 inside the drawn object
+    others: Tensor  #: (B, 1, G, G) bool, pixels of other objects
+    valid: Tensor  #: (B, 1, G, G) bool, False outside the plane and at unknown labels
+    first_click: Tensor  #: (B, 2) float32 (y, x) on the grid, inside the object
+    #: (B, K, 3) float32 rows ``[y, x, label]`` on the grid, the clicks a person made on
+    #: the drawn object (label −1: none), or None where there are none at all
     real: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WindowRecipe:
-    """How windows are laid around objects.
+    """How windows are laid around objects."""
 
-    Attributes
-    ----------
-    zoomed
-        Share of windows like those after the first click: the object fills
-        ``zoomed_extent`` of the side, roughly centred.
-    zoomed_extent, searching_extent
-        Ranges of object extent over window side; the second, log-uniform, is met in
-        the search for the first click's window, centred on the click.
-    shift
-        Largest offset of a zoomed window, in sides.
-    stretch
-        Largest factor between the two axes.
-    rotate
-        Whether windows are turned by any angle.
-    side_px
-        Bounds of the side in image pixels.
-    """
-
-    zoomed: float = 0.6
+    zoomed: float = 0.6  #: share of windows like those after the first click
+    #: range of object extent over window side in those, roughly centred
     zoomed_extent: tuple[float, float] = (0.3, 0.8)
+    #: the same, log-uniform, in the others: the first click's search, centred on it
     searching_extent: tuple[float, float] = (0.07, 1.6)
-    shift: float = 0.15
-    stretch: float = 1.2
-    rotate: bool = True
-    side_px: tuple[float, float] = (24.0, 4096.0)
+    shift: float = 0.15  #: largest offset of a zoomed window, in sides
+    stretch: float = 1.2  #: largest factor between the two axes
+    rotate: bool = True  #: whether windows are turned by any angle
+    side_px: tuple[float, float] = (24.0, 4096.0)  #: bounds, in image pixels
 
 
 class Layout(NamedTuple):

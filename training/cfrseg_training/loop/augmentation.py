@@ -116,28 +116,17 @@ def _moments(image: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, slots=True)
 class SuemRecipe:
-    """How often each mode is used.
+    """How often each mode is used: probabilities, drawn independently."""
 
-    Attributes
-    ----------
-    paste, combine, mix
-        Probabilities of Simple, then of one of ``combinations``, then of Mixing, each
-        drawn independently (published: 0.5 each).
-    combinations
-        Modes of the second step, equally likely: "union", "exclusion", "mix_object"
-        (the published code has all three; the paper the first two).
-    opacity
-        Range of α (published [0.5, 1]; 1 to 1 for opaque Simple pastes).
-    matched
-        Whether pasted objects take the intensities of where they land.
-    """
-
-    paste: float = 0.5
-    combine: float = 0.5
-    mix: float = 0.5
+    paste: float = 0.5  #: of Simple (published: 0.5, as the next two)
+    combine: float = 0.5  #: then of one of ``combinations``
+    mix: float = 0.5  #: then of Mixing
+    #: modes of the second step, equally likely: "union", "exclusion", "mix_object" (the
+    #: published code has all three; the paper the first two)
     combinations: tuple[str, ...] = ("union", "exclusion")
+    #: range of α (published [0.5, 1]; 1 to 1 for opaque Simple pastes)
     opacity: tuple[float, float] = (0.5, 1.0)
-    matched: bool = True
+    matched: bool = True  #: pasted objects take the intensities of where they land
 
     def __post_init__(self) -> None:
         unknown = set(self.combinations) - set(_COMBINATIONS)
@@ -237,33 +226,19 @@ def recombined(
 
 @dataclass(frozen=True, slots=True)
 class PhotometricRecipe:
-    """Probabilities and ranges of each change.
+    """Ranges of the first three changes, probabilities of the others."""
 
-    Attributes
-    ----------
-    contrast, brightness
-        Contrast exp(±c) about the middle and offset ±b, always applied.
-    gamma
-        Exponent exp(±g), applied with probability 0.5.
-    invert, grey, shuffle, mix, drop
-        Probabilities: invert intensities; average the channels; permute them; mix
-        them linearly; silence one.
-    blur, noise, shading
-        Probabilities of Gaussian blur, of noise (Gaussian, growing with the signal),
-        of a slanted illumination.
-    """
-
-    contrast: float = 0.5
-    brightness: float = 0.15
-    gamma: float = 0.6
+    contrast: float = 0.5  #: exp(±c) about the middle, always applied
+    brightness: float = 0.15  #: offset ±b, always applied
+    gamma: float = 0.6  #: exponent exp(±g), with probability 0.5
     invert: float = 0.12
-    grey: float = 0.15
-    shuffle: float = 0.15
-    mix: float = 0.2
-    drop: float = 0.04
+    grey: float = 0.15  #: average the channels
+    shuffle: float = 0.15  #: permute them
+    mix: float = 0.2  #: mix them linearly
+    drop: float = 0.04  #: silence one
     blur: float = 0.25
-    noise: float = 0.35
-    shading: float = 0.2
+    noise: float = 0.35  #: Gaussian, growing with the signal
+    shading: float = 0.2  #: a slanted illumination
 
     def scaled(self, share: float) -> PhotometricRecipe:
         """Return the recipe with every probability and range times ``share``."""

@@ -51,32 +51,14 @@ def to_uint8(image: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledPlane:
-    """One plane with its labels.
+    """One plane with its labels and the clicks that a person made on it."""
 
-    Attributes
-    ----------
-    name
-        The image it is of: planes of one stack share it.
-    plane
-        Index along the stack, or None.
-    image
-        (Y, X) or (Y, X, C), C ≤ 4, any dtype, as read.
-    labels
-        (Y, X) integer instance ids, 0 background; 0 where ``ignore`` holds.
-    ignore
-        (Y, X) bool, unknown pixels, or None.
-    is_sparse
-        True where unlabelled pixels may hold further objects.
-    clicks
-        A person's clicks on this plane.
-    """
-
-    name: str
-    plane: int | None
-    image: NDArray[Any]
-    labels: NDArray[np.int32]
-    ignore: NDArray[np.bool_] | None = None
-    is_sparse: bool = False
+    name: str  #: the image it is of: planes of one stack share it
+    plane: int | None  #: index along the stack
+    image: NDArray[Any]  #: (Y, X) or (Y, X, C), C ≤ 4, any dtype, as read
+    labels: NDArray[np.int32]  #: (Y, X), 0 background and where ``ignore`` holds
+    ignore: NDArray[np.bool_] | None = None  #: (Y, X), unknown pixels
+    is_sparse: bool = False  #: whether unlabelled pixels may hold further objects
     clicks: tuple[RealClick, ...] = ()
 
     def sample(self) -> Sample:
@@ -201,32 +183,20 @@ SESSION_SUFFIX = ".cfrseg.json"
 
 @dataclass(frozen=True, slots=True)
 class DataRequest:
-    """Where labelled images are.
+    """Where labelled images are."""
 
-    Attributes
-    ----------
-    images, labels
-        Folders (or two files) whose files are paired by name without suffix.
-    folders
-        Folders with ``images/`` and ``labels/``, of ``*.zarr`` or of sessions; or one
-        OME-Zarr image.
-    sessions
-        Click sessions.
-    ignore
-        "background": unlabelled is background. "sparse": unlabelled pixels away from
-        the object may be anything. A number: pixels of that label do not count.
-    planes_per_stack
-        Labelled planes taken of each stack.
-    axes
-        Letters of the axes of images in pairs (Y, X, Z, T, C, S); None: the files'.
-    """
-
+    #: folders (or two files) whose files are paired by name without suffix
     images: Path | None = None
     labels: Path | None = None
+    #: folders with ``images/`` and ``labels/``, of ``*.zarr`` or of sessions; or one
+    #: OME-Zarr image
     folders: tuple[Path, ...] = ()
     sessions: tuple[Path, ...] = ()
+    #: "background": unlabelled is background. "sparse": unlabelled pixels away from the
+    #: object may be anything. A number: pixels of that label do not count
     ignore: str | int = "background"
-    planes_per_stack: int = PLANES_PER_STACK
+    planes_per_stack: int = PLANES_PER_STACK  #: labelled planes taken of each stack
+    #: letters of the axes of images in pairs (Y, X, Z, T, C, S); None: the files'
     axes: str | None = None
 
     def __post_init__(self) -> None:

@@ -38,40 +38,25 @@ from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
 @dataclass(frozen=True, slots=True)
 class RoundsConfig:
-    """How a step is made up.
+    """How a step is made up."""
 
-    Attributes
-    ----------
-    weights
-        β: one round per weight.
-    refined
-        Share of rounds that feed their mask back once more with no new click, as the
-        cascade does.
-    started
-        Share of samples that begin with a mask (an imported label, a neighbouring
-        plane): the truth, displaced and roughened.
-    feedback_weight, iou_weight, quality_weight, auxiliary_weight
-        Weights of FCFI's terms, of 1 − soft IoU, of the expected-IoU output and of
-        the cross entropy of RITM's second output (published: 0.4).
-    gain_weight
-        Weight of the error a click leaves (``error_left``) of the mask before it.
-    earlier
-        Up to so many rounds without gradient come first (each number as likely), so
-        that the late clicks of a long correction are trained, too; RITM's scheme.
-    slots
-        Click slots of each sign.
-    """
-
-    weights: tuple[float, ...] = (1.0, 2.0, 3.0)
+    weights: tuple[float, ...] = (1.0, 2.0, 3.0)  #: β: one round per weight
+    #: share of rounds that feed their mask back once more with no new click, as the
+    #: cascade does
     refined: float = 0.4
+    #: share of samples that begin with a mask (an imported label, a neighbouring
+    #: plane): the truth, displaced and roughened
     started: float = 0.12
-    feedback_weight: float = 0.2
-    iou_weight: float = 0.5
-    quality_weight: float = 0.3
+    feedback_weight: float = 0.2  #: of FCFI's terms
+    iou_weight: float = 0.5  #: of 1 − soft IoU
+    quality_weight: float = 0.3  #: of the expected-IoU output
+    #: of the cross entropy of RITM's second output (published: 0.4)
     auxiliary_weight: float = 0.4
-    gain_weight: float = 0.0
+    gain_weight: float = 0.0  #: of the error a click leaves (``error_left``)
+    #: up to so many rounds without gradient come first (each number as likely), so that
+    #: the late clicks of a long correction are trained, too; RITM's scheme
     earlier: int = 0
-    slots: int = 12
+    slots: int = 12  #: click slots of each sign
 
 
 @dataclass(slots=True)
