@@ -10,6 +10,7 @@ from closed_form import FloodNetwork
 from gui_window import PLUGIN, Window
 from npe2 import PluginManifest
 from qtpy.QtCore import QPoint, Qt
+from qtpy.QtWidgets import QScrollArea
 from replayed import replay
 
 from napari_cfrseg.annotation import events as ev
@@ -204,3 +205,10 @@ def test_an_image_of_one_plane_shows_no_strip(window):
     window.dock.image_choice.value = window.viewer.layers["flat"]
     window.settle()
     assert not window.dock.stack.isVisible()
+
+
+def test_dock_with_the_stack_s_controls_fits_a_window_of_1280_by_720(window):
+    """napari leaves the dock 653 rows there; more would need scrolling."""
+    assert window.dock.sections["stack"].isVisible()
+    column = window.dock.findChild(QScrollArea).widget()
+    assert column.minimumSizeHint().height() <= 650

@@ -70,7 +70,9 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
         self._order = (_COLOUR, False)
         self._clicked: int | None = None
         self._filling = False
-        self.setHorizontalHeaderLabels(["", "Object", "Class", "Area", "Clicks", "🔒"])
+        self.setHorizontalHeaderLabels(
+            ["", "Object", "Class", "Area", "Clicks", "Lock"]
+        )
         header = self.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(_NAME, QHeaderView.ResizeMode.Stretch)
@@ -83,7 +85,7 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.setEditTriggers(QAbstractItemView.EditTrigger.DoubleClicked)
-        self.setMinimumHeight(120)
+        self.setMinimumHeight(72)  # with the stack's controls, too, 720 px suffice
         # keys stay with the canvas
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.setToolTip(
@@ -195,8 +197,8 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def _area(self, one: ObjectRow) -> str:
         size, unit = self._pixel_area
-        area = one.area_px * size
-        return f"{area} px" if unit == "px" else f"{area:.3g} {unit}"
+        known = unit != "px"
+        return f"{one.area_px * size:.3g} {unit}" if known else f"{one.area_px} px"
 
     def _on_selection(self) -> None:
         if not self._filling and self.chosen_ids:
