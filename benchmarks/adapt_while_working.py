@@ -33,10 +33,10 @@ from cfrseg_training.loop.labelled import to_uint8
 from cfrseg_training.loop.training_step import normalized_focal_loss, soft_iou
 from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.evaluation.clicking import RunSettings, evaluate_object
 from napari_cfrseg.evaluation.datasets import BenchmarkObject
 from napari_cfrseg.evaluation.datasets.choice import read_split
 from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
+from napari_cfrseg.evaluation.evaluate_objects import RunSettings, evaluate_object
 from napari_cfrseg.evaluation.scores import bootstrap_means, clicks_to
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.cfrnet import CfrNet

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.evaluation.clicking import RunSettings, evaluate_plane
 from napari_cfrseg.evaluation.datasets import (
     AnnotatedPlane,
     BenchmarkObject,
@@ -26,6 +25,7 @@ from napari_cfrseg.evaluation.datasets import (
     group_by_plane,
 )
 from napari_cfrseg.evaluation.datasets.choice import micro_objects
+from napari_cfrseg.evaluation.evaluate_objects import RunSettings, evaluate_plane
 from napari_cfrseg.evaluation.scores import ObjectRow, mean_clicks_to, mean_iou_at
 
 SPLIT = Path(__file__).parent / "split.json"

@@ -60,11 +60,11 @@ engine.probability_patch: engine.patch
 engine.refinement: engine.cascade
 engine.window_score: engine.support
 evaluation.click_times: bench.everything bench.micrographs bench.recorded
-evaluation.clicking: evaluation.loop
 evaluation.datasets: evaluation.objects
 evaluation.datasets.choice: evaluation.micrographs
 evaluation.datasets.label_folders: evaluation.folders evaluation.ome_zarr
 evaluation.datasets.published_sets: evaluation.coco_lvis evaluation.published_sets
+evaluation.evaluate_objects: evaluation.loop
 evaluation.network_times: bench.networks
 evaluation.papers: evaluation.protocols evaluation.zoomin
 evaluation.papers.published_predictor: evaluation.published

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_cfrseg.evaluation.clicking import RunSettings, evaluate_object
 from napari_cfrseg.evaluation.datasets import AnnotatedPlane, BenchmarkObject
+from napari_cfrseg.evaluation.evaluate_objects import RunSettings, evaluate_object
 from napari_cfrseg.evaluation.scores import ObjectRow, clicks_among, clicks_to_ok
 
 SIDE = 64

@@ -15,12 +15,12 @@ from napari_cfrseg.cli.evaluate import EXAMPLES, evaluate
 from napari_cfrseg.cli.options import Command
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation import scores
-from napari_cfrseg.evaluation.clicking import RunSettings
 from napari_cfrseg.evaluation.datasets.choice import (
     DataChoice,
     draw_objects,
     guess_layout,
 )
+from napari_cfrseg.evaluation.evaluate_objects import RunSettings
 from napari_cfrseg.evaluation.report import rank_rows
 from napari_cfrseg.evaluation.report.comparisons import compare_runs
 from napari_cfrseg.evaluation.runner import Run, read_run

@@ -13,8 +13,8 @@ import pytest
 import tifffile
 
 from napari_cfrseg.errors import DatasetError
-from napari_cfrseg.evaluation.clicking import RunSettings
 from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
+from napari_cfrseg.evaluation.evaluate_objects import RunSettings
 from napari_cfrseg.evaluation.runner import read_run, run_benchmark
 from napari_cfrseg.evaluation.segmenters import SegmenterSpec
 

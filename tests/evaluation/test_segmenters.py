@@ -9,10 +9,14 @@ import pytest
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.evaluation import metrics
-from napari_cfrseg.evaluation.clicking import RunSettings, TakesHint, evaluate_object
 from napari_cfrseg.evaluation.datasets import (
     AnnotatedPlane,
     BenchmarkObject,
+)
+from napari_cfrseg.evaluation.evaluate_objects import (
+    RunSettings,
+    TakesHint,
+    evaluate_object,
 )
 from napari_cfrseg.evaluation.papers import PROTOCOL_NAMES, paper_protocol
 from napari_cfrseg.evaluation.rivals import BACKGROUND, OBJECT, SamSegmenter, draw_seeds

@@ -24,8 +24,8 @@ from napari_cfrseg.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from napari_cfrseg.evaluation.clicking import RunSettings
     from napari_cfrseg.evaluation.datasets import BenchmarkObject
+    from napari_cfrseg.evaluation.evaluate_objects import RunSettings
     from napari_cfrseg.evaluation.report.summaries import Summary
     from napari_cfrseg.evaluation.segmenters import SegmenterSpec
 
@@ -302,7 +302,7 @@ def _robots(
     spacing_um: tuple[float, float] | None,
 ) -> list[RunSettings]:
     """Return the exact robot, or one human-like robot per seed."""
-    from napari_cfrseg.evaluation.clicking import RunSettings
+    from napari_cfrseg.evaluation.evaluate_objects import RunSettings
     from napari_cfrseg.evaluation.papers import paper_protocol
 
     published = protocol != "micro"

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_cfrseg.errors import DatasetError
-from napari_cfrseg.evaluation.clicking import RunSettings
 from napari_cfrseg.evaluation.datasets import BenchmarkObject
+from napari_cfrseg.evaluation.evaluate_objects import RunSettings
 from napari_cfrseg.evaluation.scores import ObjectRow
 from napari_cfrseg.evaluation.segmenters import SegmenterSpec
 from napari_cfrseg.evaluation.workers import evaluate_objects, evaluate_on_cluster

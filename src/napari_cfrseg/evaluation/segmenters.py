@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.evaluation.clicking import AnySegmenter
+from napari_cfrseg.evaluation.evaluate_objects import AnySegmenter
 from napari_cfrseg.io.atomic import file_sha256
 
 if TYPE_CHECKING:

@@ -20,13 +20,13 @@ from functools import lru_cache, partial
 from typing import Any
 
 from napari_cfrseg.errors import CfrSegError, DatasetError
-from napari_cfrseg.evaluation.clicking import (
+from napari_cfrseg.evaluation.datasets import BenchmarkObject, group_by_plane
+from napari_cfrseg.evaluation.evaluate_objects import (
     AnySegmenter,
     RunSettings,
     SegmenterFactory,
     evaluate_plane,
 )
-from napari_cfrseg.evaluation.datasets import BenchmarkObject, group_by_plane
 from napari_cfrseg.evaluation.scores import ObjectRow
 
 #: how often an idle worker looks whether its parent still lives

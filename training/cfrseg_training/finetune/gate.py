@@ -26,8 +26,8 @@ from cfrseg_training.loop.labelled import (
     to_uint8,
 )
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.evaluation.clicking import RunSettings
 from napari_cfrseg.evaluation.datasets import BenchmarkObject, sample_objects
+from napari_cfrseg.evaluation.evaluate_objects import RunSettings
 from napari_cfrseg.evaluation.scores import (
     ObjectRow,
     bootstrap_means,
