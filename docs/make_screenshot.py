@@ -17,10 +17,11 @@ from qtpy.QtWidgets import QApplication
 
 from napari_cfrseg.annotation.events import ObjectLocked
 from napari_cfrseg.gui.manifest import DOCK, PLUGIN, sample_layers
+from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.gui.segment.dock import ClickDock
 from napari_cfrseg.samples import load_demo
 
-_PATIENCE_S = 300
+_PATIENCE_S = 900
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -33,13 +34,19 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def annotate(dock: ClickDock) -> None:
-    """Make the demo's clicks through the clicks' layer, one object after the other."""
+def ready(dock: ClickDock) -> Controller:
+    """Wait for the model; return the controller."""
     wait_until(lambda: dock.controller is not None)
     controller = dock.controller
     if controller is None:
         raise RuntimeError
     wait_until(lambda: not controller.view.loading)
+    return controller
+
+
+def annotate(dock: ClickDock) -> None:
+    """Make the demo's clicks through the clicks' layer, one object after the other."""
+    controller = ready(dock)
     for clicks in load_demo().objects:
         controller.new_object()
         for click in clicks:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import napari
 import numpy as np
-from make_screenshot import annotate, wait_until
-from make_stacks_picture import CLICKS, nuclei, ready
+from make_screenshot import annotate, ready, wait_until
+from make_stacks_picture import CLICKS, nuclei
 from make_stacks_picture import annotate as propagate
 
 from napari_cfrseg.gui.manifest import DOCK, PLUGIN, sample_layers

@@ -13,21 +13,18 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import napari
 import numpy as np
 import tifffile
+from make_screenshot import ready, wait_until
 from numpy.typing import NDArray
-from qtpy.QtWidgets import QApplication
 from scipy import ndimage
 
 from napari_cfrseg.gui.manifest import DOCK, PLUGIN
 from napari_cfrseg.gui.segment.controller import Controller
-from napari_cfrseg.gui.segment.dock import ClickDock
 
-_PATIENCE_S = 900
 #: in the synthetic stack
 CLICKS = [(14, 60, 52), (18, 110, 60), (15, 112, 108)]
 
@@ -51,26 +48,6 @@ def nuclei(planes: int = 30, size: int = 160) -> NDArray[np.uint8]:
         out[inside] = (95 + 220 * texture)[inside]
     out = ndimage.gaussian_filter(out, (0.7, 1.2, 1.2))
     return (out + rng.normal(0, 5, out.shape)).clip(0, 255).astype(np.uint8)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Let Qt work until the condition holds."""
-    end = time.monotonic() + _PATIENCE_S
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError
-        QApplication.processEvents()
-        time.sleep(0.01)
-
-
-def ready(dock: ClickDock) -> Controller:
-    """Wait for the model; return the controller."""
-    wait_until(lambda: dock.controller is not None)
-    controller = dock.controller
-    if controller is None:
-        raise RuntimeError
-    wait_until(lambda: not controller.view.loading)
-    return controller
 
 
 def annotate(controller: Controller, clicks: list[tuple[float, ...]]) -> None:
