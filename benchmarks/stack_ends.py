@@ -84,7 +84,8 @@ def _placed(
 ) -> NDArray[np.float32]:
     """Turn what surrounds a mask about its middle, and move it."""
     y, x = (
-        slice(max(s.start - 4, 0), s.stop + 4) for s in ndimage.find_objects(mask)[0]
+        slice(max(s.start - 4, 0), s.stop + 4)
+        for s in ndimage.find_objects(mask.astype(int))[0]
     )
     turned = np.zeros_like(values)
     turned[y, x] = ndimage.rotate(values[y, x], degrees, reshape=False, order=1)
