@@ -122,6 +122,9 @@ run_part() {
             --objects 6 --out "$out/stacks-drawn"
         stack calibrate --data "$data" --objects 5 --out "$out/stacks" |
             tee "$out/calibration.txt"
+        python "$here/stack_ends.py" --data "$data" | tee "$out/stacks-ends.txt"
+        python "$here/stack_ends.py" --data "$data" --moving 0.8 --objects 5 |
+            tee "$out/stacks-moving.txt"
         stack speed | tee "$out/stacks-speed.txt"
         stack ahead | tee "$out/stacks-ahead.txt" ;;
     base)
