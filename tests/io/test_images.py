@@ -6,14 +6,22 @@ import os
 import struct
 import zlib
 
+import numcodecs
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from PIL import Image
 
 from napari_cfrseg.errors import CfrSegError, ImageError
 from napari_cfrseg.io.axes import plane_of, turned
-from napari_cfrseg.io.images import image_files, open_image, open_labels, read_labels
+from napari_cfrseg.io.images import (
+    image_files,
+    open_image,
+    open_labels,
+    read_image,
+    read_labels,
+)
 
 
 def ramp(*shape: int, dtype: type = np.uint16) -> np.ndarray:
@@ -294,6 +302,40 @@ def test_files_that_lie_about_their_size_are_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(bomb(2_000_000, 2_000_000))
     with pytest.raises(ImageError, match="half of this machine's memory: save it as"):
         open_image(tmp_path / "a.png")
+
+
+def test_damaged_files_end_in_one_line(tmp_path):
+    """A list of pages that leads back to itself, half a piece, an endless header."""
+    pages = tmp_path / "a.tif"
+    tifffile.imwrite(pages, np.zeros((3, 8, 8), np.uint8), photometric="minisblack")
+    with tifffile.TiffFile(pages) as file:
+        last = file.pages[2].offset
+        start = last + 2 + 12 * len(file.pages[2].tags)
+    content = bytearray(pages.read_bytes())
+    content[start : start + 4] = struct.pack("<I", last)
+    pages.write_bytes(content)
+    with pytest.raises(ImageError, match="list of pages is damaged"):
+        open_image(pages)
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    codec = numcodecs.Blosc(cname="lz4")
+    group.create_array(
+        "0", data=np.arange(4096, dtype="u2").reshape(64, 64), compressors=codec
+    )
+    group.attrs["multiscales"] = [{"axes": ["y", "x"], "datasets": [{"path": "0"}]}]
+    assert read_image(tmp_path / "a.zarr")[1, 1] == 65
+    piece = tmp_path / "a.zarr" / "0" / "0.0"
+    piece.write_bytes(piece.read_bytes()[:30])
+    with pytest.raises(ImageError, match="damaged: 30 bytes of a Blosc piece"):
+        read_image(tmp_path / "a.zarr")
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (2, 2), }".ljust(
+        20_000
+    )
+    size = struct.pack("<H", len(header))
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + size + header + bytes(4))
+    with pytest.raises(
+        ImageError, match=r"a\.npy is no array of numbers, or its header"
+    ):
+        open_image(tmp_path / "a.npy")
 
 
 def test_a_picture_above_pillow_s_limit_is_read(tmp_path):

@@ -196,7 +196,11 @@ def _open_file(path: Path, level: int, *, as_labels: bool) -> OpenImage:
 
 
 def _open_npy(path: Path) -> OpenImage:
-    array = in_memory(np.lib.format.open_memmap(path, mode="r"))
+    try:
+        array = in_memory(np.lib.format.open_memmap(path, mode="r"))
+    except ValueError as error:  # NumPy's own line may advise to unpickle the file
+        msg = f"{path} is no array of numbers, or its header is damaged"
+        raise ImageError(msg) from error
     # the last axis counts channels where it is far shorter than a plane is wide
     shape = array.shape
     channels = len(shape) > 2 and shape[-1] <= 4 < min(shape[-3:-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from napari_cfrseg.io.axes import ArrayView, OpenImage, axis_names
 from napari_cfrseg.io.tiff import check_chunks, unit_name
 
 _MARKS = ("zarr.json", ".zgroup", ".zarray")
+#: how files of metadata begin
+_META = (".z", "za")
 
 
 def is_zarr(path: Path) -> bool:
@@ -38,12 +41,14 @@ def open_zarr(path: Path, level: int = 0, *, labels: str | None = None) -> OpenI
         It is none, or has no such level or labels.
     """
     import zarr
+    from zarr.storage import LocalStore
 
     _check_regular(path)
     if not is_zarr(path):
         msg = f"{path} is a folder, and no OME-Zarr"
         raise ImageError(msg)
-    node: Any = zarr.open(str(path), mode="r")
+    store = _checked_store()(LocalStore(path, read_only=True))
+    node: Any = zarr.open(store, mode="r")
     if isinstance(node, zarr.Array):
         names = axis_names(node.ndim, has_channels=False)
         return _opened(node, names, None, None, str(path))
@@ -68,6 +73,27 @@ def open_zarr(path: Path, level: int = 0, *, labels: str | None = None) -> OpenI
     return _opened(array, names, sizes, units, where)
 
 
+@cache
+def _checked_store() -> Any:
+    """Return a store that refuses damaged Blosc pieces: its decoder would crash."""
+    from zarr.storage import WrapperStore
+
+    class CheckedStore(WrapperStore):  # type: ignore[misc]  # any store
+        is_blosc = False
+
+        async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+            found = await super().get(key, prototype, byte_range)
+            if found is None or not self.is_blosc or key.split("/")[-1][:2] in _META:
+                return found
+            head = bytes(found.as_array_like()[:16])
+            if len(head) < 16 or int.from_bytes(head[12:], "little") != len(found):
+                msg = f"{key} is damaged: {len(found)} bytes of a Blosc piece"
+                raise ImageError(msg)
+            return found
+
+    return CheckedStore
+
+
 def _opened(
     array: Any,
     names: tuple[str, ...],
@@ -76,6 +102,8 @@ def _opened(
     where: str,
 ) -> OpenImage:
     check_chunks(array)
+    names_of_codecs = [type(codec).__name__ for codec in array.compressors]
+    array.store.is_blosc = any(name.startswith("Blosc") for name in names_of_codecs)
     counted = len(names) - (names[-1] == "c")
     lazy = ArrayView(array, range(array.ndim), {}, where)
     return OpenImage(

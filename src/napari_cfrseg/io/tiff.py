@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 import threading
 import weakref
 from pathlib import Path
@@ -43,6 +44,7 @@ def open_tiff(path: Path, level: int, *, as_labels: bool = False) -> OpenImage:
 
     file = tifffile.TiffFile(path)
     try:
+        _check_pages_end(file)
         levels = file.series[0].levels
         if level >= len(levels):
             msg = f"{path} has no pyramid level {level}"
@@ -75,6 +77,27 @@ def count_levels(path: Path) -> int:
 
     with tifffile.TiffFile(path) as file:
         return len(file.series[0].levels)
+
+
+def _check_pages_end(file: Any) -> None:
+    """Raise ImageError where a damaged file's list of pages leads back to itself."""
+    form, handle = file.tiff, file.filehandle
+    handle.seek(4 if form.offsetsize == 4 else 8)
+    seen: set[int] = set()
+    while len(word := handle.read(form.offsetsize)) == form.offsetsize:
+        (place,) = struct.unpack(form.offsetformat, word)
+        if place in seen:
+            msg = f"its list of pages is damaged: it comes back to byte {place}"
+            raise ImageError(msg)
+        if not 0 < place < handle.size:
+            break
+        seen.add(place)
+        handle.seek(place)
+        count = handle.read(form.tagnosize)
+        if len(count) < form.tagnosize:
+            break
+        (tags,) = struct.unpack(form.tagnoformat, count)
+        handle.seek(place + form.tagnosize + tags * form.tagsize)
 
 
 def _axes_of(series: Any) -> tuple[tuple[str, ...], bool]:
