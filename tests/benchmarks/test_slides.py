@@ -8,18 +8,22 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import dask.array
 import numpy as np
 import pytest
 import zarr
 from closed_form import FloodNetwork
 from gui_window import PLUGIN, Window
 from napari.components import ViewerModel
+from napari.layers import Image
+from napari.layers._source import Source
 from npe2 import PluginManifest
 from slides import EMPTY, SPOT_PX, build_slide, tissue
 from sync_runner import HeldRunner
 
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment.controller import Controller
+from napari_cfrseg.gui.segment.layers import WorkingImage
 from napari_cfrseg.io.images import open_image
 from napari_cfrseg.io.tiled_labels import TiledLabels, label_runs
 from napari_cfrseg.session.session import Session
@@ -77,6 +81,18 @@ def server(slide):
     Flaky.trouble = ""
 
 
+def test_pixels_that_are_not_those_of_the_file_are_read_from_the_layer(slide) -> None:
+    path, _ = slide
+    group = zarr.open_group(str(path), mode="r")
+    levels = [dask.array.from_zarr(group[str(i)]) for i in range(8)]
+    named = Source(path=str(path))
+    same, other = Image(levels, multiscale=True), Image([255 - a for a in levels])
+    for layer in (same, other):
+        layer._source = named
+    assert not hasattr(WorkingImage.of(same).data.levels[0], "dask")
+    assert hasattr(WorkingImage.of(other).data.levels[0], "dask")
+
+
 def test_a_slide_on_a_server_that_fails_at_times(slide, server) -> None:
     pytest.importorskip("aiohttp")
     pytest.importorskip("fsspec")
@@ -119,6 +135,8 @@ def test_a_slide_is_annotated_at_full_resolution(
     viewer = make_napari_viewer(show=True)
     viewer.open(str(path), plugin="napari", layer_type="image", name="slide")
     window = Window(viewer, qtbot)
+    read = window.dock.controller.image.data.levels
+    assert not any(hasattr(level, "dask") for level in read)
     viewer.camera.center, viewer.camera.zoom = (y + 430, x + 160), 2.0
     window.settle()
     window.click(y + 425, x + 172)

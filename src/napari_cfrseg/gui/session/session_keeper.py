@@ -323,6 +323,10 @@ class SessionKeeper:
     def _image_in(self, folder: Path) -> ImageReference:
         layer, writer = self.controller.image.layer, self.writer
         path = layer.metadata.get(METADATA_IMAGE)
+        if path is None and isinstance(self.controller.image.data, Pyramid):
+            # it was compared with its file when the session began
+            known = None if writer is None else writer.content.image.path
+            path = None if known is None else getattr(layer.source, "path", None)
         if path is not None and writer is not None:
             relative = relative_path(Path(path), folder)
             return replace(writer.content.image, path=relative)
