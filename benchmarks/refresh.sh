@@ -149,8 +149,12 @@ run_part() {
         python "$docs/make_weak_spots.py" "$data" \
             "$out/card/runs/default-standard" --output "$out/weak_spots.png" ;;
     ablations)
-        python "$here/ablations.py" all "${PACKS:?}" "$out/ablations" \
-            --steps "$(either 2000 4)"
+        if [ -n "$quick" ]; then
+            python "$here/ablations.py" run icl/both "${PACKS:?}" "$out/ablations" \
+                --steps 4 --settle 2 --objects 1 --clicks 3
+        else
+            python "$here/ablations.py" all "${PACKS:?}" "$out/ablations" --steps 2000
+        fi
         python "$here/ablations.py" table "$out/ablations" | tee "$out/ablations.md" ;;
     *)
         echo "refresh: no part $1; $usage" >&2
