@@ -13,13 +13,13 @@ from napari_cfrseg.former_paths import install
 
 if TYPE_CHECKING:
     from napari_cfrseg.annotation.annotator import Annotator
+    from napari_cfrseg.annotation.event_registry import Event
     from napari_cfrseg.annotation.events import (
         CandidateChosen,
         ClickAdded,
         ClickRefocused,
         ClicksMoved,
         ClicksRemoved,
-        Event,
         LabelsImported,
         MaskImported,
         ModelChanged,

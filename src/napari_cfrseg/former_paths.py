@@ -24,6 +24,7 @@ from typing import Any
 _MOVED = """
 annotation.annotator: engine.annotator session.summary
 annotation.event_fields: session.event_parts session.fields session.reading
+annotation.event_registry: engine.events session.writing
 annotation.events: engine.events session.writing
 annotation.handlers: engine.acts
 annotation.propagated_planes: engine.propagating

@@ -8,6 +8,7 @@ from engine_networks import NestedNetwork, ShownNetwork, nested_image
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator
+from napari_cfrseg.annotation.event_registry import event_line, read_event
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.session.session_file import migrated
@@ -100,9 +101,9 @@ def test_clicks_of_older_files_correct_the_mask_cut_at_one_half():
 
 def test_a_session_keeps_the_candidate():
     chosen = ev.CandidateChosen(1, 2)
-    line = ev.event_line(chosen)
+    line = event_line(chosen)
     assert line == '{"type": "candidate_chosen", "click": 1, "candidate": 2}'
-    assert ev.read_event({"type": "candidate_chosen", "click": 1, "candidate": 2}) == (
+    assert read_event({"type": "candidate_chosen", "click": 1, "candidate": 2}) == (
         chosen
     )
     with pytest.raises(SessionError, match="candidate"):

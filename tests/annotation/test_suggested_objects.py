@@ -10,6 +10,7 @@ from similarity import SimilarityNetwork
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator, objects_after
+from napari_cfrseg.annotation.event_registry import event_line, read_event
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import SessionError
 
@@ -100,8 +101,8 @@ def test_a_replay_of_the_written_events_gives_the_same_labels(annotator):
     _do(annotator, ev.Undone())
     y, x = proposals[1].yx
     _do(annotator, ev.ClickAdded(5, (), (y + 7, x), False, 20))
-    lines = [ev.event_line(event) for event in annotator.recorded]
-    events = [ev.read_event(json.loads(line)) for line in lines]
+    lines = [event_line(event) for event in annotator.recorded]
+    events = [read_event(json.loads(line)) for line in lines]
     replayed = _annotator()
     for event in events:
         replayed.apply(event)

@@ -21,6 +21,7 @@ import pytest
 from kill_writer import content, event_number
 
 from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.event_registry import event_line
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.io.atomic import AppendOnly, atomic_path, temporary_beside
 from napari_cfrseg.session import session_writer
@@ -154,7 +155,7 @@ def test_journal_that_does_not_continue_the_file_is_kept_aside(path: Path) -> No
     writer = SessionWriter.create(path, content())
     fill(writer, 3)
     writer.close()
-    gap = journal_line("5" * 32, 8, ev.event_line(event_number(8)))
+    gap = journal_line("5" * 32, 8, event_line(event_number(8)))
     journal_path(path).write_bytes(gap)
     assert read(path) == expected(3)
     writer = SessionWriter.open(path)
@@ -167,7 +168,7 @@ def test_journal_that_does_not_continue_the_file_is_kept_aside(path: Path) -> No
 
 def test_journal_of_another_session_is_not_mixed_in(path: Path) -> None:
     SessionWriter.create(path, content()).close()
-    foreign = journal_line("6" * 32, 0, ev.event_line(event_number(0)))
+    foreign = journal_line("6" * 32, 0, event_line(event_number(0)))
     journal_path(path).write_bytes(foreign)
     assert read(path) == []
 
@@ -455,7 +456,7 @@ def test_failed_append_leaves_no_trace(tmp_path: Path) -> None:
 )
 def test_many_events_stay_usable(path: Path, count: int) -> None:
     writer = SessionWriter.create(path, content())
-    writer._note([event_number(0)], [ev.event_line(event_number(0))])
+    writer._note([event_number(0)], [event_line(event_number(0))])
     for number in range(1, count):
         if number % 40 == 0:  # an object has some clicks, not a million
             event: ev.Event = ev.ObjectCreated(number)
@@ -468,7 +469,7 @@ def test_many_events_stay_usable(path: Path, count: int) -> None:
                 number % 3 > 0,
                 number,
             )
-        writer._note([event], [ev.event_line(event)])
+        writer._note([event], [event_line(event)])
     start = time.perf_counter()
     writer.save()
     saved = time.perf_counter() - start

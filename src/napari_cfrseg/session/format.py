@@ -37,7 +37,8 @@ from napari_cfrseg.annotation.event_fields import (
     in_file,
     named,
 )
-from napari_cfrseg.annotation.events import Event, OverlapRule, any_event
+from napari_cfrseg.annotation.event_registry import Event, any_event
+from napari_cfrseg.annotation.events import OverlapRule
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT
 from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.io.axes import back, is_order, put

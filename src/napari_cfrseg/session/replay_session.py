@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_cfrseg import __version__
-from napari_cfrseg.annotation.events import ClickAdded, event_line
+from napari_cfrseg.annotation.event_registry import event_line
+from napari_cfrseg.annotation.events import ClickAdded
 from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.io.axes import OpenImage
