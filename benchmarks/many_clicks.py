@@ -5,6 +5,10 @@
 The clicks lie at random in and around an object of a bundled micrograph, and go through
 the annotator as in the window and in a replay. Printed are the medians of the first and
 the last hundred clicks, and their ratio, in seconds of the processor.
+
+3,000 clicks on powder_sem, one thread, shipped weights: 82 s of the processor in all;
+15 ms a click among the first hundred, 37 ms among the last (2.4 times): by then the
+network ignores some sixty of the clicks at each round, and each of them is corrected.
 """
 
 from __future__ import annotations
