@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from napari_cfrseg import __version__
-from napari_cfrseg.cli import bench, demo, evaluate, propagate, replay, segment
+from napari_cfrseg.cli import bench, demo, evaluate, propagate, replay, segment, suggest
 from napari_cfrseg.cli.models import models
 from napari_cfrseg.cli.options import Command
 from napari_cfrseg.errors import CfrSegError, TrainingError
@@ -65,6 +65,7 @@ app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.command(cls=Command, epilog=segment.EXAMPLES)(segment.segment)
 app.command(cls=Command, epilog=propagate.EXAMPLES)(propagate.propagate)
 app.command(epilog=replay.EXAMPLES)(replay.replay)
+app.command(epilog=suggest.EXAMPLES)(suggest.suggest)
 app.command(context_settings=_TRAIN_SETTINGS)(train)
 app.add_typer(models)
 app.command(cls=Command, epilog=evaluate.EXAMPLES)(evaluate.evaluate)

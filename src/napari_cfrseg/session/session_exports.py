@@ -139,8 +139,8 @@ def methods_paragraph(content: SessionContent, objects: Sequence[ObjectState]) -
         f"{size} pixels "
         f"({image.dtype}), {len(objects)} objects were outlined with {len(clicks)} "
         f"clicks ({positive} positive, {len(clicks) - positive} negative; {mean} per "
-        f"object){on_planes}.{_propagations(content)} The session file holds every act "
-        f"in order and reproduces the labels (cfrseg replay)."
+        f"object){on_planes}.{_propagations(content)}{_suggestions(objects)} The session "
+        "file holds every act in order and reproduces the labels (cfrseg replay)."
     )
 
 
@@ -171,6 +171,17 @@ def _refinements(content: SessionContent) -> str:
         elif isinstance(event, ClickAdded):
             used.append(str(now))
     return " and ".join(dict.fromkeys(used)) or str(now)
+
+
+def _suggestions(objects: Sequence[ObjectState]) -> str:
+    given = [o for o in objects if any(entry.given for _, entry in o.clicks())]
+    if not given:
+        return ""
+    kept = sum(o.is_as_suggested for o in given)
+    return (
+        f" Of the objects, {len(given)} were suggested by their likeness to finished "
+        f"ones and accepted, {kept} of them without correction."
+    )
 
 
 def _propagations(content: SessionContent) -> str:

@@ -1,0 +1,140 @@
+"""``cfrseg suggest``: objects like a session's, on its own image or on others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from napari_cfrseg.cli.options import JsonOption
+from napari_cfrseg.engine.suggestions import ACCEPT_FROM
+from napari_cfrseg.errors import SessionError
+
+if TYPE_CHECKING:
+    from napari_cfrseg.annotation import events as ev
+    from napari_cfrseg.engine.likeness import Likeness
+    from napari_cfrseg.session.format import SessionContent
+    from napari_cfrseg.session.recording import RecordedAnnotator
+
+EXAMPLES = """\b
+Examples:
+  cfrseg suggest cells.cfrseg.json
+  cfrseg suggest cells.cfrseg.json --image day2.tif --image day3.tif -o suggested
+"""
+
+
+def suggest(
+    session: Annotated[Path, typer.Argument(help="A session with finished objects.")],
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--image",
+            exists=True,
+            help="Suggest on another image of the same kind; again for each further "
+            "one [the session's own].",
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", file_okay=False, help="Results' folder.")
+    ] = Path(),
+    above: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Take those at least as surely right."),
+    ] = ACCEPT_FROM,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda, cuda:N, mps [session's].")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find objects like a session's finished ones and write them down.
+
+    Each image gives NAME.suggested.tif, the labels, and NAME.suggested.cfrseg.json, a
+    session with every object marked as suggested, to be looked through and corrected
+    in the window. On the session's own image its objects are kept.
+    """
+    from napari_cfrseg.io.atomic import check_folder
+    from napari_cfrseg.session.references import find_weights, load_segmenter
+    from napari_cfrseg.session.session import Session
+
+    check_folder(output)
+    opened = Session.open(session)
+    content = opened.content
+    chosen = device or content.settings.device
+    segmenter = load_segmenter(content, find_weights(content.model), chosen)
+    own = opened.annotator(segmenter=segmenter)
+    for _ in own.restore(content):
+        pass
+    known = own.learn()
+    for path in images or [None]:
+        annotator, target = own, content
+        if path is not None:
+            from napari_cfrseg.session.references import open_reference, reference_of
+
+            found = open_reference(content.image, path)
+            annotator = opened.annotator(found.array, segmenter)
+            rgb = content.image.has_channels
+            image = reference_of(
+                found.array,
+                path=path.resolve(),
+                folder=output.resolve(),
+                axes=content.image.axes,
+                rgb=rgb,
+                spacing=found.spacing,
+                order=content.image.order,
+            )
+            target = replace(content, image=image, events=(), snapshot=None)
+        name = (session if path is None else path).name.split(".")[0]
+        events = tuple(_accepted(annotator, known, above))
+        target = replace(target, events=(*target.events, *events), snapshot=None)
+        labels = output / f"{name}.suggested.tif"
+        count = sum(len(event.accepted) for event in events)
+        _write(annotator, target, labels)
+        if as_json:
+            typer.echo(json.dumps({"output": str(labels), "suggested": count}))
+        else:
+            typer.echo(f"{labels}: {count} objects suggested")
+
+
+def _accepted(
+    annotator: RecordedAnnotator, known: Likeness, above: float
+) -> Iterator[ev.SuggestionsAccepted]:
+    """Accept what is sure enough, plane by plane; yield the events."""
+    import numpy as np
+
+    from napari_cfrseg.annotation import events as ev
+
+    used = [
+        entry.click_id for o in annotator.objects.values() for _, entry in o.clicks()
+    ]
+    click_id = max(used, default=0) + 1
+    for plane in np.ndindex(annotator.leading):
+        batches = annotator.suggest(plane, known=known)
+        found = [s for batch in batches for s in batch.found if s.score >= above]
+        if not found:
+            continue
+        shape = annotator.plane_shape
+        proposals = tuple(ev.Proposal.of(s, shape) for s in found)
+        object_id = max(annotator.objects, default=0) + 1
+        made = ev.SuggestionsAccepted(object_id, plane, click_id, proposals)
+        annotator.apply(made)
+        click_id += len(proposals)
+        yield made
+
+
+def _write(annotator: RecordedAnnotator, content: SessionContent, path: Path) -> None:
+    from napari_cfrseg.session.session_exports import export
+    from napari_cfrseg.session.storage import SessionWriter
+
+    target = path.with_name(path.name.removesuffix(".tif") + ".cfrseg.json")
+    if target.exists():
+        msg = f"{target} exists: move it, or choose another folder with --output"
+        raise SessionError(msg)
+    labels = annotator.labels_array(annotator.leading)
+    export(path, content, tuple(annotator.objects.values()), labels)
+    writer = SessionWriter.create(target, content)
+    writer.save(annotator.snapshot(writer.event_count))
+    writer.close()

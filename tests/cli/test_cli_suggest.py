@@ -1,0 +1,89 @@
+"""``cfrseg suggest``: a session's objects serve its own image and others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from typer.testing import CliRunner
+
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.cli import app
+from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.session.format import SessionContent, SessionSettings
+from napari_cfrseg.session.recording import RecordedAnnotator
+from napari_cfrseg.session.references import model_reference, reference_of
+from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.session_exports import methods_paragraph
+from napari_cfrseg.session.storage import SessionWriter
+
+PLACES = [(30 + 50 * y, 32 + 50 * x) for y in range(3) for x in range(4)]
+
+
+def _discs(seed: int) -> np.ndarray:
+    image = np.random.default_rng(seed).normal(60, 8, (170, 220))
+    rows, columns = np.indices(image.shape)
+    for y, x in PLACES:
+        image += 100 / (1 + np.exp(np.hypot(rows - y, columns - x) - 12))
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three discs are finished; a second image lies beside the first."""
+    folder = tmp_path_factory.mktemp("suggest")
+    image = _discs(1)
+    tifffile.imwrite(folder / "day1.tif", image)
+    tifffile.imwrite(folder / "day2.tif", _discs(2))
+    reference = reference_of(image, path=folder / "day1.tif", folder=folder)
+    content = SessionContent(
+        reference, model_reference("default"), SessionSettings(device="cpu")
+    )
+    writer = SessionWriter.create(folder / "day1.cfrseg.json", content)
+    segmenter = Segmenter.load("default", device="cpu")
+    made = RecordedAnnotator(lambda _: image, image.shape, segmenter)
+    made.writer = writer
+    for number, (y, x) in enumerate(PLACES[:3], 1):
+        click = ev.ClickAdded(number, (), (float(y), float(x)), True, number)
+        made.apply(ev.ObjectCreated(number), click)
+    writer.save(made.snapshot(writer.event_count))
+    writer.close()
+    return writer.path
+
+
+def _run(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, ["suggest", *map(str, arguments)])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result.output
+
+
+def test_own_image_keeps_its_objects_and_the_result_opens_and_replays(
+    session: Path, tmp_path: Path
+):
+    printed = _run(session, "--output", tmp_path, "--above", "0.3", "--json")
+    count = json.loads(printed)["suggested"]
+    assert count >= 6
+    labels = tifffile.imread(tmp_path / "day1.suggested.tif")
+    assert labels.max() == 3 + count
+    result = Session.open(tmp_path / "day1.suggested.cfrseg.json")
+    objects = result.objects()
+    assert [o.is_as_suggested for o in objects] == [False] * 3 + [True] * count
+    assert (np.asarray(result.apply(_discs(1))) == labels).all()
+    said = methods_paragraph(result.content, objects)
+    assert f"{count} were suggested" in said
+    assert f"{count} of them without correction" in said
+    assert "exists" in _run(session, "--output", tmp_path, code=1)
+
+
+def test_the_next_image_gets_suggestions_only(session: Path, tmp_path: Path):
+    other = session.with_name("day2.tif")
+    _run(session, "--image", other, "--output", tmp_path, "--above", "0.3")
+    labels = tifffile.imread(tmp_path / "day2.suggested.tif")
+    hit = [labels[place] for place in PLACES if labels[place]]
+    assert len(set(hit)) == len(hit) >= 8
+    result = Session.open(tmp_path / "day2.suggested.cfrseg.json")
+    assert all(o.is_as_suggested for o in result.objects())
+    assert (np.asarray(result.open_image()) == _discs(2)).all()
