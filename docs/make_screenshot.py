@@ -3,6 +3,7 @@
 Run with a display (on a server: ``xvfb-run -a -s "-screen 0 1600x1000x24"``)::
 
     python docs/make_screenshot.py [--size 1280x800] [--output docs/screenshot.png]
+    python docs/make_screenshot.py --suggest --output docs/suggestions.png
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).with_name("screenshot.png")
     )
+    parser.add_argument("--suggest", action="store_true", help="with suggestions")
     arguments = parser.parse_args()
     width, height = (int(n) for n in arguments.size.split("x"))
     viewer = napari.Viewer(title="napari")
@@ -75,6 +77,11 @@ def main() -> None:
     _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
     annotate(dock)
     viewer.reset_view()
+    controller = dock.controller
+    if arguments.suggest and controller is not None:
+        controller.suggestions.start()
+        wait_until(lambda: not controller.view.suggestions.running)
+        wait_until(lambda: controller.view.pending == 0)
     end = time.monotonic() + 1
     wait_until(lambda: time.monotonic() > end)
     viewer.screenshot(str(arguments.output), canvas_only=False, flash=False)

@@ -69,7 +69,8 @@ def suggest(
     for _ in own.restore(content):
         pass
     known = own.learn()
-    for path in images or [None]:
+    wanted: list[Path | None] = [*(images or [None])]
+    for path in wanted:
         annotator, target = own, content
         if path is not None:
             from napari_cfrseg.session.references import open_reference, reference_of

@@ -21,7 +21,7 @@ from napari_cfrseg.geometry.windows import Box, Window, crop, mask_box, overlap
 from napari_cfrseg.io.plane_image import PlaneImage
 
 #: blobs this much weaker than the finished objects are no seeds
-_WEAKEST = 0.2
+_WEAKEST = 0.35
 
 
 class Seed(NamedTuple):

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 _FIRST_LOOK = 2.0
 #: seeds answered at once
 _BATCH = 16
+#: batches of a tile without a good mask, one after the other, that end it
+_PATIENCE = 2
 #: a mask at least as probable is shown at once, and no seed inside it is answered
 _GOOD = 0.5
 #: windows that differ by less than this factor show the same
@@ -59,7 +61,7 @@ _SIZES = 2.0
 #: two masks that share this much of the smaller one are one object
 SAME_OBJECT = 0.3
 #: the default probability from which all are accepted
-ACCEPT_FROM = 0.8
+ACCEPT_FROM = 0.85
 #: how strongly the weights resist a person's verdicts
 _INERTIA = 4.0
 
@@ -218,7 +220,8 @@ class Suggester:
         waiting: list[ObjectSuggestion] = []
         given = list(near)
         seeds = self.seeds_in(tile)
-        while seeds:
+        in_vain = 0
+        while seeds and in_vain < _PATIENCE:
             batch: list[Seed] = []
             while seeds and len(batch) < _BATCH:
                 seed = seeds.pop(0)
@@ -229,6 +232,7 @@ class Suggester:
             waiting += [s for s in found if s.score < _GOOD]
             good = _apart(good, given)
             given += good
+            in_vain = 0 if good else in_vain + 1
             if good:
                 yield good
         rest = _apart(waiting, given)

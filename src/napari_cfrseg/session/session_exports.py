@@ -139,8 +139,9 @@ def methods_paragraph(content: SessionContent, objects: Sequence[ObjectState]) -
         f"{size} pixels "
         f"({image.dtype}), {len(objects)} objects were outlined with {len(clicks)} "
         f"clicks ({positive} positive, {len(clicks) - positive} negative; {mean} per "
-        f"object){on_planes}.{_propagations(content)}{_suggestions(objects)} The session "
-        "file holds every act in order and reproduces the labels (cfrseg replay)."
+        f"object){on_planes}.{_propagations(content)}{_suggestions(objects)} The "
+        "session file holds every act in order and reproduces the labels (cfrseg "
+        "replay)."
     )
 
 

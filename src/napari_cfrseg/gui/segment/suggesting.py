@@ -19,7 +19,7 @@ from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.geometry.windows import Box, overlap, slices
 from napari_cfrseg.gui.segment.event_queue import Job, Runner
 from napari_cfrseg.gui.segment.label_layer import OUTLINE_PX
-from napari_cfrseg.gui.segment.layers import PlaneView, to_rgba
+from napari_cfrseg.gui.segment.layers import Listener, PlaneView, to_rgba
 from napari_cfrseg.io.axes import back, turned
 
 if TYPE_CHECKING:
@@ -89,9 +89,14 @@ class Suggesting:
         self._all: list[ObjectSuggestion] = []
         self.found: list[ObjectSuggestion] = []
         self._job: Job | None = None
+        self._listener = Listener((viewer.dims.events.current_step, self.refresh))
 
     def close(self) -> None:
-        """Compute no more."""
+        """Compute no more, and listen no more."""
+        self._stop()
+        self._listener.close()
+
+    def _stop(self) -> None:
         if self._job is not None:
             self._job.cancel()
 
@@ -99,7 +104,7 @@ class Suggesting:
 
     def start(self) -> None:
         """Suggest objects in the part of the plane that is seen."""
-        self.close()
+        self._stop()
         plane, seen = self._planes.current_plane, self._planes.visible_box()
         middle = [(a + b) // 2 for a, b in zip(seen[:2], seen[2:], strict=True)]
         half = _LONGEST_PX // 2
@@ -114,7 +119,7 @@ class Suggesting:
         """Stop; keep those found so far. Return False where nothing was running."""
         if not self.view.running:
             return False
-        self.close()
+        self._stop()
         self._end("Stopped: ")
         return True
 
