@@ -18,7 +18,7 @@ from napari_cfrseg.session.recording import RecordedAnnotator
 from napari_cfrseg.session.references import model_reference, reference_of
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import methods_paragraph
-from napari_cfrseg.session.storage import SessionWriter
+from napari_cfrseg.session.session_writer import SessionWriter
 
 PLACES = [(30 + 50 * y, 32 + 50 * x) for y in range(3) for x in range(4)]
 

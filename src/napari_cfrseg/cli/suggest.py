@@ -69,7 +69,7 @@ def suggest(
     for _ in own.restore(content):
         pass
     known = own.learn()
-    wanted: list[Path | None] = [*(images or [None])]
+    wanted: list[Path | None] = [*images] if images else [None]
     for path in wanted:
         annotator, target = own, content
         if path is not None:
@@ -128,7 +128,7 @@ def _accepted(
 
 def _write(annotator: RecordedAnnotator, content: SessionContent, path: Path) -> None:
     from napari_cfrseg.session.session_exports import export
-    from napari_cfrseg.session.storage import SessionWriter
+    from napari_cfrseg.session.session_writer import SessionWriter
 
     target = path.with_name(path.name.removesuffix(".tif") + ".cfrseg.json")
     if target.exists():
