@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_cfrseg.cli.options import JsonOption
-from napari_cfrseg.engine.suggestions import ACCEPT_FROM
 from napari_cfrseg.errors import SessionError
 
 if TYPE_CHECKING:
@@ -42,9 +41,11 @@ def suggest(
         Path, typer.Option("--output", "-o", file_okay=False, help="Results' folder.")
     ] = Path(),
     above: Annotated[
-        float,
-        typer.Option(min=0.0, max=1.0, help="Take those at least as surely right."),
-    ] = ACCEPT_FROM,
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="Least probability to be right [as in the window]."
+        ),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda, cuda:N, mps [session's].")
     ] = None,
@@ -56,6 +57,7 @@ def suggest(
     session with every object marked as suggested, to be looked through and corrected
     in the window. On the session's own image its objects are kept.
     """
+    from napari_cfrseg.engine.suggestions import ACCEPT_FROM
     from napari_cfrseg.io.atomic import check_folder
     from napari_cfrseg.session.references import find_weights, load_segmenter
     from napari_cfrseg.session.session import Session
@@ -89,7 +91,8 @@ def suggest(
             )
             target = replace(content, image=image, events=(), snapshot=None)
         name = (session if path is None else path).name.split(".")[0]
-        events = tuple(_accepted(annotator, known, above))
+        least = ACCEPT_FROM if above is None else above
+        events = tuple(_accepted(annotator, known, least))
         target = replace(target, events=(*target.events, *events), snapshot=None)
         labels = output / f"{name}.suggested.tif"
         count = sum(len(event.accepted) for event in events)
