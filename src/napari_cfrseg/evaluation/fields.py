@@ -163,12 +163,14 @@ def evaluate_field(
         objects=len(objects),
         clicked=per_object(0),
         one_by_one=per_object(asked, clean),
-        at_once=per_object(asked + 1 + clean.proposed - right, clean, at_once=True),
+        at_once=per_object(
+            asked + (clean.proposed > 0) + clean.proposed - right, clean, at_once=True
+        ),
         with_noise=per_object(noisy.rounds + 2 * noisy.wrong, noisy),
         proposed=clean.proposed,
         right=right,
         accepted=len(clean.masks),
-        as_they_are=mean([plane.mend(number, clean) == 0 for number in accepted]),
+        as_they_are=mean([plane.mend(n, clean) == 0 for n in accepted] or [0.0]),
         first_s=plane.first_s,
         all_s=plane.all_s,
     )
