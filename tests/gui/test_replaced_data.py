@@ -9,6 +9,7 @@ from gui_window import PLUGIN, Window
 from npe2 import PluginManifest
 
 from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.gui import dock_widget
 from napari_cfrseg.gui.segment import dock as dock_module
 from napari_cfrseg.gui.session.session_layers import import_labels
 from napari_cfrseg.session.session import Session
@@ -30,7 +31,7 @@ def said(monkeypatch) -> list[str]:
     """Return the notifications that the dock shows, as they come."""
     found: list[str] = []
     monkeypatch.setattr(
-        dock_module, "_TELL", dict.fromkeys(dock_module._TELL, found.append)
+        dock_widget, "_TELL", dict.fromkeys(dock_widget._TELL, found.append)
     )
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -162,3 +163,11 @@ def on_current(
             action(controller)
 
     return run
+
+
+_TELL = {"info": show_info, "warning": show_warning, "error": show_error}
+
+
+def notify(level: str, message: str) -> None:
+    """Show a message the way napari shows its own."""
+    _TELL[level](message)

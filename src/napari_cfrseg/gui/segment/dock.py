@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox
-from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QPoint, QRect, Qt, QTimer
 from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QRubberBand, QVBoxLayout, QWidget
@@ -20,6 +19,7 @@ from napari_cfrseg.gui.dock_widget import (
     Section,
     form,
     images_of,
+    notify,
     on_current,
 )
 from napari_cfrseg.gui.preferences import (
@@ -65,13 +65,6 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
     from napari_cfrseg.annotation.rounds import SegmenterLike
-
-_TELL = {"info": show_info, "warning": show_warning, "error": show_error}
-
-
-def notify(level: str, message: str) -> None:
-    """Show a message the way napari shows its own."""
-    _TELL[level](message)
 
 
 class ClickDock(DockWidget):

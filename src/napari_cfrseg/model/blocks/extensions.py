@@ -39,16 +39,9 @@ class Additions(NamedTuple):
 class SecondEncoder(nn.Module):
     """A timm encoder whose maps join the pyramid and the detail.
 
-    Parameters
-    ----------
-    name
-        A timm model with ``features_only`` maps at strides 2 to 16.
-    widths
-        Channels of the first encoder's maps at strides 4 to 16.
-    stem
-        Channels of the first detail map (stride 2).
-    detail
-        D, channels of what is added to the head's detail.
+    ``name`` is a timm model with ``features_only`` maps at strides 2 to 16. Channels:
+    ``widths`` of the first encoder's maps at strides 4 to 16, ``stem`` of the first
+    detail map (stride 2), ``detail``, D, of what is added to the head's detail.
     """
 
     def __init__(self, name: str, widths: list[int], stem: int, detail: int) -> None:
@@ -108,10 +101,7 @@ def _on_cells(values: Tensor, like: Tensor) -> Tensor:
 class Judge(nn.Module):
     """(B, C, h, w) features and (B, 1, H, W) logits → (B,) logit of the IoU to expect.
 
-    Parameters
-    ----------
-    width, mid
-        C, and the channels inside.
+    ``width`` is C, ``mid`` the channels inside.
     """
 
     def __init__(self, width: int, mid: int) -> None:
@@ -156,12 +146,8 @@ class Offset(nn.Module):
     """Features, logits, clicks and previous mask → what to add to all logits.
 
     Reads the features in the mask, along its outline and under the clicks, and compares
-    the logits with what the clicks demand.
-
-    Parameters
-    ----------
-    width, mid
-        Channels of the features, and numbers inside.
+    the logits with what the clicks demand. ``width`` and ``mid`` are the channels of
+    the features and the numbers inside.
     """
 
     def __init__(self, width: int, mid: int) -> None:
