@@ -388,18 +388,12 @@ def layer_reference(image: WorkingImage, folder: Path) -> ImageReference:
 def write_pixels(image: WorkingImage, session: Path) -> ImageReference:
     """Write an image that is in no file beside a session, as TIFF, and describe it.
 
-    Raises
-    ------
-    OSError
-        It cannot be written.
+    An OSError says that it cannot be written, a SessionError that it is too large.
     """
     import tifffile
 
     if is_large(image.plane_shape):
-        msg = (
-            "this image is too large to be saved beside the session: save it as a file"
-        )
-        raise SessionError(msg)
+        raise SessionError("the image is too large to be saved with the session")
     target = session.with_name(session.name.removesuffix(SUFFIX) + ".tif")
     data, rgb = np.asarray(turned(image.data, back(image.order))), bool(image.layer.rgb)
     with atomic_path(target) as temporary:
