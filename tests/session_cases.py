@@ -48,6 +48,9 @@ def box_mask(rows: slice, columns: slice, shape=SHAPE) -> LabelRuns:
 
 
 #: at least one of every kind; the values are odd, the order is not to be applied
+PROPOSAL = ev.Proposal(
+    box_mask(slice(3, 9), slice(4, 8)), (5.5, 6.0), 0.1 + 0.2, (1.0, -0.5)
+)
 EVERY_EVENT: tuple[ev.Event, ...] = (
     ev.ObjectCreated(1),
     ev.ObjectCreated(7, 'Zelle "ü"\n7', "#a0B1c2", 0.125),
@@ -74,6 +77,9 @@ EVERY_EVENT: tuple[ev.Event, ...] = (
     ev.Propagated((1, 7), (2, 5), 0, 1, 8, 9, (1.75, 0.8, 0.1 + 0.2), True, False, 3),
     ev.Propagated((1,), (0,), 0, 0, 3, 4),
     ev.PlaneConfirmed(1, (2, 5)),
+    ev.ObjectsSuggested((2, 5), ((5.5, 6.0, 0.1 + 0.2),)),
+    ev.SuggestionsAccepted(9, (2, 5), 12, (PROPOSAL,)),
+    ev.SuggestionsRejected((2, 5), (PROPOSAL,)),
     ev.ThresholdChanged(1, 0.3000000004),
     ev.RefinementChanged(Refinement("a-cfr", 7, 3)),
     ev.RefinementChanged(Refinement.standard()),
@@ -87,7 +93,13 @@ EVERY_EVENT: tuple[ev.Event, ...] = (
 ADDED_IN = {
     2: (ev.ObjectClassified, ev.ModelChanged, ev.Propagated, ev.PlaneConfirmed),
     3: (ev.CandidateChosen,),
-    4: (ev.ObjectsMerged, ev.ObjectSplit),
+    4: (
+        ev.ObjectsMerged,
+        ev.ObjectSplit,
+        ev.ObjectsSuggested,
+        ev.SuggestionsAccepted,
+        ev.SuggestionsRejected,
+    ),
 }
 
 
