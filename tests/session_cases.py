@@ -47,10 +47,10 @@ def box_mask(rows: slice, columns: slice, shape=SHAPE) -> LabelRuns:
     return LabelRuns.from_mask(mask)
 
 
-#: at least one of every kind; the values are odd, the order is not to be applied
 PROPOSAL = ev.Proposal(
     box_mask(slice(3, 9), slice(4, 8)), (5.5, 6.0), 0.1 + 0.2, (1.0, -0.5)
 )
+#: at least one of every kind; the values are odd, the order is not to be applied
 EVERY_EVENT: tuple[ev.Event, ...] = (
     ev.ObjectCreated(1),
     ev.ObjectCreated(7, 'Zelle "ü"\n7', "#a0B1c2", 0.125),

@@ -2,8 +2,8 @@
 
 The network gets the mask of the plane before as its feedback (moved to where the
 object's picture is found again, reshaped as the anchors say where there are two) and
-carried clicks. Its answer is a logit map ``L``;
-the prior is a shape with signed distance ``s`` and an outline uncertain by σ pixels::
+carried clicks. Its answer is a logit map ``L``; the prior is a shape with signed
+distance ``s`` and an outline uncertain by σ pixels::
 
     F = w · L + s / σ − f          mask = F > 0
 
