@@ -23,6 +23,7 @@ from session_cases import (
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator, objects_after
+from napari_cfrseg.annotation.event_registry import KINDS, event_line
 from napari_cfrseg.annotation.handlers import perform
 from napari_cfrseg.annotation.transaction import Draft
 from napari_cfrseg.errors import SessionError
@@ -43,7 +44,7 @@ VERSIONS = Path(__file__).parent / "versions"
 
 
 def text_of(content: SessionContent) -> bytes:
-    lines = map(ev.event_line, content.events)
+    lines = map(event_line, content.events)
     return "".join(session_lines(content, (), lines)).encode()
 
 
@@ -56,7 +57,7 @@ def unscaled(events) -> tuple[ev.Event, ...]:
 
 
 def test_every_kind_of_event_is_among_the_cases() -> None:
-    assert {type(e) for e in EVERY_EVENT} == set(ev.KINDS.values())
+    assert {type(e) for e in EVERY_EVENT} == set(KINDS.values())
 
 
 def test_a_session_comes_back_as_it_was_written() -> None:
@@ -76,7 +77,7 @@ def test_each_event_has_a_line_of_its_own_and_no_line_is_cut() -> None:
     lines = text_of(content).decode().splitlines()
     first = lines.index(' "events": [') + 1
     for line, event in zip(lines[first:], EVERY_EVENT, strict=False):
-        assert json.loads(line.rstrip(",")) == json.loads(ev.event_line(event))
+        assert json.loads(line.rstrip(",")) == json.loads(event_line(event))
 
 
 def test_window_python_and_plain_replay_give_identical_labels(tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_numpy_numbers_are_written_as_plain_ones(tmp_path: Path) -> None:
     event = ev.ClickAdded(
         np.int64(3), (np.int64(1),), (np.float32(0.5), np.int64(2)), True, np.int64(7)
     )
-    assert json.loads(ev.event_line(event)) == {
+    assert json.loads(event_line(event)) == {
         "type": "click_added",
         "object": 3,
         "click": 7,
@@ -346,4 +347,4 @@ def test_a_new_kind_of_event_needs_a_definition_and_a_handler_only(
         assert not names[2].startswith("* ")
         assert "object_starred" in json.dumps(schema.json_schema())
     finally:
-        del ev.KINDS["object_starred"]
+        del KINDS["object_starred"]

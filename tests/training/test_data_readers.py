@@ -158,6 +158,7 @@ def test_ids_of_any_size_are_renumbered():
 def write_session(folder, labels):
     """Click two objects of an image, the second corrected by a negative click."""
     from napari_cfrseg.annotation.annotator import objects_after
+    from napari_cfrseg.annotation.event_registry import event_line
     from napari_cfrseg.geometry.masks import LabelRuns
     from napari_cfrseg.session.format import SessionContent, SessionSettings, Snapshot
     from napari_cfrseg.session.references import reference_of
@@ -182,7 +183,7 @@ def write_session(folder, labels):
     )
     path = folder / "cells.cfrseg.json"
     lines = session_lines(
-        content, objects_after(events, labels.shape), map(ev.event_line, events)
+        content, objects_after(events, labels.shape), map(event_line, events)
     )
     path.write_text("".join(lines), encoding="utf-8")
     return path
