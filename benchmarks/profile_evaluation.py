@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from napari_cfrseg.evaluation import clicking as loop
+from napari_cfrseg.evaluation import evaluate_objects as loop
 from napari_cfrseg.evaluation.datasets.choice import micro_objects
 from napari_cfrseg.evaluation.segmenters import SegmenterSpec
 from napari_cfrseg.evaluation.workers import evaluate_objects
