@@ -125,7 +125,7 @@ def test_double_click_on_the_area_goes_to_the_object(window):
 
 def test_measurements_are_in_a_table_and_in_the_layer_s_features(window, tmp_path):
     target = tmp_path / "a.measurements.csv"
-    window.dock.sessions._keeper.export(target)
+    window.dock.sessions.keeper.export(target)
     assert len(target.read_text().splitlines()) == 1 + 3
     features = window.labels.features
     assert list(features["area_px"]) == [window.area(i) for i in (1, 2, 3)]

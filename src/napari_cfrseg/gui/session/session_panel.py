@@ -46,7 +46,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         super().__init__()
         self._open_file = open_file
         self._notify = notify
-        self._keeper: SessionKeeper | None = None
+        self.keeper: SessionKeeper | None = None
         self._lost = ""
         self.label = QLabel()
         self.label.setWordWrap(True)
@@ -72,10 +72,10 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def show_keeper(self, keeper: SessionKeeper | None) -> None:
         """Show another image's session, or none."""
-        if self._keeper is not None:
-            self._keeper.changed.disconnect(self._follow)
-            self._keeper.controller.changed.disconnect(self._follow)
-        self._keeper = keeper
+        if self.keeper is not None:
+            self.keeper.changed.disconnect(self._follow)
+            self.keeper.controller.changed.disconnect(self._follow)
+        self.keeper = keeper
         lost = sum(_age_s(path) < _REMINDED_S for path in unsaved_sessions())
         self._lost = f" {lost} not saved earlier: see Open." if lost else ""
         if keeper is not None:
@@ -105,10 +105,10 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def fill_import_menu(self) -> None:
         """List what can be imported now."""
         self.import_menu.clear()
-        if self._keeper is None:
+        if self.keeper is None:
             self.import_menu.addAction("Choose an image first").setEnabled(False)
             return
-        labels, points = importable(self._keeper.controller)
+        labels, points = importable(self.keeper.controller)
         for title, layers in (
             ("Objects from labels", labels),
             ("Clicks from points", points),
@@ -124,7 +124,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     @ensure_main_thread  # type: ignore[untyped-decorator]  # the worker reports problems
     def _follow(self, _: Any = None) -> None:
-        keeper = self._keeper
+        keeper = self.keeper
         problem = None if keeper is None else keeper.problem
         if keeper is None or (keeper.writer is None and problem is None):
             text = f"Nothing to save yet.{self._lost}"
@@ -152,10 +152,10 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
                     SessionWriter.open(path).discard()
 
             self._try(discard)
-            self.show_keeper(self._keeper)
+            self.show_keeper(self.keeper)
 
     def _save(self) -> None:
-        keeper = self._keeper
+        keeper = self.keeper
         if keeper is None or not keeper.has_events:
             self._notify("info", "Nothing was done yet.")
             return
@@ -176,7 +176,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         return bool(answer == QMessageBox.StandardButton.Yes)
 
     def _export(self) -> None:
-        keeper = self._keeper
+        keeper = self.keeper
         if keeper is None:
             return
         filters = ";;".join(f"{said} (*{ending})" for ending, said in FORMATS.items())
@@ -188,9 +188,9 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Import a layer, hide it, and let clicks correct it."""
         from napari.layers import Labels
 
-        if self._keeper is None:
+        if self.keeper is None:
             return
-        controller = self._keeper.controller
+        controller = self.keeper.controller
         if isinstance(layer, Labels):
             self._try(lambda: self._say(import_labels(controller, layer)))
         else:
@@ -199,7 +199,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         controller.ready_to_click()
 
     def _import_csv(self) -> None:
-        keeper = self._keeper
+        keeper = self.keeper
         said = "Import clicks"
         chosen, _ = QFileDialog.getOpenFileName(self, said, "", "Tables (*.csv)")
         if chosen and keeper is not None:
