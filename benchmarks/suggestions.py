@@ -299,7 +299,7 @@ def logistic(
 
 @dataclass(frozen=True)
 class Result:
-    """What one way of proposing was worth in one field."""
+    """Figures of one way of proposing in one field."""
 
     field: str
     way: str

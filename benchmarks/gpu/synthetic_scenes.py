@@ -41,7 +41,7 @@ FINE = 2
 
 @dataclass(frozen=True, slots=True)
 class SceneRecipe:
-    """What scenes are like.
+    """Settings of the made-up scenes.
 
     Attributes
     ----------

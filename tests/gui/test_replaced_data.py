@@ -1,4 +1,4 @@
-"""What other plugins do to the layers: recorded, converted, or begun afresh."""
+"""Changes of the layers by other plugins: recorded, converted, or a new session."""
 
 from __future__ import annotations
 

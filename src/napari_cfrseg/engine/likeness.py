@@ -1,4 +1,4 @@
-"""What finished objects have in common, and where on a plane something like them is.
+"""Learn what finished objects have in common; find places on a plane like them.
 
 Grey values are projected onto what tells the finished objects from their surroundings;
 maxima of the Laplacian of Gaussian at their sizes are the seeds of suggestions.
@@ -34,7 +34,7 @@ class Seed(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Appearance:
-    """What is seen of an object in its window: colours in [0, 1], areas in pixels."""
+    """An object as its window shows it: colours in [0, 1], areas in pixels."""
 
     colour: NDArray[np.float64]
     contrast: NDArray[np.float64]
@@ -66,7 +66,7 @@ class Appearance:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Likeness:
-    """What the finished objects have in common; small, and holds for other planes.
+    """Common traits of the finished objects; small, and holds for other planes.
 
     Attributes
     ----------

@@ -105,7 +105,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Verdict:
-    """What a person said of a suggestion: right or not."""
+    """A person's judgement of a suggestion: right or not."""
 
     mask: MaskPatch
     traits: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""What is done to whole objects: merge, split, class and colour, go to one."""
+"""Edit whole objects: merge, split, class and colour; go to one."""
 
 from __future__ import annotations
 
