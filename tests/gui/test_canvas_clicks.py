@@ -314,7 +314,7 @@ def test_a_key_takes_the_next_mask_and_brackets_move_the_outline(window):
 
 
 def replayed(window) -> np.ndarray:
-    """What the session's file gives without a window."""
+    """Return the labels that the session's file gives without a window."""
     session = Session.open(window.dock.sessions.keeper.writer.path)
     events = session.content.events
     return replay(events, squares(), Segmenter(FloodNetwork(0.2), device="cpu"))

@@ -65,7 +65,7 @@ class FieldSettings:
 
 @dataclass(frozen=True, slots=True)
 class FieldRow:
-    """What a field took, in actions per object of the field.
+    """Effort for a field, in actions per object of the field.
 
     Pairs of actions are until each outline is acceptable, and until its IoU is 0.75.
     """
@@ -178,7 +178,7 @@ def evaluate_field(
 
 @dataclass(slots=True)
 class _Suggested:
-    """What was accepted: masks by object, and figures of the first asking."""
+    """Accepted masks by object, and figures of the first suggestions."""
 
     masks: dict[int, MaskPatch] = field(default_factory=dict)
     mended: dict[int, int] = field(default_factory=dict)

@@ -36,7 +36,7 @@ _LONGEST_PX = 4096
 
 @dataclass(frozen=True, slots=True)
 class SuggestionsView:
-    """What the dock shows of them: their scores, the slider, and whether more come."""
+    """Suggestions as the dock shows them: scores, slider, whether more come."""
 
     scores: tuple[float, ...] = ()
     threshold: float = ACCEPT_FROM

@@ -30,7 +30,7 @@ STRIDES = (2, 4, 8, 16)
 
 
 class Additions(NamedTuple):
-    """What is added to the first encoder's share."""
+    """Additions to the first encoder's features."""
 
     detail: Tensor  # (B, D, H/2, W/2)
     pyramid: tuple[Tensor, ...]  # (B, C_i, h_i, w_i), strides 4 to 16
