@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
+from closed_form import FloodNetwork
+from npe2 import PluginManifest
 from qtpy.QtCore import QPoint, Qt
+
+from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.gui.segment import dock as dock_module
 
 PLUGIN, DOCK = "napari-cfrseg", "Segment with clicks"
 PLACEMENT = {"scale": (0.2, 0.2), "translate": (30, -12), "units": ("um", "um")}
 TIMEOUT_MS = 300_000  # a busy machine loads torch for minutes
+
+
+def squares() -> np.ndarray:
+    """Return two bright squares of 40 px on black, around (60, 60) and (60, 180)."""
+    pixels = np.zeros((160, 240), np.uint8)
+    pixels[40:80, 40:80] = 200
+    pixels[40:80, 160:200] = 200
+    return pixels
+
+
+@contextmanager
+def flood_window(make_napari_viewer, qtbot, npe2pm, monkeypatch, pixels):
+    """Open a window on pixels, with a closed-form network behind the dock."""
+    npe2pm.register(PluginManifest.from_distribution(PLUGIN))
+
+    def load(name):
+        return Segmenter(FloodNetwork(0.2), device="cpu")
+
+    monkeypatch.setattr(dock_module.ClickDock.__init__, "__defaults__", (load, None))
+    made = Window(make_napari_viewer(show=True), qtbot, pixels)
+    yield made
+    made.dock.let_go()
 
 
 class Window:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from closed_form import FloodNetwork
 from engine_networks import NestedNetwork, nested_image
-from gui_window import DOCK, PLUGIN, Window, post
+from gui_window import DOCK, PLUGIN, flood_window, post, squares
 from npe2 import PluginManifest
 from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
@@ -25,24 +25,12 @@ pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 FIRST, SECOND = (60, 60), (60, 180)
 
 
-def squares() -> np.ndarray:
-    pixels = np.zeros((160, 240), np.uint8)
-    pixels[40:80, 40:80] = 200
-    pixels[40:80, 160:200] = 200
-    return pixels
-
-
 @pytest.fixture
 def window(make_napari_viewer, qtbot, npe2pm, plugin_settings, monkeypatch):
-    npe2pm.register(PluginManifest.from_distribution(PLUGIN))
-
-    def load(name):
-        return Segmenter(FloodNetwork(0.2), device="cpu")
-
-    monkeypatch.setattr(dock_module.ClickDock.__init__, "__defaults__", (load, None))
-    made = Window(make_napari_viewer(show=True), qtbot, squares())
-    yield made
-    made.dock.let_go()
+    with flood_window(
+        make_napari_viewer, qtbot, npe2pm, monkeypatch, squares()
+    ) as made:
+        yield made
 
 
 @pytest.mark.parametrize("layer", ["image", "labels"])

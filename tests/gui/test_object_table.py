@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from closed_form import FloodNetwork
-from gui_window import PLUGIN, Window
-from npe2 import PluginManifest
+from gui_window import flood_window
 from qtpy.QtCore import QItemSelectionModel, QPoint, Qt
-
-from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.gui.segment import dock as dock_module
 
 pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 
@@ -28,18 +23,11 @@ def cells() -> np.ndarray:
 
 @pytest.fixture
 def window(make_napari_viewer, qtbot, npe2pm, plugin_settings, monkeypatch):
-    npe2pm.register(PluginManifest.from_distribution(PLUGIN))
-
-    def load(name):
-        return Segmenter(FloodNetwork(0.2), device="cpu")
-
-    monkeypatch.setattr(dock_module.ClickDock.__init__, "__defaults__", (load, None))
-    made = Window(make_napari_viewer(show=True), qtbot, cells())
-    for place in PLACES.values():
-        made.click(*place)
-        made.dock.objects.new.click()
-    yield made
-    made.dock.let_go()
+    with flood_window(make_napari_viewer, qtbot, npe2pm, monkeypatch, cells()) as made:
+        for place in PLACES.values():
+            made.click(*place)
+            made.dock.objects.new.click()
+        yield made
 
 
 def shown(window, column: int) -> list[str]:

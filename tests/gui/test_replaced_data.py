@@ -5,25 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from closed_form import FloodNetwork
-from gui_window import PLUGIN, Window
-from npe2 import PluginManifest
+from gui_window import Window, flood_window, squares
 
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui import dock_widget
-from napari_cfrseg.gui.segment import dock as dock_module
 from napari_cfrseg.gui.session.session_layers import import_labels
 from napari_cfrseg.session.session import Session
 
 pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 
 FIRST, SECOND = (60, 60), (60, 180)
-
-
-def squares() -> np.ndarray:
-    pixels = np.zeros((160, 240), np.uint8)
-    pixels[40:80, 40:80] = 200
-    pixels[40:80, 160:200] = 200
-    return pixels
 
 
 @pytest.fixture
@@ -38,15 +29,10 @@ def said(monkeypatch) -> list[str]:
 
 @pytest.fixture
 def window(make_napari_viewer, qtbot, npe2pm, plugin_settings, monkeypatch, said):
-    npe2pm.register(PluginManifest.from_distribution(PLUGIN))
-
-    def load(name):
-        return Segmenter(FloodNetwork(0.2), device="cpu")
-
-    monkeypatch.setattr(dock_module.ClickDock.__init__, "__defaults__", (load, None))
-    made = Window(make_napari_viewer(show=True), qtbot, squares())
-    yield made
-    made.dock.let_go()
+    with flood_window(
+        make_napari_viewer, qtbot, npe2pm, monkeypatch, squares()
+    ) as made:
+        yield made
 
 
 def replayed(window: Window) -> np.ndarray:
