@@ -12,6 +12,7 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator, objects_after
 from napari_cfrseg.annotation.event_registry import event_line, read_event
 from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.engine.suggestions import Batch
 from napari_cfrseg.errors import SessionError
 
 SHAPE = (120, 140)
@@ -66,11 +67,11 @@ def test_accepting_many_is_one_step_and_a_correction_starts_from_the_mask(annota
     assert len(annotator.objects) == 9
     for number, proposal in enumerate(proposals, 4):
         assert np.count_nonzero(annotator.labels() == number) == proposal.mask.size
-        assert annotator.objects[number].is_as_suggested
+        assert annotator.objects[number].is_as_suggested()
     y, x = proposals[0].yx
     _do(annotator, ev.ClickAdded(4, (), (y - 6, x), False, 20))
     corrected = annotator.objects[4]
-    assert not corrected.is_as_suggested
+    assert not corrected.is_as_suggested()
     assert corrected.click_count == 2
     assert annotator.labels()[round(y - 6), round(x)] == 0
     assert annotator.labels()[round(y + 3), round(x)] == 4
@@ -128,3 +129,48 @@ def test_without_an_object_and_with_a_taken_number_it_is_refused(annotator):
     with pytest.raises(SessionError, match="used twice"):
         annotator.apply(ev.SuggestionsAccepted(4, (), 3, (proposals[0],)))
     assert len(annotator.objects) == 3
+
+
+def test_objects_of_the_plane_before_are_suggested_first_and_continued():
+    images = np.stack([_image(), np.roll(_image(), 3, axis=1)])
+    segmenter = Segmenter(SimilarityNetwork(64), device="cpu")
+    annotator = Annotator(lambda plane: images[plane], SHAPE, segmenter)
+    annotator.recorded = []
+    for number, (y, x) in enumerate(PLACES[:3], 1):
+        click = ev.ClickAdded(number, (0,), (float(y), float(x)), True, number)
+        _do(annotator, ev.ObjectCreated(number), click)
+    found = [s for batch in annotator.suggest((1,), along=0) for s in batch.found]
+    assert sorted(s.continues for s in found[:3]) == [1, 2, 3]
+    assert not any(s.continues for s in found[3:])
+    others = [s for s in found[3:] if s.score > 0.5]
+    assert np.allclose(
+        sorted(s.seed for s in others), np.add(PLACES[3:], (0, 3)), atol=3
+    )
+    # what was found before is not searched for again
+    earlier = [Batch(tuple(found), 1, 1, (0, 0, *SHAPE))]
+    again = annotator.suggest((1,), along=0, earlier=earlier)
+    assert [s for batch in again for s in batch.found] == []
+    proposals = tuple(ev.Proposal.of(s, SHAPE) for s in found[:2] + others[:1])
+    _do(annotator, ev.SuggestionsAccepted(4, (1,), 4, proposals))
+    assert sorted(annotator.objects) == [1, 2, 3, 6]
+    for suggestion in found[:2]:
+        whole = annotator.objects[suggestion.continues]
+        assert whole.click_count == 2
+        assert whole.is_as_suggested((1,))
+        assert not whole.is_as_suggested()
+    with pytest.raises(SessionError, match="already"):
+        annotator.apply(ev.SuggestionsAccepted(9, (1,), 9, proposals[:1]))
+    lines = [event_line(event) for event in annotator.recorded]
+    replayed = Annotator(lambda plane: images[plane], SHAPE, segmenter)
+    for line in lines:
+        replayed.apply(read_event(json.loads(line)))
+    assert (replayed.labels_array((2,)) == annotator.labels_array((2,))).all()
+    # a rejected one does not come again
+    third = ev.Proposal.of(found[2], SHAPE)
+    _do(annotator, ev.SuggestionsRejected((1,), (third,)))
+    found = [s for batch in annotator.suggest((1,), along=0) for s in batch.found]
+    assert not any(s.continues for s in found)
+    _do(annotator, ev.Undone())
+    _do(annotator, ev.Undone())
+    assert sorted(annotator.objects) == [1, 2, 3]
+    assert not annotator.labels((1,)).any()

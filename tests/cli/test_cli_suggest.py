@@ -70,7 +70,7 @@ def test_own_image_keeps_its_objects_and_the_result_opens_and_replays(
     assert labels.max() == 3 + count
     result = Session.open(tmp_path / "day1.suggested.cfrseg.json")
     objects = result.objects()
-    assert [o.is_as_suggested for o in objects] == [False] * 3 + [True] * count
+    assert [o.is_as_suggested() for o in objects] == [False] * 3 + [True] * count
     assert (np.asarray(result.apply(_discs(1))) == labels).all()
     said = methods_paragraph(result.content, objects)
     assert f"{count} were suggested" in said

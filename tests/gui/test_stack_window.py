@@ -212,3 +212,21 @@ def test_dock_with_the_stack_s_controls_fits_a_window_of_1280_by_720(window):
     assert window.dock.sections["stack"].isVisible()
     column = window.dock.findChild(QScrollArea).widget()
     assert column.minimumSizeHint().height() <= 650
+
+
+def test_the_object_is_suggested_on_the_next_plane_and_continued(window):
+    suggesting = window.dock.controller.suggestions
+    add(window, 7, (29.5, 30))
+    window.press(Qt.Key.Key_F)
+    window.until(lambda: not window.view.suggestions.running)
+    show(window, 8)
+    window.until(lambda: bool(suggesting.found))
+    window.until(lambda: not window.view.suggestions.running)
+    assert [s.continues for s in suggesting.found] == [1]
+    add(window, 8, (30, 30))
+    assert kinds(window)[7:9] == "aa"
+    assert [o.object_id for o in window.view.objects] == [1]
+    assert suggesting.found == []
+    window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert kinds(window)[7:9] == "an"
+    assert len(suggesting.found) == 1

@@ -95,6 +95,41 @@ def test_suggest_accept_reject_undo_and_replay(window, qtbot, discs):
     assert (replayed.labels() == window.labels.data).all()
 
 
+def test_suggestions_follow_the_view_and_the_switch_stops_them(window, qtbot):
+    controller = window.dock.controller
+    suggesting = controller.suggestions
+    whole = len(suggesting.found)
+    camera = window.viewer.camera
+    centre, zoom = camera.center, camera.zoom
+
+    def look(y, x, factor):
+        camera.center = (0, *np.asarray(window.image.data_to_world((y, x))))
+        camera.zoom = factor * zoom
+        qtbot.wait(500)
+        window.until(lambda: not window.view.suggestions.running)
+        window.settle()
+
+    # what was searched is not searched again
+    look(60, 60, 3)
+    assert len(suggesting.found) == whole
+    # asked for in a part of the plane, the rest comes when it is seen
+    window.press(Qt.Key.Key_F)
+    window.until(lambda: not window.view.suggestions.running)
+    part = len(suggesting.found)
+    assert 0 < part < whole
+    window.dock.objects.follow.setChecked(False)
+    look(120, 120, 1)
+    assert len(suggesting.found) == part
+    window.dock.objects.follow.setChecked(True)
+    camera.center, camera.zoom = centre, zoom
+    window.until(lambda: len(suggesting.found) >= whole - 1)
+    window.until(lambda: not window.view.suggestions.running)
+    seeds = [s.seed for s in suggesting.found]
+    assert len(set(seeds)) == len(seeds)
+    suggested = [e for e in window.events if isinstance(e, ev.ObjectsSuggested)]
+    assert len(suggested) == 3
+
+
 def test_without_a_finished_object_it_says_what_to_do(make_napari_viewer, qtbot, discs):
     window = Window(make_napari_viewer(show=True), qtbot, discs)
     assert not window.dock.objects.suggest.isEnabled()

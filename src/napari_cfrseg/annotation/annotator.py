@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.handlers import perform
+from napari_cfrseg.annotation.propagated_planes import carried_to
 from napari_cfrseg.annotation.rounds import RoundComputer, SegmenterLike
 from napari_cfrseg.annotation.state import (
     History,
@@ -196,6 +197,9 @@ class Annotator:
         *,
         region: Box | None = None,
         known: Likeness | None = None,
+        along: int | None = None,
+        spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        earlier: Sequence[Batch] = (),
     ) -> Iterator[Batch]:
         """Suggest objects like the finished ones; nothing is changed.
 
@@ -208,6 +212,15 @@ class Annotator:
         known
             What :meth:`learn` returned, here or on another image; None: this plane's
             objects, or those of the plane with the most.
+        along
+            The axis of a stack or time-lapse: objects of the plane before or after that
+            are not on this one are looked for first, as a propagation does, and
+            continued when they are accepted. None: no others are.
+        spacing
+            (between planes, y, x) size of a pixel, in any one unit.
+        earlier
+            Batches of a search of this plane before: what they found and the tiles they
+            completed are left out.
 
         Returns
         -------
@@ -226,22 +239,41 @@ class Annotator:
             verdict if index == plane else replace(verdict, mask=MaskPatch.empty())
             for index, verdict in self._verdicts()
         ]
-        return self._computer.suggest(plane, known, region, taken, verdicts)
+
+        def search() -> Iterator[Batch]:
+            found = list(earlier)
+            for batch in carried:
+                found.append(batch)
+                yield batch
+            yield from self._computer.suggest(
+                plane, known, region, taken, verdicts, found
+            )
+
+        carried: Iterator[Batch] = iter(())
+        if along is not None:
+            left_out = {s.continues for batch in earlier for s in batch.found}
+            left_out |= {j.proposal.continues for j in self.judged if j.plane == plane}
+            objects = [o for i, o in self._objects.items() if i not in left_out]
+            carried = carried_to(
+                self._computer, self._labels_of, objects, plane, along, spacing, region
+            )
+        return search()
 
     def still_open(
         self, plane: Plane, found: Sequence[ObjectSuggestion]
     ) -> list[ObjectSuggestion]:
         """Return suggestions that are neither objects nor rejected, scored again."""
-        closed = {one.proposal.traits for one in self.judged if not one.object_id}
+        rejected = (j for j in self.judged if j.plane == plane and not j.object_id)
+        closed = {judged.proposal.yx for judged in rejected}
         labels = self._labels_of(plane)
-        left = [s for s in found if s.traits not in closed and not labels[s.seed]]
+        left = [s for s in found if s.seed not in closed and not labels[s.seed]]
         return rescored(left, [verdict for _, verdict in self._verdicts()])
 
     def _verdicts(self) -> Iterator[tuple[Plane, Verdict]]:
         """Yield what was said of suggestions; one that was corrected was wrong."""
         for one in self.judged:
             whole = self._objects.get(one.object_id)
-            right = whole is not None and whole.is_as_suggested
+            right = whole is not None and whole.is_as_suggested(one.plane)
             yield (
                 one.plane,
                 Verdict(one.proposal.mask.mask(), one.proposal.traits, right),

@@ -313,12 +313,15 @@ class Proposal:
         How probable it was that it is right.
     traits
         What the score was computed from.
+    continues
+        The object of another plane that it is; None: a new one.
     """
 
     mask: form.MaskField
     yx: form.Position
     score: form.Probability
     traits: tuple[form.Float, ...] = ()
+    continues: form.ObjectNumber | None = None
 
     @classmethod
     def of(
@@ -333,7 +336,9 @@ class Proposal:
         runs = LabelRuns.from_labels(
             mask.mask.astype(np.int32), mask.mask, shape, mask.offset
         )
-        return cls(runs, (float(y), float(x)), suggestion.score, suggestion.traits)
+        place = (float(y), float(x))
+        traits, continues = suggestion.traits, suggestion.continues
+        return cls(runs, place, suggestion.score, traits, continues)
 
 
 @event("objects_suggested")
@@ -347,14 +352,14 @@ class ObjectsSuggested(Event):
 
 @event("suggestions_accepted")
 class SuggestionsAccepted(Event):
-    """Suggestions became objects, in one act, each with its click.
+    """Suggestions became objects or planes of objects, in one act, each with a click.
 
     Attributes
     ----------
     plane
         The plane.
     object_id, click_id
-        Those of the first one; the others' follow.
+        Those of the first one; the others' follow, whether a new object or not.
     accepted
         The suggestions.
     """

@@ -310,9 +310,16 @@ def _(event: ev.ObjectsSuggested, draft: Draft) -> None:
 @perform.register
 def _(event: ev.SuggestionsAccepted, draft: Draft) -> None:
     for number, proposal in enumerate(event.accepted):
-        object_id = event.object_id + number
-        if object_id in draft.objects:
+        object_id = proposal.continues or event.object_id + number
+        if proposal.continues is not None:
+            whole = draft.unlocked(object_id)
+        elif object_id in draft.objects:
             msg = f"object {object_id} exists already"
+            raise SessionError(msg)
+        else:
+            whole = new_object(object_id)
+        if not whole.on(event.plane).is_empty:
+            msg = f"{whole.name} is on plane {event.plane} already"
             raise SessionError(msg)
         draft.check_plane(proposal.mask.shape)
         click = Click(proposal.yx)
@@ -320,7 +327,7 @@ def _(event: ev.SuggestionsAccepted, draft: Draft) -> None:
         start = draft.masks_of(proposal.mask).get(1, _NO_PIXELS)
         click_id = event.click_id + number
         entry = ClickEntry(click_id, click, draft.settings.refinement, given=True)
-        draft.put(object_id, new_object(object_id))
+        draft.put(object_id, whole)
         draft.restart(object_id, event.plane, PlaneState(start, (entry,)))
         draft.judged += (JudgedProposal(event.plane, object_id, proposal),)
 

@@ -8,18 +8,23 @@ computed again.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from scipy import ndimage
 
 from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.rounds import RoundComputer
 from napari_cfrseg.annotation.state import Carried, ObjectState, PlaneState
 from napari_cfrseg.annotation.transaction import Draft, Progress
+from napari_cfrseg.engine.suggestions import Batch, ObjectSuggestion
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, MaskPatch, Plane
-from napari_cfrseg.geometry.windows import Box, shape_of, slices
+from napari_cfrseg.geometry.windows import Box, overlap, shape_of, slices
+from napari_cfrseg.io.tiled_labels import AnyLabels
 from napari_cfrseg.propagation import PlaneResult, Track, gaps_of, planes_of, propagate
 from napari_cfrseg.propagation.tracks import Gap
 
@@ -178,3 +183,67 @@ class _Walk:
             plane = plane_at(self.event, index)
             if state.on(plane).carried is not None:
                 self.draft.show(object_id, plane, PlaneState())
+
+
+#: objects carried at once: clicks come in between
+_AT_ONCE = 2
+
+
+def carried_to(
+    computer: RoundComputer,
+    labels_of: Callable[[Plane], AnyLabels],
+    objects: Sequence[ObjectState],
+    plane: Plane,
+    axis: int,
+    spacing: tuple[float, float, float],
+    region: Box | None = None,
+) -> Iterator[Batch]:
+    """Suggest the objects of a neighbouring plane that are missing on this one.
+
+    Of the planes before and after along the axis, the one with more such objects (in
+    ``region``) counts.
+    """
+    missing: dict[Plane, list[ObjectState]] = {}
+    for whole in objects:
+        if whole.locked or not whole.on(plane).is_empty:
+            continue
+        for step in (-1, 1):
+            before = (*plane[:axis], plane[axis] + step, *plane[axis + 1 :])
+            box = whole.on(before).mask.box
+            if 0 not in shape_of(box if region is None else overlap(box, region)):
+                missing.setdefault(before, []).append(whole)
+    if not missing:
+        return
+    before = max(missing, key=lambda index: len(missing[index]))
+    ends = (before, plane)
+
+    def taken(index: int, object_id: int, box: Box) -> LabelArray:
+        labels: LabelArray = np.array(labels_of(ends[index])[slices(box)])
+        labels[labels == object_id] = 0
+        return labels
+
+    for first in range(0, len(missing[before]), _AT_ONCE):
+        tracks = [
+            Track(whole.object_id, {0: whole.on(before).mask}, 0, 1)
+            for whole in missing[before][first : first + _AT_ONCE]
+        ]
+        planes = computer.planes(ends.__getitem__, 2, spacing, taken)
+        found = [
+            ObjectSuggestion(
+                result.mask,
+                _middle(result.mask),
+                result.confidence,
+                (),
+                result.object_id,
+            )
+            for result in list(propagate(planes, tracks))
+            if result.mask.mask.size
+        ]
+        yield Batch(tuple(found), 0, 1)
+
+
+def _middle(mask: MaskPatch) -> tuple[int, int]:
+    """Return the pixel of a mask that is farthest from its outline."""
+    away = ndimage.distance_transform_edt(np.pad(mask.mask, 1))[1:-1, 1:-1]
+    y, x = np.unravel_index(int(away.argmax()), away.shape)
+    return mask.offset[0] + int(y), mask.offset[1] + int(x)

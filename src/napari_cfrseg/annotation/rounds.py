@@ -192,10 +192,11 @@ class RoundComputer:
         region: Box | None,
         taken: Callable[[Box], NDArray[np.bool_]],
         verdicts: Sequence[Verdict],
+        earlier: Sequence[Batch],
     ) -> Iterator[Batch]:
         """Suggest objects of a plane."""
         return self._on(plane).suggest(
-            known, region=region, taken=taken, verdicts=verdicts
+            known, region=region, taken=taken, verdicts=verdicts, earlier=earlier
         )
 
     def _on(self, plane: Plane) -> SegmenterLike:

@@ -171,11 +171,13 @@ class ObjectState:
             planes[plane] = state
         return replace(self, planes=MappingProxyType(planes))
 
-    @property
-    def is_as_suggested(self) -> bool:
-        """Whether it was suggested, accepted and never corrected."""
-        entries = [e for state in self.planes.values() for e in state.entries]
-        return [isinstance(e, ClickEntry) and e.given for e in entries] == [True]
+    def is_as_suggested(self, plane: Plane | None = None) -> bool:
+        """Whether it was suggested (on a plane), accepted and never corrected."""
+        states = self.planes.values() if plane is None else [self.on(plane)]
+        entries = [e for state in states for e in state.entries]
+        return bool(entries) and all(
+            isinstance(e, ClickEntry) and e.given for e in entries
+        )
 
     @property
     def click_count(self) -> int:

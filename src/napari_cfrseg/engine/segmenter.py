@@ -354,6 +354,7 @@ class Segmenter:
         region: Box | None = None,
         taken: Callable[[Box], NDArray[np.bool_]] | None = None,
         verdicts: Sequence[Verdict] = (),
+        earlier: Sequence[Batch] = (),
     ) -> Iterator[Batch]:
         """Propose objects of the image like those learnt from.
 
@@ -367,6 +368,9 @@ class Segmenter:
             Returns (h, w) bool, which pixels of a box belong to objects already.
         verdicts
             What a person said of earlier suggestions.
+        earlier
+            Batches of a search before: what they found and the tiles they completed
+            are left out.
 
         Returns
         -------
@@ -379,7 +383,7 @@ class Segmenter:
                 return np.zeros((box[2] - box[0], box[3] - box[1]), bool)
 
         suggester = Suggester(
-            self._stages, self.focus, self._ready(), known, taken, verdicts
+            self._stages, self.focus, self._ready(), known, taken, verdicts, earlier
         )
         return suggester.run(region)
 

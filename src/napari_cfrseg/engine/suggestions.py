@@ -85,22 +85,30 @@ class ObjectSuggestion:
     score
         Probability that a person finds it right, in [0, 1].
     traits
-        What the score is computed from; comes back with the person's verdict.
+        What the score is computed from; comes back with the person's verdict. Empty
+        where the object was carried from another plane.
+    continues
+        The object of another plane that it is, None: one of its own.
     """
 
     mask: MaskPatch
     seed: tuple[int, int]
     score: float
     traits: tuple[float, ...]
+    continues: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Some suggestions, best first, and how many tiles of the plane are done."""
+    """Some suggestions, best first, and how many tiles of the plane are done.
+
+    ``searched`` is the tile that this batch completes, None within a tile.
+    """
 
     found: tuple[ObjectSuggestion, ...]
     done: int
     total: int
+    searched: Box | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,6 +132,7 @@ def shared(one: MaskPatch, other: MaskPatch) -> float:
 def weights_after(verdicts: Sequence[Verdict]) -> NDArray[np.float64]:
     """Return the score's weights after a person's verdicts: a few Newton steps."""
     weights = _WEIGHTS.copy()
+    verdicts = [verdict for verdict in verdicts if verdict.traits]
     if not verdicts:
         return weights
     traits = np.array([verdict.traits for verdict in verdicts])
@@ -142,7 +151,9 @@ def rescored(
 ) -> list[ObjectSuggestion]:
     """Return suggestions with the scores that they have after verdicts, best first."""
     weights = weights_after(verdicts)
-    again = [replace(s, score=_score(s.traits, weights)) for s in found]
+    again = [
+        replace(s, score=_score(s.traits, weights)) if s.traits else s for s in found
+    ]
     return sorted(again, key=lambda s: -s.score)
 
 
@@ -166,6 +177,9 @@ class Suggester:
         Returns (h, w) bool, the pixels of a box that belong to objects.
     verdicts
         What was said of earlier suggestions; what was rejected is not proposed again.
+    earlier
+        Batches of a search before: what they found and the tiles they completed are
+        left out.
     """
 
     #: a mask less probable than this gets no second look, and is not suggested
@@ -179,6 +193,7 @@ class Suggester:
         known: Likeness,
         taken: Callable[[Box], NDArray[np.bool_]],
         verdicts: Sequence[Verdict] = (),
+        earlier: Sequence[Batch] = (),
     ) -> None:
         self._stages = stages
         self._focus = focus
@@ -187,17 +202,20 @@ class Suggester:
         self._taken = taken
         self._weights = weights_after(verdicts)
         self._rejected = [v.mask for v in verdicts if not v.right]
+        self._shown = [s for batch in earlier for s in batch.found]
+        self._searched = [batch.searched for batch in earlier if batch.searched]
 
     def run(self, region: Box | None = None) -> Iterator[Batch]:
         """Yield suggestions in batches, tile by tile, from the region's centre out."""
-        shown: list[ObjectSuggestion] = []
+        shown = self._shown
         tiles = self._tiles(region or (0, 0, *self._image.shape))
+        tiles = [t for t in tiles if not any(_within(t, box) for box in self._searched)]
         for done, tile in enumerate(tiles):
             near = [s for s in shown if _near(s.mask.box, tile, self._known.reach)]
             for found in self._suggest_in(tile, near):
                 shown += found
                 yield Batch(tuple(found), done, len(tiles))
-        yield Batch((), len(tiles), len(tiles))
+            yield Batch((), done + 1, len(tiles), tile)
 
     def _tiles(self, region: Box) -> list[Box]:
         cell = self._known.reach
@@ -377,6 +395,10 @@ def _holds(mask: MaskPatch, yx: tuple[int, int]) -> bool:
     y, x = yx[0] - mask.offset[0], yx[1] - mask.offset[1]
     height, width = mask.mask.shape
     return 0 <= y < height and 0 <= x < width and bool(mask.mask[y, x])
+
+
+def _within(box: Box, other: Box) -> bool:
+    return overlap(box, other) == box
 
 
 def _near(box: Box, tile: Box, reach: int) -> bool:

@@ -175,14 +175,22 @@ def _refinements(content: SessionContent) -> str:
 
 
 def _suggestions(objects: Sequence[ObjectState]) -> str:
-    given = [o for o in objects if any(entry.given for _, entry in o.clicks())]
-    if not given:
-        return ""
-    kept = sum(o.is_as_suggested for o in given)
-    return (
-        f" Of the objects, {len(given)} were suggested by their likeness to finished "
-        f"ones and accepted, {kept} of them without correction."
-    )
+    clicks = [[entry for _, entry in o.clicks()] for o in objects]
+    found = [min(each, key=lambda e: e.click_id).given for each in clicks if each]
+    kept = sum(o.is_as_suggested() for o in objects)
+    carried = sum(entry.given for each in clicks for entry in each) - sum(found)
+    text = ""
+    if any(found):
+        text += (
+            f" Of the objects, {sum(found)} were suggested by their likeness to "
+            f"finished ones and accepted, {kept} of them without correction."
+        )
+    if carried:
+        text += (
+            f" On {carried} further planes an object's mask was suggested from the "
+            "plane beside it and accepted."
+        )
+    return text
 
 
 def _propagations(content: SessionContent) -> str:

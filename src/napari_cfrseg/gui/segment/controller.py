@@ -148,6 +148,7 @@ class Controller:
             self.submit,
             shown.show,
             lambda: (self.view.next_id, self.next_click),
+            self.stack.line,
         )
         self.clicks.set_polarity(True)
         self.ready_to_click()

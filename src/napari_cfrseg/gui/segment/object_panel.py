@@ -268,6 +268,8 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.wider = button("Larger", f"It is a larger structure ({key['wider']})")
         said = f"Find objects like those finished, in what is seen ({key['suggest']})"
         self.suggest = button("Suggest", said)
+        said = "Suggest again by itself when the view moves or shows another plane"
+        self.follow = check_box("follow", said)
         self.sure = QSlider(Qt.Orientation.Horizontal)
         self.sure.setRange(10, 99)
         self.sure.setValue(round(100 * ACCEPT_FROM))
@@ -278,7 +280,7 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         column = column_in(self, 4)
         column.addLayout(row(self.positive, self.negative, self.other))
         column.addWidget(self.table, stretch=1)
-        column.addLayout(row(self.suggest, self.sure, self.accept))
+        column.addLayout(row(self.suggest, self.follow, self.sure, self.accept))
         column.addLayout(row(self.new, self.undo, self.redo, self.auto_next))
         column.addLayout(row(self.closer, self.wider, self.reset, self.delete))
 
@@ -295,6 +297,9 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.closer.clicked.connect(does(lambda c: c.shift_focus(-1)))
         self.wider.clicked.connect(does(lambda c: c.shift_focus(+1)))
         self.suggest.clicked.connect(does(lambda c: c.suggestions.start()))
+        self.follow.toggled.connect(
+            lambda on: does(lambda c: c.suggestions.follow(on))()
+        )
         self.accept.clicked.connect(does(lambda c: c.suggestions.accept_sure()))
         self.sure.valueChanged.connect(
             does(lambda c: c.suggestions.set_threshold(self.sure.value() / 100))
@@ -312,6 +317,7 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.negative.setChecked(not view.is_positive)
         self.table.show_view(view)
         self.suggest.setEnabled(bool(view.objects) and not view.loading)
+        self.follow.setChecked(view.suggestions.follows)
         self.accept.setText(f"Accept {view.suggestions.sure}")
         self.accept.setEnabled(view.suggestions.sure > 0)
         has_object = view.selected is not None

@@ -194,6 +194,12 @@ class Propagator:
             f"(expected IoU {sure:.2f})."
         )
 
+    def line(self) -> tuple[int | None, tuple[float, float, float]]:
+        """Return the axis that is walked along (None: one plane) and the spacing."""
+        if not self.view.axes:
+            return None, (1.0, 1.0, 1.0)
+        return self.view.axis, self.spacing()
+
     def spacing(self) -> tuple[float, float, float]:
         """Return (between planes, y, x); moments are taken for as near as pixels."""
         size = self._image.of_layer(self._image.placement()["scale"])

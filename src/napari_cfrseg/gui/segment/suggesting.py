@@ -1,22 +1,25 @@
 """Suggestions in the window: outlines in a layer of their own, accepted or rejected.
 
-They are computed on the worker in short jobs, so that clicks come in between.
+They are computed on the worker in short jobs, so that clicks come in between. Once
+asked for, they follow the view: what is seen now is searched before all else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from qtpy.QtCore import QTimer
 
 from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.state import Judged
 from napari_cfrseg.engine.suggestions import ACCEPT_FROM, Batch, ObjectSuggestion
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.geometry.masks import Plane
-from napari_cfrseg.geometry.windows import Box, overlap, slices
+from napari_cfrseg.geometry.windows import Box, overlap, shape_of, slices
 from napari_cfrseg.gui.segment.event_queue import Job, Runner
 from napari_cfrseg.gui.segment.label_layer import OUTLINE_PX
 from napari_cfrseg.gui.segment.layers import Listener, PlaneView, to_rgba
@@ -32,20 +35,40 @@ if TYPE_CHECKING:
 SURE, UNSURE = "#f0e442", "#8c8530"
 #: longest side of the part of a plane that is looked at in one go
 _LONGEST_PX = 4096
+#: the view is searched when it has not moved for so long
+_REST_MS = 300
 
 
 @dataclass(frozen=True, slots=True)
 class SuggestionsView:
-    """Suggestions as the dock shows them: scores, slider, whether more come."""
+    """Suggestions as the dock shows them: scores, slider, whether more come.
+
+    ``follows``: the view is searched again when it moves.
+    """
 
     scores: tuple[float, ...] = ()
     threshold: float = ACCEPT_FROM
     running: bool = False
+    follows: bool = True
 
     @property
     def sure(self) -> int:
         """How many the slider accepts."""
         return sum(score >= self.threshold for score in self.scores)
+
+
+@dataclass(slots=True, eq=False)
+class _Searched:
+    """The suggestions of a plane, and where it was searched.
+
+    ``tiles`` are those completed, ``regions`` the views; ``recorded`` counts the
+    suggestions that are in the session.
+    """
+
+    found: list[ObjectSuggestion] = field(default_factory=list)
+    tiles: list[Box] = field(default_factory=list)
+    regions: list[Box] = field(default_factory=list)
+    recorded: int = 0
 
 
 class Suggesting:
@@ -61,6 +84,8 @@ class Suggesting:
         Changes fields of the dock's view.
     free
         Returns (next object, next click): the numbers an accepted one gets.
+    line
+        Returns the axis of the stack (None: one plane) and the size of a pixel on it.
     """
 
     def __init__(
@@ -73,6 +98,7 @@ class Suggesting:
         submit: Callable[[ev.Event], None],
         show: Callable[..., None],
         free: Callable[[], tuple[int, int]],
+        line: Callable[[], tuple[int | None, tuple[float, float, float]]],
     ) -> None:
         self._viewer = viewer
         self._labels = labels
@@ -82,17 +108,28 @@ class Suggesting:
         self._submit = submit
         self._show = show
         self._free = free
+        self._line = line
         self.view = SuggestionsView()
         self.layer: Labels | None = None
         self._plane: Plane = ()
         self._region: Box = (0, 0, 0, 0)
-        self._all: list[ObjectSuggestion] = []
+        self._planes_searched: dict[Plane, _Searched] = {}
         self.found: list[ObjectSuggestion] = []
         self._job: Job | None = None
-        self._listener = Listener((viewer.dims.events.current_step, self.refresh))
+        camera = getattr(viewer, "scene", viewer).camera
+        self._listener = Listener(
+            (viewer.dims.events.current_step, self._turned),
+            (camera.events.center, self._moved),
+            (camera.events.zoom, self._moved),
+        )
+        self._rest = QTimer()
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(_REST_MS)
+        self._rest.timeout.connect(self._look)
 
     def close(self) -> None:
         """Compute no more, and listen no more."""
+        self._rest.stop()
         self._stop()
         self._listener.close()
 
@@ -104,16 +141,48 @@ class Suggesting:
 
     def start(self) -> None:
         """Suggest objects in the part of the plane that is seen."""
-        self._stop()
-        plane, seen = self._planes.current_plane, self._planes.visible_box()
+        self._planes_searched.pop(self._planes.current_plane, None)
+        self._search()
+
+    def follow(self, follows: bool) -> None:
+        """Search what is seen, too, whenever the view has moved; or no longer."""
+        self._say(follows=follows)
+        if follows:
+            self._moved()
+
+    def _turned(self) -> None:
+        self.refresh()
+        self._moved()
+
+    def _moved(self) -> None:
+        if self.view.follows and self._planes_searched:
+            self._rest.start()
+
+    def _look(self) -> None:
+        """Search what is seen, unless that was done."""
+        self._region = seen = self._seen()
+        self.refresh()
+        here = self._planes_searched.get(self._planes.current_plane, _Searched())
+        done = any(overlap(seen, region) == seen for region in here.regions)
+        if self.view.follows and not done and 0 not in shape_of(seen):
+            self._search()
+
+    def _seen(self) -> Box:
+        seen = self._planes.visible_box()
         middle = [(a + b) // 2 for a, b in zip(seen[:2], seen[2:], strict=True)]
         half = _LONGEST_PX // 2
         reach = (middle[0] - half, middle[1] - half, middle[0] + half, middle[1] + half)
-        self._plane, self._region, self._all = plane, overlap(seen, reach), []
+        return overlap(seen, reach)
+
+    def _search(self) -> None:
+        self._stop()
+        self._record()
+        plane, self._region = self._planes.current_plane, self._seen()
+        self._planes_searched.setdefault(plane, _Searched())
         self._say(running=True)
         self._show(status="Looking for objects like the finished ones …")
-        region = self._region
-        self._next(lambda: self._annotator.suggest(plane, region=region))
+        self.refresh()
+        self._next(plane, self._region, None, ())
 
     def cancel(self) -> bool:
         """Stop; keep those found so far. Return False where nothing was running."""
@@ -123,44 +192,73 @@ class Suggesting:
         self._end("Stopped: ")
         return True
 
-    def _next(self, batches: Callable[[], Iterator[Batch]] | Iterator[Batch]) -> None:
-        def work(_: Any) -> tuple[Iterator[Batch], Batch | None]:
-            found = batches if isinstance(batches, Iterator) else batches()
-            return found, next(found, None)
+    def _next(
+        self,
+        plane: Plane,
+        region: Box,
+        batches: Iterator[Batch] | None,
+        judged: Judged,
+    ) -> None:
+        """Compute the next batch; begin again where more was judged meanwhile."""
+        here = self._planes_searched[plane]
+        along, spacing = self._line()
+        known = self.found if plane == self._plane else here.found
+        earlier = [Batch(tuple(known), 0, 0)]
+        earlier += [Batch((), 0, 0, tile) for tile in here.tiles]
 
-        def done(result: tuple[Iterator[Batch], Batch | None]) -> None:
-            more, batch = result
+        def work(_: Any) -> tuple[Iterator[Batch], Judged, Batch | None]:
+            now, found = self._annotator.judged, batches
+            if found is None or now is not judged:
+                found = self._annotator.suggest(
+                    plane, region=region, along=along, spacing=spacing, earlier=earlier
+                )
+            return found, now, next(found, None)
+
+        def done(result: tuple[Iterator[Batch], Judged, Batch | None]) -> None:
+            more, now, batch = result
             if job.is_cancelled or self._job is not job:
                 return
             if batch is None:
+                here.regions.append(region)
                 self._end("")
                 return
-            self._all += batch.found
+            here.found += batch.found
+            if batch.searched is not None:
+                here.tiles.append(batch.searched)
             self._show(progress=(batch.done, batch.total))
-            self.refresh()
-            self._next(more)
+            if batch.found:
+                self.refresh()
+            self._next(plane, region, more, now)
 
         def failed(error: Exception) -> None:
-            if self._job is not job or job.is_cancelled:
-                return
-            self._say(running=False)
-            self._show(progress=(0, 0), status=str(error))
-            if not isinstance(error, CfrSegError):
-                raise error
+            if self._job is job and not job.is_cancelled:
+                self._planes_searched.pop(plane, None)
+                self._fail(error)
 
         self._job = job = Job(work, done, failed)
         self._runner.submit(job)
+
+    def _fail(self, error: Exception) -> None:
+        self._say(running=False)
+        self._show(progress=(0, 0), status=str(error))
+        if not isinstance(error, CfrSegError):
+            raise error
 
     def _end(self, before: str) -> None:
         self._say(running=False)
         count = len(self.found)
         text = f"{before}{count} suggestions: click in one to accept it."
         self._show(progress=(0, 0), status=text if count else f"{before}none found.")
-        if self._all:
-            seeds = tuple(
-                (float(s.seed[0]), float(s.seed[1]), s.score) for s in self._all
-            )
-            self._submit(ev.ObjectsSuggested(self._plane, seeds))
+        self._record()
+
+    def _record(self) -> None:
+        """Record in the session what was suggested since the last time."""
+        for plane, here in self._planes_searched.items():
+            new = here.found[here.recorded :]
+            here.recorded = len(here.found)
+            if new:
+                places = ((float(s.seed[0]), float(s.seed[1]), s.score) for s in new)
+                self._submit(ev.ObjectsSuggested(plane, tuple(places)))
 
     # -- what a person does ----------------------------------------------------------
 
@@ -210,11 +308,14 @@ class Suggesting:
 
     def refresh(self) -> None:
         """Leave out what became an object or was rejected; score the others again."""
-        if not self._all:
+        plane = self._planes.current_plane
+        if not self._planes_searched:
             return
         self.found = []
-        if self._plane == self._planes.current_plane:
-            self.found = self._annotator.still_open(self._plane, self._all)
+        if plane in self._planes_searched:
+            self._plane = plane
+            found = self._planes_searched[plane].found
+            self.found = self._annotator.still_open(plane, found)
         self._say(scores=tuple(s.score for s in self.found))
         self._draw()
 
@@ -226,23 +327,17 @@ class Suggesting:
         """Draw the outlines: odd labels are sure, even ones are not."""
         if self.layer is None and not self.found:
             return
-        y0, x0, y1, x1 = self._region
-        labels = np.zeros((y1 - y0, x1 - x0), np.uint16)
-        colours: dict[Any, Any] = {None: to_rgba(UNSURE), 0: (0, 0, 0, 0)}
+        labels = np.zeros(shape_of(self._region), np.uint16)
         for number, suggestion in enumerate(self.found):
-            sure = suggestion.score >= self.view.threshold
-            label = 2 * number + (1 if sure else 2)
-            if sure:
-                colours[label] = to_rgba(SURE)
+            is_sure = suggestion.score >= self.view.threshold
             part = overlap(suggestion.mask.box, self._region)
-            labels[slices(part, self._region)][suggestion.mask.window(part)] = label
-        self._paint(labels, colours)
+            inside = labels[slices(part, self._region)]
+            inside[suggestion.mask.window(part)] = 2 * number + (1 if is_sure else 2)
+        self._paint(labels)
 
-    def _paint(
-        self, labels: NDArray[np.uint16], colours: dict[int | None, Any]
-    ) -> None:
+    def _paint(self, labels: NDArray[np.uint16]) -> None:
         from napari.layers import Labels
-        from napari.utils.colormaps import DirectLabelColormap
+        from napari.utils.colormaps import CyclicLabelColormap
 
         image = self._planes.image
         whole = labels.reshape((*(1 for _ in self._plane), *labels.shape))
@@ -250,9 +345,10 @@ class Suggesting:
         place = image.placement()
         origin = image.to_layer((*self._plane, *self._region[:2]))
         place["translate"] = self._planes.translate_to(origin)
-        colormap = DirectLabelColormap(color_dict=colours)
         if self.layer is None or self.layer not in self._viewer.layers:
             name = f"{image.layer.name} suggestions"
+            colours = np.array([(0, 0, 0, 0), to_rgba(SURE), to_rgba(UNSURE)])
+            colormap = CyclicLabelColormap(colours)
             layer = Labels(data, name=name, colormap=colormap, opacity=1.0, **place)
             layer.contour = OUTLINE_PX
             active = self._viewer.layers.selection.active
@@ -262,5 +358,5 @@ class Suggesting:
             self.layer = layer
             return
         self.layer.data = data
-        self.layer.translate = place["translate"]
-        self.layer.colormap = colormap
+        if (self.layer.translate != place["translate"]).any():
+            self.layer.translate = place["translate"]
