@@ -85,5 +85,5 @@ def test_the_next_image_gets_suggestions_only(session: Path, tmp_path: Path):
     hit = [labels[place] for place in PLACES if labels[place]]
     assert len(set(hit)) == len(hit) >= 8
     result = Session.open(tmp_path / "day2.suggested.cfrseg.json")
-    assert all(o.is_as_suggested for o in result.objects())
+    assert all(o.is_as_suggested() for o in result.objects())
     assert (np.asarray(result.open_image()) == _discs(2)).all()

@@ -11,15 +11,11 @@ from typer.testing import CliRunner
 
 from napari_cfrseg.cli.app import app
 from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.engine.suggestions import ACCEPT_FROM
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
-from napari_cfrseg.evaluation.fields import (
-    FieldSettings,
-    evaluate_field,
-    evaluate_fields,
-    fields_of,
-    format_fields,
-)
+from napari_cfrseg.evaluation.field_tables import FieldSettings, format_fields
+from napari_cfrseg.evaluation.fields import evaluate_field, evaluate_fields, fields_of
 
 
 def write_field(folder, name, rows, *, decoys=0):
@@ -56,11 +52,24 @@ def test_suggesting_alike_disks_costs_a_fraction_of_clicking_them(tmp_path, segm
     (field,) = fields_of(objects_in(tmp_path))
     row = evaluate_field(segmenter, field, FieldSettings(max_objects=5))
     assert row.objects == 36
-    assert row.clicked[0] >= 1
+    assert row.clicked.acceptable >= 1
     assert row.accepted >= 30
-    assert row.right == row.proposed > 0
+    proposed, right = row.found(ACCEPT_FROM)
+    assert right == proposed > 0
+    assert row.found(0.0)[0] >= proposed
     # one action for each that is accepted, or one for all of them together
-    assert row.at_once[1] < 0.5 * row.one_by_one[1] <= 0.6 * row.clicked[1] + 0.6
+    assert row.at_once.close < 0.5 * row.one_by_one.close
+    assert row.one_by_one.close <= 0.6 * row.clicked.close + 0.6
+    assert row.one_by_one.as_it_is <= row.one_by_one.acceptable
+
+
+def test_of_a_large_field_the_middle_is_measured(tmp_path, segmenter):
+    write_field(tmp_path, "disks", 7)
+    (field,) = fields_of(objects_in(tmp_path))
+    row = evaluate_field(segmenter, field, FieldSettings(max_objects=2, most=20))
+    assert 8 <= row.objects <= 20
+    proposed, right = row.found(0.5)
+    assert row.objects - 5 <= right == proposed
 
 
 def test_disks_without_a_label_are_wrong_suggestions(tmp_path, segmenter):
@@ -68,10 +77,11 @@ def test_disks_without_a_label_are_wrong_suggestions(tmp_path, segmenter):
     (field,) = fields_of(objects_in(tmp_path))
     row = evaluate_field(segmenter, field, FieldSettings(max_objects=3))
     assert row.objects == 34
-    assert row.right < row.proposed
+    proposed, right = row.found(ACCEPT_FROM)
+    assert right < proposed
     # wrong acceptances take an action to make and one to remove
-    assert row.with_noise[0] > row.one_by_one[0]
-    assert row.at_once[1] >= (row.proposed - row.right) / row.objects
+    assert row.with_noise.acceptable > row.one_by_one.acceptable
+    assert row.at_once.close >= (proposed - right) / row.objects
 
 
 def test_planes_with_few_objects_are_no_fields(tmp_path):

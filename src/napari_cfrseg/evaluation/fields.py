@@ -18,8 +18,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from itertools import pairwise
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +33,16 @@ from napari_cfrseg.evaluation.datasets import (
     group_by_plane,
     sample_objects,
 )
+from napari_cfrseg.evaluation.field_tables import (
+    TAUGHT,
+    Cost,
+    FieldRow,
+    FieldSettings,
+)
 from napari_cfrseg.evaluation.robots import ExactRobot
 from napari_cfrseg.evaluation.scores import MAX_CLICKS, mean
 from napari_cfrseg.geometry.masks import MaskPatch
-from napari_cfrseg.geometry.windows import slices
+from napari_cfrseg.geometry.windows import mask_box, overlap, shape_of, slices
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.segmenter import Prediction, Segmenter
@@ -46,44 +51,10 @@ if TYPE_CHECKING:
 
 #: planes with fewer objects are no fields
 MIN_OBJECTS = 30
-#: objects clicked before the first suggestions
-TAUGHT = 3
 #: a suggestion that covers an object this well is accepted
 ACCEPTED_IOU = metrics.ACCEPTABLE_LOWER_IOU
 #: finished objects that suggestions are learnt from, and how often they are asked for
 MOST_LEARNT, ROUNDS = 12, 2
-
-
-@dataclass(frozen=True, slots=True)
-class FieldSettings:
-    """How fields are measured."""
-
-    max_objects: int = 40  #: objects clicked or corrected per field; a sample beyond
-    wrong_share: float = 0.1  #: acceptances that are wrong in the run with noise
-    seed: int = 0  #: of the objects taught and sampled, and of the noise
-
-
-@dataclass(frozen=True, slots=True)
-class FieldRow:
-    """Effort for a field, in actions per object of the field.
-
-    Pairs of actions are until each outline is acceptable, and until its IoU is 0.75.
-    """
-
-    key: str  #: the plane
-    set_name: str
-    objects: int
-    clicked: tuple[float, float]  #: each object clicked from scratch
-    one_by_one: tuple[float, float]  #: right suggestions accepted one at a time
-    #: all above the default score accepted in one action, wrong ones removed
-    at_once: tuple[float, float]
-    with_noise: tuple[float, float]  #: one by one, with acceptances that are wrong
-    proposed: int  #: first suggestions with the default score or more …
-    right: int  #: … that cover an object with IoU ≥ 0.75, each object counted once
-    accepted: int  #: suggestions accepted one by one, in both rounds
-    as_they_are: float  #: share of these that needed no correction, in the sample
-    first_s: float  #: seconds until the first suggestions
-    all_s: float  #: and until all of the first asking
 
 
 def fields_of(
@@ -119,7 +90,7 @@ def evaluate_fields(
     if lines and json.loads(lines[0]) != head:
         msg = f"{path} holds another run: name another folder, or delete it"
         raise DatasetError(msg)
-    done = {row["key"]: FieldRow(**row) for row in map(json.loads, lines[1:])}
+    done = {row.key: row for row in map(_read, lines[1:])}
     with path.open("a", encoding="utf-8") as file:
         if not lines:
             file.write(json.dumps(head) + "\n")
@@ -132,43 +103,53 @@ def evaluate_fields(
             yield row
 
 
+def _read(line: str) -> FieldRow:
+    row = json.loads(line)
+    for name in ("clicked", "one_by_one", "at_once", "with_noise"):
+        row[name] = Cost(*row[name])
+    return FieldRow(**row)
+
+
 def evaluate_field(
     segmenter: Segmenter, objects: Sequence[BenchmarkObject], settings: FieldSettings
 ) -> FieldRow:
     """Measure one field: all its objects, which lie on one plane."""
-    plane = _Field(segmenter, objects, settings)
+    from napari_cfrseg.engine.suggestions import ACCEPT_FROM
+
+    plane = Field(segmenter, objects, settings)
     sample = plane.others[: settings.max_objects]
     clicked = {number: plane.click(number)[0] for number in sample}
     clean, noisy = plane.suggest(0.0), plane.suggest(settings.wrong_share)
 
     def per_object(
         further: float, suggested: _Suggested | None = None, *, at_once: bool = False
-    ) -> tuple[float, float]:
+    ) -> Cost:
         costs = []
         for number in sample:
-            cost = clicked[number]
+            ok, close = clicked[number]
+            cost = (ok, ok, close)
             if suggested is not None and number in suggested.masks:
-                accepted = not (at_once and number in suggested.at_once)
-                cost = (accepted + plane.mend(number, suggested), accepted)
+                accepted = int(not (at_once and number in suggested.at_once))
+                mended = accepted + plane.mend(number, suggested)
+                cost = (mended, accepted, accepted)
             costs.append(cost)
         rest = np.mean(costs, axis=0) * len(plane.others)
-        ok, close = (np.sum(plane.taught, axis=0) + rest + further) / len(objects)
-        return float(ok), float(close)
+        taught = np.sum([(ok, ok, close) for ok, close in plane.taught], axis=0)
+        return Cost(*((taught + rest + further) / plane.count).tolist())
 
-    right, asked = len(clean.at_once), clean.rounds
+    scored = clean.scored
+    proposed = sum(score >= ACCEPT_FROM for score, _ in scored)
+    at_once = clean.rounds + (proposed > 0) + proposed - len(clean.at_once)
     accepted = [number for number in sample if number in clean.masks]
     return FieldRow(
         key=objects[0].plane_key,
         set_name=objects[0].set_name,
-        objects=len(objects),
+        objects=plane.count,
         clicked=per_object(0),
-        one_by_one=per_object(asked, clean),
-        at_once=per_object(
-            asked + (clean.proposed > 0) + clean.proposed - right, clean, at_once=True
-        ),
+        one_by_one=per_object(clean.rounds, clean),
+        at_once=per_object(at_once, clean, at_once=True),
         with_noise=per_object(noisy.rounds + 2 * noisy.wrong, noisy),
-        proposed=clean.proposed,
-        right=right,
+        scored=tuple(scored),
         accepted=len(clean.masks),
         as_they_are=mean([plane.mend(n, clean) == 0 for n in accepted] or [0.0]),
         first_s=plane.first_s,
@@ -183,13 +164,16 @@ class _Suggested:
     masks: dict[int, MaskPatch] = field(default_factory=dict)
     mended: dict[int, int] = field(default_factory=dict)
     at_once: set[int] = field(default_factory=set)
-    proposed: int = 0
+    scored: list[tuple[float, bool]] = field(default_factory=list)
     wrong: int = 0
     rounds: int = 0
 
 
-class _Field:
-    """A plane, its objects by number from 1, and three of them finished."""
+class Field:
+    """A plane, its objects by number from 1, and the first three of them finished.
+
+    Those are drawn at random among the objects that no border of the plane cuts.
+    """
 
     def __init__(
         self,
@@ -199,23 +183,32 @@ class _Field:
     ) -> None:
         first = objects[0]
         plane = first.source.read_plane(first.image_name, first.plane)
+        self.image = plane.image
         segmenter.set_image(plane.image)
         self._segmenter, self._settings = segmenter, settings
         self._ignore = plane.ignore_mask
-        self._shape = (plane.labels.shape[1], plane.labels.shape[2])
-        self._numbers = np.zeros(self._shape, np.int32)
+        self.shape = (plane.labels.shape[1], plane.labels.shape[2])
+        self.numbers = np.zeros(self.shape, np.int32)
         drawn = sample_objects(objects, None, seed=settings.seed)
-        for number, item in enumerate(drawn, 1):
-            self._numbers[item.mask_in(plane)] = number
-        self._areas = np.bincount(self._numbers.ravel(), minlength=len(drawn) + 1)
-        self.others = list(range(TAUGHT + 1, len(drawn) + 1))
+        masks = [item.mask_in(plane) for item in drawn]
+        boxes = [box for mask in masks if (box := mask_box(mask)) is not None]
+        self.region, inside = middle_of(boxes, self.shape, settings.most)
+        # objects outside get the last numbers; sorting keeps the order drawn
+        order = sorted(
+            range(len(masks)), key=lambda i: (not inside[i], _is_cut(masks[i]))
+        )
+        for number, index in enumerate(order, 1):
+            self.numbers[masks[index]] = number
+        self._areas = np.bincount(self.numbers.ravel(), minlength=len(drawn) + 1)
+        self.count = sum(inside)
+        self.others = list(range(TAUGHT + 1, self.count + 1))
         self.first_s = self.all_s = 0.0
         self.taught: list[tuple[int, int]] = []
-        self._finished: list[MaskPatch] = []
+        self.finished: list[MaskPatch] = []
         for number in range(1, TAUGHT + 1):
             counts, mask = self.click(number)
             self.taught.append(counts)
-            self._finished.append(MaskPatch.from_mask(mask))
+            self.finished.append(MaskPatch.from_mask(mask))
 
     def click(
         self, number: int, start: NDArray[np.bool_] | None = None
@@ -224,7 +217,7 @@ class _Field:
 
         Returns the clicks until then and until the IoU is 0.75, and the mask.
         """
-        truth = self._numbers == number
+        truth = self.numbers == number
         robot = ExactRobot(truth, self._ignore)
         clicks: list[Click] = []
         shown: Prediction | NDArray[np.bool_] | None = start
@@ -247,7 +240,7 @@ class _Field:
     def mend(self, number: int, suggested: _Suggested) -> int:
         """Return the clicks that an accepted object takes until it is acceptable."""
         if number not in suggested.mended:
-            start = suggested.masks[number].to_mask(self._shape)
+            start = suggested.masks[number].to_mask(self.shape)
             suggested.mended[number] = self.click(number, start)[0][0]
         return suggested.mended[number]
 
@@ -257,24 +250,28 @@ class _Field:
 
         rng = np.random.default_rng(self._settings.seed)
         result = _Suggested()
-        finished, verdicts = list(self._finished), list[Verdict]()
+        finished, verdicts = list(self.finished), list[Verdict]()
         for _ in range(ROUNDS):
             result.rounds += 1
             proposals = self._first
             if result.rounds > 1:
-                proposals = list(self._ask(finished, verdicts))
+                proposals = list(self.ask(finished, verdicts))
             others: list[ObjectSuggestion] = []
             before = len(result.masks)
             for proposal in proposals:
-                number = self._object_of(proposal)
-                chosen = proposal.score >= ACCEPT_FROM and result.rounds == 1
-                result.proposed += chosen
-                if number is None or number in result.masks or number <= TAUGHT:
+                number, iou = self.match(proposal.mask)
+                if number > self.count:
+                    continue
+                is_right = iou >= ACCEPTED_IOU and number > TAUGHT
+                is_right &= number not in result.masks
+                if result.rounds == 1:
+                    result.scored.append((proposal.score, is_right))
+                    if is_right and proposal.score >= ACCEPT_FROM:
+                        result.at_once.add(number)
+                if not is_right:
                     others.append(proposal)
                     continue
                 result.masks[number] = proposal.mask
-                if chosen:
-                    result.at_once.add(number)
                 finished.append(proposal.mask)
                 verdicts.append(Verdict(proposal.mask, proposal.traits, right=True))
             new = len(result.masks) - before
@@ -293,81 +290,65 @@ class _Field:
         """The first suggestions, from the three objects clicked; they are timed."""
         start = time.perf_counter()
         found: list[ObjectSuggestion] = []
-        for proposal in self._ask(self._finished, ()):
+        for proposal in self.ask(self.finished, ()):
             if not found:
                 self.first_s = time.perf_counter() - start
             found.append(proposal)
         self.all_s = time.perf_counter() - start
         return found
 
-    def _ask(
+    def ask(
         self, finished: Sequence[MaskPatch], verdicts: Sequence[Verdict]
     ) -> Iterator[ObjectSuggestion]:
-        taken = np.zeros(self._shape, bool)
-        for mask in finished:
-            taken[slices(mask.box)] |= mask.mask
-
-        def taken_in(box: Box) -> NDArray[np.bool_]:
-            return taken[slices(box)]
-
+        """Ask for suggestions like some finished objects."""
         known = self._segmenter.learn(finished[-MOST_LEARNT:])
-        for batch in self._segmenter.suggest(known, taken=taken_in, verdicts=verdicts):
+        taken = partial(pixels_of, finished)
+        batches = self._segmenter.suggest(
+            known, region=self.region, taken=taken, verdicts=verdicts
+        )
+        for batch in batches:
             yield from batch.found
 
-    def _object_of(self, proposal: ObjectSuggestion) -> int | None:
-        """Return the object that a suggestion covers well enough."""
-        patch = proposal.mask
-        inside = self._numbers[slices(patch.box)][patch.mask]
+    def match(self, mask: MaskPatch) -> tuple[int, float]:
+        """Return the object that a mask shares most with (0: none), and their IoU."""
+        inside = self.numbers[slices(mask.box)][mask.mask]
         counts = np.bincount(inside, minlength=2)
         counts[0] = 0
         number = int(counts.argmax())
         shared = int(counts[number])
         union = int(inside.size) + int(self._areas[number]) - shared
-        return number if number and shared / union >= ACCEPTED_IOU else None
+        return (number, shared / union) if shared else (0, 0.0)
 
 
-def format_fields(rows: Sequence[FieldRow], settings: FieldSettings) -> str:
-    """Lay out actions per object and the quality of accepting all, as Markdown."""
-    noise = f"{100 * settings.wrong_share:.0f} % wrong"
-    lines = [
-        "Actions per object of a field (fewer is better), until every outline is "
-        "acceptable / has an IoU of 0.75: each object clicked; right suggestions "
-        "accepted one by one; all above the default score accepted at once and wrong "
-        f"ones removed; one by one with {noise} acceptances. Precision and recall are "
-        "those of accepting all at once.",
-        "",
-        f"| set | fields (objects) | clicked | one by one | at once | {noise} | at "
-        "once / clicked | precision | recall | as they are | first / all s |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+def pixels_of(masks: Sequence[MaskPatch], box: Box) -> NDArray[np.bool_]:
+    """Return (h, w) bool, which pixels of a box some masks hold."""
+    held = np.zeros(shape_of(box), bool)
+    for mask in masks:
+        part = overlap(mask.box, box)
+        held[slices(part, box)] |= mask.window(part)
+    return held
+
+
+def middle_of(
+    boxes: Sequence[Box], shape: tuple[int, int], most: int | None
+) -> tuple[Box, list[bool]]:
+    """Return a box around a plane's middle, and which objects have theirs inside.
+
+    It holds at most so many objects, given by their boxes; None: the whole plane.
+    """
+    height, width = shape
+    away = [
+        max(abs((y0 + y1 - height) / 2), abs((x0 + x1 - width) / 2))
+        for y0, x0, y1, x1 in boxes
     ]
-    by_set: dict[str, list[FieldRow]] = defaultdict(list)
-    for row in rows:
-        by_set[row.set_name].append(row)
-    groups = sorted(by_set.items())
-    figures = [_figures(group) for _, group in groups]
-    together = [mean(values) for values in zip(*figures, strict=True)]
-    for (name, group), values in zip(
-        [*groups, ("sets alike", rows)], [*figures, together], strict=True
-    ):
-        cells = [f"{a:.2f} / {b:.2f}" for a, b in pairwise(values[:8])][::2]
-        ratios = f"{values[4] / values[0]:.2f} / {values[5] / values[1]:.2f}"
-        shares = [f"{value:.2f}" for value in values[8:11]]
-        count = sum(row.objects for row in group)
-        cells = [name, f"{len(group)} ({count})", *cells, ratios, *shares]
-        seconds = f"{values[11]:.1f} / {values[12]:.1f}"
-        lines.append(f"| {' | '.join(cells)} | {seconds} |")
-    return "\n".join(lines) + "\n"
+    if most is None or len(away) <= most:
+        return (0, 0, height, width), [True] * len(away)
+    reach = sorted(away)[most]
+    whole = math.floor(reach)
+    middle = (height // 2 - whole, width // 2 - whole, -(-height // 2), -(-width // 2))
+    box = (*middle[:2], middle[2] + whole, middle[3] + whole)
+    return overlap(box, (0, 0, height, width)), [one < reach for one in away]
 
 
-def _figures(rows: Sequence[FieldRow]) -> list[float]:
-    """Mean over fields; precision and recall over their suggestions and objects."""
-    proposed, right = sum(row.proposed for row in rows), sum(row.right for row in rows)
-    pairs = [(*r.clicked, *r.one_by_one, *r.at_once, *r.with_noise) for r in rows]
-    return [
-        *map(float, np.mean(pairs, axis=0)),
-        right / proposed if proposed else math.nan,
-        right / sum(row.objects - TAUGHT for row in rows),
-        mean([row.as_they_are for row in rows if row.accepted]),
-        mean([row.first_s for row in rows]),
-        mean([row.all_s for row in rows]),
-    ]
+def _is_cut(mask: NDArray[np.bool_]) -> bool:
+    return bool(mask[[0, -1]].any() or mask[:, [0, -1]].any())
