@@ -18,7 +18,7 @@ from typing import Any
 from napari_cfrseg.model import weights_file as checkpoint
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "napari_cfrseg" / "weights"
-LIMIT_MB = 16
+LIMIT_MB = 25
 
 
 def pooled_figures(summary: dict[str, Any]) -> dict[str, dict[str, float]]:

@@ -53,7 +53,7 @@ def test_manifest_is_valid_and_every_command_resolves() -> None:
 
 def test_default_weights_are_shipped_small_and_say_what_they_are() -> None:
     path = Path(str(PACKAGE / "weights" / "default.safetensors"))
-    assert path.stat().st_size <= 16_000_000
+    assert path.stat().st_size <= 25_000_000
     said = checkpoint.read_metadata(path)
     assert said.architecture["family"] == "cfrnet"
     assert said.licence

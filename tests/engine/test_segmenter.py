@@ -77,6 +77,21 @@ def test_the_best_supported_of_the_tried_windows_is_taken():
     assert best.probability.shape == (32, 32)
 
 
+def test_wide_windows_are_not_tried_where_a_narrow_one_is_sure():
+    wide = np.full((3000, 3000), 20, dtype=np.uint8)
+    wide[2000:2040, 1500:1540] = 220
+    tried = []
+    for sure in (0.1, 1.0):
+        made = segmenter(wide)
+        made.focus = FocusSettings(sure_score=sure)
+        tried.append(made.try_windows(Click((2020, 1520))))
+    few, every = ([a.look.window for a in attempts] for attempts in tried)
+    best = max(tried[1], key=lambda a: a.score).look.window
+    assert max(w.side for w in few) < 500 < max(w.side for w in every)
+    assert set(few) < set(every)
+    assert max(tried[0], key=lambda a: a.score).look.window == best
+
+
 class Hesitant(SimilarityNetwork):
     """Never shows a mask, least of all where the window is bright."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_cfrseg.model import registry, weights_file
+from napari_cfrseg.model import registry
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
 SMALL = CfrNetConfig(
@@ -86,9 +86,13 @@ def test_the_feedbacks_maps_cover_the_window_and_not_its_filling(network, size):
     assert out.region[..., -1, -1].min() == 1
 
 
-def test_the_default_configuration_is_that_of_the_shipped_weights():
-    shipped = weights_file.read_metadata(weights_file.resolve("default"))
-    assert registry.configure(shipped.architecture) == CfrNetConfig()
+def test_a_file_that_is_older_than_an_option_means_it_off():
+    described = registry.complete({"family": "cfrnet", "grid_size": 64})
+    for option in ("second_backbone", "judge_width", "offset_width"):
+        del described[option]
+    network = registry.build(described)
+    assert isinstance(network, CfrNet)
+    assert (network.second, network.offset, network.head.judge) == (None, None, None)
 
 
 def test_default_is_light():

@@ -196,21 +196,26 @@ class ClickRound:
     def attempts(self, task: Task, watch: Stopwatch) -> tuple[Attempt, ...]:
         """Try the automatic focus's windows, small to large, then one that fits.
 
-        The last one is laid around the best mask so far as Zoom-In would lay it: the
-        ladder finds the object's size within a factor, the fitted window settles it.
+        Wide windows are left out where a narrower one is sure. The last one is laid
+        around the best mask so far as Zoom-In would lay it: the ladder finds the
+        object's size within a factor, the fitted window settles it.
         """
         windows = candidate_windows(
             task.target.yx, self.image.shape, self.stages.grid, self.focus, task.hint
         )
-        alone = [self._attempt(window, task, watch) for window in windows]
-        tried = tuple(
-            self._compared(attempt, (*alone[max(i - 1, 0) : i], *alone[i + 1 : i + 2]))
-            for i, attempt in enumerate(alone)
-        )
-        best = max(tried, key=lambda attempt: attempt.score)
+        tried: list[Attempt] = []
+        for window in windows:
+            tried.append(self._attempt(window, task, watch))
+            for i in range(max(0, len(tried) - 2), len(tried)):
+                others = (*tried[max(i - 1, 0) : i], *tried[i + 1 :])
+                tried[i] = self._compared(tried[i], others)
+            best = max(tried, key=lambda attempt: attempt.score)
+            wider = len(tried) - 1 - tried.index(best)
+            if best.score > self.focus.sure_score and wider >= self.focus.sure_after:
+                break
         fitted = self._fitted(best, task)
         if fitted is None:
-            return tried
+            return tuple(tried)
         return (*tried, self._compared(self._attempt(fitted, task, watch), (best,)))
 
     def _compared(self, attempt: Attempt, others: tuple[Attempt, ...]) -> Attempt:

@@ -53,6 +53,9 @@ class FocusSettings:
     agreement_weight
         Share of the score that depends on the next narrower or wider window showing
         the same mask.
+    sure_score, sure_after
+        The search ends once the best score so far is above the first and so many wider
+        windows were no better.
     shift_factor
         Factor of the window's side per step of ``focus_shift``.
     """
@@ -77,6 +80,8 @@ class FocusSettings:
     border_power: float = 15.0
     octave_cost: float = 0.05
     agreement_weight: float = 0.3
+    sure_score: float = 0.7
+    sure_after: int = 2
     shift_factor: float = math.sqrt(2)
 
 
