@@ -1,4 +1,4 @@
-"""The longest time the window does not answer, while clicks are computed.
+"""The longest time the window does not answer, while it computes clicks or suggests.
 
 A timer ticks every 2 ms in the window's thread; the longest time between two ticks is
 how long the window would not respond to a person. Loading the model (importing
@@ -78,6 +78,38 @@ def click(
     return seconds, own_seconds
 
 
+def suggest(controller: Controller, ticker: Ticker) -> dict[str, float | int]:
+    """Suggest for what is seen; click in between; return the times in milliseconds."""
+    suggesting = controller.suggestions
+    run_until(lambda: controller.view.pending == 0)
+    ticker.restart()
+    begun = time.perf_counter()
+    suggesting.start()
+    run_until(lambda: bool(suggesting.found))
+    first = time.perf_counter() - begun
+    seconds = []
+    while controller.view.suggestions.running:
+        until = time.perf_counter() + 2
+        while controller.view.suggestions.running and time.perf_counter() < until:
+            QApplication.processEvents()
+            time.sleep(0.0005)
+        if controller.view.suggestions.running:
+            start = time.perf_counter()
+            y, x = controller.clicks.layer.data[-1]
+            controller.clicks.layer.add((y + 1, x))
+            run_until(lambda: controller.view.pending == 0)
+            seconds.append(time.perf_counter() - start)
+    return {
+        "suggestions": len(suggesting.found),
+        "first_suggestions_ms": round(1000 * first, 1),
+        "all_suggestions_ms": round(1000 * (time.perf_counter() - begun), 1),
+        "longest_gap_while_suggesting_ms": round(1000 * ticker.longest_s, 1),
+        "longest_gap_while_suggesting_cpu_ms": round(1000 * ticker.longest_cpu_s, 1),
+        "click_while_suggesting_median_ms": round(1e3 * float(np.median(seconds)), 1),
+        "click_while_suggesting_longest_ms": round(1e3 * max(seconds), 1),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clicks", type=int, default=20)
@@ -126,6 +158,7 @@ def main() -> None:
             1e3 * float(np.percentile(own_seconds, 95)), 1
         ),
         "clicks": arguments.clicks,
+        **suggest(controller, ticker),
     }
     print(json.dumps(result, indent=None if arguments.json else 2))
     dock.let_go()

@@ -48,14 +48,14 @@ if TYPE_CHECKING:
 
 #: side of a first window over the blob's diameter, for objects as long as wide
 _FIRST_LOOK = 2.0
-#: seeds answered at once
-_BATCH = 16
+#: seeds answered at once: more cost as much each, and clicks wait longer
+_BATCH = 8
 #: batches of a tile without a good mask, one after the other, that end it
-_PATIENCE = 2
+_PATIENCE = 4
 #: a mask at least as probable is shown at once, and no seed inside it is answered
 _GOOD = 0.5
 #: windows that differ by less than this factor show the same
-_SAME_SIDE = 1.2
+_SAME_SIDE = 1.5
 #: diameters beyond those of the finished objects by more than this are not suggested
 _SIZES = 2.0
 #: two masks that share this much of the smaller one are one object
@@ -245,7 +245,10 @@ class Suggester:
                 seed = seeds.pop(0)
                 if not any(_holds(s.mask, seed.yx) for s in given):
                     batch.append(seed)
-            found = self.answer(batch)
+            found: list[ObjectSuggestion] = []
+            for look in self._looks(batch):
+                found += look
+                yield []
             good = [s for s in found if s.score >= _GOOD]
             waiting += [s for s in found if s.score < _GOOD]
             good = _apart(good, given)
@@ -279,8 +282,12 @@ class Suggester:
 
     def answer(self, seeds: Sequence[Seed]) -> list[ObjectSuggestion]:
         """Return what the network makes of some seeds, at most two masks each."""
+        return [suggestion for look in self._looks(seeds) for suggestion in look]
+
+    def _looks(self, seeds: Sequence[Seed]) -> Iterator[list[ObjectSuggestion]]:
+        """Yield the masks of a first look, and those of a second where one is due."""
         if not seeds:
-            return []
+            return
         grid, plane = self._stages.grid, self._image.shape
         scale = _FIRST_LOOK * self._known.elongation
         windows = [
@@ -299,7 +306,9 @@ class Suggester:
                 found.append(suggestion)
             if window is not None:
                 again.append((seed, click, window))
+        yield [s for s in found if s.score >= self.hopeless]
         if again:
+            found = []
             answers = self._stages.first_answers(
                 [window for *_, window in again],
                 [click for _, click, _ in again],
@@ -309,7 +318,7 @@ class Suggester:
                 suggestion, _, is_whole = self._judged(seed, click, answer)
                 if suggestion is not None and is_whole:
                     found.append(suggestion)
-        return [s for s in found if s.score >= self.hopeless]
+            yield [s for s in found if s.score >= self.hopeless]
 
     def _judged(
         self, seed: Seed, click: Click, answer: Answer
