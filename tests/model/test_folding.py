@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn import functional
 
 from napari_cfrseg.model.blocks import (
-    DirectConv2d,
     fold,
     fold_named,
     fold_numbered,
@@ -117,20 +116,6 @@ def test_normalisations_of_unknown_names_are_kept() -> None:
     module = Preactivated()
     fold_numbered(module)
     assert norms(module) == ["norm1"]
-
-
-@pytest.mark.parametrize("bias", [False, True])
-def test_direct_convolution_is_the_convolution(bias: bool) -> None:
-    conv = nn.Conv2d(8, 6, 3, padding=1, bias=bias)
-    direct = DirectConv2d(conv)
-    x = torch.randn(1, 8, 16, 16).contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        torch.testing.assert_close(direct(x), conv(x), rtol=1e-5, atol=1e-5)
-        half = direct.bfloat16()(x.bfloat16())
-    assert half.dtype == torch.bfloat16
-    x = x.clone().requires_grad_()
-    DirectConv2d(nn.Conv2d(8, 6, 3, padding=1))(x).sum().backward()
-    assert x.grad is not None
 
 
 def test_head_interleaves_its_four_channels_as_pixel_shuffle() -> None:

@@ -38,6 +38,7 @@ from napari_cfrseg.model.blocks.extensions import Judge, Offset, SecondEncoder
 from napari_cfrseg.model.blocks.feedback_correction import FFCM
 from napari_cfrseg.model.blocks.feedback_fusion import CFFM, FusionState
 from napari_cfrseg.model.blocks.fine_feedback import FineFeedback
+from napari_cfrseg.model.blocks.packed import pack
 from napari_cfrseg.model.network import LATE_PUSH, ClickNetwork, NetworkOutput
 
 #: coarsest stride of the pyramid: other sizes are filled up to a multiple of it
@@ -263,7 +264,7 @@ class CfrNet(ClickNetwork):
         return self.head.expect(*output.unjudged)
 
     def for_inference(self) -> CfrNet:
-        """Return a copy with its normalisations folded into its convolutions."""
+        """Return a copy with folded normalisations and packed convolutions."""
         copy = deepcopy(self).eval().requires_grad_(False)
         if self.is_folded:
             return copy
@@ -277,6 +278,7 @@ class CfrNet(ClickNetwork):
         fold_named(copy, "ffcm.first", "ffcm.rest.0")
         fold_named(copy, "cffm.phi2_first", "cffm.phi2_rest.0")
         fold_named(copy, "cffm.phi3_first", "cffm.phi3_rest.0")
+        pack(copy)
         copy.is_folded = True
         return copy
 

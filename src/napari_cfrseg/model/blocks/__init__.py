@@ -22,11 +22,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_NUMBERED = re.compile(r"bn(\d+)")
-#: whether this torch was built with oneDNN
-_HAS_KERNEL = bool(
-    torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's
+from napari_cfrseg.model.blocks.packed import (
+    PackedConv2d,
+    ReorderedWeights,
+    activation_of,
 )
+
+_NUMBERED = re.compile(r"bn(\d+)")
 
 
 class SplitInputConv2d(nn.Conv2d):
@@ -55,56 +57,24 @@ class SplitInputConv2d(nn.Conv2d):
             bias=bias,
         )
         self._starts = (0, *accumulate(self.parts))
+        self._reordered: ReorderedWeights | None = None
+
+    def keep_reordered(self) -> None:
+        """Keep each part's weights reordered from now on: they change no more."""
+        self._reordered = ReorderedWeights()
 
     def part(self, index: int, x: Tensor, *, with_bias: bool = False) -> Tensor:
         """Return part ``index``'s share of the output; one part adds the bias."""
         start = self._starts[index]
         weight = self.weight[:, start : start + self.parts[index]]
         bias = self.bias if with_bias else None
+        how = (self.padding, self.stride, self.dilation, self.groups)
+        if self._reordered is not None:
+            part = (index, with_bias)
+            share = self._reordered.convolve(x, weight, bias, how, part=part)
+            if share is not None:
+                return share
         return F.conv2d(x, weight, bias, padding=self.padding)
-
-
-class DirectConv2d(nn.Conv2d):
-    """A convolution computed by torch's vectorised kernel where it is small, too.
-
-    On a CPU torch unfolds inputs of at most 20,480 values into a matrix; for the 3 x 3
-    convolutions of a coarse map this takes nearly twice the time. Inference only: the
-    kernel is called without its gradient. It shares ``conv``'s weights (stride 1, one
-    group, padding that keeps the size).
-    """
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__(
-            conv.in_channels,
-            conv.out_channels,
-            (conv.kernel_size[0], conv.kernel_size[1]),
-            padding=conv.kernel_size[0] // 2,
-            bias=conv.bias is not None,
-        )
-        self.weight, self.bias = conv.weight, conv.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve (B, C, H, W)."""
-        if not self._has_kernel(x):
-            return super().forward(x)
-        return torch.mkldnn_convolution(
-            x,
-            self.weight,
-            self.bias,
-            (self.kernel_size[0] // 2,) * 2,
-            self.stride,
-            self.dilation,
-            self.groups,
-        )
-
-    def _has_kernel(self, x: Tensor) -> bool:
-        return (
-            x.device.type == "cpu"
-            and x.dtype == self.weight.dtype == torch.float32
-            and torch.is_inference_mode_enabled()
-            and not torch.is_autocast_enabled("cpu")
-            and _HAS_KERNEL
-        )
 
 
 class ConvNormRelu(nn.Sequential):
@@ -186,21 +156,27 @@ def fold_numbered(root: nn.Module) -> None:
 
 
 def fold_acting(root: nn.Module) -> None:
-    """Fold the norms of timm's EfficientNets; the activation each one holds stays.
+    """Fold the norms of timm's EfficientNets with the activation that each one holds.
 
     There each belongs to the convolution that was registered last before it.
     """
     from timm.layers.norm_act import BatchNormAct2d
 
     for module in root.modules():
-        conv: nn.Conv2d | None = None
+        last: tuple[str, nn.Conv2d] | None = None
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Conv2d):
-                conv = child
-            elif isinstance(child, BatchNormAct2d) and conv is not None:
+                last = name, child
+            elif isinstance(child, BatchNormAct2d) and last is not None:
+                at, conv = last
                 fold(conv, child)
-                setattr(module, name, child.act)
-                conv = None
+                activation = activation_of(child.act)
+                if activation is None:
+                    setattr(module, name, child.act)
+                else:
+                    setattr(module, at, PackedConv2d(conv, activation))
+                    setattr(module, name, nn.Identity())
+                last = None
 
 
 def fold_named(module: nn.Module, conv: str, norm: str) -> None:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_cfrseg.model.blocks import (
-    DirectConv2d,
     SplitInputConv2d,
     fold_named,
 )
@@ -55,13 +54,6 @@ class Residual(nn.Module):
     def fold(self) -> None:
         """Fold the second normalisation (the first is in a sequence)."""
         fold_named(self, "second", "norm")
-
-    def make_direct(self) -> None:
-        """Let both convolutions skip torch's path for small inputs (inference)."""
-        first = self.first[0]
-        if isinstance(first, nn.Conv2d):
-            self.first[0] = DirectConv2d(first)
-        self.second = DirectConv2d(self.second)
 
 
 class Pyramid(nn.Module):
@@ -157,7 +149,6 @@ class Head(nn.Module):
     def fold(self) -> None:
         """Fold the normalisation after ``sharpen``; its bias is then ``prepare``'s."""
         fold_named(self, "sharpen", "sharpen_norm")
-        self.middle.make_direct()
 
     def prepare(self, detail: Tensor) -> Tensor:
         """Return the detail map's share of ``sharpen``, which no click changes."""

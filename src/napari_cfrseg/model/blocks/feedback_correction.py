@@ -73,8 +73,8 @@ def click_affinity(
     """
     encoded = encoded.float()
     height, width = encoded.shape[-2:]
-    row = (newest_click[:, 0].float() * height / input_size[0]).trunc().long()
-    column = (newest_click[:, 1].float() * width / input_size[1]).trunc().long()
+    row = (newest_click[:, 0].float() * height / input_size[0]).long()
+    column = (newest_click[:, 1].float() * width / input_size[1]).long()
     sample = torch.arange(encoded.shape[0], device=encoded.device)
     at_click = encoded[sample, :, row.clamp(0, height - 1), column.clamp(0, width - 1)]
     at_click = at_click[:, :, None, None]
