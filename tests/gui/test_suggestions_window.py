@@ -41,7 +41,7 @@ def window(make_napari_viewer, qtbot, discs) -> Window:
 
 def test_suggest_accept_reject_undo_and_replay(window, qtbot, discs):
     suggesting = window.dock.controller.suggestions
-    layer = suggesting.layer
+    layer = suggesting.outlines.layer
     assert window.viewer.layers.selection.active is window.points
     assert len(suggesting.found) >= 15
     assert len(window.view.objects) == 3

@@ -212,15 +212,7 @@ def _(event: ev.ClickAdded, draft: Draft) -> None:
     if not 0 <= position <= len(entries):
         msg = f"click {event.click_id}: position {position} of {len(entries)} entries"
         raise SessionError(msg)
-    entry = ClickEntry(
-        event.click_id,
-        click,
-        draft.settings.refinement,
-        event.focus_shift,
-        event.hint,
-        whole.threshold if event.threshold is None else event.threshold,
-        box=event.box,
-    )
+    entry = ClickEntry.of(event, draft.settings.refinement, whole.threshold)
     entries.insert(position, entry)
     is_first = draft.use_scaling(event.plane, event.scaling)
     draft.replay(event.object_id, event.plane, entries, position)

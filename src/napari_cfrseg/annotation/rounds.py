@@ -7,13 +7,15 @@ clicks and painted edits, and their settings, and of nothing else::
     round_i = predict(clicks up to i, feedback = round_{i-1})     for a click
     round_i = (mask of round_{i-1} + added) - removed             for a painted edit
 
-A stroke that holds is laid over the masks of later clicks, too.
+A stroke that holds is laid over the masks of later clicks, too. A round computed before
+its click is made (:meth:`RoundComputer.look_ahead`) is the same as one computed then.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -28,8 +30,9 @@ from napari_cfrseg.annotation.state import (
     Round,
 )
 from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.likeness import Likeness
-from napari_cfrseg.engine.prediction import Prediction
+from napari_cfrseg.engine.prediction import Prediction, StageSeconds
 from napari_cfrseg.engine.probability_patch import Patch
 from napari_cfrseg.engine.suggestions import Batch, Verdict
 from napari_cfrseg.errors import CheckpointError
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
 #: the annotator's segmenter, as a name that needs no torch
 SegmenterLike: TypeAlias = "Segmenter"
 PreviewCallback = Callable[[MaskPatch], None]
+#: sides of the windows that a trial looks at; the second one is timed
+_TRIAL_PX = (96.0, 64.0)
 
 
 def mask_patch(prediction: Prediction, threshold: float) -> MaskPatch:
@@ -116,6 +121,16 @@ def _without(stroke: MaskPatch, pixels: Sequence[tuple[int, int]]) -> MaskPatch:
     return MaskPatch.from_mask(stroke.mask & ~np.isin(parts, list(taken)), (y0, x0))
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a click's prediction depends on, beside the one before it."""
+
+    plane: Plane
+    clicks: tuple[Click, ...]
+    entry: ClickEntry
+    scaling: Scaling | None
+
+
 class RoundComputer:
     """Computes rounds with a segmenter, on the planes of one image.
 
@@ -139,6 +154,7 @@ class RoundComputer:
         self._plane_shape = plane_shape
         self._segmenter = segmenter
         self._plane: Plane | None = None
+        self._ahead: tuple[_Asked, Prediction | None, Prediction] | None = None
         self.steps = 0
         self.seconds = 0.0
         self.runs = 0
@@ -152,7 +168,7 @@ class RoundComputer:
     def use(self, segmenter: SegmenterLike) -> None:
         """Compute further rounds with another segmenter."""
         self._segmenter = segmenter
-        self._plane = None
+        self._plane = self._ahead = None
 
     def planes(
         self,
@@ -287,8 +303,34 @@ class RoundComputer:
         entry: ClickEntry,
         on_step: Callable[[Prediction], None] | None,
     ) -> Prediction:
-        prediction = self._on(plane).predict(
-            clicks,
+        asked, known = self._asked(plane, clicks, entry), self._ahead
+        if known is not None and known[0] == asked and known[1] is previous:
+            prediction = replace(known[2], seconds=0.0, stages=StageSeconds())
+        else:
+            prediction = self._run(asked, previous, on_step)
+        prediction = chosen(prediction, entry)
+        if prediction.scaling is not None:
+            self.scalings.setdefault(plane, prediction.scaling)
+        self._count(prediction)
+        # each round is kept for undo: without the pictures of its steps
+        return replace(prediction, step_masks=())
+
+    def _asked(
+        self, plane: Plane, clicks: Sequence[Click], entry: ClickEntry
+    ) -> _Asked:
+        # its number and what happens to its mask afterwards do not matter
+        entry = replace(entry, click_id=0, candidate=0, box=None)
+        return _Asked(plane, tuple(clicks), entry, self._scaling_of(plane))
+
+    def _run(
+        self,
+        asked: _Asked,
+        previous: Prediction | None,
+        on_step: Callable[[Prediction], None] | None = None,
+    ) -> Prediction:
+        entry = asked.entry
+        return self._on(asked.plane).predict(
+            asked.clicks,
             previous=previous,
             refinement=entry.refinement,
             hint=entry.hint,
@@ -296,12 +338,41 @@ class RoundComputer:
             threshold=entry.threshold,
             on_step=on_step,
         )
-        prediction = chosen(prediction, entry)
-        if prediction.scaling is not None:
-            self.scalings.setdefault(plane, prediction.scaling)
-        self._count(prediction)
-        # each round is kept for undo: without the pictures of its steps
-        return replace(prediction, step_masks=())
+
+    def look_ahead(
+        self,
+        plane: Plane,
+        state: PlaneState,
+        entry: ClickEntry,
+        check: Callable[[], None],
+    ) -> Prediction:
+        """Compute the round that a click would add, and keep it for that click.
+
+        ``check`` is called before each run of the network; what it raises ends the
+        work, and what was embedded until then is kept.
+        """
+        made = [e.click for e in state.entries if isinstance(e, ClickEntry)]
+        clicks = (*made, entry.click)
+        asked = self._asked(plane, clicks, entry)
+        previous = self._feedback(state, state.rounds, clicks)
+        with self._on(plane).giving_way(check):
+            prediction = self._run(asked, previous)
+        self._ahead = asked, previous, prediction
+        return prediction
+
+    def first_click_s(self, plane: Plane) -> float:
+        """Measure, on a small window, how long a first click takes at most.
+
+        Torch prepares itself at its first run, so the first click is faster after it.
+        """
+        segmenter = self._on(plane)
+        y, x = self._plane_shape
+        click = Click(((y - 1) / 2, (x - 1) / 2))
+        segmenter.try_windows(click, FocusHint(_TRIAL_PX[0], 1.0))
+        start = time.perf_counter()
+        tried = segmenter.try_windows(click, FocusHint(_TRIAL_PX[1], 1.0))
+        a_window_s = (time.perf_counter() - start) / len(tried)
+        return a_window_s * segmenter.focus.most_candidates
 
     def _count(self, prediction: Prediction) -> None:
         self.runs += 1

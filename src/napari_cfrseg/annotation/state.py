@@ -58,6 +58,21 @@ class ClickEntry:
     box: Box | None = None
     given: bool = False
 
+    @classmethod
+    def of(
+        cls, event: ev.ClickAdded, refinement: Refinement, threshold: float
+    ) -> ClickEntry:
+        """Return the entry that an event adds to an object cut at ``threshold``."""
+        return cls(
+            event.click_id,
+            event.click,
+            refinement,
+            event.focus_shift,
+            event.hint,
+            threshold if event.threshold is None else event.threshold,
+            box=event.box,
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PaintEntry:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -322,6 +323,18 @@ class Segmenter:
             on_window=on_window,
         )
         return replace(self._round(task, image), clicks=())
+
+    @contextmanager
+    def giving_way(self, check: Callable[[], None]) -> Iterator[None]:
+        """Call ``check`` before each run of the network meanwhile.
+
+        What it raises ends the work; the embeddings made until then are kept.
+        """
+        self._stages.give_way = check
+        try:
+            yield
+        finally:
+            self._stages.give_way = lambda: None
 
     def try_windows(
         self, click: Click, hint: FocusHint | None = None

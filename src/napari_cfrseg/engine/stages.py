@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar
 
@@ -33,6 +33,9 @@ ValueT = TypeVar("ValueT")
 
 #: Clicks farther outside the window than this many cells leave no trace in it.
 _CLICK_REACH = 6.0
+#: Embeddings kept: so many bytes of windows, and as many of clicks; but never fewer
+#: than the focus tries at a first click.
+_KEPT_BYTES, _LEAST_KEPT = 1 << 26, 8
 
 
 def resolve_device(name: str) -> torch.device:
@@ -112,20 +115,33 @@ class Answer:
 
 @dataclass(slots=True)
 class _Recent:
-    """The last few values by key; the oldest is forgotten first."""
+    """The latest values by key, within a byte budget; the oldest is forgotten first."""
 
-    size: int
-    kept: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict)
+    kept: OrderedDict[Hashable, tuple[Any, int]] = field(default_factory=OrderedDict)
+    held_bytes: int = 0
 
     def get(self, key: Hashable, make: Callable[[], ValueT]) -> ValueT:
         if key in self.kept:
             self.kept.move_to_end(key)
         else:
-            self.kept[key] = make()
-            while len(self.kept) > self.size:
-                self.kept.popitem(last=False)
-        value: ValueT = self.kept[key]
+            made = make()
+            self.kept[key] = made, _bytes_of(made)
+            self.held_bytes += self.kept[key][1]
+            while self.held_bytes > _KEPT_BYTES and len(self.kept) > _LEAST_KEPT:
+                self.held_bytes -= self.kept.popitem(last=False)[1][1]
+        value: ValueT = self.kept[key][0]
         return value
+
+
+def _bytes_of(value: Any) -> int:
+    """Return the size of the tensors in an embedding."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if is_dataclass(value):
+        return sum(_bytes_of(getattr(value, one.name)) for one in fields(value))
+    if isinstance(value, Mapping):
+        return sum(map(_bytes_of, value.values()))
+    return sum(map(_bytes_of, value)) if isinstance(value, list | tuple) else 0
 
 
 class Stages:
@@ -146,6 +162,8 @@ class Stages:
             msg = f"precision {precision!r}: expected auto, float32 or bfloat16"
             raise ValueError(msg)
         self.precision = precision
+        #: called before each run of the network; what it raises ends the work
+        self.give_way: Callable[[], None] = lambda: None
         self.network = network.eval()
         self.network.requires_grad_(False)
         self.to(device)
@@ -165,8 +183,8 @@ class Stages:
 
         ``early`` returns the embedding that :meth:`embed_ahead` made, by window.
         """
-        self._images = _Recent(8)  # at least as many as the focus tries
-        self._clicks = _Recent(8)
+        self._images = _Recent()
+        self._clicks = _Recent()
         self._early = dict(early or {})
 
     @property
@@ -194,6 +212,7 @@ class Stages:
                     early = self._early.pop(window)()
                 if isinstance(early, Embedded) and early.state is self._state:
                     return early.value
+            self.give_way()
             with watch.time("crop"):
                 image = self._tensor(read(window)[None])
             with watch.time("embed_image"), self._arithmetic():
@@ -244,6 +263,7 @@ class Stages:
         if feedback is not None:
             mask = torch.as_tensor(feedback, dtype=torch.float32, device=self.device)
             mask = mask[None, None]
+        self.give_way()
         row = torch.tensor([newest], dtype=torch.float32, device=self.device)
         with watch.time("refine"), self._arithmetic():
             return self._fast.refine(features, mask, row)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cfrseg.annotation.events import OverlapRule
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
+from napari_cfrseg.gui.segment.resting_pointer import Resting
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.segment.controller import Controller
@@ -108,6 +109,7 @@ class Preferences:
     refinement: Refinement = DEFAULT_REFINEMENT
     rule: OverlapRule = OverlapRule.KEEP
     threshold: float = 0.5
+    resting: Resting = Resting.PREPARE
     unfolded: tuple[str, ...] = ("stack", "session")
     keys: dict[str, str] = field(
         default_factory=lambda: {action.name: action.key for action in ACTIONS}
@@ -134,6 +136,7 @@ class Preferences:
             ),
             rule=OverlapRule(str(click.overlap)),
             threshold=float(click.threshold),
+            resting=Resting(str(click.resting)),
             unfolded=tuple(str(click.unfolded).split(",")),
             keys={action.name: str(getattr(keys, action.name)) for action in ACTIONS},
         )

@@ -42,6 +42,34 @@ class ClickSteps:
 
         A click with a box around it begins an object, or an object's first mask here.
         """
+        controller = self._controller
+        place = controller.planes.locate(world)
+        if place is not None and box is None and not controller.planes.why_not(world):
+            judged = controller.suggestions.event_at(*place, is_positive)
+            if judged is not None:
+                return (judged,)
+        events, refused = self._events(world, is_positive, box)
+        if refused:
+            controller.refuse(refused)
+        else:
+            self.focus_shift = 0
+        return events
+
+    def expected(self, world: Sequence[float]) -> tuple[ev.Event, ...]:
+        """Return the step that a click would be; () if it would be none."""
+        controller = self._controller
+        place = controller.planes.locate(world)
+        covered = controller.planes.covering(world) is not None
+        if place is None or covered or not controller.image.layer.visible:
+            return ()
+        if controller.suggestions.found_at(*place) is not None:
+            return ()
+        return self._events(world, controller.view.is_positive)[0]
+
+    def _events(
+        self, world: Sequence[float], is_positive: bool, box: Box | None = None
+    ) -> tuple[tuple[ev.Event, ...], str]:
+        """Return the step that a click is, or () and why it is none."""
         controller, view = self._controller, self._controller.view
         place = controller.planes.locate(world)
         selected = view.selected
@@ -53,20 +81,14 @@ class ClickSteps:
         if box is not None and begun:
             selected = known = None
         refused = controller.planes.why_not(world)
-        if place is not None and not refused and box is None:
-            judged = controller.suggestions.event_at(*place, is_positive)
-            if judged is not None:
-                return (judged,)
         if selected is None and not is_positive:
             refused = refused or "The first click of an object must be positive."
         elif selected is None and view.next_id > MOST_OBJECTS:
             refused = refused or f"No more than {MOST_OBJECTS} objects fit."
         if refused or place is None:
-            controller.refuse(refused)
-            return ()
+            return (), refused
         plane, yx = place
         object_id = view.next_id if selected is None else selected
-        shift, self.focus_shift = self.focus_shift, 0
         hint = None
         if known is None or known.on(plane).is_empty:
             hint = controller.planes.size_hint(controller.objects, box)
@@ -76,13 +98,13 @@ class ClickSteps:
             yx,
             is_positive,
             controller.next_click,
-            shift,
+            self.focus_shift,
             hint,
             box=box,
         )
         if selected is not None:
-            return (click,)
-        return ev.ObjectCreated(object_id, threshold=view.threshold), click
+            return (click,), ""
+        return (ev.ObjectCreated(object_id, threshold=view.threshold), click), ""
 
     def is_seen(self, world: Sequence[float]) -> bool:
         """Whether the image is seen at a place; else say so and offer a button."""

@@ -77,6 +77,8 @@ class Controller:
     ----------
     auto_next
         Whether a positive click far from the selected object begins a new one.
+    first_click_s
+        How long a first click takes, measured when the model was loaded.
     go_to, show_keys, show_band
         Begins to work on another image layer, shows the keys, and a box between two
         places of the canvas, (column, row) or () for none; given by the dock.
@@ -102,7 +104,7 @@ class Controller:
             self.image.plane, self.image.plane_shape, rgb=self.image.rgb
         )
         self.next_click = 1
-        self.auto_next = False
+        self.auto_next, self.first_click_s = False, 0.0
         self.go_to: Callable[[Image], None] = lambda _: None
         self.show_keys: Callable[[], None] = lambda: None
         self.show_band: Callable[[tuple[float, ...], tuple[float, ...]], None] = (
@@ -405,7 +407,8 @@ class Controller:
     def load_model(self, load: Callable[[], SegmenterLike], model: str = "") -> None:
         """Load a segmenter on the runner; clicks from now on wait for it."""
 
-        def done(device: str) -> None:
+        def done(device: str, first_click_s: float) -> None:
+            self.first_click_s = first_click_s
             text = "Ready: click on an object."
             if self.view.progress[1]:
                 text = _REOPENING

@@ -9,9 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox
-from qtpy.QtCore import QPoint, QRect, Qt, QTimer
-from qtpy.QtGui import QKeySequence, QShortcut
-from qtpy.QtWidgets import QRubberBand, QVBoxLayout, QWidget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.gui.dock_widget import (
@@ -20,7 +19,6 @@ from napari_cfrseg.gui.dock_widget import (
     form,
     images_of,
     notify,
-    on_current,
 )
 from napari_cfrseg.gui.preferences import (
     PLUGIN,
@@ -28,6 +26,7 @@ from napari_cfrseg.gui.preferences import (
     bind_keys,
     remember_unfolded,
 )
+from napari_cfrseg.gui.segment.canvas_extras import CanvasExtras
 from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.gui.segment.event_queue import (
     Job,
@@ -46,6 +45,7 @@ from napari_cfrseg.gui.segment.layers import (
 )
 from napari_cfrseg.gui.segment.object_panel import ObjectPanel
 from napari_cfrseg.gui.segment.projection import DockView
+from napari_cfrseg.gui.segment.resting_pointer import RestingPointer
 from napari_cfrseg.gui.segment.settings_panel import SettingsPanel, StatusPanel
 from napari_cfrseg.gui.segment.stack_panel import StackPanel
 from napari_cfrseg.gui.session.session_keeper import (
@@ -97,8 +97,7 @@ class ClickDock(DockWidget):
         self._unbind: Callable[[], None] | None = None
         self._controller: Controller | None = None
         self._closed = False
-        self._shortcuts: list[QShortcut] = []
-        self._band: QRubberBand | None = None
+        self.canvas = CanvasExtras(lambda: self._controller)
         self._on_the_spot = runner is not None
         self._opened = threading.Event()
         if self._on_the_spot:
@@ -120,6 +119,12 @@ class ClickDock(DockWidget):
         self.stack = StackPanel()
         self.status = StatusPanel(self._preferences.keys)
         self.sessions = SessionPanel(self.open_session, notify)
+        self.resting = RestingPointer(
+            self.viewer,
+            self._runner,
+            lambda: self._controller,
+            self._preferences.resting,
+        )
         self._lay_out()
         self.image_choice.changed.connect(self._on_image)
         self.model_choice.changed.connect(self._on_model)
@@ -131,6 +136,7 @@ class ClickDock(DockWidget):
             (dims.order, self._on_turned),
             (dims.ndisplay, self._on_turned),
         )
+        self.settings.resting.changed.connect(self.resting.set_mode)
         for panel in (self.objects, self.settings, self.stack, self.status):
             panel.connect_to(lambda: self._controller)
         # Qt passes the dying widget, which is not the runner's timeout
@@ -143,34 +149,8 @@ class ClickDock(DockWidget):
     def docked(self) -> None:
         """Bind keys that Qt, or a keyboard layout, keeps from napari on the canvas."""
         super().docked()
-        canvases = [
-            widget
-            for widget in self.window().findChildren(QWidget)
-            if type(widget).__module__.startswith("vispy.")
-        ]
-        self._band = QRubberBand(
-            QRubberBand.Shape.Rectangle, next(iter(canvases), self)
-        )
-        for key, act in (
-            ("Tab", lambda c: c.other_mask()),
-            ("Shift+Tab", lambda c: c.other_mask(-1)),
-            ("?", lambda c: c.show_keys()),
-        ):
-            for canvas in [] if self._closed else canvases:
-                shortcut = QShortcut(QKeySequence(key), canvas)
-                shortcut.setContext(Qt.ShortcutContext.WidgetShortcut)
-                shortcut.activated.connect(on_current(lambda: self._controller, act))
-                self._shortcuts.append(shortcut)
-
-    def show_band(self, start: tuple[float, ...], end: tuple[float, ...]) -> None:
-        """Show a box between two places of the canvas; () for none."""
-        if self._band is not None:
-            self._band.setVisible(bool(start))
-        if self._band is not None and start:
-            corners = [
-                QPoint(round(place[0]), round(place[1])) for place in (start, end)
-            ]
-            self._band.setGeometry(QRect(*corners).normalized())
+        if not self._closed:
+            self.canvas.find(self.window())
 
     @property
     def controller(self) -> Controller | None:
@@ -182,11 +162,10 @@ class ClickDock(DockWidget):
         if self._closed:
             return
         self._closed = True
-        for made in (*self._shortcuts, *filter(None, [self._band])):
-            made.deleteLater()
-        self._band = None
+        self.canvas.close()
         self._opened.set()
         self._listener.close()
+        self.resting.close()
         self._leave()
         self._runner.close()
         for layer in list(self._controllers):
@@ -365,7 +344,7 @@ class ClickDock(DockWidget):
         )
         controller.go_to = self._choose
         controller.show_keys = self.status.show_keys
-        controller.show_band = self.show_band
+        controller.show_band = self.canvas.show_band
         controller.auto_next = self.objects.auto_next.isChecked()
         self.settings.display_on(controller)
         show_planes_of(self.viewer, controller.image)
@@ -389,6 +368,7 @@ class ClickDock(DockWidget):
         return controller
 
     def _leave(self) -> None:
+        self.resting.stop()
         if self._controller is not None:
             self._controller.changed.disconnect(self._show)
             self._controller = None
@@ -415,6 +395,8 @@ class ClickDock(DockWidget):
     # -- looks -----------------------------------------------------------------------
 
     def _show(self, view: DockView) -> None:
+        if view.pending:
+            self.resting.stop()
         if view.model and view.model != self.model_choice.value:
             self._offer_models(self.model_choice.choices, view.model)
         self.objects.show_view(view)

@@ -260,18 +260,21 @@ class EventQueue:
         load: Callable[[], SegmenterLike],
         model: str,
         plane: Plane,
-        done: Callable[[str], None],
+        done: Callable[[str, float], None],
         failed: Callable[[Exception], None],
     ) -> None:
-        """Load a segmenter, make it ready for a plane, and pass its device to done."""
+        """Load a segmenter and make it ready for a plane.
 
-        def work(_: Report) -> str:
+        ``done`` gets its device, and how long a first click takes there (in s).
+        """
+
+        def work(_: Report) -> tuple[str, float]:
             segmenter = load()
             self._annotator.use(segmenter, model)
-            self._annotator.prepare(plane)
-            return str(getattr(segmenter, "device", ""))
+            first_click_s = self._annotator.first_click_s(plane)
+            return str(getattr(segmenter, "device", "")), first_click_s
 
-        self._runner.submit(Job(work, done, failed))
+        self._runner.submit(Job(work, lambda found: done(*found), failed))
 
     def restore(
         self,

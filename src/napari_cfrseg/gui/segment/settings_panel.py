@@ -21,6 +21,7 @@ from napari_cfrseg.gui.dock_widget import (
 )
 from napari_cfrseg.gui.preferences import ACTIONS, Preferences, shown_key
 from napari_cfrseg.gui.segment.projection import DockView
+from napari_cfrseg.gui.segment.resting_pointer import Resting
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.dock_widget import Current
@@ -47,6 +48,11 @@ _MOUSE = "".join(
 _RULES = {
     "neighbours keep their pixels": OverlapRule.KEEP,
     "this object takes them": OverlapRule.OVERWRITE,
+}
+_RESTING = {
+    "the pointer does nothing": Resting.NOTHING,
+    "computes the click ahead": Resting.PREPARE,
+    "shows the click's outline": Resting.OUTLINE,
 }
 
 
@@ -90,13 +96,20 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             value=preferences.rule,
             tooltip="Who gets a pixel of two objects; locked ones always keep theirs",
         )
+        self.resting = ComboBox(
+            label="At rest",
+            choices=list(_RESTING.items()),
+            value=preferences.resting,
+            tooltip="What the pointer does where it rests on the image. Computing the "
+            "click ahead makes it faster, but not on battery",
+        )
         said = "Draw objects as outlines, not as filled areas"
         self.outlines = check_box("outlines only", said)
         said = "Show the clicks of the selected object only"
         self.own_clicks = check_box("only its clicks", said)
         column = column_in(self)
         looks = (self.kind, self.steps, self.changed_px)
-        column.addLayout(form(self.threshold, self.rule, *looks))
+        column.addLayout(form(self.threshold, self.rule, *looks, self.resting))
         column.addLayout(row(self.outlines, self.own_clicks))
         self._enable()
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 
 from napari_cfrseg.annotation import events as ev
@@ -21,9 +20,8 @@ from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.geometry.windows import Box, overlap, shape_of, slices
 from napari_cfrseg.gui.segment.event_queue import Job, Runner
-from napari_cfrseg.gui.segment.label_layer import OUTLINE_PX
-from napari_cfrseg.gui.segment.layers import Listener, PlaneView, to_rgba
-from napari_cfrseg.io.axes import back, turned
+from napari_cfrseg.gui.segment.layers import Listener, PlaneView
+from napari_cfrseg.gui.segment.outline_layer import OutlineLayer
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -100,8 +98,6 @@ class Suggesting:
         free: Callable[[], tuple[int, int]],
         line: Callable[[], tuple[int | None, tuple[float, float, float]]],
     ) -> None:
-        self._viewer = viewer
-        self._labels = labels
         self._planes = planes
         self._annotator = annotator
         self._runner = runner
@@ -110,7 +106,9 @@ class Suggesting:
         self._free = free
         self._line = line
         self.view = SuggestionsView()
-        self.layer: Labels | None = None
+        self.outlines = OutlineLayer(
+            viewer, labels, planes, "suggestions", (SURE, UNSURE)
+        )
         self._plane: Plane = ()
         self._region: Box = (0, 0, 0, 0)
         self._planes_searched: dict[Plane, _Searched] = {}
@@ -269,15 +267,22 @@ class Suggesting:
 
         A positive click accepts it, a negative one rejects it.
         """
+        suggestion = self.found_at(plane, yx)
+        if suggestion is None:
+            return None
+        self.found.remove(suggestion)  # a second click is another one
+        if is_positive:
+            return self._accepted([suggestion], yx)
+        return self._rejected(suggestion)
+
+    def found_at(
+        self, plane: Plane, yx: tuple[float, float]
+    ) -> ObjectSuggestion | None:
+        """Return the suggestion that is there, None where there is none."""
         y, x = (round(v) for v in yx)
         box = (y, x, y + 1, x + 1)
-        for suggestion in self.found if plane == self._plane else ():
-            if suggestion.mask.window(box).any():
-                self.found.remove(suggestion)  # a second click is another one
-                if is_positive:
-                    return self._accepted([suggestion], yx)
-                return self._rejected(suggestion)
-        return None
+        here = self.found if plane == self._plane else ()
+        return next((s for s in here if s.mask.window(box).any()), None)
 
     def accept_sure(self) -> None:
         """Accept all that are at least as sure as the slider says."""
@@ -325,7 +330,7 @@ class Suggesting:
 
     def _draw(self) -> None:
         """Draw the outlines: odd labels are sure, even ones are not."""
-        if self.layer is None and not self.found:
+        if self.outlines.layer is None and not self.found:
             return
         labels = np.zeros(shape_of(self._region), np.uint16)
         for number, suggestion in enumerate(self.found):
@@ -333,30 +338,4 @@ class Suggesting:
             part = overlap(suggestion.mask.box, self._region)
             inside = labels[slices(part, self._region)]
             inside[suggestion.mask.window(part)] = 2 * number + (1 if is_sure else 2)
-        self._paint(labels)
-
-    def _paint(self, labels: NDArray[np.uint16]) -> None:
-        from napari.layers import Labels
-        from napari.utils.colormaps import CyclicLabelColormap
-
-        image = self._planes.image
-        whole = labels.reshape((*(1 for _ in self._plane), *labels.shape))
-        data = turned(whole, back(image.order))
-        place = image.placement()
-        origin = image.to_layer((*self._plane, *self._region[:2]))
-        place["translate"] = self._planes.translate_to(origin)
-        if self.layer is None or self.layer not in self._viewer.layers:
-            name = f"{image.layer.name} suggestions"
-            colours = np.array([(0, 0, 0, 0), to_rgba(SURE), to_rgba(UNSURE)])
-            colormap = CyclicLabelColormap(colours)
-            layer = Labels(data, name=name, colormap=colormap, opacity=1.0, **place)
-            layer.contour = OUTLINE_PX
-            active = self._viewer.layers.selection.active
-            layers = self._viewer.layers
-            layers.insert(layers.index(self._labels) + 1, layer)
-            self._viewer.layers.selection.active = active
-            self.layer = layer
-            return
-        self.layer.data = data
-        if (self.layer.translate != place["translate"]).any():
-            self.layer.translate = place["translate"]
+        self.outlines.paint((*self._plane, *self._region[:2]), labels)

@@ -1,0 +1,73 @@
+"""A Labels layer of outlines over a part of a plane, made when there is one to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg.gui.segment.label_layer import OUTLINE_PX
+from napari_cfrseg.gui.segment.layers import PlaneView, to_rgba
+from napari_cfrseg.io.axes import back, turned
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Labels
+
+
+class OutlineLayer:
+    """Outlines right above an image's objects.
+
+    ``labels`` are those objects, on ``planes``; the layer's name ends in ``name``, and
+    its labels take turns with ``colours`` (``#rrggbb``).
+    """
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        labels: Labels,
+        planes: PlaneView,
+        name: str,
+        colours: Sequence[str],
+    ) -> None:
+        self._viewer = viewer
+        self._labels = labels
+        self._planes = planes
+        self._name = name
+        self._colours = [(0.0, 0.0, 0.0, 0.0), *map(to_rgba, colours)]
+        self._hidden = False
+        self.layer: Labels | None = None
+
+    def paint(self, index: Sequence[int], labels: NDArray[np.integer[Any]]) -> None:
+        """Draw (h, w) labels whose first pixel is at an index of the image."""
+        from napari.layers import Labels
+        from napari.utils.colormaps import CyclicLabelColormap
+
+        image = self._planes.image
+        whole = labels.reshape((*(1 for _ in index[:-2]), *labels.shape))
+        data = turned(whole, back(image.order))
+        place = image.placement()
+        place["translate"] = self._planes.translate_to(image.to_layer(index))
+        layers = self._viewer.layers
+        if self.layer is None or self.layer not in layers:
+            name = f"{image.layer.name} {self._name}"
+            colormap = CyclicLabelColormap(np.array(self._colours))
+            layer = Labels(data, name=name, colormap=colormap, opacity=1.0, **place)
+            layer.contour = OUTLINE_PX
+            active = layers.selection.active
+            layers.insert(layers.index(self._labels) + 1, layer)
+            layers.selection.active = active
+            self.layer = layer
+            return
+        self.layer.data = data
+        if (self.layer.translate != place["translate"]).any():
+            self.layer.translate = place["translate"]
+        if self._hidden:
+            self._hidden, self.layer.visible = False, True
+
+    def hide(self) -> None:
+        """Show nothing until the next call of :meth:`paint`."""
+        if self.layer is not None and self.layer.visible:
+            self._hidden, self.layer.visible = True, False

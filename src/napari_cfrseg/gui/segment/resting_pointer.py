@@ -1,0 +1,181 @@
+"""A pointer that rests on the image: the click it makes likely is computed ahead.
+
+Then that click is answered at once, and its outline can be shown before it. A click
+never waits for this: it ends the work before the network's next run, and finds what was
+embedded until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from enum import StrEnum
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QTimer
+
+from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.geometry.masks import MaskPatch, Plane
+from napari_cfrseg.gui.segment.event_queue import Job, JobCancelled, Runner
+from napari_cfrseg.gui.segment.layers import Listener
+from napari_cfrseg.gui.segment.outline_layer import OutlineLayer
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+    from napari_cfrseg.gui.segment.controller import Controller
+
+#: how long the pointer must rest
+REST_MS = 150
+#: no outline is drawn where a first click takes longer
+SLOWEST_S = 0.8
+#: Okabe and Ito's reddish purple
+_COLOUR = "#cc79a7"
+
+
+class Resting(StrEnum):
+    """What happens where the pointer rests."""
+
+    NOTHING = "nothing"
+    PREPARE = "prepare"
+    """the click is computed ahead; not on battery"""
+    OUTLINE = "outline"
+    """and its outline is drawn, on a machine that is fast enough"""
+
+
+class RestingPointer:
+    """Watches the pointer over a viewer's canvas.
+
+    Parameters
+    ----------
+    viewer, runner
+        Where the pointer is, and where clicks are computed.
+    current
+        Returns the controller of the image being segmented, or None.
+    mode
+        What to do; may be changed at any time.
+    """
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        runner: Runner,
+        current: Callable[[], Controller | None],
+        mode: Resting,
+    ) -> None:
+        self._viewer = viewer
+        self._runner = runner
+        self._current = current
+        self.mode = mode
+        self._job: Job | None = None
+        self._outline: tuple[Controller, OutlineLayer] | None = None
+        self._timer = QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(REST_MS)
+        self._timer.timeout.connect(self._rested)
+        viewer.mouse_move_callbacks.append(self._on_move)
+        self._listener = Listener((viewer.dims.events.current_step, self.stop))
+
+    def close(self) -> None:
+        """Watch no more."""
+        self.stop()
+        self.remove()
+        self._listener.close()
+        if self._on_move in self._viewer.mouse_move_callbacks:
+            self._viewer.mouse_move_callbacks.remove(self._on_move)
+
+    def stop(self) -> None:
+        """Compute no further, and show no outline."""
+        self._timer.stop()
+        if self._job is not None:
+            self._job.cancel()
+            self._job = None
+        if self._outline is not None:
+            self._outline[1].hide()
+
+    def remove(self) -> None:
+        """Take the outline's layer away."""
+        if self._outline is not None:
+            layer, self._outline = self._outline[1].layer, None
+            if layer is not None and layer in self._viewer.layers:
+                self._viewer.layers.remove(layer)
+
+    def set_mode(self, mode: Resting) -> None:
+        """Do something else from now on; say so where this machine is too slow."""
+        self.stop()
+        self.mode = mode
+        controller = self._current()
+        if mode is not Resting.OUTLINE:
+            self.remove()
+        elif controller is not None and controller.first_click_s > SLOWEST_S:
+            controller.say(
+                f"No outline under the pointer: a click takes about "
+                f"{controller.first_click_s:.1f} s on this machine."
+            )
+
+    def _on_move(self, *_: Any) -> None:
+        self.stop()
+        if self.mode is not Resting.NOTHING:
+            self._timer.start()
+
+    def _rested(self) -> None:
+        controller = self._current()
+        if controller is None or not _takes_clicks(controller):
+            return
+        shows = self.mode is Resting.OUTLINE and controller.first_click_s <= SLOWEST_S
+        if not shows and on_battery():
+            return
+        # a click's place goes through the layer of clicks, which rounds it
+        layer, world = controller.clicks.layer, self._viewer.cursor.position
+        if self._viewer.layers.selection.active == layer:
+            world = layer.data_to_world(layer.world_to_data(world))
+        events = controller.steps.expected(world)
+        if not events:
+            return
+        plane = controller.current_plane
+
+        def done(mask: MaskPatch) -> None:
+            if self._job is job and shows:
+                self._draw(controller, plane, mask)
+
+        def failed(error: Exception) -> None:
+            # the click itself will say what is wrong
+            if not isinstance(error, JobCancelled | CfrSegError | OSError):
+                raise error
+
+        job = self._job = Job(
+            lambda _: controller.annotator.look_ahead(*events, check=job.check),
+            done,
+            failed,
+        )
+        self._runner.submit(job)
+
+    def _draw(self, controller: Controller, plane: Plane, mask: MaskPatch) -> None:
+        if not mask.mask.size:
+            return
+        if self._outline is None or self._outline[0] is not controller:
+            self.remove()
+            where = (self._viewer, controller.labels.layer, controller.planes)
+            self._outline = controller, OutlineLayer(*where, "next click", (_COLOUR,))
+        labels = mask.mask.astype("uint8")
+        self._outline[1].paint((*plane, *mask.offset), labels)
+
+
+def _takes_clicks(controller: Controller) -> bool:
+    """Whether nothing else is being computed, and no layer is being edited."""
+    view, active = controller.view, controller.viewer.layers.selection.active
+    busy = view.loading or view.pending or view.progress[1] or view.suggestions.running
+    mode = "pan_zoom" if active is None else str(active.mode)
+    return not busy and (
+        mode == "pan_zoom" or (active == controller.clicks.layer and mode == "add")
+    )
+
+
+def on_battery() -> bool:
+    """Whether the machine runs on its battery; False where that is not known."""
+    with suppress(ImportError, OSError):  # napari needs it, on some systems it is less
+        psutil = import_module("psutil")
+        battery = getattr(psutil, "sensors_battery", lambda: None)()
+        return battery is not None and not battery.power_plugged
+    return False

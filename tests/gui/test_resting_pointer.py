@@ -1,0 +1,108 @@
+"""A pointer at rest in a real viewer: the click computed ahead, and its outline."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from closed_form import FloodNetwork
+from gui_window import flood_window, mouse_move, post, squares
+from qtpy.QtCore import Qt
+
+from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.gui.segment import resting_pointer
+from napari_cfrseg.gui.segment.resting_pointer import Resting
+
+pytestmark = pytest.mark.gui
+
+
+class CountingNetwork(FloodNetwork):
+    """Counts the windows that were embedded."""
+
+    embedded = 0
+
+    def embed_image(self, *args, **kwargs):
+        type(self).embedded += 1
+        return super().embed_image(*args, **kwargs)
+
+
+@pytest.fixture
+def window(make_napari_viewer, qtbot, npe2pm, plugin_settings, monkeypatch):
+    with flood_window(make_napari_viewer, qtbot, npe2pm, monkeypatch, squares()) as w:
+        network = CountingNetwork(0.2)
+        network.for_inference = lambda: network
+        w.dock.controller.load_model(lambda: Segmenter(network, device="cpu"))
+        w.until(lambda: not w.view.loading)
+        yield w
+
+
+def move(window, y, x) -> None:
+    """Move the pointer to a pixel, no button held."""
+    post(window.canvas, mouse_move(window.at(y, x), Qt.MouseButton.NoButton))
+
+
+def rest(window, y, x) -> None:
+    """Move the pointer to a pixel and wait until what follows is computed."""
+    move(window, y, x)
+    window.qtbot.wait(resting_pointer.REST_MS + 350)
+
+
+def outlines(window) -> list:
+    return [x for x in window.viewer.layers if x.name.endswith("next click")]
+
+
+def test_the_click_after_a_rest_embeds_nothing_and_gives_the_same(window) -> None:
+    rest(window, 60, 60)
+    before = CountingNetwork.embedded
+    assert not window.view.objects
+    window.click(60, 60)
+    assert CountingNetwork.embedded == before
+    assert window.area(1) == 1600
+    window.viewer.layers.selection.active = window.image  # another way of the click
+    window.press("N")
+    rest(window, 60, 180)
+    before = CountingNetwork.embedded
+    window.click(60, 180)
+    assert CountingNetwork.embedded == before
+    assert window.area(2) == 1600
+
+
+def test_by_a_switch_nothing_is_computed_ahead(window) -> None:
+    window.dock.settings.resting.value = Resting.NOTHING
+    before = CountingNetwork.embedded
+    rest(window, 60, 60)
+    assert CountingNetwork.embedded == before
+
+
+def test_on_battery_nothing_is_computed_ahead(window, monkeypatch) -> None:
+    monkeypatch.setattr(resting_pointer, "on_battery", lambda: True)
+    before = CountingNetwork.embedded
+    rest(window, 60, 60)
+    assert CountingNetwork.embedded == before
+
+
+def test_the_outline_shows_what_the_click_gives_and_goes_with_the_pointer(window):
+    assert not outlines(window)
+    window.dock.settings.resting.value = Resting.OUTLINE
+    rest(window, 60, 60)
+    window.until(lambda: bool(outlines(window)))
+    (layer,) = outlines(window)
+    assert layer.visible
+    assert layer.data.shape == (40, 40)
+    corner = window.image.world_to_data(layer.data_to_world((0, 0)))
+    assert np.allclose(corner, (40, 40))
+    assert window.viewer.layers.selection.active == window.points
+    move(window, 20, 20)
+    assert not layer.visible
+    window.click(60, 60)
+    assert not layer.visible
+    assert window.area(1) == 1600
+    window.dock.settings.resting.value = Resting.PREPARE
+    assert not outlines(window)
+
+
+def test_where_clicks_are_slow_no_outline_is_drawn_and_the_dock_says_so(window):
+    window.dock.controller.first_click_s = 3.0
+    window.dock.settings.resting.value = Resting.OUTLINE
+    assert "3.0 s" in window.view.status
+    rest(window, 60, 60)
+    assert not outlines(window)
