@@ -124,6 +124,7 @@ def test_suggestions_follow_the_view_and_the_switch_stops_them(window, qtbot):
     camera.center, camera.zoom = centre, zoom
     window.until(lambda: len(suggesting.found) >= whole - 1)
     window.until(lambda: not window.view.suggestions.running)
+    window.settle()
     seeds = [s.seed for s in suggesting.found]
     assert len(set(seeds)) == len(seeds)
     suggested = [e for e in window.events if isinstance(e, ev.ObjectsSuggested)]
