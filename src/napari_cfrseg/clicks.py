@@ -39,11 +39,51 @@ class Click:
         object.__setattr__(self, "pixel", (math.floor(y + 0.5), math.floor(x + 0.5)))
 
 
+@dataclass(slots=True, eq=False)
+class _Rows:
+    """Coordinates and signs of clicks: arrays that lists share as they grow.
+
+    A list is a view of the first rows; ``used`` rows are taken.
+    """
+
+    yx: NDArray[np.float64]
+    pixels: NDArray[np.intp]
+    positive: NDArray[np.bool_]
+    used: int
+
+    @classmethod
+    def of(cls, clicks: Sequence[Click]) -> _Rows:
+        yx = np.array([click.yx for click in clicks], np.float64).reshape(-1, 2)
+        positive = np.array([click.is_positive for click in clicks], np.bool_)
+        return cls(yx, np.floor(yx + 0.5).astype(np.intp), positive, len(clicks))
+
+    def followed_by(self, click: Click, length: int) -> _Rows:
+        """Return rows whose first ``length`` are these, and then a click's."""
+        rows = self
+        if length < self.used or length == len(self.yx):  # a branch, or full
+            room = ((0, length // 2 + 64), (0, 0))
+            rows = _Rows(
+                np.pad(self.yx[:length], room),
+                np.pad(self.pixels[:length], room),
+                np.pad(self.positive[:length], room[0]),
+                length,
+            )
+        rows.yx[length], rows.pixels[length] = click.yx, click.pixel
+        rows.positive[length] = click.is_positive
+        rows.used = length + 1
+        return rows
+
+    def without(self, index: np.intp, length: int) -> _Rows:
+        """Return the first ``length`` rows except one."""
+        kept = np.delete(np.arange(length), index)
+        return _Rows(self.yx[kept], self.pixels[kept], self.positive[kept], length - 1)
+
+
 class ClickList(tuple[Click, ...]):
     """Clicks, and their coordinates as arrays that are made once.
 
     What a click costs must not grow with the thousands before it, so nothing loops
-    over them in Python where an array does.
+    over them in Python where an array does, and :meth:`followed_by` makes no array.
     """
 
     @classmethod
@@ -51,33 +91,65 @@ class ClickList(tuple[Click, ...]):
         """Return clicks as such a list."""
         return clicks if isinstance(clicks, cls) else cls(clicks)
 
+    def followed_by(self, click: Click) -> ClickList:
+        """Return these clicks and one more."""
+        longer = ClickList((*self, click))
+        longer._rows = self._rows.followed_by(click, len(self))
+        before = self.effective
+        y, x = before.pixels.T
+        for index in np.flatnonzero((y == click.pixel[0]) & (x == click.pixel[1])):
+            before = before.without(index)
+        longer._fewer = None if before is self else before.followed_by(click)
+        return longer
+
+    def without(self, index: np.intp) -> ClickList:
+        """Return these clicks, no two of which are on one pixel, except one."""
+        shorter = ClickList((*self[:index], *self[index + 1 :]))
+        shorter._rows = self._rows.without(index, len(self))
+        shorter._fewer = None
+        return shorter
+
     @cached_property
+    def _rows(self) -> _Rows:
+        return _Rows.of(self)
+
+    @property
     def yx(self) -> NDArray[np.float64]:
         """(N, 2) rows and columns."""
-        return np.array([click.yx for click in self], np.float64).reshape(-1, 2)
+        return self._rows.yx[: len(self)]
 
-    @cached_property
+    @property
     def pixels(self) -> NDArray[np.intp]:
         """(N, 2) rows and columns of the pixels they lie in."""
-        return np.floor(self.yx + 0.5).astype(np.intp)
+        return self._rows.pixels[: len(self)]
 
-    @cached_property
+    @property
     def positive(self) -> NDArray[np.bool_]:
         """(N,) signs."""
-        return np.array([click.is_positive for click in self], np.bool_)
+        return self._rows.positive[: len(self)]
+
+    @cached_property
+    def _fewer(self) -> ClickList | None:
+        by_pixel = {click.pixel: click for click in self}
+        if len(by_pixel) == len(self):
+            return None
+        by_pixel.clear()
+        for click in self:
+            by_pixel.pop(click.pixel, None)
+            by_pixel[click.pixel] = click
+        only = ClickList(by_pixel.values())
+        only._fewer = None
+        return only
+
+    @property
+    def effective(self) -> ClickList:
+        """At most one click per pixel, the latest, in order."""
+        return self if self._fewer is None else self._fewer
 
 
 def effective_clicks(clicks: Iterable[Click]) -> ClickList:
     """Drop clicks that a later click on the same pixel replaced; keep the order."""
-    given = ClickList.of(clicks)
-    by_pixel = {click.pixel: click for click in given}
-    if len(by_pixel) == len(given):
-        return given
-    by_pixel.clear()
-    for click in given:
-        by_pixel.pop(click.pixel, None)
-        by_pixel[click.pixel] = click
-    return ClickList(by_pixel.values())
+    return ClickList.of(clicks).effective
 
 
 def as_clicks(
@@ -105,6 +177,8 @@ def as_clicks(
     Click(yx=(9.0, 2.0), is_positive=False)
     """
     rows: Any = points
+    if isinstance(points, ClickList) and labels is None:
+        return points
     if all(isinstance(click, Click) for click in rows):
         if labels is not None and len(rows):
             msg = "labels are for points given as an array; a Click has its own sign"

@@ -53,6 +53,20 @@ def test_disks_equal_a_literal_transcription():
     np.testing.assert_array_equal(maps.numpy(), literal_maps(points, (24, 31), 5))
 
 
+def test_clicks_added_to_many_are_drawn_as_with_all_at_once():
+    """The maps of thousands of clicks are kept, and drawn on."""
+    rng = np.random.default_rng(1)
+    places = rng.uniform(-4, 30, (2, 160, 2)).astype(np.float32)
+    with torch.inference_mode():
+        for positive, negative in ((90, 100), (91, 100), (91, 103), (95, 70), (95, 71)):
+            points = np.full((1, 2 * 110, 3), -1, np.float32)
+            points[0, :positive, :2] = places[0, :positive]
+            points[0, 110 : 110 + negative, :2] = places[1, :negative]
+            maps = disk_maps(torch.from_numpy(points), (24, 31))
+            wanted = literal_maps(points, (24, 31), 5)
+            np.testing.assert_array_equal(maps.numpy(), wanted)
+
+
 def test_an_integer_click_covers_81_pixels():
     points = torch.tensor([[[12.0, 12.0, 0.0], [-1.0, -1.0, -1.0]]])
     maps = disk_maps(points, (25, 25))

@@ -247,6 +247,9 @@ def test_pyramid_levels(tmp_path):
     assert open_image(path, 1).spacing == (1.0, 1.0)
     with pytest.raises(ImageError, match="no pyramid level 2"):
         open_image(path, 2)
+    named = open_image(path, levels=2, axes="XY")
+    assert named.axes == ("x", "y")
+    assert [level.shape for level in named.array.levels] == [(64, 96), (32, 48)]
 
 
 def test_large_pages_are_read_tile_by_tile(tmp_path, monkeypatch):

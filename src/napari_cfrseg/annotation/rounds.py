@@ -29,7 +29,7 @@ from napari_cfrseg.annotation.state import (
     PlaneState,
     Round,
 )
-from napari_cfrseg.clicks import Click
+from napari_cfrseg.clicks import Click, ClickList
 from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.likeness import Likeness
 from napari_cfrseg.engine.prediction import Prediction, StageSeconds
@@ -92,7 +92,7 @@ def shown_mask(
 
 def with_strokes(mask: MaskPatch, entries: Sequence[Entry]) -> MaskPatch:
     """Return a click's mask with the strokes before it that hold."""
-    if not any(isinstance(e, PaintEntry) and e.holds for e in entries):
+    if PaintEntry not in map(type, entries):  # nothing slower: there may be thousands
         return mask
     clicks: list[Click] = []
     strokes: list[tuple[MaskPatch, MaskPatch]] = []
@@ -257,10 +257,10 @@ class RoundComputer:
         if not self.sees_pixels:
             return (Round(),) * len(state.entries)
         rounds = list(state.rounds[:first])
-        clicks = [e.click for e in state.entries[:first] if isinstance(e, ClickEntry)]
-        last_click = max(
-            (i for i, e in enumerate(state.entries) if isinstance(e, ClickEntry)),
-            default=-1,
+        clicks = _clicks_of(state, first)
+        places = range(len(state.entries) - 1, -1, -1)
+        last_click = next(
+            (i for i in places if isinstance(state.entries[i], ClickEntry)), -1
         )
         for index, entry in enumerate(state.entries[first:], first):
             if isinstance(entry, PaintEntry):
@@ -269,7 +269,7 @@ class RoundComputer:
                 )
                 rounds.append(Round(mask=base.edited(entry.added, entry.removed)))
                 continue
-            clicks.append(entry.click)
+            earlier, clicks = clicks, clicks.followed_by(entry.click)
             if entry.given:
                 rounds.append(Round(mask=state.start))
                 continue
@@ -279,26 +279,26 @@ class RoundComputer:
                     on_preview, threshold, state.entries[: index + 1]
                 )
             prediction = self._predict(
-                plane, clicks, self._feedback(state, rounds, clicks), entry, preview
+                plane, clicks, self._feedback(state, rounds, earlier), entry, preview
             )
             rounds.append(Round(prediction=prediction))
         return tuple(rounds)
 
     def _feedback(
-        self, state: PlaneState, rounds: Sequence[Round], clicks: Sequence[Click]
+        self, state: PlaneState, rounds: Sequence[Round], earlier: ClickList
     ) -> Prediction | None:
-        """Return what the newest of the clicks starts from."""
+        """Return what the click after the earlier ones starts from."""
         last = rounds[-1] if rounds else Round(mask=state.start)
         if last.prediction is not None or last.mask is None:
             return last.prediction
         mask = last.mask
         patch = Patch(self._plane_shape, *mask.offset, mask.mask.astype(np.float32))
-        return Prediction(patch, tuple(clicks[:-1]))
+        return Prediction(patch, earlier)
 
     def _predict(
         self,
         plane: Plane,
-        clicks: Sequence[Click],
+        clicks: ClickList,
         previous: Prediction | None,
         entry: ClickEntry,
         on_step: Callable[[Prediction], None] | None,
@@ -378,6 +378,22 @@ class RoundComputer:
         self.runs += 1
         self.network_s += prediction.stages.network
         self.steps, self.seconds = prediction.steps, prediction.seconds
+
+
+def _clicks_of(state: PlaneState, count: int) -> ClickList:
+    """Return the clicks among a plane's first entries, which have their rounds."""
+    since = count
+    clicks = ClickList()
+    while since > 0:
+        prediction = state.rounds[since - 1].prediction
+        if prediction is not None:
+            clicks = ClickList.of(prediction.clicks)
+            break
+        since -= 1
+    for entry in state.entries[since:count]:
+        if isinstance(entry, ClickEntry):
+            clicks = clicks.followed_by(entry.click)
+    return clicks
 
 
 def _step_callback(

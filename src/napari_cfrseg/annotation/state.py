@@ -9,6 +9,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from operator import countOf
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -197,7 +198,10 @@ class ObjectState:
     @property
     def click_count(self) -> int:
         """Number of its clicks on all planes."""
-        return sum(len(state.clicks) for state in self.planes.values())
+        return sum(
+            countOf(map(type, state.entries), ClickEntry)
+            for state in self.planes.values()
+        )
 
     def clicks(self) -> tuple[tuple[Plane, ClickEntry], ...]:
         """Return its clicks on all planes, in order within each plane."""

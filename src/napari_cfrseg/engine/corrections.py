@@ -25,6 +25,7 @@ from scipy.spatial import cKDTree
 
 from napari_cfrseg.clicks import Click, ClickList
 from napari_cfrseg.engine.probability_patch import Patch
+from napari_cfrseg.geometry.distances import squared_distances
 from napari_cfrseg.geometry.windows import (
     Box,
     Window,
@@ -121,25 +122,18 @@ def _correct_together(
 ) -> Patch:
     """Correct around many clicks at once: each pixel follows its nearest click."""
     radius = max(DISK_RADIUS_CELLS * px_per_cell, 1.0)
+    reach = math.ceil(radius)
     for sign in (False, True):
         mine = ClickList(c for c in wrong if c.is_positive == sign).pixels
         if not len(mine):
             continue
-        reach = math.ceil(radius)
         (y0, x0), (y1, x1) = mine.min(axis=0) - reach, mine.max(axis=0) + reach + 1
         box = overlap((int(y0), int(x0), int(y1), int(x1)), (0, 0, *patch.plane))
-        reached = np.zeros((box[2] - box[0], box[3] - box[1]), np.bool_)
-        for y, x in (mine - box[:2]).tolist():
-            top, left = max(y - reach, 0), max(x - reach, 0)
-            part = reached[top : y + reach + 1, left : x + reach + 1]
-            rows = np.arange(top, top + part.shape[0])[:, None] - y
-            columns = np.arange(left, left + part.shape[1])[None, :] - x
-            part |= rows**2 + columns**2 <= np.float32(radius**2)
-        pixels = np.argwhere(reached) + box[:2]
         others = clicks.pixels[clicks.positive != sign]
-        kept = _squared_to_nearest(pixels, mine) < _squared_to_nearest(pixels, others)
+        own = squared_distances(mine, box, reach)
+        is_nearer = own < squared_distances(others, box, reach)
         values = patch.read(box)
-        values[tuple((pixels[kept] - box[:2]).T)] = sign
+        values[is_nearer & (own <= np.float32(radius**2))] = sign
         patch = patch.with_box(box, values)
     return patch
 

@@ -88,12 +88,10 @@ def in_a_row(clicks: Sequence[Click]) -> int:
 
     The first click does not count: it shows where the object is, not its outline.
     """
-    count = 0
-    for click in reversed(clicks[1:]):
-        if click.is_positive != clicks[-1].is_positive:
-            break
-        count += 1
-    return max(1, count)
+    signs = ClickList.of(clicks).positive
+    others = np.flatnonzero(signs[1:] != signs[-1])
+    last_other = int(others[-1]) + 1 if others.size else 0
+    return max(1, len(signs) - 1 - last_other)
 
 
 def _moved(probability: NDArray[np.float32], logits: float) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from napari_cfrseg.clicks import Click, as_clicks, check_inside
+from napari_cfrseg.clicks import Click, ClickList, as_clicks, check_inside
 from napari_cfrseg.engine.click_round import Attempt, ClickRound, StepCallback, Task
 from napari_cfrseg.engine.focus import FocusHint, FocusSettings
 from napari_cfrseg.engine.likeness import Likeness, learn
@@ -270,9 +270,13 @@ class Segmenter:
             check_inside(click, image.shape)
         if threshold is not None:
             result = result.with_threshold(threshold)
-        for count in range(len(result.clicks) + 1, len(clicks) + 1):
+        known = ClickList.of(result.clicks)
+        for count, click in enumerate(clicks[len(known) :], len(known) + 1):
+            # a list given as such has its arrays
+            is_all = count == len(clicks)
+            known = ClickList.of(clicks) if is_all else known.followed_by(click)
             task = Task(
-                clicks[:count],
+                known,
                 result,
                 _refinement(refinement),
                 hint,
@@ -410,8 +414,7 @@ class Segmenter:
 
     def _round(self, task: Task, image: PlaneImage) -> Prediction:
         start = time.perf_counter()
-        positive = any(c.is_positive for c in task.effective)
-        if not positive and not task.previous.has_mask:
+        if not task.effective.positive.any() and not task.previous.has_mask:
             return Prediction.empty(image.shape, task.clicks, task.threshold)
         try:
             result = self._computer(image).compute(task)

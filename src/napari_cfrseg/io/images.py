@@ -89,7 +89,7 @@ def open_image(
             raise ImageError(msg)
     if levels > 1:
         coarser = (open_image(path, level + i).array for i in range(1, levels))
-        return replace(opened, array=Pyramid([opened.array, *coarser]))
+        opened = replace(opened, array=Pyramid([opened.array, *coarser]))
     return opened if axes is None else opened.named(axes)
 
 
