@@ -126,7 +126,7 @@ class _Asked:
     """What a click's prediction depends on, beside the one before it."""
 
     plane: Plane
-    clicks: tuple[Click, ...]
+    clicks: ClickList
     entry: ClickEntry
     scaling: Scaling | None
 
@@ -315,12 +315,10 @@ class RoundComputer:
         # each round is kept for undo: without the pictures of its steps
         return replace(prediction, step_masks=())
 
-    def _asked(
-        self, plane: Plane, clicks: Sequence[Click], entry: ClickEntry
-    ) -> _Asked:
+    def _asked(self, plane: Plane, clicks: ClickList, entry: ClickEntry) -> _Asked:
         # its number and what happens to its mask afterwards do not matter
         entry = replace(entry, click_id=0, candidate=0, box=None)
-        return _Asked(plane, tuple(clicks), entry, self._scaling_of(plane))
+        return _Asked(plane, clicks, entry, self._scaling_of(plane))
 
     def _run(
         self,
@@ -351,10 +349,9 @@ class RoundComputer:
         ``check`` is called before each run of the network; what it raises ends the
         work, and what was embedded until then is kept.
         """
-        made = [e.click for e in state.entries if isinstance(e, ClickEntry)]
-        clicks = (*made, entry.click)
-        asked = self._asked(plane, clicks, entry)
-        previous = self._feedback(state, state.rounds, clicks)
+        made = _clicks_of(state, len(state.entries))
+        asked = self._asked(plane, made.followed_by(entry.click), entry)
+        previous = self._feedback(state, state.rounds, made)
         with self._on(plane).giving_way(check):
             prediction = self._run(asked, previous)
         self._ahead = asked, previous, prediction
