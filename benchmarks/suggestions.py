@@ -30,6 +30,7 @@ from scipy import ndimage
 from skimage import segmentation
 
 from napari_cfrseg.engine import suggestions
+from napari_cfrseg.engine.devices import resolve_device
 from napari_cfrseg.engine.likeness import (
     Likeness,
     features_of,
@@ -38,7 +39,7 @@ from napari_cfrseg.engine.likeness import (
     read_cells,
 )
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.engine.stages import Stages, resolve_device
+from napari_cfrseg.engine.stages import Stages
 from napari_cfrseg.evaluation.datasets import BenchmarkObject
 from napari_cfrseg.evaluation.datasets.choice import read_split
 from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder

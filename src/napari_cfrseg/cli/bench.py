@@ -166,7 +166,7 @@ def _bench_networks(
 
     Their figures are printed as they come, or as one JSON value at the end.
     """
-    from napari_cfrseg.engine.stages import resolve_device
+    from napari_cfrseg.engine.devices import resolve_device
     from napari_cfrseg.evaluation.click_times import (
         all_networks,
         arithmetics,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,7 +26,8 @@ from napari_cfrseg.engine.one_way import settle
 from napari_cfrseg.engine.prediction import Candidate, Prediction, touches_border
 from napari_cfrseg.engine.probability_patch import put_back
 from napari_cfrseg.engine.refinement import Cascade, Refinement, run_cascade
-from napari_cfrseg.engine.stages import Stages, Stopwatch, newest_row
+from napari_cfrseg.engine.stages import FirstLook, Stages, newest_row
+from napari_cfrseg.engine.stopwatch import Stopwatch
 from napari_cfrseg.engine.window_score import (
     WindowEvidence,
     agreement,
@@ -204,8 +205,8 @@ class ClickRound:
             task.target.yx, self.image.shape, self.stages.grid, self.focus, task.hint
         )
         tried: list[Attempt] = []
-        for window in windows:
-            tried.append(self._attempt(window, task, watch))
+        for attempt in self._in_turn(windows, task, watch):
+            tried.append(attempt)
             for i in range(max(0, len(tried) - 2), len(tried)):
                 others = (*tried[max(i - 1, 0) : i], *tried[i + 1 :])
                 tried[i] = self._compared(tried[i], others)
@@ -216,7 +217,8 @@ class ClickRound:
         fitted = self._fitted(best, task)
         if fitted is None:
             return tuple(tried)
-        return (*tried, self._compared(self._attempt(fitted, task, watch), (best,)))
+        (last,) = self._in_turn([fitted], task, watch)
+        return (*tried, self._compared(last, (best,)))
 
     def _compared(self, attempt: Attempt, others: tuple[Attempt, ...]) -> Attempt:
         """Weigh an attempt again, now with the masks of neighbouring windows."""
@@ -237,18 +239,25 @@ class ClickRound:
         )
         return replace(attempt, evidence=evidence, score=score(evidence, self.focus))
 
-    def _attempt(self, window: Window, task: Task, watch: Stopwatch) -> Attempt:
+    def _in_turn(
+        self, windows: Sequence[Window], task: Task, watch: Stopwatch
+    ) -> Iterator[Attempt]:
+        """Try windows in order, a few of them ahead where that costs no time."""
+        at_once = self.stages.at_once
+        for start in range(0, len(windows), at_once):
+            some = windows[start : start + at_once]
+            looks = self.stages.first_looks(
+                some, task.effective, task.clicks[-1], self.image.crop, watch
+            )
+            for window, look in zip(some, looks, strict=True):
+                yield self._attempt(window, task, look)
+
+    def _attempt(self, window: Window, task: Task, look: FirstLook) -> Attempt:
         plane = self.image.shape
-        features = self._embed(window, task, watch)
-        row = newest_row(window, task.clicks[-1])
-        output = self.stages.refine(features, None, row, watch)
+        output = look.output
         probability = _numpy(_probability(output))
         evidence = weigh(
-            probability,
-            window,
-            plane,
-            task.effective,
-            quality=self.stages.judge(output),
+            probability, window, plane, task.effective, quality=look.quality
         )
         value = score(evidence, self.focus)
         if evidence is None:  # no mask here: how close it is to one
@@ -256,7 +265,9 @@ class ClickRound:
                 min(max(v, 0), window.grid - 1) for v in window.cell(task.target.yx)
             )
             value = float(probability[y, x]) - 1
-        return Attempt(Look(window, features, output), probability, evidence, value)
+        return Attempt(
+            Look(window, look.features, output), probability, evidence, value
+        )
 
     def _fitted(self, best: Attempt, task: Task) -> Window | None:
         """Return the window that fits the best mask, None if its own nearly does."""

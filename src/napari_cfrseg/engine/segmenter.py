@@ -21,17 +21,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_cfrseg.clicks import Click, ClickList, as_clicks, check_inside
 from napari_cfrseg.engine.click_round import Attempt, ClickRound, StepCallback, Task
+from napari_cfrseg.engine.devices import resolve_device
 from napari_cfrseg.engine.focus import FocusHint, FocusSettings
 from napari_cfrseg.engine.likeness import Likeness, learn
 from napari_cfrseg.engine.prediction import Prediction, start_from
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
-from napari_cfrseg.engine.stages import (
-    Embedded,
-    Precision,
-    Stages,
-    Stopwatch,
-    resolve_device,
-)
+from napari_cfrseg.engine.stages import Embedded, Precision, Stages
+from napari_cfrseg.engine.stopwatch import Stopwatch
 from napari_cfrseg.engine.suggestions import Batch, Suggester, Verdict
 from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.geometry.windows import Box, PlaneLike, Window

@@ -9,12 +9,12 @@ batches: their masks are recorded.
 
 from __future__ import annotations
 
-import time
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cfrseg.clicks import Click, ClickList, points_rows
-from napari_cfrseg.engine.prediction import StageSeconds
-from napari_cfrseg.errors import DeviceError
+from napari_cfrseg.engine.devices import has_native_bfloat16
+from napari_cfrseg.engine.side_by_side import run_side_by_side
+from napari_cfrseg.engine.stopwatch import Stopwatch
 from napari_cfrseg.geometry.windows import Window
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
@@ -36,60 +37,6 @@ _CLICK_REACH = 6.0
 #: Embeddings kept: so many bytes of windows, and as many of clicks; but never fewer
 #: than the focus tries at a first click.
 _KEPT_BYTES, _LEAST_KEPT = 1 << 26, 8
-
-
-def resolve_device(name: str) -> torch.device:
-    """Turn "auto", "cpu", "cuda", "cuda:1" or "mps" into a device that is there.
-
-    One that does not exist here raises DeviceError.
-    """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    has_mps = torch.backends.mps.is_available()
-    if name == "auto":
-        return torch.device("cuda" if count else "mps" if has_mps else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        msg = f"device {name!r}: expected auto, cpu, cuda, cuda:N or mps"
-        raise DeviceError(msg) from error
-    there = {"cpu": True, "mps": has_mps, "cuda": (device.index or 0) < count}
-    if not there.get(device.type, False):
-        msg = f"device {name!r} is not there ({count} CUDA devices); use cpu or auto"
-        raise DeviceError(msg)
-    return device
-
-
-@cache
-def has_native_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 itself; False where torch cannot tell."""
-    is_supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(is_supported()) if callable(is_supported) else False
-
-
-class Stopwatch:
-    """Adds up wall time by stage; waits for the device so that it is true."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._seconds: dict[str, float] = {}
-
-    @contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        """Add the time spent inside to this stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
-            elif self._device.type == "mps":
-                torch.mps.synchronize()
-            spent = time.perf_counter() - start
-            self._seconds[stage] = self._seconds.get(stage, 0.0) + spent
-
-    def read(self) -> StageSeconds:
-        """Return the seconds so far."""
-        return StageSeconds(**self._seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,24 +60,36 @@ class Answer:
     quality: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class FirstLook:
+    """A window's features, and the network's answer there without a mask."""
+
+    features: Any
+    output: NetworkOutput
+    quality: float | None
+
+
 @dataclass(slots=True)
 class _Recent:
     """The latest values by key, within a byte budget; the oldest is forgotten first."""
 
     kept: OrderedDict[Hashable, tuple[Any, int]] = field(default_factory=OrderedDict)
     held_bytes: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def get(self, key: Hashable, make: Callable[[], ValueT]) -> ValueT:
-        if key in self.kept:
-            self.kept.move_to_end(key)
-        else:
-            made = make()
+        with self.lock:
+            if key in self.kept:
+                self.kept.move_to_end(key)
+                known: ValueT = self.kept[key][0]
+                return known
+        made = make()
+        with self.lock:
             self.kept[key] = made, _bytes_of(made)
             self.held_bytes += self.kept[key][1]
             while self.held_bytes > _KEPT_BYTES and len(self.kept) > _LEAST_KEPT:
                 self.held_bytes -= self.kept.popitem(last=False)[1][1]
-        value: ValueT = self.kept[key][0]
-        return value
+        return made
 
 
 def _bytes_of(value: Any) -> int:
@@ -164,6 +123,7 @@ class Stages:
         self.precision = precision
         #: called before each run of the network; what it raises ends the work
         self.give_way: Callable[[], None] = lambda: None
+        self._reading = threading.Lock()  # a lazy plane may not bear two readers
         self.network = network.eval()
         self.network.requires_grad_(False)
         self.to(device)
@@ -213,7 +173,7 @@ class Stages:
                 if isinstance(early, Embedded) and early.state is self._state:
                     return early.value
             self.give_way()
-            with watch.time("crop"):
+            with watch.time("crop"), self._reading:
                 image = self._tensor(read(window)[None])
             with watch.time("embed_image"), self._arithmetic():
                 return self._fast.embed_image(image)
@@ -224,6 +184,37 @@ class Stages:
                 return self._fast.embed_clicks(embedding, self._tensor(points[None]))
 
         return self._clicks.get((window, points.tobytes()), embed_clicks)
+
+    @property
+    def at_once(self) -> int:
+        """How many windows :meth:`first_looks` looks at in the time of one."""
+        return torch.get_num_threads() if self.device.type == "cpu" else 1
+
+    def first_looks(
+        self,
+        windows: Sequence[Window],
+        clicks: Sequence[Click],
+        newest: Click,
+        read: Callable[[Window], NDArray[np.float32]],
+        watch: Stopwatch,
+    ) -> list[FirstLook]:
+        """Look at several windows without a mask, on the CPU side by side.
+
+        ``newest`` is the newest click; the others as for :meth:`features`.
+        """
+        watches = [Stopwatch(self.device) for _ in windows]
+
+        def look(window: Window, watch: Stopwatch) -> FirstLook:
+            features = self.features(window, clicks, read, watch)
+            output = self.refine(features, None, newest_row(window, newest), watch)
+            with watch.time("refine"):
+                return FirstLook(features, output, self.judge(output))
+
+        jobs = [partial(look, *one) for one in zip(windows, watches, strict=True)]
+        with watch.share(watches):
+            if self.device.type == "cpu":
+                return run_side_by_side(jobs)
+            return [job() for job in jobs]
 
     @property
     def embeds_ahead(self) -> bool:
