@@ -43,6 +43,11 @@ class Ticker:
         self.longest_cpu_s = max(self.longest_cpu_s, cpu - self._last_cpu)
         self._last, self._last_cpu = now, cpu
 
+    def read_s(self) -> float:
+        """Return the longest gap; a gap that has not ended yet counts."""
+        self._tick()
+        return self.longest_s
+
     def restart(self) -> None:
         """Forget the gaps so far."""
         self.longest_s = self.longest_cpu_s = 0.0

@@ -104,6 +104,31 @@ def test_a_class_gives_its_colour_to_all_of_it(window):
     assert [o.colour == "#123456" for o in window.view.objects] == [True, True, False]
 
 
+def test_what_is_done_to_several_rows_is_one_undo_step(window):
+    def undo():
+        window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+
+    before, depth = window.view.objects, window.view.undo_depth
+    window.dock.controller.edits.classify([1, 2, 3], "nucleus")
+    window.settle()
+    assert {one.object_class for one in window.view.objects} == {"nucleus"}
+    assert window.view.undo_depth == depth + 1
+    select(window, 0, 1)
+    choose(window, "Lock")
+    select(window, 0, 1, 2)
+    choose(window, "Delete")
+    assert [one.object_id for one in window.view.objects] == [1, 2]
+    undo()
+    undo()
+    assert not any(one.locked for one in window.view.objects)
+    select(window, 0, 1, 2)
+    choose(window, "Delete")
+    assert not window.view.objects
+    undo()
+    undo()
+    assert window.view.objects == before
+
+
 def test_double_click_on_the_area_goes_to_the_object(window):
     window.viewer.camera.center = (0, 0)
     window.dock.objects.table.cellDoubleClicked.emit(1, 3)

@@ -47,9 +47,13 @@ class ObjectCreated(Event):
 
 @event("object_deleted")
 class ObjectDeleted(Event):
-    """An object is gone, with its clicks and pixels on every plane."""
+    """An object is gone, with its clicks and pixels on every plane.
+
+    ``together``, in this and other kinds: one undo step with the event before it.
+    """
 
     object_id: form.ObjectId
+    together: form.Bool = False
 
 
 @event("object_renamed")
@@ -66,6 +70,7 @@ class ObjectRecoloured(Event):
 
     object_id: form.ObjectId
     colour: form.Colour
+    together: form.Bool = False
 
 
 @event("object_classified")
@@ -74,6 +79,7 @@ class ObjectClassified(Event):
 
     object_id: form.ObjectId
     object_class: form.Text = ""
+    together: form.Bool = False
 
 
 @event("object_locked")
@@ -82,6 +88,7 @@ class ObjectLocked(Event):
 
     object_id: form.ObjectId
     locked: form.Bool
+    together: form.Bool = False
 
 
 @event("objects_merged")

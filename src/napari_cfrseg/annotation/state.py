@@ -313,6 +313,15 @@ class History:
         return self._done[-1]
 
 
+#: what is done to several objects of the table at once
+_TABLE_EDITS = (
+    ev.ObjectDeleted,
+    ev.ObjectRecoloured,
+    ev.ObjectClassified,
+    ev.ObjectLocked,
+)
+
+
 def continues(first: ev.Event, second: ev.Event) -> bool:
     """Return whether two events are one undo step."""
     if isinstance(first, ev.ObjectCreated):
@@ -323,6 +332,8 @@ def continues(first: ev.Event, second: ev.Event) -> bool:
     if isinstance(first, ev.ClickAdded) and isinstance(second, ev.ClickAdded):
         same = (first.object_id, first.plane) == (second.object_id, second.plane)
         return second.stroke and same
+    if isinstance(first, _TABLE_EDITS) and isinstance(second, _TABLE_EDITS):
+        return second.together
     return (
         isinstance(first, ev.ThresholdChanged)
         and isinstance(second, ev.ThresholdChanged)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from napari_cfrseg.annotation import events as ev
@@ -65,15 +66,45 @@ class ObjectEdits:
         """Give objects a class, and the colour that objects of this class have."""
         objects = self._owner.objects
         same = [o.colour for o in objects.values() if o.object_class == object_class]
+        events: list[ev.Event] = []
         for object_id in object_ids:
-            self._owner.submit(ev.ObjectClassified(object_id, object_class))
+            if objects[object_id].object_class != object_class:
+                events.append(ev.ObjectClassified(object_id, object_class))
             if object_class and same and objects[object_id].colour != same[0]:
-                self._owner.submit(ev.ObjectRecoloured(object_id, same[0]))
+                events.append(ev.ObjectRecoloured(object_id, same[0]))
+        self._as_one(events)
 
     def recolour(self, object_id: int, colour: str) -> None:
         """Give an object a colour, and all objects of its class."""
         objects = self._owner.objects
         kind = objects[object_id].object_class
-        for other in objects.values():
-            if other.object_id == object_id or (kind and other.object_class == kind):
-                self._owner.submit(ev.ObjectRecoloured(other.object_id, colour))
+        self._as_one(
+            ev.ObjectRecoloured(number, colour)
+            for number, other in objects.items()
+            if number == object_id or (kind and other.object_class == kind)
+            if other.colour != colour
+        )
+
+    def lock(self, object_ids: Sequence[int], locked: bool) -> None:
+        """Lock objects, or unlock them."""
+        objects = self._owner.objects
+        self._as_one(
+            ev.ObjectLocked(i, locked)
+            for i in object_ids
+            if objects[i].locked != locked
+        )
+
+    def delete(self, object_ids: Sequence[int]) -> None:
+        """Delete objects, except those that are locked."""
+        objects = self._owner.objects
+        free = [i for i in object_ids if not objects[i].locked]
+        if len(free) < len(object_ids):
+            kept = len(object_ids) - len(free)
+            self._owner.say(f"{kept} locked: unlock them in the table to delete them.")
+        self._as_one(map(ev.ObjectDeleted, free))
+
+    def _as_one(self, events: Iterable[ev.Event]) -> None:
+        """Submit events as one undo step."""
+        first, *more = [*events] or [None]
+        if first is not None:
+            self._owner.submit(first, *(replace(e, together=True) for e in more))

@@ -153,9 +153,9 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
             ("Go to it", 1, lambda c: c.edits.go_to(ids[0])),
             ("Merge into one", 2, lambda c: c.edits.merge(ids)),
             ("Class…", 1, lambda c: self._ask_class(c, ids)),
-            ("Lock", 1, lambda c: [c.submit(ev.ObjectLocked(i, True)) for i in ids]),
-            ("Unlock", 1, lambda c: [c.submit(ev.ObjectLocked(i, False)) for i in ids]),
-            ("Delete", 1, lambda c: [c.submit(ev.ObjectDeleted(i)) for i in ids]),
+            ("Lock", 1, lambda c: c.edits.lock(ids, True)),
+            ("Unlock", 1, lambda c: c.edits.lock(ids, False)),
+            ("Delete", 1, lambda c: c.edits.delete(ids)),
         ):
             action = menu.addAction(text)
             action.setEnabled(len(ids) >= needed)
