@@ -10,6 +10,7 @@ from qtpy.QtCore import Qt
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator
 from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.gui.segment import suggesting as suggesting_module
 
 PLACES = [(30 + 50 * y, 32 + 50 * x) for y in range(4) for x in range(5)]
 
@@ -129,6 +130,21 @@ def test_suggestions_follow_the_view_and_the_switch_stops_them(window, qtbot):
     assert len(set(seeds)) == len(seeds)
     suggested = [e for e in window.events if isinstance(e, ev.ObjectsSuggested)]
     assert len(suggested) == 3
+
+
+def test_in_a_wide_view_the_outlines_are_drawn_coarsely_in_their_places(
+    window, monkeypatch
+):
+    suggesting = window.dock.controller.suggestions
+    layer = suggesting.outlines.layer
+    fine = layer.data.shape
+    monkeypatch.setattr(suggesting_module, "_DRAWN_PX", 90)
+    suggesting.refresh()
+    assert layer.data.shape == tuple(-(-side // 3) for side in fine)
+    for number, suggestion in enumerate(suggesting.found):
+        world = window.image.data_to_world(suggestion.seed)
+        cell = tuple(np.round(layer.world_to_data(world)).astype(int))
+        assert (layer.data[cell] + 1) // 2 == number + 1
 
 
 def test_without_a_finished_object_it_says_what_to_do(make_napari_viewer, qtbot, discs):

@@ -40,8 +40,13 @@ class OutlineLayer:
         self._hidden = False
         self.layer: Labels | None = None
 
-    def paint(self, index: Sequence[int], labels: NDArray[np.integer[Any]]) -> None:
-        """Draw (h, w) labels whose first pixel is at an index of the image."""
+    def paint(
+        self,
+        index: Sequence[int],
+        labels: NDArray[np.integer[Any]],
+        step: int = 1,
+    ) -> None:
+        """Draw (h, w) labels of ``step`` pixels each, from an index of the image on."""
         from napari.layers import Labels
         from napari.utils.colormaps import CyclicLabelColormap
 
@@ -49,7 +54,11 @@ class OutlineLayer:
         whole = labels.reshape((*(1 for _ in index[:-2]), *labels.shape))
         data = turned(whole, back(image.order))
         place = image.placement()
-        place["translate"] = self._planes.translate_to(image.to_layer(index))
+        middle = (step - 1) / 2  # of the first cell
+        first = (*index[:-2], index[-2] + middle, index[-1] + middle)
+        place["translate"] = self._planes.translate_to(image.to_layer(first))
+        steps = image.to_layer([*(1 for _ in index[:-2]), step, step])
+        place["scale"] = np.asarray(place["scale"]) * steps
         layers = self._viewer.layers
         if self.layer is None or self.layer not in layers:
             name = f"{image.layer.name} {self._name}"
@@ -62,8 +71,9 @@ class OutlineLayer:
             self.layer = layer
             return
         self.layer.data = data
-        if (self.layer.translate != place["translate"]).any():
-            self.layer.translate = place["translate"]
+        for name in ("scale", "translate"):
+            if not np.array_equal(getattr(self.layer, name), place[name]):
+                setattr(self.layer, name, place[name])
         if self._hidden:
             self._hidden, self.layer.visible = False, True
 

@@ -18,7 +18,7 @@ from napari_cfrseg.annotation.state import Judged
 from napari_cfrseg.engine.suggestions import ACCEPT_FROM, Batch, ObjectSuggestion
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.geometry.masks import Plane
-from napari_cfrseg.geometry.windows import Box, overlap, shape_of, slices
+from napari_cfrseg.geometry.windows import Box, overlap, shape_of
 from napari_cfrseg.gui.segment.event_queue import Job, Runner
 from napari_cfrseg.gui.segment.layers import Listener, PlaneView
 from napari_cfrseg.gui.segment.outline_layer import OutlineLayer
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 SURE, UNSURE = "#f0e442", "#8c8530"
 #: longest side of the part of a plane that is looked at in one go
 _LONGEST_PX = 4096
+#: outlines are drawn on a grid of about so many cells: a finer one holds up the window
+_DRAWN_PX = 1024
 #: the view is searched when it has not moved for so long
 _REST_MS = 300
 
@@ -332,10 +334,19 @@ class Suggesting:
         """Draw the outlines: odd labels are sure, even ones are not."""
         if self.outlines.layer is None and not self.found:
             return
-        labels = np.zeros(shape_of(self._region), np.uint16)
+        region = self._region
+        step = max(1, max(shape_of(region)) // _DRAWN_PX)
+        height, width = (-(-side // step) for side in shape_of(region))
+        labels = np.zeros((height, width), np.uint16)
         for number, suggestion in enumerate(self.found):
             is_sure = suggestion.score >= self.view.threshold
-            part = overlap(suggestion.mask.box, self._region)
-            inside = labels[slices(part, self._region)]
-            inside[suggestion.mask.window(part)] = 2 * number + (1 if is_sure else 2)
-        self.outlines.paint((*self._plane, *self._region[:2]), labels)
+            y0, x0, y1, x1 = overlap(suggestion.mask.box, region)
+            rows, columns = (
+                slice(-(-(low - first) // step), -(-(high - first) // step))
+                for low, high, first in ((y0, y1, region[0]), (x0, x1, region[1]))
+            )
+            start = (rows.start * step + region[0], columns.start * step + region[1])
+            if start[0] < y1 and start[1] < x1:
+                inside = suggestion.mask.window((*start, y1, x1))[::step, ::step]
+                labels[rows, columns][inside] = 2 * number + (1 if is_sure else 2)
+        self.outlines.paint((*self._plane, *region[:2]), labels, step)
