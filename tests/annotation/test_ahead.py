@@ -9,6 +9,7 @@ from engine_networks import NestedNetwork, nested_image
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator
 from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.io.tiled_labels import label_runs
 
 PIXELS = nested_image()
 CREATED = ev.ObjectCreated(1)
@@ -47,6 +48,20 @@ def test_looking_ahead_changes_nothing():
     assert not made.labels().any()
     change = made.apply(CREATED, CLICK)
     assert change.undo_depth == 1
+
+
+def test_a_click_on_an_imported_mask_is_computed_ahead_from_that_mask():
+    made, plain = annotator(NestedNetwork(64)), annotator(NestedNetwork(64))
+    mask = np.zeros(PIXELS.shape, np.int32)
+    mask[80:90, 80:90] = 1
+    for one in (made, plain):
+        one.apply(CREATED)
+        one.apply(ev.MaskImported(1, (), label_runs(mask)))
+    expected = made.look_ahead(CLICK, check=nothing)
+    made.apply(CLICK)
+    plain.apply(CLICK)
+    assert np.array_equal(made.labels(), plain.labels())
+    assert np.array_equal(made.labels() == 1, expected.to_mask(PIXELS.shape))
 
 
 def test_another_place_than_the_one_looked_at_is_computed():

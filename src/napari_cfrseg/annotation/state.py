@@ -148,6 +148,11 @@ class PlaneState:
         return tuple(e for e in self.entries if isinstance(e, ClickEntry))
 
     @property
+    def click_count(self) -> int:
+        """Number of the clicks."""
+        return countOf(map(type, self.entries), ClickEntry)
+
+    @property
     def is_empty(self) -> bool:
         """True when nothing was done on the plane and nothing imported."""
         return self.start is None and not self.entries and self.carried is None
@@ -198,10 +203,7 @@ class ObjectState:
     @property
     def click_count(self) -> int:
         """Number of its clicks on all planes."""
-        return sum(
-            countOf(map(type, state.entries), ClickEntry)
-            for state in self.planes.values()
-        )
+        return sum(state.click_count for state in self.planes.values())
 
     def clicks(self) -> tuple[tuple[Plane, ClickEntry], ...]:
         """Return its clicks on all planes, in order within each plane."""

@@ -157,22 +157,27 @@ class ClickLayer:
 
     def show(self, rows: Sequence[ClickRow]) -> None:
         """Make the layer show these clicks; rows that stay keep their place."""
-        wanted = {row.click_id: row for row in rows}
-        kept = [wanted[r.click_id] for r in self._rows if r.click_id in wanted]
-        known = {r.click_id for r in kept}
-        kept += [row for row in rows if row.click_id not in known]
-        same_length = len(kept) == len(self.layer.data)
-        if kept == self._rows and same_length:
+        rows, before, found = list(rows), self._rows, np.asarray(self.layer.data)
+        if rows[: len(before)] != before:
+            wanted = {row.click_id: row for row in rows}
+            kept = [wanted[r.click_id] for r in before if r.click_id in wanted]
+            known = {r.click_id for r in kept}
+            rows = kept + [row for row in rows if row.click_id not in known]
+        same_length = len(rows) == len(found)
+        if rows == before and same_length:
             return
-        self._rows = kept
-        ndim = self.layer.ndim
-        places = [put(row.index, back(self._order)) for row in kept]
-        data = np.array(places, float).reshape(-1, ndim)
+        # often all but the last are shown already
+        first = len(before) if len(found) >= len(before) else 0
+        if rows[:first] != before:
+            first = 0
+        self._rows = rows
+        places = [put(row.index, back(self._order)) for row in rows[first:]]
+        data = np.array(places, float).reshape(-1, self.layer.ndim)
         with self._events.own_writes():
-            if not (same_length and np.allclose(data, self.layer.data)):
+            if not (same_length and np.allclose(data, found[first:])):
                 self.layer.selected_data = set()
-                self.layer.data = data
-            self._style()
+                self.layer.data = np.concatenate([found[:first], data])
+            self._style(first)
 
     def show_object(self, object_id: int | None) -> None:
         """Take an object for the selected one."""
@@ -186,9 +191,11 @@ class ClickLayer:
         self._hide_others()
 
     def _hide_others(self) -> None:
-        own = [not self._own_only or r.object_id == self._object for r in self._rows]
-        if len(own) == len(self.layer.data) and own != list(self.layer.shown):
-            self.layer.shown = own
+        shown = np.ones(len(self._rows), bool)
+        if self._own_only:
+            shown[:] = [row.object_id == self._object for row in self._rows]
+        if len(shown) == len(self.layer.data) and (shown != self.layer.shown).any():
+            self.layer.shown = shown
 
     def set_polarity(self, is_positive: bool) -> None:
         """Let the next point look like a click of this sign."""
@@ -198,20 +205,31 @@ class ClickLayer:
             self.layer.current_symbol = SYMBOLS[is_positive]
             self.layer.current_face_color = COLOURS[is_positive]
 
-    def _style(self) -> None:
-        """Give every point its click's symbol, colour and features."""
-        rows = self._rows
-        self.layer.features = features_of(
-            (r.is_positive, r.object_id, r.click_id) for r in rows
-        )
+    def _style(self, first: int) -> None:
+        """Give every point from one on its click's symbol, colour and features."""
+        rows = self._rows[first:]
+        features = features_of((r.is_positive, r.object_id, r.click_id) for r in rows)
+        if not first:
+            self.layer.features = features
+        elif rows:
+            table = self.layer.features
+            for name, column in features.items():
+                table.iloc[first:, table.columns.get_loc(name)] = column
+            self.layer.events.features()
         self._hide_others()
-        if rows:
-            signs = np.array([r.is_positive for r in rows])
-            self.layer.border_width = BORDER
-            self.layer.symbol = np.where(signs, SYMBOLS[True], SYMBOLS[False])
-            self.layer.face_color = np.where(
-                signs[:, None], to_rgba(COLOURS[True]), to_rgba(COLOURS[False])
-            )
+        if not rows:
+            return
+        signs = np.array([r.is_positive for r in rows])
+        symbols = np.where(signs, SYMBOLS[True], SYMBOLS[False])
+        if first and [str(symbol) for symbol in self.layer.symbol[first:]] == [
+            *symbols
+        ]:
+            return  # napari has given them the look of their sign
+        colours = (to_rgba(COLOURS[sign]) for sign in (True, False))
+        painted = np.where(signs[:, None], *colours)
+        self.layer.border_width = BORDER
+        self.layer.symbol = [*self.layer.symbol[:first], *symbols]
+        self.layer.face_color = np.concatenate([self.layer.face_color[:first], painted])
 
     def _on_press(self, layer: Points, event: Any) -> None:
         """Remember the button: napari's add mode does not look at it."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ from superqt.utils import ensure_main_thread
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Change
 from napari_cfrseg.annotation.rounds import SegmenterLike
-from napari_cfrseg.annotation.state import ClickEntry, ObjectState
+from napari_cfrseg.annotation.state import ClickEntry, Entry, ObjectState
 from napari_cfrseg.annotation.transaction import Progress
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickRow
@@ -37,6 +37,8 @@ DEFAULT_MODEL = "default"
 
 Report = Callable[[Any], None]
 SegmenterLoader = Callable[[str], SegmenterLike]
+#: what was done to an object on a plane, and the points of its clicks there
+_Listed = tuple[tuple[Entry, ...], tuple[ClickRow, ...]]
 
 
 class JobCancelled(Exception):
@@ -354,15 +356,46 @@ def _keeping(report: Report) -> Callable[[object], bool]:
     return ends
 
 
-def rows_to_show(
-    objects: Mapping[int, ObjectState], pending: Iterable[Pending]
+class RowsToShow:
+    """Lists the points of clicks; those of clicks that stay are not made again."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, Plane], _Listed] = {}
+
+    def __call__(
+        self, objects: Mapping[int, ObjectState], pending: Iterable[Pending]
+    ) -> tuple[ClickRow, ...]:
+        """Return the points of clicks done, and of those on their way."""
+        before, self._known = self._known, {}
+        listed: list[ClickRow] = []
+        for number, whole in objects.items():
+            for plane, state in whole.planes.items():
+                entries, rows = before.get((number, plane), ((), ()))
+                if entries is not state.entries:
+                    kept = len(entries) if _begins(state.entries, entries) else 0
+                    new = (
+                        row_of(number, plane, entry)
+                        for entry in state.entries[kept:]
+                        if isinstance(entry, ClickEntry)
+                    )
+                    rows = (*(rows if kept else ()), *new)
+                self._known[number, plane] = state.entries, rows
+                listed += rows
+        return _with_pending(listed, pending)
+
+
+def _begins(whole: tuple[Entry, ...], first: tuple[Entry, ...]) -> bool:
+    return whole[: len(first)] == first
+
+
+def _with_pending(
+    listed: Sequence[ClickRow], pending: Iterable[Pending]
 ) -> tuple[ClickRow, ...]:
-    """Return the points to show: clicks done, and those on their way."""
-    rows = {
-        entry.click_id: row_of(state.object_id, plane, entry)
-        for state in objects.values()
-        for plane, entry in state.clicks()
-    }
+    """Return the points as they will be after the steps on their way."""
+    pending = tuple(pending)
+    if not pending:
+        return tuple(listed)
+    rows = {row.click_id: row for row in listed}
     for one in pending:
         rows.update({row.click_id: row for row in one.rows})
         if isinstance(one.event, ev.ClicksRemoved):

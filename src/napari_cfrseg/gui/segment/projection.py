@@ -18,7 +18,7 @@ from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickLayer
-from napari_cfrseg.gui.segment.event_queue import JobCancelled, Pending, rows_to_show
+from napari_cfrseg.gui.segment.event_queue import JobCancelled, Pending, RowsToShow
 from napari_cfrseg.gui.segment.label_layer import LabelLayer
 from napari_cfrseg.gui.segment.propagator import Propagator, StackView
 from napari_cfrseg.gui.segment.suggesting import Suggesting, SuggestionsView
@@ -148,6 +148,7 @@ class Projection:
         self.objects: Mapping[int, ObjectState] = {}
         self.pending: Sequence[Pending] = ()
         self._areas: Counter[int] = Counter()
+        self._rows = RowsToShow()
 
     # -- the view --------------------------------------------------------------------
 
@@ -175,7 +176,7 @@ class Projection:
 
     def show_pending(self) -> None:
         """Show the points of steps on their way, and how many there are."""
-        self._clicks.show(rows_to_show(self.objects, self.pending))
+        self._clicks.show(self._rows(self.objects, self.pending))
         self.show(pending=len(self.pending))
 
     def show_stack(self) -> None:
@@ -318,7 +319,7 @@ class Projection:
         if not isinstance(event, ev.ClickAdded) or event.object_id not in self.objects:
             return
         found = self.objects[event.object_id]
-        count = len(found.on(event.plane).clicks)
+        count = found.on(event.plane).click_count
         self.show(
             status=f"{found.name}: {count} click{'s' if count != 1 else ''}, "
             f"{found.on(event.plane).mask.area} px"
