@@ -267,14 +267,17 @@ class Stages:
     ) -> list[Answer]:
         """Answer one positive click in each window, all in one batch; nothing is kept.
 
+        Computed in bfloat16 where a CPU does that natively, whatever the precision.
+
         ``read`` as for :meth:`features`.
         """
         images = np.stack([read(window) for window in windows])
         pairs = list(zip(windows, clicks, strict=True))
         points = np.stack([grid_points(window, [click]) for window, click in pairs])
         rows = [newest_row(window, click) for window, click in pairs]
+        precision = "auto" if self.precision == "float32" else self.precision
         try:
-            with self._arithmetic():
+            with self._arithmetic(precision):
                 newest = torch.tensor(rows, dtype=torch.float32, device=self.device)
                 embedding = self._fast.embed_image(self._tensor(images))
                 features = self._fast.embed_clicks(embedding, self._tensor(points))
@@ -306,11 +309,10 @@ class Stages:
         return tensor
 
     @contextmanager
-    def _arithmetic(self) -> Iterator[None]:
-        enabled = self.precision == "bfloat16" or (
-            self.precision == "auto"
-            and self.device.type == "cpu"
-            and has_native_bfloat16()
+    def _arithmetic(self, precision: Precision | None = None) -> Iterator[None]:
+        precision = precision or self.precision
+        enabled = precision == "bfloat16" or (
+            precision == "auto" and self.device.type == "cpu" and has_native_bfloat16()
         )
         with torch.inference_mode():
             if not enabled:

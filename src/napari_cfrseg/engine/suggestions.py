@@ -5,9 +5,9 @@ Three steps, of which only the second needs the network:
 1. Seeds: grey values are projected onto what tells the finished objects from their
    surroundings; maxima of the Laplacian of Gaussian at the finished objects' sizes.
 2. Each seed is answered as a first click is, in a window of its blob's size; where the
-   mask asks for another window, once more in that one. Windows are computed in batches:
-   results may differ in the last bit from a click's, so a mask is recorded with its
-   acceptance and not computed again.
+   mask asks for another window, once more in that one. Windows are computed in batches
+   and, where a CPU has it, in bfloat16: results may differ from a click's in single
+   pixels, so a mask is recorded with its acceptance and not computed again.
 3. Each mask gets the probability of being right, from the network's quality and
    confidence and from its likeness to the finished objects (size, grey values,
    roundness); every verdict of a person moves the weights.
