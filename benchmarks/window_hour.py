@@ -39,7 +39,7 @@ from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_cfrseg.gui.manifest import DOCK, PLUGIN, layer_of
 from napari_cfrseg.gui.segment.dock import ClickDock
-from napari_cfrseg.gui.session.session_layers import import_labels
+from napari_cfrseg.gui.session.layer_imports import import_labels
 from napari_cfrseg.samples import load_sample
 from napari_cfrseg.session.format import SUFFIX
 from napari_cfrseg.session.session import Session

@@ -17,6 +17,11 @@ PLACEMENT = {"scale": (0.2, 0.2), "translate": (30, -12), "units": ("um", "um")}
 TIMEOUT_MS = 300_000  # a busy machine loads torch for minutes
 
 
+def flood() -> Segmenter:
+    """Return a segmenter with a closed-form network."""
+    return Segmenter(FloodNetwork(0.2), device="cpu")
+
+
 def squares() -> np.ndarray:
     """Return two bright squares of 40 px on black, around (60, 60) and (60, 180)."""
     pixels = np.zeros((160, 240), np.uint8)
@@ -30,13 +35,32 @@ def flood_window(make_napari_viewer, qtbot, npe2pm, monkeypatch, pixels):
     """Open a window on pixels, with a closed-form network behind the dock."""
     npe2pm.register(PluginManifest.from_distribution(PLUGIN))
 
-    def load(name):
-        return Segmenter(FloodNetwork(0.2), device="cpu")
-
-    monkeypatch.setattr(dock_module.ClickDock.__init__, "__defaults__", (load, None))
+    defaults = (lambda _: flood(), None)
+    monkeypatch.setattr(dock_module.ClickDock.__init__, "__defaults__", defaults)
     made = Window(make_napari_viewer(show=True), qtbot, pixels)
     yield made
     made.dock.let_go()
+
+
+@contextmanager
+def flood_windows(make_napari_viewer, qtbot, npe2pm, monkeypatch, kind):
+    """Give a function that opens a window of a kind on what it is told to add."""
+    for distribution in (PLUGIN, "napari"):
+        npe2pm.register(PluginManifest.from_distribution(distribution))
+
+    defaults = (lambda _: flood(), None)
+    monkeypatch.setattr(dock_module.ClickDock.__init__, "__defaults__", defaults)
+    windows = []
+
+    def open_window(add):
+        viewer = make_napari_viewer(show=True)
+        add(viewer)
+        windows.append(kind(viewer, qtbot))
+        return windows[-1]
+
+    yield open_window
+    for window in windows:
+        window.dock.let_go()
 
 
 class Window:
@@ -107,6 +131,27 @@ class Window:
 
     def area(self, label: int) -> int:
         return int((self.labels.data == label).sum())
+
+
+class PlanesWindow(Window):
+    """Knows where (row, column) of the planes worked on is, whatever is displayed."""
+
+    def at(self, y: float, x: float) -> QPoint:
+        image = self.dock.controller.image
+        place = image.to_layer((*(0 for _ in image.shape[:-2]), y, x))
+        world = np.asarray(image.layer.data_to_world(place))
+        missing = self.viewer.dims.ndim - image.layer.ndim
+        shown = world[[axis - missing for axis in self.viewer.dims.displayed]]
+        centre = np.asarray(self.viewer.camera.center[-2:])
+        size = np.array([self.canvas.height(), self.canvas.width()])
+        row, column = (shown - centre) * self.viewer.camera.zoom + size / 2
+        return QPoint(round(column), round(row))
+
+    def mask(self) -> np.ndarray:
+        """Return what is labelled on the plane shown."""
+        controller = self.dock.controller
+        own = controller.image.of_own_array(controller.labels.layer.data)
+        return np.asarray(own[controller.current_plane]) > 0
 
 
 def mouse_move(place: QPoint, button, modifier=Qt.KeyboardModifier.NoModifier):

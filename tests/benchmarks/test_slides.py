@@ -23,7 +23,7 @@ from sync_runner import HeldRunner
 
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment.controller import Controller
-from napari_cfrseg.gui.segment.layers import WorkingImage
+from napari_cfrseg.gui.segment.working_image import WorkingImage
 from napari_cfrseg.io.images import open_image
 from napari_cfrseg.io.tiled_labels import TiledLabels, label_runs
 from napari_cfrseg.session.session import Session

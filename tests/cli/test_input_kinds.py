@@ -65,14 +65,15 @@ def test_is_opened_with_its_axes_and_units(tmp_path, kind: Kind):
     assert iou(bright(pixels, rgb=opened.is_rgb), disc()) > 0.9
 
 
-def test_axes_colours_and_channels_are_named_on_the_command_line(tmp_path):
+def test_axes_colours_and_channels_are_named_on_the_command_line(tmp_path, capsys):
     path = tmp_path / "a.npy"
     array = np.zeros((7, *SHAPE), np.uint8)
     array[5] = disc() * 200
     np.save(path, array)
     assert open_arranged(path, "ZYX", None, None).axes == ("z", "y", "x")
-    with pytest.raises(ImageError, match=r"7 channels: choose up to four"):
-        open_arranged(path, "CYX", None, None)
+    few = open_arranged(path, "CYX", None, None)
+    np.testing.assert_array_equal(few.read(), np.moveaxis(array[:3], 0, -1))
+    assert "7 channels: the first 3 are used" in capsys.readouterr().err
     chosen = open_arranged(path, "CYX", None, "5")
     np.testing.assert_array_equal(chosen.read(), array[5])
     three = open_arranged(path, "CYX", True, "0,1,5")
@@ -83,6 +84,8 @@ def test_axes_colours_and_channels_are_named_on_the_command_line(tmp_path):
         ("CYX", True, "0,1"),
         ("ZYX", None, "3"),
         ("CYX", None, "9"),
+        ("CYX", None, "0,1,2,3,4"),
+        ("CYX", None, "1,1"),
     ):
         with pytest.raises(ImageError, match=r"a\.npy"):
             open_arranged(path, axes, rgb, channels)

@@ -17,6 +17,7 @@ from napari.layers import Image, Labels
 from npe2 import PluginManifest
 from qtpy.QtCore import QPoint, Qt
 
+from cfrseg_training.loop.labelled import DataRequest, read_data
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.gui.finetune_job import (
     free_name,
@@ -92,6 +93,19 @@ def test_of_a_pyramid_the_level_that_fits_is_taken():
     pyramid = Image([image, image[::2, ::2]], multiscale=True)
     pixels = pixels_of(pyramid, Labels(labels[::2, ::2]))
     assert tuple(pixels.image.shape) == (48, 72)
+
+
+def test_channels_are_handed_over_as_the_click_dock_uses_them(tmp_path):
+    image, labels = disks()
+    five = np.stack([image // n for n in range(1, 6)]).astype(np.uint16)
+    names = ("c", "y", "x")
+    pixels = pixels_of(Image(five, name="five", axis_labels=names), Labels(labels))
+    assert not pixels.rgb
+    write_pixels(pixels, tmp_path)
+    written = tifffile.imread(tmp_path / "images" / "five.tif")
+    np.testing.assert_array_equal(written, np.moveaxis(five[:3], 0, -1))
+    data = read_data(DataRequest(folders=(tmp_path,)))
+    assert data.planes[0].image.shape == (*labels.shape, 3)
 
 
 def test_a_model_never_takes_the_name_of_another(folders):

@@ -9,7 +9,7 @@ from gui_window import Window, flood_window, squares
 
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui import dock_widget
-from napari_cfrseg.gui.session.session_layers import import_labels
+from napari_cfrseg.gui.session.layer_imports import import_labels
 from napari_cfrseg.session.session import Session
 
 pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]

@@ -17,12 +17,12 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.gui.segment.controller import Controller
-from napari_cfrseg.gui.session.session_keeper import SessionKeeper
-from napari_cfrseg.gui.session.session_layers import (
+from napari_cfrseg.gui.session.layer_imports import (
     import_csv,
     import_labels,
     import_points,
 )
+from napari_cfrseg.gui.session.session_keeper import SessionKeeper
 from napari_cfrseg.gui.session.session_panel import SessionPanel
 from napari_cfrseg.session.format import ModelReference
 from napari_cfrseg.session.session import Session

@@ -16,7 +16,7 @@ from sync_runner import HeldRunner
 from napari_cfrseg.annotation.events import ClickAdded, ObjectCreated
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment.controller import Controller
-from napari_cfrseg.gui.session.session_keeper import layer_reference
+from napari_cfrseg.gui.session.layer_references import layer_reference
 from napari_cfrseg.gui.session.session_layers import get_slide_reader
 from napari_cfrseg.io.axes import Pyramid
 from napari_cfrseg.io.tiled_labels import label_runs

@@ -10,10 +10,10 @@ from session_cases import flood_segmenter
 from sync_runner import SyncRunner
 
 from napari_cfrseg.gui.segment.controller import Controller
-from napari_cfrseg.gui.segment.layers import show_planes_of
+from napari_cfrseg.gui.segment.working_image import show_planes_of
 from napari_cfrseg.gui.session import session_layers as session_files
+from napari_cfrseg.gui.session.layer_imports import import_labels, import_points
 from napari_cfrseg.gui.session.session_keeper import SessionKeeper
-from napari_cfrseg.gui.session.session_layers import import_labels, import_points
 from napari_cfrseg.session.session import Session
 
 SHAPE, ORDER = (12, 40, 48), (1, 0, 2)
@@ -167,7 +167,7 @@ def test_a_pyramid_and_time_in_front(tmp_path):
     viewer.dims.order = (0, 2, 1, 3)
     desk = Desk(viewer, layer)
     assert desk.controller.image.shape == (2, 40, 12, 48)
-    assert desk.controller.view.stack.axes == ("axis 0", "y")
+    assert desk.controller.view.stack.axes == ("t", "y")
     viewer.dims.set_current_step(0, 1)
     viewer.dims.set_current_step(2, 20)
     desk.points.add((1, 5, 20, 24))

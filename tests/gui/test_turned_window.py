@@ -98,7 +98,7 @@ def test_clicked_propagated_painted_undone(window, shown, order, spacing):
     controller.applied.connect(events.append)
     assert controller.image.order == order
     assert window.view.stack.axes == ("zyx"[axis],)
-    assert window.dock.stack.axis.currentText() == "zyx"[axis]
+    assert window.dock.stack.axis.currentText() == f"Along {'zyx'[axis]}"
     assert len(window.view.stack.cells) == SHAPE[axis]
     assert controller.stack.spacing() == spacing
     assert window.labels.data.shape == SHAPE

@@ -208,7 +208,7 @@ def test_voxel_sizes_come_from_the_file(tmp_path, options, metadata, size):
 
 
 def test_a_person_names_the_axes():
-    from napari_cfrseg.io.axes import OpenImage
+    from napari_cfrseg.io.named_axes import OpenImage
 
     opened = OpenImage(ramp(1, 3, 6, 7), ("t", "z", "y", "x"), (1.0, 2.0, 3.0, 4.0))
     for axes in ("TCYX", "cyx"):

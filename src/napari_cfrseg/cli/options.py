@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 from napari_cfrseg.clicks import Click
 
 if TYPE_CHECKING:
-    from napari_cfrseg.io.axes import OpenImage
+    from napari_cfrseg.io.named_axes import OpenImage
 
 T = TypeVar("T")
 #: a log gets a line when something ends or has gone on for so long
@@ -86,7 +86,11 @@ RgbOption = Annotated[
 ]
 ChannelsOption = Annotated[
     str | None,
-    typer.Option("--channels", metavar="0,2", help="Channels to use, 4 at most [all]."),
+    typer.Option(
+        "--channels",
+        metavar="0,2",
+        help="Channels to use, up to 4 [all, or of more than 4 the first 3].",
+    ),
 ]
 
 
@@ -98,7 +102,7 @@ def open_arranged(
     A CfrSegError says that it cannot be read or that they do not fit it.
     """
     from napari_cfrseg.errors import ImageError
-    from napari_cfrseg.io.axes import MOST_CHANNELS
+    from napari_cfrseg.io.channels import MOST_CHANNELS
     from napari_cfrseg.io.images import open_image, reading
 
     chosen = None
@@ -114,8 +118,9 @@ def open_arranged(
             opened = opened.with_channels(chosen)
         count = opened.shape[-1] if opened.has_channels else 1
         if count > MOST_CHANNELS:
-            msg = f"it has {count} channels: choose up to four, --channels 0,1"
-            raise ImageError(msg)
+            opened = opened.with_few_channels()
+            said = f"{path} has {count} channels: the first {opened.shape[-1]} are used"
+            typer.echo(f"{said} (others: --channels 2,5).", err=True)
         if rgb and count < 3:
             msg = f"--rgb: it has {count} channels; RGB has 3 or 4 (see --axes)"
             raise ImageError(msg)

@@ -24,7 +24,7 @@ from napari_cfrseg.errors import ImageError
 
 if TYPE_CHECKING:
     from napari_cfrseg.annotation.annotator import Annotator
-    from napari_cfrseg.io.axes import OpenImage
+    from napari_cfrseg.io.named_axes import OpenImage
 
 Along = Literal["z", "y", "x"]
 

@@ -25,7 +25,7 @@ from napari_cfrseg.clicks import Click, check_inside
 if TYPE_CHECKING:
     from napari_cfrseg.engine.prediction import Prediction
     from napari_cfrseg.engine.refinement import Refinement
-    from napari_cfrseg.io.axes import OpenImage
+    from napari_cfrseg.io.named_axes import OpenImage
 
 EXAMPLES = """\b
 Examples:

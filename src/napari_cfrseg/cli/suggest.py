@@ -79,15 +79,16 @@ def suggest(
 
             found = open_reference(content.image, path)
             annotator = opened.annotator(found.array, segmenter)
-            rgb = content.image.has_channels
+            said = content.image
             image = reference_of(
                 found.array,
                 path=path.resolve(),
                 folder=output.resolve(),
-                axes=content.image.axes,
-                rgb=rgb,
+                axes=said.axes,
                 spacing=found.spacing,
-                order=content.image.order,
+                select=said.select,
+                channels=said.used_channels,
+                order=said.order,
             )
             target = replace(content, image=image, events=(), snapshot=None)
         name = (session if path is None else path).name.split(".")[0]

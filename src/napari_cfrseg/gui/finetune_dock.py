@@ -101,7 +101,7 @@ class FineTuneDock(DockWidget):
             return
         try:
             if folder is None:
-                pixels = pixels_of(image, labels)
+                pixels = pixels_of(image, labels, self.viewer)
         except CfrSegError as error:
             show_error(str(error))
             return

@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.errors import CfrSegError, DatasetError
+from napari_cfrseg.gui.segment.working_image import WorkingImage
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.model.weights_file import SUFFIX, models_folder
 from napari_cfrseg.training_job import JobStatus, TrainingJob, list_jobs
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
 
@@ -34,7 +36,8 @@ MOST_PLANES = 64
 class Pixels:
     """The arrays of two layers, taken on the window's thread and read on another.
 
-    ``image`` is (…, Y, X), or (…, Y, X, C) for ``rgb``; ``labels`` are (…, Y, X).
+    ``image`` is (…, Y, X), or (…, Y, X, C) for ``rgb`` and for channels; ``labels`` are
+    (…, Y, X).
     """
 
     name: str
@@ -43,8 +46,13 @@ class Pixels:
     rgb: bool
 
 
-def pixels_of(image: Image, labels: Labels) -> Pixels:
+def pixels_of(
+    image: Image, labels: Labels, viewer: ViewerModel | None = None
+) -> Pixels:
     """Take the arrays of two layers; of a pyramid the level that fits the labels.
+
+    Channels, along an axis or as layers of ``viewer``, are those that the click dock
+    uses.
 
     Raises
     ------
@@ -52,6 +60,11 @@ def pixels_of(image: Image, labels: Labels) -> Pixels:
         No level of the image has the labels' shape.
     """
     shape = tuple(int(n) for n in labels.data.shape)
+    found = WorkingImage.of(image, viewer)
+    counted = found.channel_axis is not None or len(found.layers) > 1
+    if counted and shape == found.to_own(found.shape, 1):
+        own = found.of_own_array(np.asarray(labels.data))
+        return Pixels(image.name, found.data, own, False)
     levels = list(image.data) if image.multiscale else [image.data]
     for level in levels:
         size = tuple(int(n) for n in level.shape)

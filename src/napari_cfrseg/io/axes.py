@@ -1,4 +1,4 @@
-"""Axes by name and in any order, over arrays that are read piece by piece.
+"""Axes in any order, over arrays that are read piece by piece.
 
 An order gives the place of each of an array's axes: with ``(1, 0, 2)`` a (Z, Y, X)
 stack is walked along Y, and its planes are (Z, X). The last two are a plane's rows and
@@ -9,25 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.errors import ImageError
+from napari_cfrseg.io.channels import ChannelStack
 
 Order = tuple[int, ...]
 ValueT = TypeVar("ValueT")
 
-#: names given to leading axes of which nothing is known
-_SPARE_NAMES = "tzqiwvuabdefghjklmnopr"
-#: channels that a network reads
-MOST_CHANNELS = 4
 #: a mapped file of at most so many bytes is read
 IN_MEMORY_BYTES = 1 << 29
-#: an array is read whole up to this size
-MOST_BYTES = 1 << 33
 
 
 def is_order(order: Sequence[int], ndim: int) -> bool:
@@ -99,6 +93,26 @@ def view_of(
     if isinstance(array, ArrayView | Pyramid):
         return array.narrowed(axes, index)
     return ArrayView(array, axes, index)
+
+
+def channels_of(array: Any, axis: int, chosen: Sequence[int]) -> Any:
+    """Return some channels of an array, along a new last axis; of one, without it.
+
+    ``axis`` is the one that counts the channels; nothing is read.
+    """
+    if isinstance(array, Pyramid):
+        return Pyramid([channels_of(level, axis, chosen) for level in array.levels])
+    rest = [i for i in range(len(array.shape)) if i != axis]
+    parts = [view_of(array, rest, {axis: index}) for index in chosen]
+    return parts[0] if len(parts) == 1 else stacked(parts)
+
+
+def stacked(parts: Sequence[Any]) -> Any:
+    """Return arrays of one shape, or pyramids, as channels along a new last axis."""
+    if all(isinstance(part, Pyramid) for part in parts):
+        levels = zip(*(part.levels for part in parts), strict=True)
+        return Pyramid([ChannelStack(level) for level in levels])
+    return ChannelStack(parts)
 
 
 def in_memory(array: NDArray[Any]) -> NDArray[Any]:
@@ -246,203 +260,3 @@ def _factor(fine: int, coarse: int) -> float:
     """Return what shrank one side to another: a whole number where one explains it."""
     whole = round(fine / coarse)
     return float(whole) if abs(whole * coarse - fine) < whole else fine / coarse
-
-
-def axis_names(ndim: int, has_channels: bool) -> tuple[str, ...]:
-    """Return names for axes nothing is known of: …, z, y, x, c."""
-    depth = ndim - 2 - has_channels
-    names = ("z",) if depth == 1 else tuple(_SPARE_NAMES[:depth])
-    return (*names, "y", "x", *(["c"] if has_channels else []))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class OpenImage:
-    """An image's pixels and axes.
-
-    Attributes
-    ----------
-    array
-        NumPy or lazy, in the file's order.
-    axes
-        One name per axis: "y", "x", "z", "t", "c" where they are known.
-    spacing, units
-        Of all axes but a last "c"; None: unknown.
-    is_rgb
-        Whether the axis "c" holds the colours of one light, as the file says.
-    """
-
-    array: Any
-    axes: tuple[str, ...]
-    spacing: tuple[float, ...] | None = None
-    units: tuple[str, ...] | None = None
-    is_rgb: bool = False
-
-    @classmethod
-    def unnamed(cls, array: Any) -> OpenImage:
-        """Return an image of whose axes nothing is known; 3 or 4 of uint8 are RGB."""
-        names = tuple(f"axis {i}" for i in range(len(array.shape)))
-        return cls(array, names, is_rgb=array.dtype == np.uint8)
-
-    @property
-    def has_channels(self) -> bool:
-        """Whether the last axis counts channels."""
-        return self.axes[-1] == "c"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the array."""
-        return tuple(int(n) for n in self.array.shape)
-
-    def named(self, axes: str) -> OpenImage:
-        """Return the image with its axes named by a person.
-
-        A letter for each axis, or for each longer than 1: Y and X, and Z, T, C
-        (channels), S (colours) or any other; ImageError if they do not fit.
-        """
-        names = axes.lower()
-        long = [i for i, n in enumerate(self.shape) if n > 1]
-        image = self
-        if len(names) == len(long) != len(self.axes):
-            image = _kept(self, long)
-        shape = " × ".join(map(str, self.shape))
-        if len(names) != len(image.axes):
-            msg = f"axes {axes!r} do not fit an image of {shape}: one letter per axis"
-            raise ImageError(msg)
-        colours = "s" in names and "c" not in names
-        names = names.replace("s", "c") if colours else names
-        if len(set(names)) != len(names) or not {"x", "y"} <= set(names):
-            msg = f"axes {axes!r}: each letter once, Y and X among them"
-            raise ImageError(msg)
-        sizes = image.spacing
-        if sizes is not None:
-            sizes = (*sizes, 1.0)[: len(names) - (names[-1] == "c")]
-        units = image.units
-        if units is not None:
-            units = (*units, "pixel")[: len(names) - (names[-1] == "c")]
-        return OpenImage(image.array, tuple(names), sizes, units, colours)
-
-    def arranged(self, keep: str = "") -> OpenImage:
-        """Return the image as (…, Y, X) or (…, Y, X, C), axes of length 1 left out.
-
-        Of axes that ``keep`` does not name the first index is taken; "" keeps all.
-        """
-        shape, names = self.shape, self.axes
-        y, x = names.index("y"), names.index("x")
-        channel = None
-        if "c" in names:
-            channel = len(names) - 1 if self.has_channels else names.index("c")
-        rest = [
-            i
-            for i, n in enumerate(shape)
-            if n > 1 and i not in (y, x, channel) and (not keep or names[i] in keep)
-        ]
-        last = [] if channel is None or shape[channel] == 1 else [channel]
-        return _kept(self, [*rest, y, x, *last])
-
-    def placement(self, axes: str) -> dict[str, tuple[Any, ...] | None]:
-        """Return axes, spacing and units of some axes, as writers of labels take."""
-        at = [self.axes.index(name) for name in axes]
-        sizes, units = self.spacing, self.units
-        return {
-            "axes": tuple(axes),
-            "spacing": None if sizes is None else tuple(sizes[i] for i in at),
-            "units": None if units is None else tuple(units[i] for i in at),
-        }
-
-    def read(self) -> NDArray[Any]:
-        """Return all pixels; ImageError if unreadable or more than 8 GB."""
-        size = math.prod(self.shape) * np.dtype(self.array.dtype).itemsize
-        if size > MOST_BYTES:
-            msg = (
-                f"{size / 1e9:.1f} GB of pixels: at most {MOST_BYTES / 1e9:.1f} GB are "
-                "read at once"
-            )
-            raise ImageError(msg)
-        return np.asarray(self.array)
-
-    def with_channels(self, chosen: Sequence[int]) -> OpenImage:
-        """Return an arranged image with some of its channels; one leaves no axis.
-
-        A channel that it does not have is an ImageError.
-        """
-        count = self.shape[-1] if self.has_channels else 1
-        if not chosen or not all(0 <= i < count for i in chosen):
-            msg = f"channels {list(chosen)}: the image has {count}, counted from 0"
-            raise ImageError(msg)
-        if not self.has_channels:
-            return self
-        if len(chosen) == 1:
-            last = len(self.axes) - 1
-            array = view_of(self.array, range(last), {last: chosen[0]})
-            return replace(self, array=array, axes=self.axes[:-1], is_rgb=False)
-        array = _Channels(self.array, chosen)
-        return replace(self, array=array, is_rgb=self.is_rgb and len(chosen) > 2)
-
-    def fitted(self, shape: tuple[int, ...], where: str) -> OpenImage:
-        """Arrange the image as its labels are: their axes, then channels, at most 4.
-
-        An axis of known name is not taken for channels. Where no order fits ``shape``,
-        an ImageError says so of ``where``, the image's name.
-        """
-        image = self.arranged() if "y" in self.axes else self
-        found = image.shape
-        if found == shape:
-            return image
-        candidates = [i for i, name in enumerate(image.axes) if name not in "tzyx"]
-        for axis in sorted(candidates, key=lambda i: (image.axes[i] != "c", -i)):
-            rest = [i for i in range(len(found)) if i != axis]
-            if tuple(found[i] for i in rest) == shape and found[axis] <= MOST_CHANNELS:
-                names = list(image.axes)
-                names[axis] = "c"
-                return _kept(replace(image, axes=tuple(names)), [*rest, axis])
-        msg = (
-            f"{where}: the image has shape {found} (axes {' '.join(image.axes)}), its "
-            f"labels {shape}; expected the same, or one axis of at most "
-            f"{MOST_CHANNELS} channels more"
-        )
-        raise ImageError(msg)
-
-    def plane(self, *index: int) -> NDArray[Any]:
-        """Read one plane of an arranged image.
-
-        Channels that are no colours come with 16 bits where they have 8: of 8 bits,
-        three or four are taken for RGB(A).
-        """
-        pixels = np.asarray(self.array[index or slice(None)])
-        if self.has_channels and not self.is_rgb and pixels.dtype == np.uint8:
-            return pixels.astype(np.uint16)
-        return pixels
-
-
-class _Channels:
-    """Some channels of an array whose last axis they are."""
-
-    def __init__(self, array: Any, chosen: Sequence[int]) -> None:
-        self._array = array
-        self._chosen = tuple(chosen)
-        self.shape = (*(int(n) for n in array.shape[:-1]), len(self._chosen))
-        self.dtype = np.dtype(array.dtype)
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        key = key if isinstance(key, tuple) else (key,)
-        places = (*key, *([slice(None)] * len(self.shape)))[: len(self.shape) - 1]
-        read = [np.asarray(self._array[(*places, i)]) for i in self._chosen]
-        return np.stack(read, -1)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self[()], dtype=dtype)
-
-
-def _kept(image: OpenImage, axes: Sequence[int]) -> OpenImage:
-    """Return an image with some of its axes, in this order."""
-    names = tuple(image.axes[i] for i in axes)
-    counted = axes[: len(axes) - (names[-1] == "c")]
-    sizes, units = image.spacing, image.units
-    return replace(
-        image,
-        array=view_of(image.array, axes),
-        axes=names,
-        spacing=None if sizes is None else tuple((*sizes, 1.0)[i] for i in counted),
-        units=None if units is None else tuple((*units, "pixel")[i] for i in counted),
-        is_rgb=image.is_rgb and "c" in names,
-    )

@@ -22,14 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.errors import ImageError
-from napari_cfrseg.io.axes import (
-    IN_MEMORY_BYTES,
-    MOST_BYTES,
-    OpenImage,
-    Pyramid,
-    axis_names,
-    in_memory,
-)
+from napari_cfrseg.io.axes import IN_MEMORY_BYTES, Pyramid, in_memory
+from napari_cfrseg.io.channels import ends_in_channels
+from napari_cfrseg.io.named_axes import MOST_BYTES, OpenImage, axis_names
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".lsm", ".stk", ".btf", ".tf8")
 #: TIFFs by other names, of slide scanners; only read
@@ -91,6 +86,23 @@ def open_image(
         coarser = (open_image(path, level + i).array for i in range(1, levels))
         opened = replace(opened, array=Pyramid([opened.array, *coarser]))
     return opened if axes is None else opened.named(axes)
+
+
+def axes_in(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return names and lengths of a file's axes, read from its head; () if not there.
+
+    An ImageError says that the file is damaged.
+    """
+    with reading(path):
+        if path.is_dir():
+            opened = open_image(path)
+            return opened.axes, opened.shape
+        if path.suffix.lower() in (*TIFF_SUFFIXES, *SLIDE_SUFFIXES):
+            from napari_cfrseg.io.tiff import tiff_axes
+
+            check_regular(path)
+            return tiff_axes(path)
+    return (), ()
 
 
 def open_labels(path: Path) -> OpenImage:
@@ -201,10 +213,8 @@ def _open_npy(path: Path) -> OpenImage:
     except ValueError as error:  # NumPy's own line may advise to unpickle the file
         msg = f"{path} is no array of numbers, or its header is damaged"
         raise ImageError(msg) from error
-    # the last axis counts channels where it is far shorter than a plane is wide
-    shape = array.shape
-    channels = len(shape) > 2 and shape[-1] <= 4 < min(shape[-3:-1])
-    leading = _UNNAMED[: len(shape) - 2 - channels]
+    channels = ends_in_channels(array.shape)
+    leading = _UNNAMED[: array.ndim - 2 - channels]
     return OpenImage(array, (*leading, *axis_names(2 + channels, channels)))
 
 

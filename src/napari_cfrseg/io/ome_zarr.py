@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_cfrseg.errors import ImageError
-from napari_cfrseg.io.axes import ArrayView, OpenImage, axis_names
+from napari_cfrseg.io.axes import ArrayView
+from napari_cfrseg.io.named_axes import OpenImage, axis_names
 from napari_cfrseg.io.tiff import check_chunks, unit_name
 
 _MARKS = ("zarr.json", ".zgroup", ".zarray")

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.errors import ImageError
-from napari_cfrseg.io.axes import ArrayView, OpenImage, axis_names, in_memory, view_of
+from napari_cfrseg.io.axes import ArrayView, in_memory, view_of
+from napari_cfrseg.io.named_axes import OpenImage, axis_names
 
 #: larger pages are read tile by tile, or strip by strip
 _WHOLE_PAGE_BYTES = 1 << 28
@@ -69,6 +70,15 @@ def open_tiff(path: Path, level: int, *, as_labels: bool = False) -> OpenImage:
     if spacing is not None and units is not None:
         spacing, units = spacing[:counted], units[:counted]
     return OpenImage(array, axes, spacing, units, is_rgb)
+
+
+def tiff_axes(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return names and lengths of the first image's axes."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        return _axes_of(series)[0], tuple(int(n) for n in series.shape)
 
 
 def count_levels(path: Path) -> int:

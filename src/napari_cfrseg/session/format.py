@@ -42,6 +42,7 @@ from napari_cfrseg.annotation.events import OverlapRule
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT
 from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.io.axes import back, is_order, put
+from napari_cfrseg.io.channels import MOST_CHANNELS
 
 SUFFIX = ".cfrseg.json"
 SCHEMA_VERSION: Literal[4] = 4
@@ -109,9 +110,13 @@ class ImageReference:
         Pyramid level worked on, and how many from there on pixels were read from.
     select
         (axis, index) pairs, applied in order to the file's array to get this image.
+    channel_axis, channels
+        Axis of that array, and indices along it, that are C here; (): C, if there is
+        any, is the array's last axis.
     order
-        Which of that array's axes comes where in ``shape``, ``axes``, ``spacing``,
-        ``units`` and all of the session's planes (see :mod:`.turning`); (): as it is.
+        Which of that array's axes, C left out, comes where in ``shape``, ``axes``,
+        ``spacing``, ``units`` and all of the session's planes (see :mod:`.axes`); ():
+        as it is.
     fingerprint
         SHA-256 of a sample of the pixels (see :func:`.fingerprint`).
     """
@@ -126,11 +131,18 @@ class ImageReference:
     level: Annotated[Int, Field(ge=0, le=64)] = 0
     levels: Annotated[Int, Field(ge=1, le=64)] = 1
     select: Annotated[tuple[Selected, ...], Field(max_length=MOST_AXES)] = ()
+    channel_axis: AxisNumber | None = None
+    channels: Annotated[tuple[Index, ...], Field(max_length=MOST_CHANNELS)] = ()
     order: Annotated[tuple[AxisNumber, ...], Field(max_length=MOST_AXES)] = ()
 
     def __post_init__(self) -> None:
         if len(self.axes) != len(self.shape) or len(set(self.axes)) != len(self.axes):
             msg = f"axes {self.axes}: expected {len(self.shape)} different names"
+            raise ValueError(msg)
+        count = self.shape[-1] if self.has_channels else 0
+        said = (self.channel_axis is not None, len(self.channels))
+        if said != (False, 0) and said != (True, count):
+            msg = f"channels {self.channels} of axis {self.channel_axis}: C has {count}"
             raise ValueError(msg)
         planes = len(self.axes) - self.has_channels
         if self.order and not is_order(self.order, planes):
@@ -141,6 +153,11 @@ class ImageReference:
     def has_channels(self) -> bool:
         """Whether the last axis counts channels."""
         return self.axes[-1] == "c" and len(self.shape) > 2
+
+    @property
+    def used_channels(self) -> tuple[int, tuple[int, ...]] | None:
+        """Axis and indices of the file's array that are C; None: its last axis."""
+        return None if self.channel_axis is None else (self.channel_axis, self.channels)
 
     @property
     def leading(self) -> tuple[int, ...]:

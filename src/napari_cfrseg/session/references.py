@@ -10,16 +10,16 @@ import numpy as np
 
 from napari_cfrseg.errors import CfrSegError, CheckpointError, ImageError, SessionError
 from napari_cfrseg.io.axes import (
-    OpenImage,
     Order,
     Pyramid,
-    axis_names,
+    channels_of,
     put,
     select_from,
     turned,
     view_of,
 )
 from napari_cfrseg.io.images import fingerprint, open_image
+from napari_cfrseg.io.named_axes import OpenImage, axis_names
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.session.format import ImageReference, ModelReference, SessionContent
 
@@ -38,6 +38,7 @@ def reference_of(
     units: tuple[str, ...] | None = None,
     level: int = 0,
     select: tuple[tuple[int, int], ...] = (),
+    channels: tuple[int, tuple[int, ...]] | None = None,
     order: Order = (),
     absolute: bool = False,
 ) -> ImageReference:
@@ -46,17 +47,22 @@ def reference_of(
     Parameters
     ----------
     array
-        (…, Y, X) or, with ``rgb``, (…, Y, X, C).
+        (…, Y, X) or (…, Y, X, C).
     path
         The file it was read from, None if there is none.
     folder
         The session's folder, which ``path`` is made relative to.
+    channels
+        Axis and indices of the file's array that became C.
     order
         In which ``array``'s axes, and all that is given of them, already are.
     absolute
         Keep the path absolute: the session then works on this machine only.
     """
     shape = tuple(int(n) for n in array.shape)
+    axis, chosen = (None, ()) if channels is None else channels
+    if axes is None:
+        axes = put(axis_names(len(shape), rgb or channels is not None), order)
     where = None
     if path is not None:
         where = relative_path(Path(path), folder, absolute=absolute)
@@ -64,13 +70,15 @@ def reference_of(
         path=where,
         shape=shape,
         dtype=np.dtype(array.dtype).name,
-        axes=put(axis_names(len(shape), rgb), order) if axes is None else axes,
-        fingerprint=fingerprint(array, rgb),
+        axes=axes,
+        fingerprint=fingerprint(array, axes[-1] == "c"),
         spacing=spacing,
         units=units,
         level=level,
         levels=len(array.levels) if isinstance(array, Pyramid) else 1,
         select=select,
+        channel_axis=axis,
+        channels=chosen,
         order=order,
     )
 
@@ -114,25 +122,61 @@ def find_image(reference: ImageReference, folder: Path) -> Path:
 
 
 def open_reference(reference: ImageReference, path: Path) -> OpenImage:
-    """Open a file as a session's image: the same level, selection and order.
+    """Open a file as a session's image: the same level, selection, channels and order.
 
     Axes of length 1 that the session's image does not have are left out. A file that
-    cannot be read, or with another number of axes, is an ImageError.
+    cannot be read, or with other axes, is an ImageError.
     """
     found = open_image(path, reference.level, levels=reference.levels)
-    array = select_from(found.array, reference.select)
-    if len(array.shape) > len(reference.shape):
-        long = [i for i, n in enumerate(array.shape) if n > 1]
-        if len(long) == len(reference.shape):
-            array = view_of(array, long)
-    if not reference.select and not reference.order and array is found.array:
+    whole = _as_shown(reference, found)
+    if whole.array is found.array and not (reference.order or reference.channels):
         return found
     try:
-        array = turned(array, reference.order)
+        array = as_clicked(reference, whole)
     except ValueError as error:
         msg = f"{path}: {error}"
         raise ImageError(msg) from error
     return OpenImage(array, reference.axes, reference.spacing, reference.units)
+
+
+def open_as_shown(reference: ImageReference, path: Path) -> OpenImage:
+    """Open a session's file with all channels, its axes as in the file, as a layer."""
+    return _as_shown(
+        reference, open_image(path, reference.level, levels=reference.levels)
+    )
+
+
+def _as_shown(reference: ImageReference, found: OpenImage) -> OpenImage:
+    array, axis = select_from(found.array, reference.select), reference.channel_axis
+    ndim, shape = len(reference.shape), tuple(int(n) for n in array.shape)
+    long = [i for i, n in enumerate(shape) if n > 1]
+    if len(shape) > ndim == len(long):
+        array = view_of(array, long)
+        axis = long.index(axis) if axis in long else axis
+    said = reference.in_the_file
+    names, count = list(said.axes), ndim - reference.has_channels
+    sizes = list(said.spacing or ()) or [1.0] * count
+    units = list(said.units or ()) or ["pixel"] * count
+    if axis is not None:
+        names.insert(axis, names.pop())
+        sizes.insert(axis, 1.0)
+        units.insert(axis, "pixel")
+    rgb = reference.has_channels and axis is None
+    return OpenImage(array, tuple(names), tuple(sizes), tuple(units), rgb)
+
+
+def as_clicked(reference: ImageReference, shown: OpenImage) -> Any:
+    """Return the pixels of :func:`open_as_shown` as the session's clicks saw them."""
+    array = shown.array
+    if reference.channel_axis is not None:
+        axis = shown.axes.index("c")
+        if len(shown.shape) != len(reference.shape) or (
+            max(reference.channels) >= shown.shape[axis]
+        ):
+            msg = f"shape {shown.shape} has no channels {list(reference.channels)}"
+            raise ValueError(msg)
+        array = channels_of(array, axis, reference.channels)
+    return turned(array, reference.order)
 
 
 def check_same(reference: ImageReference, array: Any, what: str) -> None:

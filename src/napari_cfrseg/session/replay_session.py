@@ -17,7 +17,7 @@ from napari_cfrseg.annotation.event_registry import event_line
 from napari_cfrseg.annotation.events import ClickAdded
 from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.io.atomic import atomic_path
-from napari_cfrseg.io.axes import OpenImage
+from napari_cfrseg.io.named_axes import OpenImage
 from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, filled_pixels
 from napari_cfrseg.model.weights_file import weights_sha256
 from napari_cfrseg.session.format import ModelReference, SessionContent

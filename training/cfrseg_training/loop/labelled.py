@@ -22,7 +22,7 @@ from napari_cfrseg.evaluation.datasets import (
 )
 from napari_cfrseg.evaluation.datasets.label_folders import OmeZarr, spread_planes
 from napari_cfrseg.geometry.windows import Window
-from napari_cfrseg.io.axes import MOST_CHANNELS, OpenImage
+from napari_cfrseg.io.channels import MOST_CHANNELS
 from napari_cfrseg.io.images import (
     image_files,
     open_image,
@@ -30,6 +30,7 @@ from napari_cfrseg.io.images import (
     stem_of,
     whole_numbers,
 )
+from napari_cfrseg.io.named_axes import OpenImage
 from napari_cfrseg.io.plane_image import open_plane
 
 #: labelled planes taken of each stack, spread evenly along z

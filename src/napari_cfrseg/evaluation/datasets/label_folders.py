@@ -5,7 +5,7 @@
     FOLDER/images/NAME.tif      any format that is read, any integer or float dtype
     FOLDER/labels/NAME.tif      integer instance ids, 0 background; same plane shape
 
-An image has the axes of its labels and at most one more, of up to four channels. With
+An image has the axes of its labels and at most one more, of channels. With
 (Z, Y, X) labels it is a stack, measured plane by plane. Files that cannot be used are
 left out, each with a line in the log. ::
 
@@ -36,7 +36,6 @@ from napari_cfrseg.evaluation.datasets import (
     BenchmarkObject,
     find_components,
 )
-from napari_cfrseg.io.axes import MOST_CHANNELS, OpenImage
 from napari_cfrseg.io.images import (
     IMAGE_SUFFIXES,
     image_files,
@@ -45,6 +44,7 @@ from napari_cfrseg.io.images import (
     reading,
     whole_numbers,
 )
+from napari_cfrseg.io.named_axes import OpenImage
 from napari_cfrseg.io.ome_zarr import is_zarr, open_zarr
 
 #: planes of a stack that are searched for objects, spread evenly along z
@@ -231,16 +231,13 @@ class OmeZarr(_LabelledSet):
         return self._annotate(image.plane(*index), ids)
 
     def _open(self, image_name: str, *, labels: bool) -> OpenImage:
-        """Open the finest level: the first time, up to four channels."""
+        """Open the finest level: the first time, a few of many channels."""
         path = self.folder / image_name
         with reading(path):
             if labels:
                 opened = open_zarr(path, labels=self.label_name or "")
                 return opened.arranged(keep="zyx")
-            image = open_zarr(path).arranged(keep="zyxc")
-            if image.has_channels:
-                image = image.with_channels(range(min(image.shape[-1], MOST_CHANNELS)))
-            return image
+            return open_zarr(path).arranged(keep="zyxc").with_few_channels()
 
 
 def find_file(

@@ -15,8 +15,8 @@ import numpy as np
 from napari.layers.base import ActionType
 
 from napari_cfrseg.geometry.masks import Plane
-from napari_cfrseg.gui.segment.layers import Listener, WorkingImage, to_rgba
-from napari_cfrseg.io.axes import Order, back, put
+from napari_cfrseg.gui.segment.layers import Listener, to_rgba
+from napari_cfrseg.gui.segment.working_image import WorkingImage
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -72,10 +72,9 @@ def make_points(image: WorkingImage, name: str) -> Points:
     from napari.layers import Points
     from napari.layers.base import LayerLock
 
-    ndim = len(image.shape)
     layer = Points(
-        np.zeros((0, ndim)),
-        ndim=ndim,
+        np.zeros((0, image.own_ndim)),
+        ndim=image.own_ndim,
         name=name,
         features=features_of(()),
         feature_defaults={"polarity": "positive", "object": "", "click": ""},
@@ -119,15 +118,19 @@ class ClickRow:
 class ClickLayer:
     """Keeps a Points layer (from :func:`make_points`) and the list of clicks the same.
 
-    ``order`` says which of the layer's axes comes where in the planes' order.
+    ``image`` is the one that is clicked on.
     """
 
     def __init__(
-        self, layer: Points, listener: Controller, viewer: ViewerModel, order: Order
+        self,
+        layer: Points,
+        listener: Controller,
+        viewer: ViewerModel,
+        image: WorkingImage,
     ) -> None:
         self.layer = layer
         self._listener = listener
-        self._order = order
+        self._image = image
         self._rows: list[ClickRow] = []
         self._object: int | None = None
         self._own_only = False
@@ -171,7 +174,7 @@ class ClickLayer:
         if rows[:first] != before:
             first = 0
         self._rows = rows
-        places = [put(row.index, back(self._order)) for row in rows[first:]]
+        places = [self._image.to_own(row.index) for row in rows[first:]]
         data = np.array(places, float).reshape(-1, self.layer.ndim)
         with self._events.own_writes():
             if not (same_length and np.allclose(data, found[first:])):
@@ -275,7 +278,7 @@ class ClickLayer:
         moved = []
         for index in sorted({int(i) % max(len(self._rows), 1) for i in indices}):
             row = self._rows[index]
-            y, x = (float(v) for v in put(data[index], self._order)[-2:])
+            y, x = self._image.of_own(data[index])[-2:]
             if (y, x) != row.yx:
                 self._rows[index] = replace(row, yx=(y, x))
                 moved.append(self._rows[index])

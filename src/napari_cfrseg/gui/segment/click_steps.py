@@ -143,7 +143,7 @@ class ClickSteps:
         if min(high - low) < _LEAST_PX:
             controller.say("Drag a box around an object of the image.")
             return ()
-        middle = image.to_layer((*plane, *((low + high - 1) / 2)))
+        middle = image.to_own((*plane, *((low + high - 1) / 2)))
         world = controller.labels.layer.data_to_world(middle)
         box = (*low.tolist(), *high.tolist())
         return self.click(world, True, box)

@@ -32,14 +32,13 @@ from napari_cfrseg.gui.segment.label_layer import LabelLayer, make_labels
 from napari_cfrseg.gui.segment.large_labels import LargeLabelLayer
 from napari_cfrseg.gui.segment.layers import (
     PlaneView,
-    WorkingImage,
     kept_in_place,
-    working_order,
 )
 from napari_cfrseg.gui.segment.object_edits import ObjectEdits
 from napari_cfrseg.gui.segment.projection import DockView, Projection
 from napari_cfrseg.gui.segment.propagator import Propagator
 from napari_cfrseg.gui.segment.suggesting import Suggesting
+from napari_cfrseg.gui.segment.working_image import WorkingImage
 from napari_cfrseg.io.tiled_labels import TiledLabels, is_large
 from napari_cfrseg.session.recording import RecordedAnnotator
 
@@ -99,7 +98,7 @@ class Controller:
         model: str = "",
     ) -> None:
         self.viewer = viewer
-        self.image = WorkingImage.of(image_layer, working_order(viewer, image_layer))
+        self.image = WorkingImage.of(image_layer, viewer)
         self.annotator = RecordedAnnotator(
             self.image.plane, self.image.plane_shape, rgb=self.image.rgb
         )
@@ -124,7 +123,7 @@ class Controller:
             self.labels = LabelLayer(*parts)
         else:
             self.labels = LargeLabelLayer(*parts, tiles)
-        self.clicks = ClickLayer(points, self, viewer, self.image.order)
+        self.clicks = ClickLayer(points, self, viewer, self.image)
         self._canvas = CanvasClicks(viewer, points, self)
         self._placed = kept_in_place(self.image, labels, points)
         told = (self.changed.emit, self.applied.emit, notify)

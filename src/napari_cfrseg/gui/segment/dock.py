@@ -26,6 +26,7 @@ from napari_cfrseg.gui.preferences import (
     bind_keys,
     remember_unfolded,
 )
+from napari_cfrseg.gui.segment.axes_panel import AxesPanel
 from napari_cfrseg.gui.segment.canvas_extras import CanvasExtras
 from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.gui.segment.event_queue import (
@@ -36,18 +37,18 @@ from napari_cfrseg.gui.segment.event_queue import (
     installed_models,
     load_segmenter,
 )
-from napari_cfrseg.gui.segment.layers import (
-    METADATA_ORDER,
-    Listener,
-    show_planes_of,
-    shown_order,
-    working_order,
-)
+from napari_cfrseg.gui.segment.layers import Listener
 from napari_cfrseg.gui.segment.object_panel import ObjectPanel
 from napari_cfrseg.gui.segment.projection import DockView
 from napari_cfrseg.gui.segment.resting_pointer import RestingPointer
 from napari_cfrseg.gui.segment.settings_panel import SettingsPanel, StatusPanel
 from napari_cfrseg.gui.segment.stack_panel import StackPanel
+from napari_cfrseg.gui.segment.working_image import (
+    METADATA_ORDER,
+    show_planes_of,
+    shown_order,
+    working_order,
+)
 from napari_cfrseg.gui.session.session_keeper import (
     METADATA_IMAGE,
     METADATA_KEY,
@@ -113,6 +114,11 @@ class ClickDock(DockWidget):
             choices=[self._preferences.model],
             value=self._preferences.model,
             tooltip="The network that draws the masks",
+        )
+        self.axes = AxesPanel(
+            lambda: self._controller,
+            self._afresh,
+            lambda controller: self._keepers[controller].note_axes(),
         )
         self.objects = ObjectPanel(self._preferences.keys)
         self.settings = SettingsPanel(self._preferences)
@@ -245,7 +251,13 @@ class ClickDock(DockWidget):
                 self.image_choice.value = None
 
     def _on_pixels(self, layer: Image) -> None:
-        """Begin afresh on an image whose pixels were replaced."""
+        self._afresh(layer, f"The pixels of “{layer.name}” were replaced:")
+
+    def _afresh(self, layer: Image, why: str = "", **said: Any) -> None:
+        """Begin again on an image, with what its metadata are to say.
+
+        Objects and their session are set aside; ``why`` is said then.
+        """
         before = self._controllers[layer]
         is_current = before is self._controller
         own = before.clicks.layer, before.labels.layer
@@ -253,6 +265,7 @@ class ClickDock(DockWidget):
         self._drop(layer)
         for key in (METADATA_KEY, METADATA_IMAGE, METADATA_ORDER):
             layer.metadata.pop(key, None)
+        layer.metadata.update(said)
         if untouched:
             self._remove(own)
         else:
@@ -260,8 +273,8 @@ class ClickDock(DockWidget):
                 one.name = f"{one.name} (before)"
             notify(
                 "warning",
-                f"The pixels of “{layer.name}” were replaced: its objects and session "
-                "are kept as they were, and clicks now start afresh.",
+                f"{why} its objects and session are kept as they were, and clicks now "
+                "start afresh.",
             )
         if is_current:
             self._enter(layer)
@@ -309,14 +322,12 @@ class ClickDock(DockWidget):
         if found is None or not found.view.is_untouched:
             return
         layer = found.image.layer
-        if shown_order(self.viewer, layer) is None:
+        axis = found.image.channel_axis
+        if shown_order(self.viewer, layer, axis) is None:
             return
-        if working_order(self.viewer, layer) == found.image.order:
+        if working_order(self.viewer, layer, axis) == found.image.order:
             return
-        own = found.clicks.layer, found.labels.layer
-        self._drop(layer)
-        self._remove(own)
-        self._enter(layer)
+        self._afresh(layer)
 
     def _enter(self, layer: Image) -> None:
         controller = self._controllers.get(layer)
@@ -339,8 +350,13 @@ class ClickDock(DockWidget):
         load = partial(self._load_when_open, model)
         controller = Controller(self.viewer, layer, self._runner, load, notify, model)
         self._controllers[layer] = controller
+        shown = [one.events for one in controller.image.layers]
         self._pixels[layer] = Listener(
-            (layer.events.data, lambda _: self._on_pixels(layer))
+            *((events.data, lambda _: self._on_pixels(layer)) for events in shown),
+            *(
+                (events.visible, lambda _: self.axes.follow_visible(controller))
+                for events in shown
+            ),
         )
         controller.go_to = self._choose
         controller.show_keys = self.status.show_keys
@@ -399,6 +415,8 @@ class ClickDock(DockWidget):
             self.resting.stop()
         if view.model and view.model != self.model_choice.value:
             self._offer_models(self.model_choice.choices, view.model)
+        found = self._controller
+        self.axes.show_image(None if found is None else found.image)
         self.objects.show_view(view)
         self.settings.show_view(view)
         self.stack.show_view(view)
@@ -411,6 +429,7 @@ class ClickDock(DockWidget):
         column.setContentsMargins(6, 4, 6, 4)
         column.setSpacing(4)
         column.addLayout(form(self.image_choice, self.model_choice))
+        column.addWidget(self.axes)
         column.addWidget(self.objects, stretch=1)
         column.addWidget(self.status)
         self.sections = {

@@ -19,10 +19,9 @@ from napari_cfrseg.gui.segment.layers import (
     MOST_OBJECTS,
     Listener,
     PlaneView,
-    WorkingImage,
     to_rgba,
 )
-from napari_cfrseg.io.axes import back, put, turned
+from napari_cfrseg.gui.segment.working_image import WorkingImage
 from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels
 
 if TYPE_CHECKING:
@@ -43,9 +42,9 @@ def make_labels(
 
     # napari shows 16-bit labels as they are; wider ones it converts at each change
     if tiles is None:
-        data: Any = np.zeros(image.to_layer(image.shape), np.uint16)
+        data: Any = np.zeros(image.to_own(image.shape, 1), np.uint16)
     else:
-        data = [turned(level, back(image.order)) for level in tiles.levels]
+        data = [image.own_array(level) for level in tiles.levels]
     layer = Labels(
         data,
         multiscale=tiles is not None,
@@ -80,7 +79,7 @@ class LabelLayer:
         self._shown: dict[Plane, LabelArray] = {}
         self._preview: list[LabelRuns] = []
         self._colours: tuple[dict[int, str], int] | None = None
-        self._order = planes.image.order
+        self._image = planes.image
         self.plane_shape = planes.image.plane_shape
         self._awaited = False
         self._listener = Listener(
@@ -170,11 +169,12 @@ class LabelLayer:
         self._set(patch.plane, y, x, values)
 
     def _set(self, plane: Plane, y: Any, x: Any, values: Any) -> None:
-        leading = tuple(np.full(y.shape, i) for i in plane)
-        self.layer.data_setitem(put((*leading, y, x), back(self._order)), values)
+        leading = (np.full(y.shape, i) for i in plane)
+        places = self._image.to_own((*leading, y, x), np.zeros(y.shape, int))
+        self.layer.data_setitem(places, values)
 
     def _on_layer(self, plane: Plane) -> LabelArray:
-        return np.asarray(turned(self.layer.data, self._order)[plane])
+        return np.asarray(self._image.of_own_array(self.layer.data)[plane])
 
     def _shadow(self, plane: Plane) -> LabelArray:
         if plane not in self._shown:
@@ -213,8 +213,8 @@ class LabelLayer:
         """Take an array that another program put in as strokes, or put ours back."""
         if self._listener.writing:
             return
-        found, image = np.asarray(self.layer.data), self._planes.image
-        kept = np.zeros(image.to_layer(image.shape), np.uint16)
+        found, image = np.asarray(self.layer.data), self._image
+        kept = np.zeros(image.to_own(image.shape, 1), np.uint16)
         fits = found.shape == kept.shape and (
             found.min(initial=0) >= 0 and found.max(initial=0) <= MOST_OBJECTS
         )
@@ -222,7 +222,7 @@ class LabelLayer:
             kept[...] = found
         else:
             for plane, shown in self._shown.items():
-                turned(kept, self._order)[plane] = shown
+                image.of_own_array(kept)[plane] = shown
             said = (
                 f"Labels of shape {found.shape}, up to {found.max(initial=0)}, do not"
             )
@@ -236,7 +236,7 @@ class LabelLayer:
         """Tell what a person painted since the last look; False if nothing."""
         planes: Iterable[Plane] = (self._planes.current_plane,)
         if everywhere or self.layer.n_edit_dimensions > 2:
-            planes = np.ndindex(*self._planes.image.shape[:-2])
+            planes = np.ndindex(*self._image.shape[:-2])
         found = False
         for plane in planes:
             labels = self._on_layer(plane)

@@ -21,7 +21,6 @@ from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.geometry.windows import mask_box, slices
 from napari_cfrseg.gui.segment.label_layer import LabelLayer
 from napari_cfrseg.gui.segment.layers import PlaneView
-from napari_cfrseg.io.axes import back, turned
 from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, read_box
 
 if TYPE_CHECKING:
@@ -116,9 +115,9 @@ class LargeLabelLayer(LabelLayer):
 
     def _on_data(self) -> None:
         if not self._listener.writing:
-            order = back(self._order)
+            own = self._image.own_array
             with self._listener.own_writes():
-                self.layer.data = [turned(level, order) for level in self._tiles.levels]
+                self.layer.data = [own(level) for level in self._tiles.levels]
             self._say("Labels of so large an image are painted, not replaced.")
 
     def _show(self) -> None:
@@ -150,7 +149,7 @@ class LargeLabelLayer(LabelLayer):
         sheet = self._sheet
         if sheet is None:
             return
-        order = self._planes.image.axes[-2:]
+        order = self._image.own_axes[-2:]
         places = np.asarray(place, float)[..., list(order)] - sheet.origin
         options = {} if tool == "paint_polygon" else {"refresh": False}
         getattr(sheet.layer, tool)(places, new_label, **options)

@@ -1,11 +1,9 @@
-"""Which pixels are worked on, and where places of the viewer lie on them."""
+"""Where places of the viewer, other layers and their labels lie on an image."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,20 +12,16 @@ from scipy import ndimage
 
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.engine.focus import FocusHint
-from napari_cfrseg.errors import CfrSegError, SessionError
+from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import MaskPatch, Plane
 from napari_cfrseg.geometry.windows import Box, overlap
-from napari_cfrseg.io.axes import Order, Pyramid, across, back, plane_of, put, turned
-from napari_cfrseg.io.images import open_image
-from napari_cfrseg.io.tiled_labels import is_large
+from napari_cfrseg.gui.segment.working_image import WorkingImage, shown_order
 from napari_cfrseg.session.imported_events import renumbered
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Layer, Points
 
-#: where an image layer's metadata say in which order its session has the axes
-METADATA_ORDER = "cfrseg_order"
 #: labels the Labels layer's 16 bits hold
 MOST_OBJECTS = 65_535
 #: objects whose sizes are taken as a hint for the next one
@@ -38,146 +32,6 @@ _LATEST_OBJECTS = 10
 _OVER_BOX, _BOX_SPREAD = 1.4, 1.2
 #: a wider view says nothing of an object's size
 _WIDEST_HINT_PX = 2048
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class WorkingImage:
-    """The pixels of an Image layer that are worked on, and where they lie.
-
-    Attributes
-    ----------
-    data
-        The array with its axes in the working order: leading axes, a plane's rows and
-        columns, and C for RGB; a pyramid where it is large.
-    shape
-        Its shape without C.
-    order
-        Which of the layer's axes comes where in ``data``; (): as the layer has them,
-        with Y and X last.
-    """
-
-    layer: Image
-    data: Any
-    shape: tuple[int, ...]
-    order: Order = ()
-
-    @classmethod
-    def of(cls, layer: Image, order: Order = ()) -> WorkingImage:
-        """Work on the finest level; of a large one the coarser ones are read, too."""
-        levels = list(layer.data) if layer.multiscale else [layer.data]
-        data = levels[0]
-        if len(levels) > 1 and is_large(put(data.shape[: layer.ndim], order)[-2:]):
-            data = Pyramid(_as_in_the_file(layer, levels))
-        data = turned(data, order)
-        shape = tuple(int(n) for n in data.shape[: layer.ndim])
-        return cls(layer, data, shape, order)
-
-    @property
-    def axes(self) -> Order:
-        """Which of the layer's axes each of ``shape`` is."""
-        return self.order or tuple(range(len(self.shape)))
-
-    def of_layer(
-        self, index: Sequence[float] | NDArray[np.float64]
-    ) -> tuple[float, ...]:
-        """Turn a place given along the layer's axes into the working order."""
-        return put(tuple(float(v) for v in index), self.order)
-
-    def to_layer(self, index: Sequence[Any]) -> tuple[Any, ...]:
-        """Turn a place, or a shape, in the working order into the layer's axes."""
-        return put(index, back(self.order))
-
-    def names(self) -> tuple[str, ...]:
-        """Return the axes' names in the working order; z, y, x where there are none."""
-        said = [str(name) for name in self.layer.axis_labels]
-        if any(n.removeprefix("axis ").lstrip("-").isdigit() or not n for n in said):
-            known = ("z", "y", "x")[-len(said) :]
-            more = len(said) - len(known)
-            said = [*(f"axis {i}" for i in range(more)), *known]
-            if more:
-                said[more] = f"axis {more}"
-        return put(tuple(said), self.order)
-
-    @property
-    def plane_shape(self) -> tuple[int, int]:
-        """(Y, X)."""
-        return self.shape[-2], self.shape[-1]
-
-    @property
-    def pixel_area(self) -> tuple[float, str]:
-        """Area of a plane's pixel and its unit, (1, "px") where none is known."""
-        scale = self.of_layer(np.asarray(self.placement()["scale"], float))[-2:]
-        units = {f"{unit:~}" for unit in put(self.layer.units, self.order)[-2:]}
-        (unit, *more) = units
-        known = not more and unit not in ("pixel", "px", "")
-        return (abs(scale[0] * scale[1]), unit + "²") if known else (1.0, "px")
-
-    @property
-    def rgb(self) -> bool | None:
-        """True for RGB(A), None to leave it to the engine (there is no C axis)."""
-        return True if self.layer.rgb else None
-
-    def plane(self, index: Plane) -> Any:
-        """Return a plane's pixels, (Y, X) or (Y, X, C), without reading them."""
-        return plane_of(self.data, index)
-
-    def placement(self) -> dict[str, Any]:
-        """Return the arguments that put another layer exactly on these pixels."""
-        layer = self.layer
-        return {
-            "scale": layer.scale,
-            "translate": layer.translate,
-            "rotate": layer.rotate,
-            "shear": layer.shear,
-            "affine": layer.affine,
-            "units": layer.units,
-            "axis_labels": layer.axis_labels,
-        }
-
-
-def _as_in_the_file(layer: Image, levels: list[Any]) -> Sequence[Any]:
-    """Return a pyramid's levels as our reader opens them, where those are the same.
-
-    SPEED: dask takes 20 times as long to read a part of an array of many chunks.
-    """
-    path = layer.source.path
-    if path is None or not hasattr(levels[0], "dask"):
-        return levels
-    try:
-        found = open_image(Path(path), levels=len(levels)).array.levels
-    except CfrSegError:
-        return levels
-    kinds = [[(tuple(a.shape), a.dtype) for a in some] for some in (levels, found)]
-    is_same = kinds[0] == kinds[1] and np.array_equal(levels[-1], found[-1])
-    return found if is_same else levels
-
-
-def shown_order(viewer: ViewerModel, layer: Any) -> Order | None:
-    """Return the order whose planes of a layer the viewer shows.
-
-    None where it shows none: in 3-D, or along an axis that the layer does not have.
-    Which of the two axes runs down the screen does not matter.
-    """
-    dims = viewer.dims
-    missing = dims.ndim - layer.ndim
-    axes = [axis - missing for axis in dims.displayed]
-    if len(axes) != 2 or min(axes) < 0:
-        return None
-    return across((axes[0], axes[1]), layer.ndim)
-
-
-def working_order(viewer: ViewerModel, layer: Any) -> Order:
-    """Return the order to work in: the session's, else that of the planes shown."""
-    said = layer.metadata.get(METADATA_ORDER)
-    return tuple(said) if said is not None else shown_order(viewer, layer) or ()
-
-
-def show_planes_of(viewer: ViewerModel, image: WorkingImage) -> None:
-    """Turn a 2-D view that shows other planes than those worked on."""
-    dims, found = viewer.dims, shown_order(viewer, image.layer)
-    if dims.ndisplay == 2 and found != image.order:
-        missing = dims.ndim - image.layer.ndim
-        dims.order = (*range(missing), *(missing + axis for axis in image.axes))
 
 
 def split_index(
@@ -209,14 +63,19 @@ def labels_on(
         nowhere on the image.
     """
     data = np.asarray(layer.data[0] if layer.multiscale else layer.data)
-    wanted = image.to_layer(image.shape)
-    matrix, offset = _from_image(image.layer, layer)
+    wanted = image.to_own(image.shape, 1)
+    matrix, offset = _from_image(image.anchor(), layer)
     aligned = matrix is not None and np.allclose(
         np.c_[matrix, offset], np.eye(len(wanted), len(wanted) + 1), atol=1e-3
     )
     if matrix is None or (aligned and data.shape != wanted):
         msg = f"{layer.name} has the shape {data.shape}, the image {wanted}"
         raise SessionError(msg)
+    if data.ndim == len(image.shape) < len(wanted) and data.shape == tuple(
+        n for i, n in enumerate(wanted) if i != image.channel_axis
+    ):
+        # planes without an axis of channels, which napari cannot lay on ours
+        data, aligned = np.expand_dims(data, image.channel_axis or 0), True
     keeps = data.max(initial=0) <= MOST_OBJECTS and not np.isin(data, list(taken)).any()
     first = 1 if keeps else max(taken, default=0) + 1
     labels = renumbered(data, first, MOST_OBJECTS)
@@ -229,7 +88,7 @@ def labels_on(
             msg = f"{len(lost)} labels of {layer.name} do not lie on the image"
             raise SessionError(msg)
         labels = found
-    on_image: NDArray[np.int64] = turned(labels, image.order)
+    on_image: NDArray[np.int64] = image.of_own_array(labels)
     return on_image
 
 
@@ -252,7 +111,7 @@ def points_on(
 
     ``leading`` are world coordinates of axes that the points do not have.
     """
-    ndim = len(image.shape)
+    ndim, anchor = image.own_ndim, image.anchor()
     if layer.ndim + len(leading) < ndim:
         msg = f"{layer.name} has {layer.ndim} axes, the image {ndim}"
         raise SessionError(msg)
@@ -260,8 +119,8 @@ def points_on(
     for point in np.asarray(layer.data, float):
         world = tuple(layer.data_to_world(point))
         world = (*leading[: max(ndim - len(world), 0)], *world)
-        data.append(image.of_layer(world_to_index(image.layer, world)))
-    return np.array(data, float).reshape(-1, ndim)
+        data.append(image.of_own(world_to_index(anchor, world)))
+    return np.array(data, float).reshape(-1, len(image.shape))
 
 
 def to_rgba(colour: str) -> tuple[float, float, float, float]:
@@ -355,14 +214,14 @@ class PlaneView:
 
     def why_not(self, world: Sequence[float]) -> str:
         """Return why a click at a world position would not count; "" if it would."""
-        order = shown_order(self.viewer, self.image.layer)
+        order = shown_order(self.viewer, self.image.layer, self.image.channel_axis)
         if order == self.image.order:
             return "" if self.locate(world) else "That click is not on the image."
         if self.viewer.dims.ndisplay != 2:
             return "Clicks count in the 2-D view: leave the 3-D one (Ctrl+Y)."
         if order is None:
             return "This view shows no plane of the image: roll its axes (Ctrl+E)."
-        mine = "".join(self.image.names()[-2:])
+        mine = "".join(self.image.plane_names[-2:])
         return (
             f"The objects here are annotated on {mine} planes: roll the axes back "
             "(Ctrl+E), or duplicate the image to annotate others in this view."
@@ -376,7 +235,7 @@ class PlaneView:
             if not _is_opaque_image(layer):
                 continue
             place = world_to_index(layer, world)[-2:]
-            sides = put(layer.data.shape[: layer.ndim], ())[-2:]
+            sides = layer.data.shape[: layer.ndim][-2:]
             if all(-0.5 <= v < n - 0.5 for v, n in zip(place, sides, strict=True)):
                 return layer
         return None
@@ -405,7 +264,7 @@ class PlaneView:
 
     def visible_box(self) -> Box:
         """Return the box of the plane that the viewer shows."""
-        labels, axes = self._labels, list(self.image.axes[-2:])
+        labels, axes = self._labels, list(self.image.own_axes[-2:])
         factors = np.asarray(labels.downsample_factors[labels.data_level], float)
         corners = np.asarray(labels.corner_pixels, float)
         corners[1] += 1
@@ -436,7 +295,7 @@ class PlaneView:
 
     def place(self, world: Sequence[float]) -> tuple[Plane, tuple[float, float]]:
         """Return the plane and (row, column) of a world position, on it or not."""
-        return split_index(self.image.of_layer(world_to_index(self._labels, world)))
+        return split_index(self.image.of_own(world_to_index(self._labels, world)))
 
 
 def is_far(mask: MaskPatch | None, yx: tuple[float, float]) -> bool:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.gui.segment.label_layer import OUTLINE_PX
 from napari_cfrseg.gui.segment.layers import PlaneView, to_rgba
-from napari_cfrseg.io.axes import back, turned
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -52,12 +51,12 @@ class OutlineLayer:
 
         image = self._planes.image
         whole = labels.reshape((*(1 for _ in index[:-2]), *labels.shape))
-        data = turned(whole, back(image.order))
+        data = image.own_array(whole)
         place = image.placement()
         middle = (step - 1) / 2  # of the first cell
         first = (*index[:-2], index[-2] + middle, index[-1] + middle)
-        place["translate"] = self._planes.translate_to(image.to_layer(first))
-        steps = image.to_layer([*(1 for _ in index[:-2]), step, step])
+        place["translate"] = self._planes.translate_to(image.to_own(first))
+        steps = image.to_own([*(1 for _ in index[:-2]), step, step], 1)
         place["scale"] = np.asarray(place["scale"]) * steps
         layers = self._viewer.layers
         if self.layer is None or self.layer not in layers:

@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Literal
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.state import ObjectState, PlaneState
 from napari_cfrseg.geometry.masks import Plane
-from napari_cfrseg.io.axes import put
 from napari_cfrseg.propagation.decisions import Suggestion, suggest
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.segment.layers import PlaneView
 
 Kind = Literal["none", "anchor", "carried", "stopped"]
-#: names of axes along which planes are moments, not places
-_TIMES = {"t", "time", "frame", "frames"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +65,7 @@ class Propagator:
         self._selected: int | None = None
         self.all_objects = False
         self.spans = False
-        names = self._image.names()[:-2]
+        names = self._image.plane_names[:-2]
         self.view = StackView(names, max(len(names) - 1, 0))
         self._viewer.dims.events.current_step.connect(self._moved)
         self.refresh({}, None)
@@ -84,11 +81,17 @@ class Propagator:
         self.all_objects = every
         self.refresh(self._objects, self._selected)
 
-    def choose_axis(self, name: str) -> None:
-        """Walk along another axis from now on."""
-        if name in self.view.axes:
-            self.view = replace(self.view, axis=self.view.axes.index(name))
+    def choose_axis(self, axis: int) -> None:
+        """Walk along another of the axes from now on."""
+        if 0 <= axis < len(self.view.axes):
+            self.view = replace(self.view, axis=axis)
             self.refresh(self._objects, self._selected)
+
+    def name_axes(self, names: tuple[str, ...]) -> None:
+        """Give the image's axes other names, channels staying channels."""
+        self._image.names = names
+        self.view = replace(self.view, axes=self._image.plane_names[:-2])
+        self.refresh(self._objects, self._selected)
 
     def forward(self) -> None:
         """Propagate from the plane shown to the last one."""
@@ -202,17 +205,16 @@ class Propagator:
 
     def spacing(self) -> tuple[float, float, float]:
         """Return (between planes, y, x); moments are taken for as near as pixels."""
-        size = self._image.of_layer(self._image.placement()["scale"])
-        scale = [abs(v) or 1.0 for v in size]
+        scale = self._image.spacing
         y, x = scale[-2:]
         axis = self.view.axis
         between = scale[axis]
-        if self.view.axes[axis].lower() in _TIMES or self._other_unit(axis):
+        if self.view.axes[axis] == "t" or self._other_unit(axis):
             between = min(y, x)
         return between, y, x
 
     def _other_unit(self, axis: int) -> bool:
-        units = put(self._image.layer.units, self._image.order)
+        units = self._image.units
         kinds = [getattr(units[i], "dimensionality", None) for i in (axis, -1)]
         return bool(kinds[0] != kinds[1])
 

@@ -11,6 +11,7 @@ from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent
 from qtpy.QtWidgets import QComboBox, QLabel, QSpinBox, QToolTip, QWidget
 
 from napari_cfrseg.gui.dock_widget import button, check_box, column_in, on_current, row
+from napari_cfrseg.gui.segment.layer_axes import along
 from napari_cfrseg.gui.segment.projection import DockView
 from napari_cfrseg.gui.segment.propagator import StackView, StripCell
 
@@ -96,7 +97,7 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def __init__(self) -> None:
         super().__init__()
         self.axis = QComboBox()
-        self.axis.setToolTip("The axis to propagate along")
+        self.axis.setToolTip("What to propagate along")
         self.backward = button("◀ Back", "From this plane to the first")
         self.both = button("Both", "To all planes; what is up to date stays (Shift+D)")
         self.forward = button("Forward ▶", "From this plane to the last (D)")
@@ -110,7 +111,7 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.worst = button("Worst plane", "Go where a click helps most")
         self.confirm = button("Confirm", "The mask on this plane is right: an anchor")
         column = column_in(self, 4)
-        column.addLayout(row(QLabel("Along"), self.axis, self.every))
+        column.addLayout(row(self.axis, self.every))
         column.addLayout(row(self.backward, self.both, self.forward))
         for box in (self.first, self.last):
             # arrows would make the dock wider than its other rows
@@ -136,17 +137,18 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             does(lambda c: c.stack.choose_all(self.every.isChecked()))
         )
         self.axis.activated.connect(
-            does(lambda c: c.stack.choose_axis(self.axis.currentText()))
+            does(lambda c: c.stack.choose_axis(self.axis.currentIndex()))
         )
         self.strip.chosen.connect(lambda i: does(lambda c: c.stack.jump(i))())
 
     def show_view(self, view: DockView) -> None:
         """Show the state."""
         stack = view.stack
-        names = [self.axis.itemText(i) for i in range(self.axis.count())]
-        if tuple(names) != stack.axes:
+        shown = [self.axis.itemText(i) for i in range(self.axis.count())]
+        words = [along(name) for name in stack.axes]
+        if shown != words:
             self.axis.clear()
-            self.axis.addItems(list(stack.axes))
+            self.axis.addItems(words)
         if stack.axes:
             self.axis.setCurrentIndex(stack.axis)
             self.axis.setEnabled(len(stack.axes) > 1)

@@ -6,25 +6,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 from psygnal import Signal
 
 from napari_cfrseg.errors import CfrSegError, SessionError
-from napari_cfrseg.gui.segment.layers import WorkingImage
-from napari_cfrseg.io.atomic import atomic_path
-from napari_cfrseg.io.axes import (
-    Pyramid,
-    axis_names,
-    back,
-    put,
-    select_from,
-    turned,
-    view_of,
+from napari_cfrseg.gui.segment.layer_axes import METADATA_AXES
+from napari_cfrseg.gui.session.layer_references import (
+    axes_in_session,
+    layer_reference,
+    write_pixels,
 )
-from napari_cfrseg.io.images import fingerprint, open_image
-from napari_cfrseg.io.tiled_labels import is_large
+from napari_cfrseg.io.axes import Pyramid
 from napari_cfrseg.model.weights_file import installed_name
 from napari_cfrseg.session.format import (
     SUFFIX,
@@ -37,7 +30,6 @@ from napari_cfrseg.session.measurements import measure
 from napari_cfrseg.session.references import (
     described,
     find_weights,
-    reference_of,
     relative_path,
 )
 from napari_cfrseg.session.session_exports import export
@@ -143,6 +135,7 @@ class SessionKeeper:
 
         def restored() -> None:
             self._reopening = False
+            self._take_names(writer)
             self._note_whereabouts(writer)
             self._mark_layers()
             for text in dict.fromkeys(self._not_installed):
@@ -339,11 +332,29 @@ class SessionKeeper:
         if image.path is not None and image.path != known.path:
             writer.update(image=replace(known, path=image.path))
 
+    def _take_names(self, writer: SessionWriter) -> None:
+        """Name the image's axes as a reopened session does."""
+        image = self.controller.image
+        said = writer.content.image.axes[: len(image.shape)]
+        names = list(image.names)
+        for axis, name in zip(image.axes, said, strict=True):
+            names[axis] = name
+        if tuple(names) != image.names:
+            self.controller.stack.name_axes(tuple(names))
+
+    def note_axes(self) -> None:
+        """Write the axes' names down, after a person gave them others."""
+        if self.writer is not None:
+            known = self.writer.content.image
+            axes = axes_in_session(self.controller.image)
+            self.writer.update(image=replace(known, axes=axes))
+
     def _mark_layers(self, _: object = None) -> None:
         """Say on our layers which session they belong to."""
         if self.writer is not None:
             for layer in (self.controller.labels.layer, self.controller.clicks.layer):
                 layer.metadata[METADATA_KEY] = str(self.writer.path)
+                layer.metadata[METADATA_AXES] = self.controller.image.names
 
     def _remove_read_layers(self, path: Path) -> None:
         """Take away the layers the reader showed: the controller makes its own."""
@@ -359,90 +370,3 @@ class SessionKeeper:
 
 def _placeholder() -> ImageReference:
     return ImageReference(None, (1, 1), "uint8", ("y", "x"), "0" * 64)
-
-
-def layer_reference(image: WorkingImage, folder: Path) -> ImageReference:
-    """Describe a layer's pixels for a session in a folder.
-
-    The file the layer was read from is named only if it holds these pixels, whole or
-    at one index of one axis (a channel that was split off).
-    """
-    layer = image.layer
-    rgb = bool(layer.rgb)
-    described: dict[str, Any] = {
-        "folder": folder,
-        "rgb": rgb,
-        "spacing": layer_spacing(image),
-        "units": layer_units(image),
-        "axes": put(axis_names(len(image.data.shape), rgb), image.order),
-        "order": image.order,
-    }
-    source = getattr(layer.source, "path", None)
-    if source:
-        select = _selection(Path(source), image)
-        if select is not None:
-            return reference_of(image.data, path=source, select=select, **described)
-    return reference_of(image.data, **described)
-
-
-def write_pixels(image: WorkingImage, session: Path) -> ImageReference:
-    """Write an image that is in no file beside a session, as TIFF, and describe it.
-
-    An OSError says that it cannot be written, a SessionError that it is too large.
-    """
-    import tifffile
-
-    if is_large(image.plane_shape):
-        raise SessionError("the image is too large to be saved with the session")
-    target = session.with_name(session.name.removesuffix(SUFFIX) + ".tif")
-    data, rgb = np.asarray(turned(image.data, back(image.order))), bool(image.layer.rgb)
-    with atomic_path(target) as temporary:
-        tifffile.imwrite(temporary, data, photometric="rgb" if rgb else "minisblack")
-    return reference_of(
-        image.data,
-        path=target,
-        folder=session.parent,
-        rgb=rgb,
-        spacing=layer_spacing(image),
-        units=layer_units(image),
-        order=image.order,
-    )
-
-
-def _selection(path: Path, image: WorkingImage) -> tuple[tuple[int, int], ...] | None:
-    """Return what to take of a file to get a layer's pixels; None: it has others."""
-    try:
-        levels = len(image.data.levels) if isinstance(image.data, Pyramid) else 1
-        array = open_image(path, levels=levels).array
-    except CfrSegError:
-        return None
-    order, rgb = image.order, bool(image.layer.rgb)
-    wanted = put(tuple(int(n) for n in image.data.shape), back(order))
-    found = tuple(int(n) for n in array.shape)
-    mark = fingerprint(image.data, rgb)
-
-    def is_it(part: Any) -> bool:
-        return fingerprint(turned(part, order), rgb) == mark
-
-    if found == wanted:
-        return () if is_it(array) else None
-    long = [i for i, n in enumerate(found) if n > 1]
-    if tuple(found[i] for i in long) == wanted:  # axes of length 1 are left out
-        return () if is_it(view_of(array, long)) else None
-    for axis in range(len(found)):
-        if found[:axis] + found[axis + 1 :] == wanted:
-            for index in range(found[axis]):
-                if is_it(select_from(array, ((axis, index),))):
-                    return ((axis, index),)
-    return None
-
-
-def layer_spacing(image: WorkingImage) -> tuple[float, ...]:
-    """Return the size of a pixel along each working axis, in the layer's units."""
-    scale = np.asarray(image.placement()["scale"])
-    return tuple(abs(s) or 1.0 for s in image.of_layer(scale))
-
-
-def layer_units(image: WorkingImage) -> tuple[str, ...]:
-    """Return the layer's units, one for each working axis."""
-    return put(tuple(str(unit) for unit in image.layer.units), image.order)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,20 +14,15 @@ from napari_cfrseg.annotation.annotator import objects_after
 from napari_cfrseg.errors import CfrSegError, ImageError, SessionError
 from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.gui.segment.click_layer import COLOURS, SYMBOLS, features_of
-from napari_cfrseg.gui.segment.layers import (
-    METADATA_ORDER,
-    MOST_OBJECTS,
-    WorkingImage,
-    labels_on,
-    points_on,
-)
-from napari_cfrseg.gui.session.session_keeper import (
-    METADATA_IMAGE,
-    METADATA_KEY,
-    layer_reference,
-)
-from napari_cfrseg.io.axes import OpenImage, Pyramid, back, put, select_from, turned
+from napari_cfrseg.gui.segment.layer_axes import METADATA_AXES, METADATA_CHANNELS
+from napari_cfrseg.gui.segment.layers import MOST_OBJECTS, labels_on, points_on
+from napari_cfrseg.gui.segment.working_image import METADATA_ORDER, WorkingImage
+from napari_cfrseg.gui.session.layer_imports import said_by
+from napari_cfrseg.gui.session.layer_references import layer_reference
+from napari_cfrseg.gui.session.session_keeper import METADATA_IMAGE, METADATA_KEY
+from napari_cfrseg.io.axes import Pyramid, select_from
 from napari_cfrseg.io.images import open_image, reading
+from napari_cfrseg.io.named_axes import OpenImage, axis_names
 from napari_cfrseg.io.tiff import count_levels
 from napari_cfrseg.io.tiled_labels import TiledLabels, is_large, label_runs
 from napari_cfrseg.session.format import (
@@ -37,15 +32,14 @@ from napari_cfrseg.session.format import (
     Snapshot,
 )
 from napari_cfrseg.session.imported_events import (
-    events_from_csv,
     events_from_labels,
     events_from_points,
-    renumbered,
 )
 from napari_cfrseg.session.references import (
+    as_clicked,
     check_same,
     find_image,
-    open_reference,
+    open_as_shown,
     relative_path,
 )
 from napari_cfrseg.session.session import Session
@@ -53,9 +47,7 @@ from napari_cfrseg.session.session_writer import SessionWriter
 from napari_cfrseg.session.unsaved_sessions import note_recent
 
 if TYPE_CHECKING:
-    from napari.layers import Labels, Points
-
-    from napari_cfrseg.gui.segment.controller import Controller
+    pass
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -74,35 +66,57 @@ def read_session(path: str | list[str]) -> list[LayerData]:
     """
     file = Path(path if isinstance(path, str) else path[0])
     session = Session.open(file)
-    image = session.image.in_the_file
-    own = back(session.image.order)
-    array, found = _find_pixels(session)
+    shown, found = _find_pixels(session)
     note_recent(file)
-    metadata = {METADATA_KEY: str(file)}
     stem = file.name.removesuffix(SUFFIX)
-    ndim = len(image.leading) + 2
-    placed: dict[str, Any] = {"metadata": metadata}
-    if image.spacing is not None and len(image.spacing) == ndim:
-        placed["scale"] = image.spacing
-    if image.units is not None and len(image.units) == ndim:
-        placed["units"] = image.units
-    labels = session.saved_labels()
-    of_image = {METADATA_IMAGE: str(found), METADATA_ORDER: session.image.order}
-    described = {**placed, "name": stem, "rgb": image.has_channels}
-    described["metadata"] = {**metadata, **of_image}
-    pixels = turned(array, own)
+    image = _image_of(session, shown)
+    metadata = {METADATA_KEY: str(file), METADATA_AXES: image.names}
+    described: dict[str, Any] = {
+        "scale": image.layer.scale,
+        "units": image.layer.units,
+        "name": stem,
+        "rgb": image.is_rgb,
+        "metadata": {
+            **metadata,
+            METADATA_IMAGE: str(found),
+            METADATA_ORDER: session.image.order,
+            METADATA_CHANNELS: session.image.channels,
+        },
+    }
+    pixels = shown.array
     if isinstance(pixels, Pyramid):
         pixels, described["multiscale"] = list(pixels.levels), True
     layers: list[LayerData] = [(pixels, described, "image")]
+    labels = session.saved_labels()
+    own = {**image.placement(), "metadata": metadata}
     if labels is not None:
-        named = {**placed, "name": f"{stem} objects"}
-        shown: Any = turned(labels, own)
+        named = {**own, "name": f"{stem} objects"}
+        drawn: Any = image.own_array(labels)
         if isinstance(labels, TiledLabels):
-            shown = [turned(level, own) for level in labels.with_pyramid().levels]
+            levels = labels.with_pyramid().levels
+            drawn = [image.own_array(level) for level in levels]
             named["multiscale"] = True
-        layers.append((shown, named, "labels"))
-    layers.append((*_points(session, ndim, stem, placed), "points"))
+        layers.append((drawn, named, "labels"))
+    layers.append((*_points(session, image, stem, own), "points"))
     return layers
+
+
+def _image_of(session: Session, shown: OpenImage) -> WorkingImage:
+    """Return where a session's image lies, by a layer that no viewer has."""
+    from napari.layers import Image
+
+    ndim = len(shown.shape) - shown.is_rgb
+    fits = shown.spacing is not None and len(shown.spacing) == ndim
+    layer = Image(
+        np.broadcast_to(np.zeros((), np.uint8), shown.shape),
+        rgb=shown.is_rgb,
+        contrast_limits=(0, 1),
+        scale=shown.spacing if fits else None,
+        units=shown.units if fits else None,
+    )
+    return WorkingImage(
+        layer, shown.axes[:ndim], (layer,), (), None, (), session.image.order
+    )
 
 
 def get_slide_reader(path: str | list[str]) -> Callable[..., list[LayerData]] | None:
@@ -147,16 +161,15 @@ def _open_slide(path: Path) -> OpenImage | None:
 
 
 def _points(
-    session: Session, ndim: int, stem: str, placed: dict[str, Any]
+    session: Session, image: WorkingImage, stem: str, placed: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     clicks = [(o, plane, c) for o in session.objects() for plane, c in o.clicks()]
-    own = back(session.image.order)
-    data = np.array([put((*plane, *c.click.yx), own) for _, plane, c in clicks], float)
+    places = [image.to_own((*plane, *c.click.yx)) for _, plane, c in clicks]
     signs = [c.click.is_positive for *_, c in clicks]
     kwargs = {
         **placed,
         "name": f"{stem} clicks",
-        "ndim": ndim,
+        "ndim": image.own_ndim,
         "size": max(3.0, min(session.image.plane_shape) / 64),
         "features": features_of(
             (c.click.is_positive, o.object_id, c.click_id) for o, _, c in clicks
@@ -165,10 +178,10 @@ def _points(
     if clicks:
         kwargs["symbol"] = [SYMBOLS[s] for s in signs]
         kwargs["face_color"] = [COLOURS[s] for s in signs]
-    return data.reshape(-1, ndim), kwargs
+    return np.array(places, float).reshape(-1, image.own_ndim), kwargs
 
 
-def _find_pixels(session: Session) -> tuple[Any, Path]:
+def _find_pixels(session: Session) -> tuple[OpenImage, Path]:
     """Open the session's image; where it is gone, ask for its new place."""
     try:
         path = find_image(session.image, session.path.parent)
@@ -177,9 +190,13 @@ def _find_pixels(session: Session) -> tuple[Any, Path]:
         if asked is None:
             raise
         path = asked
-    array = open_reference(session.image, path).array
-    check_same(session.image, array, str(path))
-    return array, path
+    shown = open_as_shown(session.image, path)
+    try:
+        check_same(session.image, as_clicked(session.image, shown), str(path))
+    except ValueError as error:
+        msg = f"{path}: {error}"
+        raise ImageError(msg) from error
+    return shown, path
 
 
 def ask_for_image(image: ImageReference) -> Path | None:
@@ -212,9 +229,8 @@ def write_session(path: str, layers: Sequence[LayerData]) -> list[str]:
         session = Session.open(str(sources.pop()))
         content = _moved(session, target.parent)
         own = [item for item in layers if _session_of(item)]
-        order = session.image.order
-        image = WorkingImage(_layer(own[0]), None, _shape(session.image), order)
-        content = _with_edits(session, content, own)
+        image = _image_by(session, own[0])
+        content = _with_edits(image, session, content, own)
     else:
         own = [item for item in layers if item[2] == "image"]
         if len(own) != 1:
@@ -253,8 +269,15 @@ def _shown(data: Any) -> Any:
     return next((layer for layer in layers if layer.data is data), None)
 
 
-def _shape(image: ImageReference) -> tuple[int, ...]:
-    return (*image.leading, *image.plane_shape)
+def _image_by(session: Session, own: LayerData) -> WorkingImage:
+    """Return where a session's image lies, by one of the session's layers."""
+    layer, said = _layer(own), session.image
+    names = tuple(own[1]["metadata"].get(METADATA_AXES, ()))
+    if len(names) > layer.ndim:  # labels and clicks do without leading channels
+        names = tuple(name for name in names if name != "c")
+    names = names if len(names) == layer.ndim else axis_names(layer.ndim, False)
+    shape = (*said.leading, *said.plane_shape)
+    return WorkingImage(layer, names, (layer,), (), None, shape, said.order)
 
 
 def _moved(session: Session, folder: Path) -> SessionContent:
@@ -268,7 +291,10 @@ def _moved(session: Session, folder: Path) -> SessionContent:
 
 
 def _with_edits(
-    session: Session, content: SessionContent, own: Sequence[LayerData]
+    image: WorkingImage,
+    session: Session,
+    content: SessionContent,
+    own: Sequence[LayerData],
 ) -> SessionContent:
     """Add what was painted on the labels that were read from a session.
 
@@ -279,7 +305,7 @@ def _with_edits(
     saved = session.saved_labels()
     if saved is None or len(labels) != 1 or labels[0][1].get("multiscale"):
         return content
-    edited = np.asarray(turned(labels[0][0], session.image.order))
+    edited = np.asarray(image.of_own_array(labels[0][0]))
     if edited.shape != saved.shape:
         msg = f"the session's labels have the shape {saved.shape}, not {edited.shape}"
         raise SessionError(msg)
@@ -336,101 +362,3 @@ def _added(
         taken |= {e.object_id for e in made if isinstance(e, ev.ObjectCreated)}
         events += made
     return events
-
-
-def importable(controller: Controller) -> tuple[list[Labels], list[Points]]:
-    """Return the Labels and Points layers of the viewer that are not the dock's own."""
-    from napari.layers import Labels, Points
-
-    own = (controller.labels.layer, controller.clicks.layer)
-    layers = [x for x in controller.viewer.layers if x not in own]
-    labels = [layer for layer in layers if isinstance(layer, Labels)]
-    return labels, [layer for layer in layers if isinstance(layer, Points)]
-
-
-def import_labels(controller: Controller, layer: Labels) -> int:
-    """Make an object of every label, return how many; the layer stays as it is.
-
-    Labels of one plane's shape instead of the image's go to the plane shown; errors
-    are those of :func:`labels_on`.
-    """
-    image, taken = controller.image, range(1, controller.view.next_id)
-    if layer.data.shape == image.plane_shape != image.shape:
-        labels = np.zeros(image.shape, np.int64)
-        numbered = renumbered(layer.data, controller.view.next_id, MOST_OBJECTS)
-        labels[controller.current_plane] = numbered
-    else:
-        labels = labels_on(image, layer, taken)
-    controller.submit_all(events_from_labels(labels))
-    return len(np.unique(labels[labels > 0]))
-
-
-def import_points(controller: Controller, layer: Points) -> tuple[int, int]:
-    """Make clicks of points; each is an object of its own unless a column says whose.
-
-    The feature columns "object" and "polarity" count where there are any.
-
-    Returns
-    -------
-    How many became clicks, and how many do not lie on the image.
-    """
-    leading = tuple(controller.viewer.dims.point)
-    points = points_on(controller.image, layer, leading)
-    objects, positive = said_by(layer.features)
-    events = events_from_points(
-        points,
-        objects=objects,
-        positive=positive,
-        first_object=controller.view.next_id,
-        first_click=controller.next_click,
-    )
-    return _import(controller, events)
-
-
-def import_csv(controller: Controller, path: Path) -> tuple[int, int]:
-    """Make clicks of a table's rows (see session.imports).
-
-    Returns
-    -------
-    How many became clicks, and how many do not lie on the image.
-
-    Raises
-    ------
-    SessionError
-        It is no table of clicks.
-    """
-    first, click = controller.view.next_id, controller.next_click
-    events = events_from_csv(path, first_object=first, first_click=click)
-    return _import(controller, events)
-
-
-def said_by(
-    features: Mapping[str, Any],
-) -> tuple[list[object] | None, list[bool] | None]:
-    """Return whose each point is and its sign, as far as feature columns say."""
-    objects = list(features["object"]) if "object" in features else None
-    if "polarity" not in features:
-        return objects, None
-    return objects, [str(sign) != "negative" for sign in features["polarity"]]
-
-
-def _import(controller: Controller, events: Iterable[ev.Event]) -> tuple[int, int]:
-    shape, inside = controller.image.shape, set()
-    listed = list(events)
-    clicks = [e for e in listed if isinstance(e, ev.ClickAdded)]
-    for click in clicks:
-        place = (*click.plane, *click.click.yx)
-        fits = len(place) == len(shape)
-        if fits and all(-0.5 <= v < n - 0.5 for v, n in zip(place, shape, strict=True)):
-            inside.add(click.click_id)
-    owners = {c.object_id for c in clicks if c.click_id in inside}
-    if max(owners, default=0) > MOST_OBJECTS:
-        msg = f"no more than {MOST_OBJECTS} objects fit"
-        raise SessionError(msg)
-    controller.submit_all(
-        event
-        for event in listed
-        if (isinstance(event, ev.ObjectCreated) and event.object_id in owners)
-        or (isinstance(event, ev.ClickAdded) and event.click_id in inside)
-    )
-    return len(inside), len(clicks) - len(inside)

@@ -13,13 +13,13 @@ from superqt.utils import ensure_main_thread
 
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.gui.dock_widget import button, column_in, row
-from napari_cfrseg.gui.session.session_keeper import METADATA_KEY, SessionKeeper
-from napari_cfrseg.gui.session.session_layers import (
+from napari_cfrseg.gui.session.layer_imports import (
     import_csv,
     import_labels,
     import_points,
     importable,
 )
+from napari_cfrseg.gui.session.session_keeper import METADATA_KEY, SessionKeeper
 from napari_cfrseg.session.format import SUFFIX
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import FORMATS

@@ -1,0 +1,122 @@
+"""Objects and clicks of a controller from other layers, and from tables of clicks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.errors import SessionError
+from napari_cfrseg.gui.segment.layers import MOST_OBJECTS, labels_on, points_on
+from napari_cfrseg.session.imported_events import (
+    events_from_csv,
+    events_from_labels,
+    events_from_points,
+    renumbered,
+)
+
+if TYPE_CHECKING:
+    from napari.layers import Labels, Points
+
+    from napari_cfrseg.gui.segment.controller import Controller
+
+
+def importable(controller: Controller) -> tuple[list[Labels], list[Points]]:
+    """Return the Labels and Points layers of the viewer that are not the dock's own."""
+    from napari.layers import Labels, Points
+
+    own = (controller.labels.layer, controller.clicks.layer)
+    layers = [x for x in controller.viewer.layers if x not in own]
+    labels = [layer for layer in layers if isinstance(layer, Labels)]
+    return labels, [layer for layer in layers if isinstance(layer, Points)]
+
+
+def import_labels(controller: Controller, layer: Labels) -> int:
+    """Make an object of every label, return how many; the layer stays as it is.
+
+    Labels of one plane's shape instead of the image's go to the plane shown; errors
+    are those of :func:`labels_on`.
+    """
+    image, taken = controller.image, range(1, controller.view.next_id)
+    if layer.data.shape == image.plane_shape != image.shape:
+        labels = np.zeros(image.shape, np.int64)
+        numbered = renumbered(layer.data, controller.view.next_id, MOST_OBJECTS)
+        labels[controller.current_plane] = numbered
+    else:
+        labels = labels_on(image, layer, taken)
+    controller.submit_all(events_from_labels(labels))
+    return len(np.unique(labels[labels > 0]))
+
+
+def import_points(controller: Controller, layer: Points) -> tuple[int, int]:
+    """Make clicks of points; each is an object of its own unless a column says whose.
+
+    The feature columns "object" and "polarity" count where there are any.
+
+    Returns
+    -------
+    How many became clicks, and how many do not lie on the image.
+    """
+    leading = tuple(controller.viewer.dims.point)
+    points = points_on(controller.image, layer, leading)
+    objects, positive = said_by(layer.features)
+    events = events_from_points(
+        points,
+        objects=objects,
+        positive=positive,
+        first_object=controller.view.next_id,
+        first_click=controller.next_click,
+    )
+    return _import(controller, events)
+
+
+def import_csv(controller: Controller, path: Path) -> tuple[int, int]:
+    """Make clicks of a table's rows (see session.imports).
+
+    Returns
+    -------
+    How many became clicks, and how many do not lie on the image.
+
+    Raises
+    ------
+    SessionError
+        It is no table of clicks.
+    """
+    first, click = controller.view.next_id, controller.next_click
+    events = events_from_csv(path, first_object=first, first_click=click)
+    return _import(controller, events)
+
+
+def said_by(
+    features: Mapping[str, Any],
+) -> tuple[list[object] | None, list[bool] | None]:
+    """Return whose each point is and its sign, as far as feature columns say."""
+    objects = list(features["object"]) if "object" in features else None
+    if "polarity" not in features:
+        return objects, None
+    return objects, [str(sign) != "negative" for sign in features["polarity"]]
+
+
+def _import(controller: Controller, events: Iterable[ev.Event]) -> tuple[int, int]:
+    shape, inside = controller.image.shape, set()
+    listed = list(events)
+    clicks = [e for e in listed if isinstance(e, ev.ClickAdded)]
+    for click in clicks:
+        place = (*click.plane, *click.click.yx)
+        fits = len(place) == len(shape)
+        if fits and all(-0.5 <= v < n - 0.5 for v, n in zip(place, shape, strict=True)):
+            inside.add(click.click_id)
+    owners = {c.object_id for c in clicks if c.click_id in inside}
+    if max(owners, default=0) > MOST_OBJECTS:
+        msg = f"no more than {MOST_OBJECTS} objects fit"
+        raise SessionError(msg)
+    controller.submit_all(
+        event
+        for event in listed
+        if (isinstance(event, ev.ObjectCreated) and event.object_id in owners)
+        or (isinstance(event, ev.ClickAdded) and event.click_id in inside)
+    )
+    return len(inside), len(clicks) - len(inside)

@@ -1,0 +1,139 @@
+"""Describe the pixels of image layers for a session: which file, and what of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cfrseg.errors import CfrSegError, SessionError
+from napari_cfrseg.gui.segment.working_image import WorkingImage, layer_pixels
+from napari_cfrseg.io.atomic import atomic_path
+from napari_cfrseg.io.axes import Pyramid, back, select_from, turned, view_of
+from napari_cfrseg.io.images import fingerprint, open_image
+from napari_cfrseg.io.tiled_labels import is_large
+from napari_cfrseg.session.format import SUFFIX, ImageReference
+from napari_cfrseg.session.references import reference_of
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+#: (axis, index) pairs as a session has them
+Select = tuple[tuple[int, int], ...]
+
+
+def layer_reference(image: WorkingImage, folder: Path) -> ImageReference:
+    """Describe an image's pixels for a session in a folder.
+
+    The file that a layer was read from is named only if it holds these pixels, whole or
+    at one index of one axis (a channel that was split off).
+    """
+    found = _place_in_file(image)
+    return reference_of(image.data, folder=folder, **_described(image), **found)
+
+
+def write_pixels(image: WorkingImage, session: Path) -> ImageReference:
+    """Write an image that is in no file beside a session, as TIFF, and describe it.
+
+    An OSError says that it cannot be written, a SessionError that it is too large.
+    """
+    import tifffile
+
+    if is_large(image.plane_shape):
+        raise SessionError("the image is too large to be saved with the session")
+    target = session.with_name(session.name.removesuffix(SUFFIX) + ".tif")
+    data = np.asarray(turned(image.data, back(image.order)))
+    channels: dict[str, Any] = {}
+    if image.has_channels and not image.is_rgb:
+        data = np.moveaxis(data, -1, 0)
+        channels = {"channels": (0, tuple(range(len(data))))}
+    photometric = "rgb" if image.is_rgb else "minisblack"
+    with atomic_path(target) as temporary:
+        tifffile.imwrite(temporary, data, photometric=photometric)
+    described = {**_described(image), **channels}
+    return reference_of(image.data, path=target, folder=session.parent, **described)
+
+
+def axes_in_session(image: WorkingImage) -> tuple[str, ...]:
+    """Return the axes' names as a session has them, that of channels last."""
+    return (*image.plane_names, *(["c"] if image.has_channels else []))
+
+
+def _described(image: WorkingImage) -> dict[str, Any]:
+    """Return what a session says of axes and sizes."""
+    return {
+        "axes": axes_in_session(image),
+        "spacing": image.spacing,
+        "units": tuple(str(unit) for unit in image.units),
+        "order": image.order,
+    }
+
+
+def _place_in_file(image: WorkingImage) -> dict[str, Any]:
+    """Return the file that holds an image, and what to take of it; {}: there is none.
+
+    Layers that are channels must be split off one axis of one file.
+    """
+    if len(image.layers) == 1:
+        return _place_of_one(image)
+    used = [image.layers[i] for i in image.channels]
+    places = [_found_in_file(layer, image) for layer in used]
+    paths = {layer.source.path for layer in used}
+    selects = [() if place is None else place[0] for place in places]
+    axes = {select[0][0] for select in selects if select}
+    if len(paths) > 1 or len(axes) != 1 or not all(selects):
+        return {}
+    indices = tuple(select[0][1] for select in selects)
+    if len(used) == 1:
+        return {"path": used[0].source.path, "select": selects[0]}
+    return {"path": used[0].source.path, "channels": (axes.pop(), indices)}
+
+
+def _place_of_one(image: WorkingImage) -> dict[str, Any]:
+    found = _found_in_file(image.layer, image)
+    if found is None:
+        return {}
+    (select, kept), axis = found, image.channel_axis
+    said: dict[str, Any] = {"path": image.layer.source.path, "select": select}
+    if axis is not None and len(image.channels) > 1:
+        said["channels"] = kept[axis], image.channels
+    elif axis is not None:
+        said["select"] = (*select, (kept[axis], image.channels[0]))
+    return said
+
+
+def _found_in_file(
+    layer: Image, image: WorkingImage
+) -> tuple[Select, tuple[int, ...]] | None:
+    """Return what to take of a layer's file to get its pixels; None: it has others.
+
+    Second, which axis of that each of the layer's axes is.
+    """
+    if layer.source.path is None:
+        return None
+    pixels = layer_pixels(layer, image.order, image.channel_axis)
+    try:
+        levels = len(pixels.levels) if isinstance(pixels, Pyramid) else 1
+        array = open_image(Path(layer.source.path), levels=levels).array
+    except CfrSegError:
+        return None
+    wanted = tuple(int(n) for n in pixels.shape)
+    found = tuple(int(n) for n in array.shape)
+    mark = fingerprint(pixels, bool(layer.rgb))
+
+    def is_it(part: Any) -> bool:
+        return fingerprint(part, bool(layer.rgb)) == mark
+
+    own = tuple(range(len(wanted)))
+    if found == wanted:
+        return ((), own) if is_it(array) else None
+    long = tuple(i for i, n in enumerate(found) if n > 1)
+    if tuple(found[i] for i in long) == wanted:  # axes of length 1 are left out
+        return ((), long) if is_it(view_of(array, long)) else None
+    for axis in range(len(found)):
+        if found[:axis] + found[axis + 1 :] == wanted:
+            for index in range(found[axis]):
+                if is_it(select_from(array, ((axis, index),))):
+                    return ((axis, index),), own
+    return None
