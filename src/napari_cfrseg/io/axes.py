@@ -7,8 +7,10 @@ columns; a channel axis stays last and is not counted. ``()`` is the array's own
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -115,6 +117,17 @@ def stacked(parts: Sequence[Any]) -> Any:
     return ChannelStack(parts)
 
 
+def _check_present(array: Any) -> None:
+    """Raise an error for a Zarr array whose folder is gone.
+
+    Its pieces are missing then, and Zarr takes missing pieces for empty ones.
+    """
+    store = getattr(array, "store", None)
+    root = getattr(getattr(store, "_store", store), "root", None)
+    if isinstance(root, Path) and not root.exists():
+        raise FileNotFoundError(errno.ENOENT, "the folder is gone", str(root))
+
+
 def in_memory(array: NDArray[Any]) -> NDArray[Any]:
     """Read a mapped array that is not large: its file may change later."""
     if array.nbytes > IN_MEMORY_BYTES:
@@ -182,6 +195,7 @@ class ArrayView:
             own[axis] = part if isinstance(part, slice) else int(part)
         try:
             found = np.asarray(self._array[tuple(own)])
+            _check_present(self._array)
         except ImageError:
             raise
         except Exception as error:

@@ -26,6 +26,7 @@ from napari_cfrseg.annotation.annotator import Change
 from napari_cfrseg.annotation.rounds import SegmenterLike
 from napari_cfrseg.annotation.state import ClickEntry, Entry, ObjectState
 from napari_cfrseg.annotation.transaction import Progress
+from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickRow
 from napari_cfrseg.session.recording import RecordedAnnotator
@@ -85,14 +86,20 @@ class Runner(Protocol):
         """Drop waiting jobs; call no callback any more."""
 
 
+def _one_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="cfrseg-worker")
+
+
 class Worker:
     """Runs jobs on one long-lived thread and answers on the Qt thread.
 
-    One thread, because it keeps torch's thread pool and the GPU's context warm.
+    One thread, because it keeps torch's thread pool and the GPU's context warm. If it
+    dies, the next job gets another one.
     """
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="cfrseg-worker")
+        self._executor = _one_thread()
+        self._thread: threading.Thread | None = None
         self._closed = threading.Event()
         self._running: Job | None = None
         self._newest: Job | None = None
@@ -101,6 +108,8 @@ class Worker:
     def submit(self, job: Job) -> None:
         """Queue the job."""
         if not self._closed.is_set():
+            if self._thread is not None and not self._thread.is_alive():
+                self._executor, self._thread = _one_thread(), None
             self._newest = job
             self._last = self._executor.submit(self._run, job)
 
@@ -122,12 +131,14 @@ class Worker:
             if job is self._newest:
                 self._answer(job.reported, value)
 
-        self._running = job
+        self._running, self._thread = job, threading.current_thread()
         try:
             job.check()
             result = job.work(report)
         except Exception as error:  # noqa: BLE001 - passed to the job's owner
             self._answer(job.failed, error)
+        except BaseException as error:  # noqa: BLE001 - something ends the thread
+            self._answer(job.failed, _ended(error))
         else:
             self._answer(job.done, result)
         finally:
@@ -141,6 +152,11 @@ class Worker:
     def _deliver(self, callback: Callable[[Any], None], value: Any) -> None:
         if not self._closed.is_set():
             callback(value)
+
+
+def _ended(error: BaseException) -> CfrSegError:
+    said = str(error) or type(error).__name__
+    return CfrSegError(f"The computation was ended from outside ({said}): try again.")
 
 
 def load_segmenter(name: str) -> SegmenterLike:

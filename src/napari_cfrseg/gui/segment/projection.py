@@ -168,6 +168,10 @@ class Projection:
 
     def warn(self, error: Exception) -> None:
         """Show an error that the person can mend; raise any other."""
+        # torch raises a RuntimeError where the processor's memory ends
+        if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+            said = "There is not enough memory: close what you do not need, try again."
+            error = CfrSegError(said)
         if not isinstance(error, CfrSegError):
             self.show(status=f"That failed: {error}")
             raise error
