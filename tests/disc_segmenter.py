@@ -35,6 +35,9 @@ class DiscSegmenter:
     ) -> None:
         self._image = open_plane(image, rgb=rgb, scaling=scaling)
 
+    def adapt(self, adaptation: object) -> None:
+        assert adaptation is None
+
     def show(self, image: PlaneImage, early: Mapping | None = None) -> None:
         self._image = image
 

@@ -85,6 +85,8 @@ EVERY_EVENT: tuple[ev.Event, ...] = (
     ev.RefinementChanged(Refinement.standard()),
     ev.ModelChanged("other", "ab" * 32),
     ev.ModelChanged("unknown"),
+    ev.ModelAdapted((1, 7), "cd" * 32, (0.1 + 0.2, -1e-9), 0.05),
+    ev.ModelAdapted(),
     ev.OverlapChanged(ev.OverlapRule.OVERWRITE),
     ev.Undone(),
     ev.Redone(),
@@ -99,6 +101,7 @@ ADDED_IN = {
         ev.ObjectsSuggested,
         ev.SuggestionsAccepted,
         ev.SuggestionsRejected,
+        ev.ModelAdapted,
     ),
 }
 

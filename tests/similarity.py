@@ -7,8 +7,10 @@ real three stages, an affinity and a quality.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -92,3 +94,35 @@ class SimilarityNetwork(ClickNetwork):
         distance = torch.hypot(cells[:, None] - y, cells[None, :] - x)
         near = (distance <= reach * size).float()
         return (1 - (image - grey).abs() * 4).clamp(0, 1) * near
+
+
+class ShyNetwork(SimilarityNetwork):
+    """Draws too small; ten times its light parameter is added to the logits."""
+
+    def __init__(self, shyness: float = 2.0) -> None:
+        super().__init__()
+        self.light = nn.Parameter(torch.tensor([-shyness / 10]))
+
+    def refine(
+        self,
+        features: SimilarityFeatures,
+        feedback: Tensor | None,
+        newest_click: Tensor,
+    ) -> NetworkOutput:
+        output = super().refine(features, feedback, newest_click)
+        return replace(output, logits=output.logits + 10 * self.light)
+
+    def light_parameters(self) -> list[nn.Parameter]:
+        return [self.light]
+
+
+#: middles of the places in ``cones``
+CONES = [(24 + 44 * y, 24 + 44 * x) for y in range(3) for x in range(4)]
+
+
+def cones() -> np.ndarray:
+    """Bright places that fade outwards, to half at a distance of ten pixels."""
+    rows, columns = np.indices((136, 180))
+    away = [np.hypot(rows - y, columns - x) for y, x in CONES]
+    faded = 1 - np.min(away, axis=0) / 20
+    return np.clip(200 * faded + 20, 20, 255).astype(np.uint8)

@@ -22,7 +22,8 @@ from typing import Any
 #: a module that is there: the former ones whose names it has now, without
 #: ``napari_cfrseg.`` in front
 _MOVED = """
-annotation.annotator: engine.annotator session.summary
+annotation.annotator: engine.annotator
+annotation.summary: session.summary
 annotation.event_fields: session.event_parts session.fields session.reading
 annotation.event_registry: engine.events session.writing
 annotation.events: engine.events session.writing

@@ -9,8 +9,9 @@ import pytest
 from similarity import SimilarityNetwork
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.annotator import Annotator, objects_after
+from napari_cfrseg.annotation.annotator import Annotator
 from napari_cfrseg.annotation.event_registry import event_line, read_event
+from napari_cfrseg.annotation.summary import objects_after
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.engine.suggestions import Batch
 from napari_cfrseg.errors import SessionError

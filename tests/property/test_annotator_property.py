@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from replayed import replay
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.annotator import Annotator, objects_after
+from napari_cfrseg.annotation.annotator import Annotator
+from napari_cfrseg.annotation.summary import objects_after
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.geometry.masks import LabelRuns, MaskPatch

@@ -22,9 +22,10 @@ from session_cases import (
 )
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.annotator import Annotator, objects_after
+from napari_cfrseg.annotation.annotator import Annotator
 from napari_cfrseg.annotation.event_registry import KINDS, event_line
 from napari_cfrseg.annotation.handlers import perform
+from napari_cfrseg.annotation.summary import objects_after
 from napari_cfrseg.annotation.transaction import Draft
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.io.plane_image import Scaling

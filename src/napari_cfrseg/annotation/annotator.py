@@ -6,7 +6,7 @@ same events, so they give the same labels. It knows neither Qt nor napari.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.ahead import Ahead
 from napari_cfrseg.annotation.handlers import perform
+from napari_cfrseg.annotation.lessons import lesson
 from napari_cfrseg.annotation.propagated_planes import carried_to
 from napari_cfrseg.annotation.rounds import RoundComputer, SegmenterLike
 from napari_cfrseg.annotation.state import (
@@ -37,7 +38,7 @@ from napari_cfrseg.engine.suggestions import (
     Verdict,
     rescored,
 )
-from napari_cfrseg.errors import CfrSegError, SessionError
+from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import LabelRuns, MaskPatch, Plane
 from napari_cfrseg.geometry.windows import Box, slices
 from napari_cfrseg.io.plane_image import Scaling
@@ -159,8 +160,13 @@ class Annotator:
         return out
 
     def use(self, segmenter: SegmenterLike) -> None:
-        """Compute rounds with another segmenter from now on; nothing is recomputed."""
+        """Compute further rounds with another segmenter, which is taught nothing."""
         self._computer.use(segmenter)
+        self._follow(replace(self._settings, adapted=ev.ModelAdapted()))
+
+    def _follow(self, settings: Settings) -> None:
+        self._settings = settings
+        self._computer.adapt(settings.adapted.adaptation)
 
     def prepare(self, plane: Plane) -> None:
         """Look at a plane ahead of its first click (its range of grey values)."""
@@ -210,6 +216,16 @@ class Annotator:
             plane = max(finished, key=lambda index: len(finished[index]))
         newest = sorted(finished[plane], key=lambda one: -one[0])[:_MOST_LEARNT]
         return self._computer.learn(plane, [mask for _, mask in newest])
+
+    def lesson(
+        self, plane: Plane = (), left_out: Collection[int] = ()
+    ) -> Iterator[ev.ModelAdapted | None]:
+        """Learn from a plane's objects, but those left out, for first clicks on others.
+
+        Yields after each step of about a tenth of a second; events may be applied in
+        between. What is to be applied comes last, if the lesson was worth it.
+        """
+        return lesson(self._objects, self._computer, plane, left_out)
 
     def suggest(
         self,
@@ -362,7 +378,8 @@ class Annotator:
         except BaseException:
             draft.roll_back()
             raise
-        self._stamp, self._settings = draft.stamp, draft.settings
+        self._stamp = draft.stamp
+        self._follow(draft.settings)
         self.judged = draft.judged
         self._click_ids |= click_ids
         if transaction is not None:
@@ -430,28 +447,3 @@ def _record(event: ev.Event, draft: Draft) -> ev.Event:
     draft.recorded = event
     perform(event, draft)
     return draft.recorded
-
-
-def objects_after(
-    events: Iterable[ev.Event], plane_shape: tuple[int, int] | None = None
-) -> tuple[ObjectState, ...]:
-    """Return the objects after the events, by id; needs neither pixels nor a network.
-
-    Without its shape a plane is as large as the clicks and labels need.
-
-    The first event that does not fit those before it raises SessionError.
-    """
-    if plane_shape is None:
-        events = tuple(events)
-        places = [e.yx for e in events if isinstance(e, ev.ClickAdded)]
-        shapes = [e.labels.shape for e in events if isinstance(e, ev.LabelsImported)]
-        needed = np.ceil(np.max([*places, *shapes, (0, 0)], axis=0)) + 1
-        plane_shape = shapes[0] if shapes else (int(needed[0]), int(needed[1]))
-    annotator = Annotator(None, plane_shape)
-    for number, event in enumerate(events):
-        try:
-            annotator.apply(event)
-        except CfrSegError as error:
-            msg = f"event {number}: {error}"
-            raise SessionError(msg) from error
-    return tuple(state for _, state in sorted(annotator.objects.items()))

@@ -21,6 +21,8 @@ from pydantic import Field
 from napari_cfrseg.annotation import event_fields as form
 from napari_cfrseg.annotation.event_registry import Event as Event
 from napari_cfrseg.annotation.event_registry import event
+from napari_cfrseg.annotation.model_events import ModelAdapted as ModelAdapted
+from napari_cfrseg.annotation.model_events import ModelChanged as ModelChanged
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.suggestions import ObjectSuggestion
 from napari_cfrseg.geometry.masks import LabelRuns
@@ -399,25 +401,6 @@ class RefinementChanged(Event):
 
     is_setting: ClassVar[bool] = True
     refinement: form.RefinementField
-
-
-@event("model_changed")
-class ModelChanged(Event):
-    """Rounds computed from now on use other weights.
-
-    Earlier results stay; a click that is moved later is recomputed.
-
-    Attributes
-    ----------
-    name
-        The model's name.
-    sha256
-        Of its weights file; None: not known.
-    """
-
-    is_setting: ClassVar[bool] = True
-    name: form.Text
-    sha256: form.Sha256 | None = None
 
 
 @event("overlap_changed")

@@ -409,4 +409,10 @@ def _(event: ev.OverlapChanged, draft: Draft) -> None:
 
 @perform.register
 def _(event: ev.ModelChanged, draft: Draft) -> None:
-    """Do nothing: who gives the annotator its segmenter gives it another one."""
+    """Forget what the model before was taught; the next one is given from outside."""
+    draft.settings = replace(draft.settings, adapted=ev.ModelAdapted())
+
+
+@perform.register
+def _(event: ev.ModelAdapted, draft: Draft) -> None:
+    draft.settings = replace(draft.settings, adapted=event)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -30,6 +31,7 @@ from napari_cfrseg.annotation.state import (
     Round,
 )
 from napari_cfrseg.clicks import Click, ClickList
+from napari_cfrseg.engine.adapted import Adaptation
 from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.likeness import Likeness
 from napari_cfrseg.engine.prediction import Prediction, StageSeconds
@@ -42,6 +44,7 @@ from napari_cfrseg.io.plane_image import Scaling
 from napari_cfrseg.propagation.planes import SegmenterPlanes
 
 if TYPE_CHECKING:
+    from napari_cfrseg.engine.adaptation import Lesson
     from napari_cfrseg.engine.segmenter import Segmenter
 
 #: the annotator's segmenter, as a name that needs no torch
@@ -154,6 +157,7 @@ class RoundComputer:
         self._plane_shape = plane_shape
         self._segmenter = segmenter
         self._plane: Plane | None = None
+        self._adaptation: Adaptation | None = None
         self._ahead: tuple[_Asked, Prediction | None, Prediction] | None = None
         self.steps = 0
         self.seconds = 0.0
@@ -169,6 +173,18 @@ class RoundComputer:
         """Compute further rounds with another segmenter."""
         self._segmenter = segmenter
         self._plane = self._ahead = None
+
+    def adapt(self, adaptation: Adaptation | None) -> None:
+        """Let first clicks use what finished objects taught; None: no longer."""
+        if adaptation != self._adaptation:
+            self._adaptation, self._ahead = adaptation, None
+
+    def save_model(self, path: Path, base: str) -> None:
+        """Write the network with what finished objects taught; ``base`` is its name."""
+        from napari_cfrseg.engine.adaptation import save_model
+
+        if self._segmenter is not None:
+            save_model(path, self._segmenter.network, self._adaptation, base)
 
     def planes(
         self,
@@ -197,6 +213,16 @@ class RoundComputer:
             on_run=self._count,
         )
 
+    def lesson(self, plane: Plane, finished: Sequence[PlaneState]) -> Lesson:
+        """Prepare to learn from objects of a plane, in order."""
+        from napari_cfrseg.engine.adaptation import Finished
+
+        def first(state: PlaneState) -> tuple[float, float] | None:
+            click = state.clicks[0].click
+            return click.yx if click.is_positive else None
+
+        return self._on(plane).lesson([Finished(s.mask, first(s)) for s in finished])
+
     def learn(self, plane: Plane, finished: Sequence[MaskPatch]) -> Likeness:
         """Learn what finished objects of a plane have in common."""
         return self._on(plane).learn(finished)
@@ -221,6 +247,7 @@ class RoundComputer:
             msg = "no model is loaded, so nothing can be computed: load one first"
             raise CheckpointError(msg)
         self.prepare(plane)
+        self._segmenter.adapt(self._adaptation)
         return self._segmenter
 
     def prepare(self, plane: Plane) -> None:

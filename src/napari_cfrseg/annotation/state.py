@@ -220,6 +220,7 @@ class Settings:
 
     refinement: Refinement = DEFAULT_REFINEMENT
     rule: ev.OverlapRule = ev.OverlapRule.KEEP
+    adapted: ev.ModelAdapted = field(default_factory=ev.ModelAdapted)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

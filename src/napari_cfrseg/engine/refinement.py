@@ -93,6 +93,13 @@ class Refinement:
 DEFAULT_REFINEMENT = Refinement.standard()
 
 
+def as_refinement(given: Refinement | str | None) -> Refinement:
+    """Return a refinement given by itself or by its name; None: the default."""
+    if given is None:
+        return DEFAULT_REFINEMENT
+    return Refinement.parse(given) if isinstance(given, str) else given
+
+
 @dataclass(frozen=True, slots=True)
 class Cascade(Generic[ProbT]):
     """The steps of one click: their probabilities, the last of which is the result.

@@ -20,12 +20,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from napari_cfrseg.clicks import Click, ClickList, as_clicks, check_inside
+from napari_cfrseg.engine.adaptation import Finished, Lesson, adapted
+from napari_cfrseg.engine.adapted import Adaptation
 from napari_cfrseg.engine.click_round import Attempt, ClickRound, StepCallback, Task
 from napari_cfrseg.engine.devices import resolve_device
 from napari_cfrseg.engine.focus import FocusHint, FocusSettings
 from napari_cfrseg.engine.likeness import Likeness, learn
 from napari_cfrseg.engine.prediction import Prediction, start_from
-from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
+from napari_cfrseg.engine.refinement import Refinement, as_refinement
 from napari_cfrseg.engine.stages import Embedded, Precision, Stages
 from napari_cfrseg.engine.stopwatch import Stopwatch
 from napari_cfrseg.engine.suggestions import Batch, Suggester, Verdict
@@ -100,6 +102,7 @@ class Segmenter:
         self.focus = FocusSettings() if focus is None else focus
         self.name = name
         self._image: PlaneImage | None = None
+        self._adaptation: Adaptation | None = None
 
     @classmethod
     def load(
@@ -274,7 +277,7 @@ class Segmenter:
             task = Task(
                 known,
                 result,
-                _refinement(refinement),
+                as_refinement(refinement),
                 hint,
                 focus_shift,
                 on_step,
@@ -317,7 +320,7 @@ class Segmenter:
         task = Task(
             tuple(clicks),
             replace(previous, clicks=(), touches_border=False),
-            _refinement(refinement),
+            as_refinement(refinement),
             None,
             forced=False,
             on_window=on_window,
@@ -360,6 +363,16 @@ class Segmenter:
         """
         return learn(self._ready(), finished, self._stages.grid)
 
+    def lesson(self, finished: Sequence[Finished]) -> Lesson:
+        """Prepare to learn from finished objects of the image, for :meth:`adapt`."""
+        return Lesson(self.network, self.focus, self._ready(), finished)
+
+    def adapt(self, adaptation: Adaptation | None) -> None:
+        """Draw first clicks as a lesson of this network taught; None: forget it."""
+        if adaptation != self._adaptation:
+            self._adaptation = adaptation
+            self._stages.adapt(adapted(self.network, adaptation))
+
     def suggest(
         self,
         known: Likeness,
@@ -400,8 +413,6 @@ class Segmenter:
         )
         return suggester.run(region)
 
-    # -- one click ---------------------------------------------------------------
-
     def _ready(self) -> PlaneImage:
         if self._image is None:
             msg = "no image set: call set_image first"
@@ -432,9 +443,3 @@ class Segmenter:
         warnings.warn(
             f"{device} is out of memory; from now on the CPU computes", stacklevel=4
         )
-
-
-def _refinement(given: Refinement | str | None) -> Refinement:
-    if given is None:
-        return DEFAULT_REFINEMENT
-    return Refinement.parse(given) if isinstance(given, str) else given

@@ -126,6 +126,7 @@ class Stages:
         self._reading = threading.Lock()  # a lazy plane may not bear two readers
         self.network = network.eval()
         self.network.requires_grad_(False)
+        self._adapted: ClickNetwork | None = None
         self.to(device)
 
     def to(self, device: torch.device) -> None:
@@ -136,7 +137,20 @@ class Stages:
         if device.type == "cpu":  # SPEED: convolutions run faster in this layout
             self.network.to(memory_format=torch.channels_last)
         self._fast = self.network.for_inference()
+        self.adapt(self._adapted)
         self.forget()
+
+    def adapt(self, network: ClickNetwork | None) -> None:
+        """Let another network draw where no mask is fed back; None: its own.
+
+        It differs in light parameters only (``ClickNetwork.light_parameters``).
+        """
+        self._adapted, self._first = network, self._fast
+        if network is not None:
+            network.to(self.device)
+            if self.device.type == "cpu":
+                network.to(memory_format=torch.channels_last)
+            self._first = network.for_inference()
 
     def forget(self, early: Mapping[Window, Callable[[], Any]] | None = None) -> None:
         """Drop the kept embeddings: another image is coming.
@@ -256,8 +270,9 @@ class Stages:
             mask = mask[None, None]
         self.give_way()
         row = torch.tensor([newest], dtype=torch.float32, device=self.device)
+        network = self._first if mask is None else self._fast
         with watch.time("refine"), self._arithmetic():
-            return self._fast.refine(features, mask, row)
+            return network.refine(features, mask, row)
 
     def first_answers(
         self,
@@ -281,7 +296,7 @@ class Stages:
                 newest = torch.tensor(rows, dtype=torch.float32, device=self.device)
                 embedding = self._fast.embed_image(self._tensor(images))
                 features = self._fast.embed_clicks(embedding, self._tensor(points))
-                output = self._fast.refine(features, None, newest)
+                output = self._first.refine(features, None, newest)
                 logits = self._fast.judge(output)
                 maps = torch.sigmoid(output.logits[:, 0].float()).cpu().numpy()
                 judged: list[float | None] = [None] * len(windows)

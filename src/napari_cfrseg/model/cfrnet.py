@@ -97,6 +97,19 @@ class ClickFeatures(NamedTuple):
     size: tuple[int, int]  # (H, W) of the window
 
 
+class Approached(NamedTuple):
+    """The input of the head, and what ``refine`` returns besides the mask."""
+
+    fused: Tensor  # (B, C, H/4, W/4)
+    detail: Tensor  # (B, 16, H/2, W/2)
+    fine: Tensor | None  # (B, 16, H/2, W/2) the fine feedback's addition
+    clicks: Tensor  # (B, 2, H/4, W/4), where the clicks lie
+    before: Tensor | None  # (B, 1, H, W) the previous mask, None without one
+    newest_click: Tensor  # (B, 3)
+    feedback: tuple[Tensor, Tensor, Tensor, Tensor]  # M^r, M^u, box, affinity
+    size: tuple[int, int]  # (H, W) of the window
+
+
 def _without_filling(
     maps: Tensor, padded: tuple[int, int], size: tuple[int, int]
 ) -> Tensor:
@@ -219,6 +232,16 @@ class CfrNet(ClickNetwork):
         ``gate`` is (B, 1, 1, 1) of 0 and 1, for training batches in which only some
         samples have a mask yet; by default 0 without feedback, else 1.
         """
+        return self.draw(self.approach(features, feedback, newest_click, gate))
+
+    def approach(
+        self,
+        features: ClickFeatures,
+        feedback: Tensor | None,
+        newest_click: Tensor,
+        gate: Tensor | float | None = None,
+    ) -> Approached:
+        """Correct and fuse the feedback; see ``ClickNetwork.approach``."""
         deep = features.fusion.features
         batch = deep.shape[0]
         if feedback is None:
@@ -236,19 +259,35 @@ class CfrNet(ClickNetwork):
         if self.fine is not None and features.fine is not None and filled is not None:
             coarse, fine = self.fine(features.fine, filled, newest_click, gate)
             fused = fused + coarse
-        logits, hidden = self.head.draw(fused, features.detail, fine)
+        shown = [
+            _without_filling(maps, features.padded, features.size)
+            for maps in (corrected, updated, region, affinity)
+        ]
+        return Approached(
+            fused,
+            features.detail,
+            fine,
+            features.clicks,
+            None if filled is None else filled * gate,
+            newest_click,
+            (shown[0], shown[1], shown[2], shown[3]),
+            features.size,
+        )
+
+    def draw(self, approached: Approached) -> NetworkOutput:
+        """Draw the mask and judge it; see ``ClickNetwork.draw``."""
+        given = approached
+        logits, hidden = self.head.draw(given.fused, given.detail, given.fine)
         if self.offset is not None:
-            before = None if filled is None else filled * gate
-            move = self.offset(hidden, logits, features.clicks, before, newest_click)
+            move = self.offset(
+                hidden, logits, given.clicks, given.before, given.newest_click
+            )
             logits = logits + move.to(logits.dtype)
         # a step of a cascade that another one follows is never judged
         quality = None if self.is_folded else self.head.expect(hidden, logits)
-        corrected, updated, region, affinity = (
-            _without_filling(maps, features.padded, features.size)
-            for maps in (corrected, updated, region, affinity)
-        )
+        corrected, updated, region, affinity = given.feedback
         return NetworkOutput(
-            logits[..., : features.size[0], : features.size[1]],
+            logits[..., : given.size[0], : given.size[1]],
             corrected,
             updated,
             region,
@@ -256,6 +295,19 @@ class CfrNet(ClickNetwork):
             affinity=affinity,
             unjudged=(hidden, logits) if self.is_folded else None,
         )
+
+    def light_parameters(self) -> list[nn.Parameter]:
+        """Return the head's scales and biases, and its last convolution.
+
+        Not those of ``sharpen``, a part of which is in the image's embedding.
+        """
+        left_out = ("sharpen", "quality", "judge")
+        return [
+            parameter
+            for name, parameter in self.head.named_parameters()
+            if not name.startswith(left_out)
+            and (parameter.ndim == 1 or name.startswith("full"))
+        ]
 
     def judge(self, output: NetworkOutput) -> Tensor | None:
         """Return the expected IoU's logit; see ``ClickNetwork.judge``."""

@@ -92,6 +92,23 @@ class ClickNetwork(nn.Module, ABC):
         negative.
         """
 
+    def light_parameters(self) -> list[nn.Parameter]:
+        """Return the few parameters that finished objects may adapt; by default none.
+
+        They act in :meth:`draw` only, so no embedding depends on them.
+        """
+        return []
+
+    def approach(
+        self, features: Any, feedback: Tensor | None, newest_click: Tensor
+    ) -> Any:
+        """Compute the part of ``refine`` that no light parameter changes."""
+        return features, feedback, newest_click
+
+    def draw(self, approached: Any) -> NetworkOutput:
+        """Compute the rest of ``refine`` from what :meth:`approach` returned."""
+        return self.refine(*approached)
+
     def judge(self, output: NetworkOutput) -> Tensor | None:
         """Return the (B,) logit of the IoU it expects of an output; None without one.
 

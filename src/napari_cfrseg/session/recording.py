@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from napari_cfrseg.annotation import events as ev
@@ -49,6 +50,13 @@ class RecordedAnnotator(Annotator):
         self._reference = found = described(model)
         if self.writer is not None and found != before:
             self._write_down(ev.ModelChanged(found.name, found.sha256))
+
+    def save_model(self, path: Path) -> None:
+        """Write the model in use, with what finished objects taught, to a new file.
+
+        CheckpointError if nothing was learnt with it.
+        """
+        self._computer.save_model(path, self.model)
 
     def begin_with(self, reference: ModelReference | None, source: ModelSource) -> None:
         """Say which model is in use, and where others come from when events say so."""

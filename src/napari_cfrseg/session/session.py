@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from napari_cfrseg.annotation.annotator import objects_after
 from napari_cfrseg.annotation.state import ObjectState
+from napari_cfrseg.annotation.summary import objects_after
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.io.axes import plane_of
 from napari_cfrseg.io.tiled_labels import AnyLabels

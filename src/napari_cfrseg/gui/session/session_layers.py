@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.annotator import objects_after
+from napari_cfrseg.annotation.summary import objects_after
 from napari_cfrseg.errors import CfrSegError, ImageError, SessionError
 from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.gui.segment.click_layer import COLOURS, SYMBOLS, features_of

@@ -1,0 +1,63 @@
+"""The kinds of events that say which network computes later rounds."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from napari_cfrseg.annotation import event_fields as form
+from napari_cfrseg.annotation.event_registry import Event, event
+from napari_cfrseg.engine.adapted import MOST_NUMBERS, Adaptation
+
+
+@event("model_changed")
+class ModelChanged(Event):
+    """Rounds computed from now on use other weights.
+
+    Earlier results stay; a click that is moved later is recomputed.
+
+    Attributes
+    ----------
+    name
+        The model's name.
+    sha256
+        Of its weights file; None: not known.
+    """
+
+    is_setting: ClassVar[bool] = True
+    name: form.Text
+    sha256: form.Sha256 | None = None
+
+
+@event("model_adapted")
+class ModelAdapted(Event):
+    """First clicks made from now on use what finished objects taught, or forget it.
+
+    Earlier results stay. The numbers are kept and not computed again, so a replay has
+    the same ones.
+
+    Attributes
+    ----------
+    object_ids
+        The finished objects; none: what was learnt is forgotten.
+    base
+        SHA-256 of the light parameters of the network that was adapted.
+    numbers
+        Added to those parameters.
+    gain
+        IoU that first clicks on finished objects gained that did not teach.
+    """
+
+    is_setting: ClassVar[bool] = True
+    object_ids: form.Objects = ()
+    base: form.Sha256 | None = None
+    numbers: Annotated[tuple[form.Float, ...], Field(max_length=MOST_NUMBERS)] = ()
+    gain: form.Float = 0.0
+
+    @property
+    def adaptation(self) -> Adaptation | None:
+        """What is used from now on; None: the model as it is."""
+        if self.base is None or not self.numbers:
+            return None
+        return Adaptation(self.base, self.numbers, self.gain)
