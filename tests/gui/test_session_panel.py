@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import tifffile
 from napari.components import ViewerModel
@@ -24,6 +25,7 @@ from napari_cfrseg.gui.session.layer_imports import (
 )
 from napari_cfrseg.gui.session.session_keeper import SessionKeeper
 from napari_cfrseg.gui.session.session_panel import SessionPanel
+from napari_cfrseg.gui.session.thumbnails import picture_path
 from napari_cfrseg.session.format import ModelReference
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.unsaved_sessions import note_recent
@@ -275,7 +277,7 @@ def test_unsaved_sessions_are_described_announced_for_a_day_and_discarded(
     desk.panel.show_keeper(desk.keeper)
     assert desk.panel.label.text() == "Nothing to save yet."
     desk.panel.fill_menu()
-    assert "1 object, 3 days ago" in entries(desk.panel.menu)
+    assert "Not saved: 1 object, 3 days ago" in entries(desk.panel.menu)
     monkeypatch.setattr(
         QMessageBox, "question", lambda *_: QMessageBox.StandardButton.Yes
     )
@@ -283,6 +285,30 @@ def test_unsaved_sessions_are_described_announced_for_a_day_and_discarded(
     assert not writer.path.exists()
     desk.panel.fill_menu()
     assert entries(desk.panel.menu) == ["Open a session…"]
+
+
+def test_the_menu_shows_a_session_s_picture(desk: Desk, qtbot, monkeypatch) -> None:
+    lost = Desk()
+    lost.controller.clicks.layer.add([20.0, 20.0])
+    writer = lost.keeper.writer
+    assert writer is not None
+    target = picture_path(writer.content.identity)
+    qtbot.waitUntil(target.exists, timeout=20_000)
+    picture = np.asarray(PIL.Image.open(target))
+    small = lost.labels[::2, ::2]
+    assert picture.shape[:2] == small.shape
+    coloured = (picture != picture[..., :1]).any(axis=-1)
+    assert coloured.any()
+    assert not coloured[small == 0].any()
+    writer._lock.release()  # its process died
+    desk.panel.fill_menu()
+    (shown,) = [a for a in desk.panel.menu.actions() if "Not saved" in a.text()]
+    assert not shown.icon().isNull()
+    monkeypatch.setattr(
+        QMessageBox, "question", lambda *_: QMessageBox.StandardButton.Yes
+    )
+    choose(desk.panel.menu, "Discard")
+    assert not target.exists()
 
 
 def test_closed_session_without_objects_leaves_no_file(desk: Desk, user_folder) -> None:

@@ -12,6 +12,10 @@ from napari_cfrseg.geometry.masks import Plane
 if TYPE_CHECKING:
     from napari_cfrseg.gui.segment.controller import Controller
 
+    TableEdit = (
+        ev.ObjectClassified | ev.ObjectRecoloured | ev.ObjectLocked | ev.ObjectDeleted
+    )
+
 
 class ObjectEdits:
     """Turns what a person does with objects in the table or with keys into events."""
@@ -66,7 +70,7 @@ class ObjectEdits:
         """Give objects a class, and the colour that objects of this class have."""
         objects = self._owner.objects
         same = [o.colour for o in objects.values() if o.object_class == object_class]
-        events: list[ev.Event] = []
+        events: list[TableEdit] = []
         for object_id in object_ids:
             if objects[object_id].object_class != object_class:
                 events.append(ev.ObjectClassified(object_id, object_class))
@@ -103,8 +107,9 @@ class ObjectEdits:
             self._owner.say(f"{kept} locked: unlock them in the table to delete them.")
         self._as_one(map(ev.ObjectDeleted, free))
 
-    def _as_one(self, events: Iterable[ev.Event]) -> None:
-        """Submit events as one undo step."""
-        first, *more = [*events] or [None]
-        if first is not None:
-            self._owner.submit(first, *(replace(e, together=True) for e in more))
+    def _as_one(self, edits: Iterable[TableEdit]) -> None:
+        """Submit edits of the table as one undo step."""
+        events = [*edits]
+        more = [replace(event, together=True) for event in events[1:]]
+        if events:
+            self._owner.submit(events[0], *more)

@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtCore import QTimer
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QFileDialog, QLabel, QMenu, QMessageBox, QWidget
 from superqt.utils import ensure_main_thread
 
@@ -20,6 +22,7 @@ from napari_cfrseg.gui.session.layer_imports import (
     importable,
 )
 from napari_cfrseg.gui.session.session_keeper import METADATA_KEY, SessionKeeper
+from napari_cfrseg.gui.session.thumbnails import keep_picture, picture_path
 from napari_cfrseg.session.format import SUFFIX
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import FORMATS
@@ -58,6 +61,11 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             "Export…", "Labels, outlines, clicks, a methods paragraph"
         )
         self.menu, self.import_menu = QMenu(self), QMenu(self)
+        self.menu.setStyleSheet(f"QMenu {{ icon-size: {_ICON_PX}px; }}")
+        self._idle = QTimer(self)
+        self._idle.setSingleShot(True)
+        self._idle.setInterval(_IDLE_MS)
+        self._idle.timeout.connect(self._keep_picture)
         self.menu.aboutToShow.connect(self.fill_menu)
         self.import_menu.aboutToShow.connect(self.fill_import_menu)
         self.open_button.setMenu(self.menu)
@@ -95,7 +103,8 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
                 continue
             self.menu.addSection(title)
             for path in paths:
-                action = self.menu.addAction(_title(path))
+                title, icon = _listed(path)
+                action = self.menu.addAction(icon, title)
                 action.setToolTip(str(path))
                 action.triggered.connect(lambda _=False, p=path: self._open(p))
         if unsaved_sessions():
@@ -130,8 +139,16 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             text = f"Nothing to save yet.{self._lost}"
         else:
             text = keeper.status()
+        if keeper is not None and keeper.writer is not None:
+            self._idle.start()
         self.label.setText(text)
         self.label.setStyleSheet("" if problem is None else "color: #d55e00")
+
+    def _keep_picture(self) -> None:
+        """Write the session's picture, once nothing has been done for a while."""
+        if self.keeper is not None and self.keeper.writer is not None:
+            identity = self.keeper.writer.content.identity
+            keep_picture(self.keeper.controller, identity)
 
     def _choose(self) -> None:
         chosen, _ = QFileDialog.getOpenFileName(self, "Open a session", "", _FILTER)
@@ -144,12 +161,14 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def _discard(self) -> None:
         """Delete sessions that were never saved, if the person really wants it."""
         paths = unsaved_sessions()
-        listed = "\n".join(_title(path) for path in paths)
+        listed = "\n".join(_listed(path)[0] for path in paths)
         if self._asks("Discard", f"Delete these sessions for good?\n\n{listed}"):
 
             def discard() -> None:
                 for path in paths:
-                    SessionWriter.open(path).discard()
+                    writer = SessionWriter.open(path)
+                    picture_path(writer.content.identity).unlink(missing_ok=True)
+                    writer.discard()
 
             self._try(discard)
             self.show_keeper(self.keeper)
@@ -223,6 +242,10 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
 #: unsaved sessions older than this are in the menu, but not announced
 _REMINDED_S = 86_400
+#: a session's picture is made when nothing has happened for so long
+_IDLE_MS = 1500
+#: side of the pictures in the menu
+_ICON_PX = 48
 #: larger files are listed without looking into them
 _LARGEST_READ_BYTES = 5_000_000
 
@@ -231,13 +254,14 @@ def _age_s(path: Path) -> float:
     return max(time.time() - path.stat().st_mtime, 0.0)
 
 
-def _title(path: Path) -> str:
-    """Return a session's name, image, number of objects and age."""
-    name = path.name.removesuffix(SUFFIX)
+def _listed(path: Path) -> tuple[str, QIcon]:
+    """Return a session's name, image, number of objects and age, and its picture."""
+    name, icon = path.name.removesuffix(SUFFIX), QIcon()
     facts = []
     with suppress(CfrSegError, OSError):
         if path.stat().st_size < _LARGEST_READ_BYTES:
             session = Session.open(path)
+            icon = QIcon(str(picture_path(session.content.identity)))
             count = sum(1 for _ in session.objects())
             image = session.image.path
             facts = [] if image is None else [Path(image).name]
@@ -246,7 +270,8 @@ def _title(path: Path) -> str:
     units = ((86_400, "days"), (3600, "h"), (60, "min"))
     ages = [f"{age // s:.0f} {unit} ago" for s, unit in units if age >= s]
     text = ", ".join((*facts, ages[0] if ages else "just now"))
-    return text if name.startswith("unsaved-") else f"{name}  ({text})"
+    is_unsaved = name.startswith("unsaved-")
+    return f"Not saved: {text}" if is_unsaved else f"{name}  ({text})", icon
 
 
 def came_with_session(layer: Layer) -> bool:

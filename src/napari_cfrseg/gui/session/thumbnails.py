@@ -1,0 +1,75 @@
+"""Small pictures of sessions for the menu that opens them.
+
+They lie in the folder of unsaved sessions, by the session's identity, so that a session
+that was saved, moved or lost in a crash keeps its picture; without one nothing is lost.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfrseg.io.atomic import atomic_path
+from napari_cfrseg.io.axes import Pyramid
+from napari_cfrseg.overlay import draw_overlay
+from napari_cfrseg.session.unsaved_sessions import sessions_folder
+
+if TYPE_CHECKING:
+    from napari_cfrseg.gui.segment.controller import Controller
+
+#: longest side of a picture
+SIDE_PX = 96
+#: pictures kept, and the bytes of a lazy plane up to which it is read for one
+_MOST, _LARGEST_BYTES = 100, 1 << 24
+
+
+def picture_path(identity: str) -> Path:
+    """Return where a session's picture is, if there is one."""
+    return sessions_folder() / "thumbnails" / f"{identity}.png"
+
+
+def keep_picture(controller: Controller, identity: str) -> None:
+    """Write the picture of what is shown now; what cannot be written is not."""
+    found = _picture(controller)
+    if found is None:
+        return
+    from PIL import Image
+
+    target = picture_path(identity)
+    with suppress(OSError):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(target) as temporary:
+            Image.fromarray(found).save(temporary, "PNG")
+        kept = sorted(target.parent.glob("*.png"), key=lambda p: -p.stat().st_mtime)
+        for old in kept[_MOST:]:
+            old.unlink()
+
+
+def _picture(controller: Controller) -> NDArray[np.uint8] | None:
+    """Return (h, w, 3) of the plane shown with outlines, None if it is too large."""
+    plane = controller.current_plane
+    pixels: Any = controller.image.plane(plane)
+    height, width = controller.image.plane_shape
+    step = max(1, -(-max(height, width) // SIDE_PX))
+    labels = np.zeros((-(-height // step), -(-width // step)), np.int32)
+    for number, whole in controller.objects.items():
+        mask = whole.on(plane).mask
+        y0, x0 = mask.offset
+        inside = mask.mask[-y0 % step :: step, -x0 % step :: step]
+        top, left = -(-y0 // step), -(-x0 // step)
+        labels[top:, left:][: inside.shape[0], : inside.shape[1]][inside] = number
+    if isinstance(pixels, Pyramid):
+        pixels, _ = pixels.fitting(step)
+    size = int(np.prod(pixels.shape)) * np.dtype(pixels.dtype).itemsize
+    if not isinstance(pixels, np.ndarray) and size > _LARGEST_BYTES:
+        return None
+    whole_plane = np.asarray(pixels[: pixels.shape[0], : pixels.shape[1]])
+    down, across = (
+        np.arange(n) * length // n
+        for n, length in zip(labels.shape, whole_plane.shape, strict=False)
+    )
+    return draw_overlay(whole_plane[np.ix_(down, across)], labels)
