@@ -134,6 +134,8 @@ class ArrayKind:
         if split is not None:
             options["channel_axis"] = split
         viewer.add_image(self.stored(folder), **options)
+        # napari selects the last channel, and the selected one is always used
+        viewer.layers.selection.active = viewer.layers[0]
 
     def write(self, folder: Path) -> list[str]:
         """Write the array as a file; return it and the options the shell needs."""
