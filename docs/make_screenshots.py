@@ -58,6 +58,13 @@ def states(viewer: napari.Viewer) -> Iterator[str]:
     propagate(controller, CLICKS)
     viewer.reset_view()
     yield "stack"
+    viewer.layers.clear()
+    pair = np.stack([stack, stack[:, ::-1]], axis=1)
+    viewer.add_image(pair, name="two channels", axis_labels=("z", "c", "y", "x"))
+    dock.image_choice.value = viewer.layers["two channels"]
+    ready(dock)
+    viewer.reset_view()
+    yield "channels"
     viewer.window.add_plugin_dock_widget(PLUGIN, FINETUNE)
     yield "finetune"
 

@@ -84,7 +84,7 @@ def test_planes_are_said_to_be_channels(opened, tmp_path):
     assert window.labels.data.shape == SHAPE
     assert tuple(window.labels.scale) == (0.5, 0.5)
     assert not window.dock.sections["stack"].isVisible()
-    assert window.dock.axes.channels.text() == "2 of 2 channels"
+    assert window.dock.axes.channels.text() == "2 of 2"
 
     # both halves belong to the object, whichever channel is looked at
     window.viewer.dims.set_current_step(0, 1)
@@ -188,7 +188,7 @@ def test_channels_between_planes_stay_out_of_the_planes(opened):
         ("CYX", halves(), "2 channels"),
         ("TYX", np.stack([halves()[0]] * 3), "3 time points"),
         ("ZYX", np.stack([halves()[0]] * 3), "3 z planes"),
-        ("TCYX", np.stack([halves()] * 3), "3 time points × 2 channels"),
+        ("TCYX", np.stack([halves()] * 3), "3 times × 2 channels"),
     ],
 )
 def test_axes_come_from_the_file(opened, tmp_path, axes, array, words):
@@ -213,12 +213,12 @@ def test_layers_that_are_channels_are_used_together(opened, tmp_path):
     tifffile.imwrite(path, three, imagej=True, metadata={"axes": "CYX"})
     window = opened(lambda v: v.open(str(path), plugin="napari", channel_axis=0))
     names = [layer.name for layer in window.viewer.layers][:3]
-    assert window.dock.axes.channels.text() == "3 of 3 channels"
+    assert window.dock.axes.channels.text() == "3 of 3"
     assert not window.dock.axes.axes.isVisible()
 
     # a channel that is hidden is not used; then a person's choice counts
     window.viewer.layers[names[0]].visible = False
-    window.until(lambda: window.dock.axes.channels.text() == "2 of 3 channels")
+    window.until(lambda: window.dock.axes.channels.text() == "2 of 3")
     window.tick(names[0], names[1])
     assert window.dock.controller.image.channels == (0, 2)
     window.tick(names[1], names[0])

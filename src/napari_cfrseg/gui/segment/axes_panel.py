@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QComboBox, QLabel, QMenu, QToolButton, QWidget
+from qtpy.QtWidgets import QComboBox, QLabel, QMenu, QWidget
 
-from napari_cfrseg.gui.dock_widget import row
+from napari_cfrseg.gui.dock_widget import button, row
 from napari_cfrseg.gui.segment.layer_axes import (
     METADATA_AXES,
     METADATA_CHANNELS,
@@ -56,11 +56,8 @@ class AxesPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.axes.setSizeAdjustPolicy(
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         )
-        self.channels = QToolButton()
-        self.channels.setToolTip(
-            f"Which channels the network sees together, up to {MOST_CHANNELS}"
-        )
-        self.channels.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        said = f"Which channels the network sees together, up to {MOST_CHANNELS}"
+        self.channels = button("", said)
         self.menu = QMenu(self.channels)
         self.channels.setMenu(self.menu)
         self._label = QLabel("Axes")
@@ -88,8 +85,8 @@ class AxesPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self.axes.setCurrentIndex(self._meanings.index(image.names))
         if image is not None:
             count = self._list_channels(image)
-        for widget in (self._label, self.axes):
-            widget.setVisible(bool(self._meanings))
+        self._label.setText("Axes" if self._meanings else "Channels")
+        self.axes.setVisible(bool(self._meanings))
         self.channels.setVisible(count > 1)
         self.setVisible(bool(self._meanings) or count > 1)
 
@@ -104,7 +101,7 @@ class AxesPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             action.setCheckable(True)
             action.setChecked(index in image.channels)
             action.triggered.connect(self._on_channels)
-        self.channels.setText(f"{len(image.channels)} of {len(named)} channels")
+        self.channels.setText(f"{len(image.channels)} of {len(named)}")
         return len(named)
 
     def _on_axes(self, index: int) -> None:
@@ -146,7 +143,7 @@ class AxesPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             return
         why = f"Other axes or channels of “{layer.name}” were chosen:"
         remedy = Remedy(
-            "Set the objects aside and begin again",
+            "Set objects aside, begin again",
             lambda: self._afresh(layer, why, **said),
         )
         text = "The objects here were made with these axes and channels."

@@ -30,6 +30,8 @@ _NAMES = {
     **dict.fromkeys(("x", "col", "column", "columns"), "x"),
 }
 _PLANES = {"z": "z planes", "t": "time points", "c": "channels"}
+#: shorter, for more than one
+_SHORT = {**_PLANES, "z": "z", "t": "times"}
 #: leading axes that may be named in any order
 _MOST_LEADING = 3
 #: a longer last axis is no axis of channels
@@ -146,10 +148,11 @@ def described(names: Sequence[str], shape: Sequence[int]) -> str:
     Examples
     --------
     >>> described(("t", "c", "y", "x"), (10, 2, 64, 64))
-    '10 time points × 2 channels'
+    '10 times × 2 channels'
     """
+    words = _PLANES if len(names) == 3 else _SHORT
     parts = [
-        f"{n} {_PLANES.get(name, 'planes')}"
+        f"{n} {words.get(name, 'planes')}"
         for name, n in zip(names, shape, strict=False)
         if name not in "yx"
     ]

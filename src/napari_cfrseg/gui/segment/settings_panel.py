@@ -187,10 +187,9 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._keys = keys
         column = column_in(self, 2)
         column.addWidget(self.text)
-        column.addWidget(self.remedy)
-        below = row(self.timing, self.bar, self.cancel, self.help)
-        below.setStretch(0, 1)
-        below.setStretch(1, 2)
+        below = row(self.remedy, self.timing, self.bar, self.cancel, self.help)
+        for place, stretch in enumerate((3, 1, 2)):
+            below.setStretch(place, stretch)
         column.addLayout(below)
 
     def connect_to(self, current: Current) -> None:
@@ -208,7 +207,7 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.bar.setVisible(total > 0)
         self.bar.setMaximum(max(total, 1))
         self.bar.setValue(done)
-        self.timing.setVisible(total == 0)
+        self.timing.setVisible(total == 0 and view.remedy is None)
         waiting = f" ({view.pending})" if view.pending > 1 else ""
         self.timing.setText(f"computing …{waiting}" if view.pending else view.timing)
 
