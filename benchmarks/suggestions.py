@@ -33,7 +33,6 @@ from scipy import ndimage
 from skimage import segmentation
 
 from napari_cfrseg.engine import suggestions
-from napari_cfrseg.engine.devices import resolve_device
 from napari_cfrseg.engine.likeness import (
     Likeness,
     features_of,
@@ -123,7 +122,7 @@ def _masks_of(
 ) -> Iterator[tuple[tuple[float, ...], float]]:
     one = Field(segmenter, objects, FieldSettings(most=FIT_OBJECTS))
     suggester = suggestions.Suggester(
-        Stages(segmenter.network, resolve_device("cpu")),
+        Stages(segmenter.network, "cpu"),
         segmenter.focus,
         open_plane(one.image),
         segmenter.learn(one.finished),

@@ -8,7 +8,6 @@ round before and fixed for its whole cascade. Kept embeddings never change a res
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,8 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 from napari_cfrseg.clicks import Click, ClickList, as_clicks, check_inside
 from napari_cfrseg.engine.adaptation import Finished, Lesson, adapted
 from napari_cfrseg.engine.adapted import Adaptation
+from napari_cfrseg.engine.backends import Backend
 from napari_cfrseg.engine.click_round import Attempt, ClickRound, StepCallback, Task
-from napari_cfrseg.engine.devices import resolve_device
+from napari_cfrseg.engine.devices import Placement, resolve_device
 from napari_cfrseg.engine.focus import FocusHint, FocusSettings
 from napari_cfrseg.engine.likeness import Likeness, learn
 from napari_cfrseg.engine.prediction import Prediction, start_from
@@ -74,7 +74,9 @@ class Segmenter:
     device
         "auto", "cpu", "cuda", "cuda:1" or "mps".
     precision
-        "float32", "bfloat16" (autocast) or "auto".
+        "float32", "bfloat16", "float16" (autocast) or "auto".
+    backend
+        "torch", "openvino" or "auto": see ``backends.choose``.
     name
         The model's name in messages.
 
@@ -95,10 +97,13 @@ class Segmenter:
         *,
         device: str = "auto",
         precision: Precision = "float32",
+        backend: Backend = "torch",
         focus: FocusSettings | None = None,
         name: str = "custom",
     ) -> None:
-        self._stages = Stages(network, resolve_device(device), precision)
+        self._stages = Stages(network, device, precision, backend)
+        #: what was done against running out of memory
+        self.notices = self._stages.notices
         self.focus = FocusSettings() if focus is None else focus
         self.name = name
         self._image: PlaneImage | None = None
@@ -112,6 +117,7 @@ class Segmenter:
         *,
         threads: int | None = None,
         precision: Precision = "float32",
+        backend: Backend = "torch",
         focus: FocusSettings | None = None,
     ) -> Segmenter:
         """Load a model that ships or is installed under a name, or a weights file.
@@ -125,6 +131,8 @@ class Segmenter:
             "auto" takes CUDA, then MPS, then the CPU; DeviceError if it is not there.
         threads
             CPU threads torch may use, process-wide; None leaves torch's choice.
+        backend
+            "torch", the reference, "openvino", or "auto": the faster one that is ready.
         """
         from napari_cfrseg.model import weights_file as checkpoint
 
@@ -136,6 +144,7 @@ class Segmenter:
             network,
             device=device,
             precision=precision,
+            backend=backend,
             focus=focus,
             name=str(name_or_path),
         )
@@ -144,6 +153,11 @@ class Segmenter:
     def device(self) -> str:
         """Where it computes now (the CPU after CUDA ran out of memory)."""
         return str(self._stages.device)
+
+    @property
+    def placement(self) -> Placement:
+        """Where and by which program it computes now, and why."""
+        return self._stages.placement
 
     @property
     def network(self) -> ClickNetwork:
@@ -428,18 +442,9 @@ class Segmenter:
         except torch.OutOfMemoryError:
             if self._stages.device.type == "cpu":
                 raise
-            self._fall_back()
+            self._stages.fall_back()
             result = self._computer(image).compute(task)
         return replace(result, seconds=time.perf_counter() - start)
 
     def _computer(self, image: PlaneImage) -> ClickRound:
         return ClickRound(self._stages, self.focus, image)
-
-    def _fall_back(self) -> None:
-        device = self._stages.device
-        self._stages.to(torch.device("cpu"))
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        warnings.warn(
-            f"{device} is out of memory; from now on the CPU computes", stacklevel=4
-        )

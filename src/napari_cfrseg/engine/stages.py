@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -23,13 +23,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cfrseg.clicks import Click, ClickList, points_rows
-from napari_cfrseg.engine.devices import has_native_bfloat16
+from napari_cfrseg.engine.backends import Backend, choose
+from napari_cfrseg.engine.devices import (
+    Notices,
+    Placement,
+    apply_cap,
+    check_cap,
+    explain,
+    find_devices,
+    has_native_bfloat16,
+    memory_cap,
+    resolve_device,
+)
 from napari_cfrseg.engine.side_by_side import run_side_by_side
 from napari_cfrseg.engine.stopwatch import Stopwatch
 from napari_cfrseg.geometry.windows import Window
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 ValueT = TypeVar("ValueT")
 
 #: Clicks farther outside the window than this many cells leave no trace in it.
@@ -37,6 +48,8 @@ _CLICK_REACH = 6.0
 #: Embeddings kept: so many bytes of windows, and as many of clicks; but never fewer
 #: than the focus tries at a first click.
 _KEPT_BYTES, _LEAST_KEPT = 1 << 26, 8
+#: Bytes that a network takes for each cell of a window, at most: activations, features.
+_BYTES_PER_CELL = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,37 +119,47 @@ def _bytes_of(value: Any) -> int:
 class Stages:
     """A network on a device, with its embeddings of the last few windows.
 
-    ``precision`` is "float32", "bfloat16" (autocast), or "auto": bfloat16 on a CPU that
-    computes with it natively (there it is about 1.5 times as fast; elsewhere slower),
-    else float32. Masks differ between the two in single pixels.
+    ``precision`` is "float32", "bfloat16" or "float16" (autocast), or "auto": bfloat16
+    on a CPU that computes with it natively (there it is about 1.5 times as fast;
+    elsewhere slower), else float32. Masks differ between them in single pixels.
     """
 
     def __init__(
         self,
         network: ClickNetwork,
-        device: torch.device,
+        device: str,
         precision: Precision = "float32",
+        backend: Backend = "torch",
     ) -> None:
-        if precision not in ("auto", "float32", "bfloat16"):
-            msg = f"precision {precision!r}: expected auto, float32 or bfloat16"
+        if precision not in get_args(Precision):
+            msg = f"precision {precision!r}: expected {', '.join(get_args(Precision))}"
             raise ValueError(msg)
         self.precision = precision
+        self._wanted = backend
+        self.cap = memory_cap()
         #: called before each run of the network; what it raises ends the work
         self.give_way: Callable[[], None] = lambda: None
+        self.notices = Notices()
         self._reading = threading.Lock()  # a lazy plane may not bear two readers
         self.network = network.eval()
         self.network.requires_grad_(False)
         self._adapted: ClickNetwork | None = None
-        self.to(device)
+        found = find_devices() if device == "auto" else None
+        self._why = "as asked for" if found is None else explain(found)[1]
+        self.to(resolve_device(device, found))
 
     def to(self, device: torch.device) -> None:
         """Move the network, read its weights again and forget all embeddings."""
         self.device = device
         self._state = object()  # embeddings made ahead by another one are not used
+        apply_cap(device, self.cap)
         self.network.to(device)
         if device.type == "cpu":  # SPEED: convolutions run faster in this layout
             self.network.to(memory_format=torch.channels_last)
-        self._fast = self.network.for_inference()
+        fast = self.network.for_inference()
+        half = self._half(self.precision)
+        self.backend = choose(self.network, fast, self._wanted, device, half=half)
+        self._fast = self.backend.network
         self.adapt(self._adapted)
         self.forget()
 
@@ -151,6 +174,22 @@ class Stages:
             if self.device.type == "cpu":
                 network.to(memory_format=torch.channels_last)
             self._first = network.for_inference()
+
+    def fall_back(self) -> None:
+        """Go on on the CPU: the device ran out of memory."""
+        full = self.device
+        self.to(torch.device("cpu"))
+        if full.type == "cuda":
+            torch.cuda.empty_cache()
+        self._why = f"{full} is out of memory"
+        self.notices.add(f"{full} is out of memory; from now on the CPU computes")
+
+    @property
+    def placement(self) -> Placement:
+        """Where and by which program it computes now, and why."""
+        device, chosen = str(self.device), self.backend
+        reason = f"{device}: {self._why}\n{chosen.name}: {chosen.reason}"
+        return Placement(device, chosen.name, reason, chosen.can_prepare)
 
     def forget(self, early: Mapping[Window, Callable[[], Any]] | None = None) -> None:
         """Drop the kept embeddings: another image is coming.
@@ -187,6 +226,7 @@ class Stages:
                 if isinstance(early, Embedded) and early.state is self._state:
                     return early.value
             self.give_way()
+            self._check_room(1)
             with watch.time("crop"), self._reading:
                 image = self._tensor(read(window)[None])
             with watch.time("embed_image"), self._arithmetic():
@@ -226,9 +266,23 @@ class Stages:
 
         jobs = [partial(look, *one) for one in zip(windows, watches, strict=True)]
         with watch.share(watches):
-            if self.device.type == "cpu":
+            if self.device.type == "cpu" and self._has_room(len(jobs)):
                 return run_side_by_side(jobs)
             return [job() for job in jobs]
+
+    def _has_room(self, windows: int) -> bool:
+        """Whether so many windows fit at once; says so where they do not."""
+        try:
+            self._check_room(windows)
+        except torch.OutOfMemoryError:
+            self.notices.add("Little memory is left: one window is computed at a time.")
+            return False
+        return True
+
+    def _check_room(self, windows: int) -> None:
+        """Raise torch's OutOfMemoryError where a cap leaves no room (on the CPU)."""
+        if self.device.type == "cpu":
+            check_cap(self.cap, windows * self.grid**2 * _BYTES_PER_CELL)
 
     @property
     def embeds_ahead(self) -> bool:
@@ -292,6 +346,7 @@ class Stages:
         rows = [newest_row(window, click) for window, click in pairs]
         precision = "auto" if self.precision == "float32" else self.precision
         try:
+            self._check_room(len(windows))
             with self._arithmetic(precision):
                 newest = torch.tensor(rows, dtype=torch.float32, device=self.device)
                 embedding = self._fast.embed_image(self._tensor(images))
@@ -305,6 +360,9 @@ class Stages:
         except torch.OutOfMemoryError:
             if len(windows) == 1:
                 raise
+            self.notices.add(
+                "Little memory is left: suggestions come in small batches."
+            )
             half = len(windows) // 2
             first = self.first_answers(windows[:half], clicks[:half], read)
             return first + self.first_answers(windows[half:], clicks[half:], read)
@@ -323,17 +381,22 @@ class Stages:
             return tensor.contiguous(memory_format=torch.channels_last)
         return tensor
 
+    def _half(self, precision: Precision) -> torch.dtype | None:
+        """Return the type of 16 bits a precision means here, None for float32."""
+        if precision == "auto":
+            native = self.device.type == "cpu" and has_native_bfloat16()
+            return torch.bfloat16 if native else None
+        named: torch.dtype = getattr(torch, precision)
+        return None if named is torch.float32 else named
+
     @contextmanager
     def _arithmetic(self, precision: Precision | None = None) -> Iterator[None]:
-        precision = precision or self.precision
-        enabled = precision == "bfloat16" or (
-            precision == "auto" and self.device.type == "cpu" and has_native_bfloat16()
-        )
+        half = self._half(precision or self.precision)
         with torch.inference_mode():
-            if not enabled:
+            if half is None:
                 yield
                 return
-            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            with torch.autocast(self.device.type, dtype=half):
                 yield
 
 

@@ -211,7 +211,9 @@ class SessionSettings:
 
     device: Text = "cpu"
     backend: Text = ""
-    precision: Annotated[str, Field(pattern=r"^(auto|float32|bfloat16)$")] = "float32"
+    precision: Annotated[str, Field(pattern=r"^(auto|float32|bfloat16|float16)$")] = (
+        "float32"
+    )
     threads: Annotated[Int, Field(ge=1, le=4096)] | None = None
     rgb: Bool | None = None
     scaling: ScalingField | None = None
