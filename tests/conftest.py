@@ -79,6 +79,10 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _sessions_apart(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Docks opened by tests autosave, but not among a person's own sessions."""
+    """Docks opened by tests autosave, but not among a person's own sessions.
+
+    And they start no process that prepares OpenVINO.
+    """
+    monkeypatch.setenv("CFRSEG_BACKEND", "torch")
     folder = tmp_path_factory.getbasetemp() / "sessions"
     monkeypatch.setenv("CFRSEG_SESSIONS", str(folder))

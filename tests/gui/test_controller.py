@@ -486,3 +486,18 @@ def test_new_point_is_not_selected_so_that_its_sign_shows(bench):
     assert not bench.points.selected_data
     bench.points.selected_data = {0}
     assert bench.points.selected_data == {0}
+
+
+def test_device_line_says_what_computes_and_notices_are_said_once(bench):
+    bench.click(20, 20)
+    assert bench.view.device == "cpu"
+    assert "as asked for" in bench.view.placement
+    assert bench.view.backend.startswith("torch")
+    assert bench.view.timing.startswith("cpu · ")
+    segmenter = bench.controller._shown.segmenter
+    segmenter.notices.warns = False
+    segmenter.notices.add("cuda is out of memory; from now on the CPU computes")
+    bench.click(25, 20)
+    assert "out of memory" in bench.view.status
+    bench.click(12, 20)
+    assert "out of memory" not in bench.view.status

@@ -89,6 +89,21 @@ def info(
         typer.echo(f"{key}: {_readable(value)}")
 
 
+@models.command(epilog="Example: cfrseg models prepare default")
+def prepare(
+    name: Annotated[str, typer.Argument(help="A model's name or weights file.")],
+) -> None:
+    """Prepare a model for OpenVINO on this machine's CPU (the extra "fast").
+
+    Takes seconds; the window does it by itself when a model is loaded for the first
+    time, and uses OpenVINO from the next start on where a trial finds it faster.
+    """
+    from napari_cfrseg.engine.segmenter import Segmenter
+
+    segmenter = Segmenter.load(name, device="cpu", backend="openvino")
+    typer.echo(segmenter.placement.reason)
+
+
 def _row(name: str) -> dict[str, Any]:
     """Describe a model from its file, a network from the registry."""
     from napari_cfrseg.model import weights_file as checkpoint

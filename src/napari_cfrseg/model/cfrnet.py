@@ -206,14 +206,14 @@ class CfrNet(ClickNetwork):
 
     def embed_clicks(self, embedding: ImageEmbedding, points: Tensor) -> ClickFeatures:
         """Fuse the clicks with the pyramid; see ``ClickNetwork.embed_clicks``."""
-        return self.join(embedding, self.draw(embedding, points))
+        return self.join(embedding, self.click_maps(embedding, points))
 
-    def draw(self, embedding: ImageEmbedding, points: Tensor) -> Tensor:
+    def click_maps(self, embedding: ImageEmbedding, points: Tensor) -> Tensor:
         """Draw the clicks: (B, 2, H, W), H and W whole strides."""
         return _fill_stride(disk_maps(points, embedding.size))
 
     def join(self, embedding: ImageEmbedding, maps: Tensor) -> ClickFeatures:
-        """Fuse the clicks that ``draw`` drew with the pyramid."""
+        """Fuse the clicks of ``click_maps`` with the pyramid."""
         features = self.clicks(maps, embedding.pyramid)
         small = functional.adaptive_max_pool2d(maps, features.shape[-2:])
         context = torch.cat([embedding.image, small.to(features.dtype)], dim=1)

@@ -29,7 +29,7 @@ from napari_cfrseg.model.cfrnet import CfrNet, ClickFeatures, ImageEmbedding
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
 #: raise it when the traced stages change
-_FORM = 1
+_FORM = 2
 #: networks whose traced stages are kept; the oldest is forgotten
 _MOST_KEPT = 6
 _STAGES = ("embed_image", "join", "first", "refine")
@@ -97,7 +97,9 @@ def _convert(stage: _Stage) -> Any:
 
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of torch's tracer
-        traced = torch.jit.trace(stage, stage.tensors, check_trace=False)
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]  # torch's
+            stage, stage.tensors, check_trace=False
+        )
     frontend = FrontEndManager().load_by_framework("pytorch")
     decoder = TorchScriptPythonDecoder(traced)  # has to outlive the conversion
     return frontend.convert(frontend.load(decoder))
@@ -144,7 +146,7 @@ class OpenVinoNetwork(ClickNetwork):
 
     def embed_clicks(self, embedding: ImageEmbedding, points: Tensor) -> ClickFeatures:
         """Fuse the clicks with the pyramid; see ``ClickNetwork.embed_clicks``."""
-        maps = self.fast.draw(embedding, points)
+        maps = self.fast.click_maps(embedding, points)
         found: ClickFeatures | None = self._graphs["join"](embedding, maps)
         return self.fast.join(embedding, maps) if found is None else found
 
@@ -187,7 +189,7 @@ def _examples(
     points = torch.tensor([[[grid / 2, grid / 2, 0.0], [-1.0, -1.0, -1.0]]])
     with torch.no_grad():
         embedding = fast.embed_image(image)
-        maps = fast.draw(embedding, points)
+        maps = fast.click_maps(embedding, points)
         features = fast.join(embedding, maps)
         answer = first(features, middle)
         mask = torch.sigmoid(answer[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,15 @@ from napari_cfrseg.io.axes import (
 from napari_cfrseg.io.images import fingerprint, open_image
 from napari_cfrseg.io.named_axes import OpenImage, axis_names
 from napari_cfrseg.model import weights_file as checkpoint
-from napari_cfrseg.session.format import ImageReference, ModelReference, SessionContent
+from napari_cfrseg.session.format import (
+    ImageReference,
+    ModelReference,
+    SessionContent,
+    SessionSettings,
+)
 
 if TYPE_CHECKING:
+    from napari_cfrseg.engine.backends import Backend
     from napari_cfrseg.engine.segmenter import Segmenter
 
 
@@ -250,5 +257,17 @@ def load_segmenter(
         find_weights(content.model) if weights is None else weights,
         device=settings.device if device is None else device,
         threads=settings.threads,
-        precision=settings.precision,  # type: ignore[arg-type]  # one of three, checked on reading
+        precision=settings.precision,  # type: ignore[arg-type]  # checked on reading
+        backend=backend_of(settings, device),
     )
+
+
+def backend_of(settings: SessionSettings, device: str | None = None) -> Backend:
+    """Return the program that computed a session, where it is installed, else torch.
+
+    Another device than the session's means torch.
+    """
+    recorded = settings.backend.startswith("OpenVINO")
+    same = device in (None, settings.device)
+    there = recorded and same and find_spec("openvino") is not None
+    return "openvino" if there else "torch"

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 from napari_cfrseg.errors import DeviceError
 from napari_cfrseg.io.atomic import clear_leftovers
 from napari_cfrseg.session.format import SessionContent
+from napari_cfrseg.session.references import backend_of
 from napari_cfrseg.session.replay_session import Replayed, ReplayTask, replay_session
 
 if TYPE_CHECKING:
+    from napari_cfrseg.engine.backends import Backend
     from napari_cfrseg.engine.segmenter import Segmenter
 
 #: a session whose process died so often is given up
@@ -49,7 +51,9 @@ class KeptSegmenters:
             import torch
 
             torch.set_num_threads(settings.threads)
-        return self._load(weights, self._placed(content, device), settings.precision)
+        placed = self._placed(content, device)
+        backend = backend_of(settings, placed)
+        return self._load(weights, placed, settings.precision, backend)
 
     def _placed(self, content: SessionContent, device: str) -> str:
         recorded = device == content.settings.device and device.startswith("cuda")
@@ -61,13 +65,14 @@ class KeptSegmenters:
         return f"cuda:{self._worker % count}" if count else device
 
 
-def _load(weights: Path, device: str, precision: str) -> Segmenter:
+def _load(weights: Path, device: str, precision: str, backend: Backend) -> Segmenter:
     from napari_cfrseg.engine.segmenter import Segmenter
 
     return Segmenter.load(
         weights,
         device=device,
         precision=precision,  # type: ignore[arg-type]  # checked when the session was read
+        backend=backend,
     )
 
 

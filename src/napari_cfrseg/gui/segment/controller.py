@@ -406,14 +406,16 @@ class Controller:
     def load_model(self, load: Callable[[], SegmenterLike], model: str = "") -> None:
         """Load a segmenter on the runner; clicks from now on wait for it."""
 
-        def done(device: str, first_click_s: float) -> None:
+        def done(segmenter: SegmenterLike, first_click_s: float) -> None:
             self.first_click_s = first_click_s
             text = "Ready: click on an object."
             if self.view.progress[1]:
                 text = _REOPENING
             elif self.view.pending:
                 text = "Computing …"
-            self._shown.show(loading=False, device=device, seconds=None, status=text)
+            self._shown.show(loading=False, seconds=None, status=text)
+            self._shown.segmenter = segmenter
+            self._shown.show_placement()
 
         def failed(error: Exception) -> None:
             text = "No model is loaded."

@@ -9,6 +9,7 @@ Torch is imported when a model is loaded, not before.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
     from napari_cfrseg.session.format import SessionContent
 
 DEFAULT_MODEL = "default"
+#: Environment variable: what computes in the window: auto, torch or openvino.
+BACKEND_VARIABLE = "CFRSEG_BACKEND"
+_PREPARE = "from napari_cfrseg.cli import main; main()"
+#: models that were prepared in this process's time
+_prepared: set[str] = set()
 
 Report = Callable[[Any], None]
 SegmenterLoader = Callable[[str], SegmenterLike]
@@ -165,7 +171,27 @@ def load_segmenter(name: str) -> SegmenterLike:
     import_triton_apart()
     from napari_cfrseg.engine.segmenter import Segmenter
 
-    return Segmenter.load(name, device="auto")
+    backend = os.environ.get(BACKEND_VARIABLE) or "auto"
+    segmenter = Segmenter.load(name, device="auto", backend=backend)  # type: ignore[arg-type]  # checked there
+    segmenter.notices.warns = False  # the dock shows them
+    if segmenter.placement.can_prepare:
+        _prepare_apart(name)
+    return segmenter
+
+
+def _prepare_apart(name: str) -> None:
+    """Prepare the faster program for the next start, in a process of its own."""
+    if name in _prepared:
+        return
+    _prepared.add(name)
+    with suppress(OSError):
+        subprocess.Popen(
+            [sys.executable, "-c", _PREPARE, "models", "prepare", name],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={"OMP_NUM_THREADS": "1", **os.environ},
+        )
 
 
 def wait_passively() -> None:
@@ -278,19 +304,18 @@ class EventQueue:
         load: Callable[[], SegmenterLike],
         model: str,
         plane: Plane,
-        done: Callable[[str, float], None],
+        done: Callable[[SegmenterLike, float], None],
         failed: Callable[[Exception], None],
     ) -> None:
         """Load a segmenter and make it ready for a plane.
 
-        ``done`` gets its device, and how long a first click takes there (in s).
+        ``done`` gets it, and how long a first click takes (in s).
         """
 
-        def work(_: Report) -> tuple[str, float]:
+        def work(_: Report) -> tuple[SegmenterLike, float]:
             segmenter = load()
             self._annotator.use(segmenter, model)
-            first_click_s = self._annotator.first_click_s(plane)
-            return str(getattr(segmenter, "device", "")), first_click_s
+            return segmenter, self._annotator.first_click_s(plane)
 
         self._runner.submit(Job(work, lambda found: done(*found), failed))
 

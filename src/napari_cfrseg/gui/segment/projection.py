@@ -60,6 +60,8 @@ class DockView:
         Acts not computed yet.
     model, device
         Name or path of the model, and what it computes on; "" where there is none yet.
+    backend, placement
+        The program that computes, and why it and the device were chosen.
     seconds, steps
         Time and refinement steps of the last click; None: there is none.
     progress
@@ -87,6 +89,8 @@ class DockView:
     model: str = ""
     loading: bool = False
     device: str = ""
+    backend: str = ""
+    placement: str = ""
     seconds: float | None = None
     steps: int = 0
     progress: tuple[int, int] = (0, 0)
@@ -99,10 +103,12 @@ class DockView:
     @property
     def timing(self) -> str:
         """Device, time and steps of the last click, in one line."""
+        by = self.backend.split(" ")[0]
+        device = f"{self.device} ({by})" if by not in ("", "torch") else self.device
         if self.seconds is None:
-            return self.device
+            return device
         steps = f"{self.steps} step" + ("s" if self.steps != 1 else "")
-        text = f"{self.device} · {1000 * self.seconds:.0f} ms · {steps}"
+        text = f"{device} · {1000 * self.seconds:.0f} ms · {steps}"
         return text.removeprefix(" · ")
 
     @property
@@ -147,6 +153,9 @@ class Projection:
         self.view = DockView()
         self.objects: Mapping[int, ObjectState] = {}
         self.pending: Sequence[Pending] = ()
+        #: what computes, for ``show_placement``
+        self.segmenter: object = None
+        self._noted = 0
         self._areas: Counter[int] = Counter()
         self._rows = RowsToShow()
 
@@ -177,6 +186,19 @@ class Projection:
             raise error
         self.show(status=str(error))
         self.notify("warning", str(error))
+
+    def show_placement(self) -> None:
+        """Show where the segmenter computes, and each of its notices once."""
+        placement = getattr(self.segmenter, "placement", None)
+        if placement is None:
+            self.show(device=str(getattr(self.segmenter, "device", "")))
+            return
+        device, backend = placement.device, placement.backend
+        self.show(device=device, backend=backend, placement=placement.reason)
+        notices = tuple(self.segmenter.notices.texts)  # type: ignore[attr-defined]  # it has a placement
+        for text in notices[self._noted :]:
+            self.show(status=text)
+        self._noted = len(notices)
 
     def show_pending(self) -> None:
         """Show the points of steps on their way, and how many there are."""
@@ -249,6 +271,7 @@ class Projection:
                 self.show(seconds=one.seconds, steps=one.steps)
         self._say_what_happened(pending.event)
         self.suggesting.refresh()
+        self.show_placement()
         for note in change.notes:
             self.show(status=note)
         if change.notes:

@@ -45,6 +45,7 @@ _MOUSE = "".join(
         ("?", "show all keys"),
     )
 )
+_TIMING = "Device, time and refinement steps of the last click"
 _RULES = {
     "neighbours keep their pixels": OverlapRule.KEEP,
     "this object takes them": OverlapRule.OVERWRITE,
@@ -175,7 +176,7 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.remedy = button("", "")
         self.remedy.setVisible(False)
         self.timing = QLabel()
-        self.timing.setToolTip("Device, time and refinement steps of the last click")
+        self.timing.setToolTip(_TIMING)
         self.bar = QProgressBar()
         self.bar.setFixedHeight(12)
         self.bar.setVisible(False)
@@ -208,6 +209,7 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.bar.setMaximum(max(total, 1))
         self.bar.setValue(done)
         self.timing.setVisible(total == 0 and view.remedy is None)
+        self.timing.setToolTip(f"{_TIMING}\n{view.placement}".strip())
         waiting = f" ({view.pending})" if view.pending > 1 else ""
         self.timing.setText(f"computing …{waiting}" if view.pending else view.timing)
 
