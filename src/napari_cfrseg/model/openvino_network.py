@@ -29,7 +29,7 @@ from napari_cfrseg.model.cfrnet import CfrNet, ClickFeatures, ImageEmbedding
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
 #: raise it when the traced stages change
-_FORM = 2
+_FORM = 1
 #: networks whose traced stages are kept; the oldest is forgotten
 _MOST_KEPT = 6
 _STAGES = ("embed_image", "join", "first", "refine")
