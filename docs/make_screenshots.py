@@ -19,6 +19,8 @@ from make_stacks_picture import CLICKS, nuclei
 from make_stacks_picture import annotate as propagate
 
 from napari_cfrseg.gui.manifest import DOCK, PLUGIN, sample_layers
+from napari_cfrseg.gui.segment.dock import ClickDock
+from napari_cfrseg.gui.segment.resting_pointer import Resting
 from napari_cfrseg.samples import load_demo
 
 SIZES = ("1280x720", "1360x880", "2560x1440")
@@ -37,6 +39,15 @@ def states(viewer: napari.Viewer) -> Iterator[str]:
     yield "ready"
     annotate(dock)
     yield "objects"
+    dock.sections["outline"].expand(animate=False)
+    dock.settings.resting.value = Resting.OUTLINE
+    rest(viewer, dock, (250, 330))
+    yield "outline"
+    dock.settings.resting.value = Resting.PREPARE
+    dock.sections["outline"].collapse(animate=False)
+    controller.suggestions.start()
+    wait_until(lambda: not controller.view.suggestions.running)
+    yield "suggested"
     controller.choose(2)
     controller.clicks.layer.selected_data = {0, 1}
     yield "selected"
@@ -51,6 +62,11 @@ def states(viewer: napari.Viewer) -> Iterator[str]:
     wait_until(lambda: controller.view.pending == 0)
     yield "refused"
     viewer.layers.clear()
+    yield from states_of_stacks(viewer, dock)
+
+
+def states_of_stacks(viewer: napari.Viewer, dock: ClickDock) -> Iterator[str]:
+    """Go on with a stack, channels and the dock for fine-tuning."""
     stack = nuclei()
     viewer.add_image(stack, name="nuclei", axis_labels=("z", "y", "x"))
     dock.image_choice.value = viewer.layers["nuclei"]
@@ -67,6 +83,14 @@ def states(viewer: napari.Viewer) -> Iterator[str]:
     yield "channels"
     viewer.window.add_plugin_dock_widget(PLUGIN, FINETUNE)
     yield "finetune"
+
+
+def rest(viewer: napari.Viewer, dock: ClickDock, yx: tuple[float, float]) -> None:
+    """Let the pointer rest on a pixel, and wait for the outline."""
+    viewer.cursor.position = dock.controller.image.layer.data_to_world(yx)
+    for moved in viewer.mouse_move_callbacks:
+        moved(viewer, None)
+    settle(1.5)
 
 
 def settle(seconds: float = 0.7) -> None:

@@ -16,6 +16,8 @@ from replayed import replay
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment import dock as dock_module
+from napari_cfrseg.gui.segment.click_layer import COLOURS
+from napari_cfrseg.gui.segment.layers import to_rgba
 
 pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 PLANES, SIZE = 15, 64
@@ -148,6 +150,35 @@ def test_propagate_correct_undo(window):
     # what was done, replayed with no window, gives the same labels
     again = replay(events, stack(), Segmenter(FloodNetwork(0.2), device="cpu"))
     assert np.array_equal(again, window.labels.data)
+
+
+def test_the_worst_plane_selects_the_object_that_it_speaks_of(window):
+    stacked = window.dock.controller.stack
+    add(window, 3, (27.5, 30))
+    window.press(Qt.Key.Key_D, Qt.KeyboardModifier.ShiftModifier)
+    window.press(Qt.Key.Key_N)
+    add(window, 3, (5, 5))
+    assert window.view.selected == 2
+    window.dock.stack.every.setChecked(True)
+    window.qtbot.mouseClick(window.dock.stack.worst, Qt.MouseButton.LeftButton)
+    spoken_of, _ = stacked.suggestion()
+    assert window.view.selected == spoken_of == 1
+    assert window.view.status.startswith("Object 1 on plane")
+
+
+def test_a_plane_without_clicks_shows_no_marker(window):
+    add(window, 3, (27.5, 30))
+
+    def markers() -> int:
+        shown = window.viewer.screenshot(flash=False)[..., :3] / 255
+        blue = np.abs(shown - to_rgba(COLOURS[True])[:3]).max(axis=-1) < 0.06
+        return int(blue.sum())
+
+    window.labels.visible = False
+    assert markers()
+    show(window, 9)
+    window.qtbot.wait(50)
+    assert not markers()
 
 
 def test_cancelled_midway_keeps_what_is_done(window):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QCheckBox,
     QDockWidget,
@@ -75,7 +76,7 @@ class DockWidget(QWidget):  # type: ignore[misc]  # qtpy is untyped
                 continue
             if main.dockWidgetArea(dock) == main.dockWidgetArea(mine):
                 main.tabifyDockWidget(dock, mine)
-                mine.raise_()
+                QTimer.singleShot(0, mine.raise_)  # once there are tabs
 
     def closeEvent(self, event: QEvent) -> None:
         """Let go with the window."""
@@ -87,13 +88,20 @@ class Section(QCollapsible):  # type: ignore[misc]  # superqt is untyped
     """A group of controls that folds away under its title; unfolds at once."""
 
     def __init__(self, title: str, content: QWidget) -> None:
-        super().__init__(title, expandedIcon="▾", collapsedIcon="▸")
+        # icons of signs are painted black, whatever the theme
+        super().__init__(expandedIcon=QIcon(), collapsedIcon=QIcon())
+        self._title = title
+        self.toggled.connect(self._show_title)
+        self._show_title()
         self.setDuration(0)
         self.layout().setContentsMargins(0, 0, 0, 0)
         self.layout().setSpacing(0)
         self.content().layout().setContentsMargins(0, 2, 0, 2)
         self.toggleButton().setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.addWidget(content)
+
+    def _show_title(self, _: bool = False) -> None:
+        self.setText(f"{'▾' if self.isExpanded() else '▸'}  {self._title}")
 
 
 def images_of(viewer: napari.Viewer) -> list[Image]:

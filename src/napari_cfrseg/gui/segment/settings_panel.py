@@ -64,20 +64,20 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         super().__init__()
         refinement = preferences.refinement
         self.kind = ComboBox(
-            label="Looks",
+            label="Refine",
             choices=list(_REFINEMENTS.items()),
             value=refinement.kind,
             tooltip="How the network refines its own mask after a click",
         )
         self.steps = SpinBox(
-            label="More looks",
+            label="Most steps",
             value=refinement.extra_steps or Refinement.adaptive().extra_steps,
             min=1,
             max=20,
             tooltip="At most this many refinement steps (n of CFR-n and A-CFR-n)",
         )
         self.changed_px = SpinBox(
-            label="Still at",
+            label="Stop at px",
             value=refinement.stop_changed_px,
             min=0,
             max=10_000,
@@ -101,8 +101,8 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             label="At rest",
             choices=list(_RESTING.items()),
             value=preferences.resting,
-            tooltip="What the pointer does where it rests on the image. Computing the "
-            "click ahead makes it faster, but not on battery",
+            tooltip="Where the pointer rests on the image: the click is computed ahead "
+            "of you, and then answered at once (not on battery)",
         )
         said = "Draw objects as outlines, not as filled areas"
         self.outlines = check_box("outlines only", said)

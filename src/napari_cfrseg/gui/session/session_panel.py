@@ -85,7 +85,8 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self.keeper.controller.changed.disconnect(self._follow)
         self.keeper = keeper
         lost = sum(_age_s(path) < _REMINDED_S for path in unsaved_sessions())
-        self._lost = f" {lost} not saved earlier: see Open." if lost else ""
+        some = "1 earlier session was" if lost == 1 else f"{lost} earlier sessions were"
+        self._lost = f" {some} not saved: see Open." if lost else ""
         if keeper is not None:
             keeper.changed.connect(self._follow)
             keeper.controller.changed.connect(self._follow)

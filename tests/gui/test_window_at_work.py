@@ -1,0 +1,195 @@
+"""The window of a person at work: what repaints, what stays, where clicks go."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from closed_form import FloodNetwork
+from gui_window import DOCK, PLUGIN, flood_window, squares
+from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtWidgets import QDockWidget, QProgressBar, QPushButton, QWidget
+
+from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.gui.segment.click_layer import COLOURS
+from napari_cfrseg.gui.segment.layers import to_rgba
+from napari_cfrseg.session.session_file import journal_path, lock_path
+
+pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
+
+FIRST, SECOND = (60, 60), (60, 180)
+CONTROL = Qt.KeyboardModifier.ControlModifier
+SHIFT = Qt.KeyboardModifier.ShiftModifier
+
+
+@pytest.fixture
+def window(make_napari_viewer, qtbot, npe2pm, plugin_settings, monkeypatch):
+    with flood_window(
+        make_napari_viewer, qtbot, npe2pm, monkeypatch, squares()
+    ) as made:
+        yield made
+
+
+class SlowNetwork(FloodNetwork):
+    """Waits in the middle of a click until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__(0.2)
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def refine(self, *args, **kwargs):
+        if self.go_on is not None:
+            self.reached.set()
+            self.go_on.wait(60)
+        return super().refine(*args, **kwargs)
+
+
+class Paints(QObject):
+    """Counts the paint events of widgets."""
+
+    count = 0
+
+    def eventFilter(self, watched, event) -> bool:
+        self.count += event.type() == QEvent.Type.Paint
+        return False
+
+
+def shown_colours(window) -> np.ndarray:
+    """Return the canvas's (N, 3) pixels in 0 … 1."""
+    return window.viewer.screenshot(flash=False)[..., :3].reshape(-1, 3) / 255
+
+
+def has(colours: np.ndarray, wanted: str) -> bool:
+    return bool((np.abs(colours - to_rgba(wanted)[:3]).max(axis=1) < 0.06).any())
+
+
+def test_nothing_repaints_while_a_click_is_computed(window):
+    """Any repaint in the window draws the canvas again and slows the click down."""
+    network = SlowNetwork()
+    network.go_on.set()
+    window.dock.controller.load_model(lambda: Segmenter(network, device="cpu"))
+    window.until(lambda: not window.view.loading)
+    network.go_on.clear()
+    network.reached.clear()
+    window.click(*FIRST, settle=False)
+    window.until(network.reached.is_set)
+    window.qtbot.wait(300)  # what follows the click itself
+    paints = Paints()
+    watched = [window.canvas, *window.dock.findChildren(QWidget), window.dock]
+    for widget in watched:
+        widget.installEventFilter(paints)
+    window.qtbot.wait(600)
+    assert window.view.pending == 1
+    assert paints.count == 0
+    network.go_on.set()
+    window.settle()
+    for widget in watched:
+        widget.removeEventFilter(paints)
+    assert window.area(1) == 1600
+
+
+def test_a_click_made_while_the_model_loads_is_computed_once_it_is_there(window):
+    gate = threading.Event()
+
+    def load():
+        gate.wait(60)
+        return Segmenter(FloodNetwork(0.2), device="cpu")
+
+    window.dock.controller.load_model(load)
+    window.click(*FIRST, settle=False)
+    window.qtbot.wait(50)
+    assert window.view.loading
+    assert window.view.pending == 1
+    gate.set()
+    window.until(lambda: not window.view.loading)
+    window.settle()
+    assert window.area(1) == 1600
+
+
+def test_markers_keep_the_colour_of_their_sign_when_selected(window):
+    window.click(*FIRST)
+    window.click(20, 60, Qt.MouseButton.RightButton)
+    window.points.selected_data = {1}
+    window.qtbot.wait(50)
+    assert has(shown_colours(window), COLOURS[False])
+    window.points.selected_data = set()
+
+
+def test_after_undoing_and_redoing_all_the_next_click_goes_to_the_last_object(window):
+    for place in (FIRST, SECOND):
+        window.press(Qt.Key.Key_N)
+        for shift in range(7):
+            window.click(place[0] + shift, place[1])
+    labels = window.labels.data.copy()
+    for _ in range(14):
+        window.press(Qt.Key.Key_Z, CONTROL)
+    assert not window.view.objects
+    for _ in range(14):
+        window.press(Qt.Key.Key_Z, CONTROL | SHIFT)
+    assert np.array_equal(window.labels.data, labels)
+    assert window.view.selected == 2
+    assert "Object 2" in window.view.status
+    window.click(65, 185)
+    assert [one.clicks for one in window.view.objects] == [7, 8]
+
+
+def test_a_click_in_a_neighbour_says_why_its_pixel_stays(window):
+    window.click(*FIRST)
+    window.press(Qt.Key.Key_N)
+    window.click(*FIRST)
+    assert window.area(1) == 1600
+    assert window.view.status == "Object 1 keeps its pixels (overlap rule: keep)"
+
+
+def test_sections_open_as_they_were_left_in_the_next_dock(window):
+    sections = window.dock.sections
+    assert not sections["outline"].isExpanded()
+    sections["outline"].expand(animate=False)
+    sections["session"].collapse(animate=False)
+    viewer = window.viewer
+    viewer.window.remove_dock_widget(window.dock)
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+    window.until(lambda: dock.controller is not None)
+    window.until(lambda: not dock.controller.view.loading)
+    assert dock.sections["outline"].isExpanded()
+    assert not dock.sections["session"].isExpanded()
+    assert dock.sections["outline"].text().startswith("▾")
+    dock.sections["outline"].toggleButton().click()
+    assert dock.sections["outline"].text().startswith("▸")
+    dock.let_go()
+
+
+def test_one_progress_bar_and_one_cancel_and_the_docks_are_tabs(window):
+    assert len(window.dock.findChildren(QProgressBar)) == 1
+    buttons = [b.text() for b in window.dock.findChildren(QPushButton)]
+    assert buttons.count("Cancel") == 1
+    main = window.dock.window()
+    _, other = window.viewer.window.add_plugin_dock_widget(
+        PLUGIN, "Fine-tune on your labels"
+    )
+
+    def dock_of(widget):
+        while not isinstance(widget, QDockWidget):
+            widget = widget.parent()
+        return widget
+
+    window.until(
+        lambda: dock_of(other) in main.tabifiedDockWidgets(dock_of(window.dock))
+    )
+    window.until(lambda: not other.visibleRegion().isEmpty())
+    assert window.dock.visibleRegion().isEmpty()
+    other.let_go()
+
+
+def test_a_saved_session_leaves_no_journal_and_no_lock_when_the_window_closes(
+    window, tmp_path
+):
+    window.click(*FIRST)
+    target = tmp_path / "a.cfrseg.json"
+    window.dock.sessions.keeper.save(target)
+    window.click(60, 62)
+    assert journal_path(target).exists()
+    window.dock.let_go()
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+    assert not lock_path(target).exists()
