@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from similarity import CONES as PLACES
 from similarity import ShyNetwork, SimilarityNetwork, cones
 
-from napari_cfrseg.engine.adaptation import Finished, adapted
+from napari_cfrseg.engine.adaptation import (
+    Finished,
+    adapted,
+    fingerprint,
+    light_numbers,
+    save_model,
+)
+from napari_cfrseg.engine.adapted import Adaptation
 from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.geometry.masks import MaskPatch
+from napari_cfrseg.model import weights_file
+from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
 RADIUS = 10
 
@@ -95,3 +106,45 @@ def test_another_network_is_not_changed(segmenter, found):
     before = ious(other, PLACES[5:])
     other.adapt(found)
     assert ious(other, PLACES[5:]) == before
+
+
+@pytest.fixture(scope="module")
+def small() -> CfrNet:
+    torch.manual_seed(0)
+    config = CfrNetConfig(
+        widths=(8, 8, 8, 8), feedback_width=8, head_width=8, grid_size=64
+    )
+    return CfrNet(config).eval()
+
+
+def test_no_embedding_depends_on_the_light_parameters(small):
+    count = sum(p.numel() for p in small.light_parameters())
+    other = adapted(small, Adaptation(fingerprint(small), (0.1,) * count))
+    image, points = torch.rand(1, 3, 64, 64), torch.full((1, 2, 3), 20.0)
+    newest = torch.tensor([[20.0, 20.0, 1.0]])
+    found = []
+    for network in (small.for_inference(), other.for_inference()):
+        with torch.no_grad():
+            embedding = network.embed_image(image)
+            features = network.embed_clicks(embedding, points)
+            logits = network.refine(features, None, newest).logits
+        found.append(
+            (embedding.detail, *embedding.pyramid, features.correction, logits)
+        )
+    for one, changed in zip(*(f[:-1] for f in found), strict=True):
+        assert torch.equal(one, changed)
+    assert not torch.equal(found[0][-1], found[1][-1])
+
+
+def test_what_was_learnt_is_saved_as_a_model(small, tmp_path):
+    count = sum(p.numel() for p in small.light_parameters())
+    learnt_here = Adaptation(fingerprint(small), (0.01,) * count, gain=0.04)
+    path = tmp_path / "mine.safetensors"
+    save_model(path, small, learnt_here, "")
+    network, metadata = weights_file.load(path)
+    assert metadata.name == "mine"
+    assert metadata.provenance["adapted"] == {"gain": 0.04}
+    changed = light_numbers(network) - light_numbers(small)
+    torch.testing.assert_close(changed, torch.full((count,), 0.01), atol=1e-3, rtol=0)
+    with pytest.raises(CheckpointError, match="nothing was learnt"):
+        save_model(path, network, learnt_here, "")

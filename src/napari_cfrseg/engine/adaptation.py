@@ -6,7 +6,7 @@ window is kept; the head's scales, biases and last convolution are then fitted t
 finished masks. Half of the objects teach and the other half judges, and the other way
 round: without a gain on objects that did not teach, nothing is kept.
 
-``benchmarks/adapt_while_working.md`` has measurements behind these choices.
+``benchmarks/learning_while_working.md`` says what it is worth.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from napari_cfrseg.engine.focus import FocusHint, FocusSettings
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.probability_patch import Patch
 from napari_cfrseg.engine.refinement import Refinement
-from napari_cfrseg.engine.stages import Stages, grid_points, newest_row
+from napari_cfrseg.engine.stages import FirstLook, Stages, grid_points, newest_row
 from napari_cfrseg.engine.stopwatch import Stopwatch
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.geometry.masks import MaskPatch, box_of
@@ -45,6 +45,8 @@ LEAST_OBJECTS = 4
 #: the newest ones teach, at most so many, with so many clicks in all
 _MOST_OBJECTS, _CLICKS = 12, 20
 _STEPS, _TRIAL_STEPS, _BATCH, _RATE = 40, 25, 8, 1e-2
+#: IoU that first clicks on objects that did not teach must gain
+_LEAST_GAIN = 0.02
 #: digits of a number that are kept
 _DIGITS = 5
 
@@ -142,6 +144,22 @@ class _Rehearsal(Stages):
             self._kept[key] = found
         return self._kept[key]
 
+    def first_looks(
+        self,
+        windows: Sequence[Window],
+        clicks: Sequence[Click],
+        newest: Click,
+        read: Callable[[Window], NDArray[np.float32]],
+        watch: Stopwatch,
+    ) -> list[FirstLook]:
+        """Look at windows one after the other: other work has the other threads."""
+        looks = []
+        for window in windows:
+            features = self.features(window, clicks, read, watch)
+            output = self.refine(features, None, newest_row(window, newest), watch)
+            looks.append(FirstLook(features, output, self.judge(output)))
+        return looks
+
     def refine(
         self,
         features: Any,
@@ -173,8 +191,6 @@ class _Window(NamedTuple):
 class Lesson:
     """Learns from finished objects of a plane.
 
-    ``least_gain`` is the IoU that first clicks on objects that did not teach must gain.
-
     Parameters
     ----------
     network
@@ -184,8 +200,6 @@ class Lesson:
     finished
         The objects, newest last.
     """
-
-    least_gain = 0.01
 
     def __init__(
         self,
@@ -220,23 +234,30 @@ class Lesson:
             tests.append((owner, click, self._iou(owner, click)))
             windows += self._windows(owner, click)
             yield
-        gains: list[float] = []
+        gains: dict[int, list[float]] = {}
         for fold in (0, 1):
             yield from self._fit(
                 [w for w in windows if w.owner % 2 != fold], _TRIAL_STEPS
             )
             for owner, click, before in tests:
                 if owner % 2 == fold:
-                    gains.append(self._iou(owner, click) - before)
+                    gain = self._iou(owner, click) - before
+                    gains.setdefault(owner, []).append(gain)
                     yield
             _set(self._light, start)
-        gain = float(np.mean(gains))
-        if gain < self.least_gain:
+        each = np.array([np.mean(found) for found in gains.values()])
+        gain, error = float(each.mean()), float(each.std(ddof=1) / len(each) ** 0.5)
+        if not self.is_worth_keeping(gain, error):
             return
         yield from self._fit(windows, _STEPS)
         change = (light_numbers(network) - start).tolist()
         numbers = tuple(float(f"{value:.{_DIGITS}g}") for value in change)
         self.result = Adaptation(fingerprint(self._base), numbers, gain)
+
+    @staticmethod
+    def is_worth_keeping(gain: float, error: float) -> bool:
+        """Judge the gain on objects that did not teach, and its standard error."""
+        return gain >= max(_LEAST_GAIN, error)
 
     def _clicks(self) -> Iterator[tuple[int, Click]]:
         """Yield each object's own first click, and others in its inner part."""

@@ -168,12 +168,19 @@ class Stages:
 
         It differs in light parameters only (``ClickNetwork.light_parameters``).
         """
-        self._adapted, self._first = network, self._fast
+        self._adapted, fast = network, self.backend.network
+        first = fast
         if network is not None:
             network.to(self.device)
             if self.device.type == "cpu":
                 network.to(memory_format=torch.channels_last)
-            self._first = network.for_inference()
+            first = network.for_inference()
+            if type(first) is not type(fast):  # torch cannot read OpenVINO's features
+                fast = self.network.for_inference()
+        self._first = first
+        if fast is not self._fast:
+            self._fast, self._state = fast, object()
+            self.forget()
 
     def fall_back(self) -> None:
         """Go on on the CPU: the device ran out of memory."""
