@@ -7,6 +7,7 @@ three are used unless a person chooses others.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -88,7 +89,7 @@ class WithAxis:
         shape = [int(n) for n in array.shape]
         self.shape = (*shape[:axis], 1, *shape[axis:])
         self.dtype = np.dtype(array.dtype)
-        self.ndim = len(self.shape)
+        self.ndim, self.size = len(self.shape), math.prod(self.shape)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read by whole numbers and slices, one per axis from the first on."""

@@ -64,18 +64,19 @@ def labels_on(
     """
     data = np.asarray(layer.data[0] if layer.multiscale else layer.data)
     wanted = image.to_own(image.shape, 1)
-    matrix, offset = _from_image(image.anchor(), layer)
+    axis = image.channel_axis
+    if axis and data.shape == (*wanted[:axis], *wanted[axis + 1 :]):
+        # planes without the channels between them, which napari cannot lay on ours
+        data = np.expand_dims(data, axis)
+        matrix, offset = np.eye(len(wanted)), np.zeros(len(wanted))
+    else:
+        matrix, offset = _from_image(image.anchor(), layer)
     aligned = matrix is not None and np.allclose(
         np.c_[matrix, offset], np.eye(len(wanted), len(wanted) + 1), atol=1e-3
     )
     if matrix is None or (aligned and data.shape != wanted):
         msg = f"{layer.name} has the shape {data.shape}, the image {wanted}"
         raise SessionError(msg)
-    if data.ndim == len(image.shape) < len(wanted) and data.shape == tuple(
-        n for i, n in enumerate(wanted) if i != image.channel_axis
-    ):
-        # planes without an axis of channels, which napari cannot lay on ours
-        data, aligned = np.expand_dims(data, image.channel_axis or 0), True
     keeps = data.max(initial=0) <= MOST_OBJECTS and not np.isin(data, list(taken)).any()
     first = 1 if keeps else max(taken, default=0) + 1
     labels = renumbered(data, first, MOST_OBJECTS)
