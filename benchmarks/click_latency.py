@@ -1,0 +1,183 @@
+"""From the mouse to the pixels: how long each part of a click takes in a real window.
+
+Clicks with the mouse on the objects of a bundled micrograph: one in the middle of each,
+and two corrections in it. Every hop is timed on the clock and in processor time: of the
+thread that does it, of the whole process where one thread hands over to another::
+
+    xvfb-run -a python benchmarks/click_latency.py --clicks 500
+
+``recorded``  the button's release → the click is a step in the queue
+``waits``     → the worker begins
+``computed``  → the mask, its event written to the journal
+``handed``    → the window's thread has it
+``shown``     → labels, points and dock are changed
+``painted``   → the canvas has swapped its buffers
+
+A busy machine lengthens the clock's times far more than the processor's. Also printed:
+the longest time in which the window's events waited, and the resident memory after a
+fifth of the clicks and at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gui_gap import run_until
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
+from window_hour import Hands
+
+from napari_cfrseg.samples import load_sample
+
+HOPS = ("recorded", "waits", "computed", "handed", "shown", "painted")
+#: clicks that torch and the window prepare themselves with
+WARM_UP = 6
+
+
+def resident_mb() -> int:
+    """Return the memory of this process in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+
+
+class Timed:
+    """A window whose clicks are timed at each hop."""
+
+    def __init__(self, sample: str) -> None:
+        self.hands = Hands()
+        self.hands.open(sample)
+        self._labels = load_sample(sample).labels
+        self._marks: list[tuple[float, float, float]] = []
+        controller = self.hands.dock.controller
+        annotator, queue = controller.annotator, vars(controller)["_queue"]
+        apply, submit = annotator.apply, queue.submit
+        settled = vars(queue)["_settled"]
+
+        def submit_marked(*events: Any, **more: Any) -> None:
+            self._mark(1)
+            submit(*events, **more)
+
+        def apply_marked(*events: Any, **more: Any) -> Any:
+            self._mark(2)
+            change = apply(*events, **more)
+            self._mark(3)
+            return change
+
+        def settled_marked(*found: Any) -> None:
+            self._mark(4)
+            settled(*found)
+            self._mark(5)
+
+        vars(queue).update(submit=submit_marked, _settled=settled_marked)
+        vars(annotator).update(apply=apply_marked)
+        self.frames = 0
+        self.hands.canvas.frameSwapped.connect(self._swapped)
+
+    def _swapped(self) -> None:
+        self.frames += 1
+        self._mark(6)
+
+    def _mark(self, number: int) -> None:
+        if len(self._marks) == number:
+            self._marks.append(
+                (time.perf_counter(), time.thread_time(), time.process_time())
+            )
+
+    def click(self, y: float, x: float, *, right: bool) -> np.ndarray | None:
+        """Click; return (hops, 2) seconds, None where the click was no step."""
+        button = Qt.MouseButton.RightButton if right else Qt.MouseButton.LeftButton
+        canvas, place = self.hands.canvas, self.hands.place(y, x)
+        self.hands.move(y, x)
+        QTest.mousePress(canvas, button, pos=place)
+        QApplication.processEvents()
+        self._marks.clear()
+        self._mark(0)
+        QTest.mouseRelease(canvas, button, pos=place)
+        try:
+            run_until(lambda: len(self._marks) > len(HOPS), 30)
+        except TimeoutError:
+            return None
+        wall, own, whole = np.diff(np.array(self._marks), axis=0).T
+        own[[1, 3]] = whole[[1, 3]]  # from one thread to the other
+        return np.stack([wall, own], axis=1)
+
+    def annotate(self, count: int) -> dict[str, Any]:
+        """Click on one object after the other; return what is printed."""
+        hands, controller = self.hands, self.hands.dock.controller
+        rng = np.random.default_rng(0)
+        numbers = rng.permutation(np.unique(self._labels)[1:])
+        times: dict[str, list[np.ndarray]] = {"first": [], "next": []}
+        missed, memory = 0, []
+        for number in range(count):
+            turn, kind = number % 3, "next" if number % 3 else "first"
+            ys, xs = np.nonzero(self._labels == numbers[number // 3 % len(numbers)])
+            if kind == "first":
+                controller.new_object()
+                hands.wait()
+            at = len(ys) // 2 if turn == 0 else rng.integers(len(ys))
+            spent = self.click(float(ys[at]), float(xs[at]), right=turn == 2)
+            hands.wait()
+            if turn == 2 and number // 3 >= len(numbers) // 2:
+                controller.delete_selected()  # the next ones meet no neighbours
+                hands.wait()
+            if number == WARM_UP:
+                hands.ticker.restart()
+            if number > WARM_UP:
+                missed += spent is None
+                times[kind] += [] if spent is None else [spent]
+            if number in (count // 5, count - 1):
+                memory.append(resident_mb())
+        return {
+            "clicks": count,
+            "missed": missed,
+            **{kind: summary(spent) for kind, spent in times.items()},
+            "frames_per_click": round(self.frames / count, 1),
+            "resident_mb": memory,
+        }
+
+
+def summary(spent: list[np.ndarray]) -> dict[str, str]:
+    """Return median and 95th percentile of each hop, and its processor time."""
+    whole = 1e3 * np.array(spent)
+    parts = {"total": whole.sum(axis=1)}
+    parts |= {hop: whole[:, i] for i, hop in enumerate(HOPS)}
+    return {
+        name: "median {:.1f}, p95 {:.1f} ms; processor {:.1f} ms".format(
+            *np.percentile(part[:, 0], (50, 95)), np.median(part[:, 1])
+        )
+        for name, part in parts.items()
+    }
+
+
+def main() -> None:
+    """Click and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clicks", type=int, default=500)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--sample", default="glioblastoma_phase")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["CFRSEG_SESSIONS"] = folder
+        window = Timed(options.sample)
+        import torch
+
+        torch.set_num_threads(options.threads)
+        report = window.annotate(options.clicks)
+        report["longest_stall_ms"] = round(1e3 * window.hands.ticker.read_s(), 1)
+        longest_cpu_ms = 1e3 * window.hands.ticker.longest_cpu_s
+        report["longest_stall_processor_ms"] = round(longest_cpu_ms)
+        report["problems"] = window.hands.problems
+        print(json.dumps(report, indent=2, ensure_ascii=False), flush=True)
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
