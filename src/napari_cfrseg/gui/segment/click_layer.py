@@ -135,6 +135,7 @@ class ClickLayer:
         self._object: int | None = None
         self._own_only = False
         self._gesture = Gesture.CLICK
+        self._next_look: bool | None = None
         self._just_added = False
         self._size = 1.0
         # napari 0.8 has no scene
@@ -202,6 +203,9 @@ class ClickLayer:
 
     def set_polarity(self, is_positive: bool) -> None:
         """Let the next point look like a click of this sign."""
+        if self._next_look is is_positive:
+            return
+        self._next_look = is_positive
         with self._events.own_writes():
             # else napari would give the look to the points selected
             self.layer.selected_data = set()
@@ -224,13 +228,17 @@ class ClickLayer:
             return
         signs = np.array([r.is_positive for r in rows])
         symbols = np.where(signs, SYMBOLS[True], SYMBOLS[False])
-        if first and [str(symbol) for symbol in self.layer.symbol[first:]] == [
-            *symbols
-        ]:
-            return  # napari has given them the look of their sign
         colours = (to_rgba(COLOURS[sign]) for sign in (True, False))
         painted = np.where(signs[:, None], *colours)
-        self.layer.border_width = BORDER
+        has_symbols = [str(one) for one in self.layer.symbol[first:]] == [*symbols]
+        if (
+            first
+            and has_symbols
+            and np.allclose(self.layer.face_color[first:], painted)
+        ):
+            return  # napari has given them the look of their sign
+        if not first:
+            self.layer.border_width = BORDER
         self.layer.symbol = [*self.layer.symbol[:first], *symbols]
         self.layer.face_color = np.concatenate([self.layer.face_color[:first], painted])
 
@@ -238,6 +246,10 @@ class ClickLayer:
         """Remember the button: napari's add mode does not look at it."""
         if event.type == "mouse_press":
             self._gesture = gesture_of(event)
+            if layer.mode == "add":
+                # SPEED: a look that is right from the start is not set for all points
+                is_other = self._gesture is Gesture.OTHER
+                self.set_polarity(self._listener.view.is_positive != is_other)
 
     def _on_zoom(self) -> None:
         """Keep points as large on the screen at every zoom."""

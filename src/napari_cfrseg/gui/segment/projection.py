@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -158,6 +159,7 @@ class Projection:
         self._noted = 0
         self._areas: Counter[int] = Counter()
         self._rows = RowsToShow()
+        self._gathering = False
 
     # -- the view --------------------------------------------------------------------
 
@@ -173,7 +175,22 @@ class Projection:
         view = replace(self.view, **changes)
         if view != self.view:
             self.view = view
-            self._changed(view)
+            if not self._gathering:
+                self._changed(view)
+
+    @contextmanager
+    def _one_view(self) -> Iterator[None]:
+        """Announce all changes of the view meanwhile as one."""
+        if self._gathering:
+            yield
+            return
+        before, self._gathering = self.view, True
+        try:
+            yield
+        finally:
+            self._gathering = False
+            if self.view != before:
+                self._changed(self.view)
 
     def warn(self, error: Exception) -> None:
         """Show an error that the person can mend; raise any other."""
@@ -253,29 +270,30 @@ class Projection:
 
     def settled(self, pending: Pending, changes: Sequence[Change]) -> None:
         """Show what a step changed; an event of its own may have taken it back."""
-        for event in (event for change in changes for event in change.events):
-            self._applied(event)
-        patches = [patch for change in changes for patch in change.patches]
-        self._labels.paste(patches)
-        for patch in patches:
-            self._count(patch.values(), 1)
-            self._count(patch.inverted().values(), -1)
-        change, before = changes[-1], self.objects
-        self._show_objects(change.objects)
-        both = before.keys() | self.objects.keys()
-        touched = {i for i in both if before.get(i) is not self.objects.get(i)}
-        self._follow(pending.event, touched)
-        self.show(undo_depth=change.undo_depth, redo_depth=change.redo_depth)
-        for one in changes:
-            if one.runs:
-                self.show(seconds=one.seconds, steps=one.steps)
-        self._say_what_happened(pending.event)
-        self.suggesting.refresh()
-        self.show_placement()
-        for note in change.notes:
-            self.show(status=note)
-        if change.notes:
-            self._restore(pending.event)
+        with self._one_view():
+            for event in (event for change in changes for event in change.events):
+                self._applied(event)
+            patches = [patch for change in changes for patch in change.patches]
+            self._labels.paste(patches)
+            for patch in patches:
+                self._count(patch.values(), 1)
+                self._count(patch.inverted().values(), -1)
+            change, before = changes[-1], self.objects
+            self._show_objects(change.objects)
+            both = before.keys() | self.objects.keys()
+            touched = {i for i in both if before.get(i) is not self.objects.get(i)}
+            self._follow(pending.event, touched)
+            self.show(undo_depth=change.undo_depth, redo_depth=change.redo_depth)
+            for one in changes:
+                if one.runs:
+                    self.show(seconds=one.seconds, steps=one.steps)
+            self._say_what_happened(pending.event)
+            self.suggesting.refresh()
+            self.show_placement()
+            for note in change.notes:
+                self.show(status=note)
+            if change.notes:
+                self._restore(pending.event)
 
     def failed(self, pending: Pending, error: Exception) -> None:
         """Show the annotation without a step that was refused or cancelled."""
