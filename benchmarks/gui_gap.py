@@ -43,10 +43,10 @@ class Ticker:
         self.longest_cpu_s = max(self.longest_cpu_s, cpu - self._last_cpu)
         self._last, self._last_cpu = now, cpu
 
-    def read_s(self) -> float:
-        """Return the longest gap; a gap that has not ended yet counts."""
+    def read_s(self) -> tuple[float, float]:
+        """Return the longest gap, and the most processor time in one, as of now."""
         self._tick()
-        return self.longest_s
+        return self.longest_s, self.longest_cpu_s
 
     def restart(self) -> None:
         """Forget the gaps so far."""
