@@ -214,7 +214,11 @@ class Hands:
             keeper.save(path, keep_pixels=True)
         for ending in (".csv", ".measurements.csv", ".ome.tif"):
             with self.doing(f"export {ending}"):
-                keeper.export(path.with_name(path.name.replace(SUFFIX, ending)))
+                target = path.with_name(path.name.replace(SUFFIX, ending))
+                keeper.export_later(target)
+                run_until(lambda: not self.dock.controller.view.status.endswith("…"))
+                if not target.exists():
+                    self.problems.append(f"{target.name} was not exported")
         replayed = Session.open(path).apply()
         if not np.array_equal(np.asarray(replayed), labels_of(self)):
             self.problems.append(f"{path.name}: the replay gives other labels")

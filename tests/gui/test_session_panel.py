@@ -93,7 +93,7 @@ def test_menu_lists_lost_and_recent_sessions(desk: Desk, tmp_path: Path) -> None
     desk.panel.menu.actions()[2].trigger()
     assert desk.opened == [path, writer.path]
     fresh = Desk()
-    said = "Nothing to save yet. 1 earlier session was not saved: see Open."
+    said = "1 unsaved session from before: see Open."
     assert fresh.panel.label.text() == said
 
 

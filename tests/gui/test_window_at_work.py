@@ -9,10 +9,11 @@ import pytest
 from closed_form import FloodNetwork
 from gui_window import DOCK, PLUGIN, flood_window, squares
 from qtpy.QtCore import QEvent, QObject, Qt
-from qtpy.QtWidgets import QDockWidget, QProgressBar, QPushButton, QWidget
+from qtpy.QtWidgets import QDockWidget, QFileDialog, QProgressBar, QPushButton, QWidget
 
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment.click_layer import COLOURS
+from napari_cfrseg.gui.segment.event_queue import Job
 from napari_cfrseg.gui.segment.layers import to_rgba
 from napari_cfrseg.session.session_file import journal_path, lock_path
 
@@ -180,6 +181,24 @@ def test_one_progress_bar_and_one_cancel_and_the_docks_are_tabs(window):
     window.until(lambda: not other.visibleRegion().isEmpty())
     assert window.dock.visibleRegion().isEmpty()
     other.let_go()
+
+
+def test_the_window_answers_while_objects_are_measured(window, tmp_path, monkeypatch):
+    window.click(*FIRST)
+    target, gate = tmp_path / "a.measurements.csv", threading.Event()
+    monkeypatch.setattr(
+        QFileDialog, "getSaveFileName", lambda *_: (str(target), "measurements")
+    )
+    window.dock.controller.runner.submit(
+        Job(lambda _: gate.wait(60), lambda _: None, lambda _: None)
+    )
+    window.dock.sessions.export_button.click()
+    assert window.view.status == "Exporting to a.measurements.csv …"
+    assert not target.exists()
+    gate.set()
+    window.until(lambda: window.view.status == "Exported to a.measurements.csv.")
+    assert list(window.labels.features["area_px"]) == [1600]
+    assert len(target.read_text().splitlines()) == 2
 
 
 def test_a_saved_session_leaves_no_journal_and_no_lock_when_the_window_closes(

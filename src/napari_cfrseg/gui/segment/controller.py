@@ -97,7 +97,7 @@ class Controller:
         notify: Callable[[str, str], None],
         model: str = "",
     ) -> None:
-        self.viewer = viewer
+        self.viewer, self.runner = viewer, runner
         self.image = WorkingImage.of(image_layer, viewer)
         self.annotator = RecordedAnnotator(
             self.image.plane, self.image.plane_shape, rgb=self.image.rgb

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
 from napari_cfrseg.errors import CfrSegError, SessionError
+from napari_cfrseg.gui.segment.event_queue import Job
 from napari_cfrseg.gui.segment.layer_axes import METADATA_AXES
 from napari_cfrseg.gui.session.layer_references import (
     axes_in_session,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from napari_cfrseg.annotation.rounds import SegmenterLike
     from napari_cfrseg.gui.segment.controller import Controller
 
+#: columns of a table, None where nothing was measured
+Measured = dict[str, list[Any]] | None
 #: where a layer's metadata say which session it came with
 METADATA_KEY = "cfrseg_session"
 #: where a session's image layer says which file it was found in
@@ -205,37 +208,51 @@ class SessionKeeper:
 
         Measurements become the labels layer's features, too.
         """
-        writer, annotator = self.writer, self.controller.annotator
         self._check_ready("export")
-        leading = self.controller.image.shape[:-2]
-        labels = annotator.labels_array(leading)
+        written, table = self._write(path)
+        self._show_measured(table)
+        return written
+
+    def export_later(self, path: Path) -> None:
+        """Export on the worker, so that the window answers; say when it is done.
+
+        A SessionError says that there is nothing to export yet.
+        """
+        self._check_ready("export")
+        say = self.controller.say
+
+        def done(found: tuple[Path, Measured]) -> None:
+            self._show_measured(found[1])
+            say(f"Exported to {found[0].name}.")
+
+        def failed(error: Exception) -> None:
+            say(f"{path.name} was not exported.")
+            if not isinstance(error, CfrSegError | OSError):
+                raise error
+            self._notify("warning", str(error))
+
+        say(f"Exporting to {path.name} …")
+        self.controller.runner.submit(Job(lambda _: self._write(path), done, failed))
+
+    def _write(self, path: Path) -> tuple[Path, Measured]:
+        """Export; return where, and the measurements if they were asked for."""
+        image, writer = self.controller.image, self.writer
+        annotator = self.controller.annotator
+        labels = annotator.labels_array(image.shape[:-2])
         if writer is None:
             content = replace(self._content(path.parent), events=annotator.waiting)
         else:
             content = writer.content
         objects = [o for _, o in sorted(annotator.objects.items())]
-        if path.name.endswith(".measurements.csv"):
-            self.measure()
-        return export(path, content, objects, labels, self.controller.image.data)
+        written = export(path, content, objects, labels, image.data)
+        if not path.name.endswith(".measurements.csv"):
+            return written, None
+        return written, measure(labels, objects, content.image, image.data)
 
-    def measure(self) -> int:
-        """Write measurements into the labels layer's features; return how many rows."""
-        image, annotator, writer = (
-            self.controller.image,
-            self.controller.annotator,
-            self.writer,
-        )
-        objects = [o for _, o in sorted(annotator.objects.items())]
-        labels = annotator.labels_array(image.shape[:-2])
-        said = (
-            layer_reference(image, Path()) if writer is None else writer.content.image
-        )
-        table = measure(labels, objects, said, image.data)
-        self.controller.labels.layer.features = {
-            "index": table.get("object", []),
-            **table,
-        }
-        return len(table.get("object", []))
+    def _show_measured(self, table: Measured) -> None:
+        if table is not None:
+            index = {"index": table.get("object", [])}
+            self.controller.labels.layer.features = {**index, **table}
 
     def close(self) -> None:
         """Let go of the session; one that was not saved waits to be reopened."""

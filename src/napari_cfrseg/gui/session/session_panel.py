@@ -85,8 +85,8 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self.keeper.controller.changed.disconnect(self._follow)
         self.keeper = keeper
         lost = sum(_age_s(path) < _REMINDED_S for path in unsaved_sessions())
-        some = "1 earlier session was" if lost == 1 else f"{lost} earlier sessions were"
-        self._lost = f" {some} not saved: see Open." if lost else ""
+        unsaved = "1 unsaved session" if lost == 1 else f"{lost} unsaved sessions"
+        self._lost = f"{unsaved} from before: see Open." if lost else ""
         if keeper is not None:
             keeper.changed.connect(self._follow)
             keeper.controller.changed.connect(self._follow)
@@ -137,7 +137,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         keeper = self.keeper
         problem = None if keeper is None else keeper.problem
         if keeper is None or (keeper.writer is None and problem is None):
-            text = f"Nothing to save yet.{self._lost}"
+            text = self._lost or "Nothing to save yet."
         else:
             text = keeper.status()
         if keeper is not None and keeper.writer is not None:
@@ -202,7 +202,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         filters = ";;".join(f"{said} (*{ending})" for ending, said in FORMATS.items())
         chosen, _ = QFileDialog.getSaveFileName(self, "Export", "", filters)
         if chosen:
-            self._try(lambda: keeper.export(Path(chosen)))
+            self._try(lambda: keeper.export_later(Path(chosen)))
 
     def _import(self, layer: Labels | Points) -> None:
         """Import a layer, hide it, and let clicks correct it."""
