@@ -42,7 +42,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         return
     problem = _window_problem()
     if problem is None:
-        from napari_cfrseg.gui.segment.event_queue import import_triton_apart
+        from napari_cfrseg.gui.segment.model_loading import import_triton_apart
 
         import_triton_apart()  # before any OpenGL, as the dock does before its torch
         return

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 _LOAD = """
-from napari_cfrseg.gui.segment.event_queue import wait_passively
+from napari_cfrseg.gui.segment.model_loading import wait_passively
 wait_passively()
 import os
 print(os.environ.get("OMP_WAIT_POLICY"))

@@ -14,7 +14,7 @@ app.use_app(API_NAME.lower())
 canvas = app.Canvas(show=True)
 gloo.clear()
 app.process_events()
-from napari_cfrseg.gui.segment.event_queue import import_triton_apart
+from napari_cfrseg.gui.segment.model_loading import import_triton_apart
 import_triton_apart()
 import napari_cfrseg.engine.segmenter, torchvision, timm
 print("alive")

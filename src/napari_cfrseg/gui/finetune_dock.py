@@ -35,7 +35,7 @@ from napari_cfrseg.gui.finetune_job import (
 )
 from napari_cfrseg.gui.finetune_plots import Curve, ReportTable
 from napari_cfrseg.gui.segment.dock import ClickDock
-from napari_cfrseg.gui.segment.event_queue import DEFAULT_MODEL, installed_models
+from napari_cfrseg.gui.segment.model_loading import DEFAULT_MODEL, installed_models
 from napari_cfrseg.training_job import (
     JobStatus,
     TrainingJob,

@@ -125,6 +125,7 @@ class OpenVinoNetwork(ClickNetwork):
             "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": threads,  # each request on a thread of its own
+            "ENABLE_CPU_PINNING": False,  # other programs use the processor, too
         }
         self._graphs = {
             name: _Graph(

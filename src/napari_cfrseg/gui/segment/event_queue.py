@@ -8,16 +8,11 @@ Torch is imported when a model is loaded, not before.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
 from superqt.utils import ensure_main_thread
@@ -35,15 +30,7 @@ from napari_cfrseg.session.recording import RecordedAnnotator
 if TYPE_CHECKING:
     from napari_cfrseg.session.format import SessionContent
 
-DEFAULT_MODEL = "default"
-#: Environment variable: what computes in the window: auto, torch or openvino.
-BACKEND_VARIABLE = "CFRSEG_BACKEND"
-_PREPARE = "from napari_cfrseg.cli import main; main()"
-#: models that were prepared in this process's time
-_prepared: set[str] = set()
-
 Report = Callable[[Any], None]
-SegmenterLoader = Callable[[str], SegmenterLike]
 #: what was done to an object on a plane, and the points of its clicks there
 _Listed = tuple[tuple[Entry, ...], tuple[ClickRow, ...]]
 
@@ -163,72 +150,6 @@ class Worker:
 def _ended(error: BaseException) -> CfrSegError:
     said = str(error) or type(error).__name__
     return CfrSegError(f"The computation was ended from outside ({said}): try again.")
-
-
-def load_segmenter(name: str) -> SegmenterLike:
-    """Load a model by name or path on the best device there is (imports torch)."""
-    wait_passively()
-    import_triton_apart()
-    from napari_cfrseg.engine.segmenter import Segmenter
-
-    backend = os.environ.get(BACKEND_VARIABLE) or "auto"
-    segmenter = Segmenter.load(name, device="auto", backend=backend)  # type: ignore[arg-type]  # checked there
-    segmenter.notices.warns = False  # the dock shows them
-    if segmenter.placement.can_prepare:
-        _prepare_apart(name)
-    return segmenter
-
-
-def _prepare_apart(name: str) -> None:
-    """Prepare the faster program for the next start, in a process of its own."""
-    if name in _prepared:
-        return
-    _prepared.add(name)
-    with suppress(OSError):
-        subprocess.Popen(
-            [sys.executable, "-c", _PREPARE, "models", "prepare", name],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={"OMP_NUM_THREADS": "1", **os.environ},
-        )
-
-
-def wait_passively() -> None:
-    """Let torch's threads sleep while they wait, unless the environment says otherwise.
-
-    Spinning threads cost far more than they save on a busy machine. OpenMP reads the
-    variable once, when torch is loaded; after that it is left alone.
-    """
-    if "torch" not in sys.modules:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def import_triton_apart() -> None:
-    """Import triton, which torch brings on Linux, so that it sees only its own LLVM.
-
-    libtriton exports its LLVM's symbols. In a window whose OpenGL is Mesa's, another
-    LLVM (libLLVM) is loaded globally; bound to that one, libtriton crashes the process
-    while it is imported (tensorflow/tensorflow#124205 describes the clash).
-    """
-    deep = getattr(os, "RTLD_DEEPBIND", None)
-    if deep is None or "triton" in sys.modules or find_spec("triton") is None:
-        return
-    flags = sys.getdlopenflags()
-    sys.setdlopenflags(os.RTLD_NOW | deep)
-    try:
-        import_module("triton")
-    except ImportError:
-        return  # torch works without it
-    finally:
-        sys.setdlopenflags(flags)
-
-
-def installed_models() -> tuple[str, ...]:
-    """Return the names of the installed models (imports torch)."""
-    from napari_cfrseg.model.weights_file import list_models
-
-    return tuple(list_models())
 
 
 @dataclass(slots=True, eq=False)

@@ -1,0 +1,96 @@
+"""Load models in the window: on the best device, by the program that is faster.
+
+Torch is imported when a model is loaded, not before.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
+
+from napari_cfrseg.annotation.rounds import SegmenterLike
+
+DEFAULT_MODEL = "default"
+#: Environment variable: what computes in the window: auto, torch or openvino.
+BACKEND_VARIABLE = "CFRSEG_BACKEND"
+_PREPARE = """\
+import os
+getattr(os, "nice", int)(10)
+from napari_cfrseg.cli import main
+main()
+"""
+#: processes that prepare models, by model
+_preparing: dict[str, subprocess.Popen[bytes]] = {}
+
+SegmenterLoader = Callable[[str], SegmenterLike]
+
+
+def load_segmenter(name: str) -> SegmenterLike:
+    """Load a model by name or path on the best device there is (imports torch)."""
+    wait_passively()
+    import_triton_apart()
+    from napari_cfrseg.engine.segmenter import Segmenter
+
+    backend = os.environ.get(BACKEND_VARIABLE) or "auto"
+    segmenter = Segmenter.load(name, device="auto", backend=backend)  # type: ignore[arg-type]  # checked there
+    segmenter.notices.warns = False  # the dock shows them
+    if segmenter.placement.can_prepare:
+        _prepare_apart(name)
+    return segmenter
+
+
+def _prepare_apart(name: str) -> None:
+    """Prepare the faster program for the next start, in a process of its own."""
+    if name in _preparing:
+        return
+    with suppress(OSError):
+        _preparing[name] = subprocess.Popen(
+            [sys.executable, "-c", _PREPARE, "models", "prepare", name],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={"OMP_NUM_THREADS": "1", **os.environ},
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
+
+
+def wait_passively() -> None:
+    """Let torch's threads sleep while they wait, unless the environment says otherwise.
+
+    Spinning threads cost far more than they save on a busy machine. OpenMP reads the
+    variable once, when torch is loaded; after that it is left alone.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def import_triton_apart() -> None:
+    """Import triton, which torch brings on Linux, so that it sees only its own LLVM.
+
+    libtriton exports its LLVM's symbols. In a window whose OpenGL is Mesa's, another
+    LLVM (libLLVM) is loaded globally; bound to that one, libtriton crashes the process
+    while it is imported (tensorflow/tensorflow#124205 describes the clash).
+    """
+    deep = getattr(os, "RTLD_DEEPBIND", None)
+    if deep is None or "triton" in sys.modules or find_spec("triton") is None:
+        return
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(os.RTLD_NOW | deep)
+    try:
+        import_module("triton")
+    except ImportError:
+        return  # torch works without it
+    finally:
+        sys.setdlopenflags(flags)
+
+
+def installed_models() -> tuple[str, ...]:
+    """Return the names of the installed models (imports torch)."""
+    from napari_cfrseg.model.weights_file import list_models
+
+    return tuple(list_models())
