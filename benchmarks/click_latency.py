@@ -16,6 +16,11 @@ thread that does it, of the whole process where one thread hands over to another
 A busy machine lengthens the clock's times far more than the processor's. Also printed:
 the longest time in which the window's events waited, and the resident memory after a
 fifth of the clicks and at the end.
+
+60 clicks on two cores that were much busier with other work (load 15), so that only the
+processor's time says something: per next click 12 ms recorded (napari's own adding of a
+point is most of it), 3.5 ms shown, 11 ms painted (by software, without a GPU). The
+longest turn of the window's events took 51 ms of the processor.
 """
 
 from __future__ import annotations

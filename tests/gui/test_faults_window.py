@@ -20,7 +20,7 @@ from gui_window import PLUGIN, Window, squares
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManifest
 
-from napari_cfrseg.annotation.annotator import objects_after
+from napari_cfrseg.annotation.summary import objects_after
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment import dock as dock_module
 from napari_cfrseg.session.session import Session
