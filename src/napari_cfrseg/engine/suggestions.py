@@ -61,15 +61,15 @@ _SIZES = 2.0
 #: two masks that share this much of the smaller one are one object
 SAME_OBJECT = 0.3
 #: the default probability from which all are accepted
-ACCEPT_FROM = 0.85
+ACCEPT_FROM = 0.8
 #: how strongly the weights resist a person's verdicts
 _INERTIA = 4.0
 
 #: mean, spread and weight of each trait (the constant last), fitted to the validation
 #: side (``benchmarks/suggestions.py fit``)
-_MEAN = np.array([1.46, 0.59, 1.22, 0.58, 1.21, 0.28, 0.77])
-_SPREAD = np.array([0.85, 0.16, 1.02, 0.75, 0.72, 0.24, 0.31])
-_WEIGHTS = np.array([-0.06, 2.41, -0.46, -0.28, 0.34, -0.02, 0.23, -1.58])
+_MEAN = np.array([0.97, 0.54, 0.95, 0.62, 1.03, 0.19, 0.84])
+_SPREAD = np.array([0.75, 0.17, 0.82, 0.87, 0.63, 0.21, 0.25])
+_WEIGHTS = np.array([1.37, 0.74, -0.32, -1.13, 1.4, -0.59, -0.23, -1.14])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
