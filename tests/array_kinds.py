@@ -126,7 +126,7 @@ class ArrayKind:
         names = tuple(a for i, a in enumerate(self.axes) if a != "s" and i != split)
         options = {
             "name": "specimen",
-            "rgb": True if "s" in self.axes else None,
+            "rgb": "s" in self.axes,
             "multiscale": self.store == "pyramid",
             "axis_labels": names,
             **self.transform(len(names)),
