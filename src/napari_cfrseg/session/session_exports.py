@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from napari_cfrseg import __version__
 from napari_cfrseg.annotation.events import (
     ClickAdded,
+    ModelAdapted,
     ModelChanged,
     Propagated,
     RefinementChanged,
@@ -159,7 +160,13 @@ def _weights(content: SessionContent) -> str:
     ]
     if not named:
         return "an unnamed model"
-    return f"the model{'s' if len(named) > 1 else ''} {', then '.join(named)}"
+    taught = [
+        f", its first clicks adapted to {len(e.object_ids)} finished objects"
+        for e in content.events
+        if isinstance(e, ModelAdapted) and e.object_ids
+    ]
+    names = f"the model{'s' if len(named) > 1 else ''} {', then '.join(named)}"
+    return names + "".join(taught[-1:])
 
 
 def _refinements(content: SessionContent) -> str:

@@ -34,6 +34,7 @@ from napari_cfrseg.gui.segment.layers import (
     PlaneView,
     kept_in_place,
 )
+from napari_cfrseg.gui.segment.learning import Learning
 from napari_cfrseg.gui.segment.object_edits import ObjectEdits
 from napari_cfrseg.gui.segment.projection import DockView, Projection
 from napari_cfrseg.gui.segment.propagator import Propagator
@@ -117,12 +118,10 @@ class Controller:
         viewer.add_layer(labels)
         viewer.add_layer(points)
         self.planes = PlaneView(viewer, self.image, labels)
-        parts = (labels, self.planes, self.submit, self.select, self._say)
-        self.labels: LabelLayer
-        if tiles is None:
-            self.labels = LabelLayer(*parts)
-        else:
-            self.labels = LargeLabelLayer(*parts, tiles)
+        parts = (labels, self.planes, self.submit, self.select, self.say)
+        self.labels: LabelLayer = (
+            LabelLayer(*parts) if tiles is None else LargeLabelLayer(*parts, tiles)
+        )
         self.clicks = ClickLayer(points, self, viewer, self.image)
         self._canvas = CanvasClicks(viewer, points, self)
         self._placed = kept_in_place(self.image, labels, points)
@@ -137,7 +136,7 @@ class Controller:
             self.planes,
             self.submit,
             lambda view: shown.show(stack=view),
-            self._say,
+            self.say,
             self.select,
         )
         self.suggestions = shown.suggesting = Suggesting(
@@ -150,6 +149,9 @@ class Controller:
             shown.show,
             lambda: (self.view.next_id, self.next_click),
             self.stack.line,
+        )
+        self.learning = shown.learning = Learning(
+            self.annotator, runner, self.submit, shown.show, self.planes
         )
         self.clicks.set_polarity(True)
         self.ready_to_click()
@@ -175,9 +177,6 @@ class Controller:
         """The plane the viewer shows, or the nearest one the image has."""
         return self.planes.current_plane
 
-    def _say(self, text: str) -> None:
-        self._shown.show(status=text)
-
     def ready_to_click(self) -> None:
         """Make the clicks' layer the active one, in add mode."""
         if self.clicks.layer in self.viewer.layers:
@@ -189,6 +188,7 @@ class Controller:
         self._queue.close()
         self.stack.close()
         self.suggestions.close()
+        self.learning.close()
         self.clicks.close()
         self._canvas.close()
         self._placed.close()
@@ -437,6 +437,7 @@ class Controller:
         """
 
         def done(last: Change | None) -> None:
+            self.learning.follow(*content.events)
             used = [i for event in content.events for i in ev.click_ids(event)]
             self.next_click = max(used, default=0) + 1
             self._shown.show_all(last)

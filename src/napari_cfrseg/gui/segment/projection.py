@@ -21,6 +21,7 @@ from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickLayer
 from napari_cfrseg.gui.segment.event_queue import JobCancelled, Pending, RowsToShow
 from napari_cfrseg.gui.segment.label_layer import LabelLayer
+from napari_cfrseg.gui.segment.learning import Learning, LearningView
 from napari_cfrseg.gui.segment.propagator import Propagator, StackView
 from napari_cfrseg.gui.segment.suggesting import Suggesting, SuggestionsView
 from napari_cfrseg.io.tiled_labels import filled_pixels
@@ -71,6 +72,8 @@ class DockView:
         One line for the person, and what mends it if anything does.
     suggestions
         What is suggested on the plane shown.
+    learning
+        Whether first clicks follow finished objects.
     stack
         The strip of planes; empty for an image of one plane.
     pixel_area
@@ -100,6 +103,7 @@ class DockView:
     stack: StackView = field(default_factory=StackView)
     pixel_area: tuple[float, str] = (1.0, "px")
     suggestions: SuggestionsView = field(default_factory=SuggestionsView)
+    learning: LearningView = field(default_factory=LearningView)
 
     @property
     def timing(self) -> str:
@@ -135,6 +139,7 @@ class Projection:
 
     stack: Propagator
     suggesting: Suggesting
+    learning: Learning
 
     def __init__(
         self,
@@ -273,6 +278,7 @@ class Projection:
         with self._one_view():
             for event in (event for change in changes for event in change.events):
                 self._applied(event)
+                self.learning.follow(event)
             patches = [patch for change in changes for patch in change.patches]
             self._labels.paste(patches)
             for patch in patches:
@@ -290,6 +296,7 @@ class Projection:
             self._say_what_happened(pending.event)
             self.suggesting.refresh()
             self.show_placement()
+            self.learning.consider(self.objects, self.view.selected, len(self.pending))
             for note in change.notes:
                 self.show(status=note)
             if change.notes:

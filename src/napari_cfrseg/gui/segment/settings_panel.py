@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox, FloatSlider, SpinBox
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel, QMessageBox, QProgressBar, QWidget
+from qtpy.QtCore import QSignalBlocker, Qt
+from qtpy.QtWidgets import QFileDialog, QLabel, QMessageBox, QProgressBar, QWidget
 
 from napari_cfrseg.annotation.events import OverlapRule
 from napari_cfrseg.engine.refinement import Refinement
@@ -108,10 +109,21 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.outlines = check_box("outlines only", said)
         said = "Show the clicks of the selected object only"
         self.own_clicks = check_box("only its clicks", said)
+        said = (
+            "Adapt first clicks and suggestions to your finished objects while nothing "
+            "else is computed; kept only if others of your objects gain by it"
+        )
+        self.learn = check_box("learn from finished objects", said)
+        self.forget = button("Forget", "Draw first clicks as the model itself does")
+        said = "Save the model with what was learnt, as a model of its own"
+        self.save_model = button("Save as model …", said)
+        self.learnt = QLabel()
         column = column_in(self)
         looks = (self.kind, self.steps, self.changed_px)
         column.addLayout(form(self.threshold, self.rule, *looks, self.resting))
         column.addLayout(row(self.outlines, self.own_clicks))
+        column.addLayout(row(self.learn, self.forget, self.save_model))
+        column.addWidget(self.learnt)
         self._enable()
 
     def connect_to(self, current: Current) -> None:
@@ -124,6 +136,11 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             does(lambda c: c.set_threshold(float(self.threshold.value)))
         )
         self.rule.changed.connect(does(lambda c: c.set_rule(self.rule.value)))
+        self.learn.toggled.connect(
+            does(lambda c: c.learning.want(self.learn.isChecked()))
+        )
+        self.forget.clicked.connect(does(lambda c: c.learning.forget()))
+        self.save_model.clicked.connect(does(self._save_model))
         for box in (self.outlines, self.own_clicks):
             box.toggled.connect(does(self.display_on))
 
@@ -131,6 +148,19 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Let a controller's layers be displayed as chosen here."""
         controller.labels.show_outlines(self.outlines.isChecked())
         controller.clicks.show_own_only(self.own_clicks.isChecked())
+
+    def _save_model(self, controller: Controller) -> None:
+        from napari_cfrseg.model.weights_file import SUFFIX, models_folder
+
+        folder = models_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        start = str(folder / f"{controller.image.layer.name} adapted{SUFFIX}")
+        path, _ = QFileDialog.getSaveFileName(
+            self, "Save as model", start, f"Model (*{SUFFIX})"
+        )
+        if path:
+            target = Path(path).with_suffix(SUFFIX)
+            controller.learning.save(target, controller.say)
 
     @property
     def refinement(self) -> Refinement:
@@ -141,6 +171,13 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def show_view(self, view: DockView) -> None:
         """Show the state; what is shown already is not touched."""
+        learning = view.learning
+        with QSignalBlocker(self.learn):
+            self.learn.setChecked(learning.wanted)
+        for made in (self.forget, self.save_model):
+            made.setEnabled(learning.in_use)
+        self.learnt.setText(learning.text)
+        self.learnt.setVisible(bool(learning.text))
         shown: list[tuple[Any, Any]] = [(self.rule, view.rule)]
         if abs(self.threshold.value - view.threshold) > 1e-6:
             shown.append((self.threshold, view.threshold))

@@ -1,0 +1,158 @@
+"""Learn from finished objects in the window, while nothing else is computed.
+
+A lesson is many short jobs on the worker, so that clicks come in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.state import ObjectState
+from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.gui.segment.event_queue import Job, Runner
+
+if TYPE_CHECKING:
+    from napari_cfrseg.gui.segment.layers import PlaneView
+    from napari_cfrseg.session.recording import RecordedAnnotator
+
+#: finished objects before the first lesson, and how many times more before the next
+_FIRST, _MORE = 4, 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class LearningView:
+    """Whether lessons are wanted, what came of the last one, whether it is in use."""
+
+    wanted: bool = False
+    text: str = ""
+    in_use: bool = False
+
+
+class Learning:
+    """Starts lessons and follows what is in use.
+
+    ``submit`` applies an event, ``show`` changes fields of the dock's view.
+    """
+
+    def __init__(
+        self,
+        annotator: RecordedAnnotator,
+        runner: Runner,
+        submit: Callable[[ev.Event], None],
+        show: Callable[..., None],
+        planes: PlaneView,
+    ) -> None:
+        self._annotator = annotator
+        self._runner = runner
+        self._submit = submit
+        self._show = show
+        self._planes = planes
+        self._job: Job | None = None
+        self._tried = 0
+        self._seen: tuple[Mapping[int, ObjectState], int | None, int] = ({}, None, 0)
+        self.view = LearningView()
+
+    def want(self, wanted: bool) -> None:
+        """Switch lessons on or off; what is in use stays until it is forgotten."""
+        if not wanted:
+            self.close()
+        self._tried = 0
+        self._say(wanted=wanted)
+        self.consider(*self._seen)
+
+    def forget(self) -> None:
+        """Draw first clicks as the model itself does, until there are more objects."""
+        self.close()
+        self._submit(ev.ModelAdapted())
+
+    def close(self) -> None:
+        """End the lesson that is going on."""
+        if self._job is not None:
+            self._job.cancel()
+            self._job = None
+
+    def consider(
+        self, objects: Mapping[int, ObjectState], selected: int | None, busy: int
+    ) -> None:
+        """Begin a lesson once enough objects are finished: all but the selected one."""
+        self._seen = (objects, selected, busy)
+        plane = self._planes.current_plane
+        count = sum(
+            bool(whole.on(plane).clicks)
+            for object_id, whole in objects.items()
+            if object_id != selected
+        )
+        if not self.view.wanted or busy or self._job is not None:
+            return
+        if count < max(_FIRST, _MORE * self._tried):
+            return
+        self._tried = count
+        self._say(text=f"Learning from {count} objects …")
+        left_out = () if selected is None else (selected,)
+        self._next(lambda: self._annotator.lesson(plane, left_out))
+
+    def _next(
+        self,
+        lesson: Callable[[], Iterator[ev.ModelAdapted | None]]
+        | Iterator[ev.ModelAdapted | None],
+    ) -> None:
+        def work(_: Any) -> tuple[Iterator[ev.ModelAdapted | None], Any]:
+            steps = lesson if isinstance(lesson, Iterator) else lesson()
+            return steps, next(steps, StopIteration)
+
+        def done(result: tuple[Iterator[ev.ModelAdapted | None], Any]) -> None:
+            steps, step = result
+            if self._job is not job:
+                return
+            if isinstance(step, ev.ModelAdapted):
+                self._job = None
+                self._submit(step)
+            elif step is StopIteration:
+                self._job = None
+                self._say(text=self._kept("Nothing learnt that helps other objects"))
+            else:
+                self._next(steps)
+
+        def failed(error: Exception) -> None:
+            if self._job is not job:
+                return
+            self._job = None
+            self._say(text=str(error))
+            if not isinstance(error, CfrSegError):
+                raise error
+
+        self._job = job = Job(work, done, failed)
+        self._runner.submit(job)
+
+    def _kept(self, text: str) -> str:
+        return f"{text}; what was learnt before stays." if self.view.in_use else text
+
+    def follow(self, *events: ev.Event) -> None:
+        """Show what is in use after events."""
+        for event in events:
+            if isinstance(event, ev.ModelChanged | ev.ModelAdapted):
+                count = len(getattr(event, "object_ids", ()))
+                text = f"Adapted to your {count} objects" if count else ""
+                self._say(text=text, in_use=count > 0)
+
+    def save(self, path: Path, said: Callable[[str], None]) -> None:
+        """Write the model with what was learnt, as a model of its own."""
+
+        def failed(error: Exception) -> None:
+            said(f"Not saved: {error}")
+
+        self._runner.submit(
+            Job(
+                lambda _: self._annotator.save_model(path),
+                lambda _: said(f"Saved {path.name}: choose it under Model."),
+                failed,
+            )
+        )
+
+    def _say(self, **changes: Any) -> None:
+        self.view = replace(self.view, **changes)
+        self._show(learning=self.view)
