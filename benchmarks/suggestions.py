@@ -9,10 +9,10 @@
 ``napari_cfrseg.evaluation.fields``, as ``cfrseg evaluate --suggest`` does, and prints
 its table; then the share of proposals that are right (precision) and of objects that
 have a right one (recall) from a score on, and those of a classical pipeline tuned on
-the same three objects. ``--unseen``: kinds of images that the shipped network was not
-trained on. Fields that OUT has are not measured again. ``times``: processor time and
-memory on 100 discs in 1024² and on a plane of 10,000². ``fit`` prints the weights of
-the score, and what they are worth on sets they were not fitted to.
+the same three objects. ``--unseen``: kinds of images that the defaults before run 9
+were not trained on. Fields that OUT has are not measured again. ``times``: processor
+time and memory on 100 discs in 1024² and on a plane of 10,000². ``fit`` prints the
+weights of the score, and what they are worth on sets they were not fitted to.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.io.plane_image import PlaneImage, open_plane
 
 SPLIT = Path(__file__).parent / "split.json"
-#: sets added after the shipped network was trained; none of their sides was seen
+#: sets that came with run 9: the defaults before it saw none of their sides
 UNSEEN = ("chloroplast_em", "gravel_outcrop_photo", "pebble_beach_photo")
 THRESHOLDS = (0.1, 0.5, 0.7, suggestions.ACCEPT_FROM, 0.9)
 #: objects around an image's middle that are measured; that weights are fitted to; seeds
