@@ -169,6 +169,7 @@ def test_bench_times_every_click_size_and_refinement(random_model: Path) -> None
         assert expected is None or row["mean_steps"] == expected
     table = run("bench", "--sizes", "64", *common)
     assert "refinement" in table
+    assert "cpu: as asked for" in table
     assert table.count("A-CFR-4") == 2
 
 
@@ -177,6 +178,12 @@ def test_bench_refuses_sizes_that_are_none(sizes: str) -> None:
     result = CliRunner().invoke(app, ["bench", "--sizes", sizes])
     assert result.exit_code == 2
     assert "--sizes" in result.output
+
+
+def test_bench_refuses_a_program_it_does_not_know() -> None:
+    result = CliRunner().invoke(app, ["bench", "--sizes", "64", "--backend", "onnx"])
+    assert result.exit_code == 2
+    assert "--backend" in result.output
 
 
 def test_the_demo_with_the_shipped_model_marks_the_objects_it_clicks(

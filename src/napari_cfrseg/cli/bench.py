@@ -39,6 +39,9 @@ def bench(
     ] = "powder_sem",
     model: ModelOption = "default",
     device: DeviceOption = "auto",
+    backend: Annotated[
+        str, typer.Option(help="torch, openvino, or auto: the faster one.")
+    ] = "torch",
     all_models: Annotated[
         bool, typer.Option("--all-models", help="Every model and network instead.")
     ] = False,
@@ -88,7 +91,15 @@ def bench(
 
     _check_sample(sample)
     micrograph = load_sample(sample)
-    segmenter = Segmenter.load(model, device=device, threads=threads)
+    try:
+        segmenter = Segmenter.load(
+            model,
+            device=device,
+            threads=threads,
+            backend=backend,  # type: ignore[arg-type]  # checked there
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--backend") from error
     rows = [
         row
         for side in track(sides, "timing clicks, sizes")
@@ -104,6 +115,7 @@ def bench(
         typer.echo(json.dumps([row.as_dict() for row in rows]))
     else:
         typer.echo(f"{segmenter.name} on {segmenter.device}")
+        typer.echo(segmenter.placement.reason)
         typer.echo("\n".join(_table(rows)))
 
 
