@@ -33,8 +33,11 @@ def picture_path(identity: str) -> Path:
 
 
 def keep_picture(controller: Controller, identity: str) -> None:
-    """Write the picture of what is shown now; what cannot be written is not."""
-    found = _picture(controller)
+    """Write the picture of what is shown now, if it can be read and written."""
+    try:
+        found = _picture(controller)
+    except Exception:  # noqa: BLE001 - stores raise whatever they like
+        return
     if found is None:
         return
     from PIL import Image
