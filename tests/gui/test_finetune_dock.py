@@ -103,7 +103,7 @@ def test_channels_are_handed_over_as_the_click_dock_uses_them(tmp_path):
     assert not pixels.rgb
     write_pixels(pixels, tmp_path)
     written = tifffile.imread(tmp_path / "images" / "five.tif")
-    np.testing.assert_array_equal(written, np.moveaxis(five[:3], 0, -1))
+    np.testing.assert_array_equal(written, five[:3])
     data = read_data(DataRequest(folders=(tmp_path,)))
     assert data.planes[0].image.shape == (*labels.shape, 3)
 

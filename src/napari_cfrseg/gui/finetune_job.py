@@ -98,11 +98,16 @@ def write_pixels(pixels: Pixels, folder: Path) -> None:
     labels = np.stack([own for _, own in chosen]).astype(np.int32)
     if len(chosen) == 1:
         images, labels = images[0], labels[0]
+    said: dict[str, Any] = {"photometric": "rgb" if pixels.rgb else "minisblack"}
+    if images.ndim > labels.ndim and not pixels.rgb:
+        images = np.moveaxis(images, -1, -3)
+        said["metadata"] = {"axes": "QCYX"[-images.ndim :]}
     name = "".join(c if c.isalnum() or c in "-_" else "_" for c in pixels.name)
-    for part, array in (("images", images), ("labels", labels)):
+    grey = {"photometric": "minisblack"}
+    for part, array, kind in (("images", images, said), ("labels", labels, grey)):
         (folder / part).mkdir(parents=True, exist_ok=True)
         path = folder / part / f"{name or 'image'}.tif"
-        tifffile.imwrite(path, array, compression="zlib", photometric="minisblack")
+        tifffile.imwrite(path, array, compression="zlib", **kind)
 
 
 def _labelled_planes(
