@@ -7,8 +7,8 @@ the annotator as in the window and in a replay. The last hundred alternate with 
 first hundred of another, fresh object, so that a busy machine slows both. Printed are
 the medians of both, and their ratio, in seconds of the processor.
 
-3,000 clicks on powder_sem, one thread, shipped weights, on a busy machine: 57 s of the
-processor in all; 18 ms a click among the first hundred, 23 ms among the last (1.3
+3,000 clicks on powder_sem, one thread, shipped weights, on a very busy machine: 73 s of
+the processor in all; 23 ms a click among the first hundred, 28 ms among the last (1.2
 times): by then the network ignores some fifty of the clicks at each round, and each of
 them is corrected.
 """
