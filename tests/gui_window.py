@@ -44,7 +44,7 @@ def flood_window(make_napari_viewer, qtbot, npe2pm, monkeypatch, pixels):
 
 @contextmanager
 def flood_windows(make_napari_viewer, qtbot, npe2pm, monkeypatch, kind):
-    """Give a function that opens a window of a kind on what it is told to add."""
+    """Give a function that opens a window of a kind on the layers to add."""
     for distribution in (PLUGIN, "napari"):
         npe2pm.register(PluginManifest.from_distribution(distribution))
 

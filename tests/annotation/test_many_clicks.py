@@ -1,4 +1,4 @@
-"""What a click costs does not depend on how many clicks came before it."""
+"""A click's cost does not depend on how many clicks came before it."""
 
 from __future__ import annotations
 

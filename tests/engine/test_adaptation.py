@@ -1,4 +1,4 @@
-"""What finished objects teach, with a network that draws all of them too small."""
+"""Lessons of finished objects, for a network that draws all of them too small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What axes are, said in a real window: channels, z and time, one layer or several."""
+"""Axes named in a real window: channels, z and time, one layer or several."""
 
 from __future__ import annotations
 

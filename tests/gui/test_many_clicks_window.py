@@ -1,4 +1,4 @@
-"""What the window does for a click does not grow with the clicks before it."""
+"""The window's work for a click does not grow with the clicks before it."""
 
 from __future__ import annotations
 

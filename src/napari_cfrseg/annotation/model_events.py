@@ -57,7 +57,7 @@ class ModelAdapted(Event):
 
     @property
     def adaptation(self) -> Adaptation | None:
-        """What is used from now on; None: the model as it is."""
+        """Return what is used from now on; None: the model as it is."""
         if self.base is None or not self.numbers:
             return None
         return Adaptation(self.base, self.numbers, self.gain)

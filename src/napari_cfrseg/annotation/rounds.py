@@ -126,7 +126,7 @@ def _without(stroke: MaskPatch, pixels: Sequence[tuple[int, int]]) -> MaskPatch:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a click's prediction depends on, beside the one before it."""
+    """Everything a click's prediction depends on, beside the one before it."""
 
     plane: Plane
     clicks: ClickList

@@ -1,4 +1,4 @@
-"""What finished objects taught a network, as numbers; needs no torch."""
+"""Numbers that finished objects taught a network; needs no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MOST_NUMBERS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Adaptation:
-    """What to add to a network's light parameters.
+    """Numbers to add to a network's light parameters.
 
     Attributes
     ----------

@@ -47,7 +47,7 @@ class Placement:
 
 @dataclass(slots=True)
 class Notices:
-    """What was done against running out of memory, each said once.
+    """Measures against running out of memory, each said once.
 
     ``warns`` false: they are shown elsewhere, and no warnings.
     """

@@ -23,7 +23,7 @@ USED_OF_MANY = 3
 
 
 def default_channels(count: int) -> tuple[int, ...]:
-    """Return which of ``count`` channels are used where nobody chose.
+    """Return which of ``count`` channels are used without a choice.
 
     Examples
     --------

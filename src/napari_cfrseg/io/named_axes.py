@@ -147,7 +147,7 @@ class OpenImage:
         return replace(self, array=array, axes=axes, is_rgb=is_rgb)
 
     def with_few_channels(self) -> OpenImage:
-        """Return an arranged image with the channels used where nobody chose."""
+        """Return an arranged image with the channels used without a choice."""
         count = self.shape[-1] if self.has_channels else 1
         chosen = default_channels(count)
         return self if len(chosen) == count else self.with_channels(chosen)

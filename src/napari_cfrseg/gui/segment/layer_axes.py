@@ -1,4 +1,4 @@
-"""What the axes of an Image layer are, and which layers are channels of one image."""
+"""Axes of an Image layer, and the layers that are channels of one image."""
 
 from __future__ import annotations
 

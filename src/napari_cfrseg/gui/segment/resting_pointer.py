@@ -35,7 +35,7 @@ _COLOUR = "#cc79a7"
 
 
 class Resting(StrEnum):
-    """What happens where the pointer rests."""
+    """Choices of what a resting pointer does."""
 
     NOTHING = "nothing"
     PREPARE = "prepare"
