@@ -7,10 +7,10 @@ the annotator as in the window and in a replay. The last hundred alternate with 
 first hundred of another, fresh object, so that a busy machine slows both. Printed are
 the medians of both, and their ratio, in seconds of the processor.
 
-3,000 clicks on powder_sem, one thread, shipped weights, on a very busy machine: 73 s of
-the processor in all; 23 ms a click among the first hundred, 28 ms among the last (1.2
-times): by then the network ignores some fifty of the clicks at each round, and each of
-them is corrected.
+3,000 clicks on powder_sem, one thread, shipped weights, on a shared x86-64 machine that
+was idle otherwise: 58 s of the processor in all; 17 ms a click among the first hundred,
+22 ms among the last (1.25 times): by then the network ignores some fifty of the clicks
+at each round, and each of them is corrected.
 """
 
 from __future__ import annotations
