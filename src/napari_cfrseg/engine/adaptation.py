@@ -31,7 +31,13 @@ from napari_cfrseg.engine.focus import FocusHint, FocusSettings
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.probability_patch import Patch
 from napari_cfrseg.engine.refinement import Refinement
-from napari_cfrseg.engine.stages import FirstLook, Stages, grid_points, newest_row
+from napari_cfrseg.engine.stages import (
+    FirstLook,
+    Stages,
+    expected_iou,
+    grid_points,
+    newest_row,
+)
 from napari_cfrseg.engine.stopwatch import Stopwatch
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.geometry.masks import MaskPatch, box_of
@@ -175,8 +181,7 @@ class _Rehearsal(Stages):
     def judge(self, output: NetworkOutput) -> float | None:
         """Return the IoU the network expects; None if it has none."""
         with torch.no_grad():
-            logits = self.network.judge(output)
-        return None if logits is None else float(torch.sigmoid(logits[0].float()))
+            return expected_iou(self.network, output)
 
 
 class _Window(NamedTuple):

@@ -344,7 +344,6 @@ class Stages:
         """Answer one positive click in each window, all in one batch; nothing is kept.
 
         Computed in bfloat16 where a CPU does that natively, whatever the precision.
-
         ``read`` as for :meth:`features`.
         """
         images = np.stack([read(window) for window in windows])
@@ -379,8 +378,7 @@ class Stages:
     def judge(self, output: NetworkOutput) -> float | None:
         """Return the IoU the network expects of a step's mask; None if it has none."""
         with self._arithmetic():
-            logits = self._fast.judge(output)
-            return None if logits is None else float(torch.sigmoid(logits[0].float()))
+            return expected_iou(self._fast, output)
 
     def _tensor(self, values: NDArray[np.float32]) -> Tensor:
         tensor = torch.from_numpy(values).to(self.device)
@@ -405,6 +403,12 @@ class Stages:
                 return
             with torch.autocast(self.device.type, dtype=half):
                 yield
+
+
+def expected_iou(network: ClickNetwork, output: NetworkOutput) -> float | None:
+    """Return the IoU a network expects of one mask; None if it has no judge."""
+    logits = network.judge(output)
+    return None if logits is None else float(torch.sigmoid(logits[0].float()))
 
 
 def grid_points(

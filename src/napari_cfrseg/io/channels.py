@@ -49,6 +49,12 @@ def check_channels(chosen: Sequence[int], count: int) -> tuple[int, ...]:
     return tuple(chosen)
 
 
+def _per_axis(key: Any, ndim: int) -> tuple[Any, ...]:
+    """Return an index with an entry for each of ``ndim`` axes."""
+    key = key if isinstance(key, tuple) else (key,)
+    return (*key, *([slice(None)] * (ndim - len(key))))
+
+
 class ChannelStack:
     """Arrays of one shape, read as channels along a new last axis.
 
@@ -66,9 +72,7 @@ class ChannelStack:
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read by whole numbers and slices, one per axis from the first on."""
-        key = key if isinstance(key, tuple) else (key,)
-        key = (*key, *([slice(None)] * (self.ndim - len(key))))
-        *places, wanted = key
+        *places, wanted = _per_axis(key, self.ndim)
         if not isinstance(wanted, slice):
             return np.asarray(self._parts[wanted][tuple(places)], self.dtype)
         read = [np.asarray(part[tuple(places)]) for part in self._parts[wanted]]
@@ -93,8 +97,7 @@ class WithAxis:
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read by whole numbers and slices, one per axis from the first on."""
-        key = key if isinstance(key, tuple) else (key,)
-        key = (*key, *([slice(None)] * (self.ndim - len(key))))
+        key = _per_axis(key, self.ndim)
         rest = (*key[: self._axis], *key[self._axis + 1 :])
         found = np.asarray(self._array[rest])
         if not isinstance(key[self._axis], slice):
