@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_cfrseg.errors import DatasetError
+from napari_cfrseg.errors import DatasetError, DeviceError
 from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
 from napari_cfrseg.evaluation.evaluate_objects import RunSettings
 from napari_cfrseg.evaluation.runner import read_run, run_benchmark
@@ -208,8 +208,8 @@ def test_a_worker_of_the_cluster_may_die(data, tmp_path, monkeypatch):
 
 def test_a_scheduler_that_is_not_there_is_named(data, tmp_path, monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr("napari_cfrseg.evaluation.workers.CONNECT_S", 0.3)
-    with pytest.raises(DatasetError, match="no Dask scheduler answers"):
+    monkeypatch.setattr("napari_cfrseg.processes.CONNECT_S", 0.3)
+    with pytest.raises(DeviceError, match="no Dask scheduler answers"):
         run_benchmark(
             tmp_path / "run", FAST, list_objects(data), scheduler="tcp://127.0.0.1:1"
         )

@@ -9,17 +9,13 @@ inside training and on machines without the package's other dependencies.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import queue
 import threading
-import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import NoReturn
 
-from napari_cfrseg.errors import CfrSegError, DatasetError
+from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation.datasets import BenchmarkObject, group_by_plane
 from napari_cfrseg.evaluation.evaluate_objects import (
     AnySegmenter,
@@ -28,9 +24,9 @@ from napari_cfrseg.evaluation.evaluate_objects import (
     evaluate_plane,
 )
 from napari_cfrseg.evaluation.scores import ObjectRow
+from napari_cfrseg.processes import in_processes, on_cluster
 
-#: how often an idle worker looks whether its parent still lives
-PARENT_CHECK_S = 2.0
+Objects = Sequence[BenchmarkObject]
 
 
 def evaluate_objects(
@@ -51,157 +47,60 @@ def evaluate_objects(
     settings = settings or RunSettings()
     groups = group_by_plane(objects)
     if workers > 1 and groups:
-        yield from _evaluate_in_processes(segmenter_factory, groups, settings, workers)
+        groups.sort(key=len, reverse=True)
+        make = partial(_clicker, segmenter_factory, settings)
+        yield from in_processes(make, groups, workers, _give_up)
         return
     segmenter = segmenter_factory() if groups else None
     for group in groups:
         yield from evaluate_plane(segmenter, group, settings)  # type: ignore[arg-type] # a group implies a segmenter
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """Why a worker process cannot go on.
-
-    ``is_message``: the text is a message to the user, not a traceback.
-    """
-
-    text: str
-    is_message: bool = False
-
-
-def _serve(
-    segmenter_factory: SegmenterFactory, settings: RunSettings, tasks: Any, results: Any
-) -> None:
-    """Work through planes until None comes; the body of a worker process."""
+def _clicker(
+    segmenter_factory: SegmenterFactory, settings: RunSettings, _number: int
+) -> Callable[[Objects], Iterator[ObjectRow]]:
+    """Return what clicks the objects of one plane, in a process of its own."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    try:
-        segmenter = segmenter_factory()
-        for group in _take_tasks(tasks):
-            for row in evaluate_plane(segmenter, group, settings):
-                results.put(row)
-    except CfrSegError as error:
-        results.put(_Failure(str(error), is_message=True))
-        return
-    except Exception:  # noqa: BLE001 - the parent must see every error
-        results.put(_Failure(traceback.format_exc()))
-        return
-    results.put(None)
+    segmenter = segmenter_factory()
+    return lambda group: evaluate_plane(segmenter, group, settings)
 
 
-def _take_tasks(tasks: Any) -> Iterator[list[BenchmarkObject]]:
-    """Yield planes until None comes or the parent process has ended."""
-    parent = multiprocessing.parent_process()
-    while parent is None or parent.is_alive():
-        try:
-            group = tasks.get(timeout=PARENT_CHECK_S)
-        except queue.Empty:
-            continue
-        if group is None:
-            return
-        yield group
-    # a killed parent reads no results: do not wait for them to be written
-    os._exit(1)
-
-
-def _evaluate_in_processes(
-    segmenter_factory: SegmenterFactory,
-    groups: Sequence[Sequence[BenchmarkObject]],
-    settings: RunSettings,
-    workers: int,
-) -> Iterator[ObjectRow]:
-    context = multiprocessing.get_context("spawn")
-    tasks, results = context.Queue(), context.Queue()
-    count = min(workers, len(groups))
-    for group in [*sorted(groups, key=len, reverse=True), *[None] * count]:
-        tasks.put(group)
-    served = (segmenter_factory, settings, tasks, results)
-    processes = [
-        context.Process(target=_serve, args=served, daemon=True) for _ in range(count)
-    ]
-    for process in processes:
-        process.start()
-    try:
-        yield from _collect(processes, results)
-    finally:
-        for process in processes:
-            process.terminate()
-            process.join()
-        tasks.cancel_join_thread()
-
-
-def _collect(processes: Sequence[Any], results: Any) -> Iterator[ObjectRow]:
-    busy = len(processes)
-    while busy:
-        try:
-            result = results.get(timeout=1.0)
-        except queue.Empty:
-            dead = [p.exitcode for p in processes if p.exitcode not in (None, 0)]
-            if dead:
-                msg = f"a worker process ended with exit code {dead[0]}"
-                raise RuntimeError(msg) from None
-            continue
-        if isinstance(result, _Failure) and result.is_message:
-            raise CfrSegError(result.text)
-        if isinstance(result, _Failure):
-            msg = f"a worker process failed:\n{result.text}"
-            raise RuntimeError(msg)
-        if result is None:
-            busy -= 1
-        else:
-            yield result
+def _give_up(_task: Objects, error: Exception) -> NoReturn:
+    if type(error).__name__ == "KilledWorker":  # Dask's
+        msg = f"the cluster's workers keep dying: {error}"
+        raise DatasetError(msg) from error
+    raise error
 
 
 OBJECTS_PER_TASK = 4
 #: a task whose workers died so often is given up
 TRIES = 5
-CONNECT_S = 10.0
 
 
 def evaluate_on_cluster(
     scheduler: str,
     segmenter_factory: SegmenterFactory,
-    objects: Sequence[BenchmarkObject],
+    objects: Objects,
     *,
     settings: RunSettings,
 ) -> Iterator[ObjectRow]:
-    """Click objects on the workers of a Dask scheduler.
+    """Click objects on the workers of a Dask scheduler, ``tcp://host:8786``.
 
-    The scheduler is named by its address (``tcp://host:8786``); the factory must be
-    hashable and picklable (a :class:`SegmenterSpec`). Raises DatasetError if dask is
-    not installed, the scheduler does not answer, or a task's workers died too often.
+    The factory must be hashable and picklable (a :class:`SegmenterSpec`). Raises
+    DeviceError if dask is not installed or the scheduler does not answer.
     """
-    try:
-        import distributed
-    except ImportError as error:
-        msg = '--scheduler needs dask: pip install "napari-cfrseg[cluster]"'
-        raise DatasetError(msg) from error
     tasks = [
         group[start : start + OBJECTS_PER_TASK]
         for group in group_by_plane(objects)
         for start in range(0, len(group), OBJECTS_PER_TASK)
     ]
-    try:
-        client = distributed.Client(scheduler, timeout=CONNECT_S, set_as_default=False)
-    except OSError as error:
-        msg = f"no Dask scheduler answers at {scheduler}: {error}"
-        raise DatasetError(msg) from error
-    with client, client.as_current():
-        work = partial(evaluate_task, segmenter_factory, settings)
-        again = {"pure": False, "retries": TRIES}
-        futures = [client.submit(work, task, **again) for task in tasks]
-        try:
-            for future in distributed.as_completed(futures):
-                yield from future.result()
-                future.release()
-        except distributed.KilledWorker as error:
-            msg = f"the workers of {scheduler} keep dying: {error}"
-            raise DatasetError(msg) from error
+    work = partial(_evaluate_task, segmenter_factory, settings)
+    for rows in on_cluster(scheduler, work, tasks, _give_up, TRIES):
+        yield from rows
 
 
-def evaluate_task(
-    segmenter_factory: SegmenterFactory,
-    settings: RunSettings,
-    objects: Sequence[BenchmarkObject],
+def _evaluate_task(
+    segmenter_factory: SegmenterFactory, settings: RunSettings, objects: Objects
 ) -> list[ObjectRow]:
     """Click the objects of one plane on a worker."""
     segmenter = _keep_segmenter(segmenter_factory, threading.get_ident())
