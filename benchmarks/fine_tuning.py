@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +116,7 @@ def tune(set_name: str, count: int, options: argparse.Namespace) -> Path:
         before = [ObjectRow.from_dict(r) for r in json.loads(before_path.read_text())]
     else:
         before = judge(base, objects, options.threads)
-        before_path.write_text(json.dumps([r.to_dict() for r in before]))
+        before_path.write_text(json.dumps([asdict(r) for r in before]))
     network, metadata = checkpoint.load(base)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = default_config(60 * options.minutes, options.seed)
@@ -143,7 +143,7 @@ def tune(set_name: str, count: int, options: argparse.Namespace) -> Path:
         "chance": chance,
         "verdict": decide(change, chance),
         "objects": len(objects),
-        "rows": [r.to_dict() for r in after],
+        "rows": [asdict(r) for r in after],
     }
     result.write_text(json.dumps(values))
     return result

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click
+from napari_cfrseg.io.plane_image import open_plane
 
 #: Okabe and Ito's colours, safe for colour-blind readers.
 COLOURS: tuple[tuple[int, int, int], ...] = (
@@ -32,8 +33,7 @@ def draw_overlay(
     Parameters
     ----------
     image
-        (Y, X) or (Y, X, C), any real dtype; the 0.1th to the 99.9th percentile become
-        black to white.
+        (Y, X) or (Y, X, C), any real dtype, as the segmenter scales it.
     labels
         (Y, X) instance numbers, 0 = background.
     clicks
@@ -41,24 +41,13 @@ def draw_overlay(
     """
     from skimage.segmentation import find_boundaries
 
-    picture = _grey_or_colour(image)
+    picture = (open_plane(image).read() * 255).round().astype(np.uint8)
     edges = find_boundaries(labels, mode="inner") & (labels > 0)
     palette = np.asarray(COLOURS, dtype=np.uint8)
     picture[edges] = palette[(labels[edges].astype(np.int64) - 1) % len(palette)]
     for click in (click for one_object in clicks for click in one_object):
         _draw_mark(picture, click)
     return picture
-
-
-def _grey_or_colour(image: NDArray[Any]) -> NDArray[np.uint8]:
-    channels = image[..., np.newaxis] if image.ndim == 2 else image[..., :3]
-    if channels.shape[-1] == 2:
-        channels = channels.mean(axis=-1, keepdims=True)
-    pixels = channels.astype(np.float32)
-    low, high = np.nanpercentile(pixels, (0.1, 99.9))
-    scaled = np.nan_to_num((pixels - low) / max(high - low, 1e-12)).clip(0, 1) * 255
-    grey = scaled.round().astype(np.uint8)
-    return np.repeat(grey, 3, axis=-1) if grey.shape[-1] == 1 else grey.copy()
 
 
 def _draw_mark(picture: NDArray[np.uint8], click: Click) -> None:

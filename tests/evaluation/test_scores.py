@@ -1,6 +1,7 @@
 """Click counts, curves and regressions on runs small enough to check by hand."""
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_clicks_until_the_outline_is_acceptable(ious, dices, expected):
 
 
 def test_rows_of_earlier_versions_have_no_such_figure():
-    values = row([0.5, 0.8]).to_dict()
+    values = asdict(row([0.5, 0.8]))
     for name in ("surface_dices", "mended_px", "spoilt_px", "spoilt_far_px"):
         del values[name]
     earlier = scores.ObjectRow.from_dict(values)

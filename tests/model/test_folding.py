@@ -125,7 +125,7 @@ def test_head_interleaves_its_four_channels_as_pixel_shuffle() -> None:
     seen: list[torch.Tensor] = []
     head.full.register_forward_hook(lambda *args: seen.append(args[-1]))
     with torch.inference_mode():
-        logits, _ = head(fused, detail)
+        logits, _ = head.draw(fused, detail)
         assert torch.equal(logits, functional.pixel_shuffle(seen[0], 2))
 
 

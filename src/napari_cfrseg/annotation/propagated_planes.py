@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from scipy import ndimage
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.rounds import RoundComputer
@@ -22,7 +21,13 @@ from napari_cfrseg.annotation.state import Carried, ObjectState, PlaneState
 from napari_cfrseg.annotation.transaction import Draft, Progress
 from napari_cfrseg.engine.suggestions import Batch, ObjectSuggestion
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, MaskPatch, Plane
+from napari_cfrseg.geometry.masks import (
+    LabelArray,
+    LabelRuns,
+    MaskPatch,
+    Plane,
+    depth_in,
+)
 from napari_cfrseg.geometry.windows import Box, overlap, shape_of, slices
 from napari_cfrseg.io.tiled_labels import AnyLabels
 from napari_cfrseg.propagation import PlaneResult, Track, gaps_of, planes_of, propagate
@@ -244,6 +249,6 @@ def carried_to(
 
 def _middle(mask: MaskPatch) -> tuple[int, int]:
     """Return the pixel of a mask that is farthest from its outline."""
-    away = ndimage.distance_transform_edt(np.pad(mask.mask, 1))[1:-1, 1:-1]
+    away = depth_in(mask.mask)
     y, x = np.unravel_index(int(away.argmax()), away.shape)
     return mask.offset[0] + int(y), mask.offset[1] + int(x)

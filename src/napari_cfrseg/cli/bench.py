@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -112,7 +113,7 @@ def bench(
         )
     ]
     if as_json:
-        typer.echo(json.dumps([row.as_dict() for row in rows]))
+        typer.echo(json.dumps([asdict(row) for row in rows]))
     else:
         typer.echo(f"{segmenter.name} on {segmenter.device}")
         typer.echo(segmenter.placement.reason)
@@ -201,7 +202,7 @@ def _bench_networks(
         if not as_json:
             typer.echo("\n".join(_lines(cost, head=len(costs) == 1)))
     if as_json:
-        typer.echo(json.dumps([cost.as_dict() for cost in costs]))
+        typer.echo(json.dumps([asdict(cost) for cost in costs]))
 
 
 def _check(names: Sequence[str]) -> None:

@@ -148,19 +148,14 @@ def _parse_refinement(name: str) -> Refinement:
 def _report(
     target: Path, prediction: Prediction, candidates: int, *, as_json: bool
 ) -> str:
-    import numpy as np
+    from napari_cfrseg.geometry.windows import mask_box
 
-    rows, columns = np.nonzero(prediction.mask)
-    box = (
-        [int(v) for v in (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)]
-        if rows.size
-        else None
-    )
+    box, area = mask_box(prediction.mask), int(prediction.mask.sum())
     if as_json:
         return json.dumps(
             {
                 "output": str(target),
-                "area_px": int(rows.size),
+                "area_px": area,
                 "box": box,
                 "steps": prediction.steps,
                 "candidates": candidates,
@@ -168,6 +163,6 @@ def _report(
             }
         )
     return (
-        f"{target}: {rows.size} px; last click {prediction.steps} steps, "
+        f"{target}: {area} px; last click {prediction.steps} steps, "
         f"{prediction.seconds * 1e3:.0f} ms"
     )

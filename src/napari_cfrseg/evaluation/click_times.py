@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -36,6 +36,7 @@ from napari_cfrseg.evaluation.network_times import (
     NetworkCost,
     measure,
 )
+from napari_cfrseg.geometry.masks import depth_in
 from napari_cfrseg.io.atomic import atomic_path
 
 if TYPE_CHECKING:
@@ -64,10 +65,6 @@ class BenchRow:
     ratio_to_standard: float
     set_image_ms: float  #: median
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
-        return asdict(self)
-
 
 def tiled(image: NDArray[Any], side: int) -> NDArray[Any]:
     """Mirror and repeat an image to ``side`` × ``side`` pixels."""
@@ -84,8 +81,6 @@ def trials(
     The first falls on the object's innermost pixel, the next (positive) halfway to
     its rim, as if a part had been missed.
     """
-    from scipy import ndimage
-
     rng = np.random.default_rng(seed)
     visible = labels[:side, :side]
     ids = np.unique(visible[visible != 0])
@@ -97,7 +92,7 @@ def trials(
     repeats = [max(1, -(-side // int(p))) for p in periods]
     for _ in range(count):
         mask = visible == rng.choice(ids)
-        inner = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+        inner = depth_in(mask)
         first = np.array(np.unravel_index(int(inner.argmax()), mask.shape))
         halfway = np.argwhere(mask & (inner <= max(inner.max() / 2, 1)))
         pair = np.stack([first, halfway[rng.integers(len(halfway))]])

@@ -17,6 +17,7 @@ from napari_cfrseg.evaluation import metrics
 from napari_cfrseg.evaluation.datasets import AnnotatedPlane, BenchmarkObject
 from napari_cfrseg.evaluation.robots import ExactRobot, HumanRobot
 from napari_cfrseg.evaluation.scores import MAX_CLICKS, ObjectRow, pack_mask
+from napari_cfrseg.geometry.windows import mask_box, shape_of
 
 
 class AnySegmenter(Protocol):
@@ -113,7 +114,7 @@ def evaluate_object(
     run = _Run(truth_mask, ignore_mask, settings)
     robot = _make_robot(item, truth_mask, ignore_mask, settings)
     if isinstance(segmenter, TakesHint):
-        segmenter.set_hint(longer_side(truth_mask))
+        segmenter.set_hint(max(shape_of(mask_box(truth_mask) or (0, 0, 0, 0))))
     clicks: list[Click] = []
     actions: list[str] = []
     steps: list[int] = []
@@ -260,12 +261,6 @@ class _Run:
                 self.assds_um.append(
                     metrics.assd(*masks, spacing=spacing, published=published)
                 )
-
-
-def longer_side(mask: NDArray[np.bool_]) -> float:
-    """Longer side of a mask's bounding box in pixels; 0 for an empty mask."""
-    spans = [np.flatnonzero(mask.any(axis=axis)) for axis in (0, 1)]
-    return float(max((s[-1] - s[0] + 1 for s in spans if s.size), default=0))
 
 
 def as_mask(result: object, shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -102,10 +102,6 @@ class NetworkCost:
     clicks: tuple[ClickCost, ...] = ()
     refine_ms: float = 0.0
     error: str = ""  #: why there are no figures, or ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
-        return asdict(self)
 
     def cost(self, click: str, refinement: str) -> ClickCost:
         """Return the cost of one kind of click."""

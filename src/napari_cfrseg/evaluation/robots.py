@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_cfrseg.clicks import Click
+from napari_cfrseg.geometry.masks import depth_in
+from napari_cfrseg.geometry.windows import mask_box, slices
 
 
 class ExactRobot:
@@ -119,7 +121,7 @@ class HumanRobot(ExactRobot):
         component = components[centre.pixel]
         box = ndimage.find_objects(components, max_label=component)[component - 1]
         region = components[box] == component
-        distances = padded_distances(region)
+        distances = depth_in(region)
         candidates = np.argwhere(
             (distances >= self._central * centre.depth) & self._free[box] & region
         )
@@ -158,25 +160,18 @@ class _ErrorPlane:
 
     corner: tuple[int, int]
     mask: BoolPlane
-    free_mask: BoolPlane
     chessboard: NDArray[np.int32]
     deepest: int
 
     @classmethod
     def of(cls, error_mask: BoolPlane, free_mask: BoolPlane) -> _ErrorPlane | None:
-        rows = np.flatnonzero(error_mask.any(axis=1))
-        if rows.size == 0:
+        box = mask_box(error_mask)
+        if box is None:
             return None
-        columns = np.flatnonzero(error_mask[rows[0] : rows[-1] + 1].any(axis=0))
-        box = (
-            slice(int(rows[0]), int(rows[-1]) + 1),
-            slice(int(columns[0]), int(columns[-1]) + 1),
-        )
-        mask, free = error_mask[box], free_mask[box]
+        mask, free = error_mask[slices(box)], free_mask[slices(box)]
         padded = ndimage.distance_transform_cdt(np.pad(mask, 1), "chessboard")
         chessboard = padded[1:-1, 1:-1] * free
-        corner = (box[0].start, box[1].start)
-        return cls(corner, mask, free, chessboard, int(chessboard.max()))
+        return cls(box[:2], mask, chessboard, int(chessboard.max()))
 
     def centre(self) -> ErrorCentre:
         """Find the maximum of the Euclidean distance, first in row-major order."""
@@ -217,7 +212,7 @@ class _ErrorPlane:
             slice(box[0].start - y0, box[0].stop - y0),
             slice(box[1].start - x0, box[1].stop - x0),
         )
-        distances = padded_distances(part)[inner] * candidates[box]
+        distances = depth_in(part)[inner] * candidates[box]
         y, x = divmod(int(distances.argmax()), distances.shape[1])
         depth = float(distances[y, x])
         pixel = (self.corner[0] + box[0].start + y, self.corner[1] + box[1].start + x)
@@ -245,9 +240,3 @@ def find_larger_error(
     missed_centre, wrong_centre = missed.centre(), wrong.centre()
     is_positive = missed_centre.depth > wrong_centre.depth
     return (missed_centre if is_positive else wrong_centre), is_positive
-
-
-def padded_distances(mask: BoolPlane) -> NDArray[np.float32]:
-    """Exact Euclidean distance transform with one pixel of outside around."""
-    distances = ndimage.distance_transform_edt(np.pad(mask, 1))
-    return np.asarray(distances[1:-1, 1:-1], np.float32)

@@ -87,7 +87,7 @@ def run_benchmark(
     left = [item for item in objects if item.key not in done]
     with rows_path.open("a", encoding="utf-8") as file:
         for row in _evaluate(spec, left, settings, workers, scheduler):
-            file.write(json.dumps(row.to_dict()) + "\n")
+            file.write(json.dumps(asdict(row)) + "\n")
             file.flush()
             os.fsync(file.fileno())
             done.add(row.key)

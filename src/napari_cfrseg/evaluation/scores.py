@@ -11,7 +11,7 @@ import math
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation.metrics import is_acceptable
+from napari_cfrseg.geometry.windows import mask_box, shape_of, slices
 
 #: clicks a robot may make (all papers)
 MAX_CLICKS = 20
@@ -88,13 +89,9 @@ class ObjectRow:
             mask[y : y + height, x : x + width] = bits.reshape(height, width)
         return mask
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ObjectRow:
-        """Read what :meth:`to_dict` wrote, also in an earlier version.
+        """Make a row of its fields as JSON has them, also of an earlier version.
 
         Raises DatasetError if a field is missing or unknown.
         """
@@ -113,14 +110,12 @@ def _freeze(value: Any) -> Any:
 
 def pack_mask(mask: NDArray[np.bool_]) -> tuple[tuple[int, ...], str]:
     """Pack a (Y, X) bool mask: its bounding box, and base64 of its deflated bits."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    if not rows.size:
+    box = mask_box(mask)
+    if box is None:
         return (0, 0, 0, 0), ""
-    y, x = int(rows[0]), int(columns[0])
-    height, width = int(rows[-1]) - y + 1, int(columns[-1]) - x + 1
-    bits = np.packbits(mask[y : y + height, x : x + width])
+    bits = np.packbits(mask[slices(box)])
     packed = base64.b64encode(zlib.compress(bits.tobytes(), 6)).decode("ascii")
-    return (y, x, height, width), packed
+    return (*box[:2], *shape_of(box)), packed
 
 
 #: clicks whose effects are averaged together: (first, last), both inclusive

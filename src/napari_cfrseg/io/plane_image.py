@@ -98,25 +98,37 @@ class PlaneImage:
     def crop(self, window: Window) -> NDArray[np.float32]:
         """Sample a window: (3, grid, grid) float32 in [0, 1].
 
-        Of a pyramid the coarsest level is read that has a pixel for each cell. One
-        channel is repeated; of two, the third is their mean; of four, the third is the
-        mean of the last two.
+        Of a pyramid the coarsest level is read that has a pixel for each cell.
         """
         array, factors = self.array, (1.0, 1.0)
         if isinstance(array, Pyramid):
             array, factors = array.fitting(window.px_per_cell)
-        planes = crop(array, window, self._convert, factors)
-        if self.channels == 1:
-            return np.repeat(planes, 3, axis=0)
-        if self.channels == 2:
-            return np.concatenate([planes, planes.mean(axis=0, keepdims=True)])
-        if self.channels == 4:
-            last = planes[2:].mean(axis=0, keepdims=True)
-            return np.concatenate([planes[:2], last])
-        return planes
+        return _three(crop(array, window, self._convert, factors))
+
+    def read(self) -> NDArray[np.float32]:
+        """Read the whole plane: (Y, X, 3) float32 in [0, 1]."""
+        values = np.asarray(self.array[: self.shape[0], : self.shape[1]])
+        values = values[..., None] if values.ndim == 2 else values
+        planes = _three(self._convert(values).transpose(2, 0, 1))
+        return np.ascontiguousarray(planes.transpose(1, 2, 0))
 
     def _convert(self, values: NDArray[Any]) -> NDArray[np.float32]:
         return self.scaling.apply(values[:, :, : self.channels])
+
+
+def _three(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Make three channels of (C, Y, X) with 1 to 4.
+
+    One is repeated; of two, the third is their mean; of four, the third is the mean of
+    the last two.
+    """
+    count = len(planes)
+    if count == 1:
+        return np.repeat(planes, 3, axis=0)
+    if count == 3:
+        return planes
+    rest = planes if count == 2 else planes[2:]
+    return np.concatenate([planes[:2], rest.mean(axis=0, keepdims=True)])
 
 
 def open_plane(

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_cfrseg.model.blocks import (
+    conv_norm,
     fold_acting,
     fold_named,
     fold_numbered,
@@ -32,7 +33,6 @@ from napari_cfrseg.model.blocks.decoder import (
     Head,
     Pyramid,
     Residual,
-    conv_norm_relu,
 )
 from napari_cfrseg.model.blocks.extensions import Judge, Offset, SecondEncoder
 from napari_cfrseg.model.blocks.feedback_correction import FFCM
@@ -145,7 +145,7 @@ class CfrNet(ClickNetwork):
         reductions = self.backbone.feature_info.reduction()
         channels = self.backbone.feature_info.channels()
         self._levels = [reductions.index(r) for r in (4, 8, 16, 32)]
-        self.detail = conv_norm_relu(3, 24, stride=2)
+        self.detail = conv_norm(3, 24, stride=2)
         self.pyramid = Pyramid([channels[i] for i in self._levels], widths)
         self.clicks = ClickDecoder(widths)
         self.ffcm = FFCM(

@@ -26,7 +26,7 @@ from scipy import ndimage
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.probability_patch import Patch
-from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, box_of
+from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, box_of, depth_in
 from napari_cfrseg.geometry.windows import Box, Window, overlap, shape_of, union
 from napari_cfrseg.propagation.planes import SegmenterPlanes, fits
 from napari_cfrseg.propagation.settings import PropagationSettings
@@ -424,8 +424,7 @@ def sibling_negatives(
     nearest_first = []
     for label in np.unique(others[others > 0]):
         mask = others == label
-        depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-        merit = np.where(mask & (distance < -1), depth, -np.inf)
+        merit = np.where(mask & (distance < -1), depth_in(mask), -np.inf)
         if np.isfinite(merit).any():
             nearest = float(-distance[mask].max())
             nearest_first.append((nearest, int(label), _click(merit, box, False)))

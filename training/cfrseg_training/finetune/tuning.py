@@ -350,7 +350,7 @@ class _FineTuning:
             if [row.key for row in rows] == [item.key for item in objects]:
                 return rows
         rows = judge(weights, objects, self.settings.threads)
-        _write_json(path, [row.to_dict() for row in rows])
+        _write_json(path, [asdict(row) for row in rows])
         return rows
 
     def _report(

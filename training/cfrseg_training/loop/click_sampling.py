@@ -19,6 +19,8 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
+from napari_cfrseg.geometry.windows import mask_box, slices
+
 if TYPE_CHECKING:
     from cfrseg_training.loop.atlas import Sample, WindowBatch
 
@@ -81,10 +83,10 @@ def _depth_by_transform(region: Tensor) -> Tensor:
     out = torch.zeros(region.shape)
     for sample in range(region.shape[0]):
         mask = region[sample, 0].numpy()
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        if not len(rows):
+        found = mask_box(mask)
+        if found is None:
             continue
-        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        box = slices(found)
         padded = np.pad(mask[box], 1)
         distance = ndimage.distance_transform_cdt(padded, "chessboard")[1:-1, 1:-1]
         deep = np.minimum(distance, DEPTH_LIMIT).astype(np.float32)

@@ -21,7 +21,6 @@ from napari_cfrseg.evaluation.datasets import (
     find_components,
 )
 from napari_cfrseg.evaluation.datasets.label_folders import OmeZarr, spread_planes
-from napari_cfrseg.geometry.windows import Window
 from napari_cfrseg.io.channels import MOST_CHANNELS
 from napari_cfrseg.io.images import (
     image_files,
@@ -43,11 +42,7 @@ MOST_LABEL = 1_000_000
 
 def to_uint8(image: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Scale an image as the segmenter would and keep 8 bits: (Y, X, 3) uint8."""
-    plane = open_plane(image)
-    height, width = plane.shape
-    side = max(height, width)
-    scaled = plane.crop(Window(0, 0, side, side))[:, :height, :width]
-    return np.round(scaled * 255).astype(np.uint8).transpose(1, 2, 0)
+    return np.round(open_plane(image).read() * 255).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, zip_longest
 from typing import Any, Protocol
 
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from skimage import measure
 
 from napari_cfrseg.errors import DatasetError
-from napari_cfrseg.io.plane_image import open_plane
+from napari_cfrseg.geometry.windows import mask_box, slices
+from napari_cfrseg.io.plane_image import Scaling, open_plane
 
 #: objects smaller than this many pixels are left out
 MIN_AREA_PX = 40
@@ -78,15 +79,13 @@ class BenchmarkObject:
         mask: NDArray[np.bool_] = plane.labels[self.layer] == self.label
         if self.anchor is None:
             return mask
-        rows = np.flatnonzero(mask.any(axis=1))
-        columns = np.flatnonzero(mask.any(axis=0))
+        box = mask_box(mask)
         y, x = self.anchor
-        if not mask[y, x]:
+        if box is None or not mask[y, x]:
             msg = f"{self.key}: pixel {self.anchor} is not of label {self.label}"
             raise DatasetError(msg)
-        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        components = measure.label(mask[box], connectivity=2)
-        mask[box] = components == components[y - rows[0], x - columns[0]]
+        components = measure.label(mask[slices(box)], connectivity=2)
+        mask[slices(box)] = components == components[y - box[0], x - box[1]]
         return mask
 
 
@@ -94,21 +93,13 @@ def as_rgb(image: NDArray[Any], *, keep_bytes: bool = False) -> NDArray[np.float
     """Return (Y, X, 3) float32 in [0, 1] of a (Y, X) or (Y, X, C) image.
 
     Values are scaled as the product scales them; with ``keep_bytes`` uint8 is only
-    divided by 255. A grey image is repeated; two channels get their mean as the third;
-    of more, three are kept.
+    divided by 255.
     """
     plane = open_plane(image)
-    values = np.asarray(image)
-    values = values[..., None] if values.ndim == 2 else values[..., : plane.channels]
-    if keep_bytes and values.dtype == np.uint8:
-        scaled = values.astype(np.float32) / np.float32(255)
-    else:
-        scaled = plane.scaling.apply(values)
-    if scaled.shape[2] == 1:
-        return np.repeat(scaled, 3, axis=2)
-    if scaled.shape[2] == 2:
-        return np.concatenate([scaled, scaled.mean(axis=2, keepdims=True)], axis=2)
-    return np.ascontiguousarray(scaled[..., :3])
+    if keep_bytes and image.dtype == np.uint8:
+        limits = (0.0,) * plane.channels, (255.0,) * plane.channels
+        plane = replace(plane, scaling=Scaling(*limits))
+    return plane.read()
 
 
 def find_components(

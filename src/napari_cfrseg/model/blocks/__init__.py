@@ -77,6 +77,24 @@ class SplitInputConv2d(nn.Conv2d):
         return F.conv2d(x, weight, bias, padding=self.padding)
 
 
+def conv_norm(
+    inputs: int,
+    outputs: int,
+    kernel: int = 3,
+    stride: int = 1,
+    *,
+    dilation: int = 1,
+    relu: bool = True,
+) -> nn.Sequential:
+    """Convolution (no bias; the padding keeps the size), normalisation, ReLU."""
+    padding = dilation * (kernel // 2)
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+    return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if relu else []))
+
+
 class ConvNormRelu(nn.Sequential):
     """Convolution (bias, as in FCFI), batch normalisation, ReLU."""
 

@@ -8,21 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_cfrseg.model.blocks import (
-    SplitInputConv2d,
-    fold_named,
-)
-
-
-def conv_norm_relu(
-    inputs: int, outputs: int, kernel: int = 3, stride: int = 1
-) -> nn.Sequential:
-    """Convolution (no bias), batch normalisation, ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
+from napari_cfrseg.model.blocks import SplitInputConv2d, conv_norm, fold_named
 
 
 def _upsample(x: Tensor, like: Tensor) -> Tensor:
@@ -43,7 +29,7 @@ class Residual(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first = conv_norm_relu(width, width)
+        self.first = conv_norm(width, width)
         self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(width)
 
@@ -62,13 +48,13 @@ class Pyramid(nn.Module):
     def __init__(self, inputs: list[int], widths: tuple[int, ...]) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(
-            conv_norm_relu(i, w, kernel=1) for i, w in zip(inputs, widths, strict=True)
+            conv_norm(i, w, kernel=1) for i, w in zip(inputs, widths, strict=True)
         )
         self.descend = nn.ModuleList(
             nn.Conv2d(coarse, fine, 1, bias=False)
             for fine, coarse in itertools.pairwise(widths)
         )
-        self.smooth = nn.ModuleList(conv_norm_relu(w, w) for w in widths[:-1])
+        self.smooth = nn.ModuleList(conv_norm(w, w) for w in widths[:-1])
 
     def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Turn the encoder's maps into levels of strides 4, 8, 16 and 32."""
@@ -86,19 +72,19 @@ class ClickDecoder(nn.Module):
         super().__init__()
         w4, w8, w16, w32 = widths
         self.encode = nn.Sequential(
-            conv_norm_relu(2, 16, stride=2), nn.Conv2d(16, w4, 3, stride=2, padding=1)
+            conv_norm(2, 16, stride=2), nn.Conv2d(16, w4, 3, stride=2, padding=1)
         )
-        self.join = conv_norm_relu(w4, w4, kernel=1)
-        self.down8 = conv_norm_relu(w4, w8, stride=2)
-        self.down16 = conv_norm_relu(w8, w16, stride=2)
-        self.down32 = conv_norm_relu(w16, w32, stride=2)
+        self.join = conv_norm(w4, w4, kernel=1)
+        self.down8 = conv_norm(w4, w8, stride=2)
+        self.down16 = conv_norm(w8, w16, stride=2)
+        self.down32 = conv_norm(w16, w32, stride=2)
         self.block32 = nn.Sequential(Residual(w32), Residual(w32))
         self.up16 = nn.Conv2d(w32, w16, 1, bias=False)
         self.block16 = Residual(w16)
         self.up8 = nn.Conv2d(w16, w8, 1, bias=False)
-        self.block8 = conv_norm_relu(w8, w8)
+        self.block8 = conv_norm(w8, w8)
         self.up4 = nn.Conv2d(w8, w4, 1, bias=False)
-        self.block4 = conv_norm_relu(w4, w4)
+        self.block4 = conv_norm(w4, w4)
 
     def forward(self, maps: Tensor, pyramid: tuple[Tensor, ...]) -> Tensor:
         """Fuse (B, 2, H, W) disk maps with the pyramid: (B, C, H/4, W/4)."""
@@ -127,10 +113,10 @@ class Head(nn.Module):
         judge: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.down = conv_norm_relu(width, coarse, stride=2)
+        self.down = conv_norm(width, coarse, stride=2)
         self.middle = Residual(coarse)
         self.up = nn.Conv2d(coarse, width, 1, bias=False)
-        self.fuse = conv_norm_relu(width, width)
+        self.fuse = conv_norm(width, width)
         # stride 4 → 2 and 2 → 1 by rearranging channels: dearer upsampling of wide
         # maps would be most of this stage's cost
         self.split = nn.Conv2d(width, 4 * fine, 1)
@@ -153,11 +139,6 @@ class Head(nn.Module):
     def prepare(self, detail: Tensor) -> Tensor:
         """Return the detail map's share of ``sharpen``, which no click changes."""
         return self.sharpen.part(1, detail, with_bias=True)
-
-    def forward(self, fused: Tensor, detail: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (B, 1, H, W) and the logit of their expected IoU (B,)."""
-        logits, hidden = self.draw(fused, detail)
-        return logits, self.expect(hidden, logits)
 
     def draw(
         self, fused: Tensor, detail: Tensor, fine: Tensor | None = None

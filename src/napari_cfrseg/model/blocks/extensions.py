@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_cfrseg.model.blocks.decoder import conv_norm_relu
+from napari_cfrseg.model.blocks import conv_norm
 from napari_cfrseg.model.blocks.fine_feedback import FARTHEST, distance_to_outline
 
 #: strides of the maps a second encoder gives: the detail's, then the pyramid's. Coarser
@@ -61,11 +61,11 @@ class SecondEncoder(nn.Module):
             nn.Conv2d(c, w, 1, bias=False)
             for c, w in zip(channels[1:], widths, strict=True)
         )
-        self.mix = conv_norm_relu(stem + channels[0], detail)
+        self.mix = conv_norm(stem + channels[0], detail)
         self.deep = nn.Sequential(
             nn.Conv2d(channels[1], detail, 1, bias=False), nn.BatchNorm2d(detail)
         )
-        self.sharpen = conv_norm_relu(detail, detail)
+        self.sharpen = conv_norm(detail, detail)
         self.detail = nn.Conv2d(detail, detail, 3, padding=1, bias=False)
         for layer in (*self.joins, self.detail):
             nn.init.zeros_(layer.weight)

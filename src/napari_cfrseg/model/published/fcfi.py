@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from timm.models.resnet import Bottleneck, ResNet
 from torch import Tensor, nn
 
-from napari_cfrseg.model.blocks import SplitInputConv2d, resize
+from napari_cfrseg.model.blocks import SplitInputConv2d, conv_norm, resize
 from napari_cfrseg.model.blocks.clickmaps import disk_maps
 from napari_cfrseg.model.network import NetworkOutput
 from napari_cfrseg.model.published.family import (
@@ -44,29 +44,13 @@ class DeepLabConfig(FamilyConfig):
     grid_size: int = 480
 
 
-def _conv_norm_relu(channels: int, out_channels: int, rate: int = 0) -> nn.Sequential:
-    """1×1 for rate 0, else 3×3 dilated by the rate."""
-    return nn.Sequential(
-        nn.Conv2d(
-            channels,
-            out_channels,
-            3 if rate else 1,
-            padding=rate,
-            dilation=max(rate, 1),
-            bias=False,
-        ),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
-
-
 def separable(in_channels: int, out_channels: int) -> nn.Sequential:
     """Depthwise 3×3, pointwise 1×1 (no bias), batch normalisation, ReLU."""
     return nn.Sequential(
         nn.Conv2d(
             in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False
         ),
-        *_conv_norm_relu(in_channels, out_channels),
+        *conv_norm(in_channels, out_channels, 1),
     )
 
 
@@ -76,12 +60,13 @@ class Aspp(nn.Module):
     def __init__(self, in_channels: int, width: int) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
-            [_conv_norm_relu(in_channels, width, rate) for rate in (0, 12, 24, 36)]
+            [
+                conv_norm(in_channels, width, 1),
+                *(conv_norm(in_channels, width, dilation=r) for r in (12, 24, 36)),
+            ]
         )
-        self.pooled = _conv_norm_relu(in_channels, width)
-        self.project = nn.Sequential(
-            *_conv_norm_relu(5 * width, width), nn.Dropout(0.2)
-        )
+        self.pooled = conv_norm(in_channels, width, 1)
+        self.project = nn.Sequential(*conv_norm(5 * width, width, 1), nn.Dropout(0.2))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, h, w) → (B, width, h, w)."""
@@ -126,7 +111,7 @@ class DeepLabClicks(ClickFamily[DeepLabConfig]):
         )
         self.aspp = Aspp(2048, width)
         self.add_feedback(width)
-        self.skip = _conv_norm_relu(256, 32)
+        self.skip = conv_norm(256, 32, 1)
         self.decode = nn.Sequential(
             separable(width + 32, width),
             separable(width, width),

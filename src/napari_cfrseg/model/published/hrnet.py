@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
-from napari_cfrseg.model.blocks import resize
+from napari_cfrseg.model.blocks import conv_norm, resize
 from napari_cfrseg.model.blocks.clickmaps import disk_maps
 from napari_cfrseg.model.network import NetworkOutput
 from napari_cfrseg.model.published.family import (
@@ -37,16 +37,6 @@ from napari_cfrseg.model.published.family import (
 #: modules in stages 2, 3, 4 and blocks per branch, of the full and the small network
 _MODULES = {False: (1, 4, 3), True: (1, 3, 2)}
 _BLOCKS = {False: 4, True: 2}
-
-
-def _conv_norm(
-    channels: int, out: int, kernel: int, stride: int = 1, *, relu: bool = True
-) -> nn.Sequential:
-    layers: list[nn.Module] = [
-        nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(out),
-    ]
-    return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if relu else []))
 
 
 class _Fusion(nn.Module):
@@ -65,10 +55,10 @@ class _Fusion(nn.Module):
         if source == target:
             return nn.Identity()
         if source > target:
-            return _conv_norm(widths[source], widths[target], 1, relu=False)
+            return conv_norm(widths[source], widths[target], 1, relu=False)
         width = widths[source]
-        steps = [_conv_norm(width, width, 3, 2) for _ in range(target - source - 1)]
-        last = _conv_norm(width, widths[target], 3, 2, relu=False)
+        steps = [conv_norm(width, width, 3, 2) for _ in range(target - source - 1)]
+        last = conv_norm(width, widths[target], 3, 2, relu=False)
         return nn.Sequential(*steps, last)
 
     def forward(self, branches: list[Tensor]) -> list[Tensor]:
@@ -116,15 +106,15 @@ class HighResolutionNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(64)
         self.conv2 = nn.Conv2d(64, 64, 3, 2, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(64)
-        widen = _conv_norm(64, 256, 1, relu=False)
+        widen = conv_norm(64, 256, 1, relu=False)
         self.layer1 = nn.Sequential(
             Bottleneck(64, 64, downsample=widen),
             *(Bottleneck(256, 64) for _ in range(blocks - 1)),
         )
         self.transition1 = nn.ModuleList(
             [
-                _conv_norm(256, widths[0], 3),
-                nn.Sequential(_conv_norm(256, widths[1], 3, 2)),
+                conv_norm(256, widths[0], 3),
+                nn.Sequential(conv_norm(256, widths[1], 3, 2)),
             ]
         )
         self.transition2 = self._next_branch(widths, 2)
@@ -141,7 +131,7 @@ class HighResolutionNet(nn.Module):
 
     @staticmethod
     def _next_branch(widths: Sequence[int], index: int) -> nn.ModuleList:
-        new = nn.Sequential(_conv_norm(widths[index - 1], widths[index], 3, 2))
+        new = nn.Sequential(conv_norm(widths[index - 1], widths[index], 3, 2))
         return nn.ModuleList([*(nn.Identity() for _ in range(index)), new])
 
     def stem(self, image: Tensor) -> Tensor:
@@ -278,9 +268,9 @@ class OcrHead(nn.Module):
             nn.BatchNorm2d(2 * width),
             nn.ReLU(inplace=True),
         )
-        self.down = _conv_norm(2 * width, width, 1)
-        self.up = _conv_norm(width, 2 * width, 1)
-        self.join = _conv_norm(4 * width, 2 * width, 1)
+        self.down = conv_norm(2 * width, width, 1)
+        self.up = conv_norm(width, 2 * width, 1)
+        self.join = conv_norm(4 * width, 2 * width, 1)
         self.dropout = nn.Dropout2d(0.05)
         self.classify = nn.Conv2d(2 * width, 1, 1)
 
