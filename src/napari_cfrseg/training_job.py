@@ -39,31 +39,16 @@ FINISHED = ("done", "failed", "stopped")
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """The progress of a job.
+    """The progress of a job."""
 
-    Attributes
-    ----------
-    phase
-        "waiting", "reading", "judging before", "training", "paused", "judging after",
-        "done", "stopped" (nothing of it was kept) or "failed".
-    share
-        Share of the whole, 0 to 1.
-    eta_s
-        Seconds left, None while unknown.
-    message
-        What to show.
-    verdict
-        Once done: "kept", "not proven" or "refused".
-    model
-        Path of the new weights, where they were written.
-    """
-
+    #: "waiting", "reading", "judging before", "training", "paused", "judging after",
+    #: "done", "stopped" (nothing of it was kept) or "failed"
     phase: str = "waiting"
-    share: float = 0.0
-    eta_s: float | None = None
-    message: str = ""
-    verdict: str = ""
-    model: str = ""
+    share: float = 0.0  #: share of the whole, 0 to 1
+    eta_s: float | None = None  #: seconds left, None while unknown
+    message: str = ""  #: what to show
+    verdict: str = ""  #: once done: "kept", "not proven" or "refused"
+    model: str = ""  #: path of the new weights, where they were written
 
 
 def jobs_folder() -> Path:

@@ -50,30 +50,19 @@ _MOST_LEARNT = 12
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Change:
-    """The result of one step (:meth:`Annotator.apply`).
+    """The result of one step (:meth:`Annotator.apply`)."""
 
-    Attributes
-    ----------
-    events
-        The events, as they are to be recorded.
-    patches
-        Pixels whose label changed, to be written in this order.
-    runs, steps, seconds
-        Rounds the network computed for it, and the last one's refinement steps and
-        time.
-    notes
-        What the person should know, in their words.
-    """
-
-    events: tuple[ev.Event, ...]
+    events: tuple[ev.Event, ...]  #: the events, as they are to be recorded
+    #: pixels whose label changed, to be written in this order
     patches: tuple[LabelRuns, ...]
     objects: Mapping[int, ObjectState]
     undo_depth: int
     redo_depth: int
+    #: rounds the network computed for it, and the last one's refinement steps and time
     runs: int = 0
     steps: int = 0
     seconds: float = 0.0
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  #: what the person should know, in their words
 
 
 class Annotator:

@@ -117,30 +117,16 @@ class Carried:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlaneState:
-    """One object on one plane.
+    """One object on one plane."""
 
-    Attributes
-    ----------
-    start
-        The mask it began with (imported), or None.
-    entries
-        Clicks and painted edits in order.
-    rounds
-        One per entry, each computed from the one before it.
-    mask
-        The mask now, at the object's threshold; what it would own if it were alone.
-    stamp
-        Number of the event that changed it last.
-    carried
-        Set where the start mask came from a propagation.
-    """
-
-    start: MaskPatch | None = None
-    entries: tuple[Entry, ...] = ()
+    start: MaskPatch | None = None  #: the mask it began with (imported), or None
+    entries: tuple[Entry, ...] = ()  #: clicks and painted edits in order
+    #: one per entry, each computed from the one before it
     rounds: tuple[Round, ...] = ()
+    #: the mask now, at the object's threshold; what it would own if it were alone
     mask: MaskPatch = field(default_factory=MaskPatch.empty)
-    stamp: int = 0
-    carried: Carried | None = None
+    stamp: int = 0  #: number of the event that changed it last
+    carried: Carried | None = None  #: set where the start mask came from a propagation
 
     @property
     def clicks(self) -> tuple[ClickEntry, ...]:

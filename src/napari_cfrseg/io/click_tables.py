@@ -22,21 +22,11 @@ _AXIS = re.compile(r"axis[-_ ](\d+)")
 
 @dataclass(frozen=True, slots=True)
 class TableClick:
-    """One row of a table.
+    """One row of a table."""
 
-    Attributes
-    ----------
-    owner
-        The object: a whole number without leading zeros, or any other text.
-    name
-        The object's, or "".
-    plane
-        Index of the axes before Y.
-    """
-
-    owner: str
-    name: str
-    plane: tuple[int, ...]
+    owner: str  #: the object: a whole number without leading zeros, or any other text
+    name: str  #: the object's, or ""
+    plane: tuple[int, ...]  #: index of the axes before Y
     click: Click
 
 

@@ -29,24 +29,15 @@ def axis_names(ndim: int, has_channels: bool) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenImage:
-    """An image's pixels and axes.
+    """An image's pixels and axes."""
 
-    Attributes
-    ----------
-    array
-        NumPy or lazy, in the file's order.
-    axes
-        One name per axis: "y", "x", "z", "t", "c" where they are known.
-    spacing, units
-        Of all axes but a last "c"; None: unknown.
-    is_rgb
-        Whether the axis "c" holds the colours of one light, as the file says.
-    """
-
-    array: Any
+    array: Any  #: NumPy or lazy, in the file's order
+    #: one name per axis: "y", "x", "z", "t", "c" where they are known
     axes: tuple[str, ...]
+    #: of all axes but a last "c"; None: unknown
     spacing: tuple[float, ...] | None = None
     units: tuple[str, ...] | None = None
+    #: whether the axis "c" holds the colours of one light, as the file says
     is_rgb: bool = False
 
     @classmethod

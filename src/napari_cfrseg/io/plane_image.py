@@ -71,24 +71,12 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlaneImage:
-    """A plane ready to be read window by window.
+    """A plane ready to be read window by window."""
 
-    Attributes
-    ----------
-    array
-        (Y, X) or (Y, X, C), as the caller gave it; never copied.
-    channels
-        Channels used: 1–4, alpha left out.
-    rgb
-        Whether the channels are colours of one light, scaled jointly.
-    scaling
-        The values painted black and white.
-    """
-
-    array: PlaneLike
-    channels: int
-    rgb: bool
-    scaling: Scaling
+    array: PlaneLike  #: (Y, X) or (Y, X, C), as the caller gave it; never copied
+    channels: int  #: channels used: 1–4, alpha left out
+    rgb: bool  #: whether the channels are colours of one light, scaled jointly
+    scaling: Scaling  #: the values painted black and white
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -22,54 +22,33 @@ Gap = tuple[int | None, int | None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Track:
-    """One object to propagate.
-
-    Attributes
-    ----------
-    anchors
-        Its annotated planes: index along the axis → mask (empty where the object is
-        not). Never changed.
-    first, last
-        Planes outside are left alone; both inclusive.
-    spans
-        The object reaches from ``first`` to ``last``: a run does not end because it
-        fades.
-    gaps
-        The stretches to fill; None: all that touch the range.
-    """
+    """One object to propagate."""
 
     object_id: int
+    #: its annotated planes: index along the axis → mask (empty where the object is
+    #: not). Never changed.
     anchors: Mapping[int, MaskPatch]
+    #: planes outside are left alone; both inclusive
     first: int
     last: int
+    #: the object reaches from ``first`` to ``last``: a run does not end because it
+    #: fades
     spans: bool = False
+    #: the stretches to fill; None: all that touch the range
     gaps: tuple[Gap, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The measurements that a plane's confidence is computed from.
+    """The measurements that a plane's confidence is computed from."""
 
-    Attributes
-    ----------
-    agreement
-        IoU of the network's mask with the expected shape.
-    certainty
-        Mean of |2p − 1| of the network's answer over the mask.
-    passes
-        IoU of the masks that came from both sides; that with the plane before where
-        there is one side only.
-    trust
-        How well the network repeats the anchors, 0 to 1.
-    distance
-        From the nearest anchor, over the object's radius there.
-    """
-
-    agreement: float
-    certainty: float
+    agreement: float  #: IoU of the network's mask with the expected shape
+    certainty: float  #: mean of |2p − 1| of the network's answer over the mask
+    #: IoU of the masks that came from both sides; that with the plane before where
+    #: there is one side only
     passes: float
-    trust: float
-    distance: float
+    trust: float  #: how well the network repeats the anchors, 0 to 1
+    distance: float  #: from the nearest anchor, over the object's radius there
 
 
 @dataclass(frozen=True, slots=True, eq=False)

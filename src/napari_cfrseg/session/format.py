@@ -231,25 +231,16 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class SessionContent:
-    """Everything a session file holds.
+    """Everything a session file holds."""
 
-    Attributes
-    ----------
-    image, model, settings
-        On what, with what, how.
-    events
-        What was done, in order.
-    snapshot
-        The labels when the file was last saved, or None.
-    identity
-        Which session it is, also after it was copied or renamed.
-    """
-
+    #: on what, with what, how
     image: ImageReference
     model: ModelReference | None = None
     settings: SessionSettings = field(default_factory=SessionSettings)
-    events: tuple[Event, ...] = ()
+    events: tuple[Event, ...] = ()  #: what was done, in order
+    #: the labels when the file was last saved, or None
     snapshot: Snapshot | None = None
+    #: which session it is, also after it was copied or renamed
     identity: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 

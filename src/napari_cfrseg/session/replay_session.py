@@ -49,33 +49,20 @@ SegmenterSource = Callable[[SessionContent, Path, str], "Segmenter"]
 
 @dataclass(frozen=True, slots=True)
 class ReplayTask:
-    """One session to replay.
+    """One session to replay."""
 
-    Attributes
-    ----------
-    session
-        Its file.
-    output
-        Folder for the results.
-    name
-        What the results are called: the session's stem, numbered if there are several
-        images.
-    image, weights, device
-        Another image of the same kind, another model's weights, another device; None:
-        the session's own.
-    format
-        Of the labels.
-    only_changed, dry_run
-        Keep results that are still true; compute nothing.
-    """
-
-    session: Path
-    output: Path
+    session: Path  #: its file
+    output: Path  #: folder for the results
+    #: what the results are called: the session's stem, numbered if there are several
+    #: images
     name: str
+    #: another image of the same kind, another model's weights, another device; None:
+    #: the session's own
     image: Path | None = None
     weights: Path | None = None
     device: str | None = None
-    format: Format = "tiff"
+    format: Format = "tiff"  #: of the labels
+    #: keep results that are still true; compute nothing
     only_changed: bool = False
     dry_run: bool = False
 

@@ -267,22 +267,13 @@ _LINE = re.compile(rb'\{"n": (\d{1,15}), "crc": "([0-9a-f]{8})", "event": (.*)\}
 
 @dataclass(slots=True)
 class Journal:
-    """The content of a journal.
+    """The content of a journal."""
 
-    Attributes
-    ----------
-    events, lines
-        Events that the session file does not hold, and their JSON.
-    size
-        Bytes up to the end of the last whole line.
-    lost
-        What is there but cannot be used, in words; empty if nothing.
-    """
-
+    #: events that the session file does not hold, and their JSON
     events: list[Event] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
-    size: int = 0
-    lost: str = ""
+    size: int = 0  #: bytes up to the end of the last whole line
+    lost: str = ""  #: what is there but cannot be used, in words; empty if nothing
 
 
 def journal_path(session: Path) -> Path:
