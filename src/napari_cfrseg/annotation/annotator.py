@@ -168,14 +168,9 @@ class Annotator:
     def look_ahead(self, *events: ev.Event, check: Callable[[], None]) -> MaskPatch:
         """Return the pixels that an object would have after a click; nothing changes.
 
-        The click itself is then faster and gives the same.
-
-        Parameters
-        ----------
-        events
-            The click, or an object's creation and its first click.
-        check
-            Called before each run of the network; what it raises ends the work.
+        The click itself is then faster and gives the same. The events are the click, or
+        an object's creation and its first click; ``check`` is called before each run of
+        the network, and what it raises ends the work.
         """
         ahead = Ahead(self._objects, self._computer, self._settings, self._labels_of)
         return ahead.mask_after(events, check)
@@ -183,15 +178,8 @@ class Annotator:
     def learn(self, plane: Plane = ()) -> Likeness:
         """Learn what the finished objects have in common, to suggest further ones.
 
-        Parameters
-        ----------
-        plane
-            Where they are; if there are none, the plane with the most objects counts.
-
-        Raises
-        ------
-        SessionError
-            There is no object with pixels.
+        They are those of the plane; if it has none, of the plane with the most objects.
+        Raises SessionError if no object has pixels.
         """
         finished: dict[Plane, list[tuple[int, MaskPatch]]] = {}
         for whole in self._objects.values():

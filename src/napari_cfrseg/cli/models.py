@@ -278,21 +278,10 @@ def install(
 ) -> Path:
     """Read a checkpoint and write it among the installed models; return its path.
 
-    Parameters
-    ----------
-    file
-        A published checkpoint, or with ``start`` a pretrained backbone.
-    name
-        The model's name; by default its network's name, else the file's.
-    start
-        A network to start from the backbone in the file.
-    licence
-        Of the weights; by default what is known of them.
-
-    Raises
-    ------
-    CheckpointError
-        The file cannot be read or does not fit.
+    With ``start`` the file is a pretrained backbone, to start that network from. By
+    default the model is called after its network, else its file, and its licence is
+    what is known of it. Raises CheckpointError if the file cannot be read or does not
+    fit.
     """
     from napari_cfrseg.model import weights_file as checkpoint
     from napari_cfrseg.model.registry import complete

@@ -15,13 +15,9 @@ def squared_distances(
 ) -> NDArray[np.integer]:
     """Return each pixel's squared distance to the nearest place, for a box of a plane.
 
-    Parameters
-    ----------
-    places
-        (N, 2) rows and columns of pixels, in the box or not.
-    reach
-        In pixels. Distances up to it are exact, greater ones are only known to be
-        greater; at most 20,000.
+    ``places`` are (N, 2) rows and columns of pixels, in the box or not. Distances up to
+    ``reach`` (in pixels, at most 20,000) are exact, greater ones are only known to be
+    greater.
     """
     height, width = shape_of(box)
     # from here on the first place that can matter has the coordinates (0, 0)

@@ -120,10 +120,7 @@ def encode(text: str) -> bytes:
 def replace_file(path: Path, lines: Iterable[str]) -> int:
     """Write a text file that is on the disk, whole, when this returns; return its size.
 
-    Raises
-    ------
-    OSError
-        It could not be written (the folder must exist); the file is as before.
+    The folder must exist. After an OSError the file is as before.
     """
     path.parent.stat()
     with atomic_path(path, durable=True) as temporary, temporary.open("wb") as file:
@@ -159,12 +156,9 @@ class AppendOnly:
         sync_folder(path.parent)
 
     def append(self, data: bytes) -> None:
-        """Write and wait until it is on the disk.
+        """Write, and wait until it is on the disk.
 
-        Raises
-        ------
-        OSError
-            It could not be written; the file is as before.
+        After an OSError the file is as before.
         """
         if self._handle is None:
             msg = f"{self.path} is closed"

@@ -218,10 +218,7 @@ class ArrayView:
 class Pyramid:
     """An array with coarser copies of itself; reads like the finest of them.
 
-    Parameters
-    ----------
-    levels
-        The finest first; with the same axes.
+    ``levels`` have the same axes, the finest first.
     """
 
     def __init__(self, levels: Sequence[Any]) -> None:
@@ -249,9 +246,7 @@ class Pyramid:
     def fitting(self, px_per_pixel: float) -> tuple[Any, tuple[float, float]]:
         """Return the coarsest level of which a pixel stands for so many, or fewer.
 
-        Returns
-        -------
-        The level, and how many pixels of a (Y, X) plane each of its pixels stands for.
+        Also returns how many pixels of a (Y, X) plane each of its pixels stands for.
         """
         found: tuple[Any, tuple[float, float]] = self.levels[0], (1.0, 1.0)
         for level in self.levels[1:]:

@@ -58,10 +58,7 @@ def _per_axis(key: Any, ndim: int) -> tuple[Any, ...]:
 class ChannelStack:
     """Arrays of one shape, read as channels along a new last axis.
 
-    Parameters
-    ----------
-    parts
-        One for each channel; NumPy, or lazy with ``shape``, ``dtype`` and slicing.
+    There is one for each channel; NumPy, or lazy with ``shape``, ``dtype`` and slicing.
     """
 
     def __init__(self, parts: Sequence[Any]) -> None:

@@ -275,14 +275,9 @@ def fingerprint(array: Any, has_channels: bool = False) -> str:
     """Return a SHA-256 of an image's shape, dtype and a sample of its pixels.
 
     At most nine blocks on each of at most eight planes are read, so that an image of a
-    terabyte costs a few chunks. It does not matter how the pixels are stored.
-
-    Parameters
-    ----------
-    array
-        (…, Y, X) or (…, Y, X, C); NumPy, or lazy with ``shape``, ``dtype``, slicing.
-    has_channels
-        Whether the last axis is C.
+    terabyte costs a few chunks. It does not matter how the pixels are stored. The array
+    is (…, Y, X), or (…, Y, X, C) with ``has_channels``; NumPy, or lazy with ``shape``,
+    ``dtype`` and slicing.
     """
     shape = tuple(int(n) for n in array.shape)
     dtype = np.dtype(array.dtype).newbyteorder("=")

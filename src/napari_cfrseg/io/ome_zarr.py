@@ -26,20 +26,10 @@ def is_zarr(path: Path) -> bool:
 def open_zarr(path: Path, level: int = 0, *, labels: str | None = None) -> OpenImage:
     """Open an OME-Zarr image, or its labels; nothing is read.
 
-    Parameters
-    ----------
-    path
-        A folder: an image, its parent as bioformats2raw writes it (the first image is
-        taken), or an array.
-    level
-        Of the pyramid, 0 the finest.
-    labels
-        Open the image's labels of this name; "": the first listed.
-
-    Raises
-    ------
-    ImageError
-        It is none, or has no such level or labels.
+    The folder is an image, its parent as bioformats2raw writes it (the first image is
+    taken), or an array; ``level`` is of its pyramid, 0 the finest. ``labels`` opens the
+    image's labels of that name; "" the first listed. Raises ImageError if it is none,
+    or has no such level or labels.
     """
     import zarr
     from zarr.storage import LocalStore

@@ -49,11 +49,6 @@ class Tiles:
 
     It is read by an index or a slice for each axis, and written by an index for each
     leading axis and two slices.
-
-    Parameters
-    ----------
-    shape, dtype
-        As of a NumPy array.
     """
 
     def __init__(self, shape: Sequence[int], dtype: DTypeLike) -> None:
@@ -177,19 +172,10 @@ class Tiles:
 
 
 class TiledLabels(Tiles):
-    """The labels of large planes.
+    """The labels of large planes, of an integer type.
 
-    Parameters
-    ----------
-    shape, dtype
-        As of a NumPy array; an integer type.
-    pyramid
-        Whether coarser levels are kept, down to one that one tile holds.
-
-    Attributes
-    ----------
-    levels
-        This array, then the coarser ones.
+    With ``pyramid`` coarser levels are kept, down to one that one tile holds.
+    ``levels`` are this array, then the coarser ones.
     """
 
     def __init__(

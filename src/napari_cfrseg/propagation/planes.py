@@ -154,16 +154,10 @@ def planes_along(
 ) -> SegmenterPlanes:
     """Return the planes of a (Z, Y, X[, C]) stack across any of its axes.
 
-    A lazy stack is read by slices, ``stack[:, y]`` for planes across Y: how fast that
-    is depends on how it is chunked.
-
-    Parameters
-    ----------
-    axis
-        0, 1 or 2: the axis walked along; the other two, in their order, are a plane's
-        rows and columns.
-    voxel
-        (z, y, x) size of a voxel. Give moments the size of a pixel.
+    ``axis`` (0, 1 or 2) is walked along; the other two, in their order, are a plane's
+    rows and columns. ``voxel`` is the (z, y, x) size of a voxel. A lazy stack is read
+    by slices, ``stack[:, y]`` for planes across Y: how fast that is depends on how it
+    is chunked.
     """
     if axis not in (0, 1, 2):
         msg = f"axis {axis}: expected 0, 1 or 2"

@@ -33,15 +33,9 @@ class SessionInUseError(SessionError):
 class SessionLock:
     """One writer for each session, until :meth:`release` or the end of the process.
 
-    A file beside the lock says who holds it; after a crash both may stay, but they
-    lock nothing.
-
-    Raises
-    ------
-    SessionInUseError
-        It is held already; the message says by whom.
-    OSError
-        The lock file cannot be made (a read-only folder).
+    A file beside the lock says who holds it; after a crash both may stay, but they lock
+    nothing. Raises SessionInUseError, which says by whom, if it is held already;
+    OSError if the lock file cannot be made (a read-only folder).
     """
 
     def __init__(self, path: Path) -> None:

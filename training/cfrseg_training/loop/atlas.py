@@ -165,12 +165,8 @@ class Atlas:
     ) -> WindowBatch:
         """Draw ``count`` windows of ``grid`` × ``grid`` pixels.
 
-        Parameters
-        ----------
-        generator
-            On the atlas's device; the only source of chance.
-        objects
-            (B,) indices of the objects; by default drawn by weight.
+        The generator, on the atlas's device, is the only source of chance. ``objects``
+        are (B,) indices of the objects, by default drawn by weight.
         """
         return self.gather(self.lay(count, grid, generator, recipe, objects), grid)
 

@@ -189,16 +189,10 @@ def next_click(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return a click in the deepest error of a mask.
 
-    Parameters
-    ----------
-    generator
-        Source of chance: some clicks are on the deepest pixel, the others uniform
-        where the depth is above half the largest. None: always the deepest pixel
-        (the robot user).
-
-    Returns
-    -------
-    (B, 2) float (y, x); (B,) bool positive; (B,) bool whether there is an error.
+    Some clicks are on the deepest pixel, the others uniform where the depth is above
+    half the largest. Without a generator it is always the deepest pixel (the robot
+    user). Returns (B, 2) float (y, x); (B,) bool positive; (B,) bool whether there is
+    an error.
     """
     truth = target > 0.5
     mask = prob > 0.5

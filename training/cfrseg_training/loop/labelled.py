@@ -221,10 +221,7 @@ Jobs = list[tuple[str, Callable[[], Iterator[LabelledPlane]]]]
 def read_data(request: DataRequest) -> LabelledData:
     """Read everything; list what cannot be used.
 
-    Raises
-    ------
-    DatasetError
-        Nothing is usable, or a folder does not exist.
+    Raises DatasetError if nothing is usable, or a folder does not exist.
     """
     jobs: Jobs = []
     broken: dict[str, str] = {}

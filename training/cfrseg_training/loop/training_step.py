@@ -96,15 +96,11 @@ def train_step(
     generator: torch.Generator,
     host: torch.Generator,
 ) -> StepResult:
-    """Run all rounds of one batch.
+    """Run all rounds of one batch with a network in training mode.
 
-    Parameters
-    ----------
-    network
-        In training mode. Only ``CfrNet`` takes batches in which some samples start
-        with a mask; other networks start from none.
-    generator, host
-        Chance on the device (pixels) and on the host (which rounds are refined).
+    Only ``CfrNet`` takes batches in which some samples start with a mask; other
+    networks start from none. The generators are of chance on the device (pixels) and on
+    the host (which rounds are refined).
     """
     device = batch.image.device
     clicks = initial_clicks(batch, generator, slots=config.slots)

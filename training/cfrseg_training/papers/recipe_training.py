@@ -126,23 +126,11 @@ def train_by_recipe(
 ) -> RecipeOutcome:
     """Train a recipe's network and write it; a killed run continues from its state.
 
-    Parameters
-    ----------
-    trained_on
-        Descriptions of the images, for the file's metadata.
-    base
-        See ``start_network``.
-    minutes
-        End after so many; by default after the recipe's epochs.
-
-    Raises
-    ------
-    CheckpointError
-        There is no such base model, or it is another network.
-    DatasetError
-        The images hold nothing the recipe can use.
-    TrainingError
-        The state or the weights cannot be written.
+    ``trained_on`` describes the images, for the file's metadata; for ``base`` see
+    ``start_network``. It ends after ``minutes``, by default after the recipe's epochs.
+    Raises CheckpointError if there is no such base model or it is another network,
+    DatasetError if the images hold nothing the recipe can use, TrainingError if the
+    state or the weights cannot be written.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(seed)
@@ -212,14 +200,10 @@ class RecipeTrainer:
     def run(
         self, *, epochs: int | None = None, stop_after_s: float | None = None
     ) -> ClickNetwork:
-        """Train to the end of the recipe; return the network.
+        """Train to the end of the recipe, or so many epochs; return the network.
 
-        Parameters
-        ----------
-        epochs
-            End after so many instead; rates still fall at the recipe's milestones.
-        stop_after_s
-            End after so many seconds, in the middle of an epoch if need be.
+        Rates fall at the recipe's milestones in any case. ``stop_after_s`` ends it
+        after so many seconds, in the middle of an epoch if need be.
         """
         part = self.recipe.data
         end = part.epochs if epochs is None else epochs

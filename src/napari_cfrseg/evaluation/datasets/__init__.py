@@ -110,10 +110,8 @@ def find_components(
 ) -> Iterator[tuple[int, int, tuple[int, int], int]]:
     """List a plane's objects: connected components (8-neighbours) of one id.
 
-    Yields
-    ------
-    (layer, label, anchor, area_px) in layer, then row-major order of the anchors, the
-    components' first pixels.
+    Yields (layer, label, anchor, area_px) in layer, then row-major order of the
+    anchors, the components' first pixels.
     """
     most = max_plane_share * plane.labels[0].size
     for layer, labels in enumerate(plane.labels):
