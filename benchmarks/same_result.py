@@ -23,7 +23,7 @@ from napari_cfrseg.annotation.annotator import Annotator
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.samples import Sample, load_sample, sample_names
-from napari_cfrseg.session.session_exports import compare_labels
+from napari_cfrseg.session.replay_session import compare_labels
 
 
 def clicks_on(sample: Sample, objects: int) -> list[ev.Event]:

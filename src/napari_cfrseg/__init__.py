@@ -13,7 +13,7 @@ from napari_cfrseg.former_paths import install
 
 if TYPE_CHECKING:
     from napari_cfrseg.annotation.annotator import Annotator
-    from napari_cfrseg.annotation.event_registry import Event
+    from napari_cfrseg.annotation.event_fields import Event
     from napari_cfrseg.annotation.events import (
         CandidateChosen,
         ClickAdded,

@@ -23,9 +23,8 @@ from typing import Any
 #: ``napari_cfrseg.`` in front
 _MOVED = """
 annotation.annotator: engine.annotator
-annotation.summary: session.summary
-annotation.event_fields: session.event_parts session.fields session.reading
-annotation.event_registry: engine.events session.writing
+annotation.event_fields: engine.events session.event_parts session.fields
+  session.reading session.writing
 annotation.events: engine.events session.writing
 annotation.handlers: engine.acts
 annotation.propagated_planes: engine.propagating
@@ -122,8 +121,9 @@ session.imported_events: session.imports
 session.recording: session.annotate
 session.references: session.models session.pixels
 session.replay_many: session.batch
-session.replay_session: session.replay_record session.replaying
-session.session_exports: session.compare session.exports
+session.replay_session: session.compare session.replay_record session.replaying
+session.session: session.summary
+session.session_exports: session.exports
 session.session_file: session.journal session.migrate session.reading
   session.writing
 session.session_writer: session.writer

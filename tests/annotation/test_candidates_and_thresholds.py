@@ -8,7 +8,7 @@ from engine_networks import NestedNetwork, ShownNetwork, nested_image
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator
-from napari_cfrseg.annotation.event_registry import event_line, read_event
+from napari_cfrseg.annotation.event_fields import event_line, read_event
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.session.session_file import migrated

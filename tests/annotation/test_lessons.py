@@ -10,7 +10,7 @@ from similarity import CONES, ShyNetwork, cones
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator
-from napari_cfrseg.annotation.event_registry import event_line, read_event
+from napari_cfrseg.annotation.event_fields import event_line, read_event
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.geometry.masks import LabelRuns
 

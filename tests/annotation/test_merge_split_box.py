@@ -9,10 +9,10 @@ from replayed import replay
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator
-from napari_cfrseg.annotation.summary import objects_after
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import LockedObjectError, SessionError
 from napari_cfrseg.geometry.masks import LabelRuns
+from napari_cfrseg.session.session import objects_after
 
 SHAPE = (80, 100)
 LEFT, RIGHT = (slice(10, 30), slice(10, 30)), (slice(10, 30), slice(60, 80))

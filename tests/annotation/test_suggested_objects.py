@@ -10,11 +10,11 @@ from similarity import SimilarityNetwork
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator
-from napari_cfrseg.annotation.event_registry import event_line, read_event
-from napari_cfrseg.annotation.summary import objects_after
+from napari_cfrseg.annotation.event_fields import event_line, read_event
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.engine.suggestions import Batch
 from napari_cfrseg.errors import SessionError
+from napari_cfrseg.session.session import objects_after
 
 SHAPE = (120, 140)
 PLACES = [(20 + 40 * y, 22 + 40 * x) for y in range(3) for x in range(3)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from napari_cfrseg.cli.app import app
+from napari_cfrseg.cli import app
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "refresh.sh"

@@ -9,7 +9,7 @@ import tifffile
 from similarity import SimilarityNetwork
 from typer.testing import CliRunner
 
-from napari_cfrseg.cli.app import app
+from napari_cfrseg.cli import app
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.engine.suggestions import ACCEPT_FROM
 from napari_cfrseg.errors import DatasetError

@@ -20,10 +20,9 @@ from gui_window import PLUGIN, Window, squares
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManifest
 
-from napari_cfrseg.annotation.summary import objects_after
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment import dock as dock_module
-from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.session import Session, objects_after
 
 pytestmark = pytest.mark.gui
 FIRST, SECOND = (60, 60), (60, 180)

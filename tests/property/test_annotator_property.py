@@ -12,10 +12,10 @@ from replayed import replay
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator
-from napari_cfrseg.annotation.summary import objects_after
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.geometry.masks import LabelRuns, MaskPatch
+from napari_cfrseg.session.session import objects_after
 
 SHAPE = (24, 30)
 PIXELS = np.zeros(SHAPE, np.uint8)

@@ -7,9 +7,8 @@ from session_cases import record
 
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.session.format import ImageReference
-from napari_cfrseg.session.measurements import measure, table_csv
 from napari_cfrseg.session.session import Session
-from napari_cfrseg.session.session_exports import export
+from napari_cfrseg.session.session_exports import export, measure, table_csv
 
 OBJECTS = (
     ObjectState(1, "a, b", "#000000", object_class="cell"),

@@ -21,7 +21,7 @@ import pytest
 from kill_writer import content, event_number
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.event_registry import event_line
+from napari_cfrseg.annotation.event_fields import event_line
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.io.atomic import AppendOnly, atomic_path, temporary_beside
 from napari_cfrseg.session import session_writer

@@ -23,9 +23,8 @@ from session_cases import (
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator
-from napari_cfrseg.annotation.event_registry import KINDS, event_line
+from napari_cfrseg.annotation.event_fields import KINDS, event_line
 from napari_cfrseg.annotation.handlers import perform
-from napari_cfrseg.annotation.summary import objects_after
 from napari_cfrseg.annotation.transaction import Draft
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.io.plane_image import Scaling
@@ -33,7 +32,7 @@ from napari_cfrseg.session import format as schema
 from napari_cfrseg.session.format import SessionContent, SessionSettings
 from napari_cfrseg.session.recording import snapshot_array
 from napari_cfrseg.session.references import reference_of
-from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.session import Session, objects_after
 from napari_cfrseg.session.session_file import (
     migrated,
     parse_session,

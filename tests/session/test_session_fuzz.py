@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from session_cases import EVERY_EVENT, SHAPE, WORK, flood_segmenter, pixels
 
-from napari_cfrseg.annotation.event_registry import event_line
+from napari_cfrseg.annotation.event_fields import event_line
 from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.session.format import SessionContent, Snapshot
 from napari_cfrseg.session.references import reference_of

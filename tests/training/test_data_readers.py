@@ -157,11 +157,11 @@ def test_ids_of_any_size_are_renumbered():
 
 def write_session(folder, labels):
     """Click two objects of an image, the second corrected by a negative click."""
-    from napari_cfrseg.annotation.event_registry import event_line
-    from napari_cfrseg.annotation.summary import objects_after
+    from napari_cfrseg.annotation.event_fields import event_line
     from napari_cfrseg.geometry.masks import LabelRuns
     from napari_cfrseg.session.format import SessionContent, SessionSettings, Snapshot
     from napari_cfrseg.session.references import reference_of
+    from napari_cfrseg.session.session import objects_after
     from napari_cfrseg.session.session_file import session_lines
 
     image = image_of(labels)

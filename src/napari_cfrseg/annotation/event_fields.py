@@ -1,18 +1,28 @@
-"""Values as they are written in a session file: names, bounds and pydantic types.
+"""Values and events as a session file has them: names, bounds and pydantic types.
 
 :func:`in_file` makes a frozen dataclass that is validated when it is made and when it
 is read; its fields are the file's. :class:`FileForm` is for values of classes that do
 not know pydantic (a mask, a refinement): in memory they are themselves, in a file a
 :class:`Part`. Every bound is far beyond any real annotation and small enough that a
-hostile file is refused before anything large is made of it.
+hostile file is refused before anything large is made of it. Kinds of events
+(:func:`event`) are registered by name, read from JSON and written.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import fields
-from functools import wraps
-from typing import Annotated, Any, TypeVar, dataclass_transform
+from dataclasses import field, fields
+from functools import cache, wraps
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    TypeVar,
+    Union,
+    dataclass_transform,
+)
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +33,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     Strict,
+    TypeAdapter,
     ValidationError,
 )
 from pydantic.dataclasses import dataclass
@@ -317,3 +328,68 @@ Move = Annotated[
         lambda move: {"click": move[0], "yx": list(move[1])},
     ),
 ]
+
+
+# -- events --------------------------------------------------------------------------
+
+E = TypeVar("E", bound="Event")
+
+
+class Event:
+    """Something that was done; each kind is a frozen dataclass.
+
+    Attributes
+    ----------
+    type
+        The kind's name in a session file.
+    is_setting
+        Whether it only says how later events are done: no undo step of its own.
+    """
+
+    __slots__ = ()
+    type: str
+    is_setting: ClassVar[bool] = False
+
+
+KINDS: dict[str, type[Event]] = {}
+"""All kinds of events by their name in a session file."""
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(Field, field))
+def event(name: str) -> Callable[[type[E]], type[E]]:
+    """Register a class as the kind of event that files call ``name``."""
+
+    def register(cls: type[E]) -> type[E]:
+        cls.__annotations__["type"] = Literal[name]
+        cls.type = field(default=name, kw_only=True, repr=False)
+        made = in_file(cls)
+        KINDS[name] = made
+        return made
+
+    return register
+
+
+def any_event() -> Any:
+    """Return the type of all kinds, distinguished by name, for pydantic."""
+    return Annotated[
+        Union[tuple(KINDS.values())],  # noqa: UP007 - the kinds are not known before
+        Field(discriminator="type"),
+    ]
+
+
+def read_event(raw: Any) -> Event:
+    """Return the event of its parsed JSON; pydantic's ValidationError if it is none."""
+    reader = _reader(tuple(KINDS))
+    made: Event = reader.validate_python(raw, by_alias=True, by_name=False)
+    return made
+
+
+@cache
+def _reader(_kinds: tuple[str, ...]) -> TypeAdapter[Any]:
+    return TypeAdapter(any_event())
+
+
+def event_line(made: Event) -> str:
+    """Return an event as one line of JSON."""
+    values = {"type": made.type, **fields_of(made)}
+    return json.dumps(values, ensure_ascii=False, allow_nan=False)

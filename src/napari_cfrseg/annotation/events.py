@@ -19,8 +19,8 @@ import numpy as np
 from pydantic import Field
 
 from napari_cfrseg.annotation import event_fields as form
-from napari_cfrseg.annotation.event_registry import Event as Event
-from napari_cfrseg.annotation.event_registry import event
+from napari_cfrseg.annotation.event_fields import Event as Event
+from napari_cfrseg.annotation.event_fields import event
 from napari_cfrseg.annotation.model_events import ModelAdapted as ModelAdapted
 from napari_cfrseg.annotation.model_events import ModelChanged as ModelChanged
 from napari_cfrseg.clicks import Click

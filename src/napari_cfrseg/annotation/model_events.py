@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from napari_cfrseg.annotation import event_fields as form
-from napari_cfrseg.annotation.event_registry import Event, event
+from napari_cfrseg.annotation.event_fields import Event, event
 from napari_cfrseg.engine.adapted import MOST_NUMBERS, Adaptation
 
 

@@ -21,13 +21,8 @@ from napari_cfrseg.annotation.state import Carried, ObjectState, PlaneState
 from napari_cfrseg.annotation.transaction import Draft, Progress
 from napari_cfrseg.engine.suggestions import Batch, ObjectSuggestion
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.geometry.masks import (
-    LabelArray,
-    LabelRuns,
-    MaskPatch,
-    Plane,
-    depth_in,
-)
+from napari_cfrseg.geometry.distances import depth_in
+from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, MaskPatch, Plane
 from napari_cfrseg.geometry.windows import Box, overlap, shape_of, slices
 from napari_cfrseg.io.tiled_labels import AnyLabels
 from napari_cfrseg.propagation import PlaneResult, Track, gaps_of, planes_of, propagate

@@ -102,8 +102,8 @@ def open_arranged(
     A CfrSegError says that it cannot be read or that they do not fit it.
     """
     from napari_cfrseg.errors import ImageError
-    from napari_cfrseg.io.channels import MOST_CHANNELS
     from napari_cfrseg.io.images import open_image, reading
+    from napari_cfrseg.io.named_axes import MOST_CHANNELS
 
     chosen = None
     if channels is not None:

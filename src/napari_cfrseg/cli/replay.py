@@ -100,7 +100,7 @@ def replay(
             stem = Path(result.labels).name.partition(".labels.")[0]
             compared.append(output / f"{stem}.compare.png")
     if compared:
-        from napari_cfrseg.session.session_exports import write_contact_sheet
+        from napari_cfrseg.session.replay_session import write_contact_sheet
 
         write_contact_sheet(output / "contact-sheet.png", sorted(compared))
     if failed:

@@ -36,7 +36,7 @@ from napari_cfrseg.evaluation.network_times import (
     NetworkCost,
     measure,
 )
-from napari_cfrseg.geometry.masks import depth_in
+from napari_cfrseg.geometry.distances import depth_in
 from napari_cfrseg.io.atomic import atomic_path
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.geometry.masks import depth_in
+from napari_cfrseg.geometry.distances import depth_in
 from napari_cfrseg.geometry.windows import mask_box, slices
 
 

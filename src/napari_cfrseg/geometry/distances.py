@@ -1,13 +1,23 @@
-"""Distances of pixels to the nearest of many places, exact within a reach."""
+"""Distances of pixels: to the outside of a mask, and to the nearest of many places."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from napari_cfrseg.geometry.windows import Box, shape_of
 
 _FAR = np.int32(2**30)
+
+
+def depth_in(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return each pixel's distance to the nearest one outside a (Y, X) mask.
+
+    Exact, in pixels; the array is surrounded by outside.
+    """
+    distances = ndimage.distance_transform_edt(np.pad(mask, 1))
+    return np.asarray(distances[1:-1, 1:-1], np.float32)
 
 
 def squared_distances(

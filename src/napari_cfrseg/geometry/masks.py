@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 
 from napari_cfrseg.geometry.windows import (
     Box,
@@ -90,15 +89,6 @@ class MaskPatch:
             return MaskPatch.empty()
         mask = (self.window(box) | added.window(box)) & ~removed.window(box)
         return MaskPatch.from_mask(mask, (box[0], box[1]))
-
-
-def depth_in(mask: BoolMask) -> NDArray[np.float32]:
-    """Return each pixel's distance to the nearest one outside a (Y, X) mask.
-
-    Exact, in pixels; the array is surrounded by outside.
-    """
-    distances = ndimage.distance_transform_edt(np.pad(mask, 1))
-    return np.asarray(distances[1:-1, 1:-1], np.float32)
 
 
 def box_of(*masks: MaskPatch) -> Box | None:

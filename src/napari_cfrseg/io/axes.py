@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.errors import ImageError
-from napari_cfrseg.io.channels import ChannelStack
 
 Order = tuple[int, ...]
 ValueT = TypeVar("ValueT")
@@ -188,8 +187,7 @@ class ArrayView:
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read by whole numbers and slices, one per axis from the first on."""
-        key = key if isinstance(key, tuple) else (key,)
-        whole = (*key, *([slice(None)] * (self.ndim - len(key))))
+        whole = _per_axis(key, self.ndim)
         own: list[Any] = [self._fixed.get(i) for i in range(len(self._array.shape))]
         for part, axis in zip(whole, self._axes, strict=True):
             own[axis] = part if isinstance(part, slice) else int(part)
@@ -269,3 +267,60 @@ def _factor(fine: int, coarse: int) -> float:
     """Return what shrank one side to another: a whole number where one explains it."""
     whole = round(fine / coarse)
     return float(whole) if abs(whole * coarse - fine) < whole else fine / coarse
+
+
+def _per_axis(key: Any, ndim: int) -> tuple[Any, ...]:
+    """Return an index with an entry for each of ``ndim`` axes."""
+    key = key if isinstance(key, tuple) else (key,)
+    return (*key, *([slice(None)] * (ndim - len(key))))
+
+
+class ChannelStack:
+    """Arrays of one shape, read as channels along a new last axis.
+
+    There is one for each channel; NumPy, or lazy with ``shape``, ``dtype`` and slicing.
+    """
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self._parts = tuple(parts)
+        self.shape = (*(int(n) for n in parts[0].shape), len(self._parts))
+        self.dtype = np.result_type(*(np.dtype(part.dtype) for part in parts))
+        self.ndim = len(self.shape)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Read by whole numbers and slices, one per axis from the first on."""
+        *places, wanted = _per_axis(key, self.ndim)
+        if not isinstance(wanted, slice):
+            return np.asarray(self._parts[wanted][tuple(places)], self.dtype)
+        read = [np.asarray(part[tuple(places)]) for part in self._parts[wanted]]
+        return np.stack(read, -1).astype(self.dtype, copy=False)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[()], dtype=dtype)
+
+
+class WithAxis:
+    """A lazy array with one more axis, of length 1.
+
+    ``axis`` is its number in the result.
+    """
+
+    def __init__(self, array: Any, axis: int) -> None:
+        self._array, self._axis = array, axis
+        shape = [int(n) for n in array.shape]
+        self.shape = (*shape[:axis], 1, *shape[axis:])
+        self.dtype = np.dtype(array.dtype)
+        self.ndim, self.size = len(self.shape), math.prod(self.shape)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Read by whole numbers and slices, one per axis from the first on."""
+        key = _per_axis(key, self.ndim)
+        rest = (*key[: self._axis], *key[self._axis + 1 :])
+        found = np.asarray(self._array[rest])
+        if not isinstance(key[self._axis], slice):
+            return found
+        before = sum(isinstance(part, slice) for part in key[: self._axis])
+        return np.expand_dims(found, before)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[()], dtype=dtype)

@@ -23,8 +23,12 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.io.axes import IN_MEMORY_BYTES, Pyramid, in_memory
-from napari_cfrseg.io.channels import ends_in_channels
-from napari_cfrseg.io.named_axes import MOST_BYTES, OpenImage, axis_names
+from napari_cfrseg.io.named_axes import (
+    MOST_BYTES,
+    OpenImage,
+    axis_names,
+    ends_in_channels,
+)
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".lsm", ".stk", ".btf", ".tf8")
 #: TIFFs by other names, of slide scanners; only read

@@ -1,4 +1,9 @@
-"""An opened image: its pixels, and what each of its axes is."""
+"""An opened image: its pixels, what each of its axes is, and its channels.
+
+The network reads three channels. One is given three times, two come with their mean,
+and of four the last two are averaged (see :mod:`.plane_image`). Of more, the first
+three are used unless a person chooses others.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +17,43 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.io.axes import channels_of, view_of
-from napari_cfrseg.io.channels import MOST_CHANNELS, check_channels, default_channels
 
 #: names given to leading axes of which nothing is known
 _SPARE_NAMES = "tzqiwvuabdefghjklmnopr"
 #: an array is read whole up to this size
 MOST_BYTES = 1 << 33
+
+#: channels that a person can choose together
+MOST_CHANNELS = 4
+#: of more channels than can be chosen, so many are used
+USED_OF_MANY = 3
+
+
+def default_channels(count: int) -> tuple[int, ...]:
+    """Return which of ``count`` channels are used without a choice.
+
+    Examples
+    --------
+    >>> default_channels(4), default_channels(5)
+    ((0, 1, 2, 3), (0, 1, 2))
+    """
+    return tuple(range(count if count <= MOST_CHANNELS else USED_OF_MANY))
+
+
+def ends_in_channels(shape: Sequence[int]) -> bool:
+    """Whether the last of unnamed axes counts channels: planes of it would be slits."""
+    return len(shape) > 2 and shape[-1] <= MOST_CHANNELS < min(shape[-3:-1])
+
+
+def check_channels(chosen: Sequence[int], count: int) -> tuple[int, ...]:
+    """Return chosen channels; an ImageError says why they cannot be used together."""
+    if not chosen or not all(0 <= i < count for i in chosen):
+        msg = f"channels {list(chosen)}: the image has {count}, counted from 0"
+        raise ImageError(msg)
+    if len(chosen) > MOST_CHANNELS or len(set(chosen)) < len(chosen):
+        msg = f"channels {list(chosen)}: choose up to {MOST_CHANNELS} different ones"
+        raise ImageError(msg)
+    return tuple(chosen)
 
 
 def axis_names(ndim: int, has_channels: bool) -> tuple[str, ...]:

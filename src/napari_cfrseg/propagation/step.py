@@ -26,7 +26,8 @@ from scipy import ndimage
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.probability_patch import Patch
-from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, box_of, depth_in
+from napari_cfrseg.geometry.distances import depth_in
+from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, box_of
 from napari_cfrseg.geometry.windows import Box, Window, overlap, shape_of, union
 from napari_cfrseg.propagation.planes import SegmenterPlanes, fits
 from napari_cfrseg.propagation.settings import PropagationSettings

@@ -21,6 +21,7 @@ from napari_cfrseg.annotation.event_fields import (
     MOST_AXES,
     Bool,
     Colour,
+    Event,
     FileForm,
     Float,
     Index,
@@ -34,15 +35,15 @@ from napari_cfrseg.annotation.event_fields import (
     Side,
     Text,
     Threshold,
+    any_event,
     in_file,
     named,
 )
-from napari_cfrseg.annotation.event_registry import Event, any_event
 from napari_cfrseg.annotation.events import OverlapRule
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT
 from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.io.axes import back, is_order, put
-from napari_cfrseg.io.channels import MOST_CHANNELS
+from napari_cfrseg.io.named_axes import MOST_CHANNELS
 
 SUFFIX = ".cfrseg.json"
 SCHEMA_VERSION: Literal[4] = 4

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.annotator import Annotator, Change
 from napari_cfrseg.annotation.state import ObjectState
-from napari_cfrseg.annotation.summary import objects_after
-from napari_cfrseg.errors import SessionError
+from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.io.axes import plane_of
 from napari_cfrseg.io.tiled_labels import AnyLabels
 from napari_cfrseg.session.format import ImageReference, ModelReference, SessionContent
@@ -24,7 +26,6 @@ from napari_cfrseg.session.references import (
 from napari_cfrseg.session.session_file import journal_path, parse_at, read_journal
 
 if TYPE_CHECKING:
-    from napari_cfrseg.annotation.annotator import Change
     from napari_cfrseg.annotation.rounds import SegmenterLike
     from napari_cfrseg.session.recording import RecordedAnnotator
 
@@ -211,3 +212,28 @@ def check_planes(content: SessionContent, leading: tuple[int, ...]) -> None:
                 f"{leading}"
             )
             raise SessionError(msg)
+
+
+def objects_after(
+    events: Iterable[ev.Event], plane_shape: tuple[int, int] | None = None
+) -> tuple[ObjectState, ...]:
+    """Return the objects after the events, by id; needs neither pixels nor a network.
+
+    Without its shape a plane is as large as the clicks and labels need.
+
+    The first event that does not fit those before it raises SessionError.
+    """
+    if plane_shape is None:
+        events = tuple(events)
+        places = [e.yx for e in events if isinstance(e, ev.ClickAdded)]
+        shapes = [e.labels.shape for e in events if isinstance(e, ev.LabelsImported)]
+        needed = np.ceil(np.max([*places, *shapes, (0, 0)], axis=0)) + 1
+        plane_shape = shapes[0] if shapes else (int(needed[0]), int(needed[1]))
+    annotator = Annotator(None, plane_shape)
+    for number, event in enumerate(events):
+        try:
+            annotator.apply(event)
+        except CfrSegError as error:
+            msg = f"event {number}: {error}"
+            raise SessionError(msg) from error
+    return tuple(state for _, state in sorted(annotator.objects.items()))

@@ -1,9 +1,11 @@
-"""A session's results: in other programs' formats, in words, and compared."""
+"""A session's results: in other programs' formats, in words, and measured."""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +23,19 @@ from napari_cfrseg.annotation.events import (
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import SessionError
+from napari_cfrseg.geometry.masks import BoolMask
+from napari_cfrseg.geometry.windows import slices
 from napari_cfrseg.io import object_exports as formats
-from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.io.axes import Order, back, put, turned
 from napari_cfrseg.io.click_tables import TableClick, clicks_csv
 from napari_cfrseg.io.label_exports import write_ome_tiff, write_ome_zarr
 from napari_cfrseg.io.object_exports import ObjectRow
-from napari_cfrseg.io.tiled_labels import AnyLabels
-from napari_cfrseg.overlay import draw_overlay
-from napari_cfrseg.session.format import ModelReference, SessionContent
-from napari_cfrseg.session.measurements import measure, table_csv
+from napari_cfrseg.io.tiled_labels import AnyLabels, label_runs
+from napari_cfrseg.session.format import (
+    ImageReference,
+    ModelReference,
+    SessionContent,
+)
 
 #: file endings and what they hold
 FORMATS = {
@@ -206,83 +211,86 @@ def _propagations(content: SessionContent) -> str:
     return f" Objects were carried to further planes {times}." if count else ""
 
 
-# -- two models compared -------------------------------------------------------------
-
-#: a picture of a plane is shown at most so large
-TILE_PX = 320
-#: sessions on one contact sheet
-MOST_TILES = 24
-_COLUMNS = 2
+# -- measurements --------------------------------------------------------------------
 
 
-def compare_labels(
-    before: NDArray[np.integer], after: NDArray[np.integer]
-) -> list[dict[str, Any]]:
-    """Return the objects that changed: id, pixels before and after, IoU.
+def measure(
+    labels: AnyLabels,
+    objects: Sequence[ObjectState],
+    image: ImageReference,
+    pixels: Any = None,
+) -> dict[str, list[Any]]:
+    """Return a table by columns, a row for each object and plane it is on.
 
-    Both labels have one shape. Sorted by ascending IoU; an object that is the same is
-    left out.
+    Parameters
+    ----------
+    labels
+        (…, Y, X) integers.
+    objects
+        Has an object for every label.
+    image
+        Says what the axes are, and how large a pixel is.
+    pixels
+        The image, (…, Y, X) or (…, Y, X, C), with the labels' leading axes; read plane
+        by plane. None: intensities are not measured.
+
+    Returns
+    -------
+    ``object``, ``name``, ``class``, a column for each leading axis, ``area_px``,
+    ``perimeter_px`` (scikit-image's estimate); with a known pixel size ``area_UNIT2``
+    and, where pixels are square, ``perimeter_UNIT``; ``mean`` or ``mean_0``, …
     """
-    same = np.bincount(before[(before == after) & (before > 0)].ravel())
-    first = np.bincount(before[before > 0].ravel())
-    second = np.bincount(after[after > 0].ravel())
-    size = max(len(same), len(first), len(second), 1)
-    same, first, second = (np.pad(a, (0, size - len(a))) for a in (same, first, second))
-    changed = []
-    for label in np.flatnonzero(first + second):
-        joint = int(first[label] + second[label] - same[label])
-        if same[label] != joint:
-            changed.append(
-                {
-                    "object": int(label),
-                    "before_px": int(first[label]),
-                    "after_px": int(second[label]),
-                    "iou": round(int(same[label]) / joint, 4),
-                }
-            )
-    return sorted(changed, key=lambda c: (c["iou"], c["object"]))
+    known = {found.object_id: found for found in objects}
+    table: dict[str, list[Any]] = {}
+    for plane in np.ndindex(*labels.shape[:-2]):
+        for number, mask in sorted(label_runs(labels, plane).masks().items()):
+            found, seen = known[number], None
+            if pixels is not None:
+                seen = np.asarray(pixels[plane][slices(mask.box)])
+            row = _row(mask.mask, seen)
+            names = {"name": found.name, "class": found.object_class}
+            where = dict(zip(image.axes, plane, strict=False))
+            whole = {"object": found.object_id, **names, **where, **row}
+            for name, value in (whole | _in_units(row, image)).items():
+                table.setdefault(name, []).append(value)
+    return table
 
 
-def write_comparison(
-    path: Path,
-    image: Any,
-    before: NDArray[np.integer],
-    after: NDArray[np.integer],
-) -> None:
-    """Write before and after side by side, on the plane that changed most."""
-    from PIL import Image
+def _row(mask: BoolMask, pixels: NDArray[Any] | None) -> dict[str, Any]:
+    from skimage.measure import regionprops
 
-    differing = (before != after).reshape(-1, *before.shape[-2:]).sum(axis=(1, 2))
-    plane = np.unravel_index(int(differing.argmax()), before.shape[:-2] or (1,))
-    index = tuple(int(i) for i in plane) if before.ndim > 2 else ()
-    pixels = np.asarray(image[index] if index else image[:])
-    pixels = pixels[..., :3] if pixels.ndim == 3 else pixels
-    sides = [draw_overlay(pixels, labels[index]) for labels in (before, after)]
-    gap = np.full((sides[0].shape[0], 8, 3), 255, np.uint8)
-    picture = Image.fromarray(np.concatenate([sides[0], gap, sides[1]], axis=1))
-    picture.thumbnail((2 * TILE_PX, TILE_PX))
-    with atomic_path(path) as temporary:
-        picture.save(temporary)
+    (region,) = regionprops(mask.astype(np.uint8), intensity_image=pixels)
+    row: dict[str, Any] = {
+        "area_px": int(region.area),
+        "perimeter_px": round(float(region.perimeter), 3),
+    }
+    if pixels is not None:
+        means = np.atleast_1d(region.intensity_mean)
+        for channel, mean in enumerate(means):
+            name = f"mean_{channel}" if len(means) > 1 else "mean"
+            row[name] = round(float(mean), 3)
+    return row
 
 
-def write_contact_sheet(path: Path, pictures: Sequence[Path]) -> None:
-    """Write comparisons below each other, each with its session's name."""
-    from PIL import Image, ImageDraw
+def _in_units(row: Mapping[str, Any], image: ImageReference) -> dict[str, float]:
+    """Return area and perimeter in the unit of Y and X, where they have one."""
+    ndim = len(image.leading) + 2
+    spacing, units = image.spacing, image.units
+    if spacing is None or units is None or ndim > min(len(spacing), len(units)):
+        return {}
+    (y, x), (unit, other) = spacing[ndim - 2 : ndim], units[ndim - 2 : ndim]
+    if unit != other or unit.startswith("pixel"):
+        return {}
+    sizes = {f"area_{unit}2": round(row["area_px"] * y * x, 6)}
+    if np.isclose(y, x):
+        sizes[f"perimeter_{unit}"] = round(row["perimeter_px"] * y, 6)
+    return sizes
 
-    tiles = [p for p in pictures if p.is_file()][:MOST_TILES]
-    if not tiles:
-        return
-    rows = -(-len(tiles) // _COLUMNS)
-    width, height = 2 * TILE_PX + 16, TILE_PX + 24
-    sheet = Image.new("RGB", (_COLUMNS * width, rows * height), "white")
-    draw = ImageDraw.Draw(sheet)
-    for number, tile in enumerate(tiles):
-        x, y = number % _COLUMNS * width, number // _COLUMNS * height
-        name = tile.name.removesuffix(".compare.png")
-        draw.text(
-            (x + 4, y + 4), name.encode("ascii", "replace").decode(), fill="black"
-        )
-        with Image.open(tile) as picture:
-            sheet.paste(picture, (x, y + 20))
-    with atomic_path(path) as temporary:
-        sheet.save(temporary)
+
+def table_csv(table: Mapping[str, Sequence[Any]]) -> str:
+    """Return a table as CSV with a header."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(table)
+    writer.writerows(zip(*table.values(), strict=True))
+    return out.getvalue()

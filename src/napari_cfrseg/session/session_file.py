@@ -29,8 +29,13 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from napari_cfrseg import __version__
-from napari_cfrseg.annotation.event_fields import fields_of, one_line, shown
-from napari_cfrseg.annotation.event_registry import Event, read_event
+from napari_cfrseg.annotation.event_fields import (
+    Event,
+    fields_of,
+    one_line,
+    read_event,
+    shown,
+)
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.io.atomic import encode

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from napari_cfrseg.annotation.annotator import Annotator
-from napari_cfrseg.annotation.event_registry import Event, event_line
+from napari_cfrseg.annotation.event_fields import Event, event_line
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.io.atomic import AppendOnly, clear_leftovers, replace_file

@@ -21,7 +21,6 @@ from napari_cfrseg.evaluation.datasets import (
     find_components,
 )
 from napari_cfrseg.evaluation.datasets.label_folders import OmeZarr, spread_planes
-from napari_cfrseg.io.channels import MOST_CHANNELS
 from napari_cfrseg.io.images import (
     image_files,
     open_image,
@@ -29,7 +28,7 @@ from napari_cfrseg.io.images import (
     stem_of,
     whole_numbers,
 )
-from napari_cfrseg.io.named_axes import OpenImage
+from napari_cfrseg.io.named_axes import MOST_CHANNELS, OpenImage
 from napari_cfrseg.io.plane_image import open_plane
 
 #: labelled planes taken of each stack, spread evenly along z

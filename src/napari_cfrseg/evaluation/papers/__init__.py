@@ -29,9 +29,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from napari_cfrseg.clicks import Click
+from napari_cfrseg.model.blocks import resize
 
 PAPER_THRESHOLD = 0.49
 #: no IoU reaches it: all clicks are made
@@ -153,7 +153,7 @@ class ZoomIn:
     def crop(self, planes: Tensor, roi: Roi) -> Tensor:
         """(B, C, Y, X) → (B, C, h, w): cut the window out and resample it."""
         window = planes[:, :, roi[0] : roi[1] + 1, roi[2] : roi[3] + 1]
-        return _resize(window, self.crop_size(roi))
+        return resize(window, self.crop_size(roi))
 
     def to_crop(self, clicks: Sequence[Click], roi: Roi) -> list[Click]:
         """Move clicks into the resampled window; those outside stay outside."""
@@ -174,7 +174,7 @@ def paste_roi(values: Tensor, roi: Roi, shape: tuple[int, int]) -> Tensor:
     """(B, C, h, w) → (B, C, Y, X): resample back and paste into zeros."""
     size = (roi[1] - roi[0] + 1, roi[3] - roi[2] + 1)
     plane = values.new_zeros(*values.shape[:2], *shape)
-    plane[:, :, roi[0] : roi[1] + 1, roi[2] : roi[3] + 1] = _resize(values, size)
+    plane[:, :, roi[0] : roi[1] + 1, roi[2] : roi[3] + 1] = resize(values, size)
     return plane
 
 
@@ -187,12 +187,6 @@ def box_iou(first: Roi, second: Roi) -> float:
         either = max(a[1], b[1]) - min(a[0], b[0]) + 1
         product *= max(both, 0) / max(either, 1e-6)
     return product
-
-
-def _resize(values: Tensor, size: tuple[int, int]) -> Tensor:
-    return functional.interpolate(
-        values, size=size, mode="bilinear", align_corners=True
-    )
 
 
 def as_probability_array(values: Tensor) -> NDArray[np.float32]:

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from napari_cfrseg.clicks import Click, points_array
 from napari_cfrseg.evaluation.datasets import as_rgb
@@ -31,6 +30,7 @@ from napari_cfrseg.evaluation.papers import (
     as_probability_array,
     paste_roi,
 )
+from napari_cfrseg.model.blocks import resize
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
 
@@ -190,9 +190,7 @@ class PublishedSegmenter:
 
     def _merge_flip(self, values: Tensor, size: tuple[int, int]) -> Tensor:
         """(2, 1, h, w) of the crop and its mirror image → (1, 1, *size), their mean."""
-        values = functional.interpolate(
-            values, size=size, mode="bilinear", align_corners=True
-        )
+        values = resize(values, size)
         if not self._protocol.flip:
             return values
         straight, mirrored = values.chunk(2)

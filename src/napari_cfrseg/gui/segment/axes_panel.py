@@ -18,7 +18,7 @@ from napari_cfrseg.gui.segment.layer_axes import (
 )
 from napari_cfrseg.gui.segment.projection import Remedy
 from napari_cfrseg.gui.segment.working_image import channel_axis
-from napari_cfrseg.io.channels import MOST_CHANNELS
+from napari_cfrseg.io.named_axes import MOST_CHANNELS
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.dock_widget import Current

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.io.channels import default_channels, ends_in_channels
 from napari_cfrseg.io.images import axes_in
-from napari_cfrseg.io.named_axes import axis_names
+from napari_cfrseg.io.named_axes import axis_names, default_channels, ends_in_channels
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

@@ -21,6 +21,7 @@ from napari_cfrseg.gui.segment.layer_axes import (
 from napari_cfrseg.io.axes import (
     Order,
     Pyramid,
+    WithAxis,
     across,
     back,
     channels_of,
@@ -29,7 +30,6 @@ from napari_cfrseg.io.axes import (
     turned,
     view_of,
 )
-from napari_cfrseg.io.channels import WithAxis
 from napari_cfrseg.io.images import open_image
 from napari_cfrseg.io.tiled_labels import is_large
 

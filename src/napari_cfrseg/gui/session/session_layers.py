@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.summary import objects_after
 from napari_cfrseg.errors import CfrSegError, ImageError, SessionError
 from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.gui.segment.click_layer import COLOURS, SYMBOLS, features_of
@@ -42,7 +41,7 @@ from napari_cfrseg.session.references import (
     open_as_shown,
     relative_path,
 )
-from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.session import Session, objects_after
 from napari_cfrseg.session.session_writer import SessionWriter
 from napari_cfrseg.session.unsaved_sessions import note_recent
 
