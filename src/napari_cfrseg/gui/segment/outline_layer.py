@@ -1,4 +1,4 @@
-"""A Labels layer of outlines over a part of a plane, made when there is one to draw."""
+"""A Labels layer of outlines over a part of a plane, made when it is first needed."""
 
 from __future__ import annotations
 
@@ -38,6 +38,14 @@ class OutlineLayer:
         self._colours = [(0.0, 0.0, 0.0, 0.0), *map(to_rgba, colours)]
         self._hidden = False
         self.layer: Labels | None = None
+
+    def prepare(self, index: Sequence[int]) -> None:
+        """Add the layer, empty, if it is not there; outlines then come sooner.
+
+        napari takes a tenth of a second for it, half as long again with outlines.
+        """
+        if self.layer is None or self.layer not in self._viewer.layers:
+            self.paint(index, np.zeros((1, 1), np.uint16))
 
     def paint(
         self,

@@ -182,6 +182,8 @@ class Suggesting:
         self._say(running=True)
         self._show(status="Looking for objects like the finished ones …")
         self.refresh()
+        if self._annotator.objects:
+            self.outlines.prepare((*plane, *self._region[:2]))
         self._next(plane, self._region, None, ())
 
     def cancel(self) -> bool:
