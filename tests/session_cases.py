@@ -194,9 +194,15 @@ def save_model(folder: Path, seed: int = 0, name: str = "small") -> Path:
 
 
 def record_with(
-    model: Path, folder: Path, name: str, *, shift: int = 0, snapshot: bool = True
+    model: Path,
+    folder: Path,
+    name: str,
+    more: tuple[ev.Event, ...] = (),
+    *,
+    shift: int = 0,
+    snapshot: bool = True,
 ) -> tuple[np.ndarray, Path]:
-    """Record a few objects with real weights; returns (labels, session)."""
+    """Record a few objects with real weights, and more; returns (labels, session)."""
     from napari_cfrseg.session.references import model_reference
 
     image = np.roll(pixels(), shift, axis=1)
@@ -219,6 +225,8 @@ def record_with(
         annotator.apply(ev.ObjectCreated(number, f"cell {number}"))
         annotator.apply(ev.ClickAdded(number, (), PLACES[number], True, number))
     annotator.apply(ev.ClickAdded(1, (), (28, 12), False, 3))
+    for event in more:
+        annotator.apply(event)
     if snapshot:
         writer.save(annotator.snapshot(writer.event_count))
     writer.close()

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.cli import app
+from napari_cfrseg.engine.adaptation import fingerprint, light_numbers
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.session.format import SessionContent, SessionSettings
 from napari_cfrseg.session.recording import RecordedAnnotator
@@ -368,3 +369,23 @@ def test_dask_cluster_survives_a_killed_worker(
         assert np.array_equal(tifffile.imread(out / f"{name}.labels.tif"), labels)
         json.loads((out / f"{name}.replay.json").read_text())
     assert not list(out.glob(".*"))
+
+
+def test_a_replay_uses_what_finished_objects_taught(
+    models: Path, tmp_path: Path
+) -> None:
+    model = models / "small.safetensors"
+    network = Segmenter.load(model, device="cpu").network
+    numbers = np.zeros(len(light_numbers(network)))
+    numbers[-1] = 2.0  # the last bias: more pixels belong to objects
+    taught = ev.ModelAdapted((1, 2), fingerprint(network), tuple(numbers), 0.05)
+    again = (ev.ObjectCreated(3), ev.ClickAdded(3, (), PLACES[3], True, 11))
+    last = (ev.ObjectCreated(4), ev.ClickAdded(4, (), PLACES[4], True, 12))
+    plain, _ = record_with(model, tmp_path, "plain", again)
+    events = (taught, *again, ev.ModelAdapted(), *last)
+    labels, session = record_with(model, tmp_path, "taught", events)
+    assert np.count_nonzero(labels == 3) != np.count_nonzero(plain == 3)
+    printed, _ = run(session, "--output", tmp_path, "--json")
+    (said,) = lines(printed)
+    assert (said["status"], said["as_saved"]) == ("done", True)
+    assert np.array_equal(tifffile.imread(tmp_path / "taught.labels.tif"), labels)
