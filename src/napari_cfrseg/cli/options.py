@@ -155,21 +155,11 @@ def counting(
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[int], None]]:
-    """Give a function that reports how many of ``total`` are done.
+    """Give a function that reports how many of ``total`` are done of a task.
 
     A terminal gets a bar that leaves nothing behind; a log lines such as ``evaluating:
-    3/10``, at most one every ``LOG_EVERY_S`` seconds besides the last.
-
-    Parameters
-    ----------
-    what
-        The task, in a few words.
-    total
-        How many there are.
-    stream
-        Where to report; standard error by default.
-    clock
-        Seconds from any origin.
+    3/10``, at most one every ``LOG_EVERY_S`` seconds besides the last. They go to
+    standard error by default; ``clock`` returns seconds from any origin.
     """
     out = sys.stderr if stream is None else stream
     if out.isatty():

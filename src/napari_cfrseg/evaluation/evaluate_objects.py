@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -116,8 +117,6 @@ def evaluate_object(
     if isinstance(segmenter, TakesHint):
         segmenter.set_hint(max(shape_of(mask_box(truth_mask) or (0, 0, 0, 0))))
     clicks: list[Click] = []
-    actions: list[str] = []
-    steps: list[int] = []
     shown: Any = None
     mask: NDArray[np.bool_] | None = None
     while not run.is_over:
@@ -138,11 +137,12 @@ def evaluate_object(
         if action == "click":
             clicks.append(click)
             if isinstance(taken := getattr(result, "steps", None), int):
-                steps.append(taken)
+                run.values["steps"].append(taken)
         else:
             robot.take_back(click)
         run.add(mask, after, seconds, click)
-        actions.append(action)
+        if settings.actions:
+            run.values["actions"].append(action)
         shown, mask = result, after
     box, bits = pack_mask(np.zeros_like(truth_mask) if mask is None else mask)
     return ObjectRow(
@@ -153,22 +153,11 @@ def evaluate_object(
         area_px=int(np.count_nonzero(truth_mask)),
         shape=(truth_mask.shape[0], truth_mask.shape[1]),
         clicks=tuple((*c.pixel, int(c.is_positive)) for c in clicks),
-        ious=tuple(run.ious),
-        error_px=tuple(run.error_px),
-        seconds=tuple(run.seconds),
-        steps=tuple(steps),
-        boundary_ious=tuple(run.boundary_ious),
-        assds_px=tuple(run.assds_px),
-        assds_um=tuple(run.assds_um),
         set_image_s=set_image_s,
         seed=settings.seed if settings.human else 0,
         mask_box=box,
         mask_bits=bits,
-        surface_dices=tuple(run.surface_dices),
-        mended_px=tuple(effect.mended_px for effect in run.effects),
-        spoilt_px=tuple(effect.spoilt_px for effect in run.effects),
-        spoilt_far_px=tuple(effect.spoilt_far_px for effect in run.effects),
-        actions=tuple(actions) if settings.actions else (),
+        **{name: tuple(values) for name, values in run.values.items()},
     )
 
 
@@ -197,7 +186,10 @@ def other_actions(shown: Any) -> Iterator[tuple[str, Any]]:
 
 
 class _Run:
-    """The measurements of one object while it is being clicked."""
+    """The measurements of one object while it is being clicked.
+
+    ``values`` are lists, one value for each click, by the fields of a row.
+    """
 
     def __init__(
         self,
@@ -208,23 +200,17 @@ class _Run:
         self._truth_mask = truth_mask
         self._ignore_mask = ignore_mask
         self._settings = settings
-        self.ious: list[float] = []
-        self.error_px: list[int] = []
-        self.seconds: list[float] = []
-        self.boundary_ious: list[float] = []
-        self.assds_px: list[float] = []
-        self.assds_um: list[float] = []
-        self.surface_dices: list[float] = []
-        self.effects: list[metrics.ClickEffect] = []
+        self.values: dict[str, list[Any]] = defaultdict(list)
 
     @property
     def is_over(self) -> bool:
-        settings, done = self._settings, len(self.ious)
+        settings, ious = self._settings, self.values["ious"]
+        done = len(ious)
         if done == 0:
             return False
-        if done >= settings.max_clicks or self.error_px[-1] == 0:
+        if done >= settings.max_clicks or self.values["error_px"][-1] == 0:
             return True
-        reached = np.float32(max(self.ious)) >= np.float32(settings.target)
+        reached = np.float32(max(ious)) >= np.float32(settings.target)
         return bool(reached) and done >= settings.min_clicks
 
     def merit(self, mask: NDArray[np.bool_]) -> tuple[int, float]:
@@ -247,20 +233,24 @@ class _Run:
         masks = (mask, self._truth_mask, self._ignore_mask)
         if before is None:
             before = np.zeros_like(mask)
-        self.effects.append(metrics.click_effect(before, *masks, click.pixel))
-        self.ious.append(metrics.iou(*masks))
-        self.error_px.append(metrics.error_area(*masks))
-        self.surface_dices.append(metrics.surface_dice(*masks))
-        self.seconds.append(seconds)
+        measured = {
+            **asdict(metrics.click_effect(before, *masks, click.pixel)),
+            "ious": metrics.iou(*masks),
+            "error_px": metrics.error_area(*masks),
+            "surface_dices": metrics.surface_dice(*masks),
+            "seconds": seconds,
+        }
         if self._settings.surfaces:
-            published = self._settings.published
-            self.boundary_ious.append(metrics.boundary_iou(*masks, published=published))
-            self.assds_px.append(metrics.assd(*masks, published=published))
-            spacing = self._settings.spacing_um
+            published, spacing = self._settings.published, self._settings.spacing_um
+            boundary = metrics.boundary_iou(*masks, published=published)
+            measured["boundary_ious"] = boundary
+            measured["assds_px"] = metrics.assd(*masks, published=published)
             if spacing is not None:
-                self.assds_um.append(
-                    metrics.assd(*masks, spacing=spacing, published=published)
+                measured["assds_um"] = metrics.assd(
+                    *masks, spacing=spacing, published=published
                 )
+        for name, value in measured.items():
+            self.values[name].append(value)
 
 
 def as_mask(result: object, shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -137,17 +137,10 @@ def in_memory(array: NDArray[Any]) -> NDArray[Any]:
 class ArrayView:
     """A lazy array with axes left out or in another order.
 
-    Only what is sliced is read, with one request to the array itself: how fast that is
-    depends on how the array is chunked.
-
-    Parameters
-    ----------
-    array
-        With ``shape``, ``dtype`` and slicing.
-    axes, fixed
-        Those that are kept, in order, and the index of each other one.
-    source
-        The file it is read from: what cannot be decoded is then an ImageError.
+    Only what is sliced is read, with one request to the array itself, which has
+    ``shape``, ``dtype`` and slicing: how fast that is depends on how it is chunked.
+    ``axes`` are those that are kept, in order, ``fixed`` has the index of each other
+    one. What cannot be decoded is an ImageError where ``source`` names the file.
     """
 
     def __init__(

@@ -13,6 +13,7 @@ from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.geometry.masks import LabelArray
 from napari_cfrseg.geometry.windows import Box, PlaneLike, Window, shape_of, union
+from napari_cfrseg.io.axes import plane_of, turned
 from napari_cfrseg.io.plane_image import Scaling, open_plane
 from napari_cfrseg.propagation.planes_ahead import PlanesAhead, held
 
@@ -162,17 +163,14 @@ def planes_along(
     if axis not in (0, 1, 2):
         msg = f"axis {axis}: expected 0, 1 or 2"
         raise ValueError(msg)
-    rest = [i for i in range(3) if i != axis]
-
-    def plane(index: int) -> Any:
-        return stack[tuple(index if i == axis else slice(None) for i in range(3))]
-
+    order = (axis, *(i for i in range(3) if i != axis))
+    array = turned(stack, order)
     return SegmenterPlanes(
         segmenter,
-        plane,
-        count=int(stack.shape[axis]),
-        shape=(int(stack.shape[rest[0]]), int(stack.shape[rest[1]])),
-        sampling=(voxel[axis], voxel[rest[0]], voxel[rest[1]]),
+        lambda index: plane_of(array, (index,)),
+        count=int(array.shape[0]),
+        shape=(int(array.shape[1]), int(array.shape[2])),
+        sampling=(voxel[order[0]], voxel[order[1]], voxel[order[2]]),
         rgb=rgb,
         scaling=scaling,
     )

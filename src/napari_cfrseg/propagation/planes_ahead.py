@@ -61,15 +61,9 @@ def held(plane: PlaneLike) -> PlaneLike:
 class PlanesAhead:
     """Planes by index; those that are expected are read in advance.
 
-    Parameters
-    ----------
-    read
-        Returns a plane's pixels; called on the thread, too.
-    open_plane
-        Measures the black and white of a plane read.
-    embed
-        Embeds a window of a plane; called on the thread only. None: nothing is
-        embedded ahead. ``hits`` counts the embeddings that were used.
+    ``read`` returns a plane's pixels, ``open_plane`` measures the black and white of
+    one, ``embed`` embeds a window of one (None: nothing is embedded ahead); all are
+    called on the thread, too. ``hits`` counts the embeddings that were used.
     """
 
     def __init__(

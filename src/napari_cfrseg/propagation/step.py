@@ -119,18 +119,11 @@ def advance(
 ) -> Answer:
     """Look for the object on the next plane, ``index``.
 
-    Parameters
-    ----------
-    prior
-        The expected shape; None beyond the last anchor of an object of unknown end.
-    sigma
-        How uncertain the prior's outline is, in pixels.
-    trust
-        The network's weight, 0 to 1.
-    siblings
-        Labels of objects on their way in the same run; to be kept away from.
-    windows
-        Focus windows of other objects on that plane: the first that fits is used, too.
+    ``prior`` is the expected shape (None beyond the last anchor of an object of unknown
+    end), ``sigma`` how uncertain its outline is in pixels, ``trust`` the network's
+    weight, 0 to 1. ``siblings`` are labels of objects on their way in the same run, to
+    be kept away from; ``windows`` the focus windows of other objects on that plane, of
+    which the first that fits is used, too.
     """
     outlook = _expected(planes, run, index, prior, run.strayed)
     if outlook is None:

@@ -49,22 +49,13 @@ def reference_of(
     order: Order = (),
     absolute: bool = False,
 ) -> ImageReference:
-    """Describe an image for a session.
+    """Describe an image, (…, Y, X) or (…, Y, X, C), for a session.
 
-    Parameters
-    ----------
-    array
-        (…, Y, X) or (…, Y, X, C).
-    path
-        The file it was read from, None if there is none.
-    folder
-        The session's folder, which ``path`` is made relative to.
-    channels
-        Axis and indices of the file's array that became C.
-    order
-        In which ``array``'s axes, and all that is given of them, already are.
-    absolute
-        Keep the path absolute: the session then works on this machine only.
+    ``path`` is the file that it was read from, written relative to the session's
+    folder; ``absolute`` keeps it absolute, so that the session works on this machine
+    only. ``channels`` are the axis and indices of the file's array that became C;
+    ``order`` says in which order the array's axes, and all that is given of them,
+    already are.
     """
     shape = tuple(int(n) for n in array.shape)
     axis, chosen = (None, ()) if channels is None else channels

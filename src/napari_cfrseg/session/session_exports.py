@@ -60,17 +60,9 @@ def export(
 ) -> Path:
     """Write a session's results in the format that the file's ending says.
 
-    Parameters
-    ----------
-    path
-        Ends in one of :data:`FORMATS`; SessionError if not.
-    content, objects
-        The session and its objects.
-    labels
-        (…, Y, X) integers.
-    pixels
-        The image with the labels' leading axes, for intensities; None: none are
-        measured.
+    The ending is one of :data:`FORMATS`, else SessionError. Labels are (…, Y, X)
+    integers; ``pixels`` is the image with their leading axes, for intensities (None:
+    none are measured).
     """
     target = Path(path)
     ending = next((e for e in FORMATS if target.name.lower().endswith(e)), None)
@@ -222,23 +214,14 @@ def measure(
 ) -> dict[str, list[Any]]:
     """Return a table by columns, a row for each object and plane it is on.
 
-    Parameters
-    ----------
-    labels
-        (…, Y, X) integers.
-    objects
-        Has an object for every label.
-    image
-        Says what the axes are, and how large a pixel is.
-    pixels
-        The image, (…, Y, X) or (…, Y, X, C), with the labels' leading axes; read plane
-        by plane. None: intensities are not measured.
+    Labels are (…, Y, X) integers, and every one has its object. ``image`` says what the
+    axes are, and how large a pixel is; ``pixels`` are (…, Y, X) or (…, Y, X, C) with
+    the labels' leading axes, read plane by plane (None: intensities are not measured).
 
-    Returns
-    -------
-    ``object``, ``name``, ``class``, a column for each leading axis, ``area_px``,
-    ``perimeter_px`` (scikit-image's estimate); with a known pixel size ``area_UNIT2``
-    and, where pixels are square, ``perimeter_UNIT``; ``mean`` or ``mean_0``, …
+    The columns are ``object``, ``name``, ``class``, one for each leading axis,
+    ``area_px``, ``perimeter_px`` (scikit-image's estimate); with a known pixel size
+    ``area_UNIT2`` and, where pixels are square, ``perimeter_UNIT``; ``mean`` or
+    ``mean_0``, …
     """
     known = {found.object_id: found for found in objects}
     table: dict[str, list[Any]] = {}

@@ -275,16 +275,11 @@ def put_click(
 ) -> Tensor:
     """Return the points with one more click per sample.
 
-    Parameters
-    ----------
-    points
-        (B, 2N, 3) rows ``[y, x, order]``, positives first, −1 where unused.
-    number
-        1 for the first generated click of a step, and so on.
-    rule
-        ``from_end`` (RITM, SimpleClick, FCFI): slot N − number of the sign, whatever
-        stood there, with that number as order. ``first_free`` (CFR-ICL): the first
-        free slot, the last one if none is, numbered after all others.
+    Points are (B, 2N, 3) rows ``[y, x, order]``, positives first, −1 where unused;
+    ``number`` is 1 for the first generated click of a step, and so on. ``from_end``
+    (RITM, SimpleClick, FCFI) takes slot N − number of the sign, whatever stood there,
+    with that number as order; ``first_free`` (CFR-ICL) the first free slot, the last
+    one if none is, numbered after all others.
     """
     slots = points.shape[1] // 2
     rows = torch.arange(points.shape[0], device=points.device)
