@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib import resources
@@ -36,6 +36,8 @@ SUFFIX = ".safetensors"
 #: Environment variable that names the folder of installed models.
 MODELS_VARIABLE = "CFRSEG_MODELS"
 _KEY = "cfrseg"
+#: so many names are listed in a message
+_MAX_LISTED = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,17 @@ def load(
             f"{metadata.architecture} ({error})"
         )
         raise CheckpointError(msg) from error
-    load_strictly(path, network, load_file(path, device="cpu"))
+    tensors, expected = load_file(path, device="cpu"), network.state_dict()
+    try:
+        check_fit(expected, tensors, missing=expected.keys() - tensors.keys())
+    except CheckpointError as error:
+        msg = f"{path} does not fit {type(network).__name__}: {error}"
+        raise CheckpointError(msg) from error
+    network.load_state_dict(
+        {k: _loaded(v, like=expected[k]) for k, v in tensors.items()},
+        strict=True,
+        assign=any(v.is_meta for v in expected.values()),
+    )
     return network.to(device).eval(), metadata
 
 
@@ -157,35 +169,33 @@ def _build_empty(architecture: Mapping[str, Any]) -> ClickNetwork:
     return build(architecture) if any(b.is_meta for b in constants) else network
 
 
-def load_strictly(
-    path: str | os.PathLike[str], network: ClickNetwork, tensors: Mapping[str, Tensor]
+def check_fit(
+    target: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    missing: Iterable[str],
+    kind: str = "tensors",
 ) -> None:
-    """Give a network exactly these weights; floating-point ones become float32.
+    """Raise CheckpointError where tensors are missing, surplus or misshapen."""
+    problems = {
+        "missing": [key for key in target if key in set(missing)],
+        "surplus": [key for key in given if key not in target],
+        "misshapen": [
+            f"{key} {tuple(value.shape)} instead of {tuple(target[key].shape)}"
+            for key, value in given.items()
+            if key in target and value.shape != target[key].shape
+        ],
+    }
+    for problem, keys in problems.items():
+        if keys:
+            msg = f"{len(keys)} {kind} {problem}: {some(keys)}"
+            raise CheckpointError(msg)
 
-    Raises CheckpointError that names the first missing, extra or misshapen tensors.
-    """
-    expected = network.state_dict()
-    missing, extra = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
-    if missing or extra:
-        msg = (
-            f"{path}: expected the {len(expected)} tensors of "
-            f"{type(network).__name__}, found {len(tensors)}; "
-            f"missing {_few(missing)}, unexpected {_few(extra)}"
-        )
-        raise CheckpointError(msg)
-    wrong = [k for k, v in expected.items() if v.shape != tensors[k].shape]
-    if wrong:
-        first = wrong[0]
-        msg = (
-            f"{path}: {len(wrong)} tensors of the wrong shape; {first}: expected "
-            f"{tuple(expected[first].shape)}, found {tuple(tensors[first].shape)}"
-        )
-        raise CheckpointError(msg)
-    network.load_state_dict(
-        {k: _loaded(v, like=expected[k]) for k, v in tensors.items()},
-        strict=True,
-        assign=any(v.is_meta for v in expected.values()),
-    )
+
+def some(keys: Iterable[str]) -> str:
+    """List the first few keys for a message."""
+    listed = list(keys)
+    more = f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
+    return ", ".join(listed[:_MAX_LISTED]) + more
 
 
 def _loaded(tensor: Tensor, like: Tensor) -> Tensor:
@@ -263,11 +273,6 @@ def _stored(key: str, tensor: Tensor, *, half: bool) -> Tensor:
         return kept
     exact = not half or kept.ndim <= 1 or "running_" in key
     return kept.to(torch.float32 if exact else torch.float16)
-
-
-def _few(names: set[str]) -> str:
-    listed = ", ".join(sorted(names)[:3])
-    return f"{len(names)} ({listed}…)" if names else "none"
 
 
 def weights_sha256(path: Path) -> str:

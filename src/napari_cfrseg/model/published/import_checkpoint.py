@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import pickletools
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ from napari_cfrseg.model.network import ClickNetwork
 from napari_cfrseg.model.published.published_keys import (
     Recognised,
     recognise,
-    some,
     translate,
 )
+from napari_cfrseg.model.weights_file import check_fit
 
 #: the package of RITM and its forks, whose pickled objects no weights depend on
 _PUBLISHED_PACKAGE = "isegm"
@@ -153,28 +153,6 @@ def _state_of(loaded: object, path: Path) -> dict[str, Tensor]:
     half = (torch.float16, torch.bfloat16)
     tensors = {key: value.detach() for key, value in state.items()}
     return {k: v.float() if v.dtype in half else v for k, v in tensors.items()}
-
-
-def check_fit(
-    target: Mapping[str, Tensor],
-    given: Mapping[str, Tensor],
-    missing: Iterable[str],
-    kind: str = "tensors",
-) -> None:
-    """Raise CheckpointError where tensors are missing, surplus or misshapen."""
-    problems = {
-        "missing": [key for key in target if key in set(missing)],
-        "surplus": [key for key in given if key not in target],
-        "misshapen": [
-            f"{key} {tuple(value.shape)} instead of {tuple(target[key].shape)}"
-            for key, value in given.items()
-            if key in target and value.shape != target[key].shape
-        ],
-    }
-    for problem, keys in problems.items():
-        if keys:
-            msg = f"{len(keys)} {kind} {problem}: {some(keys)}"
-            raise CheckpointError(msg)
 
 
 def fill(network: ClickNetwork, state: Mapping[str, Tensor]) -> None:

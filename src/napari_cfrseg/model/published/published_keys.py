@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.model import registry
+from napari_cfrseg.model.weights_file import some
 
-_MAX_LISTED = 6
 #: heads cannot be read off a fused qkv matrix; published dims have these
 _HEADS = {160: 4, 768: 12, 1024: 16, 1280: 16}
 
@@ -194,10 +194,3 @@ def translate(state: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
         msg = f"{len(unknown)} keys have no place here: {some(unknown)}"
         raise CheckpointError(msg)
     return ours
-
-
-def some(keys: Iterable[str]) -> str:
-    """List the first few keys for a message."""
-    listed = list(keys)
-    more = f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
-    return ", ".join(listed[:_MAX_LISTED]) + more

@@ -31,9 +31,10 @@ from napari_cfrseg.model.cfrnet import CfrNet
 from napari_cfrseg.model.network import ClickNetwork
 from napari_cfrseg.model.published.fcfi import DeepLabClicks
 from napari_cfrseg.model.published.hrnet import HRNetClicks
-from napari_cfrseg.model.published.import_checkpoint import check_fit, read_state
+from napari_cfrseg.model.published.import_checkpoint import read_state
 from napari_cfrseg.model.published.published_keys import translate
 from napari_cfrseg.model.published.vit import PlainViTClicks
+from napari_cfrseg.model.weights_file import check_fit
 
 # tensors of pretraining that a click network does not have
 _VIT_REST = r"(cls_token|mask_token|norm\.|fc_norm\.|head\.|decoder_).*"
