@@ -56,12 +56,9 @@ def jobs_folder() -> Path:
     return data_folder("fine-tuning", VARIABLE)
 
 
-def list_jobs(root: Path | None = None) -> list[TrainingJob]:
+def list_jobs() -> list[TrainingJob]:
     """Return all jobs, newest first."""
-    folder = jobs_folder() if root is None else root
-    if not folder.is_dir():
-        return []
-    jobs = [TrainingJob(path.parent) for path in folder.glob("*/job.json")]
+    jobs = [TrainingJob(path.parent) for path in jobs_folder().glob("*/job.json")]
     return sorted(jobs, key=lambda job: job.folder.name, reverse=True)
 
 
@@ -72,12 +69,9 @@ class TrainingJob:
         self.folder = folder
 
     @classmethod
-    def create(
-        cls, name: str, request: Mapping[str, Any], root: Path | None = None
-    ) -> TrainingJob:
+    def create(cls, name: str, request: Mapping[str, Any]) -> TrainingJob:
         """Make a folder for a new job; its name begins with the time."""
-        parent = jobs_folder() if root is None else root
-        stamp = time.strftime("%Y%m%d-%H%M%S")
+        parent, stamp = jobs_folder(), time.strftime("%Y%m%d-%H%M%S")
         for number in range(1000):
             folder = parent / f"{stamp}-{number:03d}-{name}"
             if any(parent.glob(f"{stamp}-{number:03d}-*")):

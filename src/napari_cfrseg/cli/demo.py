@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -110,18 +109,17 @@ if not QOpenGLContext().create():
 _TIMEOUT_S = 60
 
 
-def display_problem(environment: Mapping[str, str] = os.environ) -> str | None:
+def display_problem() -> str | None:
     """Return in one line why no window can be opened, None if one can."""
     if find_spec("napari") is None:
         return 'napari is not installed (python -m pip install "napari-cfrseg[all]")'
     if sys.platform.startswith("linux") and not (
-        environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY")
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
         return "there is no display (neither DISPLAY nor WAYLAND_DISPLAY is set)"
     try:
         probe = subprocess.run(
             [sys.executable, "-c", _PROBE],
-            env=dict(environment),
             capture_output=True,
             text=True,
             timeout=_TIMEOUT_S,

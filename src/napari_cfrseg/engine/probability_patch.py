@@ -25,19 +25,12 @@ FLOOR = 1 / 256
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Patch:
-    """Probability inside a box of the plane, zero elsewhere.
+    """Probability inside a box of the plane, zero elsewhere."""
 
-    Attributes
-    ----------
-    plane
-        (Y, X) of the whole plane.
-    probability
-        (h, w) float32 in [0, 1] from pixel (y0, x0) on, read-only; h, w may be 0.
-    """
-
-    plane: tuple[int, int]
+    plane: tuple[int, int]  #: (Y, X) of the whole plane
     y0: int
     x0: int
+    #: (h, w) float32 in [0, 1] from pixel (y0, x0) on, read-only; h, w may be 0
     probability: NDArray[np.float32]
 
     def __post_init__(self) -> None:

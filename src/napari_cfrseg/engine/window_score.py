@@ -21,31 +21,18 @@ from napari_cfrseg.geometry.windows import Window, mask_box, shape_of
 
 @dataclass(frozen=True, slots=True)
 class WindowEvidence:
-    """Measurements of a candidate window's mask, in the part that was clicked.
+    """Measurements of a candidate window's mask, in the part that was clicked."""
 
-    Attributes
-    ----------
-    quality
-        The network's expected IoU, 1 if it gives none.
-    fill
-        The part's larger extent over the window's side, in [0, 1].
-    border
-        Share of the window's border (where it is not the plane's) inside the part.
-    confidence, purity
-        Mean of |2p − 1| over the part; its share of the mask's area.
-    octaves
-        Doublings from the narrowest window to this one, at least 0.
-    agreement
-        IoU of its mask with that of the next narrower or wider window, the better of
-        both: real objects look alike at neighbouring scales.
-    """
-
-    quality: float
-    fill: float
+    quality: float  #: the network's expected IoU, 1 if it gives none
+    fill: float  #: the part's larger extent over the window's side, in [0, 1]
+    #: share of the window's border (where it is not the plane's) inside the part
     border: float
+    #: mean of |2p − 1| over the part; its share of the mask's area
     confidence: float
     purity: float
-    octaves: float = 0.0
+    octaves: float = 0.0  #: doublings from the narrowest window to this one, at least 0
+    #: IoU of its mask with that of the next narrower or wider window, the better of
+    #: both: real objects look alike at neighbouring scales
     agreement: float = 1.0
 
 

@@ -267,10 +267,10 @@ def measure(
     )
 
 
-def matmul_gflops(timer: ClickTimer, size: int = 1024) -> float:
+def matmul_gflops(timer: ClickTimer) -> float:
     """Return 10⁹ operations a second of a matrix product in the timer's arithmetic."""
     kind = getattr(torch, timer.arithmetic.precision)
-    size = 8192 if timer.device.type == "cuda" else size
+    size = 8192 if timer.device.type == "cuda" else 1024
     left = torch.ones(size, size, dtype=kind, device=timer.device)
     best = min(timer.timed(lambda: left @ left)[1] for _ in range(8))
     return 2 * size**3 / 1e9 / best

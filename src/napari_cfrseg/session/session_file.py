@@ -52,8 +52,8 @@ from napari_cfrseg.session.format import (
 MOST_BYTES = 1 << 30
 
 
-def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
-    """Read a regular file of at most ``most`` bytes.
+def read_bytes(path: Path) -> bytes:
+    """Read a regular file of at most ``MOST_BYTES`` bytes.
 
     A SessionError says that it is missing, no file (a device or pipe would never end),
     or too large.
@@ -66,10 +66,11 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
             if not stat.S_ISREG(found.st_mode):
                 msg = f"{path}: expected a file, found something else"
                 raise SessionError(msg)
-            if found.st_size > most:
-                msg = f"{path}: {found.st_size} bytes; sessions have {most} at most"
+            if found.st_size > MOST_BYTES:
+                size = found.st_size
+                msg = f"{path}: {size} bytes; sessions have {MOST_BYTES} at most"
                 raise SessionError(msg)
-            return file.read(most + 1)
+            return file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         msg = f"{path}: cannot be read ({reason})"

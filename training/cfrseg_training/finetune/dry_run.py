@@ -69,13 +69,14 @@ def dry_run_text(settings: Settings, data: LabelledData, *, as_json: bool) -> st
     )
 
 
-#: side of a window on the sheet, and the gap between two
+#: windows on the sheet, the side of one, and the gap between two
+COLUMNS, ROWS = 6, 4
 TILE_PX, GAP_PX = 176, 6
 #: colours that colour-blind people distinguish (Okabe and Ito)
 OUTLINE, POSITIVE, NEGATIVE = (240, 228, 66), (86, 180, 233), (213, 94, 0)
 
 
-def write_sheet(trainer: Trainer, path: Path, columns: int = 6, rows: int = 4) -> None:
+def write_sheet(trainer: Trainer, path: Path) -> None:
     """Draw samples as the training sees them into a PNG file.
 
     The object is outlined in yellow; positive clicks are blue rings, negative ones
@@ -84,15 +85,15 @@ def write_sheet(trainer: Trainer, path: Path, columns: int = 6, rows: int = 4) -
     """
     state = trainer.generator.get_state()
     trainer.generator.manual_seed(trainer.config.seed)
-    batch = trainer.draw(rows * columns, trainer.network.grid_size)
+    batch = trainer.draw(ROWS * COLUMNS, trainer.network.grid_size)
     clicks = initial_clicks(batch, trainer.generator)
     trainer.generator.set_state(state)
     step = TILE_PX + GAP_PX
-    sheet = Image.new("RGB", (columns * step + GAP_PX, rows * step + GAP_PX), "white")
+    sheet = Image.new("RGB", (COLUMNS * step + GAP_PX, ROWS * step + GAP_PX), "white")
     image, mask, valid = (t.cpu() for t in (batch.image, batch.mask, batch.valid))
     on_host = replace(batch, image=image, mask=mask, valid=valid)
-    for index in range(rows * columns):
-        row, column = divmod(index, columns)
+    for index in range(ROWS * COLUMNS):
+        row, column = divmod(index, COLUMNS)
         tile = _tile(on_host, clicks, index)
         sheet.paste(tile, (GAP_PX + column * step, GAP_PX + row * step))
     with atomic_path(path) as temporary:

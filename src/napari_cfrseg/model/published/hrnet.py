@@ -153,24 +153,18 @@ class HighResolutionNet(nn.Module):
 class HRNetConfig(FamilyConfig):
     """Everything that shapes an HRNet click network.
 
-    Attributes
-    ----------
-    width, small, ocr_width
-        HRNet-18s: 18, True, 48. HRNet-18: 18, False, 64. HRNet-32: 32, False, 128.
-        FCFI's published "HRNet-18s" is 18, False, 48: not small at all.
-    mask_at_input
-        The previous mask is a third click map (RITM's "itermask"; FCFI's code, not
-        its paper).
-    relu_after_exchange
-        RITM: True. FCFI: False, an omission its weights depend on.
-    feedback_width
-        0: RITM. FCFI's published width is 64.
+    HRNet-18s has the width 18, ``small`` and the OCR width 48; HRNet-18 18, False, 64;
+    HRNet-32 32, False, 128. FCFI's published "HRNet-18s" is 18, False, 48 (not small at
+    all) with a ``feedback_width`` of 64; RITM's networks have none.
     """
 
     width: int = 18
     small: bool = True
     ocr_width: int = 48
+    #: whether the previous mask is a third click map (RITM's "itermask"; FCFI's code,
+    #: not its paper)
     mask_at_input: bool = True
+    #: RITM: True. FCFI: False, an omission its weights depend on.
     relu_after_exchange: bool = True
 
 

@@ -38,28 +38,20 @@ WINDOW_PX = 224
 class PlainViTConfig(FamilyConfig):
     """Everything that shapes a plain-ViT click network; the defaults are ViT-B's.
 
-    Attributes
-    ----------
-    patch, dim, depth, heads
-        Of the ViT: Base 16, 768, 12, 12; Large 16, 1024, 24, 16; Huge 14, 1280, 32,
-        16; xTiny 16, 160, 8, 4.
-    pyramid
-        Channels at (nominally) 1/4, 1/8, 1/16 and 1/32.
-    head_width
-        Channels of the head.
-    feedback_width
-        0: SimpleClick, mask at the input. Else FCFI at the pyramid.
-    grid_size
-        A multiple of 224 (published: 448, and 672 for DAVIS). The position embedding
-        is stored for this size.
+    With a ``feedback_width`` of 0 it is SimpleClick, mask at the input; else FCFI at
+    the pyramid.
     """
 
+    #: Large 16, 1024, 24, 16; Huge 14, 1280, 32, 16; xTiny 16, 160, 8, 4
     patch: int = 16
     dim: int = 768
     depth: int = 12
     heads: int = 12
+    #: channels at (nominally) 1/4, 1/8, 1/16 and 1/32
     pyramid: tuple[int, int, int, int] = (128, 256, 512, 1024)
-    head_width: int = 256
+    head_width: int = 256  #: channels of the head
+    #: a multiple of 224 (published: 448, and 672 for DAVIS); the position embedding is
+    #: stored for this size
     grid_size: int = 448
 
     @property
