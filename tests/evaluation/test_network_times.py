@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import pytest
@@ -15,7 +14,6 @@ from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.evaluation.click_times import (
     all_networks,
     arithmetics,
-    in_own_process,
     record,
     recorded,
 )
@@ -111,10 +109,6 @@ def test_processor_seconds_need_one_thread_of_the_cpu() -> None:
         Arithmetic("cpu", threads=2, cpu_time=True)
     (only,) = arithmetics("cpu", 1, cpu_time=True)
     assert str(only) == "cpu float32 1 threads processor time"
-
-
-def test_a_network_that_takes_its_process_down_takes_no_other() -> None:
-    assert in_own_process(os._exit, 9) is None
 
 
 def test_timings_are_kept_by_machine(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:

@@ -227,7 +227,7 @@ def _run(
 ) -> None:
     from cfrseg_training.finetune.dry_run import dry_run_text
     from cfrseg_training.finetune.gate import report_text
-    from cfrseg_training.finetune.tuning import LogReporter, fine_tune
+    from cfrseg_training.finetune.tuning import fine_tune
     from cfrseg_training.loop.run_state import process_count, process_rank
 
     is_first = process_rank() == 0
@@ -244,7 +244,7 @@ def _run(
         settings,
         config=replace(settings.train_config(), synchronous=process_count() > 1),
         work=None if job is None else job.folder,
-        reporter=LogReporter() if job is None else JobReporter(job),
+        reporter=None if job is None else JobReporter(job),
     )
     if not is_first:
         return

@@ -30,6 +30,13 @@ DeviceOption = Annotated[
     str,
     typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps."),
 ]
+SessionDeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps [session's]."),
+]
+FolderOption = Annotated[
+    Path, typer.Option("--output", "-o", file_okay=False, help="Results' folder.")
+]
 JsonOption = Annotated[
     bool,
     typer.Option("--json", help="Print the result as one JSON value."),

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_cfrseg.cli.options import JsonOption, SchedulerOption, WorkersOption, track
+from napari_cfrseg.cli.options import (
+    FolderOption,
+    JsonOption,
+    SchedulerOption,
+    SessionDeviceOption,
+    WorkersOption,
+    track,
+)
 from napari_cfrseg.errors import CfrSegError
 
 if TYPE_CHECKING:
@@ -43,9 +50,7 @@ def replay(
             help="Replay on another image of the same kind (or on each of several).",
         ),
     ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", file_okay=False, help="Results' folder.")
-    ] = Path(),
+    output: FolderOption = Path(),
     output_format: Annotated[
         str, typer.Option("--format", help="Of the labels: tiff or zarr (OME).")
     ] = "tiff",
@@ -55,9 +60,7 @@ def replay(
             "--model", "-m", help="Another model; reports what it changed [session's]."
         ),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, cuda:N, mps [session's].")
-    ] = None,
+    device: SessionDeviceOption = None,
     workers: WorkersOption = 1,
     scheduler: SchedulerOption = None,
     only_changed: Annotated[

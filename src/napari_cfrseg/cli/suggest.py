@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_cfrseg.cli.options import JsonOption
+from napari_cfrseg.cli.options import FolderOption, JsonOption, SessionDeviceOption
 from napari_cfrseg.errors import SessionError
 
 if TYPE_CHECKING:
@@ -37,18 +37,14 @@ def suggest(
             "one [the session's own].",
         ),
     ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", file_okay=False, help="Results' folder.")
-    ] = Path(),
+    output: FolderOption = Path(),
     above: Annotated[
         float | None,
         typer.Option(
             min=0.0, max=1.0, help="Least probability to be right [as in the window]."
         ),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, cuda:N, mps [session's].")
-    ] = None,
+    device: SessionDeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find objects like a session's finished ones and write them down.

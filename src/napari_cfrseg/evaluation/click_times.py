@@ -11,18 +11,16 @@ one that does not fit does not end the others.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +36,7 @@ from napari_cfrseg.evaluation.network_times import (
 )
 from napari_cfrseg.geometry.distances import depth_in
 from napari_cfrseg.io.atomic import atomic_path
+from napari_cfrseg.processes import in_processes
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.prediction import Prediction
@@ -174,9 +173,6 @@ def _rows(
     return rows
 
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
-
 #: FCFI on two backbones of timm's, as examples of all of them
 TIMM_EXAMPLES = ("fcfi:resnet50", "fcfi:convnext_tiny")
 
@@ -222,29 +218,30 @@ def bench_networks(
     Installed models run with their weights, other networks with random ones, on a
     window of a bundled micrograph (``sample``); ``repeats`` objects count.
     """
-    for name, arithmetic in product(names, how):
-        cost = in_own_process(bench_network, name, arithmetic, repeats, sample)
-        yield cost or NetworkCost(
-            name,
-            arithmetic=str(arithmetic),
-            device=arithmetic.device,
-            precision=arithmetic.precision,
-            error="the process ended, probably out of memory",
-        )
+    make = partial(_bencher, repeats, sample)
+    for task in product(names, how):
+        yield from in_processes(make, [task], 1, _lost)
 
 
-def in_own_process(
-    work: Callable[Arguments, Result],
-    *arguments: Arguments.args,
-    **named: Arguments.kwargs,
-) -> Result | None:
-    """Run a function in a fresh process; None if that process dies."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        try:
-            return pool.submit(work, *arguments, **named).result()
-        except BrokenProcessPool:
-            return None
+_Task = tuple[str, Arithmetic]
+
+
+def _bencher(
+    repeats: int, sample: str, _number: int
+) -> Callable[[_Task], list[NetworkCost]]:
+    """Return what times one network, in a process of its own."""
+    return lambda task: [bench_network(*task, repeats, sample)]
+
+
+def _lost(task: _Task, error: Exception) -> NetworkCost:
+    name, how = task
+    return NetworkCost(
+        name,
+        arithmetic=str(how),
+        device=how.device,
+        precision=how.precision,
+        error=str(error),
+    )
 
 
 def bench_network(name: str, how: Arithmetic, repeats: int, sample: str) -> NetworkCost:

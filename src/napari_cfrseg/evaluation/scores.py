@@ -145,7 +145,8 @@ def pooled_rows(
 ) -> list[ObjectRow]:
     """Keep the same number of rows of every set that has ``min_objects`` or more.
 
-    The first of each set in ``order`` (keys in the order drawn) are kept.
+    The first of each set in ``order`` (keys in the order drawn) are kept; all rows
+    where no set is large enough.
     """
     by_key = {row.key: row for row in rows}
     by_set: dict[str, list[ObjectRow]] = defaultdict(list)
@@ -154,7 +155,7 @@ def pooled_rows(
             by_set[by_key[key].set_name].append(by_key[key])
     pools = [pool for pool in by_set.values() if len(pool) >= min_objects]
     same = min((len(pool) for pool in pools), default=0)
-    return [row for pool in pools for row in pool[:same]]
+    return [row for pool in pools for row in pool[:same]] or list(rows)
 
 
 def clicks_to(

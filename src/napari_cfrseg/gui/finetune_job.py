@@ -52,12 +52,7 @@ def pixels_of(
     """Take the arrays of two layers; of a pyramid the level that fits the labels.
 
     Channels, along an axis or as layers of ``viewer``, are those that the click dock
-    uses.
-
-    Raises
-    ------
-    DatasetError
-        No level of the image has the labels' shape.
+    uses. Raises DatasetError if no level of the image has the labels' shape.
     """
     shape = tuple(int(n) for n in labels.data.shape)
     found = WorkingImage.of(image, viewer)
@@ -81,10 +76,7 @@ def pixels_of(
 def write_pixels(pixels: Pixels, folder: Path) -> None:
     """Write the labelled planes as ``images/NAME.tif`` and ``labels/NAME.tif``.
 
-    Raises
-    ------
-    DatasetError
-        Nothing is labelled.
+    Raises DatasetError if nothing is labelled.
     """
     import tifffile
 
@@ -136,12 +128,8 @@ def request_of(
 ) -> dict[str, Any]:
     """Return the settings that ``cfrseg-train`` reads of a job.
 
-    Parameters
-    ----------
-    folder
-        One's own labelled images; None: those in the job's folder.
-    sparse
-        Whether unlabelled pixels may hold further objects.
+    ``folder`` has one's own labelled images; None: they are in the job's folder.
+    ``sparse`` says whether unlabelled pixels may hold further objects.
     """
     return {
         "base": base,
@@ -309,10 +297,7 @@ class FineTuneRun:
     def keep_candidate(self) -> Path:
         """Return the shown job's model; copy one whose gain is not proven first.
 
-        Raises
-        ------
-        OSError
-            It could not be written.
+        Raises OSError if it could not be written.
         """
         if self.job is None:
             msg = "there is no job"

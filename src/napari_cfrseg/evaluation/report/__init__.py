@@ -87,7 +87,10 @@ def write_report(
     _write_summary(folder / "summary.json", runs, results, command)
     _write_comparisons(folder / "compare.md", runs, names)
     _write_spread(folder / "robot.md", runs, results)
-    pools = dict(zip(names, (_pool(run) for run in runs), strict=True))
+    pools = {
+        name: pooled_rows(run.rows, run.order)
+        for name, run in zip(names, runs, strict=True)
+    }
     save_curves(folder, pools)
     save_histograms(folder, pools, min(0.90, runs[0].settings.target))
     for run in runs:
@@ -109,10 +112,6 @@ def name_runs(runs: Sequence[Run]) -> list[str]:
         f"{name} ({run.folder.name})" if names.count(name) > 1 else name
         for name, run in zip(names, runs, strict=True)
     ]
-
-
-def _pool(run: Run) -> list[ObjectRow]:
-    return pooled_rows(run.rows, run.order) or list(run.rows)
 
 
 def _write_summary(

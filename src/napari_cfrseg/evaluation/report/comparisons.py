@@ -91,7 +91,7 @@ def compare_runs(
         msg = f"{first.folder} and {second.folder} have no object in common"
         raise DatasetError(msg)
     rows_a = [a for a, _ in pairs.values()]
-    pool = pooled_rows(rows_a, first.order, min_objects=min_objects) or rows_a
+    pool = pooled_rows(rows_a, first.order, min_objects=min_objects)
     measures = _measures(first.settings.target, first.settings.max_clicks)
     rng = np.random.default_rng(seed)
     paired = [pairs[row.key] for row in pool]

@@ -140,7 +140,7 @@ def summarize_sets(
     """
     order = order if order is not None else [row.key for row in rows]
     names = sorted({row.set_name for row in rows})
-    pool = pooled_rows(rows, order, min_objects=min_objects) or list(rows)
+    pool = pooled_rows(rows, order, min_objects=min_objects)
     groups = [([row for row in rows if row.set_name == name], name) for name in names]
     return [
         summarize(group, name, max_clicks=max_clicks, target=target)

@@ -54,11 +54,8 @@ def import_labels(controller: Controller, layer: Labels) -> int:
 def import_points(controller: Controller, layer: Points) -> tuple[int, int]:
     """Make clicks of points; each is an object of its own unless a column says whose.
 
-    The feature columns "object" and "polarity" count where there are any.
-
-    Returns
-    -------
-    How many became clicks, and how many do not lie on the image.
+    The feature columns "object" and "polarity" count where there are any. Returns how
+    many became clicks, and how many do not lie on the image.
     """
     leading = tuple(controller.viewer.dims.point)
     points = points_on(controller.image, layer, leading)
@@ -74,16 +71,10 @@ def import_points(controller: Controller, layer: Points) -> tuple[int, int]:
 
 
 def import_csv(controller: Controller, path: Path) -> tuple[int, int]:
-    """Make clicks of a table's rows (see session.imports).
+    """Make clicks of a table's rows (:func:`.events_from_csv`).
 
-    Returns
-    -------
-    How many became clicks, and how many do not lie on the image.
-
-    Raises
-    ------
-    SessionError
-        It is no table of clicks.
+    Returns how many became clicks, and how many do not lie on the image. Raises
+    SessionError if it is no table of clicks.
     """
     first, click = controller.view.next_id, controller.next_click
     events = events_from_csv(path, first_object=first, first_click=click)

@@ -161,21 +161,11 @@ class SessionKeeper:
         self.changed.emit(self.status())
 
     def save(self, path: Path | None = None, *, keep_pixels: bool = False) -> None:
-        """Save, under another name if one is given.
+        """Save, under another name if one is given (``.cfrseg.json`` is added to it).
 
-        Parameters
-        ----------
-        path
-            Gets the ending ``.cfrseg.json`` where it is missing.
-        keep_pixels
-            For an image that is in no file: write it beside the session as TIFF.
-
-        Raises
-        ------
-        SessionError
-            There is nothing to save, or the name is taken by an open session.
-        OSError
-            It could not be written; the session continues as before.
+        With ``keep_pixels`` an image that is in no file is written beside the session
+        as TIFF. Raises SessionError if there is nothing to save, or the name is taken
+        by an open session; after an OSError the session continues as before.
         """
         writer, annotator = self.writer, self.controller.annotator
         self._check_ready("save")
