@@ -86,6 +86,19 @@ class FeedbackState(NamedTuple):
     fusion: FusionState
 
 
+class Step(NamedTuple):
+    """The input of a refinement step, besides the features."""
+
+    feedback: Tensor  # (B, 1, H, W) float in [0, 1], zeros where there is no mask
+    gate: Tensor  # (B, 1, 1, 1) of 0 and 1
+    newest_click: Tensor  # (B, 3)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the grid."""
+        return self.feedback.shape[-2], self.feedback.shape[-1]
+
+
 class Fused(NamedTuple):
     """A refinement step's feedback; maps are (B, 1, h, w)."""
 
@@ -165,13 +178,12 @@ class ClickFamily(ClickNetwork, Generic[ConfigT]):
             gate = image.new_zeros(batch, 1, 1, 1)
         elif gate is None:
             gate = image.new_ones(batch, 1, 1, 1)
-        return self.refine_from(features, feedback.to(image.dtype), gate, newest_click)
+        step = Step(feedback.to(image.dtype), gate, newest_click)
+        return self.refine_from(features, step)
 
     @abstractmethod
-    def refine_from(
-        self, features: Any, feedback: Tensor, gate: Tensor, newest_click: Tensor
-    ) -> NetworkOutput:
-        """Compute the mask from a feedback (B, 1, H, W) and a gate (B, 1, 1, 1)."""
+    def refine_from(self, features: Any, step: Step) -> NetworkOutput:
+        """Compute the mask of a step."""
 
     def prepare_feedback(
         self, deep: Tensor, image: Tensor, maps: Tensor
@@ -187,13 +199,7 @@ class ClickFamily(ClickNetwork, Generic[ConfigT]):
         context = resize(torch.cat([image, maps], dim=1), size)
         return FeedbackState(self.ffcm.prepare(deep, context), self.cffm.prepare(deep))
 
-    def fuse_feedback(
-        self,
-        state: FeedbackState | None,
-        feedback: Tensor,
-        gate: Tensor,
-        newest_click: Tensor,
-    ) -> Fused:
+    def fuse_feedback(self, state: FeedbackState | None, step: Step) -> Fused:
         """Correct the feedback around the newest click and fuse it with the features.
 
         Raises ValueError without a state: the features are another network's.
@@ -202,10 +208,9 @@ class ClickFamily(ClickNetwork, Generic[ConfigT]):
             msg = "features were not made by this network's embed_clicks"
             raise ValueError(msg)
         deep = state.fusion.features
-        small = resize(feedback, (deep.shape[-2], deep.shape[-1]))
-        size = (feedback.shape[-2], feedback.shape[-1])
+        small = resize(step.feedback, (deep.shape[-2], deep.shape[-1]))
         corrected, region, affinity = self.ffcm.correct(
-            state.correction, small, newest_click, size
+            state.correction, small, step.newest_click, step.size
         )
-        features, updated = self.cffm.fuse(state.fusion, corrected, gate)
+        features, updated = self.cffm.fuse(state.fusion, corrected, step.gate)
         return Fused(features, corrected, updated, region, affinity)

@@ -29,6 +29,7 @@ from napari_cfrseg.model.published.family import (
     ClickStem,
     FamilyConfig,
     FeedbackState,
+    Step,
 )
 
 
@@ -144,18 +145,11 @@ class DeepLabClicks(ClickFamily[DeepLabConfig]):
         state = self.prepare_feedback(deep, image, maps)
         return ClickFeatures(image, self.skip(fine), state)
 
-    def refine_from(
-        self,
-        features: ClickFeatures,
-        feedback: Tensor,
-        gate: Tensor,
-        newest_click: Tensor,
-    ) -> NetworkOutput:
+    def refine_from(self, features: ClickFeatures, step: Step) -> NetworkOutput:
         """Correct and fuse the mask, then run the decoder."""
-        fused = self.fuse_feedback(features.feedback, feedback, gate, newest_click)
+        fused = self.fuse_feedback(features.feedback, step)
         joined = torch.cat([fused.features, features.skip], dim=1)
-        size = (feedback.shape[-2], feedback.shape[-1])
-        return fused.output(self.classify(self.decode(joined)), size)
+        return fused.output(self.classify(self.decode(joined)), step.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,17 +233,10 @@ class TimmFcfi(ClickFamily[TimmFcfiConfig]):
         features: Tensor = self.joined(joined)
         return features
 
-    def refine_from(
-        self,
-        features: JoinedFeatures,
-        feedback: Tensor,
-        gate: Tensor,
-        newest_click: Tensor,
-    ) -> NetworkOutput:
+    def refine_from(self, features: JoinedFeatures, step: Step) -> NetworkOutput:
         """Correct and fuse the mask, then run the decoder."""
-        fused = self.fuse_feedback(features.feedback, feedback, gate, newest_click)
-        size = (feedback.shape[-2], feedback.shape[-1])
-        return fused.output(self.decode(fused.features), size)
+        fused = self.fuse_feedback(features.feedback, step)
+        return fused.output(self.decode(fused.features), step.size)
 
 
 def _backbone(config: TimmFcfiConfig) -> Any:

@@ -32,6 +32,7 @@ from napari_cfrseg.model.published.family import (
     ClickStem,
     FamilyConfig,
     FeedbackState,
+    Step,
 )
 
 #: modules in stages 2, 3, 4 and blocks per branch, of the full and the small network
@@ -221,26 +222,19 @@ class HRNetClicks(ClickFamily[HRNetConfig]):
         state = self.prepare_feedback(deep, features.image, maps)
         return features._replace(deep=deep, feedback=state)
 
-    def refine_from(
-        self,
-        features: ClickFeatures,
-        feedback: Tensor,
-        gate: Tensor,
-        newest_click: Tensor,
-    ) -> NetworkOutput:
+    def refine_from(self, features: ClickFeatures, step: Step) -> NetworkOutput:
         """Run what follows the mask: with the mask at the input, the backbone too."""
-        size = (feedback.shape[-2], feedback.shape[-1])
         if self.config.mask_at_input:
-            maps = torch.cat([feedback, features.maps], dim=1)
+            maps = torch.cat([step.feedback, features.maps], dim=1)
             features = self._deepen(features, maps)
         if self.ffcm is None:
             logits, coarse = self.ocr(features.deep)
             return NetworkOutput(
-                resize(logits, size), auxiliary_logits=resize(coarse, size)
+                resize(logits, step.size), auxiliary_logits=resize(coarse, step.size)
             )
-        fused = self.fuse_feedback(features.feedback, feedback, gate, newest_click)
+        fused = self.fuse_feedback(features.feedback, step)
         logits, coarse = self.ocr(fused.features)
-        return fused.output(logits, size, coarse)
+        return fused.output(logits, step.size, coarse)
 
 
 class OcrHead(nn.Module):

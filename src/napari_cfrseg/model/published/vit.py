@@ -28,6 +28,7 @@ from napari_cfrseg.model.published.family import (
     ClickFamily,
     FamilyConfig,
     FeedbackState,
+    Step,
 )
 
 #: side in pixels of the squares that windowed blocks attend within
@@ -165,25 +166,18 @@ class PlainViTClicks(ClickFamily[PlainViTConfig]):
                 x = _split(whole, rows, columns)
         return _merge(x, rows, columns, side).permute(0, 3, 1, 2)
 
-    def refine_from(
-        self,
-        features: ClickFeatures,
-        feedback: Tensor,
-        gate: Tensor,
-        newest_click: Tensor,
-    ) -> NetworkOutput:
+    def refine_from(self, features: ClickFeatures, step: Step) -> NetworkOutput:
         """Run what follows the mask: every block, or FCFI's last layers."""
-        size = (feedback.shape[-2], feedback.shape[-1])
         if self.ffcm is None:
-            maps = torch.cat([feedback, features.maps], dim=1)
+            maps = torch.cat([step.feedback, features.maps], dim=1)
             tokens = features.tokens + self.embed_maps(maps)
             pyramid = self.pyramid(self.encode(tokens))
             logits = self.head.finish(self.head.coarse(pyramid), pyramid[0])
-            return NetworkOutput(resize(logits, size))
-        fused = self.fuse_feedback(features.feedback, feedback, gate, newest_click)
+            return NetworkOutput(resize(logits, step.size))
+        fused = self.fuse_feedback(features.feedback, step)
         coarse = cast("Tensor", features.coarse)  # there with the feedback's state
         logits = self.head.finish(coarse, fused.features)
-        return fused.output(logits, size)
+        return fused.output(logits, step.size)
 
 
 def _split(x: Tensor, rows: int, columns: int) -> Tensor:
