@@ -212,7 +212,7 @@ def check_inside(click: Click, shape: tuple[int, int]) -> None:
 def points_array(
     clicks: Iterable[Click], *, slots: int | None = None
 ) -> NDArray[np.float32]:
-    """Lay clicks out as the networks read them: (2N, 3) float32 ``[y, x, order]``.
+    """Return clicks as the networks read them: (2N, 3) float32 ``[y, x, order]``.
 
     First the positives, then the negatives, unused rows −1. ``slots`` is N, by default
     as many as the larger sign needs, at least one. Coordinates are on the grid already.
@@ -224,7 +224,7 @@ def points_array(
 def points_rows(
     yx: NDArray[np.float64], positive: NDArray[np.bool_], slots: int | None = None
 ) -> NDArray[np.float32]:
-    """Lay out places, (N, 2), and signs, (N,), as :func:`points_array` does."""
+    """Return places, (N, 2), and signs, (N,), as :func:`points_array` does."""
     signs = [np.flatnonzero(positive), np.flatnonzero(~positive)]
     needed = max(len(signs[0]), len(signs[1]), 1)
     count = needed if slots is None else slots

@@ -32,9 +32,9 @@ def in_processes(
 ) -> Iterator[ResultT]:
     """Work on tasks in several processes; yield results as they come.
 
-    A process that dies is replaced; ``given_up`` gets a task that was tried so often.
-    What raises in a process is raised here: a CfrSegError as it is, anything else as a
-    RuntimeError with the traceback.
+    A process that dies is replaced; ``given_up`` gets a task whose process died
+    ``tries`` times. What raises in a process is raised here: a CfrSegError as it is,
+    anything else as a RuntimeError with the traceback.
     """
     workers = [_Worker(make, number) for number in range(min(count, len(tasks)))]
     waiting = deque((task, 1) for task in tasks)
@@ -91,7 +91,7 @@ class _Worker(Generic[TaskT, ResultT]):
         """Let it work on a task."""
         self.given, self.is_busy = (task, number), True
         self._found: list[ResultT] = []
-        with suppress(OSError):  # it died: its pipe says so when it is read
+        with suppress(OSError):  # it died, which reading its pipe reports
             self.pipe.send(task)
 
     def results(self, *, as_they_come: bool) -> list[ResultT]:
@@ -150,7 +150,7 @@ def on_cluster(
 ) -> Iterator[ResultT]:
     """Work on tasks on a Dask scheduler's workers; yield results as they come.
 
-    ``given_up`` gets tasks that failed, and those whose workers died so often. The
+    ``given_up`` gets tasks that failed or whose workers died ``tries`` times. The
     workers must see the same files under the same paths. Raises DeviceError if dask is
     not installed or the scheduler, ``tcp://host:8786``, does not answer.
     """

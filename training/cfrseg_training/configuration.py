@@ -48,8 +48,8 @@ T = TypeVar("T")
 class TrainConfig:
     """Everything that shapes a run, besides the data and the network."""
 
-    #: the learning rate reaches its end after so many seconds of training or so many
-    #: steps, whichever comes first; None: no such limit
+    #: the learning rate reaches its end after these seconds of training or these steps,
+    #: whichever comes first; None: no such limit
     budget_s: float | None = None
     steps: int | None = None
     #: the run then writes its state and returns, to be resumed
@@ -61,8 +61,8 @@ class TrainConfig:
     batch: int = 64
     learning_rate: float = 1.5e-3
     #: with several processes (``torch.distributed`` initialised): each descends on its
-    #: own windows and the weights are averaged every so many steps (local SGD), so that
-    #: a slow process rarely holds up the others
+    #: own windows and the weights are averaged after this many steps (local SGD), so
+    #: that a slow process rarely holds up the others
     average_every: int = 8
     weight_decay: float = 0.02
     warmup_steps: int = 300
@@ -86,7 +86,7 @@ class TrainConfig:
     synchronous: bool = False
     frozen_norms: bool = False  #: keep the statistics of normalisations (small data)
     keep_best: bool = False  #: return the weights of the best quick validation
-    patience: int | None = None  #: stop after so many that did not improve on it
+    patience: int | None = None  #: stop after this many without improvement
     note_every: int = 50  #: steps between two entries of the loss in the history
     suem: SuemRecipe | None = None  #: copy-paste between windows (CFR-ICL)
     windows: WindowRecipe = field(default_factory=WindowRecipe)

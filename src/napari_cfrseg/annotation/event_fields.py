@@ -87,7 +87,7 @@ def fields_of(value: Any, *, defaults: bool = False) -> dict[str, Any]:
 
 
 def one_line(error: ValidationError) -> str:
-    """Say in one line where a file is wrong first."""
+    """Return the first problem of a file in one line."""
     problems = error.errors(include_url=False, include_context=False)
     first = problems[0]
     where = ".".join(str(step)[:40] for step in first["loc"][:8])

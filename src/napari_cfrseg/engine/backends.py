@@ -94,7 +94,7 @@ def _obstacle(
     device: torch.device,
     half: torch.dtype | None = None,
 ) -> str:
-    """Say why OpenVINO cannot compute a network, "" if it can."""
+    """Return why OpenVINO cannot compute a network, "" if it can."""
     if device.type != "cpu":
         return f"{device} computes"
     if find_spec("openvino") is None:

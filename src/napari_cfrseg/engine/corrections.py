@@ -39,7 +39,7 @@ from napari_cfrseg.geometry.windows import (
 DISK_RADIUS_CELLS = 5.0
 #: FFCM's box: r = 0.3 of the window's side.
 BOX_RATIO = 0.3
-#: so many ignored clicks are corrected one after the other; more of them at once,
+#: this many ignored clicks are corrected one after the other; more of them at once,
 #: which may leave other probabilities below 1/256
 ONE_BY_ONE = 8
 #: Affinity from which a pixel counts as similar to the click.

@@ -64,7 +64,7 @@ class Notices:
 
 
 def find_devices() -> Found:
-    """Ask torch what there is."""
+    """Return the devices that torch finds."""
     built_for, problem, count = torch.version.cuda, "", 0
     with warnings.catch_warnings(record=True) as caught:  # an old driver warns
         warnings.simplefilter("always")
@@ -100,7 +100,7 @@ def explain(found: Found) -> tuple[str, str]:
 
 
 def _missing(found: Found) -> str:
-    """Say why there is no GPU."""
+    """Return why there is no GPU."""
     if found.built_for is None:
         if found.has_driver:
             return (
@@ -168,7 +168,7 @@ def memory_cap() -> int | None:
 
 
 def apply_cap(device: torch.device, cap: int | None) -> None:
-    """Let torch take no more than so many bytes of a GPU; the CPU has ``check_cap``."""
+    """Limit the bytes of a GPU that torch takes; the CPU has ``check_cap``."""
     if cap is None:
         return
     if device.type == "cuda":
@@ -180,7 +180,7 @@ def apply_cap(device: torch.device, cap: int | None) -> None:
 
 
 def check_cap(cap: int | None, needed: int) -> None:
-    """Raise torch's OutOfMemoryError if so many bytes more would exceed the cap."""
+    """Raise torch's OutOfMemoryError if this many bytes more would exceed the cap."""
     if cap is None:
         return
     taken = resident_bytes()

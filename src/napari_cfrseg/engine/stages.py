@@ -278,7 +278,7 @@ class Stages:
             return [job() for job in jobs]
 
     def _has_room(self, windows: int) -> bool:
-        """Whether so many windows fit at once; says so where they do not."""
+        """Whether this many windows fit at once; a notice says where they do not."""
         try:
             self._check_room(windows)
         except torch.OutOfMemoryError:

@@ -118,7 +118,7 @@ class _Seconds:
     steps: tuple[list[float], list[float]]
 
     def of(self, kind: int, steps: int) -> float:
-        """Seconds of the first (0) or next (1) click with so many steps at most."""
+        """Seconds of the first (0) or next (1) click with this many steps at most."""
         taken = self.clicks[kind] + sum(self.steps[kind][:steps])
         return taken + (self.image if kind == 0 else 0.0)
 
@@ -216,7 +216,7 @@ class ClickTimer:
 def measure(
     timer: ClickTimer, reference: Callable[[], ClickTimer], repeats: int
 ) -> NetworkCost:
-    """Time a network beside the reference, in so many pairs of runs.
+    """Time a network beside the reference, in ``repeats`` pairs of runs.
 
     The first run of the timer is not counted: it gives the memory and the number of
     operations. ``reference`` is called after the memory was read. The caller fills in

@@ -185,7 +185,7 @@ class _ErrorPlane:
         return best
 
     def _search_boxes(self, regions: list[tuple[slice, slice]]) -> list[_Box]:
-        """Say where to transform: around each region, or once where that is less."""
+        """Return where to transform: around each region, or all where that is less."""
         reach = self._reach
         cost = sum(
             _REGION_COST_PX

@@ -73,7 +73,7 @@ def _give_up(_task: Objects, error: Exception) -> NoReturn:
 
 
 OBJECTS_PER_TASK = 4
-#: a task whose workers died so often is given up
+#: a task whose workers died this often is given up
 TRIES = 5
 
 

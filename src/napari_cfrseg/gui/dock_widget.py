@@ -62,7 +62,7 @@ class DockWidget(QWidget):  # type: ignore[misc]  # qtpy is untyped
                 self.let_go()
 
     def docked(self) -> None:
-        """Lie on the plugin's other dock, so that neither squeezes the other."""
+        """Share a place with the plugin's other dock, in tabs."""
         main, mine = self.window(), self.parent()
         while mine is not None and not isinstance(mine, QDockWidget):
             mine = mine.parent()

@@ -21,7 +21,7 @@ from napari_cfrseg.errors import ImageError
 Order = tuple[int, ...]
 ValueT = TypeVar("ValueT")
 
-#: a mapped file of at most so many bytes is read
+#: a mapped file of at most this many bytes is read
 IN_MEMORY_BYTES = 1 << 29
 
 
@@ -235,7 +235,7 @@ class Pyramid:
         )
 
     def fitting(self, px_per_pixel: float) -> tuple[Any, tuple[float, float]]:
-        """Return the coarsest level of which a pixel stands for so many, or fewer.
+        """Return the coarsest level whose pixels are at most so wide, in finest pixels.
 
         Also returns how many pixels of a (Y, X) plane each of its pixels stands for.
         """

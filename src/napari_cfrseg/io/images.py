@@ -172,7 +172,7 @@ def image_files(folder: Path) -> dict[str, Path]:
 
 
 def check_regular(path: Path) -> None:
-    """Raise ImageError unless there is a regular file: a pipe would wait for ever."""
+    """Raise ImageError unless there is a regular file: a pipe would block."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
@@ -269,7 +269,7 @@ def _pixels_of(picture: Any, *, as_labels: bool) -> tuple[Any, bool]:
 
 # -- fingerprints --------------------------------------------------------------------
 
-#: Arrays of at most so many values are read whole.
+#: Arrays of at most this many values are read whole.
 WHOLE_VALUES = 1 << 18
 BLOCK_PX = 64
 _PLANES, _BLOCKS = 8, 3

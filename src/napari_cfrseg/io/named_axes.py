@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.io.axes import channels_of, view_of
 
-#: names given to leading axes of which nothing is known
+#: names of leading axes that have none
 _SPARE_NAMES = "tzqiwvuabdefghjklmnopr"
 #: an array is read whole up to this size
 MOST_BYTES = 1 << 33
 
 #: channels that a person can choose together
 MOST_CHANNELS = 4
-#: of more channels than can be chosen, so many are used
+#: channels that are used of more than can be chosen
 USED_OF_MANY = 3
 
 

@@ -36,7 +36,7 @@ SUFFIX = ".safetensors"
 #: Environment variable that names the folder of installed models.
 MODELS_VARIABLE = "CFRSEG_MODELS"
 _KEY = "cfrseg"
-#: so many names are listed in a message
+#: names listed in a message at most
 _MAX_LISTED = 6
 
 

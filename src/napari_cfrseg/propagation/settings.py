@@ -41,7 +41,7 @@ class PropagationSettings:
     drift_floor: float = 0.5
     most_drift: float = 0.15
     #: an object whose picture correlates less than this with what is where its mask was
-    #: carried is looked for so many radii around; what a radius of distance (its
+    #: carried is looked for within this many radii; what a radius of distance (its
     #: square) costs
     least_match: float = 0.6
     reach: float = 2.0

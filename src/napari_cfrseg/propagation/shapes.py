@@ -43,7 +43,7 @@ ALIGN_BELOW = 0.5
 _NOWHERE = -1e3
 #: an outline's radius changes by no more than this factor, whatever the spline gives
 _MOST_CHANGE = 1.4
-#: an object ends so many planes beyond the last plane it is on
+#: an object ends this many planes beyond the last plane it is on
 END = 0.25
 
 Floats = NDArray[np.float32]

@@ -24,7 +24,7 @@ class RecordedAnnotator(Annotator):
 
     #: where it records; None: nowhere yet
     writer: SessionWriter | None = None
-    #: begins a session when the first act is done that is no mere setting
+    #: begins a session at the first event that is not only a setting
     open_writer: Callable[[], SessionWriter | None] | None = None
     #: loads the model an event or a session names: (segmenter, what it is called
     #: here), or None to go on with the one in use; None: the one given does all
@@ -59,7 +59,7 @@ class RecordedAnnotator(Annotator):
         self._computer.save_model(path, self.model)
 
     def begin_with(self, reference: ModelReference | None, source: ModelSource) -> None:
-        """Say which model is in use, and where others come from when events say so."""
+        """Set the model in use, and where the models that events name come from."""
         self._reference, self.model_source = reference, source
 
     def _switch(self, wanted: ModelReference) -> None:
@@ -79,7 +79,7 @@ class RecordedAnnotator(Annotator):
     ) -> Change:
         """Apply events as one step (see :class:`Annotator`) and write them down.
 
-        The model that an event names is used from then on, if it is to be had.
+        The model that an event names is used from then on, if it is installed.
         """
         if isinstance(event, ev.ModelChanged):
             self._switch(ModelReference(event.name, event.sha256))
@@ -126,7 +126,7 @@ class RecordedAnnotator(Annotator):
         )
 
     def restore(self, content: SessionContent) -> Iterator[Change]:
-        """Do all that a session says, writing nothing down; yield after each event."""
+        """Apply a session's events without recording them; yield after each event."""
         for event in content.events:
             if isinstance(event, ev.ClickAdded) and event.scaling is not None:
                 self._computer.scalings.setdefault(event.plane, event.scaling)
@@ -145,7 +145,7 @@ class RecordedAnnotator(Annotator):
             self.writer, self.open_writer = writer, opener
 
     def snapshot(self, events: int) -> Snapshot:
-        """Return the labels of all planes, said to be those after ``events`` events."""
+        """Return the labels of all planes, marked as those after ``events`` events."""
         found = [replace(label_runs(self.labels(p)), plane=p) for p in self.planes]
         return Snapshot(events, tuple(runs for runs in found if runs.size))
 

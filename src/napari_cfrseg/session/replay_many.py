@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_cfrseg.engine.backends import Backend
     from napari_cfrseg.engine.segmenter import Segmenter
 
-#: a session whose process died so often is given up
+#: a session whose process died this often is given up
 TRIES = 2
 
 

@@ -103,7 +103,7 @@ class Session:
     def apply(
         self, image: Any = None, segmenter: SegmenterLike | None = None
     ) -> AnyLabels:
-        """Do all that was done and return the labels.
+        """Apply all events and return the labels.
 
         Parameters
         ----------
@@ -124,7 +124,7 @@ class Session:
         Raises
         ------
         CfrSegError
-            Image or model cannot be had, or an event does not fit.
+            Image or model is missing, or an event does not fit.
         """
         annotator = self.annotator(image, segmenter)
         for _ in annotator.restore(self.content):
@@ -170,7 +170,7 @@ class Session:
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:
-    """Tell a file from the one that takes its place."""
+    """Return what distinguishes a file from the one that replaces it."""
     try:
         found = path.stat()
     except (OSError, ValueError):

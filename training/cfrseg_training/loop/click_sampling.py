@@ -97,7 +97,7 @@ def _depth_by_transform(region: Tensor) -> Tensor:
 def pick(weight: Tensor, generator: torch.Generator) -> Tensor:
     """Draw (B, 2) float (y, x) uniformly where (B, 1, H, W) ``weight`` is positive.
 
-    Where it nowhere is, any pixel is drawn.
+    Where it is positive nowhere, any pixel is drawn.
     """
     noise = torch.rand(weight.shape, generator=generator, device=weight.device)
     index = (weight * (noise + 1)).flatten(1).argmax(dim=1)

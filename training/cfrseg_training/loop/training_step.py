@@ -53,8 +53,8 @@ class RoundsConfig:
     #: of the cross entropy of RITM's second output (published: 0.4)
     auxiliary_weight: float = 0.4
     gain_weight: float = 0.0  #: of the error a click leaves (``error_left``)
-    #: up to so many rounds without gradient come first (each number as likely), so that
-    #: the late clicks of a long correction are trained, too; RITM's scheme
+    #: up to this many rounds without gradient come first (each number as likely), so
+    #: that the late clicks of a long correction are trained, too; RITM's scheme
     earlier: int = 0
     slots: int = 12  #: click slots of each sign
 

@@ -277,7 +277,7 @@ def put_click(
 
     Points are (B, 2N, 3) rows ``[y, x, order]``, positives first, −1 where unused;
     ``number`` is 1 for the first generated click of a step, and so on. ``from_end``
-    (RITM, SimpleClick, FCFI) takes slot N − number of the sign, whatever stood there,
+    (RITM, SimpleClick, FCFI) takes slot N − number of the sign, whatever was there,
     with that number as order; ``first_free`` (CFR-ICL) the first free slot, the last
     one if none is, numbered after all others.
     """

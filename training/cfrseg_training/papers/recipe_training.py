@@ -200,7 +200,7 @@ class RecipeTrainer:
     def run(
         self, *, epochs: int | None = None, stop_after_s: float | None = None
     ) -> ClickNetwork:
-        """Train to the end of the recipe, or so many epochs; return the network.
+        """Train to the end of the recipe, or ``epochs`` epochs; return the network.
 
         Rates fall at the recipe's milestones in any case. ``stop_after_s`` ends it
         after so many seconds, in the middle of an epoch if need be.

@@ -61,7 +61,7 @@ class ZoomIn:
     #: longest side of the crop after resampling, or its exact (height, width): the
     #: aspect is then not kept
     target_size: int | tuple[int, int] = 400
-    #: up to so many clicks the whole image is used. 0: the first click is predicted
+    #: up to this many clicks the whole image is used. 0: the first click is predicted
     #: again if its mask is small. −1: a window from the first click on, the whole image
     #: where there is no mask.
     skip_clicks: int = 1
@@ -211,7 +211,7 @@ class Protocol:
     stop_changed_px: int = 20
     #: CFR is applied while an object has at most this many clicks
     cascade_clicks: int = 20
-    #: only so many first clicks are shown to the network; None: all
+    #: first clicks that are shown to the network; None: all
     clicks_limit: int | None = None
     #: True: windows follow M^u instead of the prediction (FCFI)
     roi_from_updated: bool = False

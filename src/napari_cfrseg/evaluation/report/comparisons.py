@@ -195,7 +195,7 @@ def differing_robots(first: Run, second: Run) -> list[str]:
 def format_differences(
     differences: Sequence[Difference], label_a: str, label_b: str
 ) -> str:
-    """Lay differences out as a Markdown table."""
+    """Return differences as a Markdown table."""
     lines = [
         f"A = {label_a}, B = {label_b}; paired over the same objects, "
         f"{round(100 * CONFIDENCE)} % bootstrap intervals over images and their "

@@ -16,7 +16,7 @@ Results = Sequence[tuple[str, Sequence[Summary]]]
 
 
 def format_tables(results: Results) -> str:
-    """Lay results out as Markdown: clicks, IoU, surfaces, and the cost of a click."""
+    """Return results as Markdown: clicks, IoU, surfaces, and the cost of a click."""
     parts = [
         "Clicks (or actions) until the outline is acceptable (NoC@ok: IoU ≥ 0.90, or "
         "≥ 0.75 with a surface dice ≥ 0.95), and objects where it never is.",
@@ -134,7 +134,7 @@ def _costs(results: Results) -> str:
 
 
 def format_robot_spread(spread: Mapping[str, Sequence[Summary]]) -> str:
-    """Lay out how much depends on where people click.
+    """Return a table of how much depends on where people click.
 
     ``spread`` is {model: the pool of each seed of the human-like robot}. Cells are the
     mean over seeds (least to most); mended and spoilt are of clicks from the fourth on.

@@ -332,7 +332,7 @@ class SessionKeeper:
         return layer_reference(self.controller.image, folder)
 
     def _note_whereabouts(self, writer: SessionWriter) -> None:
-        """Write down where the image is now, if the session said otherwise."""
+        """Record where the image is now, if the session has another place."""
         image = self._image_in(writer.path.parent)
         known = writer.content.image
         if image.path is not None and image.path != known.path:
@@ -356,7 +356,7 @@ class SessionKeeper:
             self.writer.update(image=replace(known, axes=axes))
 
     def _mark_layers(self, _: object = None) -> None:
-        """Say on our layers which session they belong to."""
+        """Note in our layers' metadata which session they belong to."""
         if self.writer is not None:
             for layer in (self.controller.labels.layer, self.controller.clicks.layer):
                 layer.metadata[METADATA_KEY] = str(self.writer.path)

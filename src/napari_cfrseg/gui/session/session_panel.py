@@ -227,7 +227,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self._try(lambda: self._say(*import_csv(keeper.controller, path)))
 
     def _say(self, count: int, left: int | None = None) -> None:
-        """Tell what was imported: objects, or clicks and those that were left out."""
+        """Report what was imported: objects, or clicks and those that were left out."""
         if left is None:
             self._notify("info", f"{count} objects imported: click to correct them.")
         elif left:

@@ -95,7 +95,7 @@ class Recognised:
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Recognised:
-    """Tell the network from its published keys and shapes.
+    """Recognise a network by its published keys and shapes.
 
     Raises CheckpointError if it is none of RITM / FCFI HRNet, FCFI DeepLabV3+ and
     SimpleClick / CFR-ICL.
