@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from PIL import Image
 
 from napari_cfrseg.io.images import open_image
 from napari_cfrseg.io.label_exports import write_ome_tiff, write_ome_zarr
@@ -47,12 +48,12 @@ def test_ome_zarr_has_a_pyramid_and_the_labels(
         assert np.array_equal(tile_at(array, label), tile_at(labels, label))
     group = zarr.open_group(str(path), mode="r")
     scales = group.attrs["ome"]["multiscales"][0]["datasets"]
-    assert [d["path"] for d in scales] == [str(i) for i in range(9)]
+    assert [d["path"] for d in scales] == [str(i) for i in range(7)]
     assert scales[3]["coordinateTransformations"] == [
         {"type": "scale", "scale": [4.0, 4.0]},
         {"type": "translation", "translation": [1.75, 1.75]},
     ]
-    assert set(np.unique(group["8"][:])) == {0, *PLACES}
+    assert set(np.unique(group["6"][:])) == {0, *PLACES}
     assert sum(f.stat().st_size for f in path.rglob("*")) < 1_000_000
 
 
@@ -64,11 +65,44 @@ def test_ome_tiff_is_tiled_with_a_pyramid(labels: TiledLabels, tmp_path: Path) -
         assert file.is_ome
         levels = file.series[0].levels
         assert [level.shape[0] for level in levels[:3]] == [SIDE, 25_000, 12_500]
-        assert len(levels) == 9
+        assert len(levels) == 8
         store = zarr.open_array(file.aszarr(series=0, level=0), mode="r")
         for label in PLACES:
             assert np.array_equal(tile_at(store, label), tile_at(labels, label))
         assert set(np.unique(levels[-1].asarray())) == {0, *PLACES}
+
+
+def test_libtiff_reads_tiles_without_labels(tmp_path: Path) -> None:
+    """Pillow reads compressed TIFFs with libtiff, which refuses tiles left out."""
+    labels = TiledLabels((9_000, 600))
+    labels[8_000:8_040, 500:560] = np.full((40, 60), 70_000)
+    path = tmp_path / "labels.ome.tif"
+    write_ome_tiff(path, labels)
+    with Image.open(path) as picture:
+        found = np.asarray(picture)
+    assert np.array_equal(found, np.asarray(labels))
+
+
+@pytest.mark.parametrize("side", [(9_001, 300), (700, 8_500)])
+def test_large_stacks_in_both_formats(side: tuple[int, int], tmp_path: Path) -> None:
+    labels = TiledLabels((2, 3, *side))
+    rng = np.random.default_rng(0)
+    for number, plane in enumerate(np.ndindex(2, 3), start=1):
+        y, x = (int(rng.integers(0, n - 50)) for n in side)
+        labels[(*plane, slice(y, y + 50), slice(x, x + 50))] = np.full((50, 50), number)
+    wanted = labels.with_pyramid().levels
+    write_ome_tiff(tmp_path / "l.ome.tif", labels, axes=("t", "z", "y", "x"))
+    write_ome_zarr(tmp_path / "l.zarr", labels, axes=("t", "z", "y", "x"))
+    with tifffile.TiffFile(tmp_path / "l.ome.tif") as file:
+        assert file.series[0].axes == "TZYX"
+        found = [level.asarray() for level in file.series[0].levels]
+    assert len(found) == 6
+    group = zarr.open_group(str(tmp_path / "l.zarr"), mode="r")
+    for number, level in enumerate(found):
+        assert np.array_equal(level, wanted[number])
+        if number < 5:
+            assert np.array_equal(group[str(number)][:], wanted[number])
+    assert sorted(group.array_keys()) == [str(i) for i in range(5)]
 
 
 def test_polygons_are_in_pixels_of_the_finest_level(

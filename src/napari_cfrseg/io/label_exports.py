@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import product
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.errors import ImageError, OutputError
-from napari_cfrseg.geometry.windows import Box, overlap, slices
 from napari_cfrseg.io.atomic import (
     atomic_path,
     behind_links,
@@ -23,7 +22,8 @@ from napari_cfrseg.io.atomic import (
 )
 from napari_cfrseg.io.images import TIFF_SUFFIXES
 from napari_cfrseg.io.object_exports import ObjectRow
-from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, Tiles
+from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, labelled_tiles
+from napari_cfrseg.io.tiled_tiff import write_tiled_tiff
 
 #: OME's names of dimensions that TIFF knows
 _OME_AXES = "tcz"
@@ -80,7 +80,8 @@ def write_ome_tiff(
                 metadata[f"PhysicalSize{name.upper()}"] = float(size)
                 metadata[f"PhysicalSize{name.upper()}Unit"] = _ome_unit(unit)
     if isinstance(labels, TiledLabels):
-        _write_tiles(path, labels, metadata)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            write_tiled_tiff(file, labels, metadata)
         return
     whole = compact_dtype(labels)
     if len(names) > whole.ndim:
@@ -94,55 +95,6 @@ def write_ome_tiff(
             compression="zlib",
             metadata=metadata,
         )
-
-
-def _write_tiles(
-    path: str | os.PathLike[str], labels: TiledLabels, metadata: dict[str, Any]
-) -> None:
-    """Write an OME-TIFF with coarser levels; tiles without labels take no room."""
-    import tifffile
-
-    levels = labels.with_pyramid().levels
-    said: dict[str, Any] = {"metadata": metadata, "subifds": len(levels) - 1}
-    with (
-        atomic_path(path) as temporary,
-        tifffile.TiffWriter(temporary, bigtiff=True, ome=True) as file,
-    ):
-        for level in levels:
-            file.write(
-                _tiff_tiles(level),
-                shape=level.shape,
-                dtype=level.dtype,
-                tile=(_CHUNK_PX, _CHUNK_PX),
-                photometric="minisblack",
-                compression="zlib",
-                **said,
-            )
-            said = {"metadata": None, "subfiletype": 1}
-
-
-def _tiff_tiles(level: Any) -> Iterator[NDArray[Any] | None]:
-    """Return all tiles of a level in order, None for those without labels."""
-    for plane in np.ndindex(level.shape[:-2]):
-        held = set(_boxes(level, plane))
-        for y, x in product(*(range(0, n, _CHUNK_PX) for n in level.shape[-2:])):
-            box = (y, x, y + _CHUNK_PX, x + _CHUNK_PX)
-            box = overlap(box, (0, 0, *level.shape[-2:]))
-            if box not in held and (any(plane) or y or x):  # the first tells the type
-                yield None
-                continue
-            part = level[(*plane, *slices(box))]
-            room = [(0, _CHUNK_PX - n) for n in part.shape]
-            yield np.pad(part, room)
-
-
-def _boxes(level: Any, plane: tuple[int, ...]) -> Iterable[Box]:
-    """Return the boxes of a level's plane that hold labels."""
-    if isinstance(level, Tiles):
-        return level.tiles(plane, _CHUNK_PX)
-    whole = (0, 0, *level.shape[-2:])
-    corners = product(*(range(0, n, _CHUNK_PX) for n in level.shape[-2:]))
-    return [overlap((y, x, y + _CHUNK_PX, x + _CHUNK_PX), whole) for y, x in corners]
 
 
 def _tiff_axes(ndim: int, axes: Sequence[str] | None) -> str:
@@ -233,36 +185,64 @@ def write_ome_zarr(
     axes, spacing, units
         Of each axis of ``labels``.
     """
-    import zarr
-
     target = behind_links(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(target)
     names = list(axes) if axes is not None else list("tczyx"[-labels.ndim :])
     levels: list[Any]
     if isinstance(labels, TiledLabels):
-        levels = labels.with_pyramid().levels
+        levels = labels.levels_down_to(_CHUNK_PX)
     else:
         levels = [compact_dtype(labels)]
+    said = {"ome": _ngff(names, spacing, units, rows, len(levels))}
     try:
-        group: Any = zarr.open_group(str(temporary), mode="w", zarr_format=3)
+        _write_node(temporary, "group", attributes=said)
         for number, level in enumerate(levels):
-            sides = (min(n, _CHUNK_PX) for n in level.shape[-2:])
-            array = group.create_array(
-                str(number),
-                shape=level.shape,
-                chunks=(*(1,) * (level.ndim - 2), *sides),
-                dtype=level.dtype,
-                fill_value=0,
-            )
-            for plane in np.ndindex(level.shape[:-2]):
-                for box in _boxes(level, plane):
-                    place = (*plane, *slices(box))
-                    array[place] = level[place]
-        group.attrs["ome"] = _ngff(names, spacing, units, rows, len(levels))
+            _write_array(temporary / str(number), level, names)
         _replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_node(folder: Path, kind: str, **said: Any) -> None:
+    """Write the metadata of a group or an array of Zarr 3."""
+    folder.mkdir()
+    text = json.dumps({"zarr_format": 3, "node_type": kind, **said}, indent=2)
+    (folder / "zarr.json").write_text(text, encoding="utf-8")
+
+
+def _write_array(folder: Path, level: Any, names: Sequence[str]) -> None:
+    """Write a (…, Y, X) array of Zarr 3; chunks without labels are no files.
+
+    SPEED: Zarr's own writer hands each chunk and each file to another thread, 1 ms a
+    time on an idle machine and 8 ms on a busy one; a pyramid has thirty of them.
+    """
+    import imagecodecs
+
+    dtype = level.dtype.newbyteorder("<")
+    sides = tuple(min(n, _CHUNK_PX) for n in level.shape[-2:])
+    chunk_shape = (*(1,) * (level.ndim - 2), *sides)
+    _write_node(
+        folder,
+        "array",
+        shape=level.shape,
+        data_type=dtype.name,
+        chunk_grid={"name": "regular", "configuration": {"chunk_shape": chunk_shape}},
+        chunk_key_encoding={"name": "default", "configuration": {"separator": "/"}},
+        fill_value=0,
+        codecs=[
+            {"name": "bytes", "configuration": {"endian": "little"}},
+            {"name": "zstd", "configuration": {"level": 0, "checksum": False}},
+        ],
+        dimension_names=names,
+        attributes={},
+    )
+    for plane in np.ndindex(level.shape[:-2]):
+        for (row, column), pixels in labelled_tiles(level, plane, sides):
+            chunk = folder.joinpath("c", *map(str, plane), str(row), str(column))
+            chunk.parent.mkdir(parents=True, exist_ok=True)
+            little = pixels.astype(dtype).tobytes()
+            chunk.write_bytes(imagecodecs.zstd_encode(little, level=0))
 
 
 def _replace_folder(temporary: Path, target: Path) -> None:

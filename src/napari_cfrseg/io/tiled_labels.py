@@ -222,8 +222,25 @@ class TiledLabels(Tiles):
         dtype = np.uint16 if highest < 2**16 else np.int32
         copy = TiledLabels(self.shape, dtype, pyramid=True)
         for plane, box in held:
-            copy[(*plane, *slices(box))] = self[(*plane, *slices(box))]
+            Tiles.__setitem__(
+                copy, (*plane, *slices(box)), self[(*plane, *slices(box))]
+            )
+        tiles = {(*p, box[0] // TILE_PX, box[1] // TILE_PX) for p, box in held}
+        for fine, coarse in pairwise(copy.levels):
+            tiles = {(*t[:-2], t[-2] // 2, t[-1] // 2) for t in tiles}
+            for *plane, row, column in tiles:
+                y, x = row * TILE_PX, column * TILE_PX
+                below = (2 * y, 2 * x, 2 * (y + TILE_PX), 2 * (x + TILE_PX))
+                part = _halved(fine[(*plane, *slices(below))])
+                box = (y, x, y + part.shape[0], x + part.shape[1])
+                coarse[(*plane, *slices(box))] = part
         return copy
+
+    def levels_down_to(self, side: int) -> list[Any]:
+        """Return a copy and its coarser levels, down to one of at most ``side``."""
+        levels = self.with_pyramid().levels
+        last = sum(max(level.shape[-2:]) > side for level in levels)
+        return levels[: last + 1]
 
     def _scatter(
         self, plane: Plane, y: NDArray[Any], x: NDArray[Any], values: NDArray[Any]
@@ -280,6 +297,27 @@ def label_runs(labels: AnyLabels, plane: Plane = ()) -> LabelRuns:
         return labels.runs(plane)
     found = labels[plane]
     return LabelRuns.from_labels(found, found != 0, found.shape, plane=plane)
+
+
+def labelled_tiles(
+    labels: Any, plane: Plane, sides: tuple[int, int]
+) -> Iterator[tuple[tuple[int, int], NDArray[Any]]]:
+    """Yield (row, column) and pixels of a plane's tiles that hold labels.
+
+    They lie on a grid of ``sides``, each a multiple of TILE_PX or the plane's own; at
+    its edges they are filled up with 0.
+    """
+    if isinstance(labels, Tiles):
+        corners = [box[:2] for box in labels.tiles(plane, max(sides))]
+    else:
+        spans = zip(labels.shape[-2:], sides, strict=True)
+        corners = list(product(*(range(0, n, side) for n, side in spans)))
+    for y, x in corners:
+        box = (y, x, y + sides[0], x + sides[1])
+        pixels = labels[(*plane, *slices(box))]
+        if pixels.any():
+            room = [(0, side - n) for side, n in zip(sides, pixels.shape, strict=True)]
+            yield (y // sides[0], x // sides[1]), np.pad(pixels, room)
 
 
 def filled_pixels(*labels: AnyLabels) -> list[NDArray[np.int32]]:
