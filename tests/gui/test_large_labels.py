@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from closed_form import FloodNetwork
 from napari.components import ViewerModel
+from napari.layers import Labels
 from sync_runner import HeldRunner
 
 from napari_cfrseg.annotation import events as ev
@@ -174,6 +175,27 @@ def test_brush_and_eraser_paint_and_one_undo_takes_a_stroke_back(bench) -> None:
     assert bench.tiles[7_610, 7_620] == 1
     bench.controller.undo()
     assert bench.tiles.runs() == before
+    assert bench.agrees()
+
+
+def test_a_stroke_is_drawn_once_and_makes_no_layer(bench, monkeypatch) -> None:
+    """Each costs as much as the stroke itself."""
+    bench.click(7_620, 7_620)
+    bench.labels.mode = "paint"
+    bench.stroke((7_500, 7_500))
+    drawn, made = [], []
+    bench.labels.events.set_data.connect(lambda: drawn.append(1))
+    begin = Labels.__init__
+    monkeypatch.setattr(
+        Labels,
+        "__init__",
+        lambda self, *a, **k: (made.append(1), begin(self, *a, **k))[1],
+    )
+    bench.look_at(7_600, 7_600, 500)
+    drawn.clear()
+    bench.stroke((7_520, 7_560))
+    assert (len(drawn), made) == (1, [])
+    assert bench.tiles[7_520, 7_560] == 1
     assert bench.agrees()
 
 

@@ -29,8 +29,8 @@ from napari_cfrseg.io.tiled_tiff import write_tiled_tiff
 _OME_AXES = "tcz"
 #: pictures that keep every pixel: of one plane only
 _PICTURES = (".png", ".bmp")
-#: side of the pieces that large labels are written in
-_CHUNK_PX = 1024
+#: side of the pieces that labels are written in, those of large planes and others
+_TILE_PX, _CHUNK_PX = 512, 1024
 
 
 def check_labels_output(path: Path, planes: int, *, overwrite: bool) -> None:
@@ -191,14 +191,14 @@ def write_ome_zarr(
     names = list(axes) if axes is not None else list("tczyx"[-labels.ndim :])
     levels: list[Any]
     if isinstance(labels, TiledLabels):
-        levels = labels.levels_down_to(_CHUNK_PX)
+        levels, side = labels.levels_down_to(_TILE_PX), _TILE_PX
     else:
-        levels = [compact_dtype(labels)]
+        levels, side = [compact_dtype(labels)], _CHUNK_PX
     said = {"ome": _ngff(names, spacing, units, rows, len(levels))}
     try:
         _write_node(temporary, "group", attributes=said)
         for number, level in enumerate(levels):
-            _write_array(temporary / str(number), level, names)
+            _write_array(temporary / str(number), level, side, names)
         _replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -211,7 +211,7 @@ def _write_node(folder: Path, kind: str, **said: Any) -> None:
     (folder / "zarr.json").write_text(text, encoding="utf-8")
 
 
-def _write_array(folder: Path, level: Any, names: Sequence[str]) -> None:
+def _write_array(folder: Path, level: Any, side: int, names: Sequence[str]) -> None:
     """Write a (…, Y, X) array of Zarr 3; chunks without labels are no files.
 
     SPEED: Zarr's own writer hands each chunk and each file to another thread, 1 ms a
@@ -220,7 +220,7 @@ def _write_array(folder: Path, level: Any, names: Sequence[str]) -> None:
     import imagecodecs
 
     dtype = level.dtype.newbyteorder("<")
-    sides = tuple(min(n, _CHUNK_PX) for n in level.shape[-2:])
+    sides = tuple(min(n, side) for n in level.shape[-2:])
     chunk_shape = (*(1,) * (level.ndim - 2), *sides)
     _write_node(
         folder,
@@ -241,7 +241,7 @@ def _write_array(folder: Path, level: Any, names: Sequence[str]) -> None:
         for (row, column), pixels in labelled_tiles(level, plane, sides):
             chunk = folder.joinpath("c", *map(str, plane), str(row), str(column))
             chunk.parent.mkdir(parents=True, exist_ok=True)
-            little = pixels.astype(dtype).tobytes()
+            little = pixels.astype(dtype, copy=False).tobytes()
             chunk.write_bytes(imagecodecs.zstd_encode(little, level=0))
 
 

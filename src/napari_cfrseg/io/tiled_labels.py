@@ -84,13 +84,19 @@ class Tiles:
             else range(part, part + 1)
             for part, n in zip(whole, self.shape, strict=True)
         ]
-        found = np.zeros([len(r) for r in ranges], self.dtype)
         rows, columns = ranges[-2:]
+        leading = [len(r) for r in ranges[:-2]]
+        found = np.zeros((*leading, len(rows), len(columns)), self.dtype)
         if found.size:
             box = (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
-            for place in np.ndindex(found.shape[:-2]):
+            for place in np.ndindex(*leading):
                 plane = tuple(r[i] for r, i in zip(ranges, place, strict=False))
-                found[place] = self._read(plane, box)[:: rows.step, :: columns.step]
+                if rows.step == columns.step == 1:
+                    self._read(plane, box, found[place])
+                    continue
+                every = np.zeros((box[2] - box[0], box[3] - box[1]), self.dtype)
+                self._read(plane, box, every)
+                found[place] = every[:: rows.step, :: columns.step]
         ints = tuple(slice(None) if isinstance(part, slice) else 0 for part in whole)
         return np.asarray(found[ints])
 
@@ -139,14 +145,13 @@ class Tiles:
         for place in product(*spans):
             yield (*plane, *place), overlap(box, self._box(place))
 
-    def _read(self, plane: Plane, box: Box) -> NDArray[Any]:
-        found = np.zeros((box[2] - box[0], box[3] - box[1]), self.dtype)
+    def _read(self, plane: Plane, box: Box, found: NDArray[Any]) -> None:
+        """Put what a box holds into an array of zeros."""
         for tile, shared in self._tiles_at(plane, box):
             with self._lock:
                 pixels = self._unpacked(tile)
                 if pixels is not None:
                     found[slices(shared, box)] = pixels[slices(shared, self._box(tile))]
-        return found
 
     def _unpacked(self, tile: _Index) -> NDArray[Any] | None:
         if tile in self._open:
@@ -175,7 +180,8 @@ class TiledLabels(Tiles):
     """The labels of large planes, of an integer type.
 
     With ``pyramid`` coarser levels are kept, down to one that one tile holds.
-    ``levels`` are this array, then the coarser ones.
+    ``levels`` are this array, then the coarser ones; ``writes`` says how often
+    something was written.
     """
 
     def __init__(
@@ -186,6 +192,7 @@ class TiledLabels(Tiles):
         pyramid: bool = False,
     ) -> None:
         super().__init__(shape, dtype)
+        self.writes = 0
         self.levels: list[Any] = [self]
         while pyramid and max(self.levels[-1].shape[-2:]) > TILE_PX:
             fine = self.levels[-1].shape
@@ -208,6 +215,7 @@ class TiledLabels(Tiles):
         if isinstance(rows, np.ndarray):
             self._scatter(tuple(plane), rows, columns, values)
             return
+        self.writes += 1
         super().__setitem__(key, values)
         y0, x0, y1, x1 = rows.start, columns.start, rows.stop, columns.stop
         for fine, coarse in pairwise(self.levels):
@@ -228,12 +236,12 @@ class TiledLabels(Tiles):
         tiles = {(*p, box[0] // TILE_PX, box[1] // TILE_PX) for p, box in held}
         for fine, coarse in pairwise(copy.levels):
             tiles = {(*t[:-2], t[-2] // 2, t[-1] // 2) for t in tiles}
-            for *plane, row, column in tiles:
+            for *leading, row, column in tiles:
                 y, x = row * TILE_PX, column * TILE_PX
                 below = (2 * y, 2 * x, 2 * (y + TILE_PX), 2 * (x + TILE_PX))
-                part = _halved(fine[(*plane, *slices(below))])
+                part = _halved(fine[(*leading, *slices(below))])
                 box = (y, x, y + part.shape[0], x + part.shape[1])
-                coarse[(*plane, *slices(box))] = part
+                coarse[(*leading, *slices(box))] = part
         return copy
 
     def levels_down_to(self, side: int) -> list[Any]:
@@ -254,8 +262,10 @@ class TiledLabels(Tiles):
             box = (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
             key = (*plane, *slices(box))
             block = self[key]
-            block[rows - box[0], columns - box[1]] = values[part]
-            self[key] = block
+            inside = rows - box[0], columns - box[1]
+            if not np.array_equal(block[inside], values[part]):
+                block[inside] = values[part]
+                self[key] = block
 
     def runs(self, plane: Plane = ()) -> LabelRuns:
         """Return a plane's labels as runs; the same as of one dense array."""
@@ -310,14 +320,17 @@ def labelled_tiles(
     if isinstance(labels, Tiles):
         corners = [box[:2] for box in labels.tiles(plane, max(sides))]
     else:
-        spans = zip(labels.shape[-2:], sides, strict=True)
-        corners = list(product(*(range(0, n, side) for n, side in spans)))
+        down, across = (
+            range(0, n, s) for n, s in zip(labels.shape[-2:], sides, strict=True)
+        )
+        corners = [(y, x) for y in down for x in across]
     for y, x in corners:
         box = (y, x, y + sides[0], x + sides[1])
         pixels = labels[(*plane, *slices(box))]
         if pixels.any():
             room = [(0, side - n) for side, n in zip(sides, pixels.shape, strict=True)]
-            yield (y // sides[0], x // sides[1]), np.pad(pixels, room)
+            pixels = np.pad(pixels, room) if pixels.shape != sides else pixels
+            yield (y // sides[0], x // sides[1]), pixels
 
 
 def filled_pixels(*labels: AnyLabels) -> list[NDArray[np.int32]]:

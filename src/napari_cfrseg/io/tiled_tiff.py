@@ -22,10 +22,12 @@ from napari_cfrseg.io.tiled_labels import TiledLabels, labelled_tiles
 
 _TILE_PX = 512
 #: TIFF's numbers for the types of values
-_TYPES = {"S": 2, "u2": 3, "u4": 4, "u8": 16}
+_TYPES = {"S1": 2, "u2": 3, "u4": 4, "u8": 16}
 _DEFLATE, _BLACK_IS_ZERO, _ONE_PLANE = 8, 1, 1
 _UNSIGNED, _SIGNED = 1, 2
-_Tags = dict[int, NDArray[Any] | bytes]
+#: where a file's head says the place of its first directory
+_FIRST_LINK = 8
+_Tags = dict[int, NDArray[Any]]
 
 
 def write_tiled_tiff(
@@ -39,17 +41,17 @@ def write_tiled_tiff(
     count = math.prod(shape[:-2])
     said = OmeXml(Creator=f"napari-cfrseg {__version__}")
     said.addimage(dtype, shape, (count, 1, 1, *shape[-2:], 1), **metadata)
-    description = said.tostring().encode() + b"\0"
+    text = said.tostring().encode() + b"\0"
 
     file.write(b"II" + struct.pack("<HHHQ", 43, 8, 0, 0))
-    link = 8  # where the place of the next directory goes
+    link = _FIRST_LINK  # where the place of the next directory goes
     empty = _append(file, np.zeros((_TILE_PX, _TILE_PX), dtype))
     for plane in np.ndindex(shape[:-2]):
         finest, *coarser = (_write_pixels(file, x, plane, empty) for x in levels)
         places = [_write_directory(file, {254: _longs(1), **t}) for t in coarser]
         finest[330] = np.array(places, "<u8")
-        if description:
-            finest[270], description = description, b""
+        if link == _FIRST_LINK:
+            finest[270] = np.frombuffer(text, "S1")
         place = _write_directory(file, finest)
         file.seek(link)
         file.write(struct.pack("<Q", place))
@@ -88,8 +90,8 @@ def _write_pixels(
 
 def _append(file: BinaryIO, pixels: NDArray[Any]) -> tuple[int, int]:
     """Write a tile; return where it is and its bytes."""
-    place, little = file.tell(), pixels.astype(pixels.dtype.newbyteorder("<"))
-    packed = zlib.compress(little.tobytes(), 1)
+    little = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
+    place, packed = file.tell(), zlib.compress(little.tobytes(), 1)
     file.write(packed + bytes(len(packed) % 2))
     return place, len(packed)
 
@@ -98,10 +100,8 @@ def _write_directory(file: BinaryIO, tags: _Tags) -> int:
     """Write a directory of tags that ends the file so far; return where it is."""
     entries = b""
     for code, value in sorted(tags.items()):
-        is_text = isinstance(value, bytes)
-        data = value if is_text else value.tobytes()
-        kind = _TYPES["S" if is_text else value.dtype.str[1:]]
-        count = len(value) if is_text else value.size
+        data = value.tobytes()
+        kind, count = _TYPES[value.dtype.str[1:]], value.size
         if len(data) > 8:
             place = file.tell()
             file.write(data + bytes(len(data) % 2))
