@@ -58,7 +58,8 @@ def resident_mb() -> int:
 class Timed:
     """A window whose clicks are timed at each hop."""
 
-    def __init__(self, sample: str) -> None:
+    def __init__(self, sample: str, held_ms: float) -> None:
+        self._held_s = held_ms / 1000
         self.hands = Hands()
         self.hands.open(sample)
         self._labels = load_sample(sample).labels
@@ -103,7 +104,9 @@ class Timed:
         button = Qt.MouseButton.RightButton if right else Qt.MouseButton.LeftButton
         canvas, place = self.hands.canvas, self.hands.place(y, x)
         self.hands.move(y, x)
+        release = time.perf_counter() + self._held_s
         QTest.mousePress(canvas, button, pos=place)
+        run_until(lambda: time.perf_counter() >= release)
         QApplication.processEvents()
         self._marks.clear()
         self._mark(0)
@@ -169,11 +172,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clicks", type=int, default=500)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--held-ms", type=float, default=70, help="from the press to the release"
+    )
     parser.add_argument("--sample", default="glioblastoma_phase")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["CFRSEG_SESSIONS"] = folder
-        window = Timed(options.sample)
+        window = Timed(options.sample, options.held_ms)
         import torch
 
         torch.set_num_threads(options.threads)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from engine_networks import NestedNetwork, nested_image
@@ -81,9 +83,9 @@ def test_work_that_gives_way_keeps_what_was_embedded():
     def check() -> None:
         runs.append(1)
         if len(runs) == 4:
-            raise InterruptedError
+            raise RuntimeError
 
-    with pytest.raises(InterruptedError):
+    with pytest.raises(RuntimeError):
         made.look_ahead(CREATED, CLICK, check=check)
     before = network.calls["embed_image"]
     made.apply(CREATED, CLICK)
@@ -106,3 +108,21 @@ def test_pixels_that_a_neighbour_keeps_are_not_expected():
 
 def test_a_trial_says_how_long_a_first_click_takes():
     assert 0 < annotator(NestedNetwork(64)).first_click_s(()) < 60
+
+
+def test_an_image_that_cannot_be_read_is_read_once_for_a_click_and_again_for_the_next():
+    reads = []
+
+    def pixels(plane):
+        reads.append(plane)
+        if len(reads) == 1:
+            raise OSError("the store does not answer")
+        return PIXELS[plane]
+
+    segmenter = Segmenter(NestedNetwork(64), device="cpu")
+    made = Annotator(pixels, PIXELS.shape, segmenter)
+    for act in (partial(made.look_ahead, check=nothing), made.apply):
+        with pytest.raises(OSError, match="does not answer"):
+            act(CREATED, CLICK)
+    assert len(reads) == 1
+    assert made.apply(CREATED, CLICK).patches

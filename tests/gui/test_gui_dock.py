@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -24,6 +26,12 @@ def has_weights() -> bool:
     except CfrSegError:
         return False
     return True
+
+
+class Cycle:
+    """Refers to itself: only the garbage collector frees it."""
+
+    me: object
 
 
 def flood_loader(name: str) -> Segmenter:
@@ -261,6 +269,23 @@ def test_taking_the_dock_away_ends_worker_and_keys(window, targets, how):
     for worker in workers:
         worker.join(60)
     assert not any(worker.is_alive() for worker in workers)
+
+
+def test_full_collections_leave_out_what_loading_brought(window):
+    assert gc.get_freeze_count() > 100_000
+    cycle = Cycle()
+    cycle.me, gone = cycle, weakref.ref(cycle)
+    del cycle
+    gc.collect()
+    assert gone() is None
+    window.viewer.layers.remove(window.viewer.add_points([(1, 1)]))
+    assert gc.get_freeze_count() == 0  # a layer that goes is freed as always
+    gc.collect()
+    assert gc.get_freeze_count() > 100_000
+    before = len(gc.callbacks)
+    window.dock.let_go()
+    assert gc.get_freeze_count() == 0
+    assert len(gc.callbacks) == before - 1
 
 
 def test_removing_the_image_ends_its_session(window):

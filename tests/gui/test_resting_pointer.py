@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from closed_form import FloodNetwork
 from gui_window import flood_window, mouse_move, post, squares
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment import resting_pointer
@@ -64,6 +64,52 @@ def test_the_click_after_a_rest_embeds_nothing_and_gives_the_same(window) -> Non
     window.click(60, 180)
     assert CountingNetwork.embedded == before
     assert window.area(2) == 1600
+
+
+def test_a_click_is_computed_from_the_press_on(window) -> None:
+    """Whichever layer is active; the release runs no network."""
+    window.dock.settings.resting.value = Resting.NOTHING
+    places = {window.points: (60, 60), window.image: (60, 180)}
+    for number, (layer, (y, x)) in enumerate(places.items(), 1):
+        window.press("N")
+        window.viewer.layers.selection.active = layer
+        before, place = CountingNetwork.embedded, window.at(y, x)
+        window.qtbot.mousePress(window.canvas, Qt.MouseButton.LeftButton, pos=place)
+        window.until(lambda before=before: CountingNetwork.embedded > before)
+        window.qtbot.wait(200)
+        before = CountingNetwork.embedded
+        assert number not in [one.object_id for one in window.view.objects]
+        # a hand trembles: the click is where the button was pressed
+        post(window.canvas, mouse_move(place + QPoint(2, 1), Qt.MouseButton.LeftButton))
+        window.qtbot.mouseRelease(
+            window.canvas, Qt.MouseButton.LeftButton, pos=place + QPoint(2, 1)
+        )
+        window.settle()
+        assert CountingNetwork.embedded == before
+        assert window.area(number) == 1600
+        pressed = window.dock.controller.clicks.rows[-1].yx
+        assert np.allclose(pressed, (y, x), atol=0.5 / window.viewer.camera.zoom / 0.2)
+        assert np.allclose(window.points.data[-1], pressed)
+
+
+def test_a_click_released_at_once_waits_for_what_its_press_began(window) -> None:
+    button, place = Qt.MouseButton.LeftButton, window.at(60, 60)
+    window.qtbot.mousePress(window.canvas, button, pos=place)
+    begun = window.dock.resting._job
+    window.qtbot.mouseRelease(window.canvas, button, pos=place)
+    move(window, 20, 20)
+    assert not begun.is_cancelled
+    window.settle()
+    assert window.area(1) == 1600
+
+
+def test_a_press_that_becomes_a_drag_is_no_click(window) -> None:
+    window.viewer.layers.selection.active = window.image
+    window.drag((60, 60), (60, 120))
+    assert not window.view.objects
+    assert window.dock.resting._job is None
+    window.drag((30, 150), (90, 210), Qt.KeyboardModifier.ShiftModifier)
+    assert window.view.objects
 
 
 def test_by_a_switch_nothing_is_computed_ahead(window) -> None:

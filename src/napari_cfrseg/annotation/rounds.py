@@ -34,10 +34,10 @@ from napari_cfrseg.clicks import Click, ClickList
 from napari_cfrseg.engine.adapted import Adaptation
 from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.engine.likeness import Likeness
-from napari_cfrseg.engine.prediction import Prediction, StageSeconds
+from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.probability_patch import Patch
 from napari_cfrseg.engine.suggestions import Batch, Verdict
-from napari_cfrseg.errors import CheckpointError
+from napari_cfrseg.errors import CfrSegError, CheckpointError
 from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, Plane
 from napari_cfrseg.geometry.windows import Box
 from napari_cfrseg.io.plane_image import Scaling
@@ -134,6 +134,10 @@ class _Asked:
     scaling: Scaling | None
 
 
+#: what was asked, the prediction it starts from, and what came of it
+_Known: TypeAlias = tuple[_Asked, Prediction | None, Prediction | CfrSegError | OSError]
+
+
 class RoundComputer:
     """Computes rounds with a segmenter, on the planes of one image.
 
@@ -158,7 +162,7 @@ class RoundComputer:
         self._segmenter = segmenter
         self._plane: Plane | None = None
         self._adaptation: Adaptation | None = None
-        self._ahead: tuple[_Asked, Prediction | None, Prediction] | None = None
+        self._ahead: _Known | None = None
         self.steps = 0
         self.seconds = 0.0
         self.runs = 0
@@ -330,12 +334,12 @@ class RoundComputer:
         entry: ClickEntry,
         on_step: Callable[[Prediction], None] | None,
     ) -> Prediction:
-        asked, known = self._asked(plane, clicks, entry), self._ahead
-        if known is not None and known[0] == asked and known[1] is previous:
-            prediction = replace(known[2], seconds=0.0, stages=StageSeconds())
-        else:
-            prediction = self._run(asked, previous, on_step)
-        prediction = chosen(prediction, entry)
+        asked = self._asked(plane, clicks, entry)
+        found = self._known(asked, previous)
+        if isinstance(found, Exception):
+            self._ahead = None  # this click says so, the next one tries again
+            raise found
+        prediction = chosen(found or self._run(asked, previous, on_step), entry)
         if prediction.scaling is not None:
             self.scalings.setdefault(plane, prediction.scaling)
         self._count(prediction)
@@ -346,6 +350,13 @@ class RoundComputer:
         # its number and what happens to its mask afterwards do not matter
         entry = replace(entry, click_id=0, candidate=0, box=None)
         return _Asked(plane, clicks, entry, self._scaling_of(plane))
+
+    def _known(
+        self, asked: _Asked, previous: Prediction | None
+    ) -> Prediction | CfrSegError | OSError | None:
+        """Return what a look ahead found; None where it looked at something else."""
+        of, start, found = self._ahead or (None, None, None)
+        return found if of == asked and start is previous else None
 
     def _run(
         self,
@@ -374,13 +385,21 @@ class RoundComputer:
         """Compute the round that a click would add, and keep it for that click.
 
         ``check`` is called before each run of the network; what it raises ends the
-        work, and what was embedded until then is kept.
+        work, and what was embedded until then is kept. An image that cannot be read is
+        not read again for the click: that fails alike.
         """
         made = _clicks_of(state, len(state.entries))
         asked = self._asked(plane, made.followed_by(entry.click), entry)
         previous = self._feedback(state, state.rounds, made)
-        with self._on(plane).giving_way(check):
-            prediction = self._run(asked, previous)
+        known = self._known(asked, previous)
+        if isinstance(known, Prediction):
+            return known
+        try:
+            with self._on(plane).giving_way(check):
+                prediction = self._run(asked, previous)
+        except (CfrSegError, OSError) as error:
+            self._ahead = asked, previous, error
+            raise
         self._ahead = asked, previous, prediction
         return prediction
 

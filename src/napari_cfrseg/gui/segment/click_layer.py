@@ -33,8 +33,8 @@ BORDER = 0.1
 #: size of a point on the screen. napari's own limits of that size would widen the
 #: border over the point, and draw a dot into the image's corner where no point is
 POINT_PX = 15
-#: pixels of the screen that the mouse may move between press and release
-_DRAG_PX = 5
+#: pixels of the screen that the mouse may move between press and release, as napari's
+DRAG_PX = 5
 #: by which a notch of the wheel moves the threshold of the outline
 _WHEEL_STEP = 0.02
 
@@ -135,6 +135,7 @@ class ClickLayer:
         self._object: int | None = None
         self._own_only = False
         self._gesture = Gesture.CLICK
+        self._pressed: Sequence[float] | None = None
         self._next_look: bool | None = None
         self._just_added = False
         self._size = 1.0
@@ -242,14 +243,27 @@ class ClickLayer:
         self.layer.symbol = [*self.layer.symbol[:first], *symbols]
         self.layer.face_color = np.concatenate([self.layer.face_color[:first], painted])
 
-    def _on_press(self, layer: Points, event: Any) -> None:
-        """Remember the button: napari's add mode does not look at it."""
-        if event.type == "mouse_press":
-            self._gesture = gesture_of(event)
-            if layer.mode == "add":
-                # SPEED: a look that is right from the start is not set for all points
-                is_other = self._gesture is Gesture.OTHER
-                self.set_polarity(self._listener.view.is_positive != is_other)
+    def of_point(self, world: Sequence[float]) -> tuple[float, ...]:
+        """Return the world position that a point has which is added at one."""
+        return tuple(self.layer.data_to_world(self.layer.world_to_data(world)))
+
+    def _on_press(self, layer: Points, event: Any) -> Iterator[None]:
+        """Remember the button and the place: napari's add mode looks at neither.
+
+        A click is where the button was pressed, however the hand trembles after it.
+        """
+        self._gesture = gesture_of(event)
+        start, self._pressed = np.asarray(event.pos), None
+        if layer.mode == "add":
+            # SPEED: a look that is right from the start is not set for all points
+            is_other = self._gesture is Gesture.OTHER
+            self.set_polarity(self._listener.view.is_positive != is_other)
+            self._pressed = event.position
+        yield
+        while event.type == "mouse_move":
+            yield
+        if np.linalg.norm(np.asarray(event.pos) - start) >= DRAG_PX:
+            self._pressed = None  # napari adds no point
 
     def _on_zoom(self) -> None:
         """Keep points as large on the screen at every zoom."""
@@ -281,7 +295,11 @@ class ClickLayer:
 
     def _added(self, count: int) -> None:
         gesture, self._gesture = self._gesture, Gesture.CLICK
+        pressed, self._pressed = self._pressed, None
         self._just_added = True
+        if pressed is not None and count == 1:
+            self._listener.clicked(self.of_point(pressed), gesture)
+            return
         for index in np.asarray(self.layer.data)[len(self._rows) :][:count]:
             self._listener.clicked(self.layer.data_to_world(index), gesture)
 
@@ -344,7 +362,7 @@ class CanvasClicks:
             yield
         path.append(event.position)
         self._listener.show_band((), ())
-        if drag and moved >= _DRAG_PX:
+        if drag and moved >= DRAG_PX:
             self._listener.steps.drawn(path, is_box=drag == "box", is_other=is_other)
-        elif not adds and moved < _DRAG_PX and gesture is not Gesture.NONE:
-            self._listener.clicked(event.position, gesture)
+        elif not adds and moved < DRAG_PX and gesture is not Gesture.NONE:
+            self._listener.clicked(path[0], gesture)

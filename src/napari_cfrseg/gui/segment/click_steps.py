@@ -55,7 +55,9 @@ class ClickSteps:
             self.focus_shift = 0
         return events
 
-    def expected(self, world: Sequence[float]) -> tuple[ev.Event, ...]:
+    def expected(
+        self, world: Sequence[float], is_positive: bool
+    ) -> tuple[ev.Event, ...]:
         """Return the step that a click would be; () if it would be none."""
         controller = self._controller
         place = controller.planes.locate(world)
@@ -64,7 +66,7 @@ class ClickSteps:
             return ()
         if controller.suggestions.found_at(*place) is not None:
             return ()
-        return self._events(world, controller.view.is_positive)[0]
+        return self._events(world, is_positive)[0]
 
     def _events(
         self, world: Sequence[float], is_positive: bool, box: Box | None = None

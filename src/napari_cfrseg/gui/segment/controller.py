@@ -30,10 +30,7 @@ from napari_cfrseg.gui.segment.click_steps import ClickSteps
 from napari_cfrseg.gui.segment.event_queue import EventQueue, Runner, row_of
 from napari_cfrseg.gui.segment.label_layer import LabelLayer, make_labels
 from napari_cfrseg.gui.segment.large_labels import LargeLabelLayer
-from napari_cfrseg.gui.segment.layers import (
-    PlaneView,
-    kept_in_place,
-)
+from napari_cfrseg.gui.segment.layers import PlaneView, kept_in_place
 from napari_cfrseg.gui.segment.learning import Learning
 from napari_cfrseg.gui.segment.object_edits import ObjectEdits
 from napari_cfrseg.gui.segment.projection import DockView, Projection
@@ -107,9 +104,7 @@ class Controller:
         self.auto_next, self.first_click_s = False, 0.0
         self.go_to: Callable[[Image], None] = lambda _: None
         self.show_keys: Callable[[], None] = lambda: None
-        self.show_band: Callable[[tuple[float, ...], tuple[float, ...]], None] = (
-            lambda *_: None
-        )
+        self.show_band: Callable[[Place, Place], None] = lambda *_: None
         tiles = None
         if is_large(self.image.plane_shape):
             tiles = TiledLabels(self.image.shape, np.uint16, pyramid=True)
@@ -167,6 +162,11 @@ class Controller:
     def objects(self) -> Mapping[int, ObjectState]:
         """The objects by id, after the last event that was applied."""
         return self._shown.objects
+
+    @property
+    def waiting(self) -> tuple[ev.Event, ...]:
+        """The newest step on its way; () for none."""
+        return self._queue.pending[-1].events if self._queue.pending else ()
 
     def say(self, status: str, **changes: Any) -> None:
         """Show a line for the person, and other changes of the view."""
@@ -263,6 +263,7 @@ class Controller:
             self._shown.show(selected=object_id, next_id=object_id + 1)
             self.labels.select(object_id)
         self.submit(*events)
+        self._queue.wait_a_moment()
 
     def pick(self, world: Sequence[float] | None = None) -> None:
         """Select the object at a world position, or under the pointer."""

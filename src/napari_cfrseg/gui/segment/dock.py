@@ -13,13 +13,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.gui.dock_widget import (
-    DockWidget,
-    Section,
-    form,
-    images_of,
-    notify,
-)
+from napari_cfrseg.gui.dock_widget import DockWidget, Section, form, images_of, notify
 from napari_cfrseg.gui.preferences import (
     PLUGIN,
     Preferences,
@@ -33,6 +27,7 @@ from napari_cfrseg.gui.segment.event_queue import Job, Runner, Worker
 from napari_cfrseg.gui.segment.layers import Listener
 from napari_cfrseg.gui.segment.model_loading import (
     SegmenterLoader,
+    ShortCollections,
     installed_models,
     load_segmenter,
 )
@@ -96,6 +91,7 @@ class ClickDock(DockWidget):
         self._unbind: Callable[[], None] | None = None
         self._controller: Controller | None = None
         self._closed = False
+        self._collections = ShortCollections()
         self.canvas = CanvasExtras(lambda: self._controller)
         self._on_the_spot = runner is not None
         self._opened = threading.Event()
@@ -167,6 +163,7 @@ class ClickDock(DockWidget):
             return
         self._closed = True
         self.canvas.close()
+        self._collections.close()
         self._opened.set()
         self._listener.close()
         self.resting.close()
@@ -238,6 +235,7 @@ class ClickDock(DockWidget):
 
     def _on_removed(self) -> None:
         """Drop sessions that lost a layer, and begin none: all may be going."""
+        self._collections.thaw()
         layers = self.viewer.layers
         for layer, controller in list(self._controllers.items()):
             own = (layer, controller.clicks.layer, controller.labels.layer)
@@ -395,7 +393,9 @@ class ClickDock(DockWidget):
 
     def _load_when_open(self, name: str) -> SegmenterLike:
         self._opened.wait()
-        return self._load(name)
+        loaded = self._load(name)
+        self._collections.freeze()
+        return loaded
 
     def _offer_models(self, names: Iterable[str], chosen: str) -> None:
         with self.model_choice.changed.blocked():
@@ -409,11 +409,11 @@ class ClickDock(DockWidget):
     # -- looks -----------------------------------------------------------------------
 
     def _show(self, view: DockView) -> None:
-        if view.pending:
-            self.resting.stop()
+        found = self._controller
+        if view.pending and found is not None:
+            self.resting.give_way(found.waiting)
         if view.model and view.model != self.model_choice.value:
             self._offer_models(self.model_choice.choices, view.model)
-        found = self._controller
         self.axes.show_image(None if found is None else found.image)
         self.objects.show_view(view)
         self.settings.show_view(view)

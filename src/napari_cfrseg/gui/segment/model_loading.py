@@ -5,6 +5,7 @@ Torch is imported when a model is loaded, not before.
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from napari_cfrseg.annotation.rounds import SegmenterLike
 
@@ -42,6 +44,38 @@ def load_segmenter(name: str) -> SegmenterLike:
     if segmenter.placement.can_prepare:
         _prepare_apart(name)
     return segmenter
+
+
+class ShortCollections:
+    """Keeps Python's garbage collector from stopping the window between clicks.
+
+    napari and torch are 700,000 objects that live as long as the process; looking
+    through them takes half a second, and a full collection falls on some click among
+    a few hundred. From a model's loading on, and again after each full collection,
+    what has lived so far is set aside (``gc.freeze``), so collections look at newer
+    objects only. The collector stays on, and :meth:`thaw` gives it everything back.
+    """
+
+    def __init__(self) -> None:
+        gc.callbacks.append(self._collected)
+
+    def freeze(self) -> None:
+        """Set aside what there is now; a model was loaded."""
+        if self._collected in gc.callbacks:
+            gc.freeze()
+
+    def thaw(self) -> None:
+        """Let the next full collection look at everything: layers were removed."""
+        gc.unfreeze()
+
+    def close(self) -> None:
+        """Leave the collector as it was."""
+        gc.callbacks.remove(self._collected)
+        gc.unfreeze()
+
+    def _collected(self, phase: str, info: dict[str, Any]) -> None:
+        if phase == "stop" and info["generation"] == 2:
+            gc.freeze()
 
 
 def _prepare_apart(name: str) -> None:

@@ -1,23 +1,26 @@
-"""A pointer that rests on the image: the click it makes likely is computed ahead.
+"""A pointer that rests, or a button that is pressed: the click is computed ahead.
 
-Then that click is answered at once, and its outline can be shown before it. A click
-never waits for this: it ends the work before the network's next run, and finds what was
-embedded until then.
+Between a button's press and its release pass some 70 ms, and before that a hand mostly
+rests: the click is then answered at once, and its outline can be shown before it.
+Another step never waits for this: it ends the work before the network's next run, and
+finds what was embedded until then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import StrEnum
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtCore import QTimer
 
-from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.geometry.masks import MaskPatch, Plane
-from napari_cfrseg.gui.segment.event_queue import Job, JobCancelled, Runner
+from napari_cfrseg.gui.segment.click_layer import DRAG_PX, Gesture, gesture_of
+from napari_cfrseg.gui.segment.event_queue import Job, Runner
 from napari_cfrseg.gui.segment.layers import Listener
 from napari_cfrseg.gui.segment.outline_layer import OutlineLayer
 
@@ -45,7 +48,7 @@ class Resting(StrEnum):
 
 
 class RestingPointer:
-    """Watches the pointer over a viewer's canvas.
+    """Watches the pointer and its buttons over a viewer's canvas.
 
     Parameters
     ----------
@@ -54,7 +57,7 @@ class RestingPointer:
     current
         Returns the controller of the image being segmented, or None.
     mode
-        What to do; may be changed at any time.
+        What a rest does; may be changed at any time. A press begins the click in any.
     """
 
     def __init__(
@@ -69,12 +72,14 @@ class RestingPointer:
         self._current = current
         self.mode = mode
         self._job: Job | None = None
+        self._expected: tuple[ev.Event, ...] = ()
         self._outline: tuple[Controller, OutlineLayer] | None = None
         self._timer = QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(REST_MS)
         self._timer.timeout.connect(self._rested)
         viewer.mouse_move_callbacks.append(self._on_move)
+        viewer.mouse_drag_callbacks.append(self._on_press)
         self._listener = Listener((viewer.dims.events.current_step, self.stop))
 
     def close(self) -> None:
@@ -84,13 +89,21 @@ class RestingPointer:
         self._listener.close()
         if self._on_move in self._viewer.mouse_move_callbacks:
             self._viewer.mouse_move_callbacks.remove(self._on_move)
+            self._viewer.mouse_drag_callbacks.remove(self._on_press)
 
     def stop(self) -> None:
         """Compute no further, and show no outline."""
+        self.give_way(())
+
+    def give_way(self, events: tuple[ev.Event, ...]) -> None:
+        """Stop for a step that was submitted, unless it is what is being computed.
+
+        A click that is refined in steps begins again, to show its first mask at once.
+        """
         self._timer.stop()
-        if self._job is not None:
+        if self._job is not None and (self._in_steps or events != self._expected):
             self._job.cancel()
-            self._job = None
+        self._job = None
         if self._outline is not None:
             self._outline[1].hide()
 
@@ -119,18 +132,46 @@ class RestingPointer:
         if self.mode is not Resting.NOTHING:
             self._timer.start()
 
+    @property
+    def _in_steps(self) -> bool:
+        """Whether clicks are refined in steps, each of which is shown."""
+        controller = self._current()
+        return controller is not None and controller.view.refinement.extra_steps > 0
+
+    def _on_press(self, _: Any, event: Any) -> Iterator[None]:
+        """Begin to compute the click that a press is, until it becomes a drag."""
+        self._timer.stop()
+        gesture, start = gesture_of(event), np.asarray(event.pos)
+        if gesture in (Gesture.CLICK, Gesture.OTHER) and not self._in_steps:
+            self._compute(event.position, is_other=gesture is Gesture.OTHER)
+        yield
+        while event.type == "mouse_move":
+            if np.linalg.norm(np.asarray(event.pos) - start) >= DRAG_PX:
+                self.stop()
+            yield
+
     def _rested(self) -> None:
+        controller = self._current()
+        if controller is None:
+            return
+        shows = self.mode is Resting.OUTLINE and controller.first_click_s <= SLOWEST_S
+        if shows or not on_battery():
+            self._compute(self._viewer.cursor.position, shows=shows)
+
+    def _compute(
+        self, world: Any, *, is_other: bool = False, shows: bool = False
+    ) -> None:
+        """Compute the click at a world position, if it would be one."""
         controller = self._current()
         if controller is None or not _takes_clicks(controller):
             return
-        shows = self.mode is Resting.OUTLINE and controller.first_click_s <= SLOWEST_S
-        if not shows and on_battery():
+        if self._viewer.layers.selection.active == controller.clicks.layer:
+            world = controller.clicks.of_point(world)
+        is_positive = controller.view.is_positive != is_other
+        events = controller.steps.expected(world, is_positive)
+        if self._job is not None and events == self._expected:
             return
-        # a click's place goes through the layer of clicks, which rounds it
-        layer, world = controller.clicks.layer, self._viewer.cursor.position
-        if self._viewer.layers.selection.active == layer:
-            world = layer.data_to_world(layer.world_to_data(world))
-        events = controller.steps.expected(world)
+        self.stop()
         if not events:
             return
         plane = controller.current_plane
@@ -139,16 +180,12 @@ class RestingPointer:
             if self._job is job and shows:
                 self._draw(controller, plane, mask)
 
-        def failed(error: Exception) -> None:
-            # the click itself will say what is wrong
-            if not isinstance(error, JobCancelled | CfrSegError | OSError):
-                raise error
-
-        job = self._job = Job(
+        job = Job(
             lambda _: controller.annotator.look_ahead(*events, check=job.check),
             done,
-            failed,
+            lambda _: None,  # the click itself says what is wrong
         )
+        self._job, self._expected = job, events
         self._runner.submit(job)
 
     def _draw(self, controller: Controller, plane: Plane, mask: MaskPatch) -> None:
