@@ -123,7 +123,6 @@ def _masks_of(
     one = Field(segmenter, objects, FieldSettings(most=FIT_OBJECTS))
     suggester = suggestions.Suggester(
         Stages(segmenter.network, "cpu"),
-        segmenter.focus,
         open_plane(one.image),
         segmenter.learn(one.finished),
         partial(pixels_of, one.finished),

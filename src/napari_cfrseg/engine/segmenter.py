@@ -423,7 +423,7 @@ class Segmenter:
                 return np.zeros((box[2] - box[0], box[3] - box[1]), bool)
 
         suggester = Suggester(
-            self._stages, self.focus, self._ready(), known, taken, verdicts, earlier
+            self._stages, self._ready(), known, taken, verdicts, earlier
         )
         return suggester.run(region)
 

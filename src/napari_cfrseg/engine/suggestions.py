@@ -4,10 +4,11 @@ Three steps, of which only the second needs the network:
 
 1. Seeds: grey values are projected onto what tells the finished objects from their
    surroundings; maxima of the Laplacian of Gaussian at the finished objects' sizes.
-2. Each seed is answered as a first click is, in a window of its blob's size; where the
-   mask asks for another window, once more in that one. Windows are computed in batches
-   and, where a CPU has it, in bfloat16: results may differ from a click's in single
-   pixels, so a mask is recorded with its acceptance and not computed again.
+2. Each seed is answered as a first click is, in a window of its blob's size, and its
+   mask, unless hopeless, once more: as a click on its innermost pixel, in a window of
+   its size. The better of both counts. Windows are computed in batches and, where a
+   CPU has it, in bfloat16: results may differ from a click's in single pixels, so a
+   mask is recorded with its acceptance and not computed again.
 3. Each mask gets the probability of being right, from the network's quality and
    confidence and from its likeness to the finished objects (size, grey values,
    roundness); every verdict of a person moves the weights.
@@ -28,7 +29,6 @@ from scipy import ndimage
 from scipy.special import expit
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.focus import FocusSettings, next_window
 from napari_cfrseg.engine.likeness import (
     Appearance,
     Likeness,
@@ -48,20 +48,20 @@ if TYPE_CHECKING:
 
 #: side of a first window over the blob's diameter, for objects as long as wide
 _FIRST_LOOK = 2.0
+#: side of a second window over the longer side of the first mask's box
+_SECOND_LOOK = 2.3
 #: seeds answered at once: more cost as much each, and clicks wait longer
 _BATCH = 8
 #: batches of a tile without a good mask, one after the other, that end it
 _PATIENCE = 4
 #: a mask at least as probable is shown at once, and no seed inside it is answered
 _GOOD = 0.5
-#: windows that differ by less than this factor show the same
-_SAME_SIDE = 1.5
 #: diameters beyond those of the finished objects by more than this are not suggested
 _SIZES = 2.0
 #: two masks that share this much of the smaller one are one object
 SAME_OBJECT = 0.3
 #: the default probability from which all are accepted
-ACCEPT_FROM = 0.8
+ACCEPT_FROM = 0.75
 #: how strongly the weights resist a person's verdicts
 _INERTIA = 4.0
 
@@ -167,8 +167,8 @@ class Suggester:
 
     Parameters
     ----------
-    stages, focus
-        The network, and how windows are laid.
+    stages
+        The network.
     image
         The plane.
     known
@@ -188,7 +188,6 @@ class Suggester:
     def __init__(
         self,
         stages: Stages,
-        focus: FocusSettings,
         image: PlaneImage,
         known: Likeness,
         taken: Callable[[Box], NDArray[np.bool_]],
@@ -196,7 +195,6 @@ class Suggester:
         earlier: Sequence[Batch] = (),
     ) -> None:
         self._stages = stages
-        self._focus = focus
         self._image = image
         self._known = known
         self._taken = taken
@@ -285,78 +283,57 @@ class Suggester:
         return [suggestion for look in self._looks(seeds) for suggestion in look]
 
     def _looks(self, seeds: Sequence[Seed]) -> Iterator[list[ObjectSuggestion]]:
-        """Yield the masks of a first look, and those of a second where one is due."""
-        if not seeds:
-            return
-        grid, plane = self._stages.grid, self._image.shape
+        """Yield the masks of a first look, and those of a second from their middles."""
         scale = _FIRST_LOOK * self._known.elongation
+        first = self._look(seeds, [scale * seed.size for seed in seeds])
+        yield [s for s, is_whole in first if is_whole]
+        middles = [Seed(_innermost(s.mask), 0.0, s.traits[-1]) for s, _ in first]
+        sides = [_SECOND_LOOK * max(s.mask.mask.shape) for s, _ in first]
+        yield [s for s, is_whole in self._look(middles, sides) if is_whole]
+
+    def _look(
+        self, seeds: Sequence[Seed], sides: Sequence[float]
+    ) -> list[tuple[ObjectSuggestion, bool]]:
+        """Answer seeds in windows of some sides; leave out what is hopeless.
+
+        The second values say whether no border of the window cuts the mask.
+        """
+        if not seeds:
+            return []
+        grid, plane = self._stages.grid, self._image.shape
         windows = [
-            Window.centred(seed.yx, max(32, round(scale * seed.size)), grid, plane)
-            for seed in seeds
+            Window.centred(seed.yx, max(32, round(side)), grid, plane)
+            for seed, side in zip(seeds, sides, strict=True)
         ]
         clicks = [Click(seed.yx) for seed in seeds]
         answers = self._stages.first_answers(windows, clicks, self._image.crop)
-        found = []
-        again: list[tuple[Seed, Click, Window]] = []
-        for seed, click, answer in zip(seeds, clicks, answers, strict=True):
-            suggestion, window, is_whole = self._judged(seed, click, answer)
-            if suggestion is None or suggestion.score < self.hopeless:
-                continue
-            if is_whole:
-                found.append(suggestion)
-            if window is not None:
-                again.append((seed, click, window))
-        yield [s for s in found if s.score >= self.hopeless]
-        if again:
-            found = []
-            answers = self._stages.first_answers(
-                [window for *_, window in again],
-                [click for _, click, _ in again],
-                self._image.crop,
-            )
-            for (seed, click, _), answer in zip(again, answers, strict=True):
-                suggestion, _, is_whole = self._judged(seed, click, answer)
-                if suggestion is not None and is_whole:
-                    found.append(suggestion)
-            yield [s for s in found if s.score >= self.hopeless]
+        pairs = zip(seeds, answers, strict=True)
+        judged = [self._judged(seed, answer) for seed, answer in pairs]
+        return [one for one in judged if one and one[0].score >= self.hopeless]
 
     def _judged(
-        self, seed: Seed, click: Click, answer: Answer
-    ) -> tuple[ObjectSuggestion | None, Window | None, bool]:
-        """Return an answer as a suggestion, and the window that suits it better.
-
-        The last value says whether no border of the window cuts it.
-        """
+        self, seed: Seed, answer: Answer
+    ) -> tuple[ObjectSuggestion, bool] | None:
+        """Return an answer as a suggestion, and whether no border cuts it."""
         window, plane = answer.window, self._image.shape
         inside = answer.probability > 0.5
-        body = clicked_component(inside, window, [click])
+        body = clicked_component(inside, window, [Click(seed.yx)])
         cells = None if body is None else mask_box(body)
         if body is None or cells is None:
-            return None, None, False
+            return None
         mask = self._mask(answer.probability, body, ~inside, window, cells)
         known = sorted(self._known.sizes)
         size = 2 * math.sqrt(mask.area / math.pi)
         if not known[0] / _SIZES < size < known[-1] * _SIZES:
-            return None, None, False
+            return None
         look = Appearance.at(answer.image, body, window.px_per_cell)
         confidence = float(np.abs(2 * answer.probability[body] - 1).mean())
         quality = 0.5 if answer.quality is None else answer.quality
         traits = self._known.traits(look, quality, confidence, seed.response)
-        score = _score(traits, self._weights)
-        is_cut = bool(border_cells(body, window, plane).any())
-        better = next_window(
-            window.plane_box(cells),
-            [click],
-            plane,
-            window.grid,
-            self._focus,
-            old=window if is_cut else None,
-            old_touched=is_cut,
+        suggestion = ObjectSuggestion(
+            mask, seed.yx, _score(traits, self._weights), traits
         )
-        suggestion = ObjectSuggestion(mask, seed.yx, score, traits)
-        if 1 / _SAME_SIDE < better.side / window.side < _SAME_SIDE:
-            return suggestion, None, not is_cut
-        return suggestion, better, not is_cut
+        return suggestion, not border_cells(body, window, plane).any()
 
     def _mask(
         self,
@@ -398,6 +375,13 @@ def _apart(
         if all(shared(suggestion.mask, o.mask) < SAME_OBJECT for o in others):
             kept.append(suggestion)
     return kept
+
+
+def _innermost(mask: MaskPatch) -> tuple[int, int]:
+    """Return the pixel that is farthest from a mask's border."""
+    away = ndimage.distance_transform_edt(np.pad(mask.mask, 1))[1:-1, 1:-1]
+    y, x = np.unravel_index(away.argmax(), away.shape)
+    return int(y) + mask.offset[0], int(x) + mask.offset[1]
 
 
 def _holds(mask: MaskPatch, yx: tuple[int, int]) -> bool:
