@@ -2,9 +2,13 @@
 
 A field is a plane with many labelled objects. The robot clicks three of them until each
 outline is acceptable (NoC@ok) and asks for suggestions. It accepts each one that covers
-an object with an IoU of 0.75 or more, asks once more, corrects what is not acceptable
-yet and clicks what was not found. Asking, accepting, removing and clicking are one
-action each. Beside it stand the same objects, each clicked from scratch.
+an object with an IoU of 0.75 or more, and asks again as long as that finds two more. At
+once, it first accepts all sure ones together where that saves actions, removes the
+wrong ones, and looks at the scores that the others have then. In the end it clicks the
+other objects: a click in a suggestion that is still open accepts it, and it is
+corrected; one with an IoU below 0.5 is rejected before. Asking, accepting, rejecting,
+removing and clicking are one action each. Beside it stand the same objects, each
+clicked from scratch.
 
 To correct and to click hundreds of objects takes long, so a random sample of them
 stands for all; suggestions are judged on all.
@@ -53,8 +57,10 @@ if TYPE_CHECKING:
 MIN_OBJECTS = 30
 #: a suggestion that covers an object this well is accepted
 ACCEPTED_IOU = metrics.ACCEPTABLE_LOWER_IOU
+#: one that covers it less is rejected, not corrected
+CORRECTED_IOU = 0.5
 #: finished objects that suggestions are learnt from, and how often they are asked for
-MOST_LEARNT, ROUNDS = 12, 2
+MOST_LEARNT, MOST_ROUNDS = 12, 4
 
 
 def fields_of(
@@ -114,59 +120,52 @@ def evaluate_field(
     segmenter: Segmenter, objects: Sequence[BenchmarkObject], settings: FieldSettings
 ) -> FieldRow:
     """Measure one field: all its objects, which lie on one plane."""
-    from napari_cfrseg.engine.suggestions import ACCEPT_FROM
-
     plane = Field(segmenter, objects, settings)
     sample = plane.others[: settings.max_objects]
     clicked = {number: plane.click(number)[0] for number in sample}
-    clean, noisy = plane.suggest(0.0), plane.suggest(settings.wrong_share)
 
-    def per_object(
-        further: float, suggested: _Suggested | None = None, *, at_once: bool = False
-    ) -> Cost:
+    def per_object(suggested: Suggested | None = None) -> Cost:
         costs = []
         for number in sample:
             ok, close = clicked[number]
             cost = (ok, ok, close)
-            if suggested is not None and number in suggested.masks:
-                accepted = int(not (at_once and number in suggested.at_once))
-                mended = accepted + plane.mend(number, suggested)
-                cost = (mended, accepted, accepted)
+            if suggested is not None:
+                cost = plane.finish(number, suggested, clicked[number])
             costs.append(cost)
         rest = np.mean(costs, axis=0) * len(plane.others)
         taught = np.sum([(ok, ok, close) for ok, close in plane.taught], axis=0)
-        return Cost(*((taught + rest + further) / plane.count).tolist())
+        acts = 0 if suggested is None else suggested.actions
+        return Cost(*((taught + rest + acts) / plane.count).tolist())
 
-    scored = clean.scored
-    proposed = sum(score >= ACCEPT_FROM for score, _ in scored)
-    at_once = clean.rounds + (proposed > 0) + proposed - len(clean.at_once)
-    accepted = [number for number in sample if number in clean.masks]
+    one_by_one = plane.suggest()
+    accepted = [number for number in sample if number in one_by_one.masks]
     return FieldRow(
         key=objects[0].plane_key,
         set_name=objects[0].set_name,
         objects=plane.count,
-        clicked=per_object(0),
-        one_by_one=per_object(clean.rounds, clean),
-        at_once=per_object(at_once, clean, at_once=True),
-        with_noise=per_object(noisy.rounds + 2 * noisy.wrong, noisy),
-        scored=tuple(scored),
-        accepted=len(clean.masks),
-        as_they_are=mean([plane.mend(n, clean) == 0 for n in accepted] or [0.0]),
+        clicked=per_object(),
+        one_by_one=per_object(one_by_one),
+        at_once=per_object(plane.suggest(at_once=True)),
+        with_noise=per_object(plane.suggest(settings.wrong_share)),
+        scored=plane.scored,
+        accepted=len(one_by_one.masks),
+        as_they_are=mean(
+            [plane.mend(one_by_one.masks[n], n)[0] == 0 for n in accepted] or [0.0]
+        ),
         first_s=plane.first_s,
         all_s=plane.all_s,
     )
 
 
 @dataclass(slots=True)
-class _Suggested:
-    """Accepted masks by object, and figures of the first suggestions."""
+class Suggested:
+    """Accepted masks by object, suggestions that are open, and actions so far."""
 
+    finished: list[MaskPatch]
     masks: dict[int, MaskPatch] = field(default_factory=dict)
-    mended: dict[int, int] = field(default_factory=dict)
-    at_once: set[int] = field(default_factory=set)
-    scored: list[tuple[float, bool]] = field(default_factory=list)
-    wrong: int = 0
-    rounds: int = 0
+    open: list[ObjectSuggestion] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    actions: int = 0
 
 
 class Field:
@@ -203,6 +202,7 @@ class Field:
         self.count = sum(inside)
         self.others = list(range(TAUGHT + 1, self.count + 1))
         self.first_s = self.all_s = 0.0
+        self._mended: dict[tuple[int, tuple[int, int], bytes], tuple[int, int]] = {}
         self.taught: list[tuple[int, int]] = []
         self.finished: list[MaskPatch] = []
         for number in range(1, TAUGHT + 1):
@@ -237,53 +237,97 @@ class Field:
             mask = shown.mask
         return (len(clicks), close), mask
 
-    def mend(self, number: int, suggested: _Suggested) -> int:
-        """Return the clicks that an accepted object takes until it is acceptable."""
-        if number not in suggested.mended:
-            start = suggested.masks[number].to_mask(self.shape)
-            suggested.mended[number] = self.click(number, start)[0][0]
-        return suggested.mended[number]
+    def mend(self, mask: MaskPatch, number: int) -> tuple[int, int]:
+        """Return the clicks that a suggestion takes until it is acceptable, and close.
 
-    def suggest(self, wrong_share: float) -> _Suggested:
-        """Ask, accept what is right (and a share that is wrong), and ask once more."""
-        from napari_cfrseg.engine.suggestions import ACCEPT_FROM, Verdict
+        They are computed once for the same pixels.
+        """
+        key = number, mask.offset, mask.mask.tobytes()
+        if key not in self._mended:
+            self._mended[key] = self.click(number, mask.to_mask(self.shape))[0]
+        return self._mended[key]
 
+    def finish(
+        self, number: int, suggested: Suggested, clicked: tuple[int, int]
+    ) -> tuple[int, int, int]:
+        """Return what an object takes after suggestions; ``clicked``: without any.
+
+        Actions until it is acceptable, the same with an accepted one left as it is, and
+        until its IoU is 0.75.
+        """
+        if number in suggested.masks:
+            return self.mend(suggested.masks[number], number)[0], 0, 0
+        y, x = ExactRobot(self.numbers == number, self._ignore).next_click().pixel
+        at = (y, x, y + 1, x + 1)
+        there = [s.mask for s in suggested.open if s.mask.window(at).any()]
+        ok, close = clicked
+        if there:
+            other, iou = self.match(there[0])
+            if other == number and iou >= CORRECTED_IOU:
+                ok, close = self.mend(there[0], number)
+        one = int(bool(there))  # accepted or rejected
+        return one + ok, one + ok, one + close
+
+    def suggest(self, wrong_share: float = 0.0, *, at_once: bool = False) -> Suggested:
+        """Accept what is right, and a share that is wrong; ask again while it pays."""
         rng = np.random.default_rng(self._settings.seed)
-        result = _Suggested()
-        finished, verdicts = list(self.finished), list[Verdict]()
-        for _ in range(ROUNDS):
-            result.rounds += 1
-            proposals = self._first
-            if result.rounds > 1:
-                proposals = list(self.ask(finished, verdicts))
-            others: list[ObjectSuggestion] = []
+        result = Suggested(list(self.finished))
+        for number in range(MOST_ROUNDS):
+            result.actions += 1
+            result.open = self._first
+            if number:
+                result.open = list(self.ask(result.finished, result.verdicts))
             before = len(result.masks)
-            for proposal in proposals:
-                number, iou = self.match(proposal.mask)
-                if number > self.count:
-                    continue
-                is_right = iou >= ACCEPTED_IOU and number > TAUGHT
-                is_right &= number not in result.masks
-                if result.rounds == 1:
-                    result.scored.append((proposal.score, is_right))
-                    if is_right and proposal.score >= ACCEPT_FROM:
-                        result.at_once.add(number)
-                if not is_right:
-                    others.append(proposal)
-                    continue
-                result.masks[number] = proposal.mask
-                finished.append(proposal.mask)
-                verdicts.append(Verdict(proposal.mask, proposal.traits, right=True))
+            if at_once:
+                self._accept_sure(result)
+            for proposal in [s for s in result.open if self._is_new(s, result)]:
+                # another one for the same object may have been accepted meanwhile
+                if self._is_new(proposal, result):
+                    result.actions += 1
+                    self._accept(proposal, result)
             new = len(result.masks) - before
-            count = min(len(others), round(wrong_share * new))
-            for index in rng.permutation(len(others))[:count]:
-                result.wrong += 1
-                finished.append(others[index].mask)
-                wrong = others[index]
-                verdicts.append(Verdict(wrong.mask, wrong.traits, right=True))
-            if not new:
+            wrong = [s for s in result.open if self.match(s.mask)[0] <= self.count]
+            count = min(len(wrong), round(wrong_share * new))
+            for index in rng.permutation(len(wrong))[:count]:
+                result.actions += 2  # made, and taken back in the end
+                result.finished.append(wrong[index].mask)
+                result.verdicts.append(_verdict(wrong[index], right=True))
+            if new < 2:
                 break
         return result
+
+    def _accept_sure(self, result: Suggested) -> None:
+        """Accept all sure ones and remove the wrong ones, while that saves actions."""
+        from napari_cfrseg.engine.suggestions import ACCEPT_FROM, rescored
+
+        while True:
+            sure = [s for s in result.open if s.score >= ACCEPT_FROM]
+            right = {self.match(s.mask)[0]: s for s in sure if self._is_new(s, result)}
+            wrong = [
+                s
+                for s in sure
+                if s not in right.values() and self.match(s.mask)[0] <= self.count
+            ]
+            if len(right) <= 1 + len(wrong):
+                return
+            result.actions += 1 + len(wrong)
+            for proposal in right.values():
+                self._accept(proposal, result)
+            result.verdicts += [_verdict(s, right=False) for s in wrong]
+            result.open = rescored(
+                [s for s in result.open if s not in sure], result.verdicts
+            )
+
+    def _is_new(self, proposal: ObjectSuggestion, result: Suggested) -> bool:
+        number, iou = self.match(proposal.mask)
+        is_other = TAUGHT < number <= self.count and number not in result.masks
+        return is_other and iou >= ACCEPTED_IOU
+
+    def _accept(self, proposal: ObjectSuggestion, result: Suggested) -> None:
+        result.masks[self.match(proposal.mask)[0]] = proposal.mask
+        result.finished.append(proposal.mask)
+        result.verdicts.append(_verdict(proposal, right=True))
+        result.open = [s for s in result.open if s is not proposal]
 
     @cached_property
     def _first(self) -> list[ObjectSuggestion]:
@@ -296,6 +340,19 @@ class Field:
             found.append(proposal)
         self.all_s = time.perf_counter() - start
         return found
+
+    @property
+    def scored(self) -> tuple[tuple[float, bool], ...]:
+        """Score of each first suggestion, and whether it is right."""
+        found: list[tuple[float, bool]] = []
+        seen: set[int] = set()
+        for proposal in self._first:
+            number, iou = self.match(proposal.mask)
+            if number <= self.count:
+                right = iou >= ACCEPTED_IOU and number > TAUGHT and number not in seen
+                seen |= {number} if right else set()
+                found.append((proposal.score, right))
+        return tuple(found)
 
     def ask(
         self, finished: Sequence[MaskPatch], verdicts: Sequence[Verdict]
@@ -318,6 +375,12 @@ class Field:
         shared = int(counts[number])
         union = int(inside.size) + int(self._areas[number]) - shared
         return (number, shared / union) if shared else (0, 0.0)
+
+
+def _verdict(proposal: ObjectSuggestion, *, right: bool) -> Verdict:
+    from napari_cfrseg.engine.suggestions import Verdict
+
+    return Verdict(proposal.mask, proposal.traits, right)
 
 
 def pixels_of(masks: Sequence[MaskPatch], box: Box) -> NDArray[np.bool_]:
