@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from napari_cfrseg.engine.probability_patch import Patch
+from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.geometry.windows import Window, crop, mask_box, overlap, union
 
 
@@ -72,3 +73,14 @@ def test_boxes():
     assert overlap((0, 0, 5, 5), (3, 4, 9, 9)) == (3, 4, 5, 5)
     assert overlap((0, 0, 2, 2), (3, 3, 4, 4)) == (3, 3, 3, 3)
     assert mask_box(np.zeros((3, 3), dtype=bool)) is None
+
+
+@pytest.mark.parametrize("side", [1, 7, 60])
+def test_a_softened_mask_is_the_mask_and_soft_along_its_outline(side):
+    mask = MaskPatch.from_mask(np.ones((side, side), bool), (0, 20))
+    patch = Patch.softened((90, 100), mask)
+    whole = patch.read((0, 0, 90, 100))
+    assert np.array_equal(whole > 0.5, mask.to_mask((90, 100)))
+    assert 0.5 < whole[side - 1, 20] < 0.7
+    assert 0.3 < whole[side, 20] < 0.5
+    assert whole[-1].max() < 0.01

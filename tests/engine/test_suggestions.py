@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 from similarity import SimilarityNetwork
 
+from napari_cfrseg.engine.likeness import Seed
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.engine.suggestions import Verdict, shared, weights_after
+from napari_cfrseg.engine.stages import Stages
+from napari_cfrseg.engine.suggestions import (
+    Suggester,
+    Verdict,
+    shared,
+    weights_after,
+)
 from napari_cfrseg.geometry.masks import MaskPatch
+from napari_cfrseg.geometry.windows import slices
+from napari_cfrseg.io.plane_image import open_plane
 
 RADIUS = 9
 PLACES = [(20 + 40 * y, 22 + 40 * x) for y in range(6) for x in range(8)]
@@ -64,6 +73,20 @@ def test_other_discs_are_proposed_once_and_the_finished_ones_not(segmenter):
         assert max(shared(suggestion.mask, mask) for mask in finished) == 0
     square = [s for s in good if s.mask.area > 2 * finished[0].area]
     assert square == []
+
+
+def test_a_mask_is_looked_at_again_from_its_middle(segmenter, discs):
+    known = segmenter.learn([_mask(*place) for place in PLACES[:3]])
+    stages = Stages(segmenter.network, "cpu")
+    taken = np.zeros(discs.shape, bool)
+    suggester = Suggester(
+        stages, open_plane(discs), known, lambda box: taken[slices(box)]
+    )
+    y, x = PLACES[20]
+    first, second = suggester.answer([Seed((y - 6, x + 2), 2.0 * RADIUS, 1.0)])
+    assert first.seed == (y - 6, x + 2)
+    assert second.seed == (y, x)
+    assert shared(second.mask, _mask(y, x)) > 0.95
 
 
 def test_only_the_region_is_searched(segmenter):

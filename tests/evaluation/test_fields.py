@@ -11,11 +11,18 @@ from typer.testing import CliRunner
 
 from napari_cfrseg.cli import app
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.engine.suggestions import ACCEPT_FROM
+from napari_cfrseg.engine.suggestions import ACCEPT_FROM, ObjectSuggestion
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
 from napari_cfrseg.evaluation.field_tables import FieldSettings, format_fields
-from napari_cfrseg.evaluation.fields import evaluate_field, evaluate_fields, fields_of
+from napari_cfrseg.evaluation.fields import (
+    Field,
+    Suggested,
+    evaluate_field,
+    evaluate_fields,
+    fields_of,
+)
+from napari_cfrseg.geometry.masks import MaskPatch
 
 
 def write_field(folder, name, rows, *, decoys=0):
@@ -61,6 +68,46 @@ def test_suggesting_alike_disks_costs_a_fraction_of_clicking_them(tmp_path, segm
     assert row.at_once.close < 0.5 * row.one_by_one.close
     assert row.one_by_one.close <= 0.6 * row.clicked.close + 0.6
     assert row.one_by_one.as_it_is <= row.one_by_one.acceptable
+
+
+def test_accepting_all_sure_ones_is_repeated_while_it_saves_actions(
+    tmp_path, segmenter
+):
+    write_field(tmp_path, "disks", 6)
+    (objects,) = fields_of(objects_in(tmp_path))
+    field = Field(segmenter, objects, FieldSettings(max_objects=1))
+    one_by_one, at_once = field.suggest(), field.suggest(at_once=True)
+    assert set(at_once.accepted) == set(one_by_one.accepted)
+    assert one_by_one.actions > len(one_by_one.accepted)
+    # asked twice at most, and accepted in few acts
+    assert at_once.actions <= 5
+
+
+def test_an_open_suggestion_at_an_object_is_corrected_or_rejected(tmp_path, segmenter):
+    write_field(tmp_path, "disks", 5)
+    (objects,) = fields_of(objects_in(tmp_path))
+    field = Field(segmenter, objects, FieldSettings(max_objects=1))
+    whole = field.numbers == 4
+    rows = np.flatnonzero(whole.any(axis=1))
+
+    def rows_of(first, last):
+        part = np.zeros_like(whole)
+        part[rows[first:last]] = whole[rows[first:last]]
+        seed = tuple(int(v.mean()) for v in np.nonzero(part))
+        return ObjectSuggestion(MaskPatch.from_mask(part), seed, 0.3, ())
+
+    def left(first, last, **more):
+        suggested = Suggested([], open=[rows_of(first, last)], **more)
+        return field.finish(4, suggested, (7, 5))
+
+    # IoU between 0.5 and 0.75: the accepting click, and corrections
+    acceptable, as_it_is, close = left(0, 13)
+    assert 2 <= close <= acceptable == as_it_is <= 4
+    assert left(0, 13, accepted={4: rows_of(0, 19)}) == (0, 0, 0)
+    # rejected, and clicked from scratch
+    assert left(7, 12) == (8, 8, 6)
+    # not at the place that is clicked: none is in the way
+    assert left(0, 5) == (7, 7, 5)
 
 
 def test_of_a_large_field_the_middle_is_measured(tmp_path, segmenter):

@@ -323,6 +323,9 @@ class RoundComputer:
         if last.prediction is not None or last.mask is None:
             return last.prediction
         mask = last.mask
+        entry = state.entries[len(rounds) - 1] if rounds else None
+        if isinstance(entry, ClickEntry) and entry.given:
+            return Prediction(Patch.softened(self._plane_shape, mask), earlier)
         patch = Patch(self._plane_shape, *mask.offset, mask.mask.astype(np.float32))
         return Prediction(patch, earlier)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.special import expit
 
+from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.geometry.windows import (
     Box,
     Window,
@@ -49,6 +53,26 @@ class Patch:
         if box is None:
             return cls.empty(plane)
         return cls(plane, box[0], box[1], mask[slices(box)].astype(np.float32))
+
+    @classmethod
+    def softened(cls, plane: tuple[int, int], mask: MaskPatch) -> Patch:
+        """Probability above 0.5 in a mask, below it outside, soft along its outline.
+
+        Over a twenty-fifth of the object's side, at least a pixel. That is like a
+        network's answer, and is corrected in fewer clicks than 0 and 1
+        (``benchmarks/suggestions.md``).
+        """
+        if not mask.area:
+            return cls.empty(plane)
+        width = max(1.0, 0.04 * math.sqrt(mask.area))
+        far = math.ceil(5 * width)
+        y0, x0, y1, x1 = mask.box
+        box = overlap((y0 - far, x0 - far, y1 + far, x1 + far), (0, 0, *plane))
+        inside = mask.window(box)
+        away = ndimage.distance_transform_edt(inside)
+        away -= ndimage.distance_transform_edt(~inside)
+        away -= np.where(inside, 0.5, -0.5)  # from pixel centres to the outline
+        return cls(plane, box[0], box[1], expit(away / width).astype(np.float32))
 
     @property
     def box(self) -> Box:

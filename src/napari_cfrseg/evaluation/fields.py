@@ -21,7 +21,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,7 @@ from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.geometry.windows import mask_box, overlap, shape_of, slices
 
 if TYPE_CHECKING:
-    from napari_cfrseg.engine.segmenter import Prediction, Segmenter
+    from napari_cfrseg.engine.segmenter import Segmenter
     from napari_cfrseg.engine.suggestions import ObjectSuggestion, Verdict
     from napari_cfrseg.geometry.windows import Box
 
@@ -138,7 +138,7 @@ def evaluate_field(
         return Cost(*((taught + rest + acts) / plane.count).tolist())
 
     one_by_one = plane.suggest()
-    accepted = [number for number in sample if number in one_by_one.masks]
+    accepted = [number for number in sample if number in one_by_one.accepted]
     return FieldRow(
         key=objects[0].plane_key,
         set_name=objects[0].set_name,
@@ -148,9 +148,9 @@ def evaluate_field(
         at_once=per_object(plane.suggest(at_once=True)),
         with_noise=per_object(plane.suggest(settings.wrong_share)),
         scored=plane.scored,
-        accepted=len(one_by_one.masks),
+        accepted=len(one_by_one.accepted),
         as_they_are=mean(
-            [plane.mend(one_by_one.masks[n], n)[0] == 0 for n in accepted] or [0.0]
+            [plane.mend(one_by_one.accepted[n], n)[0] == 0 for n in accepted] or [0.0]
         ),
         first_s=plane.first_s,
         all_s=plane.all_s,
@@ -159,10 +159,10 @@ def evaluate_field(
 
 @dataclass(slots=True)
 class Suggested:
-    """Accepted masks by object, suggestions that are open, and actions so far."""
+    """Accepted ones by object, suggestions that are open, and actions so far."""
 
     finished: list[MaskPatch]
-    masks: dict[int, MaskPatch] = field(default_factory=dict)
+    accepted: dict[int, ObjectSuggestion] = field(default_factory=dict)
     open: list[ObjectSuggestion] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     actions: int = 0
@@ -202,7 +202,7 @@ class Field:
         self.count = sum(inside)
         self.others = list(range(TAUGHT + 1, self.count + 1))
         self.first_s = self.all_s = 0.0
-        self._mended: dict[tuple[int, tuple[int, int], bytes], tuple[int, int]] = {}
+        self._mended: dict[tuple[object, ...], tuple[int, int]] = {}
         self.taught: list[tuple[int, int]] = []
         self.finished: list[MaskPatch] = []
         for number in range(1, TAUGHT + 1):
@@ -211,40 +211,49 @@ class Field:
             self.finished.append(MaskPatch.from_mask(mask))
 
     def click(
-        self, number: int, start: NDArray[np.bool_] | None = None
+        self, number: int, accepted: ObjectSuggestion | None = None
     ) -> tuple[tuple[int, int], NDArray[np.bool_]]:
-        """Click an object until it is acceptable.
+        """Click an object until it is acceptable, maybe after a suggestion.
 
-        Returns the clicks until then and until the IoU is 0.75, and the mask.
+        Returns the further clicks until then and until the IoU is 0.75, and the mask.
         """
+        from napari_cfrseg.engine.prediction import Prediction
+        from napari_cfrseg.engine.probability_patch import Patch
+
         truth = self.numbers == number
         robot = ExactRobot(truth, self._ignore)
         clicks: list[Click] = []
-        shown: Prediction | NDArray[np.bool_] | None = start
-        mask, close = start, MAX_CLICKS
+        shown: Prediction | None = None
+        mask: NDArray[np.bool_] | None = None
+        if accepted is not None:
+            clicks.append(Click(accepted.seed))
+            shown = Prediction(Patch.softened(self.shape, accepted.mask), (*clicks,))
+            mask = accepted.mask.to_mask(self.shape)
+        before, close = len(clicks), MAX_CLICKS
         while True:
+            count = len(clicks) - before
             if mask is not None:
                 masks = (mask, truth, self._ignore)
                 iou = metrics.iou(*masks)
                 if iou >= ACCEPTED_IOU:
-                    close = min(close, len(clicks))
+                    close = min(close, count)
                     if metrics.is_acceptable(iou, metrics.surface_dice(*masks)):
-                        break
-                if len(clicks) == MAX_CLICKS:
-                    break
+                        return (count, close), mask
+                if count == MAX_CLICKS:
+                    return (count, close), mask
             clicks.append(robot.next_click(mask))
             shown = self._segmenter.predict(clicks, previous=shown)
             mask = shown.mask
-        return (len(clicks), close), mask
 
-    def mend(self, mask: MaskPatch, number: int) -> tuple[int, int]:
+    def mend(self, accepted: ObjectSuggestion, number: int) -> tuple[int, int]:
         """Return the clicks that a suggestion takes until it is acceptable, and close.
 
-        They are computed once for the same pixels.
+        They are computed once for the same pixels and click.
         """
-        key = number, mask.offset, mask.mask.tobytes()
+        mask = accepted.mask
+        key = number, mask.offset, mask.mask.tobytes(), accepted.seed
         if key not in self._mended:
-            self._mended[key] = self.click(number, mask.to_mask(self.shape))[0]
+            self._mended[key] = self.click(number, accepted)[0]
         return self._mended[key]
 
     def finish(
@@ -255,16 +264,16 @@ class Field:
         Actions until it is acceptable, the same with an accepted one left as it is, and
         until its IoU is 0.75.
         """
-        if number in suggested.masks:
-            return self.mend(suggested.masks[number], number)[0], 0, 0
+        if number in suggested.accepted:
+            return self.mend(suggested.accepted[number], number)[0], 0, 0
         y, x = ExactRobot(self.numbers == number, self._ignore).next_click().pixel
         at = (y, x, y + 1, x + 1)
-        there = [s.mask for s in suggested.open if s.mask.window(at).any()]
+        there = [s for s in suggested.open if s.mask.window(at).any()]
         ok, close = clicked
         if there:
-            other, iou = self.match(there[0])
+            other, iou = self.match(there[0].mask)
             if other == number and iou >= CORRECTED_IOU:
-                ok, close = self.mend(there[0], number)
+                ok, close = self.mend(replace(there[0], seed=(y, x)), number)
         one = int(bool(there))  # accepted or rejected
         return one + ok, one + ok, one + close
 
@@ -277,7 +286,7 @@ class Field:
             result.open = self._first
             if number:
                 result.open = list(self.ask(result.finished, result.verdicts))
-            before = len(result.masks)
+            before = len(result.accepted)
             if at_once:
                 self._accept_sure(result)
             for proposal in [s for s in result.open if self._is_new(s, result)]:
@@ -285,7 +294,7 @@ class Field:
                 if self._is_new(proposal, result):
                     result.actions += 1
                     self._accept(proposal, result)
-            new = len(result.masks) - before
+            new = len(result.accepted) - before
             wrong = [s for s in result.open if self.match(s.mask)[0] <= self.count]
             count = min(len(wrong), round(wrong_share * new))
             for index in rng.permutation(len(wrong))[:count]:
@@ -320,11 +329,11 @@ class Field:
 
     def _is_new(self, proposal: ObjectSuggestion, result: Suggested) -> bool:
         number, iou = self.match(proposal.mask)
-        is_other = TAUGHT < number <= self.count and number not in result.masks
+        is_other = TAUGHT < number <= self.count and number not in result.accepted
         return is_other and iou >= ACCEPTED_IOU
 
     def _accept(self, proposal: ObjectSuggestion, result: Suggested) -> None:
-        result.masks[self.match(proposal.mask)[0]] = proposal.mask
+        result.accepted[self.match(proposal.mask)[0]] = proposal
         result.finished.append(proposal.mask)
         result.verdicts.append(_verdict(proposal, right=True))
         result.open = [s for s in result.open if s is not proposal]
