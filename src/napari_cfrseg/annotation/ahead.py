@@ -1,9 +1,8 @@
-"""Compute a click before it is made: its mask, and what makes it faster."""
+"""Work done ahead of clicks: a click's mask, and what finished objects teach."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -15,43 +14,63 @@ from napari_cfrseg.geometry.masks import MaskPatch, Plane
 from napari_cfrseg.geometry.windows import slices
 from napari_cfrseg.io.tiled_labels import AnyLabels
 
+Objects = Mapping[int, ObjectState]
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Ahead:
-    """Reads an annotation, and changes nothing of it.
 
-    ``labels_of`` returns the (Y, X) labels of a plane.
+def mask_after(
+    objects: Objects,
+    computer: RoundComputer,
+    settings: Settings,
+    labels_of: Callable[[Plane], AnyLabels],
+    events: Sequence[ev.Event],
+    check: Callable[[], None],
+) -> MaskPatch:
+    """Return the pixels an object would have (``Annotator.look_ahead``)."""
+    *created, click = events
+    if not isinstance(click, ev.ClickAdded):
+        msg = f"{type(click).__name__} is not a click"
+        raise TypeError(msg)
+    whole = objects.get(click.object_id)
+    for event in created:
+        if isinstance(event, ev.ObjectCreated):
+            whole = new_object(event.object_id, threshold=event.threshold)
+    if whole is None or whole.locked:
+        return MaskPatch.empty()
+    state = whole.on(click.plane)
+    entry = ClickEntry.of(click, settings.refinement, whole.threshold)
+    found = computer.look_ahead(click.plane, state, entry, check)
+    entries = (*state.entries, entry)
+    rounds = (*state.rounds, Round(prediction=found))
+    mask = shown_mask(state.start, entries, rounds, whole.threshold)
+    if not mask.mask.size:
+        return mask
+    labels = labels_of(click.plane)[slices(mask.box)]
+    others = (labels != 0) & (labels != click.object_id)
+    if settings.rule is ev.OverlapRule.OVERWRITE:
+        others &= np.isin(labels, [i for i, o in objects.items() if o.locked])
+    return MaskPatch.from_mask(mask.mask & ~others, mask.offset)
+
+
+def lesson(
+    objects: Objects,
+    computer: RoundComputer,
+    plane: Plane,
+    left_out: Collection[int] = (),
+) -> Iterator[ev.ModelAdapted | None]:
+    """Learn from finished objects for first clicks (``Annotator.lesson``).
+
+    Only objects that a person clicked on teach, not masks from elsewhere.
     """
-
-    objects: Mapping[int, ObjectState]
-    computer: RoundComputer
-    settings: Settings
-    labels_of: Callable[[Plane], AnyLabels]
-
-    def mask_after(
-        self, events: Sequence[ev.Event], check: Callable[[], None]
-    ) -> MaskPatch:
-        """Return the pixels an object would have (``Annotator.look_ahead``)."""
-        *created, click = events
-        if not isinstance(click, ev.ClickAdded):
-            msg = f"{type(click).__name__} is not a click"
-            raise TypeError(msg)
-        whole = self.objects.get(click.object_id)
-        for event in created:
-            if isinstance(event, ev.ObjectCreated):
-                whole = new_object(event.object_id, threshold=event.threshold)
-        if whole is None or whole.locked:
-            return MaskPatch.empty()
-        state = whole.on(click.plane)
-        entry = ClickEntry.of(click, self.settings.refinement, whole.threshold)
-        found = self.computer.look_ahead(click.plane, state, entry, check)
-        entries = (*state.entries, entry)
-        rounds = (*state.rounds, Round(prediction=found))
-        mask = shown_mask(state.start, entries, rounds, whole.threshold)
-        if not mask.mask.size:
-            return mask
-        labels = self.labels_of(click.plane)[slices(mask.box)]
-        others = (labels != 0) & (labels != click.object_id)
-        if self.settings.rule is ev.OverlapRule.OVERWRITE:
-            others &= np.isin(labels, [i for i, o in self.objects.items() if o.locked])
-        return MaskPatch.from_mask(mask.mask & ~others, mask.offset)
+    finished = sorted(
+        (state.stamp, object_id)
+        for object_id, whole in objects.items()
+        for state in (whole.on(plane),)
+        if object_id not in left_out and state.clicks and state.mask.mask.size
+    )
+    ids = [object_id for _, object_id in finished]
+    learning = computer.lesson(plane, [objects[i].on(plane) for i in ids])
+    yield from learning.run()
+    found = learning.result
+    if found is not None:
+        taught = tuple(ids[-learning.taught :])
+        yield ev.ModelAdapted(taught, found.base, found.numbers, found.gain)

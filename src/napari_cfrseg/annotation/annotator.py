@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.ahead import Ahead
+from napari_cfrseg.annotation.ahead import lesson, mask_after
 from napari_cfrseg.annotation.handlers import perform
-from napari_cfrseg.annotation.lessons import lesson
 from napari_cfrseg.annotation.propagated_planes import carried_to
 from napari_cfrseg.annotation.rounds import RoundComputer, SegmenterLike
 from napari_cfrseg.annotation.state import (
@@ -172,8 +171,8 @@ class Annotator:
         an object's creation and its first click; ``check`` is called before each run of
         the network, and what it raises ends the work.
         """
-        ahead = Ahead(self._objects, self._computer, self._settings, self._labels_of)
-        return ahead.mask_after(events, check)
+        own = self._objects, self._computer, self._settings, self._labels_of
+        return mask_after(*own, events, check)
 
     def learn(self, plane: Plane = ()) -> Likeness:
         """Learn what the finished objects have in common, to suggest further ones.
