@@ -17,35 +17,19 @@ _FOLDER = files("napari_cfrseg") / "sample_data"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One bundled micrograph.
-
-    Attributes
-    ----------
-    image
-        (Y, X) or (Y, X, 3) uint8.
-    labels
-        (Y, X) uint16 instance numbers made or corrected by people, 0 = background.
-    pixel_size_um
-        Side of a pixel in µm, None where the source does not say.
-    licence
-        SPDX identifier of the image's licence.
-    attribution
-        The credit that must go wherever the image goes.
-    citation
-        The publication to cite.
-    source
-        Address of the data set.
-    """
+    """One bundled micrograph."""
 
     name: str
     title: str
-    image: NDArray[np.uint8]
+    image: NDArray[np.uint8]  #: (Y, X) or (Y, X, 3) uint8
+    #: (Y, X) uint16 instance numbers made or corrected by people, 0 = background
     labels: NDArray[np.uint16]
+    #: side of a pixel in µm, None where the source does not say
     pixel_size_um: float | None
-    licence: str
-    attribution: str
-    citation: str
-    source: str
+    licence: str  #: SPDX identifier of the image's licence
+    attribution: str  #: the credit that must go wherever the image goes
+    citation: str  #: the publication to cite
+    source: str  #: address of the data set
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,24 +103,16 @@ class LabelRuns:
 
     Runs that overlap, leave the plane or are not in order raise ValueError, and so does
     a label that is too large.
-
-    Attributes
-    ----------
-    shape
-        (Y, X) of the plane.
-    starts, lengths
-        int64: flat first index and number of pixels of each run, in ascending order.
-    after, before
-        int32: each run's label, and that before the edit where it is known.
-    plane
-        Index of the plane, if the holder of the runs does not store it.
     """
 
-    shape: tuple[int, int]
+    shape: tuple[int, int]  #: (Y, X) of the plane
+    #: int64: flat first index and number of pixels of each run, in ascending order
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
+    #: int32: each run's label, and that before the edit where it is known
     after: NDArray[np.int32]
     before: NDArray[np.int32] | None = None
+    #: index of the plane, if the holder of the runs does not store it
     plane: Plane = ()
 
     def __post_init__(self) -> None:

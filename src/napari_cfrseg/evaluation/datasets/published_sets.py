@@ -246,18 +246,16 @@ class CocoLvis:
         image = read_image(folder / f"{image_name}.jpg")
         layers, _ = self._layers(image_name)
         labels = np.stack(layers)
-        if labels.shape[1:] != image.shape[:2]:
-            msg = (
-                f"{self.name}: masks of {image_name} have size {labels.shape[1:]}, "
-                f"its image {image.shape[:2]}"
-            )
-            raise DatasetError(msg)
+        _check_sizes(image, labels[0], self._masks(image_name))
         return AnnotatedPlane(image, labels)
+
+    def _masks(self, image_name: str) -> Path:
+        return self.folder / self.split / "masks" / f"{image_name}.pickle"
 
     def _layers(
         self, image_name: str
     ) -> tuple[list[NDArray[Any]], list[tuple[int, int]]]:
-        path = self.folder / self.split / "masks" / f"{image_name}.pickle"
+        path = self._masks(image_name)
         content = _read_pickle(path)
         try:
             encoded, mapping = content

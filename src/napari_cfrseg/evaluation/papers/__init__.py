@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cfrseg.clicks import Click
+from napari_cfrseg.geometry.windows import mask_box
 from napari_cfrseg.model.blocks import resize
 
 PAPER_THRESHOLD = 0.49
@@ -127,15 +128,15 @@ class ZoomIn:
         )
 
     def _object_roi(self, mask: NDArray[np.bool_], clicks: Sequence[Click]) -> Roi:
-        rows = list(np.flatnonzero(mask.any(axis=1))[[0, -1]])
-        columns = list(np.flatnonzero(mask.any(axis=0))[[0, -1]])
+        y0, x0, y1, x1 = mask_box(mask) or (0, 0, 0, 0)
+        rows, columns = [y0, y1 - 1], [x0, x1 - 1]
         for click in clicks:
             if self._counts(click):
                 rows.append(int(click.yx[0]))
                 columns.append(int(click.yx[1]))
         ends: list[int] = []
         for used, length in zip((rows, columns), mask.shape, strict=True):
-            first, last = int(min(used)), int(max(used))
+            first, last = min(used), max(used)
             size = max(self.expansion_ratio * (last - first + 1), self.min_crop_size)
             centre = 0.5 * (first + last)
             ends.append(max(0, round(centre - 0.5 * size)))

@@ -41,6 +41,7 @@ from napari_cfrseg.evaluation.report.tables import (
 )
 from napari_cfrseg.evaluation.runner import Run
 from napari_cfrseg.evaluation.scores import ObjectRow, pooled_rows
+from napari_cfrseg.geometry.windows import Box, mask_box, overlap
 from napari_cfrseg.io.atomic import check_folder
 
 #: Okabe and Ito's colours, distinct for people with any colour vision
@@ -283,15 +284,13 @@ def _draw_object(
     )
 
 
-def _view(truth: NDArray[np.bool_], row: ObjectRow) -> tuple[int, int, int, int]:
+def _view(truth: NDArray[np.bool_], row: ObjectRow) -> Box:
     """Frame the annotation in a square twice as wide, inside the plane."""
-    ends = []
-    spans = [np.flatnonzero(truth.any(axis=axis))[[0, -1]] for axis in (1, 0)]
-    half = max(16, max(int(b - a) + 1 for a, b in spans))
-    for (first, last), length in zip(spans, row.shape, strict=True):
-        centre = (int(first) + int(last)) // 2
-        ends.append((max(0, centre - half), min(length, centre + half + 1)))
-    return ends[0][0], ends[1][0], ends[0][1], ends[1][1]
+    y0, x0, y1, x1 = mask_box(truth) or (0, 0, 1, 1)
+    half = max(16, y1 - y0, x1 - x0)
+    y, x = (y0 + y1 - 1) // 2, (x0 + x1 - 1) // 2
+    square = (y - half, x - half, y + half + 1, x + half + 1)
+    return overlap(square, (0, 0, *row.shape))
 
 
 def check_report(folder: Path) -> None:

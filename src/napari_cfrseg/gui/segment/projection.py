@@ -50,59 +50,39 @@ class Remedy:
 
 @dataclass(frozen=True, slots=True)
 class DockView:
-    """Everything the dock shows.
-
-    Attributes
-    ----------
-    selected
-        The object that clicks go to; None: the next click starts object ``next_id``.
-    is_positive
-        The polarity of a left click.
-    pending
-        Acts not computed yet.
-    model, device
-        Name or path of the model, and what it computes on; "" where there is none yet.
-    backend, placement
-        The program that computes, and why it and the device were chosen.
-    seconds, steps
-        Time and refinement steps of the last click; None: there is none.
-    progress
-        Steps done, and of how many, of a long act; (0, 0): none is under way.
-    status, remedy
-        One line for the person, and what mends it if anything does.
-    suggestions
-        What is suggested on the plane shown.
-    learning
-        Whether first clicks follow finished objects.
-    stack
-        The strip of planes; empty for an image of one plane.
-    pixel_area
-        Area of a pixel, and its unit.
-    """
+    """Everything the dock shows."""
 
     objects: tuple[ObjectRow, ...] = ()
+    #: the object that clicks go to; None: the next click starts object ``next_id``
     selected: int | None = None
     next_id: int = 1
-    is_positive: bool = True
+    is_positive: bool = True  #: the polarity of a left click
     threshold: float = 0.5
     refinement: Refinement = DEFAULT_REFINEMENT
     rule: ev.OverlapRule = ev.OverlapRule.KEEP
     undo_depth: int = 0
     redo_depth: int = 0
-    pending: int = 0
-    model: str = ""
+    pending: int = 0  #: acts not computed yet
+    model: str = ""  #: name or path; "" where there is none yet
     loading: bool = False
-    device: str = ""
+    device: str = ""  #: what the model computes on; "" where there is none yet
+    #: the program that computes, and why it and the device were chosen
     backend: str = ""
     placement: str = ""
+    #: time and refinement steps of the last click; None: there is none
     seconds: float | None = None
     steps: int = 0
+    #: steps done, and of how many, of a long act; (0, 0): none is under way
     progress: tuple[int, int] = (0, 0)
+    #: one line for the person, and what mends it if anything does
     status: str = ""
     remedy: Remedy | None = None
+    #: the strip of planes; empty for an image of one plane
     stack: StackView = field(default_factory=StackView)
-    pixel_area: tuple[float, str] = (1.0, "px")
+    pixel_area: tuple[float, str] = (1.0, "px")  #: area of a pixel, and its unit
+    #: what is suggested on the plane shown
     suggestions: SuggestionsView = field(default_factory=SuggestionsView)
+    #: whether first clicks follow finished objects
     learning: LearningView = field(default_factory=LearningView)
 
     @property

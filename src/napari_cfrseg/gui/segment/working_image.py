@@ -49,32 +49,20 @@ class WorkingImage:
     together. Our own layers (labels, clicks) do without it where it comes first, since
     napari lines axes up from the last; else theirs has length 1, stretched over all
     channels.
-
-    Attributes
-    ----------
-    layer
-        Says where the pixels lie.
-    names
-        Of the layer's axes.
-    layers, channels
-        All channels of one image where they are several layers, else the layer alone;
-        which channels are used, of the layers or along the layer's axis.
-    data
-        The array with its axes in the working order: leading axes, a plane's rows and
-        columns, and C for RGB or several channels; a pyramid where it is large.
-    shape
-        Its shape without C.
-    order
-        Which of the layer's axes, channels left out, comes where in ``data``; (): as
-        the layer has them, with Y and X last.
     """
 
-    layer: Image
-    names: tuple[str, ...]
+    layer: Image  #: says where the pixels lie
+    names: tuple[str, ...]  #: of the layer's axes
+    #: all channels of one image where they are several layers, else the layer alone;
+    #: which channels are used, of the layers or along the layer's axis
     layers: tuple[Image, ...]
     channels: tuple[int, ...]
+    #: the array with its axes in the working order: leading axes, a plane's rows and
+    #: columns, and C for RGB or several channels; a pyramid where it is large
     data: Any
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  #: its shape without C
+    #: which of the layer's axes, channels left out, comes where in ``data``; (): as the
+    #: layer has them, with Y and X last
     order: Order = ()
 
     @classmethod
