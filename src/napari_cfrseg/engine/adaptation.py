@@ -31,6 +31,7 @@ from napari_cfrseg.engine.focus import FocusHint, FocusSettings
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.probability_patch import Patch
 from napari_cfrseg.engine.refinement import Refinement
+from napari_cfrseg.engine.side_by_side import Stopwatch
 from napari_cfrseg.engine.stages import (
     FirstLook,
     Stages,
@@ -38,7 +39,6 @@ from napari_cfrseg.engine.stages import (
     grid_points,
     newest_row,
 )
-from napari_cfrseg.engine.stopwatch import Stopwatch
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.geometry.masks import MaskPatch, box_of
 from napari_cfrseg.geometry.windows import Window, crop

@@ -26,8 +26,8 @@ from napari_cfrseg.engine.one_way import settle
 from napari_cfrseg.engine.prediction import Candidate, Prediction, touches_border
 from napari_cfrseg.engine.probability_patch import put_back
 from napari_cfrseg.engine.refinement import Cascade, Refinement, run_cascade
+from napari_cfrseg.engine.side_by_side import Stopwatch
 from napari_cfrseg.engine.stages import FirstLook, Stages, newest_row
-from napari_cfrseg.engine.stopwatch import Stopwatch
 from napari_cfrseg.engine.window_score import (
     WindowEvidence,
     agreement,

@@ -28,8 +28,8 @@ from napari_cfrseg.engine.focus import FocusHint, FocusSettings
 from napari_cfrseg.engine.likeness import Likeness, learn
 from napari_cfrseg.engine.prediction import Prediction, start_from
 from napari_cfrseg.engine.refinement import Refinement, as_refinement
+from napari_cfrseg.engine.side_by_side import Stopwatch
 from napari_cfrseg.engine.stages import Embedded, Precision, Stages
-from napari_cfrseg.engine.stopwatch import Stopwatch
 from napari_cfrseg.engine.suggestions import Batch, Suggester, Verdict
 from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.geometry.windows import Box, PlaneLike, Window

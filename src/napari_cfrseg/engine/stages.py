@@ -35,8 +35,7 @@ from napari_cfrseg.engine.devices import (
     memory_cap,
     resolve_device,
 )
-from napari_cfrseg.engine.side_by_side import run_side_by_side
-from napari_cfrseg.engine.stopwatch import Stopwatch
+from napari_cfrseg.engine.side_by_side import Stopwatch, run_side_by_side
 from napari_cfrseg.geometry.windows import Window
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
