@@ -30,14 +30,9 @@ def draw_overlay(
 ) -> NDArray[np.uint8]:
     """Return (Y, X, 3) uint8: the objects' outlines and the clicks over an image.
 
-    Parameters
-    ----------
-    image
-        (Y, X) or (Y, X, C), any real dtype, as the segmenter scales it.
-    labels
-        (Y, X) instance numbers, 0 = background.
-    clicks
-        Each object's clicks: positive ones become a white +, negative ones a red ×.
+    The image is (Y, X) or (Y, X, C) of any real dtype, scaled as the segmenter scales
+    it; labels are (Y, X) instance numbers, 0 = background. Of each object's clicks
+    positive ones become a white +, negative ones a red ×.
     """
     from skimage.segmentation import find_boundaries
 

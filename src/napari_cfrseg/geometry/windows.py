@@ -227,17 +227,11 @@ def crop(
 ) -> NDArray[np.float32]:
     """Sample the window on its grid: (C, grid, grid) float32, C = 1 for (Y, X) planes.
 
-    Only pixels of the window are read, at most ``(4 · grid)²`` of them.
-
-    Parameters
-    ----------
-    plane
-        (Y, X) or (Y, X, C), any real dtype; lazy arrays are read by slices.
-    convert
-        Applied to the pixels as read, (h, w, C), before they are resampled.
-    factors
-        Of the window's pixels that one pixel of ``plane`` stands for, down and across:
-        it may be a coarser copy of the plane that the window lies on.
+    Only pixels of the window are read, at most ``(4 · grid)²`` of them. The plane is
+    (Y, X) or (Y, X, C) of any real dtype; lazy arrays are read by slices. ``convert``
+    is applied to the pixels as read, (h, w, C), before they are resampled. ``factors``
+    are how many of the window's pixels one pixel of ``plane`` stands for, down and
+    across: it may be a coarser copy of the plane that the window lies on.
     """
     rows, row_index, down = _sampled(window, 0, plane.shape[0], factors[0])
     columns, column_index, across = _sampled(window, 1, plane.shape[1], factors[1])

@@ -33,23 +33,16 @@ class TableClick:
 def read_clicks(path: Path) -> list[TableClick]:
     """Read a table with a row for each click and the names of its columns on top.
 
-    Cells are separated by commas, semicolons or tabs; beside the last two a comma is
-    a decimal point. UTF-8, UTF-16 with its mark, or Windows' Latin letters.
+    Cells are separated by commas, semicolons or tabs; beside the last two a comma is a
+    decimal point. UTF-8, UTF-16 with its mark, or Windows' Latin letters.
 
-    Parameters
-    ----------
-    path
-        Its columns are ``y`` and ``x``, after ``axis_0`` … or ``t``, ``z`` for the
-        plane; or napari's ``axis-0`` …, the last two of which are Y and X. Planes are
-        rounded. ``object`` says whose click it is: numbers that are equal (``01``,
-        ``1``, ``1.0``) are one object, other texts one each, and without it every row
-        is an object of its own. ``sign`` or ``polarity`` is + or − (+ by default).
-        ``name`` names the object; other columns do not count.
-
-    Raises
-    ------
-    SessionError
-        One line that says where the table cannot be read.
+    The columns are ``y`` and ``x``, after ``axis_0`` … or ``t``, ``z`` for the plane;
+    or napari's ``axis-0`` …, the last two of which are Y and X. Planes are rounded.
+    ``object`` names the object of a click: numbers that are equal (``01``, ``1``,
+    ``1.0``) are one object, other texts one each, and without it every row is an object
+    of its own. ``sign`` or ``polarity`` is + or − (+ by default). ``name`` names the
+    object; other columns do not count. A SessionError names the line that cannot be
+    read.
     """
     try:
         if not path.is_file():

@@ -50,7 +50,7 @@ def open_image(
     axes: str | None = None,
     as_labels: bool = False,
 ) -> OpenImage:
-    """Open an image.
+    """Open an image; ImageError if there is none, or no such level.
 
     Parameters
     ----------
@@ -65,11 +65,6 @@ def open_image(
         The axes' letters as a person names them (:meth:`.OpenImage.named`).
     as_labels
         The pixels are object numbers: a palette's colours do not count.
-
-    Raises
-    ------
-    ImageError
-        It does not exist, is no image, or has no such level.
     """
     with reading(path):
         if path.is_dir():

@@ -32,18 +32,9 @@ def write_coco(
 ) -> None:
     """Write objects as COCO annotations: polygons; run lengths if there are holes.
 
-    Parameters
-    ----------
-    path
-        Ends in ``.json``.
-    labels
-        (…, Y, X) integers; each plane is one COCO image.
-    rows
-        Names and classes of the objects; each class is a category.
-    file_name
-        Of the image.
-    category
-        The category of objects without a class.
+    Labels are (…, Y, X) integers; each plane is one COCO image of the file
+    ``file_name``. ``rows`` have the names and classes of the objects; each class is a
+    category, ``category`` that of objects without a class. The path ends in ``.json``.
     """
     planes = list(np.ndindex(labels.shape[:-2]))
     height, width = labels.shape[-2:]
@@ -108,21 +99,10 @@ def write_geojson(
 ) -> None:
     """Write objects as GeoJSON polygons in pixels, as QuPath reads them.
 
-    Parameters
-    ----------
-    path
-        Ends in ``.geojson``.
-    labels
-        (…, Y, X) integers.
-    rows
-        Names and colours.
-    axes
-        Names of the labels' axes: which are z, t and c.
-
-    Notes
-    -----
-    A position is (x, y), as the format demands; the first pixel is the square from
-    (0, 0) to (1, 1), and filling the polygons gives the labels back.
+    Labels are (…, Y, X) integers; ``rows`` have the names and colours of the objects,
+    ``axes`` are the names of the labels' axes (which are z, t and c). The path ends in
+    ``.geojson``. A position is (x, y), as the format demands; the first pixel is the
+    square from (0, 0) to (1, 1), and filling the polygons gives the labels back.
     """
     features = [
         _feature(region, plane_place(region.plane, axes))

@@ -122,7 +122,9 @@ def _three(planes: NDArray[np.float32]) -> NDArray[np.float32]:
 def open_plane(
     image: PlaneLike, *, rgb: bool | None = None, scaling: Scaling | None = None
 ) -> PlaneImage:
-    """Look at an image once and say how its pixels will be read.
+    """Look at an image once and return how its pixels will be read.
+
+    Raises ImageError for a wrong shape or dtype, an empty image, or no finite pixel.
 
     Parameters
     ----------
@@ -135,11 +137,6 @@ def open_plane(
     scaling
         Values painted black and white; by default the 0.1th and 99.9th percentile of
         at most about a million pixels. A constant image is painted black.
-
-    Raises
-    ------
-    ImageError
-        Wrong shape or dtype, an empty image, or no finite pixel.
     """
     array = _as_plane(image)
     layers = 1 if len(array.shape) == 2 else int(array.shape[2])

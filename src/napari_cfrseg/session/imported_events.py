@@ -39,14 +39,9 @@ def events_from_points(
 ) -> list[ev.Event]:
     """Make clicks of points, (N, D) in array indices (a napari Points layer's data).
 
-    Parameters
-    ----------
-    points
-        The leading D − 2 coordinates choose the plane.
-    objects
-        Whose click each is; by default every point is an object of its own.
-    positive
-        Signs; by default all positive.
+    The leading D − 2 coordinates choose the plane. ``objects`` says whose click each is
+    (by default every point is an object of its own), ``positive`` gives their signs (by
+    default all positive).
     """
     rows = []
     for number, point in enumerate(np.asarray(points, dtype=float)):
@@ -65,14 +60,9 @@ def renumbered(
 ) -> NDArray[np.int64]:
     """Return labels whose numbers are free and small enough to be objects'.
 
-    Parameters
-    ----------
-    labels
-        (…, Y, X) integers, 0 and below: background.
-    first_object
-        The first number that is free; labels keep theirs where it is 1.
-    most
-        The largest number there may be; more labels than numbers are a SessionError.
+    Labels are (…, Y, X) integers, 0 and below: background. They keep their numbers
+    where ``first_object``, the first that is free, is 1. More labels than numbers up to
+    ``most`` are a SessionError.
     """
     found = np.where(labels > 0, labels, 0).astype(np.int64)
     if first_object == 1 and int(found.max(initial=0)) <= most:

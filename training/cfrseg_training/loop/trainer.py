@@ -49,25 +49,14 @@ Step = Callable[[ClickNetwork, int, int, torch.Generator, torch.Generator], Step
 class Trainer:
     """Train a network on an atlas.
 
-    Parameters
-    ----------
-    network
-        Trained in place, on the atlas's device.
-    state_path
-        Where the run's state is kept; an existing state is resumed.
-    validation
-        Windows for the quick validation.
-    watch
-        Called after every step; may wait (a pause, which the budget does not count)
-        and returns False to stop.
-    step
-        Draws and runs a batch in place of ``train_step``.
+    The network is trained in place, on the atlas's device. The run's state is kept at
+    ``state_path``; an existing one is resumed. ``validation`` are windows for the quick
+    validation. ``watch`` is called after every step; it may wait (a pause, which the
+    budget does not count) and returns False to stop. ``step`` draws and runs a batch in
+    place of ``train_step``.
 
-    Attributes
-    ----------
-    stopping, stopped
-        Whether this process wants to stop before the end of the budget, and whether
-        all processes have agreed to.
+    ``stopping`` says whether this process wants to stop before the end of the budget,
+    ``stopped`` whether all processes have agreed to.
     """
 
     def __init__(

@@ -243,18 +243,10 @@ def normalized_focal_loss(
 ) -> Tensor:
     """Focal loss scaled so that each image's focal weights sum to its pixel count.
 
-    Parameters
-    ----------
-    logits, target, valid
-        (B, 1, H, W): float; float in [0, 1]; bool, the pixels that count, by default
-        all.
-    alpha, gamma
-        α of the object's pixels (1 − α of the others) and the focusing exponent;
-        0.5 and 2 in all published trainings.
-
-    Returns
-    -------
-    (B,) float32 loss per image; an image with no valid pixel has loss 0.
+    Logits, target (in [0, 1]) and ``valid`` (bool, the pixels that count; by default
+    all) are (B, 1, H, W). ``alpha`` is α of the object's pixels (1 − α of the others),
+    ``gamma`` the focusing exponent: 0.5 and 2 in all published trainings. Returns (B,)
+    float32, the loss per image; 0 for one with no valid pixel.
     """
     logits = logits.float()
     weight = torch.ones_like(logits) if valid is None else valid.float()

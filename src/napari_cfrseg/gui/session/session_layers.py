@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -44,9 +44,6 @@ from napari_cfrseg.session.references import (
 from napari_cfrseg.session.session import Session, objects_after
 from napari_cfrseg.session.session_writer import SessionWriter
 from napari_cfrseg.session.unsaved_sessions import note_recent
-
-if TYPE_CHECKING:
-    pass
 
 LayerData = tuple[Any, dict[str, Any], str]
 

@@ -169,16 +169,11 @@ class Offset(nn.Module):
     ) -> Tensor:
         """Return (B, 1, 1, 1) float in (−4, 4).
 
-        Parameters
-        ----------
-        hidden, logits
-            (B, C, h, w) the head's features and (B, 1, H, W) the mask's logits.
-        clicks
-            (B, 2, h, w): where positive and negative clicks lie.
-        before
-            (B, 1, H, W) in [0, 1], the previous mask; None without one.
-        newest_click
-            (B, 3) rows ``[y, x, label]`` in cells; label −1: nothing is new.
+        ``hidden`` are the head's features, (B, C, h, w), ``logits`` the mask's, (B, 1,
+        H, W); ``clicks``, (B, 2, h, w), show where positive and negative clicks lie;
+        ``before`` is the previous mask, (B, 1, H, W) in [0, 1], None without one;
+        ``newest_click`` holds (B, 3) rows ``[y, x, label]`` in cells, label −1: nothing
+        is new.
         """
         with torch.autocast(hidden.device.type, enabled=False):
             x, known = hidden.float(), logits.detach().float().clamp(-8, 8)

@@ -98,22 +98,13 @@ def blend(
 class FFCM(nn.Module):
     """Correct the feedback around the newest click.
 
-    Parameters
-    ----------
-    in_channels
-        C, channels of the features.
-    mid_channels
-        Channels of the encoder (published: 64 on HRNet, 32 on ResNet-101).
-    context_channels
-        K, channels of the further input maps; published:
-        normalised RGB and the click maps, 3 + 3 on HRNet, 3 + 2 on ResNet-101.
-    ratio
-        The box's side over the window's side (paper, Table 5: 0.3).
-    affinity
-        ``cosine`` or ``exponential`` (paper, Table 4).
-    sigma
-        σ of the exponential; by default ``mid_channels``, so that the mean squared
-        difference counts.
+    ``in_channels`` (C) are those of the features, ``mid_channels`` the encoder's
+    (published: 64 on HRNet, 32 on ResNet-101), ``context_channels`` (K) those of the
+    further input maps: normalised RGB and the click maps (published: 3 + 3 on HRNet, 3
+    + 2 on ResNet-101). ``ratio`` is the box's side over the window's (paper, Table 5:
+    0.3), ``affinity`` ``cosine`` or ``exponential`` (Table 4), ``sigma`` σ of the
+    exponential; by default ``mid_channels``, so that the mean squared difference
+    counts.
     """
 
     def __init__(
