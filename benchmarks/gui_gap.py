@@ -94,7 +94,7 @@ def suggest(controller: Controller, ticker: Ticker) -> dict[str, float | int]:
     first = time.perf_counter() - begun
     seconds = []
     while controller.view.suggestions.running:
-        until = time.perf_counter() + 2
+        until = time.perf_counter() + 0.5
         while controller.view.suggestions.running and time.perf_counter() < until:
             QApplication.processEvents()
             time.sleep(0.0005)

@@ -64,7 +64,7 @@ from napari_cfrseg.io.plane_image import PlaneImage, open_plane
 SPLIT = Path(__file__).parent / "split.json"
 #: sets that came with run 9: the defaults before it saw none of their sides
 UNSEEN = ("chloroplast_em", "gravel_outcrop_photo", "pebble_beach_photo")
-THRESHOLDS = (0.1, 0.5, 0.7, suggestions.ACCEPT_FROM, 0.9)
+THRESHOLDS = (0.2, 0.5, suggestions.ACCEPT_FROM, 0.9)
 #: objects around an image's middle that are measured; that weights are fitted to; seeds
 MEASURED, FIT_OBJECTS, FIT_SEEDS = 60, 60, 160
 

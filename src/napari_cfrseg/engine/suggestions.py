@@ -56,6 +56,8 @@ _BATCH = 8
 _PATIENCE = 4
 #: a mask at least as probable is shown at once, and no seed inside it is answered
 _GOOD = 0.5
+#: a mask less probable than this is not suggested: nine in ten would be in the way
+_SHOWN = 0.2
 #: diameters beyond those of the finished objects by more than this are not suggested
 _SIZES = 2.0
 #: two masks that share this much of the smaller one are one object
@@ -182,7 +184,7 @@ class Suggester:
         left out.
     """
 
-    #: a mask less probable than this gets no second look, and is not suggested
+    #: a mask less probable than this gets no second look
     hopeless = 0.1
 
     def __init__(
@@ -248,7 +250,7 @@ class Suggester:
                 found += look
                 yield []
             good = [s for s in found if s.score >= _GOOD]
-            waiting += [s for s in found if s.score < _GOOD]
+            waiting += [s for s in found if _SHOWN <= s.score < _GOOD]
             good = _apart(good, given)
             given += good
             in_vain = 0 if good else in_vain + 1
