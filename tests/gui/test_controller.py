@@ -366,6 +366,21 @@ def test_recoloured_object_shows_its_colour(bench):
     assert np.allclose(bench.labels.get_color(1), (1, 0, 0, 1))
 
 
+def test_a_click_is_on_its_way_before_its_point_is_shown_in_one_change(bench):
+    bench.click(20, 20)
+    bench.runner.hold()
+    seen = []
+    bench.points.events.data.connect(
+        lambda event: seen.append((len(bench.runner.waiting), len(bench.points.data)))
+    )
+    bench.click(20, 27)
+    assert seen == [(1, 2)]
+    assert not bench.points.selected_data
+    bench.runner.release()
+    assert seen == [(1, 2)]
+    assert bench.agrees()
+
+
 def test_closing_leaves_layers_alone(bench):
     bench.click(20, 20)
     bench.controller.close()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers.base import ActionType
+from numpy.typing import NDArray
 
 from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.gui.segment.layers import Listener, to_rgba
@@ -137,16 +138,15 @@ class ClickLayer:
         self._gesture = Gesture.CLICK
         self._pressed: Sequence[float] | None = None
         self._next_look: bool | None = None
-        self._just_added = False
         self._size = 1.0
         # napari 0.8 has no scene
         self._camera = getattr(viewer, "scene", viewer).camera
         self._events = Listener(
             (self._camera.events.zoom, self._on_zoom),
             (layer.events.data, self._on_data),
-            (layer.selected_data.events.items_changed, self._on_selected),
         )
         self._on_zoom()
+        layer.add = self._add
         layer.mouse_drag_callbacks.insert(0, self._on_press)
 
     @property
@@ -157,6 +157,7 @@ class ClickLayer:
     def close(self) -> None:
         """Listen no more."""
         self._events.close()
+        vars(self.layer).pop("add", None)
         if self._on_press in self.layer.mouse_drag_callbacks:
             self.layer.mouse_drag_callbacks.remove(self._on_press)
 
@@ -180,9 +181,25 @@ class ClickLayer:
         data = np.array(places, float).reshape(-1, self.layer.ndim)
         with self._events.own_writes():
             if not (same_length and np.allclose(data, found[first:])):
-                self.layer.selected_data = set()
-                self.layer.data = np.concatenate([found[:first], data])
+                self._set_data(np.concatenate([found[:first], data]))
             self._style(first)
+
+    def _set_data(self, data: NDArray[np.float64]) -> None:
+        """Set the layer's points.
+
+        SPEED: napari tells of them before and after; at each, its viewer goes through
+        all layers. Once does.
+        """
+        if self.layer.selected_data:
+            self.layer.selected_data = set()
+        with self.layer.events.data.blocker():
+            self.layer.data = data
+        self.layer.events.data(
+            value=self.layer.data,
+            action=ActionType.CHANGED,
+            data_indices=tuple(range(len(data))),
+            vertex_indices=((),),
+        )
 
     def show_object(self, object_id: int | None) -> None:
         """Take an object for the selected one."""
@@ -278,7 +295,7 @@ class ClickLayer:
         if self._events.writing:
             return
         if event.action == ActionType.ADDED:
-            self._added(len(self.layer.data) - len(self._rows))
+            self._add(np.asarray(self.layer.data)[len(self._rows) :])
         elif event.action == ActionType.REMOVED:
             gone = {int(i) % max(len(self._rows), 1) for i in event.data_indices}
             removed = [r for i, r in enumerate(self._rows) if i in gone]
@@ -287,20 +304,18 @@ class ClickLayer:
         elif event.action == ActionType.CHANGED:
             self._moved(event.data_indices)
 
-    def _on_selected(self) -> None:
-        """Leave a new point unselected: the selection's colour would hide its sign."""
-        if self._just_added:
-            self._just_added = False
-            self.layer.selected_data = set()
+    def _add(self, coords: Any) -> None:
+        """Turn points that are to be added into clicks, which :meth:`show` shows.
 
-    def _added(self, count: int) -> None:
+        SPEED: the worker begins before the layer is changed, and napari need not
+        select the point, whose colour would hide its sign.
+        """
         gesture, self._gesture = self._gesture, Gesture.CLICK
         pressed, self._pressed = self._pressed, None
-        self._just_added = True
-        if pressed is not None and count == 1:
+        if pressed is not None:
             self._listener.clicked(self.of_point(pressed), gesture)
             return
-        for index in np.asarray(self.layer.data)[len(self._rows) :][:count]:
+        for index in np.atleast_2d(coords):
             self._listener.clicked(self.layer.data_to_world(index), gesture)
 
     def _moved(self, indices: Sequence[int]) -> None:
