@@ -278,7 +278,10 @@ def test_a_job_is_read_like_a_configuration_file(tmp_path):
     assert again.data == settings.data
 
 
-def test_a_job_is_written_followed_and_stopped_through_its_folder(tmp_path, base):
+def test_a_job_is_written_followed_and_stopped_through_its_folder(
+    tmp_path, base, monkeypatch
+):
+    monkeypatch.setenv("CFRSEG_JOBS", str(tmp_path / "jobs"))
     folder = write_pairs(tmp_path / "cells", 4)
     request = {
         "base": str(base),
@@ -289,7 +292,7 @@ def test_a_job_is_written_followed_and_stopped_through_its_folder(tmp_path, base
         "train": {"batch": 2, "note_every": 1},
         "rounds": {"weights": [1.0], "refined": 0.0},
     }
-    job = TrainingJob.create("disks", request, tmp_path / "jobs")
+    job = TrainingJob.create("disks", request)
     job.set_control("stop")  # after the first step: the best so far is judged
     done = CliRunner().invoke(app, ["--job", str(job.folder), "--threads", "1"])
     assert done.exit_code == 0, done.output
