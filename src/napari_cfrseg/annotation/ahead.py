@@ -1,7 +1,8 @@
-"""Work done ahead of clicks: a click's mask, and what finished objects teach."""
+"""Work ahead of clicks: a click's mask, its time, what finished objects teach."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -10,11 +11,15 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.handlers import new_object
 from napari_cfrseg.annotation.rounds import RoundComputer, shown_mask
 from napari_cfrseg.annotation.state import ClickEntry, ObjectState, Round, Settings
+from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.geometry.masks import MaskPatch, Plane
 from napari_cfrseg.geometry.windows import slices
 from napari_cfrseg.io.tiled_labels import AnyLabels
 
 Objects = Mapping[int, ObjectState]
+#: sides of the windows that a trial looks at; the second one is timed
+_TRIAL_PX = (96.0, 64.0)
 
 
 def mask_after(
@@ -51,6 +56,23 @@ def mask_after(
     return MaskPatch.from_mask(mask.mask & ~others, mask.offset)
 
 
+def first_click_s(
+    computer: RoundComputer, plane: Plane, plane_shape: tuple[int, int]
+) -> float:
+    """Measure, on a small window, how long a first click takes at most.
+
+    Torch prepares itself at its first run, so the first click is faster after it.
+    """
+    segmenter = computer.on(plane)
+    y, x = plane_shape
+    click = Click(((y - 1) / 2, (x - 1) / 2))
+    segmenter.try_windows(click, FocusHint(_TRIAL_PX[0], 1.0))
+    start = time.perf_counter()
+    tried = segmenter.try_windows(click, FocusHint(_TRIAL_PX[1], 1.0))
+    a_window_s = (time.perf_counter() - start) / len(tried)
+    return a_window_s * segmenter.focus.most_candidates
+
+
 def lesson(
     objects: Objects,
     computer: RoundComputer,
@@ -61,6 +83,8 @@ def lesson(
 
     Only objects that a person clicked on teach, not masks from elsewhere.
     """
+    from napari_cfrseg.engine.adaptation import Finished
+
     finished = sorted(
         (state.stamp, object_id)
         for object_id, whole in objects.items()
@@ -68,7 +92,12 @@ def lesson(
         if object_id not in left_out and state.clicks and state.mask.mask.size
     )
     ids = [object_id for _, object_id in finished]
-    learning = computer.lesson(plane, [objects[i].on(plane) for i in ids])
+    taught_by = [
+        Finished(state.mask, click.yx if click.is_positive else None)
+        for state in (objects[i].on(plane) for i in ids)
+        for click in (state.clicks[0].click,)
+    ]
+    learning = computer.on(plane).lesson(taught_by)
     yield from learning.run()
     found = learning.result
     if found is not None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.ahead import lesson, mask_after
+from napari_cfrseg.annotation.ahead import first_click_s, lesson, mask_after
 from napari_cfrseg.annotation.handlers import perform
 from napari_cfrseg.annotation.propagated_planes import carried_to
 from napari_cfrseg.annotation.rounds import RoundComputer, SegmenterLike
@@ -162,7 +162,7 @@ class Annotator:
 
     def first_click_s(self, plane: Plane) -> float:
         """Return how long a first click takes here, measured on a small window."""
-        return self._computer.first_click_s(plane)
+        return first_click_s(self._computer, plane, self.plane_shape)
 
     def look_ahead(self, *events: ev.Event, check: Callable[[], None]) -> MaskPatch:
         """Return the pixels that an object would have after a click; nothing changes.
@@ -191,7 +191,7 @@ class Annotator:
         if plane not in finished:
             plane = max(finished, key=lambda index: len(finished[index]))
         newest = sorted(finished[plane], key=lambda one: -one[0])[:_MOST_LEARNT]
-        return self._computer.learn(plane, [mask for _, mask in newest])
+        return self._computer.on(plane).learn([mask for _, mask in newest])
 
     def lesson(
         self, plane: Plane = (), left_out: Collection[int] = ()
@@ -257,8 +257,8 @@ class Annotator:
             for batch in carried:
                 found.append(batch)
                 yield batch
-            yield from self._computer.suggest(
-                plane, known, region, taken, verdicts, found
+            yield from self._computer.on(plane).suggest(
+                known, region=region, taken=taken, verdicts=verdicts, earlier=found
             )
 
         carried: Iterator[Batch] = iter(())

@@ -13,14 +13,12 @@ its click is made (:meth:`RoundComputer.look_ahead`) is the same as one computed
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_cfrseg.annotation.state import (
@@ -32,11 +30,8 @@ from napari_cfrseg.annotation.state import (
 )
 from napari_cfrseg.clicks import Click, ClickList
 from napari_cfrseg.engine.adapted import Adaptation
-from napari_cfrseg.engine.focus import FocusHint
-from napari_cfrseg.engine.likeness import Likeness
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.probability_patch import Patch
-from napari_cfrseg.engine.suggestions import Batch, Verdict
 from napari_cfrseg.errors import CfrSegError, CheckpointError
 from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, Plane
 from napari_cfrseg.geometry.windows import Box
@@ -44,14 +39,11 @@ from napari_cfrseg.io.plane_image import Scaling
 from napari_cfrseg.propagation.planes import SegmenterPlanes
 
 if TYPE_CHECKING:
-    from napari_cfrseg.engine.adaptation import Lesson
     from napari_cfrseg.engine.segmenter import Segmenter
 
 #: the annotator's segmenter, as a name that needs no torch
 SegmenterLike: TypeAlias = "Segmenter"
 PreviewCallback = Callable[[MaskPatch], None]
-#: sides of the windows that a trial looks at; the second one is timed
-_TRIAL_PX = (96.0, 64.0)
 
 
 def mask_patch(prediction: Prediction, threshold: float) -> MaskPatch:
@@ -217,35 +209,7 @@ class RoundComputer:
             on_run=self._count,
         )
 
-    def lesson(self, plane: Plane, finished: Sequence[PlaneState]) -> Lesson:
-        """Prepare to learn from objects of a plane, in order."""
-        from napari_cfrseg.engine.adaptation import Finished
-
-        def first(state: PlaneState) -> tuple[float, float] | None:
-            click = state.clicks[0].click
-            return click.yx if click.is_positive else None
-
-        return self._on(plane).lesson([Finished(s.mask, first(s)) for s in finished])
-
-    def learn(self, plane: Plane, finished: Sequence[MaskPatch]) -> Likeness:
-        """Learn what finished objects of a plane have in common."""
-        return self._on(plane).learn(finished)
-
-    def suggest(
-        self,
-        plane: Plane,
-        known: Likeness,
-        region: Box | None,
-        taken: Callable[[Box], NDArray[np.bool_]],
-        verdicts: Sequence[Verdict],
-        earlier: Sequence[Batch],
-    ) -> Iterator[Batch]:
-        """Suggest objects of a plane."""
-        return self._on(plane).suggest(
-            known, region=region, taken=taken, verdicts=verdicts, earlier=earlier
-        )
-
-    def _on(self, plane: Plane) -> SegmenterLike:
+    def on(self, plane: Plane) -> SegmenterLike:
         """Return the segmenter with a plane's image set."""
         if self._segmenter is None:
             msg = "no model is loaded, so nothing can be computed: load one first"
@@ -368,7 +332,7 @@ class RoundComputer:
         on_step: Callable[[Prediction], None] | None = None,
     ) -> Prediction:
         entry = asked.entry
-        return self._on(asked.plane).predict(
+        return self.on(asked.plane).predict(
             asked.clicks,
             previous=previous,
             refinement=entry.refinement,
@@ -398,27 +362,13 @@ class RoundComputer:
         if isinstance(known, Prediction):
             return known
         try:
-            with self._on(plane).giving_way(check):
+            with self.on(plane).giving_way(check):
                 prediction = self._run(asked, previous)
         except (CfrSegError, OSError) as error:
             self._ahead = asked, previous, error
             raise
         self._ahead = asked, previous, prediction
         return prediction
-
-    def first_click_s(self, plane: Plane) -> float:
-        """Measure, on a small window, how long a first click takes at most.
-
-        Torch prepares itself at its first run, so the first click is faster after it.
-        """
-        segmenter = self._on(plane)
-        y, x = self._plane_shape
-        click = Click(((y - 1) / 2, (x - 1) / 2))
-        segmenter.try_windows(click, FocusHint(_TRIAL_PX[0], 1.0))
-        start = time.perf_counter()
-        tried = segmenter.try_windows(click, FocusHint(_TRIAL_PX[1], 1.0))
-        a_window_s = (time.perf_counter() - start) / len(tried)
-        return a_window_s * segmenter.focus.most_candidates
 
     def _count(self, prediction: Prediction) -> None:
         self.runs += 1
