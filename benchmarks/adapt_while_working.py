@@ -210,14 +210,7 @@ def _losses(
     batch: WindowBatch,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    clicks = initial_clicks(
-        batch.mask,
-        batch.others,
-        batch.valid,
-        batch.first_click,
-        generator,
-        extra=0.15,
-    )
+    clicks = initial_clicks(batch, generator, extra=0.15)
     feedback = None
     total = torch.zeros(())
     for number in range(2):
