@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from napari_cfrseg.gui.segment.event_queue import Job
+from napari_cfrseg.gui.segment.event_queue import Job, JobCancelled
 
 
 class SyncRunner:
@@ -49,7 +49,7 @@ def run(job: Job) -> None:
     try:
         job.check()
         result = job.work(report)
-    except Exception as error:  # noqa: BLE001 - passed to the job's owner
+    except (Exception, JobCancelled) as error:  # noqa: BLE001 - the owner's matter
         job.failed(error)
     else:
         job.done(result)

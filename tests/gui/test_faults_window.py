@@ -6,7 +6,8 @@ import ctypes
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,12 +17,15 @@ import pytest
 import torch
 import zarr
 from closed_form import FloodNetwork
-from gui_window import PLUGIN, Window, squares
+from gui_window import PLUGIN, TIMEOUT_MS, Window, squares
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManifest
+from qtpy.QtCore import Qt
 
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment import dock as dock_module
+from napari_cfrseg.gui.segment import lazy_pixels
+from napari_cfrseg.gui.session.thumbnails import picture_path
 from napari_cfrseg.session.session import Session, objects_after
 
 pytestmark = pytest.mark.gui
@@ -40,9 +44,13 @@ class Greedy(FloodNetwork):
 
 
 class Stalling(SimpleHTTPRequestHandler):
-    """Serves files; stalls in the middle of an answer while ``stalled`` is set."""
+    """Serves files; stalls in the middle of an answer while ``stalled`` is set.
+
+    Where there is ``held``, an answer that stalled stays so until it is set.
+    """
 
     stalled = False
+    held: threading.Event | None = None
 
     def do_GET(self) -> None:
         if not Stalling.stalled:
@@ -53,7 +61,9 @@ class Stalling(SimpleHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"half of it")
         self.wfile.flush()
-        while Stalling.stalled:
+        if Stalling.held is not None:
+            Stalling.held.wait(TIMEOUT_MS / 1000)
+        while Stalling.stalled and Stalling.held is None:
             time.sleep(0.02)
         self.close_connection = True
 
@@ -154,30 +164,112 @@ def test_a_store_deleted_while_open(open_window, store):
     check(window, fail, lambda: shutil.copytree(kept, store), "gone")
 
 
-def test_a_server_that_stalls_in_the_middle_of_an_answer(open_window, store):
-    aiohttp = pytest.importorskip("aiohttp")
+@contextmanager
+def served(store: Path, **options: object) -> Iterator[zarr.Array]:
+    """Open a store through a local server that can stall."""
+    pytest.importorskip("aiohttp")
     pytest.importorskip("fsspec")
     handler = partial(Stalling, directory=str(store.parent))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/{store.name}"
         found = zarr.storage.FsspecStore.from_url(
-            f"http://127.0.0.1:{server.server_port}/cells.zarr",
-            storage_options={
-                "client_kwargs": {"timeout": aiohttp.ClientTimeout(sock_read=1)}
-            },
-            read_only=True,
+            url, storage_options=options, read_only=True
         )
-        window = open_window(zarr.open_array(found, mode="r"))
         try:
-            check(
-                window,
-                lambda: setattr(Stalling, "stalled", True),
-                lambda: setattr(Stalling, "stalled", False),
-                "cannot be decoded",
-            )
+            yield zarr.open_array(found, mode="r")
         finally:
             Stalling.stalled = False
+            if Stalling.held is not None:
+                Stalling.held.set()
+            Stalling.held = None
             server.shutdown()
+
+
+def test_a_server_that_stalls_in_the_middle_of_an_answer(open_window, store):
+    aiohttp = pytest.importorskip("aiohttp")
+    patience = {"timeout": aiohttp.ClientTimeout(sock_read=1)}
+    with served(store, client_kwargs=patience) as array:
+        check(
+            open_window(array),
+            lambda: setattr(Stalling, "stalled", True),
+            lambda: setattr(Stalling, "stalled", False),
+            "cannot be decoded",
+        )
+
+
+@pytest.mark.parametrize("how", ["key", "button"])
+def test_a_click_on_a_store_that_never_answers_is_given_up(
+    open_window, store, monkeypatch, how
+):
+    """The next click works although the first read never ends."""
+    monkeypatch.setattr(lazy_pixels, "SLOW_S", 0.3)
+    with served(store) as array:
+        window = open_window(array)
+        assert next_object(window, FIRST) == []
+        Stalling.held, Stalling.stalled = threading.Event(), True
+        window.dock.controller.new_object()
+        window.click(*SECOND, settle=False)
+        window.until(lambda: "has not answered" in window.view.status)
+        assert window.view.remedy.text == "Give up"
+        Stalling.stalled = False
+        start = time.monotonic()
+        if how == "key":
+            window.press(Qt.Key.Key_Escape)
+        else:
+            window.dock.controller.mend()
+            window.settle()
+        assert time.monotonic() - start < 5
+        assert [row.object_id for row in window.view.objects] == [1]
+        assert len(window.points.data) == 1
+        assert window.view.remedy is None
+        assert next_object(window, SECOND) == []
+        assert [row.object_id for row in window.view.objects] == [1, 2]
+        assert window.area(2) > 1000
+        writer = window.dock.controller.annotator.writer
+        assert len(objects_after(writer.content.events)) == 2
+
+
+class Noted:
+    """A lazy array that notes which threads read it, and may be slow."""
+
+    dtype, ndim, shape, size = np.dtype(np.uint8), 2, (160, 240), 160 * 240
+
+    def __init__(self) -> None:
+        self.readers: set[str] = set()
+        self.slow: threading.Event | None = None
+
+    def __getitem__(self, key: object) -> np.ndarray:
+        self.readers.add(threading.current_thread().name)
+        if self.slow is not None:
+            self.slow.wait(TIMEOUT_MS / 1000)
+        return squares()[key]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self[:, :]
+
+
+def test_the_window_s_thread_reads_no_lazy_pixels(open_window, tmp_path, monkeypatch):
+    """napari reads what it shows; after that a slow store must not stop the window."""
+    pixels = Noted()
+    window = open_window(pixels)
+    pixels.readers.clear()
+    assert next_object(window, FIRST) == []
+    window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert next_object(window, SECOND) == []
+    keeper = window.dock.sessions.keeper
+    assert keeper.lacks_file
+    keeper.save(tmp_path / "far.cfrseg.json")
+    keeper.export_later(tmp_path / "far.ome.tif")
+    window.until(lambda: "Exported" in window.view.status)
+    pixels.slow = threading.Event()
+    window.dock.sessions._keep_picture()
+    window.until(lambda: "cfrseg-picture" in pixels.readers)
+    window.dock.sessions._keep_picture()  # the first is still waiting: no second one
+    pixels.slow.set()
+    target = picture_path(keeper.writer.content.identity)
+    window.until(target.is_file)
+    assert pixels.readers == {"cfrseg-reader", "cfrseg-picture"}
 
 
 @pytest.mark.parametrize("kind", [np, torch])

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import lru_cache
 from typing import TypeVar
 
@@ -25,12 +26,12 @@ ValueT = TypeVar("ValueT")
 def run_side_by_side(jobs: Sequence[Callable[[], ValueT]]) -> list[ValueT]:
     """Return the jobs' results, in order; what a job raises is raised at the end.
 
-    As many run at once as torch may use threads.
+    As many run at once as torch may use threads, each in the caller's context.
     """
     threads = torch.get_num_threads()
     if threads == 1 or len(jobs) < 2:
         return [job() for job in jobs]
-    futures = [_pool(threads).submit(job) for job in jobs]
+    futures = [_pool(threads).submit(copy_context().run, job) for job in jobs]
     wait(futures)
     return [future.result() for future in futures]
 

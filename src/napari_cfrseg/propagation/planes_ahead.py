@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -118,7 +119,7 @@ class PlanesAhead:
             return
         if len(plane.early) < MOST_WINDOWS:
             plane.early[window] = self._pool.submit(
-                lambda: embed(plane.image.get(), window)
+                copy_context().run, lambda: embed(plane.image.get(), window)
             )
 
     def close(self) -> None:
@@ -179,7 +180,7 @@ class _Value(Generic[ValueT]):
         self, make: Callable[[], ValueT], pool: ThreadPoolExecutor | None
     ) -> None:
         self._make = make
-        self.future = None if pool is None else pool.submit(make)
+        self.future = None if pool is None else pool.submit(copy_context().run, make)
 
     def get(self) -> ValueT:
         if self.future is None:

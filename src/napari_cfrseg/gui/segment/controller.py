@@ -123,7 +123,7 @@ class Controller:
         told = (self.changed.emit, self.applied.emit, notify)
         shown = Projection(self.annotator, self.labels, self.clicks, *told)
         self._shown = shown
-        ends = (shown.settled, shown.failed, shown.preview)
+        ends = (shown.settled, shown.failed, shown.preview, shown.stalled)
         self._queue = EventQueue(self.annotator, runner, *ends)
         self._shown.pending = self._queue.pending
         self.edits, self.steps = ObjectEdits(self), ClickSteps(self)
@@ -236,7 +236,7 @@ class Controller:
     def cancel_pending(self) -> None:
         """Take the newest click that is still being computed back."""
         taken = self._queue.cancel_newest()
-        if not taken and self.suggestions.cancel():
+        if not taken and (self.suggestions.cancel() or self._shown.give_up()):
             return
         self._shown.show(status="Click cancelled." if taken else "Nothing to cancel.")
 

@@ -8,11 +8,13 @@ Torch is imported when a model is loaded, not before.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from superqt.utils import ensure_main_thread
@@ -25,6 +27,7 @@ from napari_cfrseg.annotation.transaction import Progress
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickRow
+from napari_cfrseg.gui.segment.lazy_pixels import WAITING
 from napari_cfrseg.session.recording import RecordedAnnotator
 
 if TYPE_CHECKING:
@@ -37,8 +40,11 @@ _MOMENT_S = 0.012
 _Listed = tuple[tuple[Entry, ...], tuple[ClickRow, ...]]
 
 
-class JobCancelled(Exception):
-    """Raised inside a job that reports after it was cancelled."""
+class JobCancelled(BaseException):
+    """Raised inside a job that reports, or waits for pixels, after it was cancelled.
+
+    Like KeyboardInterrupt it is no error: no reader of pixels takes it for its own.
+    """
 
 
 @dataclass(eq=False, slots=True)
@@ -47,13 +53,15 @@ class Job:
 
     ``work`` gets a function to report with. ``done``, ``failed`` and ``reported`` are
     called on the Qt thread with the result, the exception (JobCancelled if the job was
-    cancelled), and each report.
+    cancelled), and each report; ``waits`` with the job when it has waited for pixels
+    for long.
     """
 
     work: Callable[[Report], Any]
     done: Callable[[Any], None]
     failed: Callable[[Exception], None]
     reported: Callable[[Any], None] = lambda _: None
+    waits: Callable[[Job], None] = lambda _: None
     #: set once ``work`` has come to its end
     ended: threading.Event = field(default_factory=threading.Event)
     _cancelled: threading.Event = field(default_factory=threading.Event)
@@ -64,13 +72,16 @@ class Job:
         return self._cancelled.is_set()
 
     def cancel(self) -> None:
-        """Let the job fail with JobCancelled before it starts or at its next report."""
+        """Let the job fail with JobCancelled before it starts or at its next report.
+
+        Where it waits for lazy pixels it fails at once.
+        """
         self._cancelled.set()
 
     def check(self) -> None:
         """Raise JobCancelled once the job is cancelled."""
         if self.is_cancelled:
-            raise JobCancelled
+            raise JobCancelled("it was cancelled")
 
 
 class Runner(Protocol):
@@ -129,10 +140,11 @@ class Worker:
                 self._answer(job.reported, value)
 
         self._running, self._thread = job, threading.current_thread()
+        waiting = WAITING.set(_Waiting(job, partial(self._answer, job.waits, job)))
         try:
             job.check()
             result = job.work(report)
-        except Exception as error:  # noqa: BLE001 - passed to the job's owner
+        except (Exception, JobCancelled) as error:  # noqa: BLE001 - the owner's matter
             self._answer(job.failed, error)
         except BaseException as error:  # noqa: BLE001 - something ends the thread
             self._answer(job.failed, _ended(error))
@@ -140,6 +152,7 @@ class Worker:
             self._answer(job.done, result)
         finally:
             self._running = None
+            WAITING.reset(waiting)
             job.ended.set()
 
     def _answer(self, callback: Callable[[Any], None], value: Any) -> None:
@@ -150,6 +163,17 @@ class Worker:
     def _deliver(self, callback: Callable[[Any], None], value: Any) -> None:
         if not self._closed.is_set():
             callback(value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A job that waits for lazy pixels."""
+
+    job: Job
+    stalled: Callable[[], None]
+
+    def check(self) -> None:
+        self.job.check()
 
 
 def _ended(error: BaseException) -> CfrSegError:
@@ -192,6 +216,8 @@ class EventQueue:
     preview
         Called with the newest click's labels so far, or with how far a propagation is;
         a cancelled propagation keeps the planes that are done.
+    stalled
+        Called with a job that has waited for pixels for long.
     """
 
     def __init__(
@@ -201,12 +227,14 @@ class EventQueue:
         settled: Callable[[Pending, list[Change]], None],
         failed: Callable[[Pending, Exception], None],
         preview: Callable[[LabelRuns | Progress], None],
+        stalled: Callable[[Job], None] = lambda _: None,
     ) -> None:
         self._annotator = annotator
         self._runner = runner
         self._settled = settled
         self._failed = failed
         self._preview = preview
+        self._stalled = stalled
         self._closed = False
         self.pending: list[Pending] = []
 
@@ -241,9 +269,14 @@ class EventQueue:
         def work(_: Report) -> tuple[SegmenterLike, float]:
             segmenter = load()
             self._annotator.use(segmenter, model)
-            return segmenter, self._annotator.first_click_s(plane)
+            try:
+                return segmenter, self._annotator.first_click_s(plane)
+            except JobCancelled:  # the store does not answer: clicks try again
+                return segmenter, math.inf
 
-        self._runner.submit(Job(work, lambda found: done(*found), failed))
+        self._runner.submit(
+            Job(work, lambda found: done(*found), failed, waits=self._stalled)
+        )
 
     def restore(
         self,
@@ -261,7 +294,7 @@ class EventQueue:
                 report(Progress(number, total))
             return last
 
-        self._runner.submit(Job(work, done, failed, reported))
+        self._runner.submit(Job(work, done, failed, reported, self._stalled))
 
     def wait_a_moment(self) -> None:
         """Wait for the newest step if it is nearly done, as one computed ahead is.
@@ -294,6 +327,7 @@ class EventQueue:
             lambda changes: self._end(pending, lambda: self._settled(pending, changes)),
             lambda error: self._end(pending, lambda: self._failed(pending, error)),
             lambda patch: None if self._closed else self._preview(patch),
+            self._stalled,
         )
         self.pending.append(pending)
         self._runner.submit(pending.job)

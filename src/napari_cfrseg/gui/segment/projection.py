@@ -19,8 +19,14 @@ from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickLayer
-from napari_cfrseg.gui.segment.event_queue import JobCancelled, Pending, RowsToShow
+from napari_cfrseg.gui.segment.event_queue import (
+    Job,
+    JobCancelled,
+    Pending,
+    RowsToShow,
+)
 from napari_cfrseg.gui.segment.label_layer import LabelLayer
+from napari_cfrseg.gui.segment.lazy_pixels import SLOW_S
 from napari_cfrseg.gui.segment.learning import Learning, LearningView
 from napari_cfrseg.gui.segment.propagator import Propagator, StackView
 from napari_cfrseg.gui.segment.suggesting import Suggesting, SuggestionsView
@@ -142,6 +148,7 @@ class Projection:
         #: what computes, for ``show_placement``
         self.segmenter: object = None
         self._noted = 0
+        self._stalled: Job | None = None
         self._areas: Counter[int] = Counter()
         self._rows = RowsToShow()
         self._gathering = False
@@ -177,8 +184,10 @@ class Projection:
             if self.view != before:
                 self._changed(self.view)
 
-    def warn(self, error: Exception) -> None:
-        """Show an error that the person can mend; raise any other."""
+    def warn(self, error: Exception | JobCancelled) -> None:
+        """Show an error that the person can mend, none they caused; raise others."""
+        if isinstance(error, JobCancelled):
+            return
         # torch raises a RuntimeError where the processor's memory ends
         if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
             said = "There is not enough memory: close what you do not need, try again."
@@ -289,8 +298,25 @@ class Projection:
         self._follow(pending.event, set())
         self.show(progress=(0, 0))
         self.show_pending()
-        if not isinstance(error, JobCancelled):
-            self.warn(error)
+        self.warn(error)
+
+    def stalled(self, job: Job) -> None:
+        """Say that the image's store does not answer, and offer to give up."""
+        self._stalled = job
+        self.show(
+            status=f"The image's store has not answered for {SLOW_S:.0f} s: check the "
+            "connection. Give up (Esc) and click again, or wait.",
+            remedy=Remedy("Give up", self.give_up),
+        )
+
+    def give_up(self) -> bool:
+        """Cancel what waits for a store that does not answer; False: nothing does."""
+        job, self._stalled = self._stalled, None
+        if job is None or job.is_cancelled:
+            return False
+        job.cancel()
+        self.show(status="Given up. The next click reads the image again.")
+        return True
 
     def preview(self, value: LabelRuns | Progress) -> None:
         """Show a first mask, or how far a propagation is."""
@@ -343,10 +369,10 @@ class Projection:
             self.show(status=f"{made}: split off, {self._areas[event.new_id]} px.")
             return
         if isinstance(event, ev.SuggestionsAccepted):
-            self.show(status=f"Accepted {_suggestions(len(event.accepted))}.")
+            self.show(status=f"Accepted {_suggestions(event.accepted)}.")
             return
         if isinstance(event, ev.SuggestionsRejected):
-            self.show(status=f"Rejected {_suggestions(len(event.rejected))}.")
+            self.show(status=f"Rejected {_suggestions(event.rejected)}.")
             return
         if not isinstance(event, ev.ClickAdded) or event.object_id not in self.objects:
             return
@@ -398,5 +424,5 @@ class Projection:
             self._labels.restore({event.plane: self._annotator.labels(event.plane)})
 
 
-def _suggestions(count: int) -> str:
-    return "the suggestion" if count == 1 else f"{count} suggestions"
+def _suggestions(found: Sequence[object]) -> str:
+    return "the suggestion" if len(found) == 1 else f"{len(found)} suggestions"

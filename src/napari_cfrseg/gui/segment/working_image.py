@@ -18,6 +18,7 @@ from napari_cfrseg.gui.segment.layer_axes import (
     chosen_channels,
     sides_of,
 )
+from napari_cfrseg.gui.segment.lazy_pixels import LazyPixels
 from napari_cfrseg.io.axes import (
     Order,
     Pyramid,
@@ -263,8 +264,12 @@ def layer_pixels(layer: Image, order: Order = (), axis: int | None = None) -> An
     sides = [n for i, n in enumerate(sides_of(layer)[: layer.ndim]) if i != axis]
     rows, columns = (sides[i] for i in (order or range(len(sides)))[-2:])
     if len(levels) > 1 and is_large((rows, columns)):
-        return Pyramid(_as_in_the_file(layer, levels))
-    return levels[0]
+        return Pyramid([_lazy(level) for level in _as_in_the_file(layer, levels)])
+    return _lazy(levels[0])
+
+
+def _lazy(array: Any) -> Any:
+    return array if isinstance(array, np.ndarray) else LazyPixels(array)
 
 
 def _as_in_the_file(layer: Image, levels: list[Any]) -> Sequence[Any]:

@@ -8,17 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from psygnal import Signal
 
 from napari_cfrseg.errors import CfrSegError, SessionError
-from napari_cfrseg.gui.segment.event_queue import Job
+from napari_cfrseg.gui.segment.event_queue import Job, JobCancelled
 from napari_cfrseg.gui.segment.layer_axes import METADATA_AXES
 from napari_cfrseg.gui.session.layer_references import (
     axes_in_session,
     layer_reference,
     write_pixels,
 )
-from napari_cfrseg.io.axes import Pyramid
 from napari_cfrseg.model.weights_file import installed_name
 from napari_cfrseg.session.format import (
     SUFFIX,
@@ -152,7 +152,7 @@ class SessionKeeper:
             writer.close()
             self._identity = SessionContent(_placeholder()).identity
             self._notify("warning", f"{path.name} cannot be reopened: {error}")
-            if not isinstance(error, CfrSegError):
+            if not isinstance(error, CfrSegError | JobCancelled):
                 raise error
 
         self.controller.restore(content, restored, failed)
@@ -216,7 +216,7 @@ class SessionKeeper:
 
         def failed(error: Exception) -> None:
             say(f"{path.name} was not exported.")
-            if not isinstance(error, CfrSegError | OSError):
+            if not isinstance(error, CfrSegError | OSError | JobCancelled):
                 raise error
             self._notify("warning", str(error))
 
@@ -282,6 +282,8 @@ class SessionKeeper:
             self._failed = f"this session is not being saved ({error})"
             self.changed.emit(self.status())
             return None
+        except JobCancelled:  # the act is taken back; the next one begins it
+            return None
         self._failed = None
         self._listen(writer)
         return writer
@@ -322,10 +324,12 @@ class SessionKeeper:
     def _image_in(self, folder: Path) -> ImageReference:
         layer, writer = self.controller.image.layer, self.writer
         path = layer.metadata.get(METADATA_IMAGE)
-        if path is None and isinstance(self.controller.image.data, Pyramid):
-            # it was compared with its file when the session began
-            known = None if writer is None else writer.content.image.path
-            path = None if known is None else getattr(layer.source, "path", None)
+        is_lazy = not isinstance(self.controller.image.data, np.ndarray)
+        if path is None and is_lazy and writer is not None:
+            # it was compared with its file, on the worker, when the session began
+            if writer.content.image.path is None:
+                return writer.content.image
+            path = getattr(layer.source, "path", None)
         if path is not None and writer is not None:
             relative = relative_path(Path(path), folder)
             return replace(writer.content.image, path=relative)

@@ -22,7 +22,7 @@ from napari_cfrseg.gui.session.layer_imports import (
     importable,
 )
 from napari_cfrseg.gui.session.session_keeper import METADATA_KEY, SessionKeeper
-from napari_cfrseg.gui.session.thumbnails import keep_picture, picture_path
+from napari_cfrseg.gui.session.thumbnails import PictureTaker, picture_path
 from napari_cfrseg.session.format import SUFFIX
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import FORMATS
@@ -62,6 +62,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         )
         self.menu, self.import_menu = QMenu(self), QMenu(self)
         self.menu.setStyleSheet(f"QMenu {{ icon-size: {_ICON_PX}px; }}")
+        self._pictures = PictureTaker()
         self._idle = QTimer(self)
         self._idle.setSingleShot(True)
         self._idle.setInterval(_IDLE_MS)
@@ -149,7 +150,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Write the session's picture, once nothing has been done for a while."""
         if self.keeper is not None and self.keeper.writer is not None:
             identity = self.keeper.writer.content.identity
-            keep_picture(self.keeper.controller, identity)
+            self._pictures.take(self.keeper.controller, identity)
 
     def _choose(self) -> None:
         chosen, _ = QFileDialog.getOpenFileName(self, "Open a session", "", _FILTER)

@@ -6,13 +6,16 @@ that was saved, moved or lost in a crash keeps its picture; without one nothing 
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.io.axes import Pyramid
 from napari_cfrseg.overlay import draw_overlay
@@ -32,10 +35,34 @@ def picture_path(identity: str) -> Path:
     return sessions_folder() / "thumbnails" / f"{identity}.png"
 
 
-def keep_picture(controller: Controller, identity: str) -> None:
-    """Write the picture of what is shown now, if it can be read and written."""
+class PictureTaker:
+    """Writes pictures on a thread of its own, one at a time.
+
+    The pixels may be far away: neither the window nor a click waits for a picture, and
+    while a store does not answer there are no further ones.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+
+    def take(self, controller: Controller, identity: str) -> None:
+        """Write the picture of what is shown now, if it can be read and written."""
+        if self._thread is not None and self._thread.is_alive():
+            return
+        plane = controller.current_plane
+        labels, step = _labels(controller, plane)
+        work = partial(
+            _keep_picture, controller.image.plane(plane), labels, step, identity
+        )
+        self._thread = threading.Thread(target=work, name="cfrseg-picture", daemon=True)
+        self._thread.start()
+
+
+def _keep_picture(
+    pixels: Any, labels: NDArray[np.int32], step: int, identity: str
+) -> None:
     try:
-        found = _picture(controller)
+        found = _picture(pixels, labels, step)
     except Exception:  # noqa: BLE001 - stores raise whatever they like
         return
     if found is None:
@@ -52,10 +79,8 @@ def keep_picture(controller: Controller, identity: str) -> None:
             old.unlink()
 
 
-def _picture(controller: Controller) -> NDArray[np.uint8] | None:
-    """Return (h, w, 3) of the plane shown with outlines, None if it is too large."""
-    plane = controller.current_plane
-    pixels: Any = controller.image.plane(plane)
+def _labels(controller: Controller, plane: Plane) -> tuple[NDArray[np.int32], int]:
+    """Return the labels of every so many pixels of a plane, and how many those are."""
     height, width = controller.image.plane_shape
     step = max(1, -(-max(height, width) // SIDE_PX))
     labels = np.zeros((-(-height // step), -(-width // step)), np.int32)
@@ -65,6 +90,13 @@ def _picture(controller: Controller) -> NDArray[np.uint8] | None:
         inside = mask.mask[-y0 % step :: step, -x0 % step :: step]
         top, left = -(-y0 // step), -(-x0 // step)
         labels[top:, left:][: inside.shape[0], : inside.shape[1]][inside] = number
+    return labels, step
+
+
+def _picture(
+    pixels: Any, labels: NDArray[np.int32], step: int
+) -> NDArray[np.uint8] | None:
+    """Return a plane's (h, w, 3) picture with outlines, None if it is too large."""
     if isinstance(pixels, Pyramid):
         pixels, _ = pixels.fitting(step)
     size = int(np.prod(pixels.shape)) * np.dtype(pixels.dtype).itemsize
