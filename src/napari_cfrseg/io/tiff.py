@@ -237,6 +237,9 @@ def _calibration(
         sizes = _ome_sizes(file.ome_metadata)
     elif file.is_imagej:
         sizes = _imagej_sizes(file)
+    elif file.is_svs:  # Aperio's scanners
+        mpp = re.search(r"\|\s*MPP\s*=\s*([^|]+)", file.pages[0].description)
+        sizes = dict.fromkeys("yx", (_number(mpp[1]), "micrometer")) if mpp else {}
     elif file.is_lsm:
         said = file.lsm_metadata or {}
         voxel = ((a, said.get(f"VoxelSize{a.upper()}", 0)) for a in "zyx")

@@ -51,7 +51,7 @@ class Remedy:
     """A button beside the status line that mends what the line speaks of."""
 
     text: str
-    act: Callable[[], None]
+    act: Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
