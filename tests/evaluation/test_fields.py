@@ -104,10 +104,32 @@ def test_an_open_suggestion_at_an_object_is_corrected_or_rejected(tmp_path, segm
     acceptable, as_it_is, close = left(0, 13)
     assert 2 <= close <= acceptable == as_it_is <= 4
     assert left(0, 13, accepted={4: rows_of(0, 19)}) == (0, 0, 0)
+    # accepted with all sure ones: the corrections only
+    acceptable, as_it_is, close = left(0, 19, accepted={4: rows_of(0, 13)})
+    assert 1 <= close == as_it_is <= acceptable <= 3
     # rejected, and clicked from scratch
     assert left(7, 12) == (8, 8, 6)
     # not at the place that is clicked: none is in the way
     assert left(0, 5) == (7, 7, 5)
+
+
+def test_sure_near_misses_are_kept_to_be_corrected(tmp_path, segmenter):
+    write_field(tmp_path, "disks", 5)
+    (objects,) = fields_of(objects_in(tmp_path))
+    field = Field(segmenter, objects, FieldSettings(max_objects=1))
+
+    def sure(number, share):
+        rows, columns = np.nonzero(field.numbers == number)
+        kept = rows < rows.min() + share * (np.ptp(rows) + 1)
+        part = np.zeros(field.shape, bool)
+        part[rows[kept], columns[kept]] = True
+        return ObjectSuggestion(MaskPatch.from_mask(part), (0, 0), 0.9, ())
+
+    near, poor = sure(4, 0.7), sure(5, 0.3)
+    result = Suggested([], open=[near, poor, *(sure(n, 1) for n in (6, 7, 8))])
+    field.accept_sure(result)
+    assert set(result.accepted) == {4, 6, 7, 8}
+    assert result.actions == 2  # accepting all, and removing the poor one
 
 
 def test_of_a_large_field_the_middle_is_measured(tmp_path, segmenter):

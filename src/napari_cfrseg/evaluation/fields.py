@@ -4,7 +4,8 @@ A field is a plane with many labelled objects. The robot clicks three of them un
 outline is acceptable (NoC@ok) and asks for suggestions. It accepts each one that covers
 an object with an IoU of 0.75 or more, and asks again as long as that finds two more. At
 once, it first accepts all sure ones together where that saves actions, removes the
-wrong ones, and looks at the scores that the others have then. In the end it clicks the
+wrong ones (an IoU below 0.5; others are corrected), and looks at the scores that the
+rest has then. In the end it clicks the
 other objects: a click in a suggestion that is still open accepts it, and it is
 corrected; one with an IoU below 0.5 is rejected before. Asking, accepting, rejecting,
 removing and clicking are one action each. Beside it stand the same objects, each
@@ -261,11 +262,12 @@ class Field:
     ) -> tuple[int, int, int]:
         """Return what an object takes after suggestions; ``clicked``: without any.
 
-        Actions until it is acceptable, the same with an accepted one left as it is, and
-        until its IoU is 0.75.
+        Actions until it is acceptable, the same with an accepted one left as it is from
+        an IoU of 0.75 on, and until its IoU is 0.75.
         """
         if number in suggested.accepted:
-            return self.mend(suggested.accepted[number], number)[0], 0, 0
+            ok, close = self.mend(suggested.accepted[number], number)
+            return ok, close, close
         y, x = ExactRobot(self.numbers == number, self._ignore).next_click().pixel
         at = (y, x, y + 1, x + 1)
         there = [s for s in suggested.open if s.mask.window(at).any()]
@@ -288,12 +290,10 @@ class Field:
                 result.open = list(self.ask(result.finished, result.verdicts))
             before = len(result.accepted)
             if at_once:
-                self._accept_sure(result)
-            for proposal in [s for s in result.open if self._is_new(s, result)]:
-                # another one for the same object may have been accepted meanwhile
-                if self._is_new(proposal, result):
-                    result.actions += 1
-                    self._accept(proposal, result)
+                self.accept_sure(result)
+            for proposal in self._new(result.open, result, ACCEPTED_IOU).values():
+                result.actions += 1
+                self._accept(proposal, result)
             new = len(result.accepted) - before
             wrong = [s for s in result.open if self.match(s.mask)[0] <= self.count]
             count = min(len(wrong), round(wrong_share * new))
@@ -305,32 +305,43 @@ class Field:
                 break
         return result
 
-    def _accept_sure(self, result: Suggested) -> None:
+    def accept_sure(self, result: Suggested) -> None:
         """Accept all sure ones and remove the wrong ones, while that saves actions."""
         from napari_cfrseg.engine.suggestions import ACCEPT_FROM, rescored
 
         while True:
             sure = [s for s in result.open if s.score >= ACCEPT_FROM]
-            right = {self.match(s.mask)[0]: s for s in sure if self._is_new(s, result)}
+            right = self._new(sure, result, ACCEPTED_IOU)
+            kept = self._new(sure, result, CORRECTED_IOU) | right
             wrong = [
                 s
                 for s in sure
-                if s not in right.values() and self.match(s.mask)[0] <= self.count
+                if s not in kept.values() and self.match(s.mask)[0] <= self.count
             ]
             if len(right) <= 1 + len(wrong):
                 return
             result.actions += 1 + len(wrong)
-            for proposal in right.values():
+            for proposal in kept.values():
                 self._accept(proposal, result)
             result.verdicts += [_verdict(s, right=False) for s in wrong]
             result.open = rescored(
                 [s for s in result.open if s not in sure], result.verdicts
             )
 
-    def _is_new(self, proposal: ObjectSuggestion, result: Suggested) -> bool:
-        number, iou = self.match(proposal.mask)
-        is_other = TAUGHT < number <= self.count and number not in result.accepted
-        return is_other and iou >= ACCEPTED_IOU
+    def _new(
+        self, proposals: Sequence[ObjectSuggestion], result: Suggested, least: float
+    ) -> dict[int, ObjectSuggestion]:
+        """Return the best of some suggestions for each object that has none yet.
+
+        ``least`` is the IoU from which one is an object's.
+        """
+        best: dict[int, tuple[float, ObjectSuggestion]] = {}
+        for proposal in proposals:
+            number, iou = self.match(proposal.mask)
+            is_other = TAUGHT < number <= self.count and number not in result.accepted
+            if is_other and iou >= max(least, best.get(number, (0.0,))[0]):
+                best[number] = iou, proposal
+        return {number: proposal for number, (_, proposal) in best.items()}
 
     def _accept(self, proposal: ObjectSuggestion, result: Suggested) -> None:
         result.accepted[self.match(proposal.mask)[0]] = proposal
