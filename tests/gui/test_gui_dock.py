@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -286,6 +288,20 @@ def test_full_collections_leave_out_what_loading_brought(window):
     window.dock.let_go()
     assert gc.get_freeze_count() == 0
     assert len(gc.callbacks) == before - 1
+
+
+def test_nothing_is_set_aside_when_python_ends():
+    code = (
+        "import atexit, gc\n"
+        "from napari_cfrseg.gui.segment.model_loading import ShortCollections\n"
+        "atexit.register(lambda: print(gc.collect() >= 0, gc.get_freeze_count()))\n"
+        "ShortCollections().freeze()\n"
+        "print(gc.get_freeze_count() > 1000)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", "True", "0"]
 
 
 def test_removing_the_image_ends_its_session(window):

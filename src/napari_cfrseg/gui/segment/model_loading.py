@@ -5,6 +5,7 @@ Torch is imported when a model is loaded, not before.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import subprocess
@@ -58,6 +59,8 @@ class ShortCollections:
 
     def __init__(self) -> None:
         gc.callbacks.append(self._collected)
+        # at Python's end, libraries complain about what is never collected
+        atexit.register(self.close)
 
     def freeze(self) -> None:
         """Set aside what there is now; a model was loaded."""
@@ -70,7 +73,9 @@ class ShortCollections:
 
     def close(self) -> None:
         """Leave the collector as it was."""
-        gc.callbacks.remove(self._collected)
+        atexit.unregister(self.close)
+        if self._collected in gc.callbacks:
+            gc.callbacks.remove(self._collected)
         gc.unfreeze()
 
     def _collected(self, phase: str, info: dict[str, Any]) -> None:
