@@ -27,7 +27,7 @@ from napari_cfrseg.gui.segment.click_layer import (
     make_points,
 )
 from napari_cfrseg.gui.segment.click_steps import ClickSteps
-from napari_cfrseg.gui.segment.event_queue import EventQueue, Runner, row_of
+from napari_cfrseg.gui.segment.event_queue import EventQueue, Pending, Runner, row_of
 from napari_cfrseg.gui.segment.label_layer import LabelLayer, make_labels
 from napari_cfrseg.gui.segment.large_labels import LargeLabelLayer
 from napari_cfrseg.gui.segment.layers import PlaneView, kept_in_place
@@ -122,7 +122,7 @@ class Controller:
         self._placed = kept_in_place(self.image, labels, points)
         told = (self.changed.emit, self.applied.emit, notify)
         shown = Projection(self.annotator, self.labels, self.clicks, *told)
-        self._shown = shown
+        self._shown, self.stalled = shown, shown.stalled
         ends = (shown.settled, shown.failed, shown.preview, shown.stalled)
         self._queue = EventQueue(self.annotator, runner, *ends)
         self._shown.pending = self._queue.pending
@@ -164,9 +164,9 @@ class Controller:
         return self._shown.objects
 
     @property
-    def waiting(self) -> tuple[ev.Event, ...]:
-        """The newest step on its way; () for none."""
-        return self._queue.pending[-1].events if self._queue.pending else ()
+    def waiting(self) -> Pending | None:
+        """The newest step on its way; None for none."""
+        return self._queue.pending[-1] if self._queue.pending else None
 
     def say(self, status: str, **changes: Any) -> None:
         """Show a line for the person, and other changes of the view."""

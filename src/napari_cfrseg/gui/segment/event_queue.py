@@ -62,6 +62,8 @@ class Job:
     failed: Callable[[Exception], None]
     reported: Callable[[Any], None] = lambda _: None
     waits: Callable[[Job], None] = lambda _: None
+    #: computes the same ahead of this one: cancelled with it
+    ahead: Job | None = None
     #: set once ``work`` has come to its end
     ended: threading.Event = field(default_factory=threading.Event)
     _cancelled: threading.Event = field(default_factory=threading.Event)
@@ -77,6 +79,8 @@ class Job:
         Where it waits for lazy pixels it fails at once.
         """
         self._cancelled.set()
+        if self.ahead is not None:
+            self.ahead.cancel()
 
     def check(self) -> None:
         """Raise JobCancelled once the job is cancelled."""

@@ -20,7 +20,7 @@ from qtpy.QtCore import QTimer
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.geometry.masks import MaskPatch, Plane
 from napari_cfrseg.gui.segment.click_layer import DRAG_PX, Gesture, gesture_of
-from napari_cfrseg.gui.segment.event_queue import Job, Runner
+from napari_cfrseg.gui.segment.event_queue import Job, Pending, Runner
 from napari_cfrseg.gui.segment.layers import Listener
 from napari_cfrseg.gui.segment.outline_layer import OutlineLayer
 
@@ -93,16 +93,20 @@ class RestingPointer:
 
     def stop(self) -> None:
         """Compute no further, and show no outline."""
-        self.give_way(())
+        self.give_way(None)
 
-    def give_way(self, events: tuple[ev.Event, ...]) -> None:
+    def give_way(self, step: Pending | None) -> None:
         """Stop for a step that was submitted, unless it is what is being computed.
 
         A click that is refined in steps begins again, to show its first mask at once.
         """
         self._timer.stop()
-        if self._job is not None and (self._in_steps or events != self._expected):
-            self._job.cancel()
+        if self._job is not None:
+            click = None if step is None or self._in_steps else step.job
+            if step is not None and click is not None and step.events == self._expected:
+                click.ahead = self._job
+            else:
+                self._job.cancel()
         self._job = None
         if self._outline is not None:
             self._outline[1].hide()
@@ -180,10 +184,18 @@ class RestingPointer:
             if self._job is job and shows:
                 self._draw(controller, plane, mask)
 
+        def waits(job: Job) -> None:
+            step = controller.waiting
+            if step is None or step.job is None or step.job.ahead is not job:
+                job.cancel()
+            else:  # a click waits for it
+                controller.stalled(step.job)
+
         job = Job(
             lambda _: controller.annotator.look_ahead(*events, check=job.check),
             done,
             lambda _: None,  # the click itself says what is wrong
+            waits=waits,
         )
         self._job, self._expected = job, events
         self._runner.submit(job)
