@@ -25,7 +25,7 @@ _Task = tuple[futures.Future[Any], Callable[[], Any]]
 
 
 class Waiting(Protocol):
-    """What waits for pixels."""
+    """A caller that waits for pixels."""
 
     def check(self) -> None:
         """Raise what ends the wait, if it is to end."""
