@@ -21,7 +21,7 @@ from napari_cfrseg.annotation.state import Carried, ObjectState, PlaneState
 from napari_cfrseg.annotation.transaction import Draft, Progress
 from napari_cfrseg.engine.suggestions import Batch, ObjectSuggestion
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.geometry.distances import depth_in
+from napari_cfrseg.geometry.distances import innermost
 from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, MaskPatch, Plane
 from napari_cfrseg.geometry.windows import Box, overlap, shape_of, slices
 from napari_cfrseg.io.tiled_labels import AnyLabels
@@ -231,7 +231,7 @@ def carried_to(
         found = [
             ObjectSuggestion(
                 result.mask,
-                _middle(result.mask),
+                innermost(result.mask),
                 result.confidence,
                 (),
                 result.object_id,
@@ -240,10 +240,3 @@ def carried_to(
             if result.mask.mask.size
         ]
         yield Batch(tuple(found), 0, 1)
-
-
-def _middle(mask: MaskPatch) -> tuple[int, int]:
-    """Return the pixel of a mask that is farthest from its outline."""
-    away = depth_in(mask.mask)
-    y, x = np.unravel_index(int(away.argmax()), away.shape)
-    return mask.offset[0] + int(y), mask.offset[1] + int(x)

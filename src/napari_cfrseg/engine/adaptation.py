@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from napari_cfrseg.clicks import Click
@@ -40,6 +39,7 @@ from napari_cfrseg.engine.stages import (
     newest_row,
 )
 from napari_cfrseg.errors import CheckpointError
+from napari_cfrseg.geometry.distances import depth_in
 from napari_cfrseg.geometry.masks import MaskPatch, box_of
 from napari_cfrseg.geometry.windows import Window, crop
 from napari_cfrseg.io.plane_image import PlaneImage
@@ -269,7 +269,7 @@ class Lesson:
         rng = np.random.default_rng(0)
         more = max(1, min(3, _CLICKS // len(self._finished)))
         for owner, (mask, yx) in enumerate(self._finished):
-            depth = ndimage.distance_transform_edt(np.pad(mask.mask, 1))[1:-1, 1:-1]
+            depth = depth_in(mask.mask)
             inner = np.argwhere(depth >= 0.5 * depth.max())
             places = [
                 inner[rng.integers(len(inner))] + mask.offset for _ in range(more)

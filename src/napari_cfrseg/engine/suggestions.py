@@ -39,6 +39,7 @@ from napari_cfrseg.engine.likeness import (
     read_cells,
 )
 from napari_cfrseg.engine.window_score import border_cells, clicked_component
+from napari_cfrseg.geometry.distances import innermost
 from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.geometry.windows import Box, Window, mask_box, overlap, paste
 from napari_cfrseg.io.plane_image import PlaneImage
@@ -289,7 +290,7 @@ class Suggester:
         scale = _FIRST_LOOK * self._known.elongation
         first = self._look(seeds, [scale * seed.size for seed in seeds])
         yield [s for s, is_whole in first if is_whole]
-        middles = [Seed(_innermost(s.mask), 0.0, s.traits[-1]) for s, _ in first]
+        middles = [Seed(innermost(s.mask), 0.0, s.traits[-1]) for s, _ in first]
         sides = [_SECOND_LOOK * max(s.mask.mask.shape) for s, _ in first]
         yield [s for s, is_whole in self._look(middles, sides) if is_whole]
 
@@ -377,13 +378,6 @@ def _apart(
         if all(shared(suggestion.mask, o.mask) < SAME_OBJECT for o in others):
             kept.append(suggestion)
     return kept
-
-
-def _innermost(mask: MaskPatch) -> tuple[int, int]:
-    """Return the pixel that is farthest from a mask's border."""
-    away = ndimage.distance_transform_edt(np.pad(mask.mask, 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(away.argmax(), away.shape)
-    return int(y) + mask.offset[0], int(x) + mask.offset[1]
 
 
 def _holds(mask: MaskPatch, yx: tuple[int, int]) -> bool:

@@ -311,8 +311,8 @@ class Field:
 
         while True:
             sure = [s for s in result.open if s.score >= ACCEPT_FROM]
-            right = self._new(sure, result, ACCEPTED_IOU)
-            kept = self._new(sure, result, CORRECTED_IOU) | right
+            kept = self._new(sure, result, CORRECTED_IOU)
+            right = self._new([*kept.values()], result, ACCEPTED_IOU)
             wrong = [
                 s
                 for s in sure

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_cfrseg.geometry.windows import Box, shape_of
+
+if TYPE_CHECKING:
+    from napari_cfrseg.geometry.masks import MaskPatch
 
 _FAR = np.int32(2**30)
 
@@ -18,6 +23,13 @@ def depth_in(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     """
     distances = ndimage.distance_transform_edt(np.pad(mask, 1))
     return np.asarray(distances[1:-1, 1:-1], np.float32)
+
+
+def innermost(mask: MaskPatch) -> tuple[int, int]:
+    """Return the pixel of a mask that is farthest from its outline."""
+    away = depth_in(mask.mask)
+    y, x = np.unravel_index(int(away.argmax()), away.shape)
+    return mask.offset[0] + int(y), mask.offset[1] + int(x)
 
 
 def squared_distances(

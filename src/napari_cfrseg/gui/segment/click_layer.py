@@ -61,6 +61,11 @@ def gesture_of(event: Any) -> Gesture:
     return Gesture.CLICK if event.button == 1 else Gesture.OTHER
 
 
+def moved_px(event: Any, start: NDArray[Any]) -> float:
+    """Return how far the pointer is from a place on the canvas, in its pixels."""
+    return float(np.linalg.norm(np.asarray(event.pos) - start))
+
+
 def drag_of(event: Any) -> str:
     """Return what a drag with modifiers draws: "box", "stroke", or "" for nothing."""
     drawn = {("Shift", 1): "box", ("Control", 1): "stroke", ("Control", 2): "stroke"}
@@ -279,7 +284,7 @@ class ClickLayer:
         yield
         while event.type == "mouse_move":
             yield
-        if np.linalg.norm(np.asarray(event.pos) - start) >= DRAG_PX:
+        if moved_px(event, start) >= DRAG_PX:
             self._pressed = None  # napari adds no point
 
     def _on_zoom(self) -> None:
@@ -370,7 +375,7 @@ class CanvasClicks:
         is_other, path, moved = event.button != 1, [event.position], 0.0
         yield
         while event.type == "mouse_move":
-            moved = max(moved, float(np.linalg.norm(np.asarray(event.pos) - start)))
+            moved = max(moved, moved_px(event, start))
             path.append(event.position)
             if drag == "box":
                 self._listener.show_band(tuple(start), tuple(event.pos))

@@ -19,7 +19,7 @@ from qtpy.QtCore import QTimer
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.geometry.masks import MaskPatch, Plane
-from napari_cfrseg.gui.segment.click_layer import DRAG_PX, Gesture, gesture_of
+from napari_cfrseg.gui.segment.click_layer import DRAG_PX, Gesture, gesture_of, moved_px
 from napari_cfrseg.gui.segment.event_queue import Job, Pending, Runner
 from napari_cfrseg.gui.segment.layers import Listener
 from napari_cfrseg.gui.segment.outline_layer import OutlineLayer
@@ -150,7 +150,7 @@ class RestingPointer:
             self._compute(event.position, is_other=gesture is Gesture.OTHER)
         yield
         while event.type == "mouse_move":
-            if np.linalg.norm(np.asarray(event.pos) - start) >= DRAG_PX:
+            if moved_px(event, start) >= DRAG_PX:
                 self.stop()
             yield
 
