@@ -133,8 +133,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     is_error = name.endswith("Error")
     home = _HOMES.get(name, "errors" if is_error else "annotation.events")
     return getattr(import_module(f"{__name__}.{home}"), name)

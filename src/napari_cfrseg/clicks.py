@@ -202,11 +202,10 @@ def check_inside(click: Click, shape: tuple[int, int]) -> None:
     """Refuse a click outside a (Y, X) plane: ValueError."""
     y, x = click.pixel
     if not (0 <= y < shape[0] and 0 <= x < shape[1]):
-        msg = (
+        raise ValueError(
             f"click at ({click.yx[0]:g}, {click.yx[1]:g}) lies outside the image of "
             f"{shape[0]} rows and {shape[1]} columns"
         )
-        raise ValueError(msg)
 
 
 def points_array(
@@ -229,8 +228,7 @@ def points_rows(
     needed = max(len(signs[0]), len(signs[1]), 1)
     count = needed if slots is None else slots
     if count < needed:
-        msg = f"{needed} clicks of one sign do not fit in {count} slots"
-        raise ValueError(msg)
+        raise ValueError(f"{needed} clicks of one sign do not fit in {count} slots")
     points = np.full((2 * count, 3), -1.0, dtype=np.float32)
     for start, order in zip((0, count), signs, strict=True):
         rows = slice(start, start + len(order))

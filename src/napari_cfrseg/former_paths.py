@@ -176,8 +176,7 @@ class FormerPaths(MetaPathFinder, Loader):
                 found = import_module(place)
                 if hasattr(found, wanted):
                     return getattr(found, wanted)
-            msg = f"module {former!r} has no attribute {name!r}"
-            raise AttributeError(msg)
+            raise AttributeError(f"module {former!r} has no attribute {name!r}")
 
         module.__dict__["__getattr__"] = look
         if places:

@@ -60,8 +60,7 @@ def load_sample(name: str) -> Sample:
     """
     entries = _entries()
     if name not in entries:
-        msg = f"no sample named {name!r}; there are: {', '.join(entries)}"
-        raise ValueError(msg)
+        raise ValueError(f"no sample named {name!r}; there are: {', '.join(entries)}")
     return Sample(
         image=_read_tiff(f"{name}.image.tif"),
         labels=_read_tiff(f"{name}.labels.tif"),

@@ -142,8 +142,7 @@ class TrainingJob:
     def set_control(self, what: str) -> None:
         """Ask the program to "run", "pause" or "stop"."""
         if what not in ("run", "pause", "stop"):
-            msg = f"{what!r}: expected run, pause or stop"
-            raise ValueError(msg)
+            raise ValueError(f"{what!r}: expected run, pause or stop")
         self._write("control", what)
 
     def write_status(self, status: JobStatus) -> None:

@@ -171,8 +171,7 @@ def settings_of(tables: Mapping[str, Any], folder: Path, where: str) -> Settings
         )
         settings.train_config()
     except ValueError as error:
-        msg = f"{where}: {error}"
-        raise DatasetError(msg) from error
+        raise DatasetError(f"{where}: {error}") from error
     return settings
 
 
@@ -181,11 +180,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        msg = f"{path}: there is no such file"
-        raise DatasetError(msg) from error
+        raise DatasetError(f"{path}: there is no such file") from error
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        msg = f"{path}: not a TOML file ({error})"
-        raise DatasetError(msg) from error
+        raise DatasetError(f"{path}: not a TOML file ({error})") from error
 
 
 def from_table(kind: type[T], table: Mapping[str, Any], where: str, **names: str) -> T:
@@ -201,8 +198,7 @@ def from_table(kind: type[T], table: Mapping[str, Any], where: str, **names: str
         text = json.dumps(table)
         return TypeAdapter(_strict(kind)).validate_json(text)
     except TypeError as error:  # a date, which JSON does not have
-        msg = f"{where}: {error}"
-        raise ValueError(msg) from error
+        raise ValueError(f"{where}: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         *outer, key = first["loc"] or ("",)

@@ -33,8 +33,7 @@ def mask_after(
     """Return the pixels an object would have (``Annotator.look_ahead``)."""
     *created, click = events
     if not isinstance(click, ev.ClickAdded):
-        msg = f"{type(click).__name__} is not a click"
-        raise TypeError(msg)
+        raise TypeError(f"{type(click).__name__} is not a click")
     whole = objects.get(click.object_id)
     for event in created:
         if isinstance(event, ev.ObjectCreated):

@@ -321,11 +321,10 @@ class Annotator:
         events = (event, *more)
         for first, second in pairwise(events):
             if not continues(first, second):
-                msg = (
+                raise ValueError(
                     f"{type(second).__name__} does not continue "
                     f"{type(first).__name__}: apply them one after the other"
                 )
-                raise ValueError(msg)
         match event:
             case ev.Undone():
                 return self._change(events, self._write(self._history.undo()))
@@ -373,8 +372,7 @@ class Annotator:
         for event in events:
             for click_id in ev.click_ids(event):
                 if click_id in self._click_ids or click_id in new:
-                    msg = f"click id {click_id} is used twice"
-                    raise SessionError(msg)
+                    raise SessionError(f"click id {click_id} is used twice")
                 new.add(click_id)
         return new
 

@@ -71,8 +71,7 @@ def in_file(cls: type[T]) -> type[T]:
         try:
             plain_init(self, *args[len(names) :], **named_args, **kwargs)
         except ValidationError as error:
-            msg = f"{made.__name__}: {one_line(error)}"
-            raise SessionError(msg) from error
+            raise SessionError(f"{made.__name__}: {one_line(error)}") from error
 
     made.__init__ = init
     return made

@@ -177,8 +177,7 @@ class ClickAdded(Event):
         if self.box is not None:
             (y, x), (y0, x0, y1, x1) = self.click.pixel, self.box
             if not (y0 <= y < y1 and x0 <= x < x1):
-                msg = f"click at ({y}, {x}): not in its box {self.box}"
-                raise ValueError(msg)
+                raise ValueError(f"click at ({y}, {x}): not in its box {self.box}")
 
     @property
     def click(self) -> Click:
@@ -296,8 +295,7 @@ class Propagated(Event):
             msg = f"planes {self.first} to {self.last} of {self.count}: no such range"
             raise ValueError(msg)
         if not 0 <= self.axis < len(self.plane):
-            msg = f"axis {self.axis} of a plane with index {self.plane}"
-            raise ValueError(msg)
+            raise ValueError(f"axis {self.axis} of a plane with index {self.plane}")
 
 
 @event("plane_confirmed")

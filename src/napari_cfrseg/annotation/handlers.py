@@ -39,8 +39,7 @@ def new_object(
 ) -> ObjectState:
     """Return an empty object, with a name and colour where none was given."""
     if object_id < 1:
-        msg = f"object id {object_id}: labels of objects start at 1"
-        raise SessionError(msg)
+        raise SessionError(f"object id {object_id}: labels of objects start at 1")
     return ObjectState(
         object_id,
         name or f"Object {object_id}",
@@ -67,23 +66,20 @@ def _on_planes(
                 clicks.append((whole.object_id, plane, state, here))
                 wanted -= {entry.click_id for entry in here.values()}
     if wanted:
-        msg = f"there is no click {min(wanted)}"
-        raise SessionError(msg)
+        raise SessionError(f"there is no click {min(wanted)}")
     return clicks
 
 
 @singledispatch
 def perform(event: object, draft: Draft) -> None:
     """Apply an event to the objects and labels of ``draft``."""
-    msg = f"{type(event).__name__} is not an event that changes objects"
-    raise TypeError(msg)
+    raise TypeError(f"{type(event).__name__} is not an event that changes objects")
 
 
 @perform.register
 def _(event: ev.ObjectCreated, draft: Draft) -> None:
     if event.object_id in draft.objects:
-        msg = f"object {event.object_id} exists already"
-        raise SessionError(msg)
+        raise SessionError(f"object {event.object_id} exists already")
     draft.put(
         event.object_id,
         new_object(event.object_id, event.name, event.colour, event.threshold),
@@ -122,8 +118,7 @@ def _(event: ev.ObjectsMerged, draft: Draft) -> None:
 def _(event: ev.ObjectSplit, draft: Draft) -> None:
     whole = draft.unlocked(event.object_id)
     if event.new_id in draft.objects:
-        msg = f"object {event.new_id} exists already"
-        raise SessionError(msg)
+        raise SessionError(f"object {event.new_id} exists already")
     made = replace(new_object(event.new_id), object_class=whole.object_class)
     draft.put(event.new_id, made)
     owned, part = _owned(draft, event.object_id, event.plane), _NO_PIXELS
@@ -306,13 +301,11 @@ def _(event: ev.SuggestionsAccepted, draft: Draft) -> None:
         if proposal.continues is not None:
             whole = draft.unlocked(object_id)
         elif object_id in draft.objects:
-            msg = f"object {object_id} exists already"
-            raise SessionError(msg)
+            raise SessionError(f"object {object_id} exists already")
         else:
             whole = new_object(object_id)
         if not whole.on(event.plane).is_empty:
-            msg = f"{whole.name} is on plane {event.plane} already"
-            raise SessionError(msg)
+            raise SessionError(f"{whole.name} is on plane {event.plane} already")
         draft.check_plane(proposal.mask.shape)
         click = Click(proposal.yx)
         draft.check_click(object_id, event.plane, click)

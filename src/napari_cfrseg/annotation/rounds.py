@@ -229,8 +229,7 @@ class RoundComputer:
 
     def _pixels(self, plane: Plane) -> Any:
         if self._plane_image is None:
-            msg = "there is no image to read planes from"
-            raise RuntimeError(msg)
+            raise RuntimeError("there is no image to read planes from")
         return self._plane_image(plane)
 
     def _scaling_of(self, plane: Plane) -> Scaling | None:

@@ -136,8 +136,7 @@ class Draft:
         """Return an object; an unknown one raises SessionError."""
         state = self.objects.get(object_id)
         if state is None:
-            msg = f"there is no object {object_id}"
-            raise SessionError(msg)
+            raise SessionError(f"there is no object {object_id}")
         return state
 
     def unlocked(self, object_id: int) -> ObjectState:
@@ -151,11 +150,10 @@ class Draft:
     def check_plane(self, shape: tuple[int, int]) -> None:
         """Raise SessionError where a mask was made for a plane of another shape."""
         if tuple(shape) != tuple(self.plane_shape):
-            msg = (
+            raise SessionError(
                 f"the mask is for a plane of shape {tuple(shape)}, the image's planes "
                 f"have {self.plane_shape}"
             )
-            raise SessionError(msg)
 
     def masks_of(self, runs: LabelRuns) -> dict[int, MaskPatch]:
         """Return each label's mask; empty ones where there are no pixels to hold it.
@@ -174,11 +172,10 @@ class Draft:
             raise SessionError(str(error)) from error
         owner = int(self.labels_of(plane)[click.pixel])
         if click.is_positive and owner != object_id and self.is_locked(owner):
-            msg = (
+            raise LockedObjectError(
                 f"{self.objects[owner].name} is locked and holds the pixel "
                 f"{click.pixel}: unlock it, or click elsewhere"
             )
-            raise LockedObjectError(msg)
 
     def use_scaling(self, plane: Plane, scaling: Scaling | None) -> bool:
         """Read a plane as an event says; return whether nothing was known of it."""

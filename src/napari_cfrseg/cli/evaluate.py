@@ -156,11 +156,9 @@ def evaluate(
         _compare(*compare, as_json=as_json)
         return
     if data is None or output is None:
-        msg = "name the data folder and --output (or --compare A B)"
-        raise typer.BadParameter(msg)
+        raise typer.BadParameter("name the data folder and --output (or --compare A B)")
     if robot not in ("exact", "human"):
-        msg = f"--robot {robot}: expected exact or human"
-        raise typer.BadParameter(msg)
+        raise typer.BadParameter(f"--robot {robot}: expected exact or human")
     from napari_cfrseg.evaluation.datasets.choice import (
         LAYOUTS,
         DataChoice,

@@ -63,8 +63,7 @@ def parse_voxel(text: str) -> tuple[float, float, float]:
         msg = f"{text!r} is not Z,Y,X (example: 2,0.5,0.5)"
         raise typer.BadParameter(msg) from error
     if not (0 < z < float("inf") and 0 < y < float("inf") and 0 < x < float("inf")):
-        msg = f"{text!r}: a voxel's size is three positive numbers"
-        raise typer.BadParameter(msg)
+        raise typer.BadParameter(f"{text!r}: a voxel's size is three positive numbers")
     return z, y, x
 
 

@@ -109,8 +109,7 @@ def replay(
     if failed:
         for result in failed:
             typer.echo(f"failed: {result.session}: {result.reason}", err=True)
-        msg = f"{len(failed)} of {len(tasks)} sessions failed"
-        raise _SomeFailedError(msg)
+        raise _SomeFailedError(f"{len(failed)} of {len(tasks)} sessions failed")
 
 
 def _images(image: str | None) -> list[Path] | None:

@@ -121,8 +121,7 @@ def _plane_of(opened: OpenImage, plane: int | None, path: Path) -> Any:
         raise ImageError(msg)
     index = plane or 0
     if index >= count:
-        msg = f"{path} has no plane {index}: choose one of 0 … {count - 1}"
-        raise ImageError(msg)
+        raise ImageError(f"{path} has no plane {index}: choose one of 0 … {count - 1}")
     where = np.unravel_index(index, leading) if leading else ()
     return read_small(plane_of(opened.array, [int(i) for i in where]), path)
 

@@ -56,16 +56,14 @@ def choose(
     it, which takes seconds, and raises DeviceError where it cannot be used.
     """
     if backend not in ("auto", "torch", "openvino"):
-        msg = f"backend {backend!r}: expected auto, torch or openvino"
-        raise ValueError(msg)
+        raise ValueError(f"backend {backend!r}: expected auto, torch or openvino")
     by_torch = f"torch {torch.__version__.split('+')[0]}"
     if backend == "torch":
         return Choice(fast, by_torch, "as asked for")
     cannot = _obstacle(network, fast, device, half)
     if cannot:
         if backend == "openvino":
-            msg = f"OpenVINO cannot be used: {cannot}"
-            raise DeviceError(msg)
+            raise DeviceError(f"OpenVINO cannot be used: {cannot}")
         return Choice(fast, by_torch, cannot)
     try:
         return _tried(network, fast, backend, by_torch, half=half)
@@ -134,8 +132,7 @@ def _tried(
     name = f"OpenVINO {openvino_version()}"
     off = _difference(fast, other)
     if off > (HALF_TOLERANCE if half else TOLERANCE):
-        msg = f"its probabilities differ from torch's by {off:.2g}"
-        raise RuntimeError(msg)
+        raise RuntimeError(f"its probabilities differ from torch's by {off:.2g}")
     if backend == "openvino":
         return Choice(other, name, "as asked for")
     torch_ms, other_ms = trial(fast, other)

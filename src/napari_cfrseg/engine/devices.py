@@ -140,8 +140,7 @@ def resolve_device(name: str, found: Found | None = None) -> torch.device:
     there = {"cpu": True, "mps": found.has_mps, "cuda": (device.index or 0) < count}
     if not there.get(device.type, False):
         why = f"there are {count} CUDA devices" if count else explain(found)[1]
-        msg = f"device {name!r} is not there ({why}); use cpu or auto"
-        raise DeviceError(msg)
+        raise DeviceError(f"device {name!r} is not there ({why}); use cpu or auto")
     return device
 
 
@@ -162,8 +161,7 @@ def memory_cap() -> int | None:
     except ValueError:
         gigabytes = 0.0
     if not 0 < gigabytes < float("inf"):
-        msg = f"{MEMORY_VARIABLE}={given!r}: expected gigabytes, such as 4"
-        raise DeviceError(msg)
+        raise DeviceError(f"{MEMORY_VARIABLE}={given!r}: expected gigabytes, such as 4")
     return int(gigabytes * 1e9)
 
 
@@ -185,11 +183,10 @@ def check_cap(cap: int | None, needed: int) -> None:
         return
     taken = resident_bytes()
     if taken + needed > cap:
-        msg = (
+        raise torch.OutOfMemoryError(
             f"{needed / 1e6:.0f} MB more than the {taken / 1e6:.0f} MB in use would "
             f"exceed {MEMORY_VARIABLE}={cap / 1e9:g}"
         )
-        raise torch.OutOfMemoryError(msg)
 
 
 def resident_bytes() -> int:

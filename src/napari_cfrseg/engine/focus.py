@@ -98,8 +98,7 @@ class FocusHint:
 
     def __post_init__(self) -> None:
         if not (self.side_px > 0 and self.spread >= 1):
-            msg = f"{self}: side_px must be > 0 and spread ≥ 1"
-            raise ValueError(msg)
+            raise ValueError(f"{self}: side_px must be > 0 and spread ≥ 1")
 
     @classmethod
     def from_extents(cls, extents_px: Sequence[float]) -> FocusHint | None:

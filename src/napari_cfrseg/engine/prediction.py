@@ -149,8 +149,7 @@ class Prediction:
         with the next one, but not replayed.
         """
         if np.ndim(mask) != 2:
-            msg = f"mask of shape {np.shape(mask)}: expected (Y, X)"
-            raise ValueError(msg)
+            raise ValueError(f"mask of shape {np.shape(mask)}: expected (Y, X)")
         return cls(Patch.from_mask(np.asarray(mask) != 0), tuple(clicks))
 
     @property
@@ -168,8 +167,7 @@ class Prediction:
         Candidate 0 is the best; beyond the last one the last is meant.
         """
         if candidate < 0:
-            msg = f"candidate {candidate}: expected 0 (the best) or more"
-            raise ValueError(msg)
+            raise ValueError(f"candidate {candidate}: expected 0 (the best) or more")
         candidate = min(candidate, max(len(self.choices) - 1, 0))
         if candidate == self.choice:
             return self
@@ -289,16 +287,14 @@ def start_from(
     if not isinstance(start, Prediction):
         start = Prediction.from_mask(np.asarray(previous))
     if start.shape != shape:
-        msg = f"previous mask of shape {start.shape}; the image has {shape}"
-        raise ValueError(msg)
+        raise ValueError(f"previous mask of shape {start.shape}; the image has {shape}")
     known = start.clicks
     if clicks[: len(known)] != known:
-        msg = (
+        raise ValueError(
             f"the previous prediction was made from {len(known)} clicks that are not "
             f"the first of these {len(clicks)}: pass the prediction before the click "
             "that changed, or None"
         )
-        raise ValueError(msg)
     return start
 
 
@@ -316,5 +312,4 @@ def touches_border(
 
 def _check_threshold(threshold: float) -> None:
     if not 0 < threshold < 1:
-        msg = f"threshold {threshold!r}: expected a number between 0 and 1"
-        raise ValueError(msg)
+        raise ValueError(f"threshold {threshold!r}: expected a number between 0 and 1")

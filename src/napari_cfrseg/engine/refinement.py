@@ -47,8 +47,7 @@ class Refinement:
             msg = f"refinement {self.kind!r}: expected standard, cfr or a-cfr"
             raise ValueError(msg)
         if self.extra_steps < 0 or self.stop_changed_px < 0:
-            msg = f"{self}: steps and changed pixels cannot be negative"
-            raise ValueError(msg)
+            raise ValueError(f"{self}: steps and changed pixels cannot be negative")
         if self.kind == "standard" and self.extra_steps:
             msg = f"standard inference has no extra steps, got {self.extra_steps}"
             raise ValueError(msg)

@@ -324,11 +324,10 @@ class Segmenter:
         """
         image = self._ready()
         if not clicks or previous.shape != image.shape:
-            msg = (
+            raise ValueError(
                 f"{len(clicks)} clicks and a mask of {previous.shape}: at least one "
                 f"click and a mask of {image.shape} are needed"
             )
-            raise ValueError(msg)
         for click in clicks:
             check_inside(click, image.shape)
         task = Task(
@@ -429,8 +428,7 @@ class Segmenter:
 
     def _ready(self) -> PlaneImage:
         if self._image is None:
-            msg = "no image set: call set_image first"
-            raise ValueError(msg)
+            raise ValueError("no image set: call set_image first")
         return self._image
 
     def _round(self, task: Task, image: PlaneImage) -> Prediction:

@@ -84,8 +84,7 @@ def trials(
     visible = labels[:side, :side]
     ids = np.unique(visible[visible != 0])
     if ids.size == 0:
-        msg = "the labels hold no object to click on"
-        raise ValueError(msg)
+        raise ValueError("the labels hold no object to click on")
     # the image as it is recurs every two lengths, mirrored copies lie between
     periods = np.array([2 * n for n in labels.shape])
     repeats = [max(1, -(-side // int(p))) for p in periods]

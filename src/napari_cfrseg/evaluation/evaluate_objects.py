@@ -82,11 +82,10 @@ class RunSettings:
                 raise ValueError(msg)
             object.__setattr__(self, "spacing_um", (float(y), float(x)))
         if not 1 <= self.min_clicks <= self.max_clicks:
-            msg = (
+            raise ValueError(
                 f"min_clicks={self.min_clicks} must lie between 1 and "
                 f"max_clicks={self.max_clicks}"
             )
-            raise ValueError(msg)
 
 
 def evaluate_plane(
@@ -257,12 +256,11 @@ def as_mask(result: object, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Read a segmenter's mask; ValueError if it does not have the image's shape."""
     mask = np.asarray(getattr(result, "mask", result))
     if mask.shape != shape:
-        msg = (
+        raise ValueError(
             f"the segmenter returned a mask of shape {mask.shape} for a plane of "
             f"shape {shape}: predict() must return a (Y, X) mask, or an object with "
             "one as .mask"
         )
-        raise ValueError(msg)
     return mask if mask.dtype == bool else mask > 0
 
 

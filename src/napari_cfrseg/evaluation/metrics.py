@@ -301,5 +301,4 @@ def _check_shapes(
     if ignore_mask is not None:
         shapes.add(ignore_mask.shape)
     if len(shapes) > 1:
-        msg = f"masks must have one shape, got {sorted(shapes)}"
-        raise ValueError(msg)
+        raise ValueError(f"masks must have one shape, got {sorted(shapes)}")

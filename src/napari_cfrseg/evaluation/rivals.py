@@ -59,8 +59,7 @@ class CropSegmenter(ABC):
         """Segment from all clicks; what was there before is not used."""
         del previous
         if self._rgb is None:
-            msg = "set_image must be called before predict"
-            raise ValueError(msg)
+            raise ValueError("set_image must be called before predict")
         mask = np.zeros(self._rgb.shape[:2], bool)
         if not any(click.is_positive for click in clicks):
             return mask
@@ -217,21 +216,18 @@ class SamSegmenter:
         file is missing, or its type unknown.
         """
         if not checkpoint.is_file():
-            msg = f"no checkpoint {checkpoint}"
-            raise CheckpointError(msg)
+            raise CheckpointError(f"no checkpoint {checkpoint}")
         if model_type is None:
             named = [t for t in MODEL_TYPES if t in checkpoint.name]
             if len(named) != 1:
-                msg = (
+                raise CheckpointError(
                     f"{checkpoint.name} does not name its model: "
                     f"write sam:{'|'.join(MODEL_TYPES)}:{checkpoint}"
                 )
-                raise CheckpointError(msg)
             model_type = named[0]
         package = _import_package()
         if model_type not in package.sam_model_registry:
-            msg = f"{package.__name__} has no model {model_type!r}"
-            raise CheckpointError(msg)
+            raise CheckpointError(f"{package.__name__} has no model {model_type!r}")
         model = package.sam_model_registry[model_type](checkpoint=str(checkpoint))
         return cls(package.SamPredictor(model.to(device).eval()))
 

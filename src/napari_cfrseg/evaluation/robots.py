@@ -46,11 +46,10 @@ class ExactRobot:
         self._outside = ~self._truth
         if ignore_mask is not None:
             if ignore_mask.shape != self._truth.shape:
-                msg = (
+                raise ValueError(
                     f"ignore_mask {ignore_mask.shape} and truth_mask "
                     f"{self._truth.shape} must have one shape"
                 )
-                raise ValueError(msg)
             self._truth = self._truth & ~ignore_mask
             self._outside &= ~ignore_mask
         self._free = np.ones(self._truth.shape, bool)
@@ -64,11 +63,10 @@ class ExactRobot:
         if predicted_mask is None:
             predicted_mask = np.zeros_like(self._truth)
         if predicted_mask.shape != self._truth.shape:
-            msg = (
+            raise ValueError(
                 f"predicted_mask {predicted_mask.shape} must have the annotation's "
                 f"shape {self._truth.shape}"
             )
-            raise ValueError(msg)
         missed_mask = self._truth & ~predicted_mask
         wrong_mask = self._outside & predicted_mask
         centre, is_positive = find_larger_error(missed_mask, wrong_mask, self._free)
@@ -105,11 +103,10 @@ class HumanRobot(ExactRobot):
     ) -> None:
         super().__init__(truth_mask, ignore_mask)
         if not 0 <= central <= 1 or jitter_px < 0:
-            msg = (
+            raise ValueError(
                 f"central={central} must lie in [0, 1] and jitter_px={jitter_px} "
                 "must not be negative"
             )
-            raise ValueError(msg)
         self._rng = rng
         self._central = central
         self._jitter_px = jitter_px

@@ -75,10 +75,9 @@ def run_benchmark(
     """
     settings = settings or RunSettings()
     if not objects:
-        msg = (
+        raise DatasetError(
             "there is no object to click: all too small or too large, or none labelled"
         )
-        raise DatasetError(msg)
     identity = _identity(spec, objects, settings)
     folder.mkdir(parents=True, exist_ok=True)
     _start_or_resume(folder, identity, objects, command, spec.label)
@@ -180,11 +179,10 @@ def _start_or_resume(
         known["settings"] = json.loads(json.dumps(known["settings"]))
         changed = sorted(key for key in identity if identity[key] != known.get(key))
         if changed:
-            msg = (
+            raise DatasetError(
                 f"{folder} holds another run ({', '.join(changed)} differ): name "
                 "another folder, or delete this one"
             )
-            raise DatasetError(msg)
         return
     info = {
         "label": label,

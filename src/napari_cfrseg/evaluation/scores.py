@@ -258,8 +258,7 @@ def iou_at(ious: Sequence[float], click: int) -> float:
     Raises ValueError for an empty run or a click below 1.
     """
     if click < 1 or not ious:
-        msg = f"IoU@{click} of a run of {len(ious)} clicks does not exist"
-        raise ValueError(msg)
+        raise ValueError(f"IoU@{click} of a run of {len(ious)} clicks does not exist")
     return float(ious[min(click, len(ious)) - 1])
 
 

@@ -128,11 +128,10 @@ class SegmenterSpec:
                 importlib.import_module(module_name), name
             )
         except (ImportError, AttributeError) as error:
-            msg = (
+            raise SegmenterError(
                 f"segmenter {self.segmenter}: {error}; the module must be importable "
                 "(PYTHONPATH) and have that function"
-            )
-            raise SegmenterError(msg) from error
+            ) from error
         return factory
 
     def _build_sam(self) -> AnySegmenter:

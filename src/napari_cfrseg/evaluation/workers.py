@@ -67,8 +67,7 @@ def _clicker(
 
 def _give_up(_task: Objects, error: Exception) -> NoReturn:
     if type(error).__name__ == "KilledWorker":  # Dask's
-        msg = f"the cluster's workers keep dying: {error}"
-        raise DatasetError(msg) from error
+        raise DatasetError(f"the cluster's workers keep dying: {error}") from error
     raise error
 
 

@@ -119,8 +119,7 @@ class LabelRuns:
         starts, lengths = _integers(self.starts), _integers(self.lengths)
         after = _integers(self.after)
         if not starts.size == lengths.size == after.size:
-            msg = "starts, lengths and labels must have one entry per run"
-            raise ValueError(msg)
+            raise ValueError("starts, lengths and labels must have one entry per run")
         if after.size and (after.max() > MOST_LABEL or after.min() < -MOST_LABEL):
             msg = f"label {after.max()} is larger than any label can be ({MOST_LABEL})"
             raise ValueError(msg)
@@ -129,11 +128,10 @@ class LabelRuns:
         wrong = (starts < 0) | (lengths < 1) | (ends > limits) | (ends < starts)
         if starts.size and wrong.any():
             first = int(wrong.argmax())
-            msg = (
+            raise ValueError(
                 f"run ({starts[first]}, {lengths[first]}) overlaps another or leaves "
                 f"the plane of shape {self.shape}"
             )
-            raise ValueError(msg)
         object.__setattr__(self, "starts", starts)
         object.__setattr__(self, "lengths", lengths)
         object.__setattr__(self, "after", after.astype(np.int32))
@@ -228,8 +226,7 @@ class LabelRuns:
     def inverted(self) -> LabelRuns:
         """Return the edit that takes this one back; ``before`` must be known."""
         if self.before is None:
-            msg = "the labels before the edit are not known"
-            raise ValueError(msg)
+            raise ValueError("the labels before the edit are not known")
         return replace(self, after=self.before, before=self.after)
 
 

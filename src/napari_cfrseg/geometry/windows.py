@@ -98,10 +98,9 @@ class Window:
 
     def __post_init__(self) -> None:
         if self.side < 1 or self.grid < 1:
-            msg = (
+            raise ValueError(
                 f"window of side {self.side} on a grid of {self.grid}: both must be ≥ 1"
             )
-            raise ValueError(msg)
 
     @classmethod
     def centred(
@@ -279,12 +278,10 @@ def paste(
     window. The cost follows it.
     """
     if values.shape != (window.grid, window.grid):
-        msg = f"values of shape {values.shape} on a grid of {window.grid}²"
-        raise ValueError(msg)
+        raise ValueError(f"values of shape {values.shape} on a grid of {window.grid}²")
     y0, x0, y1, x1 = window.box if box is None else box
     if not window.holds((y0, x0, y1, x1)):
-        msg = f"box {box} does not lie within the window {window.box}"
-        raise ValueError(msg)
+        raise ValueError(f"box {box} does not lie within the window {window.box}")
     rows = slice(y0 - window.y0, y1 - window.y0)
     columns = slice(x0 - window.x0, x1 - window.x0)
     if window.side == window.grid:

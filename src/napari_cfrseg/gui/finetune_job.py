@@ -66,11 +66,10 @@ def pixels_of(
         if (size[:-1] if image.rgb else size) == shape:
             return Pixels(image.name, level, labels.data, bool(image.rgb))
     shapes = ", ".join(str(tuple(level.shape)) for level in levels)
-    msg = (
+    raise DatasetError(
         f"{labels.name} has shape {shape}, {image.name} {shapes}: choose the labels "
         "that were drawn on this image"
     )
-    raise DatasetError(msg)
 
 
 def write_pixels(pixels: Pixels, folder: Path) -> None:
@@ -300,8 +299,7 @@ class FineTuneRun:
         Raises OSError if it could not be written.
         """
         if self.job is None:
-            msg = "there is no job"
-            raise OSError(msg)
+            raise OSError("there is no job")
         target = Path(str(self.job.request.get("output", "")))
         if not target.exists():
             source = Path(str(self.job.report.get("candidate", "")))

@@ -161,8 +161,7 @@ class AppendOnly:
         After an OSError the file is as before.
         """
         if self._handle is None:
-            msg = f"{self.path} is closed"
-            raise OSError(msg)
+            raise OSError(f"{self.path} is closed")
         try:
             os.lseek(self._handle, self.size, os.SEEK_SET)
             view = memoryview(data)
@@ -192,11 +191,9 @@ class AppendOnly:
 def check_output(path: Path, *, overwrite: bool = True) -> None:
     """Raise OutputError unless a file can be written there; leaves nothing behind."""
     if path.is_dir():
-        msg = f"{path} is a folder: name a file"
-        raise OutputError(msg)
+        raise OutputError(f"{path} is a folder: name a file")
     if path.exists() and not overwrite:
-        msg = f"{path} exists: choose another --output, or add --overwrite"
-        raise OutputError(msg)
+        raise OutputError(f"{path} exists: choose another --output, or add --overwrite")
     check_folder(path.parent)
 
 
@@ -227,8 +224,7 @@ def write_or_save_aside(path: Path, write: Callable[[Path], None]) -> None:
             write(aside)
             msg = f"{path} cannot be written ({reason}); the result is {aside}"
             raise OutputError(msg) from error
-        msg = f"{path} cannot be written ({reason})"
-        raise OutputError(msg) from error
+        raise OutputError(f"{path} cannot be written ({reason})") from error
 
 
 def let_streams_print_anything() -> None:

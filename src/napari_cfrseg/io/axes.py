@@ -69,10 +69,9 @@ def select_from(array: Any, select: Sequence[tuple[int, int]]) -> Any:
     for axis, index in select:
         ndim = len(array.shape)
         if axis >= ndim or index >= array.shape[axis]:
-            msg = (
+            raise ImageError(
                 f"image of shape {tuple(array.shape)}: no index {index} of axis {axis}"
             )
-            raise ImageError(msg)
         array = view_of(array, [i for i in range(ndim) if i != axis], {axis: index})
     return array
 
@@ -193,8 +192,7 @@ class ArrayView:
             if not self._source:
                 raise
             said = " ".join(str(error).split())[:200] or type(error).__name__
-            msg = f"{self._source} cannot be decoded: {said}"
-            raise ImageError(msg) from error
+            raise ImageError(f"{self._source} cannot be decoded: {said}") from error
         kept = [
             axis
             for part, axis in zip(whole, self._axes, strict=True)

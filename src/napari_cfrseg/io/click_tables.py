@@ -46,15 +46,13 @@ def read_clicks(path: Path) -> list[TableClick]:
     """
     try:
         if not path.is_file():
-            msg = f"{path}: no such table"
-            raise SessionError(msg)
+            raise SessionError(f"{path}: no such table")
         if path.stat().st_size > MOST_BYTES:
             msg = f"{path}: larger than {MOST_BYTES >> 20} MB: no table of clicks"
             raise SessionError(msg)
         text = _decoded(path.read_bytes())
     except (OSError, ValueError) as error:
-        msg = f"{path} cannot be read: {error}"
-        raise SessionError(msg) from error
+        raise SessionError(f"{path} cannot be read: {error}") from error
     separator, columns = _columns(text, path)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     rows = []
@@ -64,11 +62,10 @@ def read_clicks(path: Path) -> list[TableClick]:
             if any(cell.strip() for cell in cells):
                 rows.append(_row(cells, columns, separator, reader.line_num))
     except (ValueError, csv.Error) as error:
-        msg = (
+        raise SessionError(
             f"{path}, line {reader.line_num}: no click "
             f"({' '.join(str(error).split())[:200]})"
-        )
-        raise SessionError(msg) from error
+        ) from error
     return rows
 
 
@@ -130,14 +127,12 @@ def _row(cells: list[str], columns: _Columns, separator: str, line: int) -> Tabl
         said = cell(place)
         value = float(said if separator == "," else said.replace(",", "."))
         if not math.isfinite(value):
-            msg = f"{said!r} is no finite number"
-            raise ValueError(msg)
+            raise ValueError(f"{said!r} is no finite number")
         return value
 
     sign = cell(columns.sign).lower()
     if sign not in _POSITIVE | _NEGATIVE:
-        msg = f"sign {sign[:20]!r}"
-        raise ValueError(msg)
+        raise ValueError(f"sign {sign[:20]!r}")
     y, x = columns.yx
     plane = tuple(math.floor(number(place) + 0.5) for place in columns.plane)
     click = Click((number(y), number(x)), sign in _POSITIVE)

@@ -76,11 +76,10 @@ def open_image(
             opened = _open_file(path, level, as_labels=as_labels)
         kind = np.dtype(opened.array.dtype).kind
         if kind not in "buif" or 0 in opened.shape or len(opened.shape) < 2:
-            msg = (
+            raise ImageError(
                 f"{path} holds {opened.array.dtype} of shape {opened.shape}: expected "
                 "numbers along y and x"
             )
-            raise ImageError(msg)
     if levels > 1:
         coarser = (open_image(path, level + i).array for i in range(1, levels))
         opened = replace(opened, array=Pyramid([opened.array, *coarser]))
@@ -144,8 +143,7 @@ def whole_numbers(labels: NDArray[Any], where: str) -> NDArray[np.integer]:
             raise ImageError(msg)
         return labels.astype(np.int64)
     if labels.dtype.kind not in "bui":
-        msg = f"{where}: labels of type {labels.dtype}; expected integers"
-        raise ImageError(msg)
+        raise ImageError(f"{where}: labels of type {labels.dtype}; expected integers")
     return labels.astype(np.uint8) if labels.dtype.kind == "b" else labels
 
 
@@ -171,11 +169,9 @@ def check_regular(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
-        msg = f"{path}: no such image"
-        raise ImageError(msg) from error
+        raise ImageError(f"{path}: no such image") from error
     if not stat.S_ISREG(mode):
-        msg = f"{path} is no regular file"
-        raise ImageError(msg)
+        raise ImageError(f"{path} is no regular file")
 
 
 @contextmanager
@@ -186,12 +182,10 @@ def reading(path: Path) -> Iterator[None]:
     except ImageError as error:
         if str(path) in str(error):
             raise
-        msg = f"{path} cannot be read: {error}"
-        raise ImageError(msg) from error
+        raise ImageError(f"{path} cannot be read: {error}") from error
     except Exception as error:  # decoders of broken files raise whatever they like
         said = " ".join(str(error).split())[:200] or type(error).__name__
-        msg = f"{path} cannot be read as an image: {said}"
-        raise ImageError(msg) from error
+        raise ImageError(f"{path} cannot be read as an image: {said}") from error
 
 
 def _open_file(path: Path, level: int, *, as_labels: bool) -> OpenImage:
@@ -201,8 +195,7 @@ def _open_file(path: Path, level: int, *, as_labels: bool) -> OpenImage:
 
         return open_tiff(path, level, as_labels=as_labels)
     if level:
-        msg = f"{path} has no pyramid level {level}"
-        raise ImageError(msg)
+        raise ImageError(f"{path} has no pyramid level {level}")
     return _open_npy(path) if suffix == ".npy" else _open_picture(path, as_labels)
 
 
@@ -230,12 +223,11 @@ def _open_picture(path: Path, as_labels: bool) -> OpenImage:
         # Pillow decodes the whole picture, and the array is a copy of it
         needed = math.prod(picture.size) * (2 if picture.mode in ("1", "L", "P") else 8)
         if needed > memory_bytes() / 2:
-            msg = (
+            raise ImageError(
                 f"{path} is a picture of {math.prod(picture.size) / 1e6:.0f} million "
                 f"pixels, which takes {needed / 1e9:.1f} GB to read, more than half of "
                 f"this machine's memory: save it as a tiled TIFF or OME-Zarr"
             )
-            raise ImageError(msg)
         array, is_rgb = _pixels_of(picture, as_labels=as_labels)
     return OpenImage(array, axis_names(array.ndim, array.ndim == 3), is_rgb=is_rgb)
 

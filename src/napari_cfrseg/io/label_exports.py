@@ -43,8 +43,7 @@ def check_labels_output(path: Path, planes: int, *, overwrite: bool) -> None:
         check_folder(path.parent)
         return
     if suffix not in (*TIFF_SUFFIXES, *_PICTURES):
-        msg = f"{path}: expected the ending .tif, .zarr, .png or .bmp"
-        raise OutputError(msg)
+        raise OutputError(f"{path}: expected the ending .tif, .zarr, .png or .bmp")
     if suffix in _PICTURES and planes > 1:
         msg = f"{path}: a picture holds one plane; write {planes} as .tif or .zarr"
         raise OutputError(msg)

@@ -110,8 +110,7 @@ class OpenImage:
         colours = "s" in names and "c" not in names
         names = names.replace("s", "c") if colours else names
         if len(set(names)) != len(names) or not {"x", "y"} <= set(names):
-            msg = f"axes {axes!r}: each letter once, Y and X among them"
-            raise ImageError(msg)
+            raise ImageError(f"axes {axes!r}: each letter once, Y and X among them")
         sizes = image.spacing
         if sizes is not None:
             sizes = (*sizes, 1.0)[: len(names) - (names[-1] == "c")]
@@ -152,11 +151,10 @@ class OpenImage:
         """Return all pixels; ImageError if unreadable or more than 8 GB."""
         size = math.prod(self.shape) * np.dtype(self.array.dtype).itemsize
         if size > MOST_BYTES:
-            msg = (
+            raise ImageError(
                 f"{size / 1e9:.1f} GB of pixels: at most {MOST_BYTES / 1e9:.1f} GB are "
                 "read at once"
             )
-            raise ImageError(msg)
         return np.asarray(self.array)
 
     def with_channels(self, chosen: Sequence[int]) -> OpenImage:
@@ -200,12 +198,11 @@ class OpenImage:
                 names[axis] = "c"
                 fitted = _kept(replace(image, axes=tuple(names)), [*rest, axis])
                 return fitted.with_few_channels()
-        msg = (
+        raise ImageError(
             f"{where}: the image has shape {found} (axes {' '.join(image.axes)}), its "
             f"labels {shape}; expected the same, or one axis of at most "
             f"{MOST_CHANNELS} channels more"
         )
-        raise ImageError(msg)
 
     def plane(self, *index: int) -> NDArray[Any]:
         """Read one plane of an arranged image.

@@ -36,8 +36,7 @@ def open_zarr(path: Path, level: int = 0, *, labels: str | None = None) -> OpenI
 
     _check_regular(path)
     if not is_zarr(path):
-        msg = f"{path} is a folder, and no OME-Zarr"
-        raise ImageError(msg)
+        raise ImageError(f"{path} is a folder, and no OME-Zarr")
     store = _checked_store()(LocalStore(path, read_only=True))
     node: Any = zarr.open(store, mode="r")
     if isinstance(node, zarr.Array):
@@ -48,13 +47,11 @@ def open_zarr(path: Path, level: int = 0, *, labels: str | None = None) -> OpenI
         group, where = _labels_group(group, labels, where)
     scales = attributes_of(group).get("multiscales")
     if not scales:
-        msg = f"{where} has no multiscales metadata: not an OME-Zarr image"
-        raise ImageError(msg)
+        raise ImageError(f"{where} has no multiscales metadata: not an OME-Zarr image")
     scale = scales[0]
     datasets = scale["datasets"]
     if level >= len(datasets):
-        msg = f"{where} has no pyramid level {level}"
-        raise ImageError(msg)
+        raise ImageError(f"{where} has no pyramid level {level}")
     array = group[datasets[level]["path"]]
     names, units = _axes(scale, array.ndim, where)
     sizes = _sizes(datasets[level], array.ndim)
@@ -136,8 +133,7 @@ def _labels_group(group: Any, name: str, where: str) -> tuple[Any, str]:
         raise ImageError(msg) from error
     inside = f"labels/{name}"
     if inside not in group:
-        msg = f"{where}/{inside} does not exist"
-        raise ImageError(msg)
+        raise ImageError(f"{where}/{inside} does not exist")
     return group[inside], f"{where}/{inside}"
 
 
@@ -166,5 +162,4 @@ def _check_regular(path: Path) -> None:
     for name in (*_MARKS, ".zattrs", ".zmetadata"):
         file = path / name
         if file.exists() and not stat.S_ISREG(file.stat().st_mode):
-            msg = f"{file} is no regular file"
-            raise ImageError(msg)
+            raise ImageError(f"{file} is no regular file")

@@ -164,14 +164,12 @@ def _as_plane(image: Any) -> PlaneLike:
         msg = f"pixels of type {image.dtype}: expected bool, integer or float"
         raise ImageError(msg)
     if len(shape) not in (2, 3) or (len(shape) == 3 and not 1 <= shape[2] <= 4):
-        msg = (
+        raise ImageError(
             f"image of shape {shape}: expected (Y, X) or (Y, X, C) with 1 to 4 "
             "channels; give one plane of a stack"
         )
-        raise ImageError(msg)
     if 0 in shape:
-        msg = f"image of shape {shape} has no pixels"
-        raise ImageError(msg)
+        raise ImageError(f"image of shape {shape} has no pixels")
     plane: PlaneLike = _guarded(image)
     return plane
 
@@ -244,8 +242,7 @@ def _measure(array: PlaneLike, channels: int, *, joint: bool) -> Scaling:
     columns = [pixels.ravel()] * channels if joint else list(pixels.T)
     ranges = [_range(columns[0])] * channels if joint else [_range(c) for c in columns]
     if all(found is None for found in ranges):
-        msg = "the image has no finite pixel (all NaN or infinite)"
-        raise ImageError(msg)
+        raise ImageError("the image has no finite pixel (all NaN or infinite)")
     pairs = [found or (0.0, 0.0) for found in ranges]
     return Scaling(tuple(low for low, _ in pairs), tuple(high for _, high in pairs))
 

@@ -48,8 +48,7 @@ def open_tiff(path: Path, level: int, *, as_labels: bool = False) -> OpenImage:
         _check_pages_end(file)
         levels = file.series[0].levels
         if level >= len(levels):
-            msg = f"{path} has no pyramid level {level}"
-            raise ImageError(msg)
+            raise ImageError(f"{path} has no pyramid level {level}")
         series = levels[level]
         axes, is_rgb = _axes_of(series)
         spacing, units = _calibration(file, axes, levels[0].shape, series.shape)
@@ -114,8 +113,7 @@ def _axes_of(series: Any) -> tuple[tuple[str, ...], bool]:
     """Return the axes' names, and whether "c" holds colours."""
     letters = series.axes.lower()
     if len(letters) < 2:
-        msg = f"it has {len(letters)} axes: at least y and x are needed"
-        raise ImageError(msg)
+        raise ImageError(f"it has {len(letters)} axes: at least y and x are needed")
     if len(set(letters)) < len(letters) or not {"y", "x"} <= set(letters):
         return axis_names(len(letters), letters[-1] == "s"), letters[-1] == "s"
     if "s" not in letters:
@@ -164,11 +162,10 @@ def check_chunks(array: Any) -> None:
     """Raise ImageError where a lazy array cannot be read in pieces that fit."""
     size = math.prod(array.chunks) * np.dtype(array.dtype).itemsize
     if size > MOST_CHUNK_BYTES:
-        msg = (
+        raise ImageError(
             f"its pixels are stored in pieces of {size / 1e9:.1f} GB, at most "
             f"{MOST_CHUNK_BYTES / 1e9:.1f} GB can be read: save it in tiles"
         )
-        raise ImageError(msg)
 
 
 class _Pages:

@@ -52,11 +52,10 @@ def configure(architecture: Mapping[str, Any]) -> Any:
     known = {field.name for field in fields(config_class)}
     given = {key: value for key, value in architecture.items() if key != "family"}
     if unknown := sorted(given.keys() - known):
-        msg = (
+        raise CheckpointError(
             f"family {family!r} has no setting {', '.join(unknown)}; "
             "the file may need a newer napari-cfrseg"
         )
-        raise CheckpointError(msg)
     # JSON has lists only; the configurations are hashable
     return config_class(
         **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}

@@ -94,8 +94,7 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
         with safe_open(path, framework="numpy") as file:
             strings = file.metadata() or {}
     except FileNotFoundError as error:
-        msg = f"{path}: no such weights file"
-        raise CheckpointError(msg) from error
+        raise CheckpointError(f"{path}: no such weights file") from error
     except (SafetensorError, OSError) as error:
         msg = f"{path}: expected a safetensors file, found something else ({error})"
         raise CheckpointError(msg) from error
@@ -130,11 +129,10 @@ def load(
     try:
         network = _build_empty(metadata.architecture)
     except (CheckpointError, ValueError, TypeError, KeyError) as error:
-        msg = (
+        raise CheckpointError(
             f"{path}: expected an architecture this version knows, found "
             f"{metadata.architecture} ({error})"
-        )
-        raise CheckpointError(msg) from error
+        ) from error
     tensors, expected = load_file(path, device="cpu"), network.state_dict()
     try:
         check_fit(expected, tensors, missing=expected.keys() - tensors.keys())
@@ -187,8 +185,7 @@ def check_fit(
     }
     for problem, keys in problems.items():
         if keys:
-            msg = f"{len(keys)} {kind} {problem}: {some(keys)}"
-            raise CheckpointError(msg)
+            raise CheckpointError(f"{len(keys)} {kind} {problem}: {some(keys)}")
 
 
 def some(keys: Iterable[str]) -> str:
@@ -225,35 +222,31 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
     if path.suffix == SUFFIX or len(path.parts) > 1:
         if path.is_file():
             return path
-        msg = f"{path}: no such weights file"
-        raise CheckpointError(msg)
+        raise CheckpointError(f"{path}: no such weights file")
     models = list_models()
     if str(name_or_path) in models:
         return models[str(name_or_path)]
     known = ", ".join(sorted(models)) or "none"
-    msg = (
+    raise CheckpointError(
         f"no model is called {str(name_or_path)!r}; there are: {known} "
         f"(installed ones live in {models_folder()})"
     )
-    raise CheckpointError(msg)
 
 
 def _parse(path: str | os.PathLike[str], strings: Mapping[str, str]) -> Metadata:
     if _KEY not in strings:
-        msg = (
+        raise CheckpointError(
             f"{path}: expected a file written by napari-cfrseg (metadata {_KEY!r}), "
             f"found metadata {sorted(strings)}; import it with cfrseg models import"
         )
-        raise CheckpointError(msg)
     try:
         content = json.loads(strings[_KEY])
         version = content.pop("format_version", None)
         if version != FORMAT_VERSION:
-            msg = (
+            raise CheckpointError(
                 f"{path}: expected format version {FORMAT_VERSION}, found {version!r}; "
                 "a newer napari-cfrseg may read it"
             )
-            raise CheckpointError(msg)
         metadata = Metadata(**content)
         if metadata.architecture.get("family") == "cfrnet":
             # files older than this setting

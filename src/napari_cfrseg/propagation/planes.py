@@ -161,8 +161,7 @@ def planes_along(
     is chunked.
     """
     if axis not in (0, 1, 2):
-        msg = f"axis {axis}: expected 0, 1 or 2"
-        raise ValueError(msg)
+        raise ValueError(f"axis {axis}: expected 0, 1 or 2")
     order = (axis, *(i for i in range(3) if i != axis))
     array = turned(stack, order)
     return SegmenterPlanes(

@@ -153,15 +153,13 @@ class PlanesAhead:
             raise
         except _READ_ERRORS as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            msg = f"plane {index} cannot be read: {reason}"
-            raise ImageError(msg) from error
+            raise ImageError(f"plane {index} cannot be read: {reason}") from error
 
     def _image(self, index: int, pixels: PlaneLike) -> PlaneImage:
         try:
             return self._open(index, pixels)
         except ImageError as error:
-            msg = f"plane {index}: {error}"
-            raise ImageError(msg) from error
+            raise ImageError(f"plane {index}: {error}") from error
 
     def _taking(self, future: Future[Any]) -> Early:
         def take() -> Any:

@@ -58,11 +58,10 @@ def propagate(
     for track in tracks:
         inside = track.first >= 0 and track.last < planes.count
         if not inside or any(not 0 <= a < planes.count for a in track.anchors):
-            msg = (
+            raise ValueError(
                 f"planes {track.first} to {track.last} and anchors "
                 f"{sorted(track.anchors)} of a stack of {planes.count}"
             )
-            raise ValueError(msg)
     sweep = _Sweep(planes, chosen, cancelled)
     stretches = [s for track in tracks for s in stretches_of(track)]
     try:

@@ -70,10 +70,9 @@ def renumbered(
     ids, compact = np.unique(found, return_inverse=True)
     count = int((ids > 0).sum())
     if first_object + count - 1 > most:
-        msg = (
+        raise SessionError(
             f"{count} labels: {most} objects are the most, {first_object - 1} are there"
         )
-        raise SessionError(msg)
     numbers = np.zeros(len(ids), np.int64)
     numbers[ids > 0] = np.arange(first_object, first_object + count)
     return numbers[compact].reshape(found.shape)

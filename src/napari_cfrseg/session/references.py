@@ -100,11 +100,10 @@ def find_image(reference: ImageReference, folder: Path) -> Path:
     A SessionError says that it is in no file, or at neither place.
     """
     if reference.path is None:
-        msg = (
+        raise SessionError(
             "the session's image was in no file: give one of the same pixels "
             "(--image PATH, or apply(image=…))"
         )
-        raise SessionError(msg)
     written = PurePosixPath(reference.path.replace("\\", "/"))
     for candidate in (folder / written, folder / written.name):
         try:
@@ -112,11 +111,10 @@ def find_image(reference: ImageReference, folder: Path) -> Path:
                 return candidate
         except (OSError, ValueError):  # a name no file can have
             continue
-    msg = (
+    raise SessionError(
         f"the image {reference.path[:200]} is not there: put it back, or say where it "
         "is (--image PATH)"
     )
-    raise SessionError(msg)
 
 
 def open_reference(reference: ImageReference, path: Path) -> OpenImage:
@@ -132,8 +130,7 @@ def open_reference(reference: ImageReference, path: Path) -> OpenImage:
     try:
         array = as_clicked(reference, whole)
     except ValueError as error:
-        msg = f"{path}: {error}"
-        raise ImageError(msg) from error
+        raise ImageError(f"{path}: {error}") from error
     return OpenImage(array, reference.axes, reference.spacing, reference.units)
 
 
@@ -182,17 +179,15 @@ def check_same(reference: ImageReference, array: Any, what: str) -> None:
     shape = tuple(int(n) for n in array.shape)
     dtype = np.dtype(array.dtype).name
     if (shape, dtype) != (reference.shape, reference.dtype):
-        msg = (
+        raise SessionError(
             f"{what} is {shape} {dtype}; the session was made on "
             f"{reference.shape} {reference.dtype}"
         )
-        raise SessionError(msg)
     if fingerprint(array, reference.has_channels) != reference.fingerprint:
-        msg = (
+        raise SessionError(
             f"{what} has other pixels than the image the session was made on; to use "
             "it all the same, name it with --image"
         )
-        raise SessionError(msg)
 
 
 # -- models --------------------------------------------------------------------------
@@ -226,12 +221,11 @@ def find_weights(model: ModelReference | None) -> Path:
     for path in (*named, *models.values()):
         if checkpoint.weights_sha256(path) == model.sha256:
             return path
-    msg = (
+    raise CheckpointError(
         f"the session was made with {model.name[:80]!r}, weights "
         f"{model.sha256[:12]}…, which are not installed: install them, or choose "
         "another model with --model"
     )
-    raise CheckpointError(msg)
 
 
 def load_segmenter(

@@ -186,11 +186,10 @@ def split_shape(
     Another number of axes is a SessionError.
     """
     if len(shape) != len(reference.shape):
-        msg = (
+        raise SessionError(
             f"an image of shape {tuple(shape)}; the session was made on one of shape "
             f"{reference.shape}"
         )
-        raise SessionError(msg)
     depth = len(reference.leading)
     return tuple(int(n) for n in shape[:depth]), (
         int(shape[depth]),
@@ -207,11 +206,10 @@ def check_planes(content: SessionContent, leading: tuple[int, ...]) -> None:
         if len(plane) != len(leading) or any(
             not 0 <= i < n for i, n in zip(plane, leading, strict=True)
         ):
-            msg = (
+            raise SessionError(
                 f"event {number} is on plane {plane}; the image's leading axes are "
                 f"{leading}"
             )
-            raise SessionError(msg)
 
 
 def objects_after(
@@ -234,6 +232,5 @@ def objects_after(
         try:
             annotator.apply(event)
         except CfrSegError as error:
-            msg = f"event {number}: {error}"
-            raise SessionError(msg) from error
+            raise SessionError(f"event {number}: {error}") from error
     return tuple(state for _, state in sorted(annotator.objects.items()))

@@ -64,8 +64,7 @@ def read_bytes(path: Path) -> bytes:
         with os.fdopen(os.open(path, flags), "rb") as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
-                msg = f"{path}: expected a file, found something else"
-                raise SessionError(msg)
+                raise SessionError(f"{path}: expected a file, found something else")
             if found.st_size > MOST_BYTES:
                 size = found.st_size
                 msg = f"{path}: {size} bytes; sessions have {MOST_BYTES} at most"
@@ -73,8 +72,7 @@ def read_bytes(path: Path) -> bytes:
             return file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        msg = f"{path}: cannot be read ({reason})"
-        raise SessionError(msg) from error
+        raise SessionError(f"{path}: cannot be read ({reason})") from error
 
 
 def parse_session(data: bytes) -> SessionContent:
@@ -93,8 +91,7 @@ def _parsed(data: bytes) -> SessionContent:
     raw = migrated(raw, SCHEMA_VERSION)
     listed = raw.pop("events", [])
     if not isinstance(listed, list):
-        msg = f"events: expected a list, found {type(listed).__name__}"
-        raise SessionError(msg)
+        raise SessionError(f"events: expected a list, found {type(listed).__name__}")
     try:
         head = SessionHead.model_validate(raw, by_alias=True, by_name=False)
     except ValidationError as error:
@@ -137,8 +134,7 @@ def parse_event(raw: Any, where: str) -> Event:
     try:
         return read_event(raw)
     except ValidationError as error:
-        msg = f"{where}: {one_line(error)}"
-        raise SessionError(msg) from error
+        raise SessionError(f"{where}: {one_line(error)}") from error
 
 
 # -- files of earlier versions -------------------------------------------------------
@@ -188,16 +184,14 @@ def migrated(
     """
     version = raw.get("schema_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        msg = (
+        raise SessionError(
             f"expected a whole number ≥ 1 as schema_version, found {str(version)[:40]}"
         )
-        raise SessionError(msg)
     if version > current:
-        msg = (
+        raise SessionError(
             f"written by a newer napari-cfrseg (schema_version {version}; this one "
             f"reads up to {current}): update napari-cfrseg to open it"
         )
-        raise SessionError(msg)
     for step in range(version, current):
         raw = {**migrations[step](raw), "schema_version": step + 1}
     return raw

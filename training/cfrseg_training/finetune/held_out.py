@@ -91,11 +91,10 @@ def _halves(planes: tuple[LabelledPlane, ...]) -> Split:
         if first and second:
             how = "halves of the one image"
             return Split(how, (Fold(first, second), Fold(second, first)))
-    msg = (
+    raise DatasetError(
         "one image whose halves do not both hold an object: label objects on both "
         "sides of it, or a second image, so that the result can be judged"
     )
-    raise DatasetError(msg)
 
 
 def _cut(plane: LabelledPlane, axis: int) -> int:
@@ -142,8 +141,7 @@ def judged_objects(fold: Fold, folds: int, seed: int) -> list[BenchmarkObject]:
     objects = list(MemorySource("own", fold.held_out).objects())
     if not objects:
         names = ", ".join(dict.fromkeys(p.name for p in fold.held_out))
-        msg = f"no object to judge on in {names}: label more of it"
-        raise DatasetError(msg)
+        raise DatasetError(f"no object to judge on in {names}: label more of it")
     most = max(1, JUDGED_OBJECTS // folds)
     share = len(objects) if len(objects) < 6 else 2 * len(objects) // 3
     return sample_objects(objects, min(most, share), seed=seed)

@@ -127,8 +127,7 @@ class _FineTuning:
         reporter: Reporter,
     ) -> None:
         if settings.output is None:
-            msg = "no output: where the new model is to be written"
-            raise TrainingError(msg)
+            raise TrainingError("no output: where the new model is to be written")
         self.output = settings.output
         self.data = data
         self.settings = settings
@@ -238,12 +237,11 @@ class _FineTuning:
         began_with = decided_by_first(began_with)
         if own != began_with:
             lost = "; ".join(f"{k}: {v}" for k, v in self.data.broken.items())
-            msg = (
+            raise TrainingError(
                 f"the data are not those this training began with"
                 f"{f' ({lost[:300]})' if lost else ''}: put them back to go on from "
                 f"{self.work}, or begin again in another folder"
             )
-            raise TrainingError(msg)
 
     # -- training --------------------------------------------------------------------
 

@@ -111,8 +111,7 @@ class Atlas:
         rng = np.random.default_rng(seed)
         samples = list(samples)
         if not samples:
-            msg = "no labelled image to train on"
-            raise ValueError(msg)
+            raise ValueError("no labelled image to train on")
         pixels: list[Tensor] = []
         labels: list[Tensor] = []
         shapes: list[list[tuple[int, int]]] = []

@@ -99,8 +99,7 @@ class MemorySource:
         for item in self.planes:
             if (item.name, item.plane) == (image_name, plane):
                 return AnnotatedPlane(item.image, item.labels[None], item.ignore)
-        msg = f"no plane {plane} of {image_name}"
-        raise DatasetError(msg)
+        raise DatasetError(f"no plane {plane} of {image_name}")
 
     def objects(self) -> Iterator[BenchmarkObject]:
         """List the objects a robot can click."""
@@ -164,8 +163,7 @@ def _ids(
     colours = labels.ndim == 3 and labels.shape[-1] <= MOST_CHANNELS
     if labels.ndim < 2 or (colours and labels.shape[:2] == image_shape[:2]):
         what = f"{name}: labels of shape {labels.shape} are a picture in colours"
-        msg = f"{what}; expected one integer id per pixel"
-        raise DatasetError(msg)
+        raise DatasetError(f"{what}; expected one integer id per pixel")
     ids = whole_numbers(labels, name).astype(np.int64)
     if ids.max(initial=0) > MOST_LABEL:
         positive = ids > 0
@@ -199,8 +197,7 @@ class DataRequest:
             msg = f"ignore={self.ignore!r}: expected background, sparse or a number"
             raise ValueError(msg)
         if (self.images is None) != (self.labels is None):
-            msg = "images and labels go together: give both folders"
-            raise ValueError(msg)
+            raise ValueError("images and labels go together: give both folders")
 
     def under(self, folder: Path) -> DataRequest:
         """Return the request with relative paths joined to a folder."""
@@ -242,8 +239,7 @@ def read_data(request: DataRequest) -> LabelledData:
         planes += usable
     if not planes:
         reasons = "; ".join(f"{k}: {v}" for k, v in list(broken.items())[:3])
-        msg = f"no usable labelled image ({reasons or 'none was given'})"
-        raise DatasetError(msg)
+        raise DatasetError(f"no usable labelled image ({reasons or 'none was given'})")
     return LabelledData(tuple(planes), broken)
 
 
@@ -258,8 +254,7 @@ def _files(folder: Path) -> dict[str, Path]:
         return image_files(folder)
     if folder.exists():
         return {"": folder}
-    msg = f"{folder}: no such folder"
-    raise DatasetError(msg)
+    raise DatasetError(f"{folder}: no such folder")
 
 
 def _pairs(
@@ -284,8 +279,7 @@ def _folder(folder: Path, request: DataRequest, broken: dict[str, str]) -> Jobs:
     if (folder / "images").is_dir() or (folder / "labels").is_dir():
         return _pairs(folder / "images", folder / "labels", request, broken)
     if not folder.is_dir():
-        msg = f"{folder}: no such folder"
-        raise DatasetError(msg)
+        raise DatasetError(f"{folder}: no such folder")
     sessions = sorted(folder.glob(f"*{SESSION_SUFFIX}"))
     jobs: Jobs = [(p.name, partial(_session, p, request)) for p in sessions]
     zarrs = OmeZarr(folder, folder.name)
@@ -295,8 +289,7 @@ def _folder(folder: Path, request: DataRequest, broken: dict[str, str]) -> Jobs:
         if jobs:
             return jobs
         kinds = f"images/ and labels/, nor *.zarr, nor *{SESSION_SUFFIX}"
-        msg = f"{folder} holds neither {kinds}"
-        raise DatasetError(msg) from error
+        raise DatasetError(f"{folder} holds neither {kinds}") from error
     for name in names:
         shown = folder.name if name == "." else name
         jobs.append((shown, partial(_zarr, zarrs, name, shown, request)))

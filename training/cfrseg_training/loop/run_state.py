@@ -108,12 +108,11 @@ def _explained(path: Path, what: str) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:  # torch: RuntimeError
         whole = path.suffix == ".pt" and path.exists()
-        msg = (
+        raise TrainingError(
             f"{path}: {what} cannot be written "
             f"({' '.join(str(error).split())[:160]}); make room and run the same "
             f"command again{'; the state before it is whole' if whole else ''}"
-        )
-        raise TrainingError(msg) from error
+        ) from error
 
 
 def launched_processes() -> int:

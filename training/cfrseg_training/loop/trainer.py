@@ -71,8 +71,7 @@ class Trainer:
         step: Step | None = None,
     ) -> None:
         if config.budget_s is None and config.steps is None:
-            msg = "a run needs an end: give budget_s or steps"
-            raise ValueError(msg)
+            raise ValueError("a run needs an end: give budget_s or steps")
         self.device = atlas.device
         self.network = network.to(self.device)
         self.network.to(memory_format=torch.channels_last)

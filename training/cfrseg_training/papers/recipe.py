@@ -170,17 +170,14 @@ def read_recipe(path: Path) -> Recipe:
     try:
         tables = read_toml(path)
         if unknown := sorted(tables.keys() - {f.name for f in fields(Recipe)}):
-            msg = f"unknown tables {', '.join(unknown)}"
-            raise ValueError(msg)
+            raise ValueError(f"unknown tables {', '.join(unknown)}")
         recipe = from_table(Recipe, tables | {"name": path.stem}, "the file")
         # these have defaults elsewhere; a recipe gives every one
         if missing := {f.name for f in fields(SuemRecipe)} - tables["suem"].keys():
-            msg = f"[suem] lacks {', '.join(sorted(missing))}"
-            raise ValueError(msg)
+            raise ValueError(f"[suem] lacks {', '.join(sorted(missing))}")
         _check(recipe)
     except ValueError as error:
-        msg = f"{path}: {error}"
-        raise DatasetError(msg) from error
+        raise DatasetError(f"{path}: {error}") from error
     return recipe
 
 
@@ -190,5 +187,4 @@ def _check(recipe: Recipe) -> None:
         msg = f"[iteration] {iteration.fewest} to {iteration.most} is no range"
         raise ValueError(msg)
     if iteration.scheme == "icl" and len(iteration.weights) < iteration.most:
-        msg = f"[iteration] needs {iteration.most} weights, one per forward"
-        raise ValueError(msg)
+        raise ValueError(f"[iteration] needs {iteration.most} weights, one per forward")

@@ -51,13 +51,12 @@ def start_network(recipe: Recipe, base: str | None = None) -> ClickNetwork:
     try:
         network, metadata = checkpoint.load(checkpoint.resolve(chosen))
     except CheckpointError as error:
-        msg = (
+        raise CheckpointError(
             f"{error}; the recipe starts {recipe.network.name} from "
             f"{recipe.network.start}: install it (cfrseg models import FILE --name "
             f"NAME, with --start {recipe.network.name} for a backbone) and name it "
             f"with --base, or give --base {RANDOM}"
-        )
-        raise CheckpointError(msg) from error
+        ) from error
     if registry.configure(metadata.architecture) != registry.configure(wanted):
         msg = f"{chosen} is no {recipe.network.name}, which the recipe trains"
         raise CheckpointError(msg)
@@ -75,8 +74,7 @@ def optimiser_of(network: nn.Module, recipe: Recipe) -> torch.optim.Adam:
         fitting = [n for n in part.scale if f"{key}.".startswith(f"{n}.")]
         groups[max(fitting, key=len, default="")].append(parameter)
     if idle := [name for name, members in groups.items() if name and not members]:
-        msg = f"[optimiser.scale]: the network has no {', '.join(idle)}"
-        raise ValueError(msg)
+        raise ValueError(f"[optimiser.scale]: the network has no {', '.join(idle)}")
     rated = [
         {"params": members, "lr": part.learning_rate * part.scale.get(name, 1.0)}
         for name, members in groups.items()

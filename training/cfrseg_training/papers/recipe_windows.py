@@ -48,8 +48,7 @@ class RecipeWindows:
         device: torch.device | str = "cpu",
     ) -> None:
         if not samples:
-            msg = "no labelled image to train on"
-            raise ValueError(msg)
+            raise ValueError("no labelled image to train on")
         self.recipe = recipe
         self.device = torch.device(device)
         self._scenes = [self._scene(sample) for sample in samples]
@@ -87,11 +86,10 @@ class RecipeWindows:
                 # what pads an image is background, as published
                 known = labels > 0 if scene.is_sparse else labels >= 0
                 return image, mask[None].float(), others[None], known[None]
-        msg = (
+        raise ValueError(
             f"in {_TRIES} crops no object of {part.smallest_object} pixels was met; "
             "lower smallest_object in [data]"
         )
-        raise ValueError(msg)
 
     def _choose(
         self, labels: Tensor, large: Tensor, generator: torch.Generator

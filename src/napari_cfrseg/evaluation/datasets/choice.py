@@ -78,8 +78,7 @@ def draw_objects(choice: DataChoice) -> list[BenchmarkObject]:
     for an unknown layout.
     """
     if not choice.data.is_dir():
-        msg = f"no folder {choice.data}"
-        raise DatasetError(msg)
+        raise DatasetError(f"no folder {choice.data}")
     per_set = choice.max_objects or MAX_OBJECTS_PER_SET
     layout = choice.layout
     if layout == "auto" and choice.split is None:
@@ -117,8 +116,7 @@ def _open(choice: DataChoice, layout: str) -> ObjectList:
     if layout == "ome-zarr":
         return OmeZarr(choice.data, name, ignore, least)
     if layout not in PUBLISHED:
-        msg = f"no layout {layout!r}: choose one of {', '.join(LAYOUTS)}"
-        raise ValueError(msg)
+        raise ValueError(f"no layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
     return PUBLISHED[layout](choice.data)
 
 
@@ -142,11 +140,10 @@ def guess_layout(folder: Path) -> str:
     hint = ""
     if (folder / "gt").is_dir():
         hint = " (img/ and gt/ are DAVIS's and COCO-MVal's: --layout says which)"
-    msg = (
+    raise DatasetError(
         f"{folder} has no known layout{hint}: expected images/ and labels/, "
         f"*.zarr, or one of {', '.join(PUBLISHED)}; a folder of sets needs --split"
     )
-    raise DatasetError(msg)
 
 
 def read_split(path: Path) -> dict[str, dict[str, list[str]]]:
@@ -158,11 +155,10 @@ def read_split(path: Path) -> dict[str, dict[str, list[str]]]:
             for name, sides in sets.items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        msg = (
+        raise DatasetError(
             f"{path} is not a split file "
             f'({{"sets": {{set: {{side: [names]}}}}}}): {error!r}'
-        )
-        raise DatasetError(msg) from error
+        ) from error
 
 
 def micro_objects(
@@ -181,8 +177,7 @@ def micro_objects(
     layout, ValueError for an unknown side.
     """
     if side not in SIDES:
-        msg = f"side {side!r} must be one of {', '.join(SIDES)}"
-        raise ValueError(msg)
+        raise ValueError(f"side {side!r} must be one of {', '.join(SIDES)}")
     folders = [
         LabelFolder(data / name, name, image_names=tuple(sides[side]))
         for name, sides in sorted(read_split(split).items())

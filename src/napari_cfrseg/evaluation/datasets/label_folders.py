@@ -86,8 +86,7 @@ class _LabelledSet(ABC):
                 continue
             yield from found
         if len(left_out) == len(names):
-            msg = f"{self.folder}: {'; '.join(left_out[:3])}"
-            raise DatasetError(msg)
+            raise DatasetError(f"{self.folder}: {'; '.join(left_out[:3])}")
 
     def _objects_of(
         self, image_name: str, plane: int | None, labels: NDArray[Any]
@@ -132,17 +131,15 @@ class LabelFolder(_LabelledSet):
         """Return the images' names, sorted; DatasetError if a folder is missing."""
         for part in ("images", "labels"):
             if not (self.folder / part).is_dir():
-                msg = (
+                raise DatasetError(
                     f"{self.folder} has no folder {part}/: expected images/NAME.tif "
                     "and labels/NAME.tif"
                 )
-                raise DatasetError(msg)
         if self.image_names is not None:
             return sorted(self.image_names)
         names = list(image_files(self.folder / "labels"))
         if not names:
-            msg = f"{self.folder / 'labels'} holds no image files"
-            raise DatasetError(msg)
+            raise DatasetError(f"{self.folder / 'labels'} holds no image files")
         return names
 
     def objects_in(self, name: str) -> Iterator[BenchmarkObject]:
@@ -217,8 +214,7 @@ class OmeZarr(_LabelledSet):
         if self.folder.is_dir():
             names = sorted(p.name for p in self.folder.iterdir() if is_zarr(p))
         if not names:
-            msg = f"{self.folder} is no OME-Zarr image and holds none"
-            raise DatasetError(msg)
+            raise DatasetError(f"{self.folder} is no OME-Zarr image and holds none")
         return names
 
     def read_plane(self, image_name: str, plane: int | None) -> AnnotatedPlane:
@@ -249,8 +245,7 @@ def find_file(
             path = folder / f"{name}{ending}"
             if path.exists():
                 return path
-    msg = f"{folder} has no {name} with suffix {', '.join(suffixes)}"
-    raise DatasetError(msg)
+    raise DatasetError(f"{folder} has no {name} with suffix {', '.join(suffixes)}")
 
 
 def spread_planes(length: int, count: int) -> list[int]:

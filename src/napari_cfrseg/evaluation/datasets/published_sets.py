@@ -53,11 +53,10 @@ class MaskFolder:
         """List one object per image; DatasetError if a folder is missing or empty."""
         for folder in (self.images, self.masks):
             if not folder.is_dir():
-                msg = (
+                raise DatasetError(
                     f"{self.name}: no folder {folder}; expected images in "
                     f"{self.images} and masks of the same stems in {self.masks}"
                 )
-                raise DatasetError(msg)
         files = [p for p in self.images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
         stems = sorted({path.stem for path in files})
         if not stems:
@@ -188,8 +187,7 @@ def _read_list(name: str, path: Path) -> list[str]:
         msg = f"{name}: no list {path}; it names one image per line"
         raise DatasetError(msg) from error
     if not stems:
-        msg = f"{name}: {path} is empty; it names one image per line"
-        raise DatasetError(msg)
+        raise DatasetError(f"{name}: {path} is empty; it names one image per line")
     return stems
 
 
@@ -298,11 +296,9 @@ def _read_pickle(path: Path) -> Any:
         with path.open("rb") as file:
             return _ArrayUnpickler(file).load()
     except FileNotFoundError as error:
-        msg = (
+        raise DatasetError(
             f"no file {path}: expected SPLIT/hannotation.pickle and "
             "SPLIT/masks/ID.pickle"
-        )
-        raise DatasetError(msg) from error
+        ) from error
     except (OSError, pickle.UnpicklingError, EOFError, ImportError) as error:
-        msg = f"{path} is not a file of masks: {error}"
-        raise DatasetError(msg) from error
+        raise DatasetError(f"{path} is not a file of masks: {error}") from error

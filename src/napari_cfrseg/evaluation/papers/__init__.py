@@ -237,11 +237,10 @@ def paper_protocol(
         return Protocol(name, zoom, target=0.95 if name == "paper-cfr" else 0.90)
     if name == "paper-fcfi":
         return _fcfi(dataset.lower(), backbone)
-    msg = (
+    raise ValueError(
         f"no published protocol {name!r}: choose ritm, simpleclick, paper-cfr or "
         "paper-fcfi"
     )
-    raise ValueError(msg)
 
 
 def _fcfi(dataset: str, backbone: str) -> Protocol:

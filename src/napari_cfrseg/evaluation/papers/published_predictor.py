@@ -80,8 +80,7 @@ class PublishedSegmenter:
         ``previous`` is what the click before returned; None at the first one.
         """
         if not clicks:
-            msg = "the published predictors need at least one click"
-            raise ValueError(msg)
+            raise ValueError("the published predictors need at least one click")
         protocol = self._protocol
         cascading = len(clicks) <= protocol.cascade_clicks
         steps, state = 0, previous
@@ -94,8 +93,7 @@ class PublishedSegmenter:
                 if changed <= protocol.stop_changed_px:
                     break
         if state is None:
-            msg = f"{protocol} makes no evaluation"
-            raise ValueError(msg)
+            raise ValueError(f"{protocol} makes no evaluation")
         return replace(state, steps=steps)
 
     def _evaluate(
@@ -204,8 +202,7 @@ class PublishedSegmenter:
 
     def _ready(self) -> Tensor:
         if self._image is None:
-            msg = "set_image must be called before predict"
-            raise ValueError(msg)
+            raise ValueError("set_image must be called before predict")
         return self._image
 
 

@@ -297,10 +297,9 @@ def check_report(folder: Path) -> None:
     """Raise CfrSegError where a report could not be written or its pictures drawn."""
     check_folder(folder)
     if find_spec("matplotlib") is None:
-        msg = (
+        raise DatasetError(
             'the report\'s pictures need matplotlib: pip install "napari-cfrseg[plots]"'
         )
-        raise DatasetError(msg)
 
 
 def _figure(

@@ -80,11 +80,10 @@ def compare_runs(
     the runs share no object or their robots differ.
     """
     if odd := differing_robots(first, second):
-        msg = (
+        raise DatasetError(
             f"{first.folder} and {second.folder} were made by different robots "
             f"({', '.join(odd)}): run both with the same options"
         )
-        raise DatasetError(msg)
     rows_b = {row.key: row for row in second.rows}
     pairs = {row.key: (row, rows_b[row.key]) for row in first.rows if row.key in rows_b}
     if not pairs:

@@ -114,8 +114,7 @@ def points_on(
     """
     ndim, anchor = image.own_ndim, image.anchor()
     if layer.ndim + len(leading) < ndim:
-        msg = f"{layer.name} has {layer.ndim} axes, the image {ndim}"
-        raise SessionError(msg)
+        raise SessionError(f"{layer.name} has {layer.ndim} axes, the image {ndim}")
     data = []
     for point in np.asarray(layer.data, float):
         world = tuple(layer.data_to_world(point))

@@ -102,8 +102,7 @@ def _import(controller: Controller, events: Iterable[ev.Event]) -> tuple[int, in
             inside.add(click.click_id)
     owners = {c.object_id for c in clicks if c.click_id in inside}
     if max(owners, default=0) > MOST_OBJECTS:
-        msg = f"no more than {MOST_OBJECTS} objects fit"
-        raise SessionError(msg)
+        raise SessionError(f"no more than {MOST_OBJECTS} objects fit")
     controller.submit_all(
         event
         for event in listed

@@ -190,8 +190,7 @@ def _find_pixels(session: Session) -> tuple[OpenImage, Path]:
     try:
         check_same(session.image, as_clicked(session.image, shown), str(path))
     except ValueError as error:
-        msg = f"{path}: {error}"
-        raise ImageError(msg) from error
+        raise ImageError(f"{path}: {error}") from error
     return shown, path
 
 

@@ -201,8 +201,7 @@ def fold_named(module: nn.Module, conv: str, norm: str) -> None:
     """Fold one normalisation into one convolution, both by their dotted names."""
     first, second = module.get_submodule(conv), module.get_submodule(norm)
     if not isinstance(first, nn.Conv2d) or not isinstance(second, nn.BatchNorm2d):
-        msg = f"{conv} and {norm} are no convolution and its normalisation"
-        raise TypeError(msg)
+        raise TypeError(f"{conv} and {norm} are no convolution and its normalisation")
     fold(first, second)
     parent, _, name = norm.rpartition(".")
     setattr(module.get_submodule(parent), name, nn.Identity())

@@ -44,8 +44,7 @@ def disk_maps(points: Tensor, size: tuple[int, int], radius: float = 5.0) -> Ten
         In grid pixels; published value 5.
     """
     if points.ndim != 3 or points.shape[1] % 2 or points.shape[2] < 2:
-        msg = f"points must be (B, 2N, 3), got {tuple(points.shape)}"
-        raise ValueError(msg)
+        raise ValueError(f"points must be (B, 2N, 3), got {tuple(points.shape)}")
     centres = points[..., :2].reshape(points.shape[0], 2, -1, 2)  # B 2 N (y, x)
     on_cpu = torch.is_inference_mode_enabled() and centres.device.type == "cpu"
     if on_cpu and centres.shape[2] > MANY_CLICKS:

@@ -73,8 +73,7 @@ class CFFM(nn.Module):
     ) -> None:
         super().__init__()
         if fusion not in FUSIONS:
-            msg = f"fusion {fusion!r} is not one of {', '.join(FUSIONS)}"
-            raise ValueError(msg)
+            raise ValueError(f"fusion {fusion!r} is not one of {', '.join(FUSIONS)}")
         self.fusion: Fusion = fusion
         one_channel = fusion in ("residual", "no_gate")
         out_channels = 1 if one_channel else in_channels

@@ -205,8 +205,7 @@ class ClickFamily(ClickNetwork, Generic[ConfigT]):
         Raises ValueError without a state: the features are another network's.
         """
         if state is None or self.ffcm is None or self.cffm is None:
-            msg = "features were not made by this network's embed_clicks"
-            raise ValueError(msg)
+            raise ValueError("features were not made by this network's embed_clicks")
         deep = state.fusion.features
         small = resize(step.feedback, (deep.shape[-2], deep.shape[-1]))
         corrected, region, affinity = self.ffcm.correct(

@@ -245,8 +245,7 @@ def _backbone(config: TimmFcfiConfig) -> Any:
             config.backbone, pretrained=config.pretrained, features_only=True
         )
     except RuntimeError as error:  # timm has no such model
-        msg = (
+        raise ValueError(
             f"timm cannot give feature maps of {config.backbone!r} ({error}); "
             "timm.list_models() lists the names it has"
-        )
-        raise ValueError(msg) from error
+        ) from error

@@ -99,11 +99,10 @@ def fetch(source: Published, folder: Path, *, progress: Progress | None = None) 
     SHA-256, or must be fetched by hand.
     """
     if source.by_hand:
-        msg = (
+        raise CheckpointError(
             f"{source.name} has no plain download; get it from {source.url} with a "
             "browser, then: cfrseg models import FILE"
         )
-        raise CheckpointError(msg)
     import pooch
 
     pooch.get_logger().setLevel("WARNING")  # the caller shows progress
@@ -115,20 +114,18 @@ def fetch(source: Published, folder: Path, *, progress: Progress | None = None) 
             source.url, known, fname=target, path=folder, downloader=downloader
         )
     except ValueError as error:  # pooch: the hash differs; it has deleted the file
-        msg = (
+        raise CheckpointError(
             f"{source.url}: the file's SHA-256 is not the expected {source.sha256}; "
             "it was deleted. Try again; if this repeats, the file was changed."
-        )
-        raise CheckpointError(msg) from error
+        ) from error
     except OSError as error:
         # requests' errors are OSErrors, too
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        msg = (
+        raise CheckpointError(
             f"{source.url}: cannot be reached or broke off ({reason}). "
             "Try again to resume, or on a machine without network bring the file and "
             "run: cfrseg models import FILE"
-        )
-        raise CheckpointError(msg) from error
+        ) from error
     return Path(path)
 
 
@@ -162,6 +159,5 @@ class _Resuming:
                     if self.progress is not None:
                         self.progress(have, total)
         if have < total:
-            msg = f"{have} of {total} bytes arrived"
-            raise OSError(msg)
+            raise OSError(f"{have} of {total} bytes arrived")
         self.partial.replace(output_file)

@@ -61,8 +61,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def _load_file(path: Path) -> object:
     if not path.is_file():
-        msg = f"{path}: there is no such file"
-        raise CheckpointError(msg)
+        raise CheckpointError(f"{path}: there is no such file")
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
     stand_ins = _stand_ins(path)
@@ -183,9 +182,7 @@ def import_published(path: Path) -> tuple[ClickNetwork, Recognised]:
             network = registry.build(recognised.architecture)
         fill(network, ours)
     except CheckpointError as error:
-        msg = f"{path}: {error}"
-        raise CheckpointError(msg) from error
+        raise CheckpointError(f"{path}: {error}") from error
     except KeyError as error:
-        msg = f"{path}: the tensor {error} is missing"
-        raise CheckpointError(msg) from error
+        raise CheckpointError(f"{path}: the tensor {error} is missing") from error
     return network.eval(), recognised

@@ -107,11 +107,10 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Recognised:
     elif "feature_extractor.conv3x3_ocr.0.weight" in shapes:
         architecture = _hrnet(shapes)
     else:
-        msg = (
+        raise CheckpointError(
             "the keys are those of no known click network (RITM, FCFI, SimpleClick, "
             f"CFR-ICL); the first are {some(shapes)}"
         )
-        raise CheckpointError(msg)
     name = registry.name_of(architecture)
     licence = "unknown" if name is None else registry.named(name).weights_licence
     return Recognised(name, architecture, licence)

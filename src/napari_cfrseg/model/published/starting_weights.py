@@ -78,8 +78,7 @@ def start_from(network: ClickNetwork, path: Path) -> tuple[str, ...]:
         given = _translate(network, state)
         kept = _load(network, given)
     except CheckpointError as error:
-        msg = f"{path}: {error}"
-        raise CheckpointError(msg) from error
+        raise CheckpointError(f"{path}: {error}") from error
     return kept
 
 
@@ -94,11 +93,10 @@ def _translate(network: ClickNetwork, state: dict[str, Tensor]) -> dict[str, Ten
         if "_conv_stem.weight" in state:
             state = _timm_efficientnet(state, list(network.backbone.state_dict()))
         return _prefixed(state, _EFFICIENTNET_REST + "|" + _RESNET_REST)
-    msg = (
+    raise CheckpointError(
         f"{type(network).__name__} has no importable backbone; networks on timm "
         "backbones take timm's weights (pretrained = true)"
     )
-    raise CheckpointError(msg)
 
 
 def _plain_vit(network: PlainViTClicks, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -113,8 +111,7 @@ def _plain_vit(network: PlainViTClicks, state: dict[str, Tensor]) -> dict[str, T
             name = key.replace("patch_embed.proj", "embed_pixels")
             given[name.replace("pos_embed", "position")] = tensor
         if "position" not in given:
-            msg = "no pos_embed: not a plain ViT's weights"
-            raise CheckpointError(msg)
+            raise CheckpointError("no pos_embed: not a plain ViT's weights")
         given["position"] = given["position"][:, 1:]
     given["position"] = _regrid(given["position"], network.position.shape[1])
     return given
@@ -146,8 +143,7 @@ def _timm_efficientnet(
         expands = f"_blocks.{number}._expand_conv.weight" in state
         table = _EFFICIENTNET_EXPANDED if expands else _EFFICIENTNET_PLAIN
         if int(number) >= len(blocks) or inner not in table:
-            msg = f"{key}: not of this network's backbone"
-            raise CheckpointError(msg)
+            raise CheckpointError(f"{key}: not of this network's backbone")
         renamed[f"{blocks[int(number)]}.{table[inner]}.{rest}"] = tensor
     return renamed
 

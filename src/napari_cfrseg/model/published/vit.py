@@ -127,12 +127,11 @@ class PlainViTClicks(ClickFamily[PlainViTConfig]):
         """Embed the image's patches and add their positions."""
         height, width = image.shape[-2:]
         if height % WINDOW_PX or width % WINDOW_PX:
-            msg = (
+            raise ValueError(
                 f"a plain-ViT network reads grids whose sides are multiples of "
                 f"{WINDOW_PX} px, got {height}×{width}; choose a grid of "
                 f"{WINDOW_PX}, {2 * WINDOW_PX} or {3 * WINDOW_PX}"
             )
-            raise ValueError(msg)
         image = self.normalize(image)
         patches = self.embed_pixels(image)
         # positions and patches are added before the clicks are: addition commutes
