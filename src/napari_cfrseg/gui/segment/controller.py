@@ -7,7 +7,7 @@ same events. The result of a step is shown by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +27,13 @@ from napari_cfrseg.gui.segment.click_layer import (
     make_points,
 )
 from napari_cfrseg.gui.segment.click_steps import ClickSteps
-from napari_cfrseg.gui.segment.event_queue import EventQueue, Pending, Runner, row_of
+from napari_cfrseg.gui.segment.event_queue import (
+    EventQueue,
+    Failure,
+    Pending,
+    Runner,
+    row_of,
+)
 from napari_cfrseg.gui.segment.label_layer import LabelLayer, make_labels
 from napari_cfrseg.gui.segment.large_labels import LargeLabelLayer
 from napari_cfrseg.gui.segment.layers import PlaneView, kept_in_place
@@ -208,22 +214,6 @@ class Controller:
         rows = tuple(row_of(click.object_id, click.plane, click) for click in clicks)
         self._queue.submit(*events, rows=rows)
         self._shown.show_pending()
-
-    def submit_all(self, events: Iterable[ev.Event]) -> None:
-        """Send imported events; a creation is one step with the click after it."""
-        step: list[ev.Event] = []
-        for event in events:
-            number = getattr(event, "object_id", None)
-            created = isinstance(event, ev.ObjectCreated)
-            if step and (created or number != getattr(step[0], "object_id", 0)):
-                self.submit(*step)
-                step = []
-            step.append(event)
-            if not created:
-                self.submit(*step)
-                step = []
-        if step:
-            self.submit(*step)
 
     def undo(self) -> None:
         """Take the last act back."""
@@ -418,7 +408,7 @@ class Controller:
             self._shown.segmenter = segmenter
             self._shown.show_placement()
 
-        def failed(error: Exception) -> None:
+        def failed(error: Failure) -> None:
             text = "No model is loaded."
             self._shown.show(loading=False, model=self.annotator.model, status=text)
             self._shown.warn(error)
@@ -430,7 +420,7 @@ class Controller:
         self,
         content: SessionContent,
         restored: Callable[[], None],
-        failed: Callable[[Exception], None],
+        failed: Callable[[Failure], None],
     ) -> None:
         """Apply a session's events on the runner, and go on from there.
 

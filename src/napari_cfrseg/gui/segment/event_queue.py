@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from superqt.utils import ensure_main_thread
 
@@ -47,6 +47,10 @@ class JobCancelled(BaseException):
     """
 
 
+#: why a job has no result
+Failure: TypeAlias = Exception | JobCancelled
+
+
 @dataclass(eq=False, slots=True)
 class Job:
     """Something to compute, and callbacks for what comes of it.
@@ -59,7 +63,7 @@ class Job:
 
     work: Callable[[Report], Any]
     done: Callable[[Any], None]
-    failed: Callable[[Exception], None]
+    failed: Callable[[Failure], None]
     reported: Callable[[Any], None] = lambda _: None
     waits: Callable[[Job], None] = lambda _: None
     #: computes the same ahead of this one: cancelled with it
@@ -229,7 +233,7 @@ class EventQueue:
         annotator: RecordedAnnotator,
         runner: Runner,
         settled: Callable[[Pending, list[Change]], None],
-        failed: Callable[[Pending, Exception], None],
+        failed: Callable[[Pending, Failure], None],
         preview: Callable[[LabelRuns | Progress], None],
         stalled: Callable[[Job], None] = lambda _: None,
     ) -> None:
@@ -263,7 +267,7 @@ class EventQueue:
         model: str,
         plane: Plane,
         done: Callable[[SegmenterLike, float], None],
-        failed: Callable[[Exception], None],
+        failed: Callable[[Failure], None],
     ) -> None:
         """Load a segmenter and make it ready for a plane.
 
@@ -286,7 +290,7 @@ class EventQueue:
         self,
         content: SessionContent,
         done: Callable[[Change | None], None],
-        failed: Callable[[Exception], None],
+        failed: Callable[[Failure], None],
         reported: Callable[[Progress], None],
     ) -> None:
         """Apply a session's events, and pass what its last one changed to done."""

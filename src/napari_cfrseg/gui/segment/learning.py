@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.gui.segment.event_queue import Job, Runner
+from napari_cfrseg.gui.segment.event_queue import Failure, Job, Runner
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.segment.layers import PlaneView
@@ -117,7 +117,7 @@ class Learning:
             else:
                 self._next(steps)
 
-        def failed(error: Exception) -> None:
+        def failed(error: Failure) -> None:
             if self._job is not job:
                 return
             self._job = None
@@ -141,15 +141,11 @@ class Learning:
 
     def save(self, path: Path, said: Callable[[str], None]) -> None:
         """Write the model with what was learnt, as a model of its own."""
-
-        def failed(error: Exception) -> None:
-            said(f"Not saved: {error}")
-
         self._runner.submit(
             Job(
                 lambda _: self._annotator.save_model(path),
                 lambda _: said(f"Saved {path.name}: choose it under Model."),
-                failed,
+                lambda error: said(f"Not saved: {error}"),
             )
         )
 

@@ -20,6 +20,7 @@ from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickLayer
 from napari_cfrseg.gui.segment.event_queue import (
+    Failure,
     Job,
     JobCancelled,
     Pending,
@@ -184,7 +185,7 @@ class Projection:
             if self.view != before:
                 self._changed(self.view)
 
-    def warn(self, error: Exception | JobCancelled) -> None:
+    def warn(self, error: Failure) -> None:
         """Show an error that the person can mend, none they caused; raise others."""
         if isinstance(error, JobCancelled):
             return
@@ -291,7 +292,7 @@ class Projection:
             if change.notes:
                 self._restore(pending.event)
 
-    def failed(self, pending: Pending, error: Exception) -> None:
+    def failed(self, pending: Pending, error: Failure) -> None:
         """Show the annotation without a step that was refused or cancelled."""
         self._labels.paste(())
         self._restore(pending.event)

@@ -19,7 +19,7 @@ from napari_cfrseg.engine.suggestions import ACCEPT_FROM, Batch, ObjectSuggestio
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.geometry.windows import Box, overlap, shape_of
-from napari_cfrseg.gui.segment.event_queue import Job, Runner
+from napari_cfrseg.gui.segment.event_queue import Failure, Job, Runner
 from napari_cfrseg.gui.segment.layers import Listener, PlaneView
 from napari_cfrseg.gui.segment.outline_layer import OutlineLayer
 
@@ -232,7 +232,7 @@ class Suggesting:
                 self.refresh()
             self._next(plane, region, more, now)
 
-        def failed(error: Exception) -> None:
+        def failed(error: Failure) -> None:
             if self._job is job and not job.is_cancelled:
                 self._planes_searched.pop(plane, None)
                 self._fail(error)
@@ -240,7 +240,7 @@ class Suggesting:
         self._job = job = Job(work, done, failed)
         self._runner.submit(job)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: Failure) -> None:
         self._say(running=False)
         self._show(progress=(0, 0), status=str(error))
         if not isinstance(error, CfrSegError):

@@ -47,7 +47,7 @@ def import_labels(controller: Controller, layer: Labels) -> int:
         labels[controller.current_plane] = numbered
     else:
         labels = labels_on(image, layer, taken)
-    controller.submit_all(events_from_labels(labels))
+    _submit(controller, events_from_labels(labels))
     return len(np.unique(labels[labels > 0]))
 
 
@@ -103,10 +103,28 @@ def _import(controller: Controller, events: Iterable[ev.Event]) -> tuple[int, in
     owners = {c.object_id for c in clicks if c.click_id in inside}
     if max(owners, default=0) > MOST_OBJECTS:
         raise SessionError(f"no more than {MOST_OBJECTS} objects fit")
-    controller.submit_all(
+    kept = (
         event
         for event in listed
         if (isinstance(event, ev.ObjectCreated) and event.object_id in owners)
         or (isinstance(event, ev.ClickAdded) and event.click_id in inside)
     )
+    _submit(controller, kept)
     return len(inside), len(clicks) - len(inside)
+
+
+def _submit(controller: Controller, events: Iterable[ev.Event]) -> None:
+    """Send events; a creation is one step with the click after it."""
+    step: list[ev.Event] = []
+    for event in events:
+        number = getattr(event, "object_id", None)
+        created = isinstance(event, ev.ObjectCreated)
+        if step and (created or number != getattr(step[0], "object_id", 0)):
+            controller.submit(*step)
+            step = []
+        step.append(event)
+        if not created:
+            controller.submit(*step)
+            step = []
+    if step:
+        controller.submit(*step)

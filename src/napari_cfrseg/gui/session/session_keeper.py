@@ -12,7 +12,7 @@ import numpy as np
 from psygnal import Signal
 
 from napari_cfrseg.errors import CfrSegError, SessionError
-from napari_cfrseg.gui.segment.event_queue import Job, JobCancelled
+from napari_cfrseg.gui.segment.event_queue import Failure, Job, JobCancelled
 from napari_cfrseg.gui.segment.layer_axes import METADATA_AXES
 from napari_cfrseg.gui.session.layer_references import (
     axes_in_session,
@@ -145,7 +145,7 @@ class SessionKeeper:
             self._not_installed.clear()
             self.changed.emit(self.status())
 
-        def failed(error: Exception) -> None:
+        def failed(error: Failure) -> None:
             self._reopening = False
             # acts from here on would not fit what the file says
             annotator.writer = None
@@ -214,7 +214,7 @@ class SessionKeeper:
             self._show_measured(found[1])
             say(f"Exported to {found[0].name}.")
 
-        def failed(error: Exception) -> None:
+        def failed(error: Failure) -> None:
             say(f"{path.name} was not exported.")
             if not isinstance(error, CfrSegError | OSError | JobCancelled):
                 raise error
