@@ -47,14 +47,9 @@ def iou(
     Masks are bool, of one shape with any number of dimensions; pixels of
     ``ignore_mask`` are left out of both.
     """
-    _check_shapes(predicted_mask, truth_mask, ignore_mask)
-    both = predicted_mask & truth_mask
-    either = predicted_mask | truth_mask
-    if ignore_mask is not None:
-        both &= ~ignore_mask
-        either &= ~ignore_mask
-    union = int(np.count_nonzero(either))
-    return int(np.count_nonzero(both)) / union if union else 1.0
+    predicted_mask, truth_mask = _counted(predicted_mask, truth_mask, ignore_mask)
+    union = int(np.count_nonzero(predicted_mask | truth_mask))
+    return int(np.count_nonzero(predicted_mask & truth_mask)) / union if union else 1.0
 
 
 def error_area(
@@ -63,11 +58,8 @@ def error_area(
     ignore_mask: BoolPlane | None = None,
 ) -> int:
     """Count the pixels that are missed or wrong, ignored ones left out."""
-    _check_shapes(predicted_mask, truth_mask, ignore_mask)
-    wrong = predicted_mask ^ truth_mask
-    if ignore_mask is not None:
-        wrong &= ~ignore_mask
-    return int(np.count_nonzero(wrong))
+    predicted_mask, truth_mask = _counted(predicted_mask, truth_mask, ignore_mask)
+    return int(np.count_nonzero(predicted_mask ^ truth_mask))
 
 
 def boundary_iou(
@@ -80,31 +72,18 @@ def boundary_iou(
 ) -> float:
     """IoU of the two masks' boundary bands, in [0, 1]; 1.0 when both bands are empty.
 
-    Parameters
-    ----------
-    predicted_mask, truth_mask
-        (Y, X) bool. Pixels off the plane count as outside the masks.
-    ignore_mask
-        By default ignored pixels are taken out of both masks before the bands are
-        drawn, so a prediction that is right wherever it counts has boundary IoU 1.
-    ratio
-        Band depth over the plane's diagonal; at least one pixel, rounded half to even.
-    published
-        True: FCFI's evaluator, which takes ignored pixels out of the annotation's band
-        only after drawing it, and leaves them in the prediction: what is right wherever
-        it counts can then score less than 1.
+    Masks are (Y, X) bool, and pixels off the plane count as outside. The bands are
+    ``ratio`` × the plane's diagonal deep, one pixel at least (rounded half to even).
+    Ignored pixels are taken out of both masks before the bands are drawn; FCFI's
+    evaluator (``published``) takes them out of the annotation's band only, after it is
+    drawn: what is right wherever it counts can then score less than 1.
     """
-    _check_shapes(predicted_mask, truth_mask, ignore_mask)
+    counted = _counted(predicted_mask, truth_mask, ignore_mask)
     depth = max(1, round(ratio * math.hypot(*truth_mask.shape)))
-    if ignore_mask is None:
-        window = _common_box(predicted_mask | truth_mask)
-        predicted_band = _band(predicted_mask[window], depth)
-        return iou(predicted_band, _band(truth_mask[window], depth))
-    if published:
+    if published and ignore_mask is not None:
         return _published_boundary_iou(predicted_mask, truth_mask, ignore_mask, depth)
-    return boundary_iou(
-        predicted_mask & ~ignore_mask, truth_mask & ~ignore_mask, ratio=ratio
-    )
+    window = _common_box(counted[0] | counted[1])
+    return iou(*(_band(mask[window], depth) for mask in counted))
 
 
 def _published_boundary_iou(
@@ -140,22 +119,12 @@ def assd(
     """Average symmetric surface distance of two (Y, X) or (Z, Y, X) bool masks.
 
     0.0 when both masks are empty, NaN when one is (averages leave NaN out and reports
-    count them). Ignored pixels are taken out of both masks first.
-
-    Parameters
-    ----------
-    spacing
-        Size of a pixel along each axis, for example in micrometres; the result has its
-        unit. None: pixels.
-    published
-        True: FCFI's evaluator, which looks at outer contours only, so that holes and
-        what lies in them do not count (planes only; ignored pixels are the object's
-        background). By default holes have surfaces too.
+    count them). Ignored pixels are taken out of both masks first. ``spacing`` is the
+    size of a pixel along each axis; the result has its unit (None: pixels). FCFI's
+    evaluator (``published``, of planes) looks at outer contours only: holes, and what
+    lies in them, do not count.
     """
-    _check_shapes(predicted_mask, truth_mask, ignore_mask)
-    if ignore_mask is not None:
-        predicted_mask = predicted_mask & ~ignore_mask
-        truth_mask = truth_mask & ~ignore_mask
+    predicted_mask, truth_mask = _counted(predicted_mask, truth_mask, ignore_mask)
     if not predicted_mask.any() or not truth_mask.any():
         return 0.0 if predicted_mask.any() == truth_mask.any() else math.nan
     window = _common_box(predicted_mask | truth_mask)
@@ -184,10 +153,7 @@ def surface_dice(
     max(1, 0.02 · equivalent diameter of the annotation). Ignored pixels are taken out
     of both masks first. 1.0 when both masks are empty, 0.0 when one is.
     """
-    _check_shapes(predicted_mask, truth_mask, ignore_mask)
-    if ignore_mask is not None:
-        predicted_mask = predicted_mask & ~ignore_mask
-        truth_mask = truth_mask & ~ignore_mask
+    predicted_mask, truth_mask = _counted(predicted_mask, truth_mask, ignore_mask)
     if not predicted_mask.any() or not truth_mask.any():
         return float(predicted_mask.any() == truth_mask.any())
     if tolerance_px is None:
@@ -286,19 +252,18 @@ def _surface(mask: BoolPlane, *, outer_only: bool) -> BoolPlane:
 
 def _common_box(mask: BoolPlane) -> tuple[slice, ...]:
     """Bounding box of a mask; the whole array when it is empty."""
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(a for a in range(mask.ndim) if a != axis)
-        used = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(used[0], used[-1] + 1) if used.size else slice(None))
-    return tuple(box)
+    found: list[tuple[slice, ...]] = ndimage.find_objects(mask.astype(np.uint8))
+    return found[0] if found else (slice(None),) * mask.ndim
 
 
-def _check_shapes(
+def _counted(
     predicted_mask: BoolPlane, truth_mask: BoolPlane, ignore_mask: BoolPlane | None
-) -> None:
-    shapes = {predicted_mask.shape, truth_mask.shape}
-    if ignore_mask is not None:
-        shapes.add(ignore_mask.shape)
-    if len(shapes) > 1:
-        raise ValueError(f"masks must have one shape, got {sorted(shapes)}")
+) -> tuple[BoolPlane, BoolPlane]:
+    """Take ignored pixels out of both masks; ValueError if their shapes differ."""
+    masks = [m for m in (predicted_mask, truth_mask, ignore_mask) if m is not None]
+    if len({mask.shape for mask in masks}) > 1:
+        msg = f"masks must have one shape, got {[mask.shape for mask in masks]}"
+        raise ValueError(msg)
+    if ignore_mask is None:
+        return predicted_mask, truth_mask
+    return predicted_mask & ~ignore_mask, truth_mask & ~ignore_mask

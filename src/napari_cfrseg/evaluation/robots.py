@@ -17,7 +17,6 @@ error left the click is a negative one at (0, 0), as published.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,76 +145,17 @@ class ErrorCentre:
 
 
 NOWHERE = ErrorCentre(0.0, (0, 0))
-_Box = tuple[slice, slice]
-#: what a further transform costs besides its pixels, in pixels
-_REGION_COST_PX = 2000
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _ErrorPlane:
-    """An error mask with its chessboard distances, cut to its bounding box."""
-
-    corner: tuple[int, int]
-    mask: BoolPlane
-    chessboard: NDArray[np.int32]
-    deepest: int
-
-    @classmethod
-    def of(cls, error_mask: BoolPlane, free_mask: BoolPlane) -> _ErrorPlane | None:
-        box = mask_box(error_mask)
-        if box is None:
-            return None
-        mask, free = error_mask[slices(box)], free_mask[slices(box)]
-        padded = ndimage.distance_transform_cdt(np.pad(mask, 1), "chessboard")
-        chessboard = padded[1:-1, 1:-1] * free
-        return cls(box[:2], mask, chessboard, int(chessboard.max()))
-
-    def centre(self) -> ErrorCentre:
-        """Find the maximum of the Euclidean distance, first in row-major order."""
-        if self.deepest == 0:
-            return NOWHERE
-        candidates = 2 * self.chessboard**2 >= self.deepest**2
-        regions, _ = ndimage.label(candidates)
-        best = NOWHERE
-        for box in self._search_boxes(ndimage.find_objects(regions)):
-            best = self._deepest_in(box, candidates, best)
-        return best
-
-    def _search_boxes(self, regions: list[tuple[slice, slice]]) -> list[_Box]:
-        """Return where to transform: around each region, or all where that is less."""
-        reach = self._reach
-        cost = sum(
-            _REGION_COST_PX
-            + (rows.stop - rows.start + 2 * reach)
-            * (columns.stop - columns.start + 2 * reach)
-            for rows, columns in regions
-        )
-        if cost < self.mask.size + _REGION_COST_PX:
-            return regions
-        return [(slice(0, self.mask.shape[0]), slice(0, self.mask.shape[1]))]
-
-    @property
-    def _reach(self) -> int:
-        # a candidate's nearest outside pixel is at most √2·M away: what lies farther
-        # from the candidates does not matter
-        return math.ceil(math.sqrt(2) * self.deepest) + 1
-
-    def _deepest_in(
-        self, box: _Box, candidates: BoolPlane, best: ErrorCentre
-    ) -> ErrorCentre:
-        y0, x0 = (max(0, side.start - self._reach) for side in box)
-        part = self.mask[y0 : box[0].stop + self._reach, x0 : box[1].stop + self._reach]
-        inner = (
-            slice(box[0].start - y0, box[0].stop - y0),
-            slice(box[1].start - x0, box[1].stop - x0),
-        )
-        distances = depth_in(part)[inner] * candidates[box]
-        y, x = divmod(int(distances.argmax()), distances.shape[1])
-        depth = float(distances[y, x])
-        pixel = (self.corner[0] + box[0].start + y, self.corner[1] + box[1].start + x)
-        if depth > best.depth or (depth == best.depth and pixel < best.pixel):
-            return ErrorCentre(depth, pixel)
-        return best
+def find_deepest(error_mask: BoolPlane, free_mask: BoolPlane) -> ErrorCentre:
+    """Find the free pixel of an error that is deepest in it, the first of equals."""
+    box = mask_box(error_mask)
+    if box is None:
+        return NOWHERE
+    distances = depth_in(error_mask[slices(box)]) * free_mask[slices(box)]
+    y, x = divmod(int(distances.argmax()), distances.shape[1])
+    depth = float(distances[y, x])
+    return ErrorCentre(depth, (box[0] + y, box[1] + x)) if depth else NOWHERE
 
 
 def find_larger_error(
@@ -223,17 +163,8 @@ def find_larger_error(
 ) -> tuple[ErrorCentre, bool]:
     """Find the deeper of two errors: its centre, and whether it is the missed one.
 
-    A tie goes to the wrong pixels. The transform of the shallower error is left out
-    where chessboard distances already tell which it is.
+    A tie goes to the wrong pixels.
     """
-    missed = _ErrorPlane.of(missed_mask, free_mask)
-    wrong = _ErrorPlane.of(wrong_mask, free_mask)
-    if missed is None or missed.deepest == 0:
-        return (NOWHERE if wrong is None else wrong.centre()), False
-    if wrong is None or 2 * wrong.deepest**2 < missed.deepest**2:
-        return missed.centre(), True
-    if 2 * missed.deepest**2 < wrong.deepest**2:
-        return wrong.centre(), False
-    missed_centre, wrong_centre = missed.centre(), wrong.centre()
-    is_positive = missed_centre.depth > wrong_centre.depth
-    return (missed_centre if is_positive else wrong_centre), is_positive
+    missed, wrong = (find_deepest(m, free_mask) for m in (missed_mask, wrong_mask))
+    is_positive = missed.depth > wrong.depth
+    return (missed if is_positive else wrong), is_positive

@@ -166,8 +166,7 @@ def clicks_to(
     IoUs are compared as float32, as published (0.9 reached exactly is reached).
     An object that never gets there counts ``max_clicks``.
     """
-    reached = np.asarray(ious[:max_clicks], np.float32) >= np.float32(target)
-    return int(reached.argmax()) + 1 if reached.any() else max_clicks
+    return _first(_reached(ious[:max_clicks], target)) or max_clicks
 
 
 def clicks_to_ok(row: ObjectRow, max_clicks: int = MAX_CLICKS) -> float:
@@ -177,11 +176,7 @@ def clicks_to_ok(row: ObjectRow, max_clicks: int = MAX_CLICKS) -> float:
     """
     if not row.surface_dices:
         return math.nan
-    pairs = zip(row.ious, row.surface_dices, strict=True)
-    for click, (iou, dice) in enumerate(pairs, 1):
-        if click <= max_clicks and is_acceptable(iou, dice):
-            return click
-    return max_clicks
+    return _first(_is_ok(row)[:max_clicks]) or max_clicks
 
 
 def clicks_among(row: ObjectRow, count: float) -> float:
@@ -193,8 +188,20 @@ def clicks_among(row: ObjectRow, count: float) -> float:
 
 def is_ok_within(row: ObjectRow, max_clicks: int = MAX_CLICKS) -> bool:
     """Whether the outline becomes acceptable within the clicks."""
-    pairs = zip(row.ious[:max_clicks], row.surface_dices[:max_clicks], strict=True)
-    return any(is_acceptable(*pair) for pair in pairs)
+    return any(_is_ok(row)[:max_clicks])
+
+
+def _is_ok(row: ObjectRow) -> list[bool]:
+    return [is_acceptable(*p) for p in zip(row.ious, row.surface_dices, strict=True)]
+
+
+def _reached(ious: Sequence[float], target: float) -> list[bool]:
+    return [bool(np.float32(iou) >= np.float32(target)) for iou in ious]
+
+
+def _first(found: Sequence[bool]) -> int:
+    """Return the number of the first click that is True, from 1; 0 for none."""
+    return found.index(True) + 1 if any(found) else 0
 
 
 #: what a click changes
@@ -246,10 +253,7 @@ def count_failures(
     """
     if published:
         return sum(clicks_to(run, target, max_clicks) == max_clicks for run in runs)
-    return sum(
-        not (np.asarray(run[:max_clicks], np.float32) >= np.float32(target)).any()
-        for run in runs
-    )
+    return sum(not any(_reached(run[:max_clicks], target)) for run in runs)
 
 
 def iou_at(ious: Sequence[float], click: int) -> float:
