@@ -39,8 +39,7 @@ from cfrseg_training.loop.trainer import Trainer
 from cfrseg_training.loop.training_step import RoundsConfig, clicks_to_reach
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.evaluation.datasets.choice import micro_objects
-from napari_cfrseg.evaluation.evaluate_objects import RunSettings
-from napari_cfrseg.evaluation.workers import evaluate_objects
+from napari_cfrseg.evaluation.evaluate_objects import RunSettings, evaluate_objects
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.cfrnet import CfrNet

@@ -19,8 +19,8 @@ from typing import Any
 
 from napari_cfrseg.evaluation import evaluate_objects as loop
 from napari_cfrseg.evaluation.datasets.choice import micro_objects
+from napari_cfrseg.evaluation.evaluate_objects import evaluate_objects
 from napari_cfrseg.evaluation.segmenters import SegmenterSpec
-from napari_cfrseg.evaluation.workers import evaluate_objects
 
 
 class Clocks:

@@ -49,9 +49,9 @@ cfrseg_training.loop.training_step: cfrseg_training.losses cfrseg_training.round
 cfrseg_training.papers.published_steps: cfrseg_training.published
   cfrseg_training.published_clicks
 cfrseg_training.papers.recipe: cfrseg_training.from_recipe cfrseg_training.recipe
-cfrseg_training.papers.recipe_windows: cfrseg_training.recipe_windows
 cfrseg_training.papers.recipe_training: cfrseg_training.from_recipe
   cfrseg_training.published
+cfrseg_training.papers.recipe_windows: cfrseg_training.recipe_windows
 cli.evaluate: evaluation.cli evaluation.command
 cli.options: progress
 engine.click_round: engine.one_click
@@ -65,19 +65,17 @@ evaluation.datasets: evaluation.objects
 evaluation.datasets.choice: evaluation.micrographs
 evaluation.datasets.label_folders: evaluation.folders evaluation.ome_zarr
 evaluation.datasets.published_sets: evaluation.coco_lvis evaluation.published_sets
-evaluation.evaluate_objects: evaluation.loop
+evaluation.evaluate_objects: evaluation.cluster evaluation.loop evaluation.processes
 evaluation.network_times: bench.networks
 evaluation.papers: evaluation.protocols evaluation.zoomin
 evaluation.papers.published_predictor: evaluation.published
+evaluation.peers: evaluation.sam
 evaluation.report: evaluation.plots
 evaluation.report.comparisons: evaluation.compare
-evaluation.report.summaries: evaluation.summary
 evaluation.report.tables: evaluation.summary evaluation.tables
-evaluation.rivals: evaluation.peers evaluation.sam
 evaluation.robots: evaluation.error_centre evaluation.robot
 evaluation.runner: evaluation.command
 evaluation.scores: evaluation.compare evaluation.micrographs evaluation.rows
-evaluation.workers: evaluation.cluster evaluation.processes
 geometry.masks: engine.masks engine.propagation.shapes
 geometry.windows: engine.ownership engine.patch engine.propagation.shapes window
 io.atomic: atomic folders session.durable
@@ -99,7 +97,6 @@ model.published.fcfi: model.deeplab model.timm_fcfi
 model.published.fetch: fetch
 model.published.hrnet: model.backbones.hrnet model.hrnet model.ocr
 model.published.import_checkpoint: weights_import.published weights_import.reading
-model.published.published_keys: weights_import.published
 model.published.starting_weights: weights_import.starting
 model.published.vit: model.plain_vit model.vit_head
 model.registry: model.catalogue
@@ -109,11 +106,11 @@ propagation.decisions: engine.propagation.confidence engine.propagation.joining
   engine.propagation.stops engine.propagation.suggestion engine.propagation.trust
 propagation.planes: engine.propagation.sharing engine.propagation.stack
 propagation.planes_ahead: engine.ahead
+propagation.settings: engine.propagation.values
 propagation.shapes: engine.propagation.priors engine.propagation.shapes
   engine.propagation.stretches
 propagation.step: engine.propagation.carried engine.propagation.step
 propagation.sweep: engine.propagation.sweep
-propagation.settings: engine.propagation.values
 propagation.tracks: engine.propagation.stretches engine.propagation.values
   engine.support evaluation.fillers
 session.format: session.schema session.values
@@ -124,8 +121,7 @@ session.replay_many: session.batch
 session.replay_session: session.compare session.replay_record session.replaying
 session.session: session.summary
 session.session_exports: session.exports
-session.session_file: session.journal session.migrate session.reading
-  session.writing
+session.session_file: session.journal session.migrate session.reading session.writing
 session.session_writer: session.writer
 session.unsaved_sessions: session.folders session.lock
 """

@@ -21,7 +21,7 @@ from napari_cfrseg.cli.options import open_arranged
 from napari_cfrseg.errors import DatasetError, ImageError
 from napari_cfrseg.evaluation.datasets.choice import DataChoice, draw_objects
 from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
-from napari_cfrseg.evaluation.workers import evaluate_objects
+from napari_cfrseg.evaluation.evaluate_objects import evaluate_objects
 from napari_cfrseg.io.axes import select_from
 from napari_cfrseg.io.images import open_image
 from napari_cfrseg.io.plane_image import open_plane

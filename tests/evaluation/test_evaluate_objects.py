@@ -12,10 +12,13 @@ from skimage.segmentation import flood
 from napari_cfrseg.errors import CfrSegError, DatasetError
 from napari_cfrseg.evaluation.datasets import sample_objects
 from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
-from napari_cfrseg.evaluation.evaluate_objects import RunSettings, as_mask
-from napari_cfrseg.evaluation.report.summaries import summarize, summarize_sets
+from napari_cfrseg.evaluation.evaluate_objects import (
+    RunSettings,
+    as_mask,
+    evaluate_objects,
+)
+from napari_cfrseg.evaluation.report.tables import summarize, summarize_sets
 from napari_cfrseg.evaluation.scores import ObjectRow, pack_mask
-from napari_cfrseg.evaluation.workers import evaluate_objects
 
 
 class Flood:

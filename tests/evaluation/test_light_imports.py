@@ -11,8 +11,11 @@ HEAVY = ("pydantic", "pooch", "dask", "distributed", "rich", "typer", "matplotli
 @pytest.mark.parametrize(
     ("modules", "forbidden"),
     [
-        (("workers", "report.tables", "datasets.choice"), (*HEAVY, "torch", "cv2")),
-        (("runner", "rivals"), (*HEAVY, "torch", "cv2")),
+        (
+            ("evaluate_objects", "report.tables", "datasets.choice"),
+            (*HEAVY, "torch", "cv2"),
+        ),
+        (("runner", "peers"), (*HEAVY, "torch", "cv2")),
         (
             ("papers.published_predictor", "papers", "report.comparisons"),
             (*HEAVY, "cv2"),

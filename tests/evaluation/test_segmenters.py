@@ -19,7 +19,7 @@ from napari_cfrseg.evaluation.evaluate_objects import (
     evaluate_object,
 )
 from napari_cfrseg.evaluation.papers import PROTOCOL_NAMES, paper_protocol
-from napari_cfrseg.evaluation.rivals import BACKGROUND, OBJECT, SamSegmenter, draw_seeds
+from napari_cfrseg.evaluation.peers import BACKGROUND, OBJECT, SamSegmenter, draw_seeds
 from napari_cfrseg.evaluation.segmenters import PEERS, SegmenterError, SegmenterSpec
 
 

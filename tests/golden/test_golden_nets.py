@@ -25,8 +25,12 @@ from napari_cfrseg.model import registry
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.blocks.clickmaps import correction_box
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
-from napari_cfrseg.model.published.import_checkpoint import fill, import_published
-from napari_cfrseg.model.published.published_keys import recognise, translate
+from napari_cfrseg.model.published.import_checkpoint import (
+    fill,
+    import_published,
+    recognise,
+    translate,
+)
 from napari_cfrseg.model.published.vit import PlainViTClicks
 
 pytestmark = pytest.mark.golden

@@ -25,7 +25,7 @@ from qtpy.QtCore import Qt
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment import dock as dock_module
 from napari_cfrseg.gui.segment import lazy_pixels
-from napari_cfrseg.gui.session.thumbnails import picture_path
+from napari_cfrseg.gui.session.session_panel import picture_path
 from napari_cfrseg.session.session import Session, objects_after
 
 pytestmark = pytest.mark.gui

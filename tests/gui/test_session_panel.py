@@ -24,8 +24,7 @@ from napari_cfrseg.gui.session.layer_imports import (
     import_points,
 )
 from napari_cfrseg.gui.session.session_keeper import SessionKeeper
-from napari_cfrseg.gui.session.session_panel import SessionPanel
-from napari_cfrseg.gui.session.thumbnails import picture_path
+from napari_cfrseg.gui.session.session_panel import SessionPanel, picture_path
 from napari_cfrseg.session.format import ModelReference
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.unsaved_sessions import note_recent

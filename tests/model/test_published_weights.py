@@ -19,8 +19,9 @@ from napari_cfrseg.model.published.import_checkpoint import (
     fill,
     import_published,
     read_state,
+    recognise,
+    translate,
 )
-from napari_cfrseg.model.published.published_keys import recognise, translate
 
 PLAIN = {"a.weight": torch.ones(2, 3), "a.bias": torch.zeros(2)}
 

@@ -26,7 +26,7 @@ from napari_cfrseg.cli.options import (
 if TYPE_CHECKING:
     from napari_cfrseg.evaluation.datasets import BenchmarkObject
     from napari_cfrseg.evaluation.evaluate_objects import RunSettings
-    from napari_cfrseg.evaluation.report.summaries import Summary
+    from napari_cfrseg.evaluation.report.tables import Summary
     from napari_cfrseg.evaluation.segmenters import SegmenterSpec
 
 EXAMPLES = """\b

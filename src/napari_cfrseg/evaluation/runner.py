@@ -25,10 +25,13 @@ from typing import Any
 
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation.datasets import BenchmarkObject
-from napari_cfrseg.evaluation.evaluate_objects import RunSettings
+from napari_cfrseg.evaluation.evaluate_objects import (
+    RunSettings,
+    evaluate_objects,
+    evaluate_on_cluster,
+)
 from napari_cfrseg.evaluation.scores import ObjectRow
 from napari_cfrseg.evaluation.segmenters import SegmenterSpec
-from napari_cfrseg.evaluation.workers import evaluate_objects, evaluate_on_cluster
 
 RUN_FORMAT = 1
 _PACKAGES = ("napari-cfrseg", "numpy", "scipy", "scikit-image", "torch", "timm")

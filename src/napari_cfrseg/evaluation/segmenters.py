@@ -2,7 +2,7 @@
 
 =====================  ============================================================
 ``default``, a path    a model of this project, or a weights file
-``random-walker``,     the classical peers (:mod:`~napari_cfrseg.evaluation.rivals`)
+``random-walker``,     the classical peers (:mod:`~napari_cfrseg.evaluation.peers`)
 ``watershed``,
 ``grabcut``
 ``sam:[TYPE:]FILE``    a segment-anything-style predictor with the user's checkpoint
@@ -105,7 +105,7 @@ class SegmenterSpec:
     def __call__(self) -> AnySegmenter:
         """Build it; raise CfrSegError if weights, a package or factory are missing."""
         if self.segmenter in PEERS:
-            from napari_cfrseg.evaluation import rivals as peers
+            from napari_cfrseg.evaluation import peers
 
             kinds = (peers.RandomWalker, peers.MarkerWatershed, peers.GrabCut)
             return kinds[PEERS.index(self.segmenter)]()
@@ -135,7 +135,7 @@ class SegmenterSpec:
         return factory
 
     def _build_sam(self) -> AnySegmenter:
-        from napari_cfrseg.evaluation.rivals import MODEL_TYPES, SamSegmenter
+        from napari_cfrseg.evaluation.peers import MODEL_TYPES, SamSegmenter
 
         _, rest = self.segmenter.split(":", 1)
         kind, separator, path = rest.partition(":")

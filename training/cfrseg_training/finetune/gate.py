@@ -27,7 +27,7 @@ from cfrseg_training.loop.labelled import (
 )
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.evaluation.datasets import BenchmarkObject, sample_objects
-from napari_cfrseg.evaluation.evaluate_objects import RunSettings
+from napari_cfrseg.evaluation.evaluate_objects import RunSettings, evaluate_objects
 from napari_cfrseg.evaluation.scores import (
     ObjectRow,
     bootstrap_means,
@@ -35,7 +35,6 @@ from napari_cfrseg.evaluation.scores import (
     mean_clicks_to,
     mean_iou_at,
 )
-from napari_cfrseg.evaluation.workers import evaluate_objects
 from napari_cfrseg.samples import load_sample, sample_names
 from napari_cfrseg.training_job import verdict_sentence
 

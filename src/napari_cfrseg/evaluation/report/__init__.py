@@ -33,10 +33,11 @@ from napari_cfrseg.evaluation.report.comparisons import (
     differing_robots,
     format_differences,
 )
-from napari_cfrseg.evaluation.report.summaries import Summary, summarize_sets
 from napari_cfrseg.evaluation.report.tables import (
+    Summary,
     format_robot_spread,
     format_tables,
+    summarize_sets,
     write_objects,
 )
 from napari_cfrseg.evaluation.runner import Run

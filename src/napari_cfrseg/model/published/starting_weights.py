@@ -31,8 +31,7 @@ from napari_cfrseg.model.cfrnet import CfrNet
 from napari_cfrseg.model.network import ClickNetwork
 from napari_cfrseg.model.published.fcfi import DeepLabClicks
 from napari_cfrseg.model.published.hrnet import HRNetClicks
-from napari_cfrseg.model.published.import_checkpoint import read_state
-from napari_cfrseg.model.published.published_keys import translate
+from napari_cfrseg.model.published.import_checkpoint import read_state, translate
 from napari_cfrseg.model.published.vit import PlainViTClicks
 from napari_cfrseg.model.weights_file import check_fit
 
