@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from napari_cfrseg.gui.segment.event_queue import Job, JobCancelled
+from napari_cfrseg.errors import JobCancelled
+from napari_cfrseg.gui.segment.event_queue import Job
 
 
 class SyncRunner:

@@ -1,4 +1,4 @@
-"""The errors that a user can correct, as a tree.
+"""The errors that a user can correct, as a tree; and what ends a cancelled job.
 
 ::
 
@@ -52,3 +52,10 @@ class OutputError(CfrSegError):
 
 class LockedObjectError(CfrSegError):
     """The edit would change a locked object."""
+
+
+class JobCancelled(BaseException):
+    """Raised inside a job that reports, or waits for pixels, after it was cancelled.
+
+    Like KeyboardInterrupt it is no error: no reader of pixels takes it for its own.
+    """

@@ -8,13 +8,9 @@ import time
 import pytest
 
 from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.errors import JobCancelled
 from napari_cfrseg.gui.segment import event_queue
-from napari_cfrseg.gui.segment.event_queue import (
-    EventQueue,
-    Job,
-    JobCancelled,
-    Worker,
-)
+from napari_cfrseg.gui.segment.event_queue import EventQueue, Job, Worker
 from napari_cfrseg.session.recording import RecordedAnnotator
 
 pytestmark = pytest.mark.gui

@@ -17,7 +17,7 @@ import pytest
 import torch
 import zarr
 from closed_form import FloodNetwork
-from gui_window import PLUGIN, TIMEOUT_MS, Window, squares
+from gui_window import PLUGIN, TIMEOUT_MS, PlanesWindow, Window, squares
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManifest
 from qtpy.QtCore import Qt
@@ -84,7 +84,13 @@ def open_window(make_napari_viewer, qtbot, npe2pm, monkeypatch, tmp_path):
     opened = []
 
     def made(pixels) -> Window:
-        opened.append(Window(make_napari_viewer(show=True), qtbot, pixels))
+        viewer = make_napari_viewer(show=True)
+        if len(pixels.shape) > 2:
+            viewer.add_image(pixels, name="stack")
+            viewer.dims.set_current_step(0, 0)
+            opened.append(PlanesWindow(viewer, qtbot))
+        else:
+            opened.append(Window(viewer, qtbot, pixels))
         return opened[-1]
 
     yield made
@@ -229,6 +235,109 @@ def test_a_click_on_a_store_that_never_answers_is_given_up(
         assert window.area(2) > 1000
         writer = window.dock.controller.annotator.writer
         assert len(objects_after(writer.content.events)) == 2
+
+
+def write_stack(path: Path) -> Path:
+    """Write nine equal planes, each a piece of its own."""
+    array = zarr.create_array(
+        path, shape=(9, 160, 240), chunks=(1, 160, 240), dtype="u1"
+    )
+    array[:] = np.broadcast_to(squares(), array.shape)
+    return path
+
+
+@pytest.fixture
+def far_stack(tmp_path: Path) -> Iterator[zarr.Array]:
+    """Serve a stack whose planes are pieces of their own."""
+    with served(write_stack(tmp_path / "served" / "stack.zarr")) as found:
+        yield found
+
+
+@contextmanager
+def trouble_at(
+    window: Window, calls: int, begin: Callable[[], object]
+) -> Iterator[None]:
+    """Let the store fail once the network has embedded some more windows."""
+    network = window.dock.controller.annotator._computer._segmenter.network
+    due = network.calls["embed_image"] + calls
+
+    def trouble() -> None:
+        if network.calls["embed_image"] >= due:
+            begin()
+
+    Greedy.trouble = trouble
+    yield
+    Greedy.trouble = None
+
+
+def test_a_propagation_that_waits_for_a_store_keeps_its_planes(
+    open_window, far_stack, monkeypatch
+):
+    """Esc while it waits: what was done before is one act, recorded and replayed."""
+    monkeypatch.setattr(lazy_pixels, "SLOW_S", 0.3)
+    window = open_window(far_stack)
+    controller = window.dock.controller
+    window.click(*FIRST)
+    before = window.labels.data.copy()
+    Stalling.held = threading.Event()
+    with trouble_at(window, 3, lambda: setattr(Stalling, "stalled", True)):
+        controller.stack.forward()
+        window.until(lambda: "has not answered" in window.view.status)
+        window.press(Qt.Key.Key_Escape)
+    Stalling.stalled = False
+    kept = [cell.kind for cell in window.view.stack.cells].count("carried")
+    assert 0 < kept < 8
+    assert controller.annotator.writer.content.events[-1].results == kept
+    assert (window.labels.data[: kept + 1] == before[0]).all()
+    controller.undo()
+    window.settle()
+    assert (window.labels.data == before).all()
+    Stalling.held.set()
+    controller.stack.forward()
+    window.settle()
+    assert (window.labels.data == before[0]).all()
+
+
+def test_a_propagation_that_comes_to_a_damaged_plane_keeps_its_planes(
+    open_window, tmp_path
+):
+    path = write_stack(tmp_path / "stack.zarr")
+    window = open_window(zarr.open_array(path, mode="r"))
+    window.click(*FIRST)
+    before = window.labels.data.copy()
+    (path / "c" / "6" / "0" / "0").write_bytes(b"no piece")
+    window.dock.controller.stack.forward()
+    window.settle()
+    assert "plane 6" in window.view.status
+    assert "kept" in window.view.status
+    kinds = "".join(cell.kind[0] for cell in window.view.stack.cells)
+    assert kinds == "acccccnnn"
+    window.dock.controller.undo()
+    window.settle()
+    assert (window.labels.data == before).all()
+
+
+@pytest.mark.parametrize("how", ["key", "button"])
+def test_suggestions_say_that_a_store_does_not_answer(
+    open_window, store, monkeypatch, how
+):
+    monkeypatch.setattr(lazy_pixels, "SLOW_S", 0.3)
+    with served(store) as array:
+        window = open_window(array)
+        assert next_object(window, FIRST) == []
+        Stalling.held, Stalling.stalled = threading.Event(), True
+        window.press(Qt.Key.Key_F)
+        window.until(lambda: "has not answered" in window.view.status)
+        assert window.view.suggestions.running
+        Stalling.stalled = False
+        if how == "key":
+            window.press(Qt.Key.Key_Escape)
+        else:
+            window.dock.controller.mend()
+        window.until(lambda: not window.view.suggestions.running)
+        assert window.view.progress == (0, 0)
+        assert next_object(window, SECOND) == []
+        assert [row.object_id for row in window.view.objects] == [1, 2]
 
 
 class Noted:

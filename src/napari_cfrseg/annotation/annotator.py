@@ -307,7 +307,8 @@ class Annotator:
             Called with the labels' changes so far after each refinement step of the
             newest click; an exception it raises cancels everything. A propagation
             calls it with its :class:`~napari_cfrseg.annotation.transaction.Progress`;
-            if it returns True, the propagation ends and keeps the planes done.
+            if it returns True, or a plane cannot be read, the propagation ends and
+            keeps the planes done.
 
         Raises
         ------

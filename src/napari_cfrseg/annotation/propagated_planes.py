@@ -20,7 +20,7 @@ from napari_cfrseg.annotation.rounds import RoundComputer
 from napari_cfrseg.annotation.state import Carried, ObjectState, PlaneState
 from napari_cfrseg.annotation.transaction import Draft, Progress
 from napari_cfrseg.engine.suggestions import Batch, ObjectSuggestion
-from napari_cfrseg.errors import SessionError
+from napari_cfrseg.errors import CfrSegError, JobCancelled, SessionError
 from napari_cfrseg.geometry.distances import innermost
 from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, MaskPatch, Plane
 from napari_cfrseg.geometry.windows import Box, overlap, shape_of, slices
@@ -125,6 +125,20 @@ class _Walk:
         self.ended = False
 
     def go(self) -> None:
+        try:
+            self._go()
+        except JobCancelled:  # while it waited for pixels
+            self.ended = True
+        except CfrSegError as error:
+            if not self.settled or self.draft.on_preview is None:
+                raise
+            said = str(error).rstrip(".")
+            self.draft.notes.append(f"{said}. The planes done before are kept.")
+            self.ended = True
+        if self.ended:
+            self.draft.recorded = replace(self.event, results=len(self.settled))
+
+    def _go(self) -> None:
         results = propagate(self.planes, self.tracks, cancelled=self._cancelled)
         with closing(results):
             for kept, result in enumerate(results, 1):
@@ -134,8 +148,6 @@ class _Walk:
                     self._report(self.draft.edits.patches(written))
                 if self.ended or kept == self.event.results:
                     break
-        if self.ended:
-            self.draft.recorded = replace(self.event, results=len(self.settled))
 
     def _taken(self, index: int, object_id: int, box: Box) -> LabelArray:
         """Return other objects' labels, less those still on their way."""

@@ -106,8 +106,7 @@ class Controller:
         self.annotator = RecordedAnnotator(
             self.image.plane, self.image.plane_shape, rgb=self.image.rgb
         )
-        self.next_click = 1
-        self.auto_next, self.first_click_s = False, 0.0
+        self.next_click, self.auto_next, self.first_click_s = 1, False, 0.0
         self.go_to: Callable[[Image], None] = lambda _: None
         self.show_keys: Callable[[], None] = lambda: None
         self.show_band: Callable[[Place, Place], None] = lambda *_: None
@@ -150,6 +149,7 @@ class Controller:
             shown.show,
             lambda: (self.view.next_id, self.next_click),
             self.stack.line,
+            shown.stalled,
         )
         self.learning = shown.learning = Learning(
             self.annotator, runner, self.submit, shown.show, self.planes

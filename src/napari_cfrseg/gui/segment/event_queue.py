@@ -24,7 +24,7 @@ from napari_cfrseg.annotation.annotator import Change
 from napari_cfrseg.annotation.rounds import SegmenterLike
 from napari_cfrseg.annotation.state import ClickEntry, Entry, ObjectState
 from napari_cfrseg.annotation.transaction import Progress
-from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.errors import CfrSegError, JobCancelled
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickRow
 from napari_cfrseg.gui.segment.lazy_pixels import WAITING
@@ -38,13 +38,6 @@ Report = Callable[[Any], None]
 _MOMENT_S = 0.012
 #: what was done to an object on a plane, and the points of its clicks there
 _Listed = tuple[tuple[Entry, ...], tuple[ClickRow, ...]]
-
-
-class JobCancelled(BaseException):
-    """Raised inside a job that reports, or waits for pixels, after it was cancelled.
-
-    Like KeyboardInterrupt it is no error: no reader of pixels takes it for its own.
-    """
 
 
 #: why a job has no result

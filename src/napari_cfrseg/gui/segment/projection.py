@@ -16,13 +16,12 @@ from napari_cfrseg.annotation.annotator import Annotator, Change
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.annotation.transaction import Progress
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
-from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.errors import CfrSegError, JobCancelled
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickLayer
 from napari_cfrseg.gui.segment.event_queue import (
     Failure,
     Job,
-    JobCancelled,
     Pending,
     RowsToShow,
 )

@@ -16,7 +16,7 @@ from qtpy.QtCore import QTimer
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.state import Judged
 from napari_cfrseg.engine.suggestions import ACCEPT_FROM, Batch, ObjectSuggestion
-from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.errors import CfrSegError, JobCancelled
 from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.geometry.windows import Box, overlap, shape_of
 from napari_cfrseg.gui.segment.event_queue import Failure, Job, Runner
@@ -86,6 +86,8 @@ class Suggesting:
         Returns (next object, next click): the numbers an accepted one gets.
     line
         Returns the axis of the stack (None: one plane) and the size of a pixel on it.
+    stalled
+        Called with a job that has waited for pixels for long.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Suggesting:
         show: Callable[..., None],
         free: Callable[[], tuple[int, int]],
         line: Callable[[], tuple[int | None, tuple[float, float, float]]],
+        stalled: Callable[[Job], None],
     ) -> None:
         self._planes = planes
         self._annotator = annotator
@@ -107,6 +110,7 @@ class Suggesting:
         self._show = show
         self._free = free
         self._line = line
+        self._stalled = stalled
         self.view = SuggestionsView()
         self.outlines = OutlineLayer(
             viewer, labels, planes, "suggestions", (SURE, UNSURE)
@@ -233,16 +237,21 @@ class Suggesting:
             self._next(plane, region, more, now)
 
         def failed(error: Failure) -> None:
-            if self._job is job and not job.is_cancelled:
-                self._planes_searched.pop(plane, None)
-                self._fail(error)
+            if self._job is job and self.view.running:
+                self._fail(plane, error)
 
-        self._job = job = Job(work, done, failed)
+        self._job = job = Job(work, done, failed, waits=self._stalled)
         self._runner.submit(job)
 
-    def _fail(self, error: Failure) -> None:
+    def _fail(self, plane: Plane, error: Failure) -> None:
+        if isinstance(error, JobCancelled):  # given up while it waited for pixels
+            self._end("Stopped: ")
+            return
+        if not self._planes_searched[plane].found:
+            self._planes_searched.pop(plane)
         self._say(running=False)
         self._show(progress=(0, 0), status=str(error))
+        self._record()
         if not isinstance(error, CfrSegError):
             raise error
 

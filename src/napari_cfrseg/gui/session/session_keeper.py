@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psygnal import Signal
 
-from napari_cfrseg.errors import CfrSegError, SessionError
-from napari_cfrseg.gui.segment.event_queue import Failure, Job, JobCancelled
+from napari_cfrseg.errors import CfrSegError, JobCancelled, SessionError
+from napari_cfrseg.gui.segment.event_queue import Failure, Job
 from napari_cfrseg.gui.segment.layer_axes import METADATA_AXES
 from napari_cfrseg.gui.session.layer_references import (
     axes_in_session,
