@@ -14,18 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True, slots=True)
 class Click:
-    """One click on a plane.
+    """One click on a plane."""
 
-    Attributes
-    ----------
-    yx
-        (row, column) in pixels of the plane; pixel centres are integers.
-    is_positive
-        True: this belongs to the object. False: this does not.
-    """
-
-    yx: tuple[float, float]
-    is_positive: bool = True
+    yx: tuple[float, float]  #: (row, column); pixel centres are integers
+    is_positive: bool = True  #: whether the pixel belongs to the object
     #: (row, column) of the pixel the click lies in (halves round up)
     pixel: tuple[int, int] = field(init=False, repr=False, compare=False)
 

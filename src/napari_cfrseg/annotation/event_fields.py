@@ -163,14 +163,9 @@ class Part(BaseModel):
 class FileForm:
     """The form in a file of a value that is something else in memory.
 
-    Parameters
-    ----------
-    read
-        Makes the value of a part; a ValueError says what is wrong with it.
-    write
-        Returns the part's fields for a value.
-    checks
-        Whether a value made in memory is held against the part's bounds.
+    ``read`` makes the value of a part, and a ValueError of it says what is wrong;
+    ``write`` returns the part's fields. ``checks``: a value made in memory is held
+    against the part's bounds.
     """
 
     def __init__(
@@ -335,18 +330,11 @@ E = TypeVar("E", bound="Event")
 
 
 class Event:
-    """Something that was done; each kind is a frozen dataclass.
-
-    Attributes
-    ----------
-    type
-        The kind's name in a session file.
-    is_setting
-        Whether it only says how later events are done: no undo step of its own.
-    """
+    """Something that was done; each kind is a frozen dataclass."""
 
     __slots__ = ()
-    type: str
+    type: str  #: the kind's name in a session file
+    #: whether it only says how later events are done: no undo step of its own
     is_setting: ClassVar[bool] = False
 
 

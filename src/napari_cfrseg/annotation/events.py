@@ -131,33 +131,17 @@ class ObjectReset(Event):
 
 @event("click_added")
 class ClickAdded(Event):
-    """One click for an object.
+    """One click for an object, at (row, column) ``yx`` of a plane.
 
-    Attributes
-    ----------
-    yx
-        (row, column) on the plane.
-    is_positive
-        Whether the pixel belongs to the object.
-    click_id
-        Unique number, by which the click is moved or removed.
-    focus_shift
-        Steps to a smaller (negative) or larger (positive) focus window.
-    hint
-        A hint of the object's size, from what the person was looking at, or None.
-    position
-        Before which of the object's entries on the plane it goes; None: after the last.
-        Only in files of early versions.
-    scaling
-        Image values painted black and white for this click and the later ones on its
-        plane; recorded with a plane's first click.
-    threshold
-        Where the mask that the click corrects is cut; None: at the object's threshold.
-    box
-        (y0, x0, y1, x1), ends exclusive, that was dragged around the object: the
-        click's mask ends there, later clicks may go beyond. None: no box.
-    stroke
-        Whether it was made with the click before it in one stroke: one undo step.
+    ``focus_shift`` are steps to a smaller (negative) or larger focus window; ``hint``
+    is the object's size as the person was looking at it. ``scaling`` are the image
+    values painted black and white for this click and the later ones on its plane;
+    recorded with a plane's first click. ``threshold`` is where the mask that it
+    corrects is cut; None: at the object's. ``box``, (y0, x0, y1, x1), ends exclusive,
+    was dragged around the object: the click's mask ends there, later clicks may go
+    beyond. ``stroke``: it was made with the click before it in one stroke, one undo
+    step. ``position`` is before which of the object's entries on the plane it goes,
+    None after the last; only in files of early versions.
     """
 
     object_id: form.ObjectId
@@ -259,24 +243,12 @@ class LabelsImported(Event):
 class Propagated(Event):
     """Objects were carried from their annotated planes to others (see propagation).
 
-    Attributes
-    ----------
-    plane
-        A plane of the line walked along; its entry at ``axis`` does not count.
-    axis
-        Which of the plane's indices is walked along.
-    first, last
-        From which plane to which, both inclusive.
-    count
-        How many planes there are along the axis.
-    spacing
-        (between planes, y, x) size of a voxel.
-    spans
-        The objects reach from first to last: runs do not end where they fade.
-    only_stale
-        Leave out what is as it would become: gaps whose anchors are the same.
-    results
-        How many planes were kept of what was cancelled; None: all.
+    ``axis`` is which of the plane's indices is walked along (its own entry there does
+    not count), from ``first`` to ``last``, both inclusive, of ``count`` planes.
+    ``spacing`` is the (between planes, y, x) size of a voxel. ``spans``: the objects
+    reach from first to last, and runs do not end where they fade. ``only_stale`` leaves
+    gaps out whose anchors are the same. ``results`` are the planes kept of what was
+    cancelled; None: all.
     """
 
     object_ids: Annotated[form.Objects, Field(min_length=1)]
@@ -310,18 +282,9 @@ class PlaneConfirmed(Event):
 class Proposal:
     """A suggested object as it is recorded.
 
-    Attributes
-    ----------
-    mask
-        Its pixels.
-    yx
-        (row, column) of the click that accepted or rejected it, else of its seed.
-    score
-        How probable it was that it is right.
-    traits
-        What the score was computed from.
-    continues
-        The object of another plane that it is; None: a new one.
+    ``yx`` is the (row, column) of the click that accepted or rejected it, else of its
+    seed; ``score`` is how probable it was that it is right, computed from ``traits``.
+    ``continues`` is the object of another plane that it is; None: a new one.
     """
 
     mask: form.MaskField
@@ -361,14 +324,8 @@ class ObjectsSuggested(Event):
 class SuggestionsAccepted(Event):
     """Suggestions became objects or planes of objects, in one act, each with a click.
 
-    Attributes
-    ----------
-    plane
-        The plane.
-    object_id, click_id
-        Those of the first one; the others' follow, whether a new object or not.
-    accepted
-        The suggestions.
+    ``object_id`` and ``click_id`` are those of the first one; the others' follow,
+    whether a new object or not.
     """
 
     object_id: form.ObjectId

@@ -13,16 +13,9 @@ from napari_cfrseg.engine.adapted import MOST_NUMBERS, Adaptation
 
 @event("model_changed")
 class ModelChanged(Event):
-    """Rounds computed from now on use other weights.
+    """Rounds computed from now on use other weights, by name and their file's SHA-256.
 
     Earlier results stay; a click that is moved later is recomputed.
-
-    Attributes
-    ----------
-    name
-        The model's name.
-    sha256
-        Of its weights file; None: not known.
     """
 
     is_setting: ClassVar[bool] = True
@@ -34,19 +27,10 @@ class ModelChanged(Event):
 class ModelAdapted(Event):
     """First clicks made from now on use what finished objects taught, or forget it.
 
-    Earlier results stay. The numbers are kept and not computed again, so a replay has
-    the same ones.
-
-    Attributes
-    ----------
-    object_ids
-        The finished objects; none: what was learnt is forgotten.
-    base
-        SHA-256 of the light parameters of the network that was adapted.
-    numbers
-        Added to those parameters.
-    gain
-        IoU that first clicks on finished objects gained that did not teach.
+    Earlier results stay. ``numbers`` are added to the light parameters of the network,
+    whose SHA-256 is ``base``; they are kept and not computed again, so a replay has the
+    same ones. Without ``object_ids`` what was learnt is forgotten. ``gain`` is the IoU
+    that first clicks gained on finished objects that did not teach.
     """
 
     is_setting: ClassVar[bool] = True

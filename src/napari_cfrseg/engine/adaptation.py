@@ -194,17 +194,7 @@ class _Window(NamedTuple):
 
 
 class Lesson:
-    """Learns from finished objects of a plane.
-
-    Parameters
-    ----------
-    network
-        Not changed.
-    focus, image
-        How windows are laid, and the plane.
-    finished
-        The objects, newest last.
-    """
+    """Learns from a plane's finished objects, newest last, on a copy of the network."""
 
     def __init__(
         self,

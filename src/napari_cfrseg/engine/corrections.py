@@ -93,16 +93,10 @@ def honour(
 ) -> tuple[Patch, tuple[Click, ...]]:
     """Correct the probability around every click it ignores; return those clicks, too.
 
-    Parameters
-    ----------
-    clicks
-        The object's clicks, at most one per pixel, the newest last.
-    threshold
-        Where the mask is cut (probability > threshold), in [0, 1).
-    px_per_cell
-        Plane pixels per grid cell: turns the disk's radius into plane pixels.
-    affinity
-        Similarity to the newest click, where the network gives it.
+    ``clicks`` are the object's, at most one per pixel, the newest last; the mask is cut
+    at ``threshold`` (probability > threshold), in [0, 1). ``px_per_cell`` turns the
+    disk's radius into plane pixels; ``affinity`` is the similarity to the newest click,
+    where the network gives it.
     """
     clicks = ClickList.of(clicks)
     wrong = violated(patch, clicks, threshold)

@@ -23,66 +23,50 @@ SAME_SIDE = 1.25
 
 @dataclass(frozen=True, slots=True)
 class FocusSettings:
-    """Constants of the focus; lengths in plane pixels.
+    """Constants of the focus; lengths in plane pixels."""
 
-    Attributes
-    ----------
-    first_side, ladder, most_candidates
-        The windows tried at the first click: the smallest, the factor from one to the
-        next until the plane is covered, and how many at most. The factor is below
-        fill_high / fill_low, so that one of them always fits.
-    min_side, max_side
-        Bounds of Zoom-In's windows.
-    expansion
-        Zoom-In's window over the box of mask and clicks (papers: 1.4 to 3.5).
-    widening, most_widenings
-        Growth of the window after a mask that ran into its border, and how often a
-        click looks again, wider, before that is left to the next click.
-    click_margin
-        Least distance of the newest click from the window's border, over the side.
-    keep_from, keep_to
-        An old window is kept while (needed side / its side) lies between these.
-    fill_low, fill_high, fill_falloff
-        A mask's extent over the window's side is best between the first two, and loses
-        a factor e^(−½) for this many octaves beyond.
-    quality_power, confidence_power, purity_power, border_power
-        Weights (exponents) of the parts of the score.
-    octave_cost
-        Octaves of score that a window loses for each octave it is wider than
-        ``first_side``: in a wide field most objects are small.
-    agreement_weight
-        Share of the score that depends on the next narrower or wider window showing
-        the same mask.
-    sure_score, sure_after
-        The search ends once the best score so far is above the first and so many wider
-        windows were no better.
-    shift_factor
-        Factor of the window's side per step of ``focus_shift``.
-    """
-
+    #: windows tried at the first click: the smallest, the factor from one to the next
+    #: until the plane is covered, and how many at most. The factor is below fill_high /
+    #: fill_low, so that one of them always fits
     first_side: int = 32
     ladder: float = 2.0
     most_candidates: int = 7
+    #: bounds of Zoom-In's windows; window over the box of mask and clicks (papers: 1.4
+    #: to 3.5)
     min_side: int = 32
     max_side: int = 8192
     expansion: float = 1.6
+    #: growth of the window after a mask that ran into its border, and how often a click
+    #: looks again, wider, before that is left to the next click
     widening: float = 1.6
     most_widenings: int = 3
-    click_margin: float = 0.06
+    click_margin: float = (
+        0.06  #: least distance of the newest click to the border, / side
+    )
+    #: an old window is kept while (needed side / its side) lies between these
     keep_from: float = 0.5
     keep_to: float = 1.25
+    #: a mask's extent over the window's side is best between the first two, and loses a
+    #: factor e^(−½) for this many octaves beyond
     fill_low: float = 0.24
     fill_high: float = 0.95
     fill_falloff: float = 2.3
+    #: exponents of the parts of the score
     quality_power: float = 0.0
     confidence_power: float = 0.2
     purity_power: float = 2.7
     border_power: float = 15.0
+    #: octaves of score that a window loses for each octave it is wider than
+    #: ``first_side``: in a wide field most objects are small
     octave_cost: float = 0.05
+    #: share of the score that depends on the next narrower or wider window showing the
+    #: same mask
     agreement_weight: float = 0.3
+    #: the search ends once the best score is above the first and so many wider windows
+    #: were no better
     sure_score: float = 0.7
     sure_after: int = 2
-    shift_factor: float = math.sqrt(2)
+    shift_factor: float = math.sqrt(2)  #: of the side, per step of ``focus_shift``
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,52 +80,28 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """An object's probability after a click, kept only where it is not zero.
+    """An object's probability after a click, kept only where it is not zero."""
 
-    Attributes
-    ----------
-    patch
-        Probability at the plane's resolution, corrected so that every click is
-        honoured; zero outside its box.
-    clicks
-        All clicks of the object up to this round.
-    window
-        The focus window of this round; None where the network was not run (no mask
-        and no positive click, or a mask that came from outside).
-    steps
-        Refinement steps taken, 1 for standard inference, 0 without a network run.
-    step_masks
-        (grid, grid) bool, the mask on the window's grid after each step.
-    quality
-        IoU with the object that the network expects, in [0, 1]; None if it gives none.
-    touches_border
-        Whether the object runs into a border of the window that is not the plane's:
-        the next click looks wider.
-    corrected
-        Clicks the network's answer ignored and that were honoured by correction.
-    seconds, stages
-        Wall time of the round, and the same by stage.
-    scaling
-        The image values painted black and white.
-    threshold
-        Where ``mask`` cuts: probability > threshold.
-    choices, choice
-        At a first click whose window the automatic focus chose: the different masks
-        it found, best first, and which of them this is.
-    """
-
+    #: probability at the plane's resolution, every click honoured; 0 outside its box
     patch: Patch
-    clicks: tuple[Click, ...] = ()
+    clicks: tuple[Click, ...] = ()  #: all of the object up to this round
+    #: of this round; None where the network was not run (no mask and no positive click,
+    #: or a mask that came from outside)
     window: Window | None = None
-    steps: int = 0
-    step_masks: tuple[NDArray[np.bool_], ...] = ()
-    quality: float | None = None
+    steps: int = 0  #: of refinement, 1 for standard inference
+    step_masks: tuple[NDArray[np.bool_], ...] = ()  #: on the window's grid, after each
+    quality: float | None = None  #: IoU that the network expects; None if it gives none
+    #: the object runs into a border of the window that is not the plane's: the next
+    #: click looks wider
     touches_border: bool = False
-    corrected: tuple[Click, ...] = ()
+    corrected: tuple[Click, ...] = ()  #: ignored by the network, honoured by correction
+    #: wall time of the round, and the same by stage
     seconds: float = 0.0
     stages: StageSeconds = StageSeconds()
-    scaling: Scaling | None = None
-    threshold: float = 0.5
+    scaling: Scaling | None = None  #: the image values painted black and white
+    threshold: float = 0.5  #: where ``mask`` cuts: probability > threshold
+    #: at a first click whose window the automatic focus chose: the different masks it
+    #: found, best first, and which of them this is
     choices: tuple[Candidate, ...] = ()
     choice: int = 0
 

@@ -27,17 +27,11 @@ _NAME = re.compile(r"(?P<kind>a-?cfr|cfr)-?(?P<steps>\d+)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Refinement:
-    """How often a click's mask is fed back.
+    """How often a click's mask is fed back."""
 
-    Attributes
-    ----------
-    kind
-        "standard" (never), "cfr" (always ``extra_steps`` times) or "a-cfr" (at most
-        that often, until a step changed at most ``stop_changed_px`` grid pixels).
-    extra_steps
-        The n of CFR-n: refinements after the first evaluation, ≥ 0.
-    """
-
+    #: "standard" (never), "cfr" (always ``extra_steps`` times, the n of CFR-n) or
+    #: "a-cfr" (at most that often, until a step changed at most ``stop_changed_px``
+    #: pixels of the grid)
     kind: RefinementKind = "standard"
     extra_steps: int = 0
     stop_changed_px: int = 20
@@ -125,16 +119,10 @@ def run_cascade(
 ) -> Cascade[ProbT]:
     """Feed the mask back as often as the refinement says.
 
-    Parameters
-    ----------
-    step
-        ``step(feedback, index)`` → probability; index counts from 0.
-    feedback
-        The previous mask's probability, None where there is none.
-    threshold
-        Where the mask is cut for counting changed pixels (probability > threshold).
-    on_step
-        Called with the probability and index of each step that another one follows.
+    ``step(feedback, index)`` returns a probability, ``index`` counting from 0; the
+    first ``feedback`` is the previous mask's, None where there is none. Changed pixels
+    are counted in masks cut at ``threshold`` (probability > threshold). ``on_step``
+    gets the probability and index of each step that another one follows.
     """
     probabilities: list[ProbT] = []
     changed: list[int] = []

@@ -1,12 +1,9 @@
 """Boxes and the focus window: a square of the plane and the network's grid over it.
 
-Coordinates follow the half-pixel
-convention: pixel *i* covers [i − ½, i + ½], so the centre of plane pixel *p* lies at
-grid position ``(p + ½ − origin) · grid / side − ½``; the inverse is exact.
-
-Shrinking averages over the covered area, enlarging interpolates linearly; at
-``side == grid`` both are the identity, bit for bit. Beyond the plane's edge the edge
-pixel is repeated.
+Pixel *i* covers [i − ½, i + ½], so the centre of plane pixel *p* lies at grid position
+``(p + ½ − origin) · grid / side − ½``; the inverse is exact. Shrinking averages over
+the covered area, enlarging interpolates linearly; at ``side == grid`` both are the
+identity, bit for bit. Beyond the plane's edge the edge pixel is repeated.
 """
 
 from __future__ import annotations
@@ -81,20 +78,13 @@ class PlaneLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A square of the plane, sampled on a square grid (Zoom-In of the papers).
+    """A square of the plane, sampled on a square grid (Zoom-In of the papers)."""
 
-    Attributes
-    ----------
-    y0, x0
-        Top-left pixel; may be negative (the window reaches beyond the plane).
-    side, grid
-        Side in plane pixels, and side of the network's grid in cells; at least 1.
-    """
-
+    #: top-left pixel; negative where the window reaches beyond the plane
     y0: int
     x0: int
-    side: int
-    grid: int
+    side: int  #: in plane pixels, at least 1
+    grid: int  #: side of the network's grid in cells, at least 1
 
     def __post_init__(self) -> None:
         if self.side < 1 or self.grid < 1:

@@ -51,13 +51,7 @@ LOOK_MS = 500
 
 
 class FineTuneDock(DockWidget):
-    """Fine-tune a model on an image and its labels, or on a folder of them.
-
-    Parameters
-    ----------
-    napari_viewer
-        The viewer the dock is opened in.
-    """
+    """Fine-tune a model on an image and its labels, or on a folder of them."""
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         self._closed = False  # events come while Qt begins

@@ -125,15 +125,9 @@ def write_labels(
 ) -> None:
     """Write (…, Y, X) integer labels, 0 = background, whole or not at all.
 
-    Parameters
-    ----------
-    path
-        ``.tif``: deflate TIFF, OME-TIFF where the spacing is known; ``.zarr``:
-        OME-Zarr; anything else Pillow writes: a picture in which the objects are white.
-    labels
-        Instance numbers.
-    axes, spacing, units
-        Of each axis of ``labels``.
+    ``.tif`` is a deflate TIFF, an OME-TIFF where the spacing is known; ``.zarr`` an
+    OME-Zarr; anything else that Pillow writes a picture in which the objects are white.
+    ``axes``, ``spacing`` and ``units`` have one value for each axis of ``labels``.
     """
     if path.suffix.lower() == ".zarr":
         write_ome_zarr(path, labels, axes=axes, spacing=spacing, units=units)
@@ -171,18 +165,9 @@ def write_ome_zarr(
 ) -> None:
     """Write labels as an OME-Zarr image-label (NGFF 0.5), with names and colours.
 
-    Large planes get coarser levels.
-
-    Parameters
-    ----------
-    path
-        Ends in ``.zarr``; what is there is replaced.
-    labels
-        (…, Y, X) integers, 0 = background.
-    rows
-        Names and colours of the objects.
-    axes, spacing, units
-        Of each axis of ``labels``.
+    The path ends in ``.zarr``, and what is there is replaced. Labels are (…, Y, X)
+    integers, 0 = background; ``rows`` have the objects' names and colours, ``axes``,
+    ``spacing`` and ``units`` a value for each axis. Large planes get coarser levels.
     """
     target = behind_links(path)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -30,13 +30,9 @@ _TILES = 6
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """The values painted black and white, per channel of the image.
+    """The values painted black and white, one per channel of the image (no alpha).
 
-    Attributes
-    ----------
-    low, high
-        One value per channel (alpha left out), finite, low ≤ high. Where they are
-        equal the channel carries nothing and is painted black.
+    Finite, low ≤ high; a channel where they are equal carries nothing, and is black.
     """
 
     low: tuple[float, ...]

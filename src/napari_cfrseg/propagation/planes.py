@@ -24,29 +24,13 @@ if TYPE_CHECKING:
 class SegmenterPlanes:
     """The planes of a (Z, Y, X[, C]) stack with a segmenter on them.
 
-    Parameters
-    ----------
-    stack
-        NumPy or lazy (dask, zarr); or a function that returns a plane.
-    count, shape
-        Of the planes; needed for a function only.
-    sampling
-        (between planes, y, x) size of a voxel, in any one unit.
-    taken
-        Labels of other objects on a plane's box that are settled, for an object;
-        None: none.
-    rgb, scaling
-        As for ``Segmenter.set_image``; the scaling may be a function of the plane.
-    ahead
-        Whether the next plane is read and embedded while one is decoded: results are
-        the same without.
-    on_run
-        Called with each answer of the network.
-
-    Attributes
-    ----------
-    runs
-        How often the network was run.
+    ``stack`` is NumPy or lazy (dask, zarr), or a function that returns a plane: then
+    ``count`` and ``shape`` are the planes'. ``sampling`` is the (between planes, y, x)
+    size of a voxel, in any one unit. ``taken`` returns the settled labels of other
+    objects in a plane's box, for an object. ``rgb`` and ``scaling`` are as for
+    ``Segmenter.set_image``; the scaling may be a function of the plane. With ``ahead``
+    the next plane is read and embedded while one is decoded: results are the same
+    without. ``on_run`` gets each answer of the network; ``runs`` counts them.
     """
 
     def __init__(

@@ -94,32 +94,16 @@ PlaneLabels = Annotated[
 class ImageReference:
     """Which image was clicked on.
 
-    Attributes
-    ----------
-    path
-        Relative to the session's folder, with forward slashes (absolute only on
-        request); None for an image that is in no file.
-    shape
-        Leading axes, Y, X, and C where there are channels.
-    dtype
-        NumPy's name.
-    axes
-        One name for each axis, the channel axis called "c".
-    spacing, units
-        Size of a pixel along each axis but the channels, and in what; None: unknown.
-    level, levels
-        Pyramid level worked on, and how many from there on pixels were read from.
-    select
-        (axis, index) pairs, applied in order to the file's array to get this image.
-    channel_axis, channels
-        Axis of that array, and indices along it, that are C here; (): C, if there is
-        any, is the array's last axis.
-    order
-        Which of that array's axes, C left out, comes where in ``shape``, ``axes``,
-        ``spacing``, ``units`` and all of the session's planes (see :mod:`.axes`); ():
-        as it is.
-    fingerprint
-        SHA-256 of a sample of the pixels (see :func:`.fingerprint`).
+    ``path`` is relative to the session's folder, with forward slashes (absolute only on
+    request); None for an image that is in no file. ``shape`` are the leading axes, Y,
+    X, and C where there are channels; ``axes`` their names, that of channels "c";
+    ``spacing`` and ``units`` the size of a pixel along each but C (None: unknown). Of
+    the file's array, ``levels`` pyramid levels from ``level`` on were read, the (axis,
+    index) pairs ``select`` applied in order, and ``channels`` along ``channel_axis``
+    became C; (): C, if there is any, is the last axis. ``order`` is which of that
+    array's axes, C left out, comes where in the other fields and in all of the
+    session's planes (see :mod:`.axes`); (): as it is. ``fingerprint`` is the SHA-256 of
+    a sample of the pixels.
     """
 
     path: Annotated[str, Field(min_length=1, max_length=4096)] | None
@@ -199,15 +183,10 @@ class ModelReference:
 class SessionSettings:
     """Settings that the result depends on, besides image, model and events.
 
-    Attributes
-    ----------
-    device, backend, precision, threads
-        Where the network ran; a replay uses the same unless options override it.
-    rgb, scaling
-        How pixels were read; scaling None: each plane's own, written with its first
-        click.
-    refinement, rule
-        In force before the first event.
+    The network ran on ``device`` with ``backend``, ``precision`` and ``threads``; a
+    replay does the same unless options override it. ``scaling`` None: each plane's own,
+    written with its first click. ``refinement`` and ``rule`` hold before the first
+    event.
     """
 
     device: Text = "cpu"

@@ -39,14 +39,8 @@ COMPACT_BYTES = 4_000_000
 class SessionWriter:
     """A session open for writing; made by :meth:`create` or :meth:`open`.
 
-    Attributes
-    ----------
-    path
-        The session file.
-    problem
-        Why events wait in memory, or None when all are on the disk.
-    on_problem
-        Called with ``problem`` whenever it changes, on the thread that records.
+    ``problem`` is why events wait in memory, None when all are on the disk;
+    ``on_problem`` is called with it whenever it changes, on the thread that records.
     """
 
     def __init__(self, path: Path, content: SessionContent, lock: SessionLock) -> None:

@@ -89,14 +89,8 @@ AFTER_FIRST_CLICK = WindowRecipe(zoomed=1.0, rotate=False, stretch=1.0001, shift
 class Atlas:
     """Images, labels and objects, flat in memory (see the module docstring).
 
-    Parameters
-    ----------
-    seed
-        Of the interior points.
-    min_area_px
-        Smaller components are no objects.
-    set_power
-        A data set of n groups is drawn in proportion to n to this power.
+    ``seed`` is of the interior points; components below ``min_area_px`` are no objects.
+    A data set of n groups is drawn in proportion to n ** ``set_power``.
     """
 
     def __init__(

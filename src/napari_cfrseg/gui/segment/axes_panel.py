@@ -29,15 +29,9 @@ if TYPE_CHECKING:
 class AxesPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     """Hidden where there is nothing to say: one plane, of one channel or of colours.
 
-    Parameters
-    ----------
-    current
-        Returns the controller whose image it is about.
-    afresh
-        Begins again on a layer: called with it, with why the objects there are set
-        aside, and with what its metadata are to say.
-    named
-        Called with a controller whose axes got other names.
+    ``current`` returns the controller whose image it is about. ``afresh`` begins again
+    on a layer: called with it, with why the objects there are set aside, and with what
+    its metadata are to say. ``named`` gets a controller whose axes got other names.
     """
 
     def __init__(

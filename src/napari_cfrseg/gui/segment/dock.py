@@ -64,14 +64,8 @@ if TYPE_CHECKING:
 class ClickDock(DockWidget):
     """Segment the objects of an image by clicks.
 
-    Parameters
-    ----------
-    napari_viewer
-        The viewer the dock is opened in.
-    load
-        Loads a segmenter by model name, on the worker; None: the installed models'.
-    runner
-        Where clicks are computed; closed with the dock.
+    ``load`` loads a segmenter by model name, on the worker (None: the installed
+    models'); ``runner`` is where clicks are computed, closed with the dock.
     """
 
     def __init__(

@@ -205,20 +205,10 @@ class EventQueue:
     """Applies events on a runner and passes on the results, in order.
 
     The annotator is used on the runner's thread only, from the first event on.
-
-    Parameters
-    ----------
-    annotator, runner
-        What applies the events, and where.
-    settled
-        Called with each step that was applied and what it changed.
-    failed
-        Called with each step that was refused or cancelled, and why.
-    preview
-        Called with the newest click's labels so far, or with how far a propagation is;
-        a cancelled propagation keeps the planes that are done.
-    stalled
-        Called with a job that has waited for pixels for long.
+    ``settled`` gets each step that was applied and what it changed, ``failed`` each
+    that was refused or cancelled, and why. ``preview`` gets the newest click's labels
+    so far, or how far a propagation is (a cancelled one keeps the planes that are
+    done), ``stalled`` a job that has waited for pixels for long.
     """
 
     def __init__(

@@ -114,13 +114,6 @@ class Projection:
 
     ``changed`` is called with each new view, ``applied`` with each event the annotator
     has applied, ``notify`` as the controller's.
-
-    Attributes
-    ----------
-    objects
-        By id, after the last event that was applied.
-    pending
-        Steps on their way, oldest first; the queue's own list.
     """
 
     stack: Propagator
@@ -143,7 +136,9 @@ class Projection:
         self._applied = applied
         self.notify = notify
         self.view = DockView()
+        #: by id, after the last event that was applied
         self.objects: Mapping[int, ObjectState] = {}
+        #: steps on their way, oldest first; the queue's own list
         self.pending: Sequence[Pending] = ()
         #: what computes, for ``show_placement``
         self.segmenter: object = None

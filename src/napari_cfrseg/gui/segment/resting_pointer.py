@@ -50,14 +50,9 @@ class Resting(StrEnum):
 class RestingPointer:
     """Watches the pointer and its buttons over a viewer's canvas.
 
-    Parameters
-    ----------
-    viewer, runner
-        Where the pointer is, and where clicks are computed.
-    current
-        Returns the controller of the image being segmented, or None.
-    mode
-        What a rest does; may be changed at any time. A press begins the click in any.
+    Clicks are computed on ``runner``; ``current`` returns the controller of the image
+    being segmented, or None. ``mode``, what a rest does, may be changed at any time; a
+    press begins the click in any.
     """
 
     def __init__(
