@@ -31,12 +31,7 @@ from napari_cfrseg.annotation.state import (
 from napari_cfrseg.annotation.transaction import Draft, PatchCallback, put_object
 from napari_cfrseg.engine.likeness import Likeness
 from napari_cfrseg.engine.refinement import Refinement
-from napari_cfrseg.engine.suggestions import (
-    Batch,
-    ObjectSuggestion,
-    Verdict,
-    rescored,
-)
+from napari_cfrseg.engine.suggestions import Batch, ObjectSuggestion, Verdict, rescored
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import LabelRuns, MaskPatch, Plane
 from napari_cfrseg.geometry.windows import Box, slices

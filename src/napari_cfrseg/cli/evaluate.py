@@ -68,8 +68,7 @@ def evaluate(
         typer.Option("--refinement", help="standard, CFR-n or A-CFR-n; repeat."),
     ] = None,
     protocol: Annotated[
-        str,
-        typer.Option(help="micro, ritm, simpleclick, paper-cfr or paper-fcfi."),
+        str, typer.Option(help="micro, ritm, simpleclick, paper-cfr or paper-fcfi.")
     ] = "micro",
     backbone: Annotated[
         str, typer.Option(help="paper-fcfi: hrnet18s or resnet101.")

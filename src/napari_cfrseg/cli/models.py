@@ -38,8 +38,7 @@ def list_all(
         list[str] | None, typer.Argument(help="Names, fcfi:<timm model> too [all].")
     ] = None,
     measure: Annotated[
-        bool,
-        typer.Option("--measure", help="Time a click of each here first (CPU)."),
+        bool, typer.Option("--measure", help="Time a click of each here first (CPU).")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -149,11 +148,7 @@ def _input_sizes(architecture: dict[str, Any], parameters: int) -> list[int]:
 
 
 def _measure(names: list[str]) -> None:
-    from napari_cfrseg.evaluation.click_times import (
-        arithmetics,
-        bench_networks,
-        record,
-    )
+    from napari_cfrseg.evaluation.click_times import arithmetics, bench_networks, record
 
     how = arithmetics("cpu", None)
     for name in track(names, "timing clicks, networks"):
@@ -195,8 +190,7 @@ Examples:
 """
 
 NameOption = Annotated[
-    str | None,
-    typer.Option("--name", help="The model's name [its network's name]."),
+    str | None, typer.Option("--name", help="The model's name [its network's name].")
 ]
 LicenceOption = Annotated[
     str | None,

@@ -23,12 +23,10 @@ T = TypeVar("T")
 LOG_EVERY_S = 10.0
 
 ModelOption = Annotated[
-    str,
-    typer.Option("--model", "-m", help="A model's name, or a weights file's path."),
+    str, typer.Option("--model", "-m", help="A model's name, or a weights file's path.")
 ]
 DeviceOption = Annotated[
-    str,
-    typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps."),
+    str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")
 ]
 SessionDeviceOption = Annotated[
     str | None,
@@ -38,12 +36,10 @@ FolderOption = Annotated[
     Path, typer.Option("--output", "-o", file_okay=False, help="Results' folder.")
 ]
 JsonOption = Annotated[
-    bool,
-    typer.Option("--json", help="Print the result as one JSON value."),
+    bool, typer.Option("--json", help="Print the result as one JSON value.")
 ]
 WorkersOption = Annotated[
-    int,
-    typer.Option("--workers", "-j", min=1, help="Processes; on GPUs one per GPU."),
+    int, typer.Option("--workers", "-j", min=1, help="Processes; on GPUs one per GPU.")
 ]
 SchedulerOption = Annotated[
     str | None,

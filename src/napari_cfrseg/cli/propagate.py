@@ -89,8 +89,7 @@ def propagate(
         int | None, typer.Option(min=0, help="Last plane to fill [the last there is].")
     ] = None,
     spans: Annotated[
-        bool,
-        typer.Option("--spans", help="The object reaches from --first to --last."),
+        bool, typer.Option("--spans", help="The object reaches from --first to --last.")
     ] = False,
     voxel: Annotated[
         Any,

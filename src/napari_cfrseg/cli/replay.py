@@ -66,8 +66,7 @@ def replay(
     only_changed: Annotated[
         bool,
         typer.Option(
-            "--only-changed",
-            help="Keep results whose inputs have not changed.",
+            "--only-changed", help="Keep results whose inputs have not changed."
         ),
     ] = False,
     dry_run: Annotated[

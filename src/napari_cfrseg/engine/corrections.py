@@ -26,14 +26,7 @@ from scipy.spatial import cKDTree
 from napari_cfrseg.clicks import Click, ClickList
 from napari_cfrseg.engine.probability_patch import Patch
 from napari_cfrseg.geometry.distances import squared_distances
-from napari_cfrseg.geometry.windows import (
-    Box,
-    Window,
-    overlap,
-    paste,
-    shape_of,
-    slices,
-)
+from napari_cfrseg.geometry.windows import Box, Window, overlap, paste, shape_of, slices
 
 #: The click's disk on the network's grid, as in the papers.
 DISK_RADIUS_CELLS = 5.0

@@ -168,10 +168,7 @@ def learn(image: PlaneImage, finished: Sequence[MaskPatch], grid: int) -> Likene
 
 
 def _surroundings(
-    image: PlaneImage,
-    mask: MaskPatch,
-    masks: Sequence[MaskPatch],
-    known: Likeness,
+    image: PlaneImage, mask: MaskPatch, masks: Sequence[MaskPatch], known: Likeness
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
     """Return features around a mask, cells in any finished object and near this one."""
     step, reach = known.step, known.reach

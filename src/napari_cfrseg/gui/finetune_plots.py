@@ -7,11 +7,7 @@ from typing import Any
 
 from qtpy.QtCore import QPointF, QRectF, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
-from qtpy.QtWidgets import (
-    QTableWidget,
-    QTableWidgetItem,
-    QWidget,
-)
+from qtpy.QtWidgets import QTableWidget, QTableWidgetItem, QWidget
 
 _COLUMNS = ("", "objects", "NoC@85", "NoC@90", "IoU@1", "IoU@5")
 

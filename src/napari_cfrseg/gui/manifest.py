@@ -82,10 +82,7 @@ def sample_session() -> list[LayerData]:
         with as_file(place) as image_path:
             opened = open_image(image_path)
             reference = reference_of(
-                opened.array,
-                path=image_path,
-                folder=folder,
-                rgb=opened.has_channels,
+                opened.array, path=image_path, folder=folder, rgb=opened.has_channels
             )
         folder.mkdir(parents=True, exist_ok=True)
         content = SessionContent(reference, model, events=tuple(events))

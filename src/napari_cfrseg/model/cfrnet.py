@@ -28,12 +28,7 @@ from napari_cfrseg.model.blocks import (
     fold_sequences,
 )
 from napari_cfrseg.model.blocks.clickmaps import disk_maps
-from napari_cfrseg.model.blocks.decoder import (
-    ClickDecoder,
-    Head,
-    Pyramid,
-    Residual,
-)
+from napari_cfrseg.model.blocks.decoder import ClickDecoder, Head, Pyramid, Residual
 from napari_cfrseg.model.blocks.extensions import Judge, Offset, SecondEncoder
 from napari_cfrseg.model.blocks.feedback_correction import FFCM
 from napari_cfrseg.model.blocks.feedback_fusion import CFFM, FusionState

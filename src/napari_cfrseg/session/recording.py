@@ -72,10 +72,7 @@ class RecordedAnnotator(Annotator):
             super().use(segmenter)
 
     def apply(
-        self,
-        event: ev.Event,
-        *more: ev.Event,
-        on_preview: PatchCallback | None = None,
+        self, event: ev.Event, *more: ev.Event, on_preview: PatchCallback | None = None
     ) -> Change:
         """Apply events as one step (see :class:`Annotator`) and write them down.
 

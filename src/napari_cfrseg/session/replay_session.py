@@ -330,10 +330,7 @@ def compare_labels(
 
 
 def write_comparison(
-    path: Path,
-    image: Any,
-    before: NDArray[np.integer],
-    after: NDArray[np.integer],
+    path: Path, image: Any, before: NDArray[np.integer], after: NDArray[np.integer]
 ) -> None:
     """Write before and after side by side, on the plane that changed most."""
     from PIL import Image

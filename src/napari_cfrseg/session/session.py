@@ -18,11 +18,7 @@ from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.io.axes import plane_of
 from napari_cfrseg.io.tiled_labels import AnyLabels
 from napari_cfrseg.session.format import ImageReference, ModelReference, SessionContent
-from napari_cfrseg.session.references import (
-    check_same,
-    find_image,
-    open_reference,
-)
+from napari_cfrseg.session.references import check_same, find_image, open_reference
 from napari_cfrseg.session.session_file import journal_path, parse_at, read_journal
 
 if TYPE_CHECKING:

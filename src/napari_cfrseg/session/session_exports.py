@@ -31,11 +31,7 @@ from napari_cfrseg.io.click_tables import TableClick, clicks_csv
 from napari_cfrseg.io.label_exports import write_ome_tiff, write_ome_zarr
 from napari_cfrseg.io.object_exports import ObjectRow
 from napari_cfrseg.io.tiled_labels import AnyLabels, label_runs
-from napari_cfrseg.session.format import (
-    ImageReference,
-    ModelReference,
-    SessionContent,
-)
+from napari_cfrseg.session.format import ImageReference, ModelReference, SessionContent
 
 #: file endings and what they hold
 FORMATS = {

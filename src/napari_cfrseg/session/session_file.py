@@ -174,9 +174,7 @@ MIGRATIONS: Mapping[int, Migration] = MappingProxyType(
 
 
 def migrated(
-    raw: dict[str, Any],
-    current: int,
-    migrations: Mapping[int, Migration] = MIGRATIONS,
+    raw: dict[str, Any], current: int, migrations: Mapping[int, Migration] = MIGRATIONS
 ) -> dict[str, Any]:
     """Return a parsed file in the layout of version ``current``.
 

@@ -331,11 +331,7 @@ def write_objects(path: Path, runs: Sequence[Run]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         names = ["model", "robot_seed", "key", "set", "image", "plane", "area_px"]
-        names += [
-            "clicks",
-            "last_iou",
-            *(f"clicks_to_{in_percent(n)}" for n in goals),
-        ]
+        names += ["clicks", "last_iou", *(f"clicks_to_{in_percent(n)}" for n in goals)]
         names += [*(f"iou_at_{n}" for n in IOU_CLICKS), "regressions", "first_click_s"]
         writer.writerow([*names, "mean_later_click_s", "steps", "run"])
         for run in runs:

@@ -137,8 +137,7 @@ class AxesPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             return
         why = f"Other axes or channels of “{layer.name}” were chosen:"
         remedy = Remedy(
-            "Set objects aside, begin again",
-            lambda: self._afresh(layer, why, **said),
+            "Set objects aside, begin again", lambda: self._afresh(layer, why, **said)
         )
         text = "The objects here were made with these axes and channels."
         found.say(text, remedy=remedy)

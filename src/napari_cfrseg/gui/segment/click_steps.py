@@ -33,10 +33,7 @@ class ClickSteps:
         self.focus_shift = 0
 
     def click(
-        self,
-        world: Sequence[float],
-        is_positive: bool,
-        box: Box | None = None,
+        self, world: Sequence[float], is_positive: bool, box: Box | None = None
     ) -> tuple[ev.Event, ...]:
         """Return the step that a click is; () (and say why) if it is none.
 

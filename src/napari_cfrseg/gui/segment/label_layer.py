@@ -15,12 +15,7 @@ import numpy as np
 from napari_cfrseg.annotation.events import Painted
 from napari_cfrseg.annotation.state import PALETTE_SIZE, ObjectState, default_colour
 from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, Plane
-from napari_cfrseg.gui.segment.layers import (
-    MOST_OBJECTS,
-    Listener,
-    PlaneView,
-    to_rgba,
-)
+from napari_cfrseg.gui.segment.layers import MOST_OBJECTS, Listener, PlaneView, to_rgba
 from napari_cfrseg.gui.segment.working_image import WorkingImage
 from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels
 
@@ -46,11 +41,7 @@ def make_labels(
     else:
         data = [image.own_array(level) for level in tiles.levels]
     layer = Labels(
-        data,
-        multiscale=tiles is not None,
-        name=name,
-        opacity=0.45,
-        **image.placement(),
+        data, multiscale=tiles is not None, name=name, opacity=0.45, **image.placement()
     )
     layer.locked = LayerLock.DELETION
     return layer

@@ -27,11 +27,7 @@ from napari_cfrseg.session.format import (
     SessionContent,
     SessionSettings,
 )
-from napari_cfrseg.session.references import (
-    described,
-    find_weights,
-    relative_path,
-)
+from napari_cfrseg.session.references import described, find_weights, relative_path
 from napari_cfrseg.session.session_exports import export, measure
 from napari_cfrseg.session.session_writer import SessionWriter
 from napari_cfrseg.session.unsaved_sessions import note_recent, unsaved_path

@@ -30,10 +30,7 @@ from napari_cfrseg.session.format import (
     SessionContent,
     Snapshot,
 )
-from napari_cfrseg.session.imported_events import (
-    events_from_labels,
-    events_from_points,
-)
+from napari_cfrseg.session.imported_events import events_from_labels, events_from_points
 from napari_cfrseg.session.references import (
     as_clicked,
     check_same,

@@ -31,10 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_cfrseg.model.blocks import (
-    SeparableNormRelu,
-    SplitInputConv2d,
-)
+from napari_cfrseg.model.blocks import SeparableNormRelu, SplitInputConv2d
 from napari_cfrseg.model.blocks.clickmaps import click_region, once_per_click
 
 Affinity = Literal["cosine", "exponential"]

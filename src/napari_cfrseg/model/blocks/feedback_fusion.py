@@ -26,11 +26,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from napari_cfrseg.model.blocks import (
-    ConvNormRelu,
-    SeparableNormRelu,
-    SplitInputConv2d,
-)
+from napari_cfrseg.model.blocks import ConvNormRelu, SeparableNormRelu, SplitInputConv2d
 
 Fusion = Literal["residual", "residual_full", "no_residual", "no_gate", "concat"]
 FUSIONS: tuple[Fusion, ...] = (

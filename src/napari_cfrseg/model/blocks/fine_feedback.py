@@ -22,9 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_cfrseg.model.blocks import (
-    SplitInputConv2d,
-)
+from napari_cfrseg.model.blocks import SplitInputConv2d
 from napari_cfrseg.model.blocks.clickmaps import click_distance, once_per_click
 
 #: Greatest distance from the outline, in cells, that is distinguished.
