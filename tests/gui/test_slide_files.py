@@ -17,6 +17,7 @@ from sync_runner import HeldRunner
 
 from napari_cfrseg.annotation.events import ClickAdded, ObjectCreated
 from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.errors import ImageError
 from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.gui.session.layer_references import layer_reference
 from napari_cfrseg.gui.session.session_layers import get_slide_reader
@@ -186,12 +187,24 @@ def test_channels_that_are_no_colours_are_layers_of_their_own(tmp_path: Path) ->
     assert layers[1].data[0][SPOT[0] + 9, SPOT[1] + 9] == 200
 
 
-@pytest.mark.parametrize("name", ["small.ome.tif", "broken.svs"])
-def test_other_files_are_left_to_others(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    if name.startswith("small"):
-        tifffile.imwrite(path, np.zeros((40, 50), np.uint8))
-    else:
-        path.write_bytes(b"no slide")
-    assert get_slide_reader(str(path)) is None
+def test_a_small_file_is_a_plain_layer(tmp_path: Path) -> None:
+    """Whoever opens every OME-TIFF with this plugin sees small ones, too."""
+    path = tmp_path / "small.ome.tif"
+    pixels = np.arange(2 * 40 * 50, dtype=np.uint16).reshape(2, 40, 50)
+    tifffile.imwrite(
+        path,
+        pixels,
+        metadata={"axes": "CYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5},
+    )
+    layers = open_layers(path)
+    assert [layer.multiscale for layer in layers] == [False, False]
+    assert all(np.array_equal(x.data, y) for x, y in zip(layers, pixels, strict=True))
+    assert tuple(layers[0].scale) == (0.5, 0.5)
+
+
+def test_a_broken_file_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "broken.svs"
+    path.write_bytes(b"no slide")
+    with pytest.raises(ImageError, match=r"broken\.svs cannot be read"):
+        open_layers(path)
     assert get_slide_reader([str(path)]) is None

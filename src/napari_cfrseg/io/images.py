@@ -32,7 +32,7 @@ from napari_cfrseg.io.named_axes import (
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".lsm", ".stk", ".btf", ".tf8")
 #: TIFFs by other names, of slide scanners; only read
-SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".bif")
+SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".bif", ".qptiff", ".ptif", ".ptiff")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 #: files that hold images, in the order in which they are looked for
 IMAGE_SUFFIXES = (*TIFF_SUFFIXES, *SLIDE_SUFFIXES, *PICTURE_SUFFIXES, ".npy")

@@ -36,7 +36,7 @@ _UNITS = {
 
 
 def open_tiff(path: Path, level: int, *, as_labels: bool = False) -> OpenImage:
-    """Open the first image of a regular TIFF file, without decoding its pixels.
+    """Open the main image of a regular TIFF file, without decoding its pixels.
 
     ``level`` is of its pyramid, 0 the finest; ``as_labels`` returns the numbers of a
     palette's colours, not the colours.
@@ -46,15 +46,17 @@ def open_tiff(path: Path, level: int, *, as_labels: bool = False) -> OpenImage:
     file = tifffile.TiffFile(path)
     try:
         _check_pages_end(file)
-        levels = file.series[0].levels
+        main = _main_series(file)
+        levels = main.levels
         if level >= len(levels):
             raise ImageError(f"{path} has no pyramid level {level}")
         series = levels[level]
+        _check_codec(series.keyframe)
         axes, is_rgb = _axes_of(series)
-        spacing, units = _calibration(file, axes, levels[0].shape, series.shape)
+        spacing, units = _calibration(file, main, axes, series.shape)
         page = series.keyframe
         palette = page.colormap if int(page.photometric) == _PALETTE else None
-        array = _pixels(file, series, level, path)
+        array = _pixels(file, main, level, path)
     except BaseException:
         file.close()
         raise
@@ -72,26 +74,55 @@ def open_tiff(path: Path, level: int, *, as_labels: bool = False) -> OpenImage:
 
 
 def tiff_axes(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return names and lengths of the first image's axes."""
+    """Return names and lengths of the main image's axes."""
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        series = file.series[0]
+        series = _main_series(file)
         return _axes_of(series)[0], tuple(int(n) for n in series.shape)
 
 
 def count_levels(path: Path) -> int:
-    """Return how many levels the first image's pyramid has; 1: none."""
+    """Return how many levels the main image's pyramid has; 1: none."""
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        return len(file.series[0].levels)
+        return len(_main_series(file).levels)
+
+
+def left_out(path: Path) -> str:
+    """Return what of a slide is not shown, in one line; "" where nothing is missing."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        main, said = _main_series(file), []
+        others = sum(len(s.levels) > 1 for s in file.series if s is not main)
+        if others:
+            size = " × ".join(map(str, main.shape))
+            said.append(f"of {others + 1} images the one of {size} is shown.")
+        if file.is_bif:
+            said.append(
+                "Ventana's scanners let tiles overlap: they are shown side by side, so "
+                "objects on the seams may look doubled."
+            )
+    return f"{path.name}: {' '.join(said)}" if said else ""
+
+
+def _main_series(file: Any) -> Any:
+    """Return the first image, or the slide of a file that begins with its overview."""
+    if not file.series:
+        raise ImageError("it holds no image that can be read")
+    first, *others = file.series
+    if len(first.levels) > 1 and not file.is_scn:
+        return first
+    pyramids = [s for s in others if len(s.levels) > 1]
+    return max((first, *pyramids), key=lambda s: math.prod(s.shape))
 
 
 def _check_pages_end(file: Any) -> None:
     """Raise ImageError where a damaged file's list of pages leads back to itself."""
     form, handle = file.tiff, file.filehandle
-    handle.seek(4 if form.offsetsize == 4 else 8)
+    handle.seek(8 if form.is_bigtiff else 4)
     seen: set[int] = set()
     while len(word := handle.read(form.offsetsize)) == form.offsetsize:
         (place,) = struct.unpack(form.offsetformat, word)
@@ -107,6 +138,19 @@ def _check_pages_end(file: Any) -> None:
             break
         (tags,) = struct.unpack(form.tagnoformat, count)
         handle.seek(place + form.tagnosize + tags * form.tagsize)
+
+
+def _check_codec(page: Any) -> None:
+    """Raise ImageError where a page's pixels cannot be decoded here."""
+    try:
+        page.decode(None, 0)
+    except ValueError as error:
+        name = getattr(page.compression, "name", page.compression)
+        msg = (
+            f"its pixels are compressed as {name}, which cannot be decoded here: "
+            "update imagecodecs, or save it with another compression"
+        )
+        raise ImageError(msg) from error
 
 
 def _axes_of(series: Any) -> tuple[tuple[str, ...], bool]:
@@ -134,14 +178,16 @@ def _coloured(values: NDArray[Any], palette: NDArray[Any]) -> NDArray[np.uint8]:
     return colours
 
 
-def _pixels(file: Any, series: Any, level: int, path: Path) -> Any:
+def _pixels(file: Any, main: Any, level: int, path: Path) -> Any:
     """Return an array, mapped or lazy where it is large; it keeps the file open."""
     import tifffile
 
+    series = main.levels[level]
     size = math.prod(series.shape) * series.dtype.itemsize
     if level == 0 and series.dataoffset is not None and size:
+        number = file.series.index(main)
         file.close()
-        mapped = tifffile.memmap(path, mode="r").reshape(series.shape)
+        mapped = tifffile.memmap(path, series=number, mode="r").reshape(series.shape)
         return in_memory(mapped)
     page_shape = tuple(int(n) for n in series.keyframe.shape)
     depth = len(series.shape) - len(page_shape)
@@ -152,7 +198,7 @@ def _pixels(file: Any, series: Any, level: int, path: Path) -> Any:
         return ArrayView(pages, range(pages.ndim), {}, str(path))
     import zarr
 
-    tiles = zarr.open_array(file.aszarr(series=0, level=level), mode="r")
+    tiles = zarr.open_array(main.aszarr(level=level), mode="r")
     check_chunks(tiles)
     weakref.finalize(tiles, file.close)
     return ArrayView(tiles, range(tiles.ndim), {}, str(path))
@@ -226,17 +272,17 @@ def unit_name(unit: object) -> str:
 
 
 def _calibration(
-    file: Any, axes: tuple[str, ...], whole: tuple[int, ...], shape: tuple[int, ...]
+    file: Any, main: Any, axes: tuple[str, ...], shape: tuple[int, ...]
 ) -> tuple[tuple[float, ...] | None, tuple[str, ...] | None]:
     """Return spacing and units of each axis, (None, None) where nothing is known."""
     sizes: dict[str, tuple[float, str]] = {}
     if file.is_ome:
-        sizes = _ome_sizes(file.ome_metadata)
+        sizes = _ome_sizes(file.ome_metadata, file.series.index(main))
     elif file.is_imagej:
         sizes = _imagej_sizes(file)
-    elif file.is_svs:  # Aperio's scanners
-        mpp = re.search(r"\|\s*MPP\s*=\s*([^|]+)", file.pages[0].description)
-        sizes = dict.fromkeys("yx", (_number(mpp[1]), "micrometer")) if mpp else {}
+    elif file.is_svs or file.is_ndpi or file.is_scn or file.is_bif:
+        size = _slide_size(file, main.shape)
+        sizes = dict.fromkeys("yx", (size, "micrometer"))
     elif file.is_lsm:
         said = file.lsm_metadata or {}
         voxel = ((a, said.get(f"VoxelSize{a.upper()}", 0)) for a in "zyx")
@@ -248,17 +294,41 @@ def _calibration(
     known = [sizes.get(axis, (1.0, "pixel")) for axis in axes]
     coarser = [
         n / max(m, 1) if axis in ("y", "x") else 1.0
-        for axis, n, m in zip(axes, whole, shape, strict=True)
+        for axis, n, m in zip(axes, main.shape, shape, strict=True)
     ]
     spacing = tuple(s * c for (s, _), c in zip(known, coarser, strict=True))
     return spacing, tuple(unit for _, unit in known)
 
 
-def _ome_sizes(xml: str | None) -> dict[str, tuple[float, str]]:
-    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", xml or "")
-    if pixels is None:
+def _slide_size(file: Any, shape: tuple[int, ...]) -> float:
+    """Return the size of a scanner's pixel in µm; NaN where it is not said."""
+    first = file.pages.first
+    if file.is_ndpi:  # Hamamatsu
+        per_um: float = first.get_resolution("micrometer")[0]
+        return 1 / per_um if per_um else math.nan
+    if file.is_scn:  # Leica: the field of view in nm
+        for image in re.findall(r"<image\b.*?</image>", first.description, re.DOTALL):
+            pixels = re.search(r"<pixels\b[^>]*?\bsizeX=\"(\d+)\"", image)
+            view = re.search(r"<view\b[^>]*?\bsizeX=\"(\d+)\"", image)
+            if pixels and view and int(pixels[1]) in shape:
+                return int(view[1]) / int(pixels[1]) / 1000
+        return math.nan
+    if file.is_svs:  # Aperio
+        said, pattern = first.description, r"\|\s*MPP\s*=\s*([^|]+)"
+    else:  # Ventana, on its label's page or the first level's
+        tags = (page.tags.valueof(700) for page in file.pages[:3])
+        said = "".join(x.decode(errors="replace") for x in tags if type(x) is bytes)
+        pattern = r"\bScanRes=[\"']([\d.]+)"
+    found = re.search(pattern, said)
+    return math.nan if found is None else _number(found[1])
+
+
+def _ome_sizes(xml: str | None, number: int) -> dict[str, tuple[float, str]]:
+    pixels = re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", xml or "")
+    if not pixels:
         return {}
-    said = dict(re.findall(r"\b(\w+)\s*=\s*[\"']([^\"']*)[\"']", pixels[0]))
+    one = pixels[min(number, len(pixels) - 1)]
+    said = dict(re.findall(r"\b(\w+)\s*=\s*[\"']([^\"']*)[\"']", one))
     found = {}
     for axis in "zyx":
         size = said.get(f"PhysicalSize{axis.upper()}")

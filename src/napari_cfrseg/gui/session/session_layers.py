@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.errors import CfrSegError, ImageError, SessionError
+from napari_cfrseg.errors import ImageError, SessionError
 from napari_cfrseg.geometry.masks import LabelRuns
+from napari_cfrseg.gui.dock_widget import notify
 from napari_cfrseg.gui.segment.click_layer import COLOURS, SYMBOLS, features_of
 from napari_cfrseg.gui.segment.layer_axes import METADATA_AXES, METADATA_CHANNELS
 from napari_cfrseg.gui.segment.layers import MOST_OBJECTS, labels_on, points_on
@@ -20,9 +21,9 @@ from napari_cfrseg.gui.session.layer_imports import said_by
 from napari_cfrseg.gui.session.layer_references import layer_reference
 from napari_cfrseg.gui.session.session_keeper import METADATA_IMAGE, METADATA_KEY
 from napari_cfrseg.io.axes import Pyramid, select_from
-from napari_cfrseg.io.images import open_image, reading
+from napari_cfrseg.io.images import open_image, read_small, reading
 from napari_cfrseg.io.named_axes import OpenImage, axis_names
-from napari_cfrseg.io.tiff import count_levels
+from napari_cfrseg.io.tiff import count_levels, left_out
 from napari_cfrseg.io.tiled_labels import TiledLabels, is_large, label_runs
 from napari_cfrseg.session.format import (
     SUFFIX,
@@ -113,44 +114,45 @@ def _image_of(session: Session, shown: OpenImage) -> WorkingImage:
 
 
 def get_slide_reader(path: str | list[str]) -> Callable[..., list[LayerData]] | None:
-    """Return the reader of TIFF pyramids that are too large to be read whole."""
-    if not isinstance(path, str):
-        return None
-    try:
-        image = _open_slide(Path(path))
-    except CfrSegError:
-        return None
-    return None if image is None else read_slide
+    """Return the reader of scanners' files and OME-TIFFs, None for several files."""
+    return read_slide if isinstance(path, str) else None
 
 
 def read_slide(path: str | list[str]) -> list[LayerData]:
-    """Return a pyramid as a layer, or as one for each channel that is no colour."""
-    image = _open_slide(Path(path if isinstance(path, str) else path[0]))
-    if image is None:
-        raise ImageError(f"{path} is no large pyramid")
+    """Return an image as a layer, or as one for each channel that is no colour.
+
+    A large pyramid is a layer of levels.
+    """
+    file = Path(path if isinstance(path, str) else path[0])
+    with reading(file):
+        levels, missing = count_levels(file), left_out(file)
+    image = open_image(file)
+    sides = [n for n, name in zip(image.shape, image.axes, strict=True) if name in "yx"]
+    placed: dict[str, Any] = {"rgb": image.is_rgb}
+    if levels > 1 and is_large(sides):
+        image = open_image(file, levels=levels)
+        placed["multiscale"] = True
+    if missing:
+        notify("info", missing)
     image = image.arranged()
-    counted = len(image.shape) - image.has_channels
-    placed: dict[str, Any] = {"multiscale": True, "rgb": image.is_rgb}
     if image.spacing is not None:
         placed["scale"] = image.spacing
     if image.units is not None:
         placed["units"] = image.units
-    if image.is_rgb or not image.has_channels:
-        return [(list(image.array.levels), placed, "image")]
-    layers: list[LayerData] = []
-    for channel in range(image.shape[-1]):
-        levels = select_from(image.array, ((counted, channel),)).levels
-        layers.append((list(levels), {**placed, "blending": "additive"}, "image"))
-    return layers
-
-
-def _open_slide(path: Path) -> OpenImage | None:
-    """Open a TIFF pyramid; None where the image is not large or has no levels."""
-    with reading(path):
-        levels = count_levels(path)
-    image = open_image(path, levels=levels)
-    sides = [n for n, name in zip(image.shape, image.axes, strict=True) if name in "yx"]
-    return image if levels > 1 and is_large(sides) else None
+    parts = [image.array]
+    if image.has_channels and not image.is_rgb:
+        counted, placed["blending"] = len(image.shape) - 1, "additive"
+        parts = [
+            select_from(image.array, ((counted, i),)) for i in range(image.shape[-1])
+        ]
+    return [
+        (
+            list(part.levels) if isinstance(part, Pyramid) else read_small(part, file),
+            dict(placed),
+            "image",
+        )
+        for part in parts
+    ]
 
 
 def _points(
