@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from functools import partial
@@ -18,12 +19,14 @@ from napari.components import ViewerModel
 from napari.layers import Image
 from napari.layers._source import Source
 from npe2 import PluginManifest
-from slides import EMPTY, SPOT_PX, build_slide, tissue
+from qtpy.QtCore import Qt
+from slides import EMPTY, SPOT_PX, SVS_PX, SVS_UM, build_slide, build_svs, tissue
 from sync_runner import HeldRunner
 
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.gui.segment.working_image import WorkingImage
+from napari_cfrseg.gui.session.session_layers import get_slide_reader
 from napari_cfrseg.io.images import open_image
 from napari_cfrseg.io.tiled_labels import TiledLabels, label_runs
 from napari_cfrseg.session.session import Session
@@ -47,6 +50,30 @@ def test_each_level_is_the_mean_of_the_one_below(slide) -> None:
     mean = fine.reshape(128, 2, 128, 2, 3).mean((1, 3))
     assert np.abs(mean - coarse).max() < 1
     assert open_image(path, levels=7).array.shape == (SIDE, SIDE, 3)
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[int, int]]:
+    path = tmp_path_factory.mktemp("scan") / "scan.svs"
+    return path, build_svs(path, 3 * SVS_PX, spots=2)[-1]
+
+
+def test_a_slide_as_aperio_s_scanners_write_it(scan) -> None:
+    """JPEG tiles with separate tables; thumbnail, label and macro beside the levels."""
+    path, (y, x) = scan
+    reader = get_slide_reader(str(path))
+    assert reader is not None
+    ((levels, described, kind),) = reader(str(path))
+    assert kind == "image"
+    assert described["rgb"]
+    assert [one.shape for one in levels] == [
+        (3 * SVS_PX // f, 3 * SVS_PX // f, 3) for f in (1, 4, 16)
+    ]
+    assert described["scale"] == (SVS_UM, SVS_UM)
+    assert described["units"] == ("micrometer", "micrometer")
+    found = np.asarray(levels[0][y : y + SPOT_PX, x : x + SPOT_PX]).astype(int)
+    assert np.abs(found - tissue()).mean() < 8
+    assert np.abs(np.asarray(levels[0][:64, -64:]).astype(int) - EMPTY).max() < 8
 
 
 class Flaky(SimpleHTTPRequestHandler):
@@ -125,25 +152,35 @@ def test_a_slide_on_a_server_that_fails_at_times(slide, server) -> None:
 
 @pytest.mark.gui
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", ["zarr", "svs"])
 def test_a_slide_is_annotated_at_full_resolution(
-    slide, make_napari_viewer, qtbot, npe2pm, plugin_settings, tmp_path, monkeypatch
-) -> None:
+    request, make_napari_viewer, qtbot, npe2pm, plugin_settings, tmp_path, monkeypatch,
+    kind,
+) -> None:  # fmt: skip
     monkeypatch.setenv("CFRSEG_SESSIONS", str(tmp_path / "user"))
     for distribution in (PLUGIN, "napari"):
         npe2pm.register(PluginManifest.from_distribution(distribution))
-    path, (y, x) = slide
+    path, (y, x) = request.getfixturevalue("slide" if kind == "zarr" else "scan")
     viewer = make_napari_viewer(show=True)
-    viewer.open(str(path), plugin="napari", layer_type="image", name="slide")
+    reader = "napari" if kind == "zarr" else PLUGIN
+    viewer.open(str(path), plugin=reader, layer_type="image", name="slide")
     window = Window(viewer, qtbot)
     read = window.dock.controller.image.data.levels
     assert not any(hasattr(level, "dask") for level in read)
-    viewer.camera.center, viewer.camera.zoom = (y + 430, x + 160), 2.0
+    place = window.image.data_to_world((y + 430, x + 160))
+    viewer.camera.center, viewer.camera.zoom = place, 2.0 / window.image.scale[0]
     window.settle()
     window.click(y + 425, x + 172)
     tiles = window.labels.data[0]
     assert isinstance(tiles, TiledLabels)
     assert tiles[y + 425, x + 172] == 1
-    assert 50 < tiles.runs().size < 2_000
+    clicked = tiles.runs()
+    assert 50 < clicked.size < 2_000
+    window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert not tiles.runs().size
+    both = Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier
+    window.press(Qt.Key.Key_Z, both)
+    assert tiles.runs() == clicked
     window.labels.brush_size = 9
     window.labels.selected_label = 1
     viewer.layers.selection.active = window.labels
@@ -151,14 +188,16 @@ def test_a_slide_is_annotated_at_full_resolution(
     window.drag((y + 460, x + 150), (y + 460, x + 200))
     assert tiles[y + 460, x + 170] == 1
     shown = label_runs(tiles)
-    viewer.camera.zoom = 0.01
+    viewer.camera.zoom /= 200
     window.settle()
     assert window.labels.data_level > 2
     assert window.labels.get_value((y + 425, x + 172))[1] == 1
     session = tmp_path / "slide.cfrseg.json"
     controller = window.dock.controller
-    window.dock._keepers[controller].save(session)
+    keeper = window.dock._keepers[controller]
+    keeper.save(session)
     assert label_runs(controller.annotator.labels()) == shown
+    check_exports(keeper, tmp_path, (y, x), shown)
     replayed = Session.open(session).apply()
     assert isinstance(replayed, TiledLabels)
     assert label_runs(replayed) == shown
@@ -169,3 +208,24 @@ def test_a_slide_is_annotated_at_full_resolution(
     window.until(lambda: not window.view.loading and bool(window.view.objects))
     window.settle()
     assert label_runs(window.labels.data[0]) == shown
+
+
+def check_exports(keeper, folder: Path, spot: tuple[int, int], shown) -> None:
+    """Export in three formats, and find the labels in each."""
+    (y, x), area = spot, int(shown.size)
+    for name in ("labels.ome.tif", "labels.zarr"):
+        found = open_image(keeper.export(folder / name)).array
+        part = np.asarray(found[y : y + SPOT_PX, x : x + SPOT_PX])
+        assert np.count_nonzero(part) == area
+        assert part[460, 170] == 1
+    path = keeper.export(folder / "labels.geojson")
+    (one,) = json.loads(path.read_text())["features"]
+    rings = np.concatenate([np.reshape(r, (-1, 2)) for r in flat(one["geometry"])])
+    assert (abs(rings[:, 0] - x - 172) < 60).all()
+    assert (abs(rings[:, 1] - y - 440) < 60).all()
+
+
+def flat(geometry: dict[str, object]) -> list[object]:
+    """Return a polygon's rings, or those of several."""
+    parts = geometry["coordinates"]
+    return parts if geometry["type"] == "Polygon" else [r for p in parts for r in p]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import tifffile
 from closed_form import FloodNetwork
 from napari.components import ViewerModel
 from napari.layers import Layer
-from PIL import Image
 from sync_runner import HeldRunner
 
 from napari_cfrseg.annotation.events import ClickAdded, ObjectCreated
@@ -23,7 +21,6 @@ from napari_cfrseg.gui.session.layer_references import layer_reference
 from napari_cfrseg.gui.session.session_layers import get_slide_reader
 from napari_cfrseg.io.axes import Pyramid
 from napari_cfrseg.io.tiled_labels import label_runs
-from napari_cfrseg.samples import load_sample
 from napari_cfrseg.session.recording import RecordedAnnotator
 from napari_cfrseg.session.references import open_reference
 
@@ -105,78 +102,6 @@ def test_a_jpeg_slide_is_clicked_and_replayed_from_its_file(tmp_path: Path) -> N
             annotator.apply(ClickAdded(*click, hint=made.hint))
     assert label_runs(annotator.labels()) == shown
     controller.close()
-
-
-def split_jpeg(tile: np.ndarray) -> tuple[bytes, bytes]:
-    """Return a JPEG's tables and the rest of it, as scanners write them."""
-    file = io.BytesIO()
-    Image.fromarray(tile).save(file, "JPEG", quality=80, subsampling="4:2:0")
-    whole = file.getvalue()
-    tables = rest = b""
-    at = 2
-    while whole[at + 1] != 0xDA:
-        end = at + 2 + int.from_bytes(whole[at + 2 : at + 4], "big")
-        if whole[at + 1] in (0xDB, 0xC4):
-            tables += whole[at:end]
-        else:
-            rest += whole[at:end]
-        at = end
-    return b"\xff\xd8" + tables + b"\xff\xd9", b"\xff\xd8" + rest + whole[at:]
-
-
-def write_aperio(path: Path, whole: np.ndarray) -> None:
-    """Write a slide as Aperio's scanners do: made of a micrograph, not scanned."""
-    side = len(whole)
-    said = f"Aperio Image Library v11.2.1\r\n{side}x{side} (256x256) JPEG/RGB Q=80"
-    with tifffile.TiffWriter(path) as file:
-        for factor in (1, 4, 16):
-            level = whole[::factor, ::factor]
-            room = [(0, -n % 256) for n in level.shape[:2]]
-            padded = np.pad(level, [*room, (0, 0)], mode="edge")
-            down, across = (n // 256 for n in padded.shape[:2])
-            cut = padded.reshape(down, 256, across, 256, 3).swapaxes(1, 2)
-            tiles = [split_jpeg(tile) for tile in cut.reshape(-1, 256, 256, 3)]
-            file.write(
-                iter([data for _, data in tiles]),
-                shape=level.shape,
-                dtype="u1",
-                tile=(256, 256),
-                compression="jpeg",
-                photometric="ycbcr",
-                subsampling=(2, 2),
-                description=f"{said}|AppMag = 40|MPP = 0.2520",
-                extratags=[(347, 7, len(tiles[0][0]), tiles[0][0], True)],
-                metadata=None,
-            )
-            if factor == 1:
-                small = np.ascontiguousarray(whole[::16, ::16])
-                file.write(small, photometric="rgb", description=said, metadata=None)
-        for kind, number in (("label", 1), ("macro", 9)):
-            said_too = f"Aperio Image Library v11.2.1\r\n{kind} 300x300"
-            picture = np.full((300, 300, 3), 200, np.uint8)
-            options = {"subfiletype": number, "description": said_too, "metadata": None}
-            file.write(picture, photometric="rgb", rowsperstrip=16, **options)
-
-
-def test_a_slide_as_aperio_s_scanners_write_it(tmp_path: Path) -> None:
-    """JPEG tiles with separate tables; thumbnail, label and macro beside the levels."""
-    one = load_sample("breast_cancer_he").image
-    row = np.concatenate([one, one[:, ::-1]], axis=1)
-    block = np.concatenate([row, row[::-1]])
-    whole = np.tile(block, (11, 11, 1))
-    path = tmp_path / "made.svs"
-    write_aperio(path, whole)
-    (layer,) = open_layers(path)
-    assert layer.rgb
-    assert [tuple(s[:2]) for s in layer.level_shapes] == [
-        (8_448, 8_448),
-        (2_112, 2_112),
-        (528, 528),
-    ]
-    assert tuple(layer.scale) == (0.252, 0.252)
-    assert {str(unit) for unit in layer.units} == {"micrometer"}
-    found = np.asarray(layer.data[0][4_000:4_300, 5_000:5_300]).astype(int)
-    assert np.abs(found - whole[4_000:4_300, 5_000:5_300]).mean() < 8
 
 
 def test_channels_that_are_no_colours_are_layers_of_their_own(tmp_path: Path) -> None:
