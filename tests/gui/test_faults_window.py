@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 import zarr
 from closed_form import FloodNetwork
@@ -21,6 +22,7 @@ from gui_window import PLUGIN, TIMEOUT_MS, PlanesWindow, Window, squares
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManifest
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment import dock as dock_module
@@ -372,6 +374,9 @@ def test_the_window_s_thread_reads_no_lazy_pixels(open_window, tmp_path, monkeyp
     keeper.save(tmp_path / "far.cfrseg.json")
     keeper.export_later(tmp_path / "far.ome.tif")
     window.until(lambda: "Exported" in window.view.status)
+    save_with_image(window, monkeypatch, tmp_path / "whole.cfrseg.json")
+    window.until(lambda: "Saved" in window.view.status)
+    assert np.array_equal(tifffile.imread(tmp_path / "whole.tif"), squares())
     pixels.slow = threading.Event()
     window.dock.sessions._keep_picture()
     window.until(lambda: "cfrseg-picture" in pixels.readers)
@@ -380,6 +385,41 @@ def test_the_window_s_thread_reads_no_lazy_pixels(open_window, tmp_path, monkeyp
     target = picture_path(keeper.writer.content.identity)
     window.until(target.is_file)
     assert pixels.readers == {"cfrseg-reader", "cfrseg-picture"}
+
+
+def save_with_image(window: Window, monkeypatch, path: Path) -> None:
+    """Save as… under a name; yes to whether the image is to be saved, too."""
+    yes = QMessageBox.StandardButton.Yes
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: yes)
+    window.dock.sessions.save_button.click()
+
+
+def test_saving_an_image_that_does_not_come_is_given_up(
+    open_window, tmp_path, monkeypatch
+):
+    """The session stays where it was; the next act and the next save work."""
+    pixels = Noted()
+    window = open_window(pixels)
+    assert next_object(window, FIRST) == []
+    keeper, path = window.dock.sessions.keeper, tmp_path / "far.cfrseg.json"
+    before = keeper.writer.path
+    pixels.slow = threading.Event()
+    save_with_image(window, monkeypatch, path)
+    assert window.view.remedy.text == "Give up"
+    assert "Saving far.cfrseg.json" in window.view.status
+    window.until(lambda: window.view.progress == (0, 1))
+    window.press(Qt.Key.Key_Escape)
+    window.until(lambda: window.view.status == "far.cfrseg.json was not saved.")
+    assert not list(tmp_path.glob("*far*"))
+    assert keeper.writer.path == before
+    pixels.slow.set()
+    assert next_object(window, SECOND) == []
+    save_with_image(window, monkeypatch, path)
+    window.until(lambda: "Saved" in window.view.status)
+    assert keeper.writer.path == path
+    assert keeper.writer.content.image.path == "far.tif"
+    assert window.view.progress == (0, 0)
 
 
 @pytest.mark.parametrize("kind", [np, torch])

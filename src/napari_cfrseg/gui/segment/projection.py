@@ -143,7 +143,7 @@ class Projection:
         #: what computes, for ``show_placement``
         self.segmenter: object = None
         self._noted = 0
-        self._stalled: Job | None = None
+        self._long: Job | None = None
         self._areas: Counter[int] = Counter()
         self._rows = RowsToShow()
         self._gathering = False
@@ -297,17 +297,21 @@ class Projection:
 
     def stalled(self, job: Job) -> None:
         """Say that the image's store does not answer, and offer to give up."""
-        self._stalled = job
-        self.show(
-            status=f"The image's store has not answered for {SLOW_S:.0f} s: check the "
+        self.offer_end(
+            job,
+            f"The image's store has not answered for {SLOW_S:.0f} s: check the "
             "connection. Give up (Esc) and click again, or wait.",
-            remedy=Remedy("Give up", self.give_up),
         )
 
+    def offer_end(self, job: Job, status: str) -> None:
+        """Say that a job takes long, with a button that ends it, as Esc does."""
+        self._long = job
+        self.show(status=status, remedy=Remedy("Give up", self.give_up))
+
     def give_up(self) -> bool:
-        """Cancel what waits for a store that does not answer; False: nothing does."""
-        job, self._stalled = self._stalled, None
-        if job is None or job.is_cancelled:
+        """Cancel the job that takes long; False: there is none."""
+        job, self._long = self._long, None
+        if job is None or job.is_cancelled or job.ended.is_set():
             return False
         job.cancel()
         self.show(status="Given up. The next click reads the image again.")

@@ -31,7 +31,7 @@ from napari_cfrseg.io.axes import (
     turned,
     view_of,
 )
-from napari_cfrseg.io.images import open_image
+from napari_cfrseg.io.images import fingerprint, open_image
 from napari_cfrseg.io.tiled_labels import is_large
 
 if TYPE_CHECKING:
@@ -285,8 +285,10 @@ def _as_in_the_file(layer: Image, levels: list[Any]) -> Sequence[Any]:
     except CfrSegError:
         return levels
     kinds = [[(tuple(a.shape), a.dtype) for a in some] for some in (levels, found)]
-    is_same = kinds[0] == kinds[1] and np.array_equal(levels[-1], found[-1])
-    return found if is_same else levels
+    if kinds[0] != kinds[1]:
+        return levels
+    marks = [fingerprint(some[-1], _is_rgb(layer)) for some in (levels, found)]
+    return found if marks[0] == marks[1] else levels
 
 
 def shown_order(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.gui.segment.working_image import WorkingImage, layer_pixels
@@ -33,24 +36,41 @@ def layer_reference(image: WorkingImage, folder: Path) -> ImageReference:
     return reference_of(image.data, folder=folder, **_described(image), **found)
 
 
-def write_pixels(image: WorkingImage, session: Path) -> ImageReference:
+def write_pixels(
+    image: WorkingImage,
+    session: Path,
+    report: Callable[[tuple[int, int]], None] = lambda _: None,
+) -> ImageReference:
     """Write an image that is in no file beside a session, as TIFF, and describe it.
 
-    An OSError says that it cannot be written, a SessionError that it is too large.
+    It is read plane by plane; ``report`` gets (planes written, of how many), and what
+    it raises ends the writing. An OSError says that it cannot be written, a
+    SessionError that it is too large.
     """
     import tifffile
 
     if is_large(image.plane_shape):
         raise SessionError("the image is too large to be saved with the session")
     target = session.with_name(session.name.removesuffix(SUFFIX) + ".tif")
-    data = np.asarray(turned(image.data, back(image.order)))
+    data = turned(image.data, back(image.order))
+    shape = tuple(int(n) for n in data.shape)
+    leading = shape[: len(shape) - 2 - image.has_channels]
     channels: dict[str, Any] = {}
+    parts: Sequence[tuple[int | slice, ...]] = [(slice(None),) if image.is_rgb else ()]
     if image.has_channels and not image.is_rgb:
-        data = np.moveaxis(data, -1, 0)
-        channels = {"channels": (0, tuple(range(len(data))))}
-    photometric = "rgb" if image.is_rgb else "minisblack"
+        channels = {"channels": (0, tuple(range(shape[-1])))}
+        parts = [(i,) for i in range(shape[-1])]
+        shape = (shape[-1], *shape[:-1])
+    places = list(product(parts, np.ndindex(*leading)))
+
+    def pages() -> Iterator[NDArray[Any]]:
+        for number, (part, plane) in enumerate(places):
+            report((number, len(places)))
+            yield np.asarray(data[(*plane, slice(None), slice(None), *part)])
+
+    options = {"photometric": "rgb" if image.is_rgb else "minisblack"}
     with atomic_path(target) as temporary:
-        tifffile.imwrite(temporary, data, photometric=photometric)
+        tifffile.imwrite(temporary, pages(), shape=shape, dtype=data.dtype, **options)
     described = {**_described(image), **channels}
     return reference_of(image.data, path=target, folder=session.parent, **described)
 

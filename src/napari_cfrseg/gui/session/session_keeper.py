@@ -12,7 +12,7 @@ import numpy as np
 from psygnal import Signal
 
 from napari_cfrseg.errors import CfrSegError, JobCancelled, SessionError
-from napari_cfrseg.gui.segment.event_queue import Failure, Job
+from napari_cfrseg.gui.segment.event_queue import Failure, Job, Report
 from napari_cfrseg.gui.segment.layer_axes import METADATA_AXES
 from napari_cfrseg.gui.session.layer_references import (
     axes_in_session,
@@ -163,29 +163,52 @@ class SessionKeeper:
         as TIFF. Raises SessionError if there is nothing to save, or the name is taken
         by an open session; after an OSError the session continues as before.
         """
-        writer, annotator = self.writer, self.controller.annotator
         self._check_ready("save")
-        if path is None:
-            if writer is None:
-                raise SessionError(f"{self._failed}: save it under a name")
-            writer.save(annotator.snapshot(writer.event_count))
+        if path is not None:
+            self._save_as(path, keep_pixels)
+        elif self.writer is None:
+            raise SessionError(f"{self._failed}: save it under a name")
         else:
-            if not path.name.endswith(SUFFIX):
-                path = path.with_name(path.name.removesuffix(".json") + SUFFIX)
-            if writer is None:  # the folder of unsaved sessions cannot be written
-                writer = SessionWriter.create(path, self._content(path.parent))
-                self._failed = None
-                self._listen(writer)
-                annotator.write_to(writer)
-            content = replace(writer.content, image=self._image_in(path.parent))
-            if keep_pixels and content.image.path is None:
-                written = write_pixels(self.controller.image, path)
-                content = replace(content, image=written)
-            snapshot = annotator.snapshot(writer.event_count)
-            writer.move_to(path, replace(content, snapshot=snapshot))
+            count = self.writer.event_count
+            self.writer.save(self.controller.annotator.snapshot(count))
+        self._note_saved()
+
+    def save_later(self, path: Path) -> None:
+        """Save under a name, with the image's pixels, on the worker; Esc ends it.
+
+        A SessionError says that there is nothing to save yet.
+        """
+        self._check_ready("save")
+        self._later(
+            lambda report: self._save_as(path, True, report),
+            lambda _: self._note_saved(),
+            f"Saving {path.name} with its image …",
+            f"Saved {path.name} with its image.",
+            f"{path.name} was not saved.",
+        )
+
+    def _save_as(
+        self, path: Path, keep_pixels: bool, report: Report = lambda _: None
+    ) -> None:
+        writer, annotator = self.writer, self.controller.annotator
+        if not path.name.endswith(SUFFIX):
+            path = path.with_name(path.name.removesuffix(".json") + SUFFIX)
+        if writer is None:  # the folder of unsaved sessions cannot be written
+            writer = SessionWriter.create(path, self._content(path.parent))
+            self._failed = None
+            self._listen(writer)
+            annotator.write_to(writer)
+        content = replace(writer.content, image=self._image_in(path.parent))
+        if keep_pixels and content.image.path is None:
+            written = write_pixels(self.controller.image, path, report)
+            content = replace(content, image=written)
+        snapshot = annotator.snapshot(writer.event_count)
+        writer.move_to(path, replace(content, snapshot=snapshot))
+
+    def _note_saved(self) -> None:
         self._mark_layers()
-        if self.is_saved:
-            note_recent(writer.path)
+        if self.writer is not None and self.is_saved:
+            note_recent(self.writer.path)
         self.changed.emit(self.status())
 
     def export(self, path: Path) -> Path:
@@ -204,20 +227,44 @@ class SessionKeeper:
         A SessionError says that there is nothing to export yet.
         """
         self._check_ready("export")
-        say = self.controller.say
+        self._later(
+            lambda _: self._write(path),
+            lambda found: self._show_measured(found[1]),
+            f"Exporting to {path.name} …",
+            f"Exported to {path.name}.",
+            f"{path.name} was not exported.",
+        )
 
-        def done(found: tuple[Path, Measured]) -> None:
-            self._show_measured(found[1])
-            say(f"Exported to {found[0].name}.")
+    def _later(
+        self,
+        work: Callable[[Report], Any],
+        done: Callable[[Any], object],
+        doing: str,
+        did: str,
+        did_not: str,
+    ) -> None:
+        """Do something on the worker, and say how far it is and how it ended."""
+        controller = self.controller
+
+        def finished(found: Any) -> None:
+            done(found)
+            controller.say(did, progress=(0, 0))
 
         def failed(error: Failure) -> None:
-            say(f"{path.name} was not exported.")
-            if not isinstance(error, CfrSegError | OSError | JobCancelled):
+            controller.say(did_not, progress=(0, 0))
+            if isinstance(error, JobCancelled):
+                return
+            if not isinstance(error, CfrSegError | OSError):
                 raise error
             self._notify("warning", str(error))
 
-        say(f"Exporting to {path.name} …")
-        self.controller.runner.submit(Job(lambda _: self._write(path), done, failed))
+        def reported(progress: tuple[int, int]) -> None:
+            if not job.is_cancelled:
+                controller.show_progress(progress)
+
+        job = Job(work, finished, failed, reported, controller.stalled)
+        controller.offer_end(job, doing)
+        controller.runner.submit(job)
 
     def _write(self, path: Path) -> tuple[Path, Measured]:
         """Export; return where, and the measurements if they were asked for."""

@@ -198,8 +198,10 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             said = "This image is not in a file. Save its pixels beside the session?"
 
             def save() -> None:
-                keeps = keeper.lacks_file and self._asks("Save the image too?", said)
-                keeper.save(Path(chosen), keep_pixels=keeps)
+                if keeper.lacks_file and self._asks("Save the image too?", said):
+                    keeper.save_later(Path(chosen))
+                else:
+                    keeper.save(Path(chosen))
 
             self._try(save)
 
