@@ -104,9 +104,9 @@ model.weights_file: checkpoint session.models
 propagation: engine.propagation
 propagation.decisions: engine.propagation.confidence engine.propagation.joining
   engine.propagation.stops engine.propagation.suggestion engine.propagation.trust
+propagation.settings: engine.propagation.values
 propagation.planes: engine.propagation.sharing engine.propagation.stack
 propagation.planes_ahead: engine.ahead
-propagation.settings: engine.propagation.values
 propagation.shapes: engine.propagation.priors engine.propagation.shapes
   engine.propagation.stretches
 propagation.step: engine.propagation.carried engine.propagation.step

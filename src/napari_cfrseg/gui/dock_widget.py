@@ -63,15 +63,11 @@ class DockWidget(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def docked(self) -> None:
         """Share a place with the plugin's other dock, in tabs."""
-        main, mine = self.window(), self.parent()
-        while mine is not None and not isinstance(mine, QDockWidget):
-            mine = mine.parent()
+        main, mine = self.window(), _dock_around(self)
         if mine is None or not isinstance(main, QMainWindow):
             return
         for other in main.findChildren(DockWidget):
-            dock = other.parent()
-            while dock is not None and not isinstance(dock, QDockWidget):
-                dock = dock.parent()
+            dock = _dock_around(other)
             if other is self or dock is None or mine in main.tabifiedDockWidgets(dock):
                 continue
             if main.dockWidgetArea(dock) == main.dockWidgetArea(mine):
@@ -82,6 +78,12 @@ class DockWidget(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Let go with the window."""
         self.let_go()
         super().closeEvent(event)
+
+
+def _dock_around(widget: Any) -> QDockWidget | None:
+    while widget is not None and not isinstance(widget, QDockWidget):
+        widget = widget.parent()
+    return widget
 
 
 class Section(QCollapsible):  # type: ignore[misc]  # superqt is untyped

@@ -134,11 +134,10 @@ def _feature(region: Region, place: dict[str, int]) -> dict[str, Any]:
         [ring[:, ::-1].tolist() for ring in (outer, *holes)]
         for outer, holes in rings_of(region)
     ]
-    colour = [int(region.row.colour[i : i + 2], 16) for i in (1, 3, 5)]
     properties: dict[str, Any] = {
         "objectType": "annotation",
         "name": region.row.name,
-        "color": colour,
+        "color": region.row.rgb,
         "object_id": region.row.object_id,
         "plane": list(region.plane),
     }
@@ -286,6 +285,11 @@ class ObjectRow:
     name: str
     colour: str = "#ffffff"
     object_class: str = ""
+
+    @property
+    def rgb(self) -> list[int]:
+        """The colour's red, green and blue, 0 to 255."""
+        return list(bytes.fromhex(self.colour[1:]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ from napari.layers.base import ActionType
 from numpy.typing import NDArray
 
 from napari_cfrseg.geometry.masks import Plane
-from napari_cfrseg.gui.segment.layers import Listener, to_rgba
+from napari_cfrseg.gui.segment.layers import Listener, camera_of, to_rgba
 from napari_cfrseg.gui.segment.working_image import WorkingImage
 
 if TYPE_CHECKING:
@@ -144,8 +144,7 @@ class ClickLayer:
         self._pressed: Sequence[float] | None = None
         self._next_look: bool | None = None
         self._size = 1.0
-        # napari 0.8 has no scene
-        self._camera = getattr(viewer, "scene", viewer).camera
+        self._camera = camera_of(viewer)
         self._events = Listener(
             (self._camera.events.zoom, self._on_zoom),
             (layer.events.data, self._on_data),

@@ -26,7 +26,7 @@ from napari_cfrseg.gui.segment.click_layer import (
     Gesture,
     make_points,
 )
-from napari_cfrseg.gui.segment.click_steps import ClickSteps
+from napari_cfrseg.gui.segment.click_steps import ClickSteps, ObjectEdits
 from napari_cfrseg.gui.segment.event_queue import (
     EventQueue,
     Failure,
@@ -38,7 +38,6 @@ from napari_cfrseg.gui.segment.label_layer import LabelLayer, make_labels
 from napari_cfrseg.gui.segment.large_labels import LargeLabelLayer
 from napari_cfrseg.gui.segment.layers import PlaneView, kept_in_place
 from napari_cfrseg.gui.segment.learning import Learning
-from napari_cfrseg.gui.segment.object_edits import ObjectEdits
 from napari_cfrseg.gui.segment.projection import DockView, Projection
 from napari_cfrseg.gui.segment.propagator import Propagator
 from napari_cfrseg.gui.segment.suggesting import Suggesting

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -125,8 +132,18 @@ def points_on(
 
 def to_rgba(colour: str) -> tuple[float, float, float, float]:
     """Return ``#rrggbb`` as four numbers in [0, 1], opaque."""
-    r, g, b = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    r, g, b = (value / 255 for value in bytes.fromhex(colour[1:]))
     return r, g, b, 1.0
+
+
+def holds(shape: Sequence[int], place: Iterable[float]) -> bool:
+    """Return whether a place, in array indices, lies in a pixel of an array."""
+    return all(-0.5 <= v < n - 0.5 for v, n in zip(place, shape, strict=True))
+
+
+def camera_of(viewer: ViewerModel) -> Any:
+    """Return a viewer's camera; napari 0.8 has no scene."""
+    return getattr(viewer, "scene", viewer).camera
 
 
 def _is_opaque_image(layer: Layer) -> bool:
@@ -208,7 +225,7 @@ class PlaneView:
         for own in self.image.axes[:-2]:
             self.viewer.dims.set_point(missing + own, float(world[own]))
         if yx is not None:
-            camera = getattr(self.viewer, "scene", self.viewer).camera
+            camera = camera_of(self.viewer)
             shown = [axis - missing for axis in self.viewer.dims.displayed]
             camera.center = (*camera.center[: -len(shown)], *world[shown])
 
@@ -235,8 +252,7 @@ class PlaneView:
             if not _is_opaque_image(layer):
                 continue
             place = world_to_index(layer, world)[-2:]
-            sides = layer.data.shape[: layer.ndim][-2:]
-            if all(-0.5 <= v < n - 0.5 for v, n in zip(place, sides, strict=True)):
+            if holds(layer.data.shape[: layer.ndim][-2:], place):
                 return layer
         return None
 
@@ -245,14 +261,11 @@ class PlaneView:
     ) -> tuple[Plane, tuple[float, float]] | None:
         """Return the plane and (row, column) of a world position; None if off it."""
         plane, yx = self.place(world)
-        leading = self.image.shape[:-2]
-        on_stack = all(0 <= i < n for i, n in zip(plane, leading, strict=True))
-        return (plane, yx) if on_stack and self.contains(yx) else None
+        return (plane, yx) if holds(self.image.shape, (*plane, *yx)) else None
 
     def contains(self, yx: tuple[float, float]) -> bool:
         """Return whether (row, column) lies in a pixel of the plane."""
-        sides = zip(yx, self.image.plane_shape, strict=True)
-        return all(-0.5 <= v < n - 0.5 for v, n in sides)
+        return holds(self.image.plane_shape, yx)
 
     def translate_to(self, index: Sequence[float]) -> NDArray[np.float64]:
         """Return the translation of a layer whose first pixel is this one's."""

@@ -10,7 +10,12 @@ import numpy as np
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.gui.segment.layers import MOST_OBJECTS, labels_on, points_on
+from napari_cfrseg.gui.segment.layers import (
+    MOST_OBJECTS,
+    holds,
+    labels_on,
+    points_on,
+)
 from napari_cfrseg.session.imported_events import (
     events_from_csv,
     events_from_labels,
@@ -97,8 +102,7 @@ def _import(controller: Controller, events: Iterable[ev.Event]) -> tuple[int, in
     clicks = [e for e in listed if isinstance(e, ev.ClickAdded)]
     for click in clicks:
         place = (*click.plane, *click.click.yx)
-        fits = len(place) == len(shape)
-        if fits and all(-0.5 <= v < n - 0.5 for v, n in zip(place, shape, strict=True)):
+        if len(place) == len(shape) and holds(shape, place):
             inside.add(click.click_id)
     owners = {c.object_id for c in clicks if c.click_id in inside}
     if max(owners, default=0) > MOST_OBJECTS:
