@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+import socket
+import ssl
+import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -77,7 +82,7 @@ def test_a_slide_as_aperio_s_scanners_write_it(scan) -> None:
 
 
 class Flaky(SimpleHTTPRequestHandler):
-    """Serves files; answers as ``trouble`` says."""
+    """Serves files, to S3's clients, too; answers as ``trouble`` says."""
 
     trouble = ""
 
@@ -90,22 +95,65 @@ class Flaky(SimpleHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b"half")
             self.close_connection = True
+        elif "list-type=2" in self.path:  # S3 asks what is below a name
+            answer = b"<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
         else:
             time.sleep(0.005)
             super().do_GET()
+
+    def translate_path(self, path: str) -> str:
+        return super().translate_path(path.removeprefix("/bucket"))
 
     def log_message(self, *_: object) -> None:
         pass
 
 
-@pytest.fixture
-def server(slide):
+@pytest.fixture(params=["http", "https", "s3"])
+def far(request, slide, tmp_path, monkeypatch) -> Iterator[zarr.Group]:
+    """The slide on a server of our own, opened as a person would."""
+    pytest.importorskip("aiohttp")
+    pytest.importorskip("fsspec")
     handler = partial(Flaky, directory=str(slide[0].parent))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as found:
+        options: dict[str, object] = {}
+        url = f"{request.param}://127.0.0.1:{found.server_port}/slide.zarr"
+        if request.param == "https":
+            found.socket = encrypted(found.socket, tmp_path)
+            options = {"ssl": False}  # the certificate is nobody's
+        elif request.param == "s3":
+            # patience of minutes is not what is tested
+            monkeypatch.setattr(pytest.importorskip("s3fs").S3FileSystem, "retries", 1)
+            options = {
+                "anon": True,
+                "endpoint_url": f"http://127.0.0.1:{found.server_port}",
+                "config_kwargs": {"retries": {"max_attempts": 1}},
+            }
+            url = "s3://bucket/slide.zarr"
         threading.Thread(target=found.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{found.server_port}/slide.zarr"
+        store = zarr.storage.FsspecStore.from_url(
+            url, storage_options=options, read_only=True
+        )
+        yield zarr.open_group(store, mode="r")
         found.shutdown()
     Flaky.trouble = ""
+
+
+def encrypted(socket: socket.socket, folder: Path) -> ssl.SSLSocket:
+    """Let a server speak TLS, with a certificate made for it."""
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("no openssl to make a certificate with")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    made = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=here -keyout {key}"
+    command = [program, *made.split(), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context.wrap_socket(socket, server_side=True)
 
 
 def test_pixels_that_are_not_those_of_the_file_are_read_from_the_layer(slide) -> None:
@@ -120,13 +168,10 @@ def test_pixels_that_are_not_those_of_the_file_are_read_from_the_layer(slide) ->
     assert hasattr(WorkingImage.of(other).data.levels[0], "dask")
 
 
-def test_a_slide_on_a_server_that_fails_at_times(slide, server) -> None:
-    pytest.importorskip("aiohttp")
-    pytest.importorskip("fsspec")
-    group = zarr.open_group(server, mode="r")
+def test_a_slide_on_a_server_that_fails_at_times(slide, far) -> None:
     _, (y, x) = slide
     viewer, told = ViewerModel(), []
-    image = viewer.add_image([group[str(i)] for i in range(8)], multiscale=True)
+    image = viewer.add_image([far[str(i)] for i in range(8)], multiscale=True)
     controller = Controller(
         viewer,
         image,
