@@ -59,3 +59,20 @@ class JobCancelled(BaseException):
 
     Like KeyboardInterrupt it is no error: no reader of pixels takes it for its own.
     """
+
+
+#: Environment variable: gigabytes that this process may take on its device.
+MEMORY_VARIABLE = "CFRSEG_MEMORY_GB"
+
+
+def as_memory_error(error: BaseException) -> CfrSegError | None:
+    """Return what to say where memory ran out, in NumPy or in torch; else None."""
+    said = str(error)
+    if MEMORY_VARIABLE in said:
+        return CfrSegError(f"{said}: allow more, or unset it")
+    # torch raises a RuntimeError where the processor's memory ends
+    kinds = isinstance(error, MemoryError), type(error).__name__ == "OutOfMemoryError"
+    if any(kinds) or "DefaultCPUAllocator" in said:
+        msg = "There is not enough memory: close what you do not need, try again."
+        return CfrSegError(msg)
+    return None

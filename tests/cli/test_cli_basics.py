@@ -115,6 +115,46 @@ def test_stack_without_a_plane_is_one_line_and_exit_code_1(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.parametrize(
+    ("options", "environment", "words"),
+    [
+        (("--device", "cuda:63"), {}, "'cuda:63' is not there"),
+        (("--device", "gpu9"), {}, "expected auto, cpu, cuda"),
+        ((), {"CFRSEG_MEMORY_GB": "much"}, "expected gigabytes"),
+    ],
+)
+def test_what_cannot_be_computed_is_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    environment: dict[str, str],
+    words: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, np.eye(30, dtype=np.uint8))
+    target = str(tmp_path / "m.tif")
+    said = ["segment", str(path), "-c", "5,5,+", "-o", target, "--json", *options]
+    result = CliRunner().invoke(app, said)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert words in line
+
+
+def test_a_cap_that_is_reached_is_said_in_lines(tmp_path: Path) -> None:
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, np.eye(30, dtype=np.uint8))
+    said = ("segment", str(path), "-c", "5,5,+", "-o", str(tmp_path / "m.tif"))
+    run = cfrseg(*said, "--device", "cpu", CFRSEG_MEMORY_GB="0.01")
+    assert run.returncode == 1
+    fewer, refused = run.stderr.splitlines()
+    assert fewer == "cfrseg: Little memory is left: one window is computed at a time."
+    assert refused.endswith(
+        "would exceed CFRSEG_MEMORY_GB=0.01: allow more, or unset it"
+    )
+
+
 def test_existing_output_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, np.zeros((20, 30), np.uint8))

@@ -12,7 +12,6 @@ from similarity import SimilarityNetwork
 from napari_cfrseg import Segmenter
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.devices import (
-    MEMORY_VARIABLE,
     Found,
     explain,
     find_devices,
@@ -20,7 +19,7 @@ from napari_cfrseg.engine.devices import (
     resident_bytes,
     resolve_device,
 )
-from napari_cfrseg.errors import DeviceError
+from napari_cfrseg.errors import MEMORY_VARIABLE, DeviceError
 
 OLD = (
     "The NVIDIA driver on your system is too old (found version 11040). Please update "
@@ -57,6 +56,8 @@ def test_a_gpu_is_chosen_by_its_number() -> None:
     assert resolve_device("cuda:1", TWO_GPUS) == torch.device("cuda:1")
     with pytest.raises(DeviceError, match="there are 2 CUDA devices"):
         resolve_device("cuda:2", TWO_GPUS)
+    with pytest.raises(DeviceError, match="no Apple GPU"):
+        resolve_device("mps", Found((), "12.6", NONE))
     with pytest.raises(DeviceError, match="driver is too old"):
         resolve_device("cuda", Found((), "12.6", OLD, True))
 

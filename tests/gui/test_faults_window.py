@@ -432,6 +432,16 @@ def test_memory_that_runs_out(open_window, kind):
     check(window, fail, lambda: setattr(Greedy, "trouble", None), "enough memory")
 
 
+def test_a_cap_on_the_memory(open_window):
+    window = open_window(squares())
+    stages = window.dock.controller.annotator._computer._segmenter._stages
+
+    def cap(most: int | None) -> None:
+        stages.cap = most
+
+    check(window, lambda: cap(1_000), lambda: cap(None), "CFRSEG_MEMORY_GB")
+
+
 def test_a_computation_that_is_ended_from_outside(open_window):
     window = open_window(squares())
 

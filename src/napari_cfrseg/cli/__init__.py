@@ -10,6 +10,7 @@ the command, so that ``cfrseg --help`` answers at once.
 from __future__ import annotations
 
 import os
+import warnings
 from importlib.metadata import entry_points
 from typing import Annotated, Any
 
@@ -20,7 +21,7 @@ from napari_cfrseg import __version__
 from napari_cfrseg.cli import bench, demo, evaluate, propagate, replay, segment, suggest
 from napari_cfrseg.cli.models import models
 from napari_cfrseg.cli.options import Command
-from napari_cfrseg.errors import CfrSegError, TrainingError
+from napari_cfrseg.errors import CfrSegError, TrainingError, as_memory_error
 from napari_cfrseg.io.atomic import let_streams_print_anything
 
 
@@ -31,8 +32,12 @@ class _OneLineErrors(TyperGroup):
         """Run the subcommand."""
         try:
             return super().invoke(ctx)
-        except (CfrSegError, OSError) as error:
-            typer.echo(f"cfrseg: {' '.join(str(error).split())}", err=True)
+        except (CfrSegError, OSError, MemoryError, RuntimeError) as error:
+            known = isinstance(error, CfrSegError | OSError)
+            said = error if known else as_memory_error(error)
+            if said is None:
+                raise
+            typer.echo(f"cfrseg: {' '.join(str(said).split())}", err=True)
             raise typer.Exit(1) from error
 
 
@@ -99,4 +104,5 @@ def main() -> None:
     # more than they save; read once, when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     let_streams_print_anything()
+    warnings.formatwarning = lambda message, *_, **__: f"cfrseg: {message}\n"
     app()

@@ -11,10 +11,7 @@ from pathlib import Path
 
 import torch
 
-from napari_cfrseg.errors import DeviceError
-
-#: Environment variable: gigabytes that this process may take on its device.
-MEMORY_VARIABLE = "CFRSEG_MEMORY_GB"
+from napari_cfrseg.errors import MEMORY_VARIABLE, DeviceError
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +137,7 @@ def resolve_device(name: str, found: Found | None = None) -> torch.device:
     there = {"cpu": True, "mps": found.has_mps, "cuda": (device.index or 0) < count}
     if not there.get(device.type, False):
         why = f"there are {count} CUDA devices" if count else explain(found)[1]
+        why = "torch finds no Apple GPU" if device.type == "mps" else why
         raise DeviceError(f"device {name!r} is not there ({why}); use cpu or auto")
     return device
 

@@ -16,7 +16,7 @@ from napari_cfrseg.annotation.annotator import Annotator, Change
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.annotation.transaction import Progress
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
-from napari_cfrseg.errors import CfrSegError, JobCancelled
+from napari_cfrseg.errors import CfrSegError, JobCancelled, as_memory_error
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickLayer
 from napari_cfrseg.gui.segment.event_queue import (
@@ -183,10 +183,7 @@ class Projection:
         """Show an error that the person can mend, none they caused; raise others."""
         if isinstance(error, JobCancelled):
             return
-        # torch raises a RuntimeError where the processor's memory ends
-        if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
-            said = "There is not enough memory: close what you do not need, try again."
-            error = CfrSegError(said)
+        error = as_memory_error(error) or error
         if not isinstance(error, CfrSegError):
             self.show(status=f"That failed: {error}")
             raise error
