@@ -14,7 +14,7 @@ import math
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise, product
 from typing import Any, TypeAlias
 
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
-from napari_cfrseg.geometry.windows import Box, overlap, slices
+from napari_cfrseg.geometry.windows import Box, overlap, slices, union
 
 #: side of a tile
 TILE_PX = 256
@@ -217,31 +217,35 @@ class TiledLabels(Tiles):
             return
         self.writes += 1
         super().__setitem__(key, values)
-        y0, x0, y1, x1 = rows.start, columns.start, rows.stop, columns.stop
+        box = (rows.start, columns.start, rows.stop, columns.stop)
+        self._halve(tuple(plane), [box])
+
+    def _halve(self, plane: Plane, boxes: Iterable[Box]) -> None:
+        """Update the coarser levels where boxes of a plane were written."""
         for fine, coarse in pairwise(self.levels):
-            y0, x0, y1, x1 = y0 // 2, x0 // 2, -(-y1 // 2), -(-x1 // 2)
-            below = fine[(*plane, slice(2 * y0, 2 * y1), slice(2 * x0, 2 * x1))]
-            coarse[(*plane, *slices((y0, x0, y1, x1)))] = _halved(below)
+            joined: dict[tuple[int, int], Box] = {}  # those of one tile are one box
+            for y0, x0, y1, x1 in boxes:
+                box = (y0 // 2, x0 // 2, -(-y1 // 2), -(-x1 // 2))
+                tile = box[0] // TILE_PX, box[1] // TILE_PX
+                joined[tile] = union(joined[tile], box) if tile in joined else box
+            boxes = list(joined.values())
+            for y0, x0, y1, x1 in boxes:
+                below = fine[(*plane, *slices((2 * y0, 2 * x0, 2 * y1, 2 * x1)))]
+                coarse[(*plane, *slices((y0, x0, y1, x1)))] = _halved(below)
 
     def with_pyramid(self) -> TiledLabels:
         """Return a copy with coarser levels, in as few bits as the labels need."""
-        held = [(p, box) for p in self.planes() for box in self.tiles(p)]
-        highest = max((int(self[(*p, *slices(b))].max()) for p, b in held), default=0)
+        held = {plane: list(self.tiles(plane)) for plane in self.planes()}
+        keys: list[Any] = [
+            (*p, *slices(box)) for p, found in held.items() for box in found
+        ]
+        highest = max((int(self[key].max()) for key in keys), default=0)
         dtype = np.uint16 if highest < 2**16 else np.int32
         copy = TiledLabels(self.shape, dtype, pyramid=True)
-        for plane, box in held:
-            Tiles.__setitem__(
-                copy, (*plane, *slices(box)), self[(*plane, *slices(box))]
-            )
-        tiles = {(*p, box[0] // TILE_PX, box[1] // TILE_PX) for p, box in held}
-        for fine, coarse in pairwise(copy.levels):
-            tiles = {(*t[:-2], t[-2] // 2, t[-1] // 2) for t in tiles}
-            for *leading, row, column in tiles:
-                y, x = row * TILE_PX, column * TILE_PX
-                below = (2 * y, 2 * x, 2 * (y + TILE_PX), 2 * (x + TILE_PX))
-                part = _halved(fine[(*leading, *slices(below))])
-                box = (y, x, y + part.shape[0], x + part.shape[1])
-                coarse[(*leading, *slices(box))] = part
+        for key in keys:
+            Tiles.__setitem__(copy, key, self[key])
+        for plane, found in held.items():
+            copy._halve(plane, found)
         return copy
 
     def levels_down_to(self, side: int) -> list[Any]:
