@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import torch
 
@@ -51,29 +51,18 @@ from napari_cfrseg.evaluation.datasets import BenchmarkObject
 from napari_cfrseg.evaluation.scores import ObjectRow
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.model import weights_file as checkpoint
+from napari_cfrseg.training_job import JobReporter
 
 _log = logging.getLogger(__name__)
 
 _NO_CHANGE = Change(0.0, 0.0, 0.0)
 
 
-class Reporter(Protocol):
-    """Receives progress and returns what the user wants."""
-
-    def phase(
-        self, name: str, share: float, eta_s: float | None = None, message: str = ""
-    ) -> None:
-        """Receive the present phase and how much of the whole is done."""
-
-    def row(self, row: Mapping[str, float]) -> None:
-        """Receive an entry of the curve."""
-
-    def may_continue(self) -> bool:
-        """Wait while paused; return False to stop and keep the best so far."""
-
-
 class LogReporter:
-    """Writes phases into the log; the training logs its own entries."""
+    """Writes phases into the log, in place of a job's folder; others may do otherwise.
+
+    The training logs its own entries.
+    """
 
     def phase(
         self, name: str, share: float, eta_s: float | None = None, message: str = ""
@@ -86,8 +75,12 @@ class LogReporter:
         """Do nothing."""
 
     def may_continue(self) -> bool:
-        """Return True: it runs to its end."""
+        """Return True: it runs to its end. False stops it and keeps the best so far."""
         return True
+
+
+#: receives progress and returns what the user wants
+Reporter: TypeAlias = LogReporter | JobReporter
 
 
 def fine_tune(
