@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click
+from napari_cfrseg.io.images import read_image
 
 _FOLDER = files("napari_cfrseg") / "sample_data"
 
@@ -81,7 +82,5 @@ def load_demo() -> Demo:
 
 
 def _read_tiff(file_name: str) -> NDArray[Any]:
-    from napari_cfrseg.io.images import read_image
-
     with as_file(_FOLDER / file_name) as path:
         return read_image(path)

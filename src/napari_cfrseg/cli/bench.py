@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_cfrseg.cli.options import DeviceOption, JsonOption, ModelOption, track
+from napari_cfrseg.model import weights_file as checkpoint
+from napari_cfrseg.samples import load_sample, sample_names
 
 if TYPE_CHECKING:
     from napari_cfrseg.evaluation.click_times import BenchRow
@@ -87,7 +89,6 @@ def bench(
 
     from napari_cfrseg.engine.segmenter import Segmenter
     from napari_cfrseg.evaluation.click_times import run_bench
-    from napari_cfrseg.samples import load_sample
 
     _check_sample(sample)
     micrograph = load_sample(sample)
@@ -120,8 +121,6 @@ def bench(
 
 
 def _check_sample(name: str) -> None:
-    from napari_cfrseg.samples import sample_names
-
     if name not in sample_names():
         msg = f"{name!r} is none of {', '.join(sample_names())}"
         raise typer.BadParameter(msg, param_hint="--sample")
@@ -206,7 +205,6 @@ def _bench_networks(
 
 
 def _check(names: Sequence[str]) -> None:
-    from napari_cfrseg.model import weights_file as checkpoint
     from napari_cfrseg.model.registry import named
 
     models = checkpoint.list_models()

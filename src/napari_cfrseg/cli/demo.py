@@ -10,10 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from napari_cfrseg.cli.options import DeviceOption, JsonOption, ModelOption
 from napari_cfrseg.errors import DeviceError
+from napari_cfrseg.io.atomic import check_folder
+from napari_cfrseg.samples import load_demo, load_sample
 
 EXAMPLES = """\b
 Examples:
@@ -53,20 +56,15 @@ def _open_window() -> None:
         msg = f"{problem}; 'cfrseg demo --headless OUT' works without a window"
         raise DeviceError(msg)
     from napari_cfrseg.gui.manifest import open_demo
-    from napari_cfrseg.samples import load_demo, load_sample
 
     open_demo(load_sample(load_demo().sample))
 
 
 def _apply_clicks(out: Path, model: str, device: str, *, as_json: bool) -> None:
-    import numpy as np
-
     from napari_cfrseg.engine.segmenter import Segmenter
     from napari_cfrseg.evaluation import metrics
-    from napari_cfrseg.io.atomic import check_folder
     from napari_cfrseg.io.label_exports import write_labels, write_picture
     from napari_cfrseg.overlay import draw_overlay
-    from napari_cfrseg.samples import load_demo, load_sample
 
     check_folder(out)
     bundled = load_demo()

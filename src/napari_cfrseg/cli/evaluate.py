@@ -22,6 +22,7 @@ from napari_cfrseg.cli.options import (
     WorkersOption,
     counting,
 )
+from napari_cfrseg.engine.refinement import Refinement
 
 if TYPE_CHECKING:
     from napari_cfrseg.evaluation.datasets import BenchmarkObject
@@ -269,7 +270,6 @@ def _segmenters(
 
     An unknown protocol or refinement is a ValueError.
     """
-    from napari_cfrseg.engine.refinement import Refinement
     from napari_cfrseg.evaluation.papers import PROTOCOL_NAMES
     from napari_cfrseg.evaluation.segmenters import SegmenterSpec
 

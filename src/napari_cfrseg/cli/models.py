@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,8 @@ import typer
 
 from napari_cfrseg.cli.options import JsonOption, track
 from napari_cfrseg.io.atomic import file_sha256
+from napari_cfrseg.model import weights_file as checkpoint
+from napari_cfrseg.model.published.fetch import PUBLISHED, fetch, published
 
 if TYPE_CHECKING:
     from napari_cfrseg.model.network import ClickNetwork
@@ -48,7 +50,6 @@ def list_all(
     with --measure, or earlier by cfrseg bench --all-models.
     """
     from napari_cfrseg.evaluation.click_times import recorded
-    from napari_cfrseg.model import weights_file as checkpoint
     from napari_cfrseg.model.registry import names
 
     installed = list(checkpoint.list_models())
@@ -105,7 +106,6 @@ def prepare(
 
 def _row(name: str) -> dict[str, Any]:
     """Describe a model from its file, a network from the registry."""
-    from napari_cfrseg.model import weights_file as checkpoint
     from napari_cfrseg.model.registry import named
 
     if name in checkpoint.list_models():
@@ -118,8 +118,6 @@ def _row(name: str) -> dict[str, Any]:
 
 
 def _describe(name_or_path: str) -> dict[str, Any]:
-    from napari_cfrseg.model import weights_file as checkpoint
-
     path = checkpoint.resolve(name_or_path)
     metadata = asdict(checkpoint.read_metadata(path))
     parameters = checkpoint.count_parameters(path)
@@ -235,11 +233,6 @@ def fetch_file(
     as_json: JsonOption = False,
 ) -> None:
     """Fetch a published checkpoint and install it; without a name list them."""
-    from dataclasses import replace
-
-    from napari_cfrseg.model import weights_file as checkpoint
-    from napari_cfrseg.model.published.fetch import PUBLISHED, fetch, published
-
     if name is None:
         if as_json:
             typer.echo(json.dumps([asdict(entry) for entry in PUBLISHED.values()]))
@@ -277,7 +270,6 @@ def install(
     what is known of it. Raises CheckpointError if the file cannot be read or does not
     fit.
     """
-    from napari_cfrseg.model import weights_file as checkpoint
     from napari_cfrseg.model.registry import complete
 
     architecture: Mapping[str, Any]

@@ -14,6 +14,9 @@ import typer
 from typer.core import TyperCommand
 
 from napari_cfrseg.clicks import Click
+from napari_cfrseg.errors import ImageError
+from napari_cfrseg.io.images import open_image, reading
+from napari_cfrseg.io.named_axes import MOST_CHANNELS
 
 if TYPE_CHECKING:
     from napari_cfrseg.io.named_axes import OpenImage
@@ -104,10 +107,6 @@ def open_arranged(
 
     A CfrSegError says that it cannot be read or that they do not fit it.
     """
-    from napari_cfrseg.errors import ImageError
-    from napari_cfrseg.io.images import open_image, reading
-    from napari_cfrseg.io.named_axes import MOST_CHANNELS
-
     chosen = None
     if channels is not None:
         try:

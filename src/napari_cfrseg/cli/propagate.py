@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import typer
 
 from napari_cfrseg.cli.options import (
@@ -21,6 +22,8 @@ from napari_cfrseg.cli.options import (
 )
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import ImageError
+from napari_cfrseg.io.atomic import write_or_save_aside
+from napari_cfrseg.io.axes import plane_of, turned
 
 if TYPE_CHECKING:
     from napari_cfrseg.annotation.annotator import Annotator
@@ -119,10 +122,7 @@ def propagate(
     the object, 0 outside. Every plane is reported with the confidence of its mask, and
     with the reason where a run ended.
     """
-    import numpy as np
-
     from napari_cfrseg.annotation import events as ev
-    from napari_cfrseg.io.atomic import write_or_save_aside
     from napari_cfrseg.io.label_exports import check_labels_output, write_labels
 
     target = output or Path(f"{image.stem}.propagated.tif")
@@ -166,7 +166,6 @@ def _clicked(
     from napari_cfrseg.annotation import events as ev
     from napari_cfrseg.annotation.annotator import Annotator
     from napari_cfrseg.engine.segmenter import Segmenter
-    from napari_cfrseg.io.axes import plane_of, turned
 
     order = (axis, *(i for i in range(3) if i != axis))
     array = turned(opened.array, order)

@@ -21,6 +21,8 @@ from napari_cfrseg.cli.options import (
     track,
 )
 from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.io.atomic import check_folder
+from napari_cfrseg.model import weights_file as checkpoint
 
 if TYPE_CHECKING:
     from napari_cfrseg.session.replay_session import Replayed, ReplayTask
@@ -81,8 +83,6 @@ def replay(
     those the window showed, bit for bit. With --json one JSON value is printed for
     each session. Sessions that fail are listed at the end; then the exit code is 1.
     """
-    from napari_cfrseg.io.atomic import check_folder
-
     if output_format not in _FORMATS:
         msg = f"{output_format!r} is none of tiff, zarr"
         raise typer.BadParameter(msg, param_hint="--format")
@@ -134,7 +134,6 @@ def _tasks(
     only_changed: bool,
     dry_run: bool,
 ) -> list[ReplayTask]:
-    from napari_cfrseg.model import weights_file as checkpoint
     from napari_cfrseg.session.replay_session import ReplayTask, name_of
 
     weights = None if model is None else checkpoint.resolve(model).resolve()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from napari_cfrseg.cli.options import (
@@ -21,6 +23,11 @@ from napari_cfrseg.cli.options import (
     parse_click,
 )
 from napari_cfrseg.clicks import Click, check_inside
+from napari_cfrseg.engine.refinement import Refinement
+from napari_cfrseg.errors import ImageError
+from napari_cfrseg.io.atomic import write_or_save_aside
+from napari_cfrseg.io.axes import plane_of
+from napari_cfrseg.io.images import read_small
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.prediction import Prediction
@@ -75,9 +82,6 @@ def segment(
     The clicks are applied one after the other, as in the window: each corrects the
     mask that the ones before it made. The mask is 1 in the object, 0 outside.
     """
-    import numpy as np
-
-    from napari_cfrseg.io.atomic import write_or_save_aside
     from napari_cfrseg.io.label_exports import check_labels_output, write_labels
 
     target = output or Path(f"{image.stem}.mask.tif")
@@ -106,14 +110,6 @@ def segment(
 
 def _plane_of(opened: OpenImage, plane: int | None, path: Path) -> Any:
     """Return a plane's pixels; planes are counted over all axes before Y."""
-    import math
-
-    import numpy as np
-
-    from napari_cfrseg.errors import ImageError
-    from napari_cfrseg.io.axes import plane_of
-    from napari_cfrseg.io.images import read_small
-
     leading = opened.shape[: len(opened.axes) - 2 - opened.has_channels]
     count = math.prod(leading)
     if plane is None and count > 1:
@@ -136,8 +132,6 @@ def _choose(first: Prediction, candidate: int) -> Prediction:
 
 
 def _parse_refinement(name: str) -> Refinement:
-    from napari_cfrseg.engine.refinement import Refinement
-
     try:
         return Refinement.parse(name)
     except ValueError as error:

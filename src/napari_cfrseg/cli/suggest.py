@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 
 from napari_cfrseg.cli.options import FolderOption, JsonOption, SessionDeviceOption
 from napari_cfrseg.errors import SessionError
+from napari_cfrseg.io.atomic import check_folder
 
 if TYPE_CHECKING:
     from napari_cfrseg.annotation import events as ev
@@ -54,7 +56,6 @@ def suggest(
     in the window. On the session's own image its objects are kept.
     """
     from napari_cfrseg.engine.suggestions import ACCEPT_FROM
-    from napari_cfrseg.io.atomic import check_folder
     from napari_cfrseg.session.references import find_weights, load_segmenter
     from napari_cfrseg.session.session import Session
 
@@ -104,8 +105,6 @@ def _accepted(
     annotator: RecordedAnnotator, known: Likeness, above: float
 ) -> Iterator[ev.SuggestionsAccepted]:
     """Accept what is sure enough, plane by plane; yield the events."""
-    import numpy as np
-
     from napari_cfrseg.annotation import events as ev
 
     used = [

@@ -36,7 +36,12 @@ from napari_cfrseg.evaluation.network_times import (
 )
 from napari_cfrseg.geometry.distances import depth_in
 from napari_cfrseg.io.atomic import atomic_path
+from napari_cfrseg.model import registry
+from napari_cfrseg.model import weights_file as checkpoint
+from napari_cfrseg.model.registry import named, names
+from napari_cfrseg.model.weights_file import models_folder
 from napari_cfrseg.processes import in_processes
+from napari_cfrseg.samples import load_sample
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.prediction import Prediction
@@ -178,9 +183,6 @@ TIMM_EXAMPLES = ("fcfi:resnet50", "fcfi:convnext_tiny")
 
 def all_networks() -> tuple[str, ...]:
     """Return the models that are installed and all networks by name, small first."""
-    from napari_cfrseg.model import weights_file as checkpoint
-    from napari_cfrseg.model.registry import named, names
-
     published = sorted(names(), key=lambda name: named(name).parameters)
     models = [name for name in checkpoint.list_models() if name not in published]
     small = [name for name in published if named(name).parameters < 5e7]
@@ -268,9 +270,6 @@ def _load(name: str) -> tuple[ClickNetwork, str]:
     """Return a network and whose weights it has."""
     import torch
 
-    from napari_cfrseg.model import registry
-    from napari_cfrseg.model import weights_file as checkpoint
-
     models = checkpoint.list_models()
     if name in models:
         return checkpoint.load(models[name])[0], name
@@ -280,8 +279,6 @@ def _load(name: str) -> tuple[ClickNetwork, str]:
 
 def _timer(network: ClickNetwork, how: Arithmetic, sample: str) -> ClickTimer:
     import torch
-
-    from napari_cfrseg.samples import load_sample
 
     micrograph = load_sample(sample)
     side = network.grid_size
@@ -294,8 +291,6 @@ def _timer(network: ClickNetwork, how: Arithmetic, sample: str) -> ClickTimer:
 
 
 def _path() -> Path:
-    from napari_cfrseg.model.weights_file import models_folder
-
     return models_folder() / "timings.json"
 
 

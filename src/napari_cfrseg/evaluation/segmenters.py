@@ -23,9 +23,12 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.evaluation.evaluate_objects import AnySegmenter
+from napari_cfrseg.evaluation.peers import MODEL_TYPES, SamSegmenter
 from napari_cfrseg.io.atomic import file_sha256
+from napari_cfrseg.model import weights_file as checkpoint
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.refinement import Refinement
@@ -98,8 +101,6 @@ class SegmenterSpec:
         """SHA-256 of the weights, so that a resumed run cannot mix two models."""
         if not self.is_network:
             return ""
-        from napari_cfrseg.model import weights_file as checkpoint
-
         return file_sha256(checkpoint.resolve(self.segmenter))
 
     def __call__(self) -> AnySegmenter:
@@ -135,8 +136,6 @@ class SegmenterSpec:
         return factory
 
     def _build_sam(self) -> AnySegmenter:
-        from napari_cfrseg.evaluation.peers import MODEL_TYPES, SamSegmenter
-
         _, rest = self.segmenter.split(":", 1)
         kind, separator, path = rest.partition(":")
         if not separator or kind not in MODEL_TYPES:
@@ -153,7 +152,6 @@ class SegmenterSpec:
         return segmenter  # type: ignore[no-any-return]  # it was just checked
 
     def _build_network(self) -> AnySegmenter:
-        from napari_cfrseg.engine.refinement import Refinement
         from napari_cfrseg.engine.segmenter import Segmenter
 
         refinement = Refinement.parse(self.refinement)

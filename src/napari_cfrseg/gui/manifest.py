@@ -13,7 +13,9 @@ from qtpy.QtCore import QTimer
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QApplication
 
-from napari_cfrseg.samples import Sample, load_sample
+from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.io.images import open_image
+from napari_cfrseg.samples import Sample, load_demo, load_sample
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.session.session_layers import LayerData
@@ -54,10 +56,7 @@ breast_cancer_he = partial(sample_layers, "breast_cancer_he")
 def sample_session() -> list[LayerData]:
     """Open the demo's clicks on its micrograph as a session."""
     from napari_cfrseg.annotation import events as ev
-    from napari_cfrseg.errors import CfrSegError
     from napari_cfrseg.gui.session.session_layers import read_session
-    from napari_cfrseg.io.images import open_image
-    from napari_cfrseg.samples import load_demo
     from napari_cfrseg.session.format import SUFFIX, SessionContent
     from napari_cfrseg.session.references import model_reference, reference_of
     from napari_cfrseg.session.session_writer import SessionWriter

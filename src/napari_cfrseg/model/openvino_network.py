@@ -24,6 +24,7 @@ from platformdirs import user_cache_path
 from torch import Tensor, nn
 from torch.utils import _pytree as trees
 
+from napari_cfrseg import __version__
 from napari_cfrseg.io.atomic import temporary_beside
 from napari_cfrseg.model.cfrnet import CfrNet, ClickFeatures, ImageEmbedding
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
@@ -44,8 +45,6 @@ def openvino_version() -> str:
 
 def traced_folder(network: CfrNet) -> Path:
     """Return the folder that keeps a network's traced stages; it need not exist."""
-    from napari_cfrseg import __version__
-
     digest = hashlib.sha256()
     versions = [_FORM, __version__, torch.__version__, openvino_version()]
     digest.update(json.dumps([versions, network.architecture()]).encode())

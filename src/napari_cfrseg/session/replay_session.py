@@ -18,6 +18,7 @@ from napari_cfrseg.annotation.event_fields import event_line
 from napari_cfrseg.annotation.events import ClickAdded
 from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.io.atomic import atomic_path
+from napari_cfrseg.io.images import fingerprint
 from napari_cfrseg.io.named_axes import OpenImage
 from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, filled_pixels
 from napari_cfrseg.model.weights_file import weights_sha256
@@ -231,8 +232,6 @@ def record_of(
     task: ReplayTask, session: Session, opened: OpenImage, weights: Path, device: str
 ) -> dict[str, Any]:
     """Return all that the labels depend on, and where they came from."""
-    from napari_cfrseg.io.images import fingerprint
-
     settings = session.content.settings
     pixels = session.image.fingerprint
     if task.image is not None:

@@ -18,7 +18,13 @@ from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.io.axes import plane_of
 from napari_cfrseg.io.tiled_labels import AnyLabels
 from napari_cfrseg.session.format import ImageReference, ModelReference, SessionContent
-from napari_cfrseg.session.references import check_same, find_image, open_reference
+from napari_cfrseg.session.recording import RecordedAnnotator, snapshot_array
+from napari_cfrseg.session.references import (
+    check_same,
+    find_image,
+    load_segmenter,
+    open_reference,
+)
 from napari_cfrseg.session.session_file import journal_path, parse_at, read_journal
 
 if TYPE_CHECKING:
@@ -86,8 +92,6 @@ class Session:
 
         Labels that do not fit the image are a SessionError.
         """
-        from napari_cfrseg.session.recording import snapshot_array
-
         snapshot = self.content.snapshot
         if snapshot is None or snapshot.events != len(self.content.events):
             return None
@@ -137,9 +141,6 @@ class Session:
         self, image: Any = None, segmenter: SegmenterLike | None = None
     ) -> RecordedAnnotator:
         """Return an annotator of the image on which nothing is done yet."""
-        from napari_cfrseg.session.recording import RecordedAnnotator
-        from napari_cfrseg.session.references import load_segmenter
-
         own = image is None
         load = segmenter is None
         array: NDArray[Any] = self.open_image() if own else image

@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -286,8 +287,6 @@ class _FineTuning:
     def _description(
         self, base: checkpoint.Metadata, trainer: Trainer
     ) -> checkpoint.Metadata:
-        from importlib.metadata import version
-
         sha256 = checkpoint.weights_sha256(self.source)
         provenance: dict[str, Any] = {
             "base": {"name": base.name, "sha256": sha256},

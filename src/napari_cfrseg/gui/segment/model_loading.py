@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from napari_cfrseg.annotation.rounds import SegmenterLike
+from napari_cfrseg.model.weights_file import list_models
 
 DEFAULT_MODEL = "default"
 #: Environment variable: what computes in the window: auto, torch or openvino.
@@ -130,6 +131,4 @@ def import_triton_apart() -> None:
 
 def installed_models() -> tuple[str, ...]:
     """Return the names of the installed models (imports torch)."""
-    from napari_cfrseg.model.weights_file import list_models
-
     return tuple(list_models())

@@ -23,6 +23,7 @@ from napari_cfrseg.gui.dock_widget import (
 from napari_cfrseg.gui.preferences import ACTIONS, Preferences, shown_key
 from napari_cfrseg.gui.segment.projection import DockView
 from napari_cfrseg.gui.segment.resting_pointer import Resting
+from napari_cfrseg.model.weights_file import SUFFIX, models_folder
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.dock_widget import Current
@@ -150,8 +151,6 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         controller.clicks.show_own_only(self.own_clicks.isChecked())
 
     def _save_model(self, controller: Controller) -> None:
-        from napari_cfrseg.model.weights_file import SUFFIX, models_folder
-
         folder = models_folder()
         folder.mkdir(parents=True, exist_ok=True)
         start = str(folder / f"{controller.image.layer.name} adapted{SUFFIX}")
