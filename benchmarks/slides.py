@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,9 @@ def tissue() -> NDArray[np.uint8]:
     return np.concatenate([row, row[::-1]])
 
 
-def build_slide(path: Path, side: int, spots: int = 3) -> list[tuple[int, int]]:
+def build_slide(
+    path: Path, side: int, spots: int = 3, version: Literal["0.4", "0.5"] = "0.5"
+) -> list[tuple[int, int]]:
     """Write an OME-Zarr pyramid of side² RGB pixels in a second or two.
 
     Parameters
@@ -38,6 +40,8 @@ def build_slide(path: Path, side: int, spots: int = 3) -> list[tuple[int, int]]:
         Of the finest level, at least ``SPOT_PX``.
     spots
         Pieces of tissue along each axis.
+    version
+        Of OME-Zarr: 0.4 is Zarr 2, 0.5 is Zarr 3.
 
     Returns
     -------
@@ -48,7 +52,8 @@ def build_slide(path: Path, side: int, spots: int = 3) -> list[tuple[int, int]]:
     room = (side - SPOT_PX) // CHUNK_PX
     starts = sorted({CHUNK_PX * round(room * i / spots) for i in range(spots)})
     places = list(product(starts, starts))
-    group: Any = zarr.open_group(str(path), mode="w-", zarr_format=3)
+    form: Literal[2, 3] = 2 if version == "0.4" else 3
+    group: Any = zarr.open_group(str(path), mode="w-", zarr_format=form)
     piece = tissue()
     datasets, level, length = [], 0, side
     while True:
@@ -71,16 +76,16 @@ def build_slide(path: Path, side: int, spots: int = 3) -> list[tuple[int, int]]:
         piece = ((rows[:, ::2] + rows[:, 1::2]) // 4).astype(np.uint8)
         level, length = level + 1, -(-length // 2)
     axes = [{"name": name, "type": "space"} for name in "yx"]
-    group.attrs["ome"] = {
-        "version": "0.5",
-        "multiscales": [
-            {
-                "name": path.stem,
-                "axes": [*axes, {"name": "c", "type": "channel"}],
-                "datasets": datasets,
-            }
-        ],
+    said = {
+        "version": version,
+        "name": path.stem,
+        "axes": [*axes, {"name": "c", "type": "channel"}],
+        "datasets": datasets,
     }
+    if version == "0.4":
+        group.attrs["multiscales"] = [said]
+    else:
+        group.attrs["ome"] = {"version": version, "multiscales": [said]}
     return places
 
 

@@ -81,6 +81,12 @@ def test_a_slide_as_aperio_s_scanners_write_it(scan) -> None:
     assert np.abs(np.asarray(levels[0][:64, -64:]).astype(int) - EMPTY).max() < 8
 
 
+@pytest.fixture(scope="module")
+def zarr_2(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[int, int]]:
+    path = tmp_path_factory.mktemp("zarr_2") / "slide.zarr"
+    return path, build_slide(path, SIDE, spots=2, version="0.4")[-1]
+
+
 class Flaky(SimpleHTTPRequestHandler):
     """Serves files, to S3's clients, too; answers as ``trouble`` says."""
 
@@ -197,7 +203,7 @@ def test_a_slide_on_a_server_that_fails_at_times(slide, far) -> None:
 
 @pytest.mark.gui
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", ["zarr", "svs"])
+@pytest.mark.parametrize("kind", ["zarr_2", "scan"])
 def test_a_slide_is_annotated_at_full_resolution(
     request, make_napari_viewer, qtbot, npe2pm, plugin_settings, tmp_path, monkeypatch,
     kind,
@@ -205,9 +211,9 @@ def test_a_slide_is_annotated_at_full_resolution(
     monkeypatch.setenv("CFRSEG_SESSIONS", str(tmp_path / "user"))
     for distribution in (PLUGIN, "napari"):
         npe2pm.register(PluginManifest.from_distribution(distribution))
-    path, (y, x) = request.getfixturevalue("slide" if kind == "zarr" else "scan")
+    path, (y, x) = request.getfixturevalue(kind)
     viewer = make_napari_viewer(show=True)
-    reader = "napari" if kind == "zarr" else PLUGIN
+    reader = PLUGIN if kind == "scan" else "napari"
     viewer.open(str(path), plugin=reader, layer_type="image", name="slide")
     window = Window(viewer, qtbot)
     read = window.dock.controller.image.data.levels
