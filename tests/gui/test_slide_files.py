@@ -10,14 +10,14 @@ import pytest
 import tifffile
 from closed_form import FloodNetwork
 from napari.components import ViewerModel
-from napari.layers import Layer
+from napari.layers import Image, Layer
 from sync_runner import HeldRunner
 
 from napari_cfrseg.annotation.events import ClickAdded, ObjectCreated
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.gui.segment.controller import Controller
-from napari_cfrseg.gui.session.layer_references import layer_reference
+from napari_cfrseg.gui.session.layer_references import layer_reference, read_whole
 from napari_cfrseg.gui.session.session_layers import get_slide_reader
 from napari_cfrseg.io.axes import Pyramid
 from napari_cfrseg.io.tiled_labels import label_runs
@@ -125,6 +125,21 @@ def test_a_small_file_is_a_plain_layer(tmp_path: Path) -> None:
     assert [layer.multiscale for layer in layers] == [False, False]
     assert all(np.array_equal(x.data, y) for x, y in zip(layers, pixels, strict=True))
     assert tuple(layers[0].scale) == (0.5, 0.5)
+
+
+def test_a_pyramid_that_napari_read_whole_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "slide.tif"
+    write_slide(path, "jpeg")
+    layer = Image(np.broadcast_to(np.zeros((), np.uint8), (SIDE, SIDE, 3)), rgb=True)
+    assert read_whole(layer) == ""
+    layer._source = layer.source.model_copy(update={"path": str(path)})
+    said = read_whole(layer)
+    assert "3 levels" in said
+    assert "slide.ptif" in said
+    path.rename(path.with_suffix(".ptif"))
+    (layer,) = open_layers(path.with_suffix(".ptif"))
+    assert len(layer.level_shapes) == 3
+    assert read_whole(layer) == ""
 
 
 def test_a_broken_file_says_so(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ from napari_cfrseg.gui.segment.working_image import (
     shown_order,
     working_order,
 )
+from napari_cfrseg.gui.session.layer_references import read_whole
 from napari_cfrseg.gui.session.session_keeper import (
     METADATA_IMAGE,
     METADATA_KEY,
@@ -367,6 +368,8 @@ class ClickDock(DockWidget):
         with self.viewer.layers.events.removed.blocker(self._on_removed):
             keeper = SessionKeeper(controller, self._load_when_open, notify)
         self._keepers[controller] = keeper
+        if said := read_whole(layer):
+            notify("info", said)
         if keeper.writer is None:
             controller.set_refinement(self._preferences.refinement)
             controller.set_rule(self._preferences.rule)

@@ -14,7 +14,13 @@ from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.gui.segment.working_image import WorkingImage, layer_pixels
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.io.axes import Pyramid, back, select_from, turned, view_of
-from napari_cfrseg.io.images import fingerprint, open_image
+from napari_cfrseg.io.images import (
+    TIFF_SUFFIXES,
+    fingerprint,
+    open_image,
+    reading,
+)
+from napari_cfrseg.io.tiff import count_levels
 from napari_cfrseg.io.tiled_labels import is_large
 from napari_cfrseg.session.format import SUFFIX, ImageReference
 from napari_cfrseg.session.references import reference_of
@@ -157,3 +163,24 @@ def _found_in_file(
                 if is_it(select_from(array, ((axis, index),))):
                     return ((axis, index),), own
     return None
+
+
+def read_whole(layer: Image) -> str:
+    """Return one line where napari holds a file's finest level only, else ""."""
+    path = Path(layer.source.path or "")
+    if layer.multiscale or path.suffix.lower() not in TIFF_SUFFIXES:
+        return ""
+    if not is_large(layer.data.shape[: layer.ndim][-2:]):
+        return ""
+    try:
+        with reading(path):
+            levels = count_levels(path)
+    except CfrSegError:
+        return ""
+    if levels == 1:
+        return ""
+    return (
+        f"{path.name} has {levels} levels, of which napari read the finest one "
+        f"whole ({layer.data.nbytes / 1e9:.1f} GB). Rename it to {path.stem}.ptif and "
+        "open it with this plugin, which reads what is seen."
+    )
