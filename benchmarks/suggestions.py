@@ -42,6 +42,7 @@ from napari_cfrseg.engine.likeness import (
 )
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.engine.stages import Stages
+from napari_cfrseg.evaluation.accepting import ACCEPTED_IOU
 from napari_cfrseg.evaluation.datasets import BenchmarkObject
 from napari_cfrseg.evaluation.datasets.choice import read_split
 from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
@@ -52,7 +53,6 @@ from napari_cfrseg.evaluation.field_tables import (
     format_fields,
 )
 from napari_cfrseg.evaluation.fields import (
-    ACCEPTED_IOU,
     Field,
     evaluate_fields,
     fields_of,

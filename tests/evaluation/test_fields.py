@@ -13,11 +13,11 @@ from napari_cfrseg.cli import app
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.engine.suggestions import ACCEPT_FROM, ObjectSuggestion
 from napari_cfrseg.errors import DatasetError
+from napari_cfrseg.evaluation.accepting import Suggested
 from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
 from napari_cfrseg.evaluation.field_tables import FieldSettings, format_fields
 from napari_cfrseg.evaluation.fields import (
     Field,
-    Suggested,
     evaluate_field,
     evaluate_fields,
     fields_of,
@@ -76,7 +76,9 @@ def test_accepting_all_sure_ones_is_repeated_while_it_saves_actions(
     write_field(tmp_path, "disks", 6)
     (objects,) = fields_of(objects_in(tmp_path))
     field = Field(segmenter, objects, FieldSettings(max_objects=1))
-    one_by_one, at_once = field.suggest(), field.suggest(at_once=True)
+    one_by_one, at_once = Suggested(field), Suggested(field)
+    one_by_one.run()
+    at_once.run(at_once=True)
     assert set(at_once.accepted) == set(one_by_one.accepted)
     assert one_by_one.actions > len(one_by_one.accepted)
     # asked twice at most, and accepted in few acts
@@ -97,8 +99,8 @@ def test_an_open_suggestion_at_an_object_is_corrected_or_rejected(tmp_path, segm
         return ObjectSuggestion(MaskPatch.from_mask(part), seed, 0.3, ())
 
     def left(first, last, **more):
-        suggested = Suggested([], open=[rows_of(first, last)], **more)
-        return field.finish(4, suggested, (7, 5))
+        suggested = Suggested(field, open=[rows_of(first, last)], **more)
+        return suggested.finish(4, (7, 5))
 
     # IoU between 0.5 and 0.75: the accepting click, and corrections
     acceptable, as_it_is, close = left(0, 13)
@@ -126,10 +128,43 @@ def test_sure_near_misses_are_kept_to_be_corrected(tmp_path, segmenter):
         return ObjectSuggestion(MaskPatch.from_mask(part), (0, 0), 0.9, ())
 
     near, poor = sure(4, 0.7), sure(5, 0.3)
-    result = Suggested([], open=[near, poor, *(sure(n, 1) for n in (6, 7, 8))])
-    field.accept_sure(result)
+    result = Suggested(field, open=[near, poor, *(sure(n, 1) for n in (6, 7, 8))])
+    result.accept_sure()
     assert set(result.accepted) == {4, 6, 7, 8}
     assert result.actions == 2  # accepting all, and removing the poor one
+
+
+def test_the_slider_is_moved_and_the_rest_rejected_where_that_saves_actions(
+    tmp_path, segmenter
+):
+    write_field(tmp_path, "disks", 5)
+    (objects,) = fields_of(objects_in(tmp_path))
+    field = Field(segmenter, objects, FieldSettings(max_objects=1))
+
+    def suggested(number, score, share=1.0):
+        rows, columns = np.nonzero(field.numbers == number)
+        middle = np.abs(rows - rows.mean()) <= share / 2 * (np.ptp(rows) + 1)
+        part = np.zeros(field.shape, bool)
+        part[rows[middle], columns[middle]] = True
+        return ObjectSuggestion(MaskPatch.from_mask(part), (0, 0), score, ())
+
+    right = [suggested(n, 0.6) for n in (4, 5, 6, 7)]
+    poor = [suggested(n, 0.4, 0.2) for n in (8, 9, 10)]
+    result = Suggested(field, open=[*right, *poor])
+    result.accept_sure()
+    assert set(result.accepted) == {4, 5, 6, 7}
+    assert result.threshold == 0.6
+    assert result.actions == 2  # moving the slider, accepting all
+    assert result.finish(8, (3, 2)) == (4, 4, 3)  # rejected before its first click
+    result.reject_rest()
+    assert result.actions == 3
+    assert result.open == []
+    assert result.finish(8, (3, 2)) == (3, 3, 2)
+    # one is in the way, and one will be corrected: they stay
+    result = Suggested(field, open=[suggested(8, 0.4, 0.6), poor[1]])
+    result.reject_rest()
+    assert result.actions == 0
+    assert len(result.open) == 2
 
 
 def test_of_a_large_field_the_middle_is_measured(tmp_path, segmenter):

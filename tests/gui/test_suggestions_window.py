@@ -50,6 +50,20 @@ def test_suggest_accept_reject_undo_and_replay(window, qtbot, discs):
     shown = layer.data[tuple(np.array(PLACES[3:]).T)]
     assert np.count_nonzero(shown) >= 15
     assert layer.contour > 0
+    # one act rejects them all, and one undo brings them back
+    count = len(suggesting.found)
+    reject = window.dock.objects.reject
+    for act in (
+        lambda: window.press(Qt.Key.Key_Delete, Qt.KeyboardModifier.ShiftModifier),
+        lambda: qtbot.mouseClick(reject, Qt.MouseButton.LeftButton),
+    ):
+        act()
+        window.settle()
+        assert suggesting.found == []
+        assert not layer.data.any()
+        assert not reject.isEnabled()
+        window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+        assert len(suggesting.found) == count
     # a click in one accepts it, and a further click corrects it
     y, x = PLACES[7]
     window.click(y, x)
@@ -94,6 +108,7 @@ def test_suggest_accept_reject_undo_and_replay(window, qtbot, discs):
     for event in window.events:
         replayed.apply(event)
     assert (replayed.labels() == window.labels.data).all()
+    assert sum(not one.object_id for one in replayed.judged) == 1
 
 
 def test_suggestions_follow_the_view_and_the_switch_stops_them(window, qtbot):

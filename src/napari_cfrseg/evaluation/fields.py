@@ -1,15 +1,9 @@
 """Measure suggestions on whole fields: three objects clicked, the rest proposed.
 
 A field is a plane with many labelled objects. The robot clicks three of them until each
-outline is acceptable (NoC@ok) and asks for suggestions. It accepts each one that covers
-an object with an IoU of 0.75 or more, and asks again as long as that finds two more. At
-once, it first accepts all sure ones together where that saves actions, removes the
-wrong ones (an IoU below 0.5; others are corrected), and looks at the scores that the
-rest has then. In the end it clicks the
-other objects: a click in a suggestion that is still open accepts it, and it is
-corrected; one with an IoU below 0.5 is rejected before. Asking, accepting, rejecting,
-removing and clicking are one action each. Beside it stand the same objects, each
-clicked from scratch.
+outline is acceptable (NoC@ok), asks for suggestions, accepts, corrects or rejects them
+(:mod:`~napari_cfrseg.evaluation.accepting`) and clicks the other objects. Beside it
+stand the same objects, each clicked from scratch.
 
 To correct and to click hundreds of objects takes long, so a random sample of them
 stands for all; suggestions are judged on all.
@@ -22,7 +16,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +27,7 @@ from numpy.typing import NDArray
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation import metrics
+from napari_cfrseg.evaluation.accepting import ACCEPTED_IOU, Suggested
 from napari_cfrseg.evaluation.datasets import (
     BenchmarkObject,
     group_by_plane,
@@ -56,12 +51,8 @@ if TYPE_CHECKING:
 
 #: planes with fewer objects are no fields
 MIN_OBJECTS = 30
-#: a suggestion that covers an object this well is accepted
-ACCEPTED_IOU = metrics.ACCEPTABLE_LOWER_IOU
-#: one that covers it less is rejected, not corrected
-CORRECTED_IOU = 0.5
-#: finished objects that suggestions are learnt from, and how often they are asked for
-MOST_LEARNT, MOST_ROUNDS = 12, 4
+#: finished objects that suggestions are learnt from
+MOST_LEARNT = 12
 
 
 def fields_of(
@@ -131,14 +122,19 @@ def evaluate_field(
             ok, close = clicked[number]
             cost = (ok, ok, close)
             if suggested is not None:
-                cost = plane.finish(number, suggested, clicked[number])
+                cost = suggested.finish(number, clicked[number])
             costs.append(cost)
         rest = np.mean(costs, axis=0) * len(plane.others)
         taught = np.sum([(ok, ok, close) for ok, close in plane.taught], axis=0)
         acts = 0 if suggested is None else suggested.actions
         return Cost(*((taught + rest + acts) / plane.count).tolist())
 
-    one_by_one = plane.suggest()
+    def run(wrong_share: float = 0.0, *, at_once: bool = False) -> Suggested:
+        suggested = Suggested(plane)
+        suggested.run(wrong_share, at_once=at_once, seed=settings.seed)
+        return suggested
+
+    one_by_one = run()
     accepted = [number for number in sample if number in one_by_one.accepted]
     return FieldRow(
         key=objects[0].plane_key,
@@ -146,8 +142,8 @@ def evaluate_field(
         objects=plane.count,
         clicked=per_object(),
         one_by_one=per_object(one_by_one),
-        at_once=per_object(plane.suggest(at_once=True)),
-        with_noise=per_object(plane.suggest(settings.wrong_share)),
+        at_once=per_object(run(at_once=True)),
+        with_noise=per_object(run(settings.wrong_share)),
         scored=plane.scored,
         accepted=len(one_by_one.accepted),
         as_they_are=mean(
@@ -156,17 +152,6 @@ def evaluate_field(
         first_s=plane.first_s,
         all_s=plane.all_s,
     )
-
-
-@dataclass(slots=True)
-class Suggested:
-    """Accepted ones by object, suggestions that are open, and actions so far."""
-
-    finished: list[MaskPatch]
-    accepted: dict[int, ObjectSuggestion] = field(default_factory=dict)
-    open: list[ObjectSuggestion] = field(default_factory=list)
-    verdicts: list[Verdict] = field(default_factory=list)
-    actions: int = 0
 
 
 class Field:
@@ -203,6 +188,7 @@ class Field:
         self.count = sum(inside)
         self.others = list(range(TAUGHT + 1, self.count + 1))
         self.first_s = self.all_s = 0.0
+        self._first_clicks: dict[int, tuple[int, int]] = {}
         self._mended: dict[tuple[object, ...], tuple[int, int]] = {}
         self.taught: list[tuple[int, int]] = []
         self.finished: list[MaskPatch] = []
@@ -246,6 +232,13 @@ class Field:
             shown = self._segmenter.predict(clicks, previous=shown)
             mask = shown.mask
 
+    def first_click(self, number: int) -> tuple[int, int]:
+        """Return where the robot clicks an object first; it is computed once."""
+        if number not in self._first_clicks:
+            robot = ExactRobot(self.numbers == number, self._ignore)
+            self._first_clicks[number] = robot.next_click().pixel
+        return self._first_clicks[number]
+
     def mend(self, accepted: ObjectSuggestion, number: int) -> tuple[int, int]:
         """Return the clicks that a suggestion takes until it is acceptable, and close.
 
@@ -257,100 +250,8 @@ class Field:
             self._mended[key] = self.click(number, accepted)[0]
         return self._mended[key]
 
-    def finish(
-        self, number: int, suggested: Suggested, clicked: tuple[int, int]
-    ) -> tuple[int, int, int]:
-        """Return what an object takes after suggestions; ``clicked``: without any.
-
-        Actions until it is acceptable, the same with an accepted one left as it is from
-        an IoU of 0.75 on, and until its IoU is 0.75.
-        """
-        if number in suggested.accepted:
-            ok, close = self.mend(suggested.accepted[number], number)
-            return ok, close, close
-        y, x = ExactRobot(self.numbers == number, self._ignore).next_click().pixel
-        at = (y, x, y + 1, x + 1)
-        there = [s for s in suggested.open if s.mask.window(at).any()]
-        ok, close = clicked
-        if there:
-            other, iou = self.match(there[0].mask)
-            if other == number and iou >= CORRECTED_IOU:
-                ok, close = self.mend(replace(there[0], seed=(y, x)), number)
-        one = int(bool(there))  # accepted or rejected
-        return one + ok, one + ok, one + close
-
-    def suggest(self, wrong_share: float = 0.0, *, at_once: bool = False) -> Suggested:
-        """Accept what is right, and a share that is wrong; ask again while it pays."""
-        rng = np.random.default_rng(self._settings.seed)
-        result = Suggested(list(self.finished))
-        for number in range(MOST_ROUNDS):
-            result.actions += 1
-            result.open = self._first
-            if number:
-                result.open = list(self.ask(result.finished, result.verdicts))
-            before = len(result.accepted)
-            if at_once:
-                self.accept_sure(result)
-            for proposal in self._new(result.open, result, ACCEPTED_IOU).values():
-                result.actions += 1
-                self._accept(proposal, result)
-            new = len(result.accepted) - before
-            wrong = [s for s in result.open if self.match(s.mask)[0] <= self.count]
-            count = min(len(wrong), round(wrong_share * new))
-            for index in rng.permutation(len(wrong))[:count]:
-                result.actions += 2  # made, and taken back in the end
-                result.finished.append(wrong[index].mask)
-                result.verdicts.append(_verdict(wrong[index], right=True))
-            if new < 2:
-                break
-        return result
-
-    def accept_sure(self, result: Suggested) -> None:
-        """Accept all sure ones and remove the wrong ones, while that saves actions."""
-        from napari_cfrseg.engine.suggestions import ACCEPT_FROM, rescored
-
-        while True:
-            sure = [s for s in result.open if s.score >= ACCEPT_FROM]
-            kept = self._new(sure, result, CORRECTED_IOU)
-            right = self._new([*kept.values()], result, ACCEPTED_IOU)
-            wrong = [
-                s
-                for s in sure
-                if s not in kept.values() and self.match(s.mask)[0] <= self.count
-            ]
-            if len(right) <= 1 + len(wrong):
-                return
-            result.actions += 1 + len(wrong)
-            for proposal in kept.values():
-                self._accept(proposal, result)
-            result.verdicts += [_verdict(s, right=False) for s in wrong]
-            result.open = rescored(
-                [s for s in result.open if s not in sure], result.verdicts
-            )
-
-    def _new(
-        self, proposals: Sequence[ObjectSuggestion], result: Suggested, least: float
-    ) -> dict[int, ObjectSuggestion]:
-        """Return the best of some suggestions for each object that has none yet.
-
-        ``least`` is the IoU from which one is an object's.
-        """
-        best: dict[int, tuple[float, ObjectSuggestion]] = {}
-        for proposal in proposals:
-            number, iou = self.match(proposal.mask)
-            is_other = TAUGHT < number <= self.count and number not in result.accepted
-            if is_other and iou >= max(least, best.get(number, (0.0,))[0]):
-                best[number] = iou, proposal
-        return {number: proposal for number, (_, proposal) in best.items()}
-
-    def _accept(self, proposal: ObjectSuggestion, result: Suggested) -> None:
-        result.accepted[self.match(proposal.mask)[0]] = proposal
-        result.finished.append(proposal.mask)
-        result.verdicts.append(_verdict(proposal, right=True))
-        result.open = [s for s in result.open if s is not proposal]
-
     @cached_property
-    def _first(self) -> list[ObjectSuggestion]:
+    def first(self) -> list[ObjectSuggestion]:
         """The first suggestions, from the three objects clicked; they are timed."""
         start = time.perf_counter()
         found: list[ObjectSuggestion] = []
@@ -366,7 +267,7 @@ class Field:
         """Score of each first suggestion, and whether it is right."""
         found: list[tuple[float, bool]] = []
         seen: set[int] = set()
-        for proposal in self._first:
+        for proposal in self.first:
             number, iou = self.match(proposal.mask)
             if number <= self.count:
                 right = iou >= ACCEPTED_IOU and number > TAUGHT and number not in seen
@@ -395,12 +296,6 @@ class Field:
         shared = int(counts[number])
         union = int(inside.size) + int(self._areas[number]) - shared
         return (number, shared / union) if shared else (0, 0.0)
-
-
-def _verdict(proposal: ObjectSuggestion, *, right: bool) -> Verdict:
-    from napari_cfrseg.engine.suggestions import Verdict
-
-    return Verdict(proposal.mask, proposal.traits, right)
 
 
 def pixels_of(masks: Sequence[MaskPatch], box: Box) -> NDArray[np.bool_]:

@@ -82,6 +82,12 @@ ACTIONS = (
     KeyAction(
         "reject", "Delete", "reject a suggestion", lambda c: c.reject(), ("clicks",)
     ),
+    KeyAction(
+        "reject_all",
+        "Shift-Delete",
+        "reject all suggestions",
+        lambda c: c.suggestions.reject_all(),
+    ),
     KeyAction("undo", "Control-Z", "undo", lambda c: c.undo()),
     KeyAction("redo", "Control-Shift-Z", "redo", lambda c: c.redo()),
     KeyAction("reset_object", "R", "reset object", lambda c: c.reset_object()),

@@ -277,10 +277,14 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.sure.setToolTip("Right: only those that are surely right are accepted")
         said = "Make objects of all that are as sure as the slider says"
         self.accept = button("Accept 0", said)
+        said = f"Reject all outlines that are left ({key['reject_all']})"
+        self.reject = button("Reject all", said)
         column = column_in(self, 4)
         column.addLayout(row(self.positive, self.negative, self.other))
         column.addWidget(self.table, stretch=1)
-        column.addLayout(row(self.suggest, self.follow, self.sure, self.accept))
+        column.addLayout(
+            row(self.suggest, self.follow, self.sure, self.accept, self.reject)
+        )
         column.addLayout(row(self.new, self.undo, self.redo, self.auto_next))
         column.addLayout(row(self.closer, self.wider, self.reset, self.delete))
 
@@ -301,6 +305,7 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             lambda on: does(lambda c: c.suggestions.follow(on))()
         )
         self.accept.clicked.connect(does(lambda c: c.suggestions.accept_sure()))
+        self.reject.clicked.connect(does(lambda c: c.suggestions.reject_all()))
         self.sure.valueChanged.connect(
             does(lambda c: c.suggestions.set_threshold(self.sure.value() / 100))
         )
@@ -320,6 +325,7 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.follow.setChecked(view.suggestions.follows)
         self.accept.setText(f"Accept {view.suggestions.sure}")
         self.accept.setEnabled(view.suggestions.sure > 0)
+        self.reject.setEnabled(bool(view.suggestions.scores))
         has_object = view.selected is not None
         self.delete.setEnabled(has_object)
         self.reset.setEnabled(has_object)

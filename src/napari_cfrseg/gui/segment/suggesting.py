@@ -286,7 +286,7 @@ class Suggesting:
         self.found.remove(suggestion)  # a second click is another one
         if is_positive:
             return self._accepted([suggestion], yx)
-        return self._rejected(suggestion)
+        return self._rejected([suggestion])
 
     def found_at(
         self, plane: Plane, yx: tuple[float, float]
@@ -303,6 +303,13 @@ class Suggesting:
         if sure:
             self._submit(self._accepted(sure))
 
+    def reject_all(self) -> None:
+        """Stop searching, and reject all that are open on the plane shown."""
+        self.cancel()
+        found, self.found = self.found, []  # a second press is another one
+        if found:
+            self._submit(self._rejected(found))
+
     def set_threshold(self, threshold: float) -> None:
         """Move the slider."""
         self._say(threshold=threshold)
@@ -318,9 +325,10 @@ class Suggesting:
         object_id, click_id = self._free()
         return ev.SuggestionsAccepted(object_id, self._plane, click_id, proposals)
 
-    def _rejected(self, suggestion: ObjectSuggestion) -> ev.SuggestionsRejected:
-        proposal = ev.Proposal.of(suggestion, self._planes.image.plane_shape)
-        return ev.SuggestionsRejected(self._plane, (proposal,))
+    def _rejected(self, chosen: Sequence[ObjectSuggestion]) -> ev.SuggestionsRejected:
+        shape = self._planes.image.plane_shape
+        proposals = tuple(ev.Proposal.of(s, shape) for s in chosen)
+        return ev.SuggestionsRejected(self._plane, proposals)
 
     # -- what is shown ---------------------------------------------------------------
 

@@ -1,0 +1,186 @@
+"""The robot that accepts, corrects and rejects the suggestions of a field.
+
+It accepts each one that covers an object with an IoU of 0.75 or more, and asks again as
+long as that finds two more. At once, it first accepts all sure ones together where that
+saves actions, after moving the slider where that saves more, removes the wrong ones (an
+IoU below 0.5; others are corrected), and looks at the scores that the rest has then. In
+the end it clicks the other objects: a click in a suggestion that is still open accepts
+it, and it is corrected; one with an IoU below 0.5 is rejected before, and two or more
+of these together with all that are open. Asking, accepting, moving the slider,
+rejecting, removing and clicking are one action each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from napari_cfrseg.engine.suggestions import (
+    ACCEPT_FROM,
+    ObjectSuggestion,
+    Verdict,
+    rescored,
+)
+from napari_cfrseg.evaluation import metrics
+from napari_cfrseg.evaluation.field_tables import TAUGHT
+from napari_cfrseg.geometry.masks import MaskPatch
+
+if TYPE_CHECKING:
+    from napari_cfrseg.evaluation.fields import Field
+
+#: a suggestion that covers an object this well is accepted
+ACCEPTED_IOU = metrics.ACCEPTABLE_LOWER_IOU
+#: one that covers it less is rejected, not corrected
+CORRECTED_IOU = 0.5
+#: how often suggestions are asked for
+MOST_ROUNDS = 4
+
+
+class _Act(NamedTuple):
+    """Accepting all from a score on, and removing the wrong ones."""
+
+    threshold: float
+    kept: list[ObjectSuggestion]
+    wrong: list[ObjectSuggestion]
+    actions: int
+    saved: int  #: actions beside accepting the right ones one by one
+
+
+@dataclass(slots=True)
+class Suggested:
+    """What became of a field's suggestions, and actions so far."""
+
+    plane: Field
+    accepted: dict[int, ObjectSuggestion] = field(default_factory=dict)  #: by object
+    open: list[ObjectSuggestion] = field(default_factory=list)
+    finished: list[MaskPatch] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    actions: int = 0
+    threshold: float = ACCEPT_FROM  #: of the slider
+
+    def run(
+        self, wrong_share: float = 0.0, *, at_once: bool = False, seed: int = 0
+    ) -> None:
+        """Accept what is right, and a share that is wrong; ask again while it pays."""
+        rng = np.random.default_rng(seed)
+        self.finished = list(self.plane.finished)
+        for number in range(MOST_ROUNDS):
+            self.actions += 1
+            self.open = list(self.plane.first)
+            if number:
+                self.open = list(self.plane.ask(self.finished, self.verdicts))
+            before = len(self.accepted)
+            if at_once:
+                self.accept_sure()
+            for proposal in self._new(self.open, ACCEPTED_IOU).values():
+                self.actions += 1
+                self._accept(proposal)
+            new = len(self.accepted) - before
+            wrong = [s for s in self.open if self._is_seen(s)]
+            count = min(len(wrong), round(wrong_share * new))
+            for index in rng.permutation(len(wrong))[:count]:
+                self.actions += 2  # made, and taken back in the end
+                self.finished.append(wrong[index].mask)
+                self.verdicts.append(_verdict(wrong[index], right=True))
+            if new < 2:
+                break
+        self.reject_rest()
+
+    def accept_sure(self) -> None:
+        """Accept all sure ones and remove the wrong ones, while that saves actions."""
+        while True:
+            places = {math.floor(100 * s.score) / 100 for s in self.open}
+            places.discard(self.threshold)
+            acts = [self._act(place) for place in (self.threshold, *sorted(places))]
+            act = max(acts, key=lambda one: one.saved)
+            if act.saved <= 0:
+                return
+            self.threshold = act.threshold
+            self.actions += act.actions
+            for proposal in act.kept:
+                self._accept(proposal)
+            self.verdicts += [_verdict(s, right=False) for s in act.wrong]
+            left = [s for s in self.open if s.score < act.threshold]
+            self.open = rescored(left, self.verdicts)
+
+    def _act(self, threshold: float) -> _Act:
+        sure = [s for s in self.open if s.score >= threshold]
+        kept = [*self._new(sure, CORRECTED_IOU).values()]
+        right = self._new(kept, ACCEPTED_IOU)
+        wrong = [s for s in sure if s not in kept and self._is_seen(s)]
+        actions = 1 + len(wrong) + (threshold != self.threshold)
+        return _Act(threshold, kept, wrong, actions, len(right) - actions)
+
+    def reject_rest(self) -> None:
+        """Reject all that are open where two or more at clicks would be anyway.
+
+        The others there are no loss: correcting one costs as much as its object from
+        scratch (``benchmarks/suggestions.md``).
+        """
+        left = set(self.plane.others) - self.accepted.keys()
+        there = [(self._at_click(number), number) for number in left]
+        wrong = [s for s, number in there if s and not self._is_near(s, number)]
+        if len(wrong) > 1:
+            self.actions += 1
+            self.verdicts += [_verdict(s, right=False) for s in self.open]
+            self.open = []
+
+    def finish(self, number: int, clicked: tuple[int, int]) -> tuple[int, int, int]:
+        """Return what an object takes after suggestions; ``clicked``: without any.
+
+        Actions until it is acceptable, the same with an accepted one left as it is from
+        an IoU of 0.75 on, and until its IoU is 0.75.
+        """
+        if number in self.accepted:
+            ok, close = self.plane.mend(self.accepted[number], number)
+            return ok, close, close
+        ok, close = clicked
+        there = self._at_click(number)
+        if there is not None and self._is_near(there, number):
+            seed = self.plane.first_click(number)
+            ok, close = self.plane.mend(replace(there, seed=seed), number)
+        one = int(there is not None)  # accepted or rejected
+        return one + ok, one + ok, one + close
+
+    def _at_click(self, number: int) -> ObjectSuggestion | None:
+        """Return the open suggestion that an object's first click is in."""
+        y, x = self.plane.first_click(number)
+        at = (y, x, y + 1, x + 1)
+        return next((s for s in self.open if s.mask.window(at).any()), None)
+
+    def _is_near(self, proposal: ObjectSuggestion, number: int) -> bool:
+        found, iou = self.plane.match(proposal.mask)
+        return found == number and iou >= CORRECTED_IOU
+
+    def _is_seen(self, proposal: ObjectSuggestion) -> bool:
+        """Whether a suggestion is not one of an object outside what is measured."""
+        return self.plane.match(proposal.mask)[0] <= self.plane.count
+
+    def _new(
+        self, proposals: Sequence[ObjectSuggestion], least: float
+    ) -> dict[int, ObjectSuggestion]:
+        """Return the best of some suggestions for each object that has none yet.
+
+        ``least`` is the IoU from which one is an object's.
+        """
+        best: dict[int, tuple[float, ObjectSuggestion]] = {}
+        for proposal in proposals:
+            number, iou = self.plane.match(proposal.mask)
+            is_new = TAUGHT < number <= self.plane.count and number not in self.accepted
+            if is_new and iou >= max(least, best.get(number, (0.0,))[0]):
+                best[number] = iou, proposal
+        return {number: proposal for number, (_, proposal) in best.items()}
+
+    def _accept(self, proposal: ObjectSuggestion) -> None:
+        self.accepted[self.plane.match(proposal.mask)[0]] = proposal
+        self.finished.append(proposal.mask)
+        self.verdicts.append(_verdict(proposal, right=True))
+        self.open = [s for s in self.open if s is not proposal]
+
+
+def _verdict(proposal: ObjectSuggestion, *, right: bool) -> Verdict:
+    return Verdict(proposal.mask, proposal.traits, right)
