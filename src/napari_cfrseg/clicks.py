@@ -149,19 +149,9 @@ def as_clicks(
 ) -> tuple[Click, ...]:
     """Return clicks given as such, or as an array of points with their labels.
 
-    Parameters
-    ----------
-    points
-        Clicks, or (N, 2) numbers: (row, column) of each.
-    labels
-        (N,) bool, or 1 and 0: positive or negative; by default all are positive.
-
-    Raises
-    ------
-    ValueError
-        The points are not (N, 2), or the labels not N times 0 or 1.
-    TypeError
-        Clicks, which have their signs, with labels.
+    Points are Clicks or (N, 2) numbers, (row, column) of each; labels (N,) bool, or 1
+    and 0: positive or negative, by default all positive. Others are a ValueError,
+    labels with Clicks, which have their signs, a TypeError.
 
     Examples
     --------

@@ -62,18 +62,12 @@ class Change:
 class Annotator:
     """One image's annotation.
 
-    Parameters
-    ----------
-    plane_image
-        Returns the pixels of a plane, (Y, X) or (Y, X, C), by its index. None: there
-        are no pixels; objects, clicks and undo are as with them, masks are empty.
-    segmenter
-        Computes the rounds; may be given later with :meth:`use`.
-    rgb
-        Whether C counts colours; None: the engine tells from the dtype.
-    scaling
-        Image values painted black and white on every plane; None: each plane's own
-        percentiles.
+    ``plane_image`` returns the pixels of a plane, (Y, X) or (Y, X, C), by its index;
+    None: there are no pixels, and objects, clicks and undo are as with them, masks are
+    empty. ``segmenter`` computes the rounds; it may be given later with :meth:`use`.
+    ``rgb``: C counts colours (None: the engine tells from the dtype). ``scaling`` are
+    the values painted black and white on every plane (None: each plane's own
+    percentiles).
     """
 
     def __init__(
@@ -208,32 +202,19 @@ class Annotator:
         spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
         earlier: Sequence[Batch] = (),
     ) -> Iterator[Batch]:
-        """Suggest objects like the finished ones; nothing is changed.
+        """Suggest objects like the finished ones, in small batches; nothing is changed.
 
-        Parameters
-        ----------
-        plane
-            Where to look.
-        region
-            The part of the plane; None: all of it. Its centre comes first.
-        known
-            What :meth:`learn` returned, here or on another image; None: this plane's
-            objects, or those of the plane with the most.
-        along
-            The axis of a stack or time-lapse: objects of the plane before or after that
-            are not on this one are looked for first, as a propagation does, and
-            continued when they are accepted. None: no others are.
-        spacing
-            (between planes, y, x) size of a pixel, in any one unit.
-        earlier
-            Batches of a search of this plane before: what they found and the tiles they
-            completed are left out.
+        ``region`` is the part of the plane to look at (None: all of it); its centre
+        comes first. ``known`` is what :meth:`learn` returned, here or on another image
+        (None: this plane's objects, or those of the plane with the most). ``along`` is
+        the axis of a stack or time-lapse: objects of the plane before or after that are
+        not on this one are looked for first, as a propagation does, and continued when
+        they are accepted. ``spacing`` is the (between planes, y, x) size of a pixel.
+        What ``earlier`` batches found, and the tiles they completed, are left out.
 
-        Returns
-        -------
-        An iterator of small batches; steps may be applied between them. A suggestion
-        becomes an object with the event ``SuggestionsAccepted``; those accepted,
-        corrected and rejected so far count in the scores.
+        Steps may be applied between batches. A suggestion becomes an object with the
+        event ``SuggestionsAccepted``; those accepted, corrected and rejected so far
+        count in the scores.
         """
         if known is None:
             known = self.learn(plane)
@@ -291,28 +272,18 @@ class Annotator:
     ) -> Change:
         """Apply an event, or several as one step: all of them or none.
 
-        Parameters
-        ----------
-        event, more
-            What was done; each must continue the one before it
-            (:func:`~napari_cfrseg.annotation.state.continues`), as an object's first
-            click continues its creation, so that a replay of the single events has the
-            same undo steps.
-        on_preview
-            Called with the labels' changes so far after each refinement step of the
-            newest click; an exception it raises cancels everything. A propagation
-            calls it with its :class:`~napari_cfrseg.annotation.transaction.Progress`;
-            if it returns True, or a plane cannot be read, the propagation ends and
-            keeps the planes done.
+        Each event must continue the one before it
+        (:func:`~napari_cfrseg.annotation.state.continues`), as an object's first click
+        continues its creation, so that a replay of the single events has the same undo
+        steps; else ValueError. ``on_preview`` gets the labels' changes so far after
+        each refinement step of the newest click; an exception it raises cancels
+        everything. A propagation calls it with its
+        :class:`~napari_cfrseg.annotation.transaction.Progress`; where it returns True,
+        the propagation ends and keeps the planes done.
 
-        Raises
-        ------
-        LockedObjectError
-            An event would change a locked object.
-        SessionError
-            An event does not fit the objects, clicks or image there are.
-        ValueError
-            The events are not one step. After any exception everything is as before.
+        Raises LockedObjectError if an event would change a locked object, SessionError
+        if one does not fit the objects, clicks or image there are. After any exception
+        everything is as before.
         """
         events = (event, *more)
         for first, second in pairwise(events):

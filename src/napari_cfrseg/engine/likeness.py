@@ -66,27 +66,14 @@ class Appearance:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Likeness:
-    """Common traits of the finished objects; small, and holds for other planes.
+    """Common traits of the finished objects; small, and holds for other planes."""
 
-    Attributes
-    ----------
-    sizes
-        Diameters of circles of their areas, in pixels.
-    elongation
-        Longer side of their boxes over that diameter.
-    looks
-        What is seen of them.
-    projection
-        (channels, constant last) weights of the features of :func:`features_of`.
-    response
-        The blob response inside them.
-    """
-
-    sizes: tuple[float, ...]
-    elongation: float
-    looks: tuple[Appearance, ...]
+    sizes: tuple[float, ...]  #: diameters of circles of their areas, in pixels
+    elongation: float  #: longer side of their boxes over that diameter
+    looks: tuple[Appearance, ...]  #: what is seen of them
+    #: (channels, constant last) weights of the features of :func:`features_of`
     projection: NDArray[np.float64]
-    response: float = 1.0
+    response: float = 1.0  #: the blob response inside them
 
     @property
     def step(self) -> int:
@@ -127,10 +114,7 @@ class Likeness:
 def learn(image: PlaneImage, finished: Sequence[MaskPatch], grid: int) -> Likeness:
     """Learn what finished objects of a plane have in common.
 
-    Raises
-    ------
-    ValueError
-        None of the masks holds a pixel.
+    ValueError if none of the masks holds a pixel.
     """
     masks = [mask for mask in finished if mask.mask.size]
     if not masks:

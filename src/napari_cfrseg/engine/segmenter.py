@@ -310,17 +310,12 @@ class Segmenter:
     ) -> Prediction:
         """Segment an object known from a neighbouring plane, in one round.
 
-        Parameters
-        ----------
-        clicks
-            Clicks a program chose from that plane's mask, the most telling one last;
-            at least one. They are shown to the network but never forced on its
-            answer, and the Prediction does not keep them.
-        previous
-            That plane's result: its probability is the first feedback, its window is
-            kept while it fits.
-        on_window
-            Called with the window once it is embedded, before it is decoded.
+        ``clicks`` are those that a program chose from that plane's mask, the most
+        telling one last, at least one. They are shown to the network but never forced
+        on its answer, and the Prediction does not keep them. ``previous`` is that
+        plane's result: its probability is the first feedback, its window is kept while
+        it fits. ``on_window`` gets the window once it is embedded, before it is
+        decoded.
         """
         image = self._ready()
         if not clicks or previous.shape != image.shape:
@@ -369,10 +364,7 @@ class Segmenter:
     def learn(self, finished: Sequence[MaskPatch]) -> Likeness:
         """Learn from finished objects of the image what :meth:`suggest` looks for.
 
-        Raises
-        ------
-        ValueError
-            No image set, or no mask holds a pixel.
+        ValueError if no image is set, or no mask holds a pixel.
         """
         return learn(self._ready(), finished, self._stages.grid)
 
@@ -395,26 +387,16 @@ class Segmenter:
         verdicts: Sequence[Verdict] = (),
         earlier: Sequence[Batch] = (),
     ) -> Iterator[Batch]:
-        """Propose objects of the image like those learnt from.
+        """Propose objects of the image like those learnt from, in small batches.
 
-        Parameters
-        ----------
-        known
-            What :meth:`learn` returned, on this image or another one.
-        region
-            Where to look; None: everywhere. Its centre comes first.
-        taken
-            Returns (h, w) bool, which pixels of a box belong to objects already.
-        verdicts
-            What a person said of earlier suggestions.
-        earlier
-            Batches of a search before: what they found and the tiles they completed
-            are left out.
+        ``known`` is what :meth:`learn` returned, on this image or another one;
+        ``region`` where to look (None: everywhere), its centre first. ``taken`` returns
+        (h, w) bool, which pixels of a box belong to objects already; ``verdicts`` is
+        what a person said of earlier suggestions. What ``earlier`` batches found, and
+        the tiles they completed, are left out.
 
-        Returns
-        -------
-        An iterator of small batches, each computed when it is asked for; other methods
-        may be called in between. No two suggestions overlap much.
+        Each batch is computed when it is asked for; other methods may be called in
+        between. No two suggestions overlap much.
         """
         if taken is None:
 

@@ -77,28 +77,15 @@ _WEIGHTS = np.array([1.37, 0.74, -0.32, -1.13, 1.4, -0.59, -0.23, -1.14])
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ObjectSuggestion:
-    """An object that is proposed.
-
-    Attributes
-    ----------
-    mask
-        Its pixels.
-    seed
-        (row, column) of the click that would have made it.
-    score
-        Probability that a person finds it right, in [0, 1].
-    traits
-        What the score is computed from; comes back with the person's verdict. Empty
-        where the object was carried from another plane.
-    continues
-        The object of another plane that it is, None: one of its own.
-    """
+    """An object that is proposed."""
 
     mask: MaskPatch
-    seed: tuple[int, int]
-    score: float
+    seed: tuple[int, int]  #: (row, column) of the click that would have made it
+    score: float  #: probability that a person finds it right, in [0, 1]
+    #: what the score is computed from; comes back with the person's verdict. Empty
+    #: where the object was carried from another plane
     traits: tuple[float, ...]
-    continues: int | None = None
+    continues: int | None = None  #: the object of another plane that it is
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,24 +153,7 @@ def _score(traits: Sequence[float], weights: NDArray[np.float64]) -> float:
 
 
 class Suggester:
-    """Proposes objects of one plane.
-
-    Parameters
-    ----------
-    stages
-        The network.
-    image
-        The plane.
-    known
-        What the finished objects have in common.
-    taken
-        Returns (h, w) bool, the pixels of a box that belong to objects.
-    verdicts
-        What was said of earlier suggestions; what was rejected is not proposed again.
-    earlier
-        Batches of a search before: what they found and the tiles they completed are
-        left out.
-    """
+    """Proposes objects of one plane; see ``Segmenter.suggest`` for the parameters."""
 
     #: a mask less probable than this gets no second look
     hopeless = 0.1

@@ -52,19 +52,11 @@ def open_image(
 ) -> OpenImage:
     """Open an image; ImageError if there is none, or no such level.
 
-    Parameters
-    ----------
-    path
-        TIFF, NPY, PNG, JPEG or BMP, or whatever else Pillow reads; or an OME-Zarr
-        folder.
-    level
-        Pyramid level, 0 the finest.
-    levels
-        So many levels, from this one on, become one pyramid.
-    axes
-        The axes' letters as a person names them (:meth:`.OpenImage.named`).
-    as_labels
-        The pixels are object numbers: a palette's colours do not count.
+    The path is a TIFF, NPY, PNG, JPEG or BMP, or whatever else Pillow reads; or an
+    OME-Zarr folder. ``level`` is of its pyramid, 0 the finest; so many ``levels`` from
+    this one on become one pyramid. ``axes`` are the axes' letters as a person names
+    them (:meth:`.OpenImage.named`). ``as_labels``: the pixels are object numbers, and a
+    palette's colours do not count.
     """
     with reading(path):
         if path.is_dir():

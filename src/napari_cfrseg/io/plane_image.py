@@ -120,19 +120,12 @@ def open_plane(
 ) -> PlaneImage:
     """Look at an image once and return how its pixels will be read.
 
+    The image is (Y, X) or (Y, X, C) with C 1–4; bool, integer or float; NumPy, or lazy
+    with ``shape``, ``dtype`` and slicing (dask, zarr). ``rgb``: 3 or 4 channels are
+    RGB(A), scaled jointly so that colours stay, alpha dropped (None: yes for uint8).
+    ``scaling`` are the values painted black and white; by default the 0.1th and 99.9th
+    percentile of at most about a million pixels. A constant image is painted black.
     Raises ImageError for a wrong shape or dtype, an empty image, or no finite pixel.
-
-    Parameters
-    ----------
-    image
-        (Y, X) or (Y, X, C) with C 1–4; bool, integer or float. NumPy arrays, and lazy
-        ones with ``shape``, ``dtype`` and slicing (dask, zarr).
-    rgb
-        Whether 3 or 4 channels are RGB(A): scaled jointly so that colours stay, alpha
-        dropped. None: yes for uint8.
-    scaling
-        Values painted black and white; by default the 0.1th and 99.9th percentile of
-        at most about a million pixels. A constant image is painted black.
     """
     array = _as_plane(image)
     layers = 1 if len(array.shape) == 2 else int(array.shape[2])

@@ -105,26 +105,15 @@ class Session:
     ) -> AnyLabels:
         """Apply all events and return the labels.
 
-        Parameters
-        ----------
-        image
-            Pixels of the session's shape, or another image of the same kind, axes in
-            the session's order (``session.image.axes``); None: the session's own, from
-            its file.
-        segmenter
-            Computes all rounds; None: the session's model is loaded, or its models,
-            each for the rounds it computed.
+        ``image`` are pixels of the session's shape, or another image of the same kind,
+        axes in the session's order (``session.image.axes``); None: the session's own,
+        from its file. ``segmenter`` computes all rounds; None: the session's model is
+        loaded, or its models, each for the rounds it computed.
 
-        Returns
-        -------
-        int32 labels of shape (leading axes, Y, X), 0 = background, in tiles where the
-        planes are large (``numpy.asarray`` makes them one array); axes in the
-        session's order.
-
-        Raises
-        ------
-        CfrSegError
-            Image or model is missing, or an event does not fit.
+        Returns int32 labels of shape (leading axes, Y, X), 0 = background, in tiles
+        where the planes are large (``numpy.asarray`` makes them one array); axes in the
+        session's order. Raises CfrSegError if image or model is missing, or an event
+        does not fit.
         """
         annotator = self.annotator(image, segmenter)
         for _ in annotator.restore(self.content):

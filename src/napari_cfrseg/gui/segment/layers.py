@@ -61,13 +61,9 @@ def labels_on(
     """Return a layer's labels on an image's pixels, in the working order.
 
     Where the layer lies otherwise than the image, each pixel gets the label that is
-    seen on it. Numbers that are taken or too large are replaced.
-
-    Raises
-    ------
-    SessionError
-        The layer has other axes or, in the same place, another shape; or a label lies
-        nowhere on the image.
+    seen on it. Numbers that are taken or too large are replaced. Raises SessionError if
+    the layer has other axes or, in the same place, another shape; or if a label lies
+    nowhere on the image.
     """
     data = np.asarray(layer.data[0] if layer.multiscale else layer.data)
     wanted = image.to_own(image.shape, 1)

@@ -28,20 +28,12 @@ MANY_CLICKS = 64
 def disk_maps(points: Tensor, size: tuple[int, int], radius: float = 5.0) -> Tensor:
     """Draw clicks as disks: (B, 2, H, W) float 0/1, positive, then negative clicks.
 
-    At most the (2⌈r⌉ + 1)² pixels around each click are visited, without a host
-    synchronisation, so the cost does not depend on the number of slots times the plane.
-    Raises ValueError if ``points`` is not (B, 2N, 3).
-
-    Parameters
-    ----------
-    points
-        (B, 2N, 3) float rows ``[y, x, order]`` on the grid: N positive slots, then N
-        negative ones. A slot is empty when max(y, x) < 0 (so a click at y = −0.4, x =
-        10 counts, as published); ``order`` is not read.
-    size
-        (H, W) of the maps.
-    radius
-        In grid pixels; published value 5.
+    ``points`` are (B, 2N, 3) float rows ``[y, x, order]`` on the grid, N positive
+    slots, then N negative ones, else ValueError. A slot is empty when max(y, x) < 0 (so
+    a click at y = −0.4, x = 10 counts, as published); ``order`` is not read. ``size``
+    is (H, W), ``radius`` in grid pixels (published: 5). At most the (2⌈r⌉ + 1)² pixels
+    around each click are visited, without a host synchronisation, so the cost does not
+    depend on the number of slots times the plane.
     """
     if points.ndim != 3 or points.shape[1] % 2 or points.shape[2] < 2:
         raise ValueError(f"points must be (B, 2N, 3), got {tuple(points.shape)}")
