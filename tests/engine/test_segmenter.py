@@ -6,6 +6,7 @@ import torch
 from similarity import SimilarityNetwork
 
 from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine import stages
 from napari_cfrseg.engine.focus import FocusHint, FocusSettings
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.refinement import Refinement
@@ -189,6 +190,19 @@ def test_an_unchanged_window_is_not_embedded_again():
     made.set_image(image())
     made.predict(third.clicks, previous=second)
     assert made.network.calls == {"embed_image": 1, "embed_clicks": 2, "refine": 6}
+
+
+def test_embeddings_are_kept_within_their_bytes():
+    """64 MiB, the oldest go first; a key that is made twice counts once."""
+    kept = stages._Recent()
+    made = [torch.zeros(1 << 20) for _ in range(20)]
+    for number, one in enumerate(made):
+        assert kept.get(number, lambda one=one: one) is one
+    assert list(kept.kept) == list(range(4, 20))
+    assert kept.held_bytes == 1 << 26
+    assert kept.get(19, lambda: None) is made[19]
+    kept.get(20, lambda: kept.get(20, lambda: made[0]))
+    assert kept.held_bytes == 1 << 26
 
 
 def test_each_step_corrects_around_the_newest_click():

@@ -62,10 +62,13 @@ def test_preferences_follow_what_a_person_chose(manifest, npe2pm, plugin_setting
     settings = get_plugin_settings(PLUGIN)
     settings.click.refinement = "cfr"
     settings.click.steps = 7
+    settings.click.device = "cuda:1"
+    settings.click.precision = "bfloat16"
     settings.click.overlap = "overwrite"
     settings.keys.polarity = "X"
     preferences = Preferences.load()
     assert preferences.refinement == Refinement.cfr(7)
+    assert (preferences.device, preferences.precision) == ("cuda:1", "bfloat16")
     assert preferences.rule is OverlapRule.OVERWRITE
     assert preferences.keys["polarity"] == "X"
 

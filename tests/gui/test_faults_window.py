@@ -19,6 +19,7 @@ import torch
 import zarr
 from closed_form import FloodNetwork
 from gui_window import PLUGIN, TIMEOUT_MS, PlanesWindow, Window, squares
+from napari.settings import get_plugin_settings
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManifest
 from qtpy.QtCore import Qt
@@ -440,6 +441,33 @@ def test_a_cap_on_the_memory(open_window):
         stages.cap = most
 
     check(window, lambda: cap(1_000), lambda: cap(None), "CFRSEG_MEMORY_GB")
+
+
+@pytest.mark.parametrize("device", ["cuda:63", "cpu"])
+def test_the_preferences_choose_device_and_precision(
+    make_napari_viewer, qtbot, npe2pm, plugin_settings, monkeypatch, tmp_path, device
+):
+    """A device that is not there is one line; what computed is in the session."""
+    npe2pm.register(PluginManifest.from_distribution(PLUGIN))
+    monkeypatch.setenv("CFRSEG_SESSIONS", str(tmp_path / "sessions"))
+    chosen = get_plugin_settings(PLUGIN).click
+    chosen.device, chosen.precision = device, "bfloat16"
+    before = len(messages())
+    window = Window(make_napari_viewer(show=True), qtbot, squares())
+    if device == "cpu":
+        window.click(*FIRST)
+        content = window.dock.controller.annotator.writer.content
+        assert (content.settings.device, content.settings.precision) == (
+            "cpu",
+            "bfloat16",
+        )
+        assert "cpu: as asked for" in window.view.placement
+    else:
+        (told,) = messages(before)
+        assert told == window.view.status
+        assert "'cuda:63' is not there" in told
+        assert "\n" not in told
+    window.dock.let_go()
 
 
 def test_a_computation_that_is_ended_from_outside(open_window):

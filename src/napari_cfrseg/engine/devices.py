@@ -40,6 +40,7 @@ class Placement:
     backend: str
     reason: str
     can_prepare: bool = False
+    precision: str = "float32"
 
 
 @dataclass(slots=True)

@@ -97,8 +97,9 @@ class _Recent:
                 return known
         made = make()
         with self.lock:
+            _, before = self.kept.pop(key, (None, 0))  # made by another thread, too
             self.kept[key] = made, _bytes_of(made)
-            self.held_bytes += self.kept[key][1]
+            self.held_bytes += self.kept[key][1] - before
             while self.held_bytes > _KEPT_BYTES and len(self.kept) > _LEAST_KEPT:
                 self.held_bytes -= self.kept.popitem(last=False)[1][1]
         return made
@@ -195,7 +196,8 @@ class Stages:
         """Where and by which program it computes now, and why."""
         device, chosen = str(self.device), self.backend
         reason = f"{device}: {self._why}\n{chosen.name}: {chosen.reason}"
-        return Placement(device, chosen.name, reason, chosen.can_prepare)
+        can_prepare, precision = chosen.can_prepare, self.precision
+        return Placement(device, chosen.name, reason, can_prepare, precision)
 
     def forget(self, early: Mapping[Window, Callable[[], Any]] | None = None) -> None:
         """Drop the kept embeddings: another image is coming.

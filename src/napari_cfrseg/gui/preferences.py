@@ -112,6 +112,8 @@ class Preferences:
     """Where a dock starts from; ``keys`` are by action name."""
 
     model: str = "default"
+    device: str = "auto"
+    precision: str = "float32"
     refinement: Refinement = DEFAULT_REFINEMENT
     rule: OverlapRule = OverlapRule.KEEP
     threshold: float = 0.5
@@ -135,6 +137,8 @@ class Preferences:
         steps = 0 if kind == "standard" else int(click.steps)
         return cls(
             model=str(click.model),
+            device=str(click.device).strip() or "auto",
+            precision=str(click.precision),
             refinement=Refinement(
                 "cfr" if kind == "cfr" else "a-cfr" if kind == "a-cfr" else "standard",
                 steps,

@@ -77,7 +77,7 @@ class ClickDock(DockWidget):
     ) -> None:
         super().__init__()
         self.viewer = napari_viewer
-        self._load = load_segmenter if load is None else load
+        self._load = load
         self._runner: Runner = Worker() if runner is None else runner
         self._preferences = Preferences.load()
         self._controllers: dict[Layer, Controller] = {}
@@ -390,7 +390,11 @@ class ClickDock(DockWidget):
 
     def _load_when_open(self, name: str) -> SegmenterLike:
         self._opened.wait()
-        loaded = self._load(name)
+        said = self._preferences
+        if self._load is None:
+            loaded = load_segmenter(name, said.device, said.precision)
+        else:
+            loaded = self._load(name)
         self._collections.freeze()
         return loaded
 

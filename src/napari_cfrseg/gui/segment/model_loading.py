@@ -34,14 +34,19 @@ _preparing: dict[str, subprocess.Popen[bytes]] = {}
 SegmenterLoader = Callable[[str], SegmenterLike]
 
 
-def load_segmenter(name: str) -> SegmenterLike:
-    """Load a model by name or path on the best device there is (imports torch)."""
+def load_segmenter(
+    name: str, device: str = "auto", precision: str = "float32"
+) -> SegmenterLike:
+    """Load a model by name or path (imports torch); DeviceError without the device.
+
+    ``device`` and ``precision`` are as for ``Segmenter.load``.
+    """
     wait_passively()
     import_triton_apart()
     from napari_cfrseg.engine.segmenter import Segmenter
 
     backend = os.environ.get(BACKEND_VARIABLE) or "auto"
-    segmenter = Segmenter.load(name, device="auto", backend=backend)  # type: ignore[arg-type]  # checked there
+    segmenter = Segmenter.load(name, device, precision=precision, backend=backend)  # type: ignore[arg-type]  # checked there
     segmenter.notices.warns = False  # the dock shows them
     if segmenter.placement.can_prepare:
         _prepare_apart(name)

@@ -75,6 +75,7 @@ class DockView:
     #: the program that computes, and why it and the device were chosen
     backend: str = ""
     placement: str = ""
+    precision: str = "float32"
     #: time and refinement steps of the last click; None: there is none
     seconds: float | None = None
     steps: int = 0
@@ -197,7 +198,12 @@ class Projection:
             self.show(device=str(getattr(self.segmenter, "device", "")))
             return
         device, backend = placement.device, placement.backend
-        self.show(device=device, backend=backend, placement=placement.reason)
+        self.show(
+            device=device,
+            backend=backend,
+            placement=placement.reason,
+            precision=placement.precision,
+        )
         notices = tuple(self.segmenter.notices.texts)  # type: ignore[attr-defined]  # it has a placement
         for text in notices[self._noted :]:
             self.show(status=text)

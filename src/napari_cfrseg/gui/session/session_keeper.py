@@ -346,6 +346,7 @@ class SessionKeeper:
         device = self.controller.view.device or "cpu"
         settings = SessionSettings(
             device=device,
+            precision=self.controller.view.precision,
             backend=self.controller.view.backend or f"torch {torch.__version__}",
             threads=torch.get_num_threads(),
             rgb=self.controller.image.rgb,
