@@ -53,6 +53,23 @@ def test_another_candidate_is_one_undo_step_and_runs_no_network():
         made.apply(ev.CandidateChosen(5, 1))
 
 
+def test_masks_of_an_object_finished_long_ago_are_computed_again():
+    alone, among_others = annotator(NestedNetwork(64)), annotator(NestedNetwork(64))
+    _, best, second = areas(alone, CREATED, CLICK, ev.CandidateChosen(1, 1))
+    areas(among_others, CREATED, CLICK)
+    for other in range(2, 12):
+        among_others.apply(ev.ObjectCreated(other))
+        click = ev.ClickAdded(other, (), (90.0 + other, 100.0), True, other)
+        among_others.apply(click)
+        among_others.apply(ev.ObjectDeleted(other))
+    (rounds,) = among_others.objects[1].on(()).rounds
+    assert rounds.masks >= 2
+    assert rounds.prediction.choices == ()
+    assert areas(
+        among_others, ev.CandidateChosen(1, 1), ev.Undone(), ev.CandidateChosen(1, 0)
+    ) == [second, best, best]
+
+
 def test_replay_and_a_choice_before_later_clicks_give_the_same_labels():
     live = annotator(NestedNetwork(64))
     events = [CREATED, CLICK, ev.CandidateChosen(1, 1), NEXT]

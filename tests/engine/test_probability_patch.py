@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_cfrseg.engine.probability_patch import Patch
+from napari_cfrseg.engine.probability_patch import Patch, Shelf
 from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.geometry.windows import Window, crop, mask_box, overlap, union
 
@@ -65,6 +65,40 @@ def test_a_patch_cannot_be_written_to():
     patch = Patch.from_mask(np.ones((3, 3), dtype=bool))
     with pytest.raises(ValueError, match="read-only"):
         patch.probability[0, 0] = 0
+
+
+def test_patches_put_away_stay_the_same_and_leave_the_memory():
+    values = np.random.default_rng(0).random((40, 50, 60), dtype=np.float32)
+    patches = [
+        Patch.empty((50, 60)),
+        *(Patch((50, 60), 0, 0, one[:, 5:].copy()) for one in values),
+    ]
+    shelf = Shelf(most_bytes=100_000)
+    for patch in patches:
+        shelf.add(patch)
+    for patch, one in zip(patches[1:], values, strict=True):
+        assert np.array_equal(patch.probability, one[:, 5:])
+        assert not patch.probability.flags.writeable
+    held = [p for p in patches if isinstance(_owner(p.probability), np.ndarray)]
+    assert 1 <= len(held) <= 10
+
+
+def test_a_full_disk_leaves_patches_in_memory(monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    shelf = Shelf(most_bytes=1000)
+    patches = [patch_of(np.full((20, 20), 0.5)) for _ in range(5)]
+    for patch in patches:
+        shelf.add(patch)
+    assert all((patch.probability == 0.5).all() for patch in patches)
+
+
+def _owner(array: np.ndarray) -> object:
+    while isinstance(array, np.ndarray) and array.base is not None:
+        array = array.base
+    return array
 
 
 def test_boxes():

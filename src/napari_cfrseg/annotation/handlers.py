@@ -15,14 +15,12 @@ from scipy import ndimage
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.propagated_planes import perform_propagation
-from napari_cfrseg.annotation.rounds import chosen
 from napari_cfrseg.annotation.state import (
     ClickEntry,
     JudgedProposal,
     ObjectState,
     PaintEntry,
     PlaneState,
-    Round,
     default_colour,
 )
 from napari_cfrseg.annotation.transaction import Draft
@@ -247,13 +245,9 @@ def _(event: ev.ClickRefocused, draft: Draft) -> None:
 def _(event: ev.CandidateChosen, draft: Draft) -> None:
     ((object_id, plane, state, clicks),) = _on_planes(draft, (event.click_id,))
     ((index, entry),) = clicks.items()
-    entries, rounds = list(state.entries), list(state.rounds)
-    entry = entries[index] = replace(entry, candidate=event.candidate)
-    prediction = rounds[index].prediction
-    if prediction is not None:  # none without an image
-        rounds[index] = Round(prediction=chosen(prediction, entry))
-    changed = replace(state, entries=tuple(entries), rounds=tuple(rounds))
-    draft.restart(object_id, plane, changed, index + 1)
+    entries = list(state.entries)
+    entries[index] = replace(entry, candidate=event.candidate)
+    draft.replay(object_id, plane, entries, index)
 
 
 @perform.register

@@ -13,7 +13,8 @@ its click is made (:meth:`RoundComputer.look_ahead`) is the same as one computed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -31,7 +32,7 @@ from napari_cfrseg.annotation.state import (
 from napari_cfrseg.clicks import Click, ClickList
 from napari_cfrseg.engine.adapted import Adaptation
 from napari_cfrseg.engine.prediction import Prediction
-from napari_cfrseg.engine.probability_patch import Patch
+from napari_cfrseg.engine.probability_patch import Patch, Shelf
 from napari_cfrseg.errors import CfrSegError, CheckpointError
 from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, Plane
 from napari_cfrseg.geometry.windows import Box
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 #: the annotator's segmenter, as a name that needs no torch
 SegmenterLike: TypeAlias = "Segmenter"
 PreviewCallback = Callable[[MaskPatch], None]
+#: first clicks whose other masks are kept: those of earlier ones are computed again
+_KEPT_CHOICES = 8
 
 
 def mask_patch(prediction: Prediction, threshold: float) -> MaskPatch:
@@ -155,6 +158,8 @@ class RoundComputer:
         self._plane: Plane | None = None
         self._adaptation: Adaptation | None = None
         self._ahead: _Known | None = None
+        self._with_choices: deque[_Known] = deque(maxlen=_KEPT_CHOICES)
+        self._shelf = Shelf()
         self.steps = 0
         self.seconds = 0.0
         self.runs = 0
@@ -168,12 +173,18 @@ class RoundComputer:
     def use(self, segmenter: SegmenterLike) -> None:
         """Compute further rounds with another segmenter."""
         self._segmenter = segmenter
-        self._plane = self._ahead = None
+        self._plane = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._ahead = None
+        self._with_choices.clear()
 
     def adapt(self, adaptation: Adaptation | None) -> None:
         """Let first clicks use what finished objects taught; None: no longer."""
         if adaptation != self._adaptation:
-            self._adaptation, self._ahead = adaptation, None
+            self._adaptation = adaptation
+            self._forget()
 
     def save_model(self, path: Path, base: str) -> None:
         """Write the network with what finished objects taught; ``base`` is its name."""
@@ -272,10 +283,8 @@ class RoundComputer:
                 preview = _step_callback(
                     on_preview, threshold, state.entries[: index + 1]
                 )
-            prediction = self._predict(
-                plane, clicks, self._feedback(state, rounds, earlier), entry, preview
-            )
-            rounds.append(Round(prediction=prediction))
+            previous = self._feedback(state, rounds, earlier)
+            rounds.append(self._round(plane, clicks, previous, entry, preview))
         return tuple(rounds)
 
     def _feedback(
@@ -292,37 +301,39 @@ class RoundComputer:
         patch = Patch(self._plane_shape, *mask.offset, mask.mask.astype(np.float32))
         return Prediction(patch, earlier)
 
-    def _predict(
+    def _round(
         self,
         plane: Plane,
         clicks: ClickList,
         previous: Prediction | None,
         entry: ClickEntry,
         on_step: Callable[[Prediction], None] | None,
-    ) -> Prediction:
+    ) -> Round:
         asked = self._asked(plane, clicks, entry)
-        found = self._known(asked, previous)
+        found = _answer(self._with_choices, asked, previous)
+        is_new = found is None
+        found = found or _answer([self._ahead], asked, previous)
         if isinstance(found, Exception):
             self._ahead = None  # this click says so, the next one tries again
             raise found
-        prediction = chosen(found or self._run(asked, previous, on_step), entry)
-        if prediction.scaling is not None:
-            self.scalings.setdefault(plane, prediction.scaling)
-        self._count(prediction)
+        found = found or self._run(asked, previous, on_step)
+        if is_new:
+            self._count(found)
+            if found.scaling is not None:
+                self.scalings.setdefault(plane, found.scaling)
+            if found.choices:
+                asked = self._asked(plane, clicks, entry)  # now with its scaling
+                self._with_choices.append((asked, previous, found))
+        prediction = chosen(found, entry)
         # each round is kept for undo: without the pictures of its steps
-        return replace(prediction, step_masks=())
+        prediction = replace(prediction, step_masks=(), choices=())
+        self._shelf.add(prediction.patch)
+        return Round(prediction, masks=len(found.choices))
 
     def _asked(self, plane: Plane, clicks: ClickList, entry: ClickEntry) -> _Asked:
         # its number and what happens to its mask afterwards do not matter
         entry = replace(entry, click_id=0, candidate=0, box=None)
         return _Asked(plane, clicks, entry, self._scaling_of(plane))
-
-    def _known(
-        self, asked: _Asked, previous: Prediction | None
-    ) -> Prediction | CfrSegError | OSError | None:
-        """Return what a look ahead found; None where it looked at something else."""
-        of, start, found = self._ahead or (None, None, None)
-        return found if of == asked and start is previous else None
 
     def _run(
         self,
@@ -357,7 +368,7 @@ class RoundComputer:
         made = _clicks_of(state, len(state.entries))
         asked = self._asked(plane, made.followed_by(entry.click), entry)
         previous = self._feedback(state, state.rounds, made)
-        known = self._known(asked, previous)
+        known = _answer([self._ahead], asked, previous)
         if isinstance(known, Prediction):
             return known
         try:
@@ -373,6 +384,16 @@ class RoundComputer:
         self.runs += 1
         self.network_s += prediction.stages.network
         self.steps, self.seconds = prediction.steps, prediction.seconds
+
+
+def _answer(
+    known: Iterable[_Known | None], asked: _Asked, previous: Prediction | None
+) -> Prediction | CfrSegError | OSError | None:
+    """Return what came of the same question; None where it was not asked."""
+    for one in known:
+        if one is not None and one[1] is previous and one[0] == asked:
+            return one[2]
+    return None
 
 
 def _clicks_of(state: PlaneState, count: int) -> ClickList:

@@ -95,10 +95,14 @@ Entry = ClickEntry | PaintEntry
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Round:
-    """The result of an entry: a prediction for a click, a mask for a painted edit."""
+    """The result of an entry: a prediction for a click, a mask for a painted edit.
+
+    ``masks`` is how many different ones were found at a first click.
+    """
 
     prediction: Prediction | None = None
     mask: MaskPatch | None = None
+    masks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

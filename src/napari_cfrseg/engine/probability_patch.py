@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import mmap
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,6 +171,48 @@ class Patch:
             return None
         y0, x0, y1, x1 = box
         return y0 + self.y0, x0 + self.x0, y1 + self.y0, x1 + self.x0
+
+
+class Shelf:
+    """Puts older patches into temporary files: their memory does not grow with time.
+
+    They stay as they are, and are read from the file where they are needed again.
+    """
+
+    def __init__(self, most_bytes: int = 4_000_000) -> None:
+        self._most = most_bytes
+        self._held: list[Patch] = []
+        self._bytes = 0
+
+    def add(self, patch: Patch) -> None:
+        """Hold a patch in memory until newer ones take its place."""
+        self._held.append(patch)
+        self._bytes += patch.probability.nbytes
+        if self._bytes > self._most:
+            half = len(self._held) // 2
+            with suppress(OSError):  # a full disk: they stay in memory
+                _put_away(self._held[:half])
+            del self._held[:half]
+            self._bytes = sum(one.probability.nbytes for one in self._held)
+
+
+def _put_away(patches: Sequence[Patch]) -> None:
+    """Let patches have their values in a file that goes when they all have gone."""
+    arrays = [np.ascontiguousarray(patch.probability) for patch in patches]
+    if not sum(array.size for array in arrays):
+        return
+    with tempfile.TemporaryFile() as file:
+        for array in arrays:
+            file.write(array.data)
+        file.flush()
+        values = np.frombuffer(
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.float32
+        )
+    start = 0
+    for patch, array in zip(patches, arrays, strict=True):
+        own = values[start : start + array.size].reshape(array.shape)
+        object.__setattr__(patch, "probability", own)
+        start += array.size
 
 
 def _within(positions: range, start: int, stop: int) -> range:

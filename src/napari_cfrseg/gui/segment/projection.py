@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from qtpy.QtCore import QTimer
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator, Change
-from napari_cfrseg.annotation.state import ObjectState
+from napari_cfrseg.annotation.state import ObjectState, PlaneState
 from napari_cfrseg.annotation.transaction import Progress
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
 from napari_cfrseg.errors import CfrSegError, JobCancelled, as_memory_error
@@ -31,6 +32,9 @@ from napari_cfrseg.gui.segment.learning import Learning, LearningView
 from napari_cfrseg.gui.segment.propagator import Propagator, StackView
 from napari_cfrseg.gui.segment.suggesting import Suggesting, SuggestionsView
 from napari_cfrseg.io.tiled_labels import filled_pixels
+
+#: that a click may take before its point is shown: shorter than a frame of the screen
+_MOMENT_MS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +151,9 @@ class Projection:
         self._long: Job | None = None
         self._areas: Counter[int] = Counter()
         self._rows = RowsToShow()
-        self._gathering = False
+        self._announced, self._gathering, self._later = self.view, False, False
+        self._soon = QTimer(singleShot=True, interval=_MOMENT_MS)
+        self._soon.timeout.connect(self._show_sent)
 
     # -- the view --------------------------------------------------------------------
 
@@ -160,11 +166,13 @@ class Projection:
             changes.setdefault("remedy", None)
         if "selected" in changes:
             self._clicks.show_object(changes["selected"])
-        view = replace(self.view, **changes)
-        if view != self.view:
-            self.view = view
-            if not self._gathering:
-                self._changed(view)
+        self.view = replace(self.view, **changes)
+        self._announce()
+
+    def _announce(self) -> None:
+        if self.view != self._announced and not self._gathering:
+            self._announced = self.view
+            self._changed(self.view)
 
     @contextmanager
     def _one_view(self) -> Iterator[None]:
@@ -172,13 +180,12 @@ class Projection:
         if self._gathering:
             yield
             return
-        before, self._gathering = self.view, True
+        self._gathering = True
         try:
             yield
         finally:
             self._gathering = False
-            if self.view != before:
-                self._changed(self.view)
+            self._announce()
 
     def warn(self, error: Failure) -> None:
         """Show an error that the person can mend, none they caused; raise others."""
@@ -209,8 +216,36 @@ class Projection:
             self.show(status=text)
         self._noted = len(notices)
 
+    @contextmanager
+    def in_a_moment(self, **changes: Any) -> Iterator[None]:
+        """Show the step sent meanwhile, and what it changes, unless it is done by then.
+
+        SPEED: one computed ahead is, and is painted once, with its mask.
+        """
+        self.view, self._later = replace(self.view, **changes), True
+        try:
+            yield
+        finally:
+            self._later = False
+
+    def _show_sent(self) -> None:
+        with self._one_view():
+            self.show(selected=self.view.selected)
+            if self.view.selected is not None:
+                self._labels.select(self.view.selected)
+            self.show_pending()
+
+    def close(self) -> None:
+        """Show nothing later."""
+        self._soon.stop()
+
     def show_pending(self) -> None:
         """Show the points of steps on their way, and how many there are."""
+        if self._later and self.pending:
+            self.view = replace(self.view, pending=len(self.pending))
+            self._soon.start()
+            return
+        self._soon.stop()
         self._clicks.show(self._rows(self.objects, self.pending))
         self.show(pending=len(self.pending))
 
@@ -245,12 +280,9 @@ class Projection:
         None, and the status says so, where only one was found.
         """
         found = self.objects.get(self.view.selected or 0)
-        state = None if found is None else found.on(plane)
-        first = next(iter(state.clicks), None) if state is not None else None
-        count = 0
-        if first is not None and state is not None:
-            prediction = state.rounds[state.entries.index(first)].prediction
-            count = 0 if prediction is None else len(prediction.choices)
+        state = PlaneState() if found is None else found.on(plane)
+        first = next(iter(state.clicks), None)
+        count = 0 if first is None else state.rounds[state.entries.index(first)].masks
         if found is None or first is None or count < 2:
             self.show(status="There is no other mask here.")
             return None
@@ -337,19 +369,13 @@ class Projection:
             self._areas[number] += sign * count
 
     def _show_objects(self, objects: Mapping[int, ObjectState]) -> None:
-        self.objects = dict(objects)
+        self.objects, px = dict(objects), self._areas
         self._labels.show_objects(self.objects)
         self.show_pending()
         self.show(
             objects=tuple(
                 ObjectRow(
-                    i,
-                    s.name,
-                    s.colour,
-                    s.click_count,
-                    s.locked,
-                    s.object_class,
-                    self._areas[i],
+                    i, s.name, s.colour, s.click_count, s.locked, s.object_class, px[i]
                 )
                 for i, s in sorted(self.objects.items())
             )
@@ -372,18 +398,14 @@ class Projection:
             return
         if isinstance(event, ev.SuggestionsAccepted):
             self.show(status=f"Accepted {_suggestions(event.accepted)}.")
-            return
         if isinstance(event, ev.SuggestionsRejected):
             self.show(status=f"Rejected {_suggestions(event.rejected)}.")
-            return
         if not isinstance(event, ev.ClickAdded) or event.object_id not in self.objects:
             return
-        found = self.objects[event.object_id]
-        count = found.on(event.plane).click_count
-        self.show(
-            status=f"{found.name}: {count} click{'s' if count != 1 else ''}, "
-            f"{found.on(event.plane).mask.area} px"
-        )
+        state = self.objects[event.object_id].on(event.plane)
+        clicks = "1 click" if state.click_count == 1 else f"{state.click_count} clicks"
+        name, area = self.objects[event.object_id].name, state.mask.area
+        self.show(status=f"{name}: {clicks}, {area} px")
 
     def _follow(self, event: ev.Event, touched: set[int]) -> None:
         """Keep the selection on an object that exists, and its number free.
