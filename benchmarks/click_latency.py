@@ -66,6 +66,12 @@ def resident_mb() -> int:
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
 
 
+def pause() -> None:
+    """Let the window answer, as between two things that a hand does."""
+    end = time.perf_counter() + 0.02
+    run_until(lambda: time.perf_counter() >= end)
+
+
 class Timed:
     """A window whose clicks are timed at each hop."""
 
@@ -115,6 +121,7 @@ class Timed:
         button = Qt.MouseButton.RightButton if right else Qt.MouseButton.LeftButton
         canvas, place = self.hands.canvas, self.hands.place(y, x)
         self.hands.move(y, x)
+        pause()
         release = time.perf_counter() + self._held_s
         QTest.mousePress(canvas, button, pos=place)
         run_until(lambda: time.perf_counter() >= release)
@@ -143,26 +150,36 @@ class Timed:
             if kind == "first":
                 controller.new_object()
                 hands.wait()
+                pause()
             at = len(ys) // 2 if turn == 0 else rng.integers(len(ys))
             spent = self.click(float(ys[at]), float(xs[at]), right=turn == 2)
             hands.wait()
             if turn == 2 and number // 3 >= len(numbers) // 2:
                 controller.delete_selected()  # the next ones meet no neighbours
                 hands.wait()
+                pause()
             if number == WARM_UP:
                 hands.ticker.restart()
             if number > WARM_UP:
                 missed += spent is None
                 times[kind] += [] if spent is None else [spent]
-            if number in (count // 5, count - 1):
-                memory.append(resident_mb())
+            if number in (count // 5, 3 * count // 5, count - 1):
+                memory.append((resident_mb(), self._embeddings_mb()))
         return {
             "clicks": count,
             "missed": missed,
             **{kind: summary(spent) for kind, spent in times.items()},
             "frames_per_click": round(self.frames / count, 1),
-            "resident_mb": memory,
+            "resident_and_embeddings_mb": memory,
         }
+
+    def _embeddings_mb(self) -> int:
+        segmenter = vars(self.hands.dock.controller)["_shown"].segmenter
+        held = (
+            vars(vars(segmenter)["_stages"])[name].held_bytes
+            for name in ("_images", "_clicks")
+        )
+        return round(sum(held) / 1e6)
 
 
 def summary(spent: list[np.ndarray]) -> dict[str, str]:
@@ -196,6 +213,9 @@ def main() -> None:
         torch.set_num_threads(options.threads)
         report = window.annotate(options.clicks)
         wall_s, processor_s = window.hands.ticker.read_s()
+        ticker = window.hands.ticker
+        report["stalls_over_30_ms"] = ticker.counted
+        report["stalls_over_30_ms_processor"] = ticker.counted_cpu
         report["longest_stall_ms"] = round(1e3 * wall_s)
         report["longest_stall_processor_ms"] = round(1e3 * processor_s)
         report["problems"] = window.hands.problems

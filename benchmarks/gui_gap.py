@@ -26,6 +26,9 @@ from napari_cfrseg.gui.manifest import DOCK, PLUGIN
 from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.samples import load_demo, load_sample
 
+#: a longer gap is counted
+COUNTED_S = 0.03
+
 
 class Ticker:
     """Remembers the longest gap between two ticks of the window's event loop."""
@@ -41,6 +44,8 @@ class Ticker:
         now, cpu = time.perf_counter(), time.thread_time()
         self.longest_s = max(self.longest_s, now - self._last)
         self.longest_cpu_s = max(self.longest_cpu_s, cpu - self._last_cpu)
+        self.counted += now - self._last > COUNTED_S
+        self.counted_cpu += cpu - self._last_cpu > COUNTED_S
         self._last, self._last_cpu = now, cpu
 
     def read_s(self) -> tuple[float, float]:
@@ -51,6 +56,7 @@ class Ticker:
     def restart(self) -> None:
         """Forget the gaps so far."""
         self.longest_s = self.longest_cpu_s = 0.0
+        self.counted = self.counted_cpu = 0
         self._last, self._last_cpu = time.perf_counter(), time.thread_time()
 
 

@@ -13,6 +13,7 @@ from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QMessageBox
 from replayed import replay
 from session_cases import flood_segmenter, record
+from vispy.scene import SceneCanvas
 
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.geometry.masks import MaskPatch
@@ -361,3 +362,31 @@ def test_lasso_with_naparis_polygon_tool_replaces_the_mask(window):
     assert np.array_equal(replayed(window), window.labels.data)
     window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
     assert np.array_equal(window.labels.data, before)
+
+
+def test_a_press_finds_the_view_without_drawing_the_layers_once_more(
+    window, monkeypatch
+):
+    drawn = []
+    picking = SceneCanvas._render_picking
+
+    def render(canvas, crop):
+        drawn.append(crop)
+        return picking(canvas, crop)
+
+    monkeypatch.setattr(SceneCanvas, "_render_picking", render)
+    window.click(*FIRST)
+    window.click(50, 50, Qt.MouseButton.RightButton)
+    assert list(window.points.features["polarity"]) == ["positive", "negative"]
+    window.viewer.layers.selection.active = window.image
+    centre = window.viewer.scene.camera.center
+    window.drag(FIRST, (60, 90))
+    assert window.viewer.scene.camera.center != centre  # napari still pans
+    zoom = window.viewer.scene.camera.zoom
+    wheel(window, Qt.KeyboardModifier.NoModifier, 1)
+    assert window.viewer.scene.camera.zoom > zoom
+    assert not drawn
+    window.viewer.canvas.grid.enabled = True  # something else takes the mouse
+    window.qtbot.wait(50)
+    window.drag(FIRST, (60, 90))
+    assert drawn

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
-from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.errors import JobCancelled
-from napari_cfrseg.gui.segment import event_queue
-from napari_cfrseg.gui.segment.event_queue import EventQueue, Job, Worker
-from napari_cfrseg.session.recording import RecordedAnnotator
+from napari_cfrseg.gui.segment.event_queue import Job, Worker
 
 pytestmark = pytest.mark.gui
 
@@ -46,35 +42,6 @@ def test_jobs_run_in_order_off_the_window_s_thread_and_answer_on_it(runner, qtbo
     assert log == [(n, "done", n) for n in range(20)]
     assert len(threads) == 1
     assert threading.main_thread() not in threads
-
-
-def test_a_step_that_is_nearly_done_is_waited_for_but_never_long(runner, monkeypatch):
-    settled = []
-    go = threading.Event()
-
-    class Slow(RecordedAnnotator):
-        def apply(self, *events, **more):
-            assert go.wait(10)
-            return super().apply(*events, **more)
-
-    queue = EventQueue(
-        Slow(None, (9, 9)),
-        runner,
-        lambda pending, changes: settled.append(pending),
-        lambda pending, error: None,
-        lambda patch: None,
-    )
-    queue.submit(ev.ObjectCreated(1))
-    begun = time.perf_counter()
-    queue.wait_a_moment()
-    assert time.perf_counter() - begun < 5
-    (pending,) = queue.pending
-    assert not pending.job.ended.is_set()
-    monkeypatch.setattr(event_queue, "_MOMENT_S", 10)
-    go.set()
-    queue.wait_a_moment()
-    assert pending.job.ended.is_set()
-    assert not settled  # it is shown by the window's thread, in its turn
 
 
 def test_reports_of_the_newest_job_only(runner, qtbot):

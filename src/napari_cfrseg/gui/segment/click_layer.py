@@ -379,6 +379,7 @@ class CanvasClicks:
             if drag == "box":
                 self._listener.show_band(tuple(start), tuple(event.pos))
             yield
+        moved = max(moved, moved_px(event, start))  # napari leaves quick moves out
         path.append(event.position)
         self._listener.show_band((), ())
         if drag and moved >= DRAG_PX:

@@ -90,6 +90,8 @@ class Controller:
     changed = Signal(DockView)
     #: emitted with each event the annotator applied: replays to the same labels
     applied = Signal(object)
+    #: emitted with each step that was sent on its way
+    sent = Signal(object)
 
     def __init__(
         self,
@@ -195,13 +197,10 @@ class Controller:
 
     def close(self) -> None:
         """Stop listening and drop pending steps; the layers stay."""
-        self._queue.close()
-        self.stack.close()
-        self.suggestions.close()
-        self.learning.close()
-        self.clicks.close()
-        self._canvas.close()
-        self._placed.close()
+        for part in (self._queue, self._shown, self.stack, self.suggestions):
+            part.close()
+        for one in (self.learning, self.clicks, self._canvas, self._placed):
+            one.close()
         self.labels.close()
         for layer in (self.labels.layer, self.clicks.layer):
             layer.locked = False
@@ -217,6 +216,8 @@ class Controller:
         self.next_click = max([self.next_click, *(click + 1 for click in used)])
         rows = tuple(row_of(click.object_id, click.plane, click) for click in clicks)
         self._queue.submit(*events, rows=rows)
+        if self.waiting is not None:
+            self.sent.emit(self.waiting)
         self._shown.show_pending()
 
     def undo(self) -> None:
@@ -252,12 +253,12 @@ class Controller:
         if not events:
             self._shown.show_pending()
             return
+        changes: dict[str, int] = {}
         if isinstance(events[0], ev.ObjectCreated | ev.SuggestionsAccepted):
             object_id = events[0].object_id
-            self._shown.show(selected=object_id, next_id=object_id + 1)
-            self.labels.select(object_id)
-        self.submit(*events)
-        self._queue.wait_a_moment()
+            changes = {"selected": object_id, "next_id": object_id + 1}
+        with self._shown.in_a_moment(**changes):
+            self.submit(*events)
 
     def pick(self, world: Sequence[float] | None = None) -> None:
         """Select the object at a world position, or under the pointer."""
@@ -326,11 +327,8 @@ class Controller:
 
     def new_object(self) -> None:
         """Let the next click start a new object."""
-        self._shown.show(
-            selected=None,
-            is_positive=True,
-            status=f"Click on the next object (object {self.view.next_id}).",
-        )
+        said = f"Click on the next object (object {self.view.next_id})."
+        self._shown.show(selected=None, is_positive=True, status=said)
         self._shown.show_stack()
         self.clicks.set_polarity(True)
         self.ready_to_click()

@@ -327,6 +327,7 @@ class ClickDock(DockWidget):
         self._controller = controller
         self._unbind = bind_keys(controller, self._preferences.keys)
         controller.changed.connect(self._show)
+        controller.sent.connect(self.resting.give_way)
         self.sessions.show_keeper(self._keepers[controller])
         controller.ready_to_click()
         self._show(controller.view)
@@ -380,6 +381,7 @@ class ClickDock(DockWidget):
         self.resting.stop()
         if self._controller is not None:
             self._controller.changed.disconnect(self._show)
+            self._controller.sent.disconnect(self.resting.give_way)
             self._controller = None
             self.sessions.show_keeper(None)
         if self._unbind is not None:
@@ -411,8 +413,6 @@ class ClickDock(DockWidget):
 
     def _show(self, view: DockView) -> None:
         found = self._controller
-        if view.pending and found is not None:
-            self.resting.give_way(found.waiting)
         if view.model and view.model != self.model_choice.value:
             self._offer_models(self.model_choice.choices, view.model)
         self.axes.show_image(None if found is None else found.image)

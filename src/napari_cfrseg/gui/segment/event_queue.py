@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from napari_cfrseg.session.format import SessionContent
 
 Report = Callable[[Any], None]
-#: that the window may wait: shorter than a frame of the screen
-_MOMENT_S = 0.012
 #: what was done to an object on a plane, and the points of its clicks there
 _Listed = tuple[tuple[Entry, ...], tuple[ClickRow, ...]]
 
@@ -286,15 +284,6 @@ class EventQueue:
             return last
 
         self._runner.submit(Job(work, done, failed, reported, self._stalled))
-
-    def wait_a_moment(self) -> None:
-        """Wait for the newest step if it is nearly done, as one computed ahead is.
-
-        SPEED: its result then comes before Qt paints the click, and both are painted
-        at once; meanwhile the worker need not share the interpreter.
-        """
-        if self.pending and self.pending[-1].job is not None:
-            self.pending[-1].job.ended.wait(_MOMENT_S)
 
     def cancel_newest(self) -> bool:
         """Cancel the newest step that is not done; False if there is none."""

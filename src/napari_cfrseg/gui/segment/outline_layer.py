@@ -72,9 +72,11 @@ class OutlineLayer:
             colormap = CyclicLabelColormap(np.array(self._colours))
             layer = Labels(data, name=name, colormap=colormap, opacity=1.0, **place)
             layer.contour = OUTLINE_PX
-            active = layers.selection.active
-            layers.insert(layers.index(self._labels) + 1, layer)
-            layers.selection.active = active
+            # SPEED: napari selects it, and would show its controls, and then the others
+            with layers.selection.events.blocker_all():
+                active = layers.selection.active
+                layers.insert(layers.index(self._labels) + 1, layer)
+                layers.selection.active = active
             self.layer = layer
             return
         self.layer.data = data
