@@ -1,14 +1,17 @@
-"""A real writer, to be killed: python kill_writer.py SESSION SEED MAX_EVENTS.
+"""A real writer in a process of its own, to be killed.
 
-Prints the number of each event once it is recorded. Every so often it saves, so that a
-kill may fall into a compaction, too.
+It sends the number of each event once it is recorded. Every so often it saves, so that
+a kill may fall into a compaction, too. One process imports the package; each writer is
+a fork of it, which saves a second or two per kill.
 """
 
 from __future__ import annotations
 
-import os
 import random
-import sys
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +19,9 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.session.format import SessionContent
 from napari_cfrseg.session.references import reference_of
 from napari_cfrseg.session.session_writer import SessionWriter
+
+#: events of one writer, far more than it gets to
+MANY = 10**6
 
 
 def event_number(number: int) -> ev.Event:
@@ -31,25 +37,27 @@ def content() -> SessionContent:
     return SessionContent(reference_of(image), identity="5" * 32)
 
 
-def say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+def start_writer(path: Path, seed: int) -> tuple[BaseProcess, Connection]:
+    """Start a writer; it first sends how many events it found."""
+    forks = get_context("forkserver")
+    forks.set_forkserver_preload([SessionWriter.__module__, reference_of.__module__])
+    received, sent = forks.Pipe(duplex=False)
+    process = forks.Process(target=write, args=(path, seed, sent), daemon=True)
+    process.start()
+    sent.close()
+    return process, received
 
 
-def main(path: str, seed: int, most: int) -> None:
+def write(path: Path, seed: int, sent: Connection) -> None:
     chance = random.Random(seed)
-    if os.path.exists(path):  # noqa: PTH110 - a bare process, as small as can be
+    if path.exists():
         writer = SessionWriter.open(path)
     else:
         writer = SessionWriter.create(path, content())
-    say(f"start {writer.event_count}")
-    for number in range(writer.event_count, most):
+    sent.send(writer.event_count)
+    for number in range(writer.event_count, MANY):
         writer.record(event_number(number))
-        say(str(number))
+        sent.send(number)
         if chance.random() < 0.05:
             writer.save()
     writer.close()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

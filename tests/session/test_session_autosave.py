@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from kill_writer import content, event_number
+from kill_writer import content, event_number, start_writer
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.event_fields import event_line
@@ -29,10 +29,6 @@ from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_file import journal_line, journal_path, lock_path
 from napari_cfrseg.session.session_writer import SessionWriter
 from napari_cfrseg.session.unsaved_sessions import SessionInUseError, is_locked
-
-HERE = Path(__file__).parent
-#: events of one writer, far more than it gets to
-MANY = 10**6
 
 
 @pytest.fixture
@@ -56,26 +52,16 @@ def expected(count: int) -> list[ev.Event]:
 # -- killed --------------------------------------------------------------------------
 
 
-def start_writer(path: Path, seed: int) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(HERE / "kill_writer.py"), str(path), str(seed), str(MANY)],
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
 def kill_once(path: Path, seed: int, delay_s: float) -> tuple[int, int]:
     """Kill a writer after a while: (events said to be recorded, events found)."""
-    process = start_writer(path, seed)
-    assert process.stdout is not None
-    said = process.stdout.readline()
-    assert said.startswith("start"), said
-    threading.Timer(delay_s, process.send_signal, [signal.SIGKILL]).start()
-    rest = process.stdout.read().splitlines(keepends=True)
-    assert process.wait(30) == -signal.SIGKILL
-    numbers = [int(line) for line in rest if line.endswith("\n")]
-    recorded = numbers[-1] + 1 if numbers else int(said.split()[1])
+    process, received = start_writer(path, seed)
+    recorded = received.recv()
+    threading.Timer(delay_s, process.kill).start()
+    with received, suppress(EOFError, OSError):  # OSError: killed while it sent
+        while True:
+            recorded = received.recv() + 1
+    process.join(30)
+    assert process.exitcode == -signal.SIGKILL
     return recorded, len(read(path))
 
 
@@ -259,14 +245,13 @@ def test_second_window_is_told_who_has_the_session(path: Path) -> None:
 
 
 def test_lock_of_another_process_ends_with_it(path: Path) -> None:
-    process = start_writer(path, 0)
-    assert process.stdout is not None
-    process.stdout.readline()
+    process, received = start_writer(path, 0)
+    received.recv()
     with pytest.raises(SessionInUseError, match=f"process {process.pid} on"):
         SessionWriter.open(path)
     process.kill()
-    process.wait(30)
-    process.stdout.close()
+    process.join(30)
+    received.close()
     assert lock_path(path).exists()  # left behind, but locks nothing
     writer = SessionWriter.open(path)
     count = writer.event_count
