@@ -13,6 +13,7 @@ from typing import Any
 
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.model.network import ClickNetwork
+from napari_cfrseg.model.published.fetch import MAE, UNLICENSED
 
 # family -> module, configuration class, network class
 _FAMILIES = {
@@ -89,8 +90,6 @@ def build(architecture: Mapping[str, Any]) -> ClickNetwork:
 #: prefix of the names that stand for FCFI on a timm backbone
 TIMM_PREFIX = "fcfi:"
 
-_MAE = "CC-BY-NC-4.0 (fine-tuned from MAE weights)"
-_NONE_GIVEN = "none given: all rights reserved"
 _YOURS = "yours: trained by you"
 
 
@@ -128,7 +127,7 @@ def _simpleclick(size: str, parameters: int, **settings: object) -> NamedNetwork
         f"simpleclick_vit_{size}",
         parameters,
         (448, 672),
-        _MAE,
+        MAE,
         f"SimpleClick / CFR-ICL on ViT-{short}",
         {"family": "plain_vit", **settings},
     )
@@ -150,7 +149,7 @@ _ENTRIES = (
         "fcfi_hrnet18",
         10_142_790,
         (480, 720),
-        _NONE_GIVEN,
+        UNLICENSED,
         'FCFI on HRNet-18 as published (there called "HRNet18s")',
         {**_FCFI_HRNET, "small": False},
     ),
@@ -174,7 +173,7 @@ _ENTRIES = (
         "fcfi_r101",
         58_540_599,
         (480, 640),
-        _NONE_GIVEN,
+        UNLICENSED,
         "FCFI on ResNet-101 DeepLabV3+; cheap refinement",
         {"family": "deeplab"},
     ),

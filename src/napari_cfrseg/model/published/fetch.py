@@ -35,8 +35,9 @@ class Published:
     by_hand: bool = False
 
 
-_MAE = "CC-BY-NC-4.0 (fine-tuned from MAE weights)"
-_UNLICENSED = "none given: all rights reserved"
+#: licences of published weights
+MAE = "CC-BY-NC-4.0 (fine-tuned from MAE weights)"
+UNLICENSED = "none given: all rights reserved"
 
 PUBLISHED = {
     entry.name: entry
@@ -55,7 +56,7 @@ PUBLISHED = {
             Published(
                 f"{data}_vit_{size}",
                 f"{_DRIVE}/drive/folders/1qpK0gtAPkVMF7VC42UA9XF4xMWr5KJmL",
-                _MAE,
+                MAE,
                 by_hand=True,
             )
             for data in ("cocolvis", "sbd")
@@ -70,13 +71,13 @@ PUBLISHED = {
         Published(
             "fcfi_r101_sbd",
             f"{_DRIVE}/file/d/1bxfaDRZAv7qNfHZXtVeNken2ndpFJ7BF",
-            _UNLICENSED,
+            UNLICENSED,
             by_hand=True,
         ),
         Published(
             "fcfi_h18s_cocolvis",
             f"{_DRIVE}/file/d/1RzUKXWIydewf6qZy48HyLoU21arOVZg2",
-            _UNLICENSED,
+            UNLICENSED,
             by_hand=True,
         ),
     )
