@@ -6,6 +6,7 @@ import numpy as np
 from session_cases import record
 
 from napari_cfrseg.annotation.state import ObjectState
+from napari_cfrseg.io.tiled_labels import TiledLabels
 from napari_cfrseg.session.format import ImageReference
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import export, measure, table_csv
@@ -42,6 +43,28 @@ def test_area_perimeter_and_mean_of_each_channel_on_each_plane():
     lines = table_csv(table).splitlines()
     assert lines[0].startswith("object,name,class,z,area_px")
     assert lines[1].startswith('1,"a, b",cell,0,20,')
+
+
+class Far:
+    """Lazy pixels of a whole slide, which count the most that was read at once."""
+
+    shape, dtype, most = (40_000, 40_000, 3), np.dtype(np.uint8), 0
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        sides = [part.stop - part.start for part in key]
+        self.most = max(self.most, *sides)
+        return np.full((*sides, 3), (7, 8, 9), np.uint8)
+
+
+def test_of_a_whole_slide_only_the_objects_are_read():
+    labels = TiledLabels(Far.shape[:2])
+    labels[(slice(30_000, 30_020), slice(9_000, 9_030))] = np.ones((20, 30), np.int32)
+    labels[(slice(50, 60), slice(39_000, 39_010))] = np.full((10, 10), 4, np.int32)
+    pixels = Far()
+    table = measure(labels, OBJECTS, reference(Far.shape, ("y", "x", "c")), pixels)
+    assert table["area_px"] == [600, 100]
+    assert table["mean_2"] == [9.0, 9.0]
+    assert pixels.most == 30
 
 
 def test_no_units_and_oblong_pixels_are_not_guessed():

@@ -240,20 +240,24 @@ def rings_of(region: Region) -> list[tuple[Ring, list[Ring]]]:
     edges: the pixel (0, 0) is the square from 0 to 1. Parts that touch at a corner only
     are apart.
     """
-    from scipy import ndimage
-
-    parts, count = ndimage.label(region.mask)
+    parts, _ = ndimage.label(region.mask)
     found = []
-    for number in range(1, count + 1):
-        part = parts == number
+    for number, box in enumerate(ndimage.find_objects(parts), start=1):
+        part = parts[box] == number
+        place = _first(box, region.offset)
         outside, _ = ndimage.label(~np.pad(part, 1), np.ones((3, 3)))
+        outside = outside[1:-1, 1:-1]
         holes = [
-            _trace(outside[1:-1, 1:-1] == hole, region.offset)
-            for hole in range(2, int(outside.max()) + 1)
+            _trace(outside[one] == hole, _first(one, place))
+            for hole, one in enumerate(ndimage.find_objects(outside), start=1)
+            if hole > 1 and one is not None  # 1 is around the part
         ]
-        filled = part | (outside[1:-1, 1:-1] > 1)
-        found.append((_trace(filled, region.offset), holes))
+        found.append((_trace(part | (outside > 1), place), holes))
     return found
+
+
+def _first(box: tuple[slice, ...], offset: tuple[int, int]) -> tuple[int, int]:
+    return box[0].start + offset[0], box[1].start + offset[1]
 
 
 def _trace(mask: NDArray[np.bool_], offset: tuple[int, int]) -> Ring:

@@ -212,7 +212,8 @@ def measure(
 
     Labels are (…, Y, X) integers, and every one has its object. ``image`` says what the
     axes are, and how large a pixel is; ``pixels`` are (…, Y, X) or (…, Y, X, C) with
-    the labels' leading axes, read plane by plane (None: intensities are not measured).
+    the labels' leading axes, read object by object (None: intensities are not
+    measured).
 
     The columns are ``object``, ``name``, ``class``, one for each leading axis,
     ``area_px``, ``perimeter_px`` (scikit-image's estimate); with a known pixel size
@@ -225,7 +226,7 @@ def measure(
         for number, mask in sorted(label_runs(labels, plane).masks().items()):
             found, seen = known[number], None
             if pixels is not None:
-                seen = np.asarray(pixels[plane][slices(mask.box)])
+                seen = np.asarray(pixels[(*plane, *slices(mask.box))])
             row = _row(mask.mask, seen)
             names = {"name": found.name, "class": found.object_class}
             where = dict(zip(image.axes, plane, strict=False))

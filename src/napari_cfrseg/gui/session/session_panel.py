@@ -29,6 +29,7 @@ from napari_cfrseg.gui.session.layer_imports import (
 from napari_cfrseg.gui.session.session_keeper import METADATA_KEY, SessionKeeper
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.io.axes import Pyramid
+from napari_cfrseg.io.tiled_labels import is_large
 from napari_cfrseg.overlay import draw_overlay
 from napari_cfrseg.session.format import SUFFIX
 from napari_cfrseg.session.session import Session
@@ -198,7 +199,9 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             said = "This image is not in a file. Save its pixels beside the session?"
 
             def save() -> None:
-                if keeper.lacks_file and self._asks("Save the image too?", said):
+                small = not is_large(keeper.controller.image.plane_shape)
+                lacks = small and keeper.lacks_file
+                if lacks and self._asks("Save the image too?", said):
                     keeper.save_later(Path(chosen))
                 else:
                     keeper.save(Path(chosen))
