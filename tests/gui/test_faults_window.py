@@ -407,9 +407,9 @@ def test_saving_an_image_that_does_not_come_is_given_up(
     before = keeper.writer.path
     pixels.slow = threading.Event()
     save_with_image(window, monkeypatch, path)
-    assert window.view.remedy.text == "Give up"
     assert "Saving far.cfrseg.json" in window.view.status
     window.until(lambda: window.view.progress == (0, 1))
+    assert window.view.remedy.text == "Give up"
     window.press(Qt.Key.Key_Escape)
     window.until(lambda: window.view.status == "far.cfrseg.json was not saved.")
     assert not list(tmp_path.glob("*far*"))

@@ -129,7 +129,7 @@ class Controller:
         told = (self.changed.emit, self.applied.emit, notify)
         shown = Projection(self.annotator, self.labels, self.clicks, *told)
         self._shown, self.stalled = shown, shown.stalled
-        self.offer_end = shown.offer_end
+        self.begin_long, self.show_progress = shown.begin_long, shown.show_progress
         ends = (shown.settled, shown.failed, shown.preview, shown.stalled)
         self._queue = EventQueue(self.annotator, runner, *ends)
         self._shown.pending = self._queue.pending
@@ -179,10 +179,6 @@ class Controller:
     def say(self, status: str, **changes: Any) -> None:
         """Show a line for the person, and other changes of the view."""
         self._shown.show(status=status, **changes)
-
-    def show_progress(self, progress: tuple[int, int]) -> None:
-        """Show how many steps of a long act are done, and of how many."""
-        self._shown.show(progress=progress)
 
     @property
     def current_plane(self) -> Plane:

@@ -332,16 +332,21 @@ class Projection:
 
     def stalled(self, job: Job) -> None:
         """Say that the image's store does not answer, and offer to give up."""
-        self.offer_end(
+        self.begin_long(
             job,
             f"The image's store has not answered for {SLOW_S:.0f} s: check the "
             "connection. Give up (Esc) and click again, or wait.",
         )
+        self.show_progress(self.view.progress)
 
-    def offer_end(self, job: Job, status: str) -> None:
-        """Say that a job takes long, with a button that ends it, as Esc does."""
+    def begin_long(self, job: Job, status: str) -> None:
+        """Say that a job may take long; Esc ends it."""
         self._long = job
-        self.show(status=status, remedy=Remedy("Give up", self.give_up))
+        self.show(status=status)
+
+    def show_progress(self, progress: tuple[int, int]) -> None:
+        """Show how far the job is that takes long, and a button that ends it."""
+        self.show(progress=progress, remedy=Remedy("Give up", self.give_up))
 
     def give_up(self) -> bool:
         """Cancel the job that takes long; False: there is none."""

@@ -263,7 +263,7 @@ class SessionKeeper:
                 controller.show_progress(progress)
 
         job = Job(work, finished, failed, reported, controller.stalled)
-        controller.offer_end(job, doing)
+        controller.begin_long(job, doing)
         controller.runner.submit(job)
 
     def _write(self, path: Path) -> tuple[Path, Measured]:
