@@ -177,6 +177,16 @@ def test_what_is_not_shown_of_a_slide_is_one_line(tmp_path: Path) -> None:
     assert set(said.values()) == {""}
 
 
+def test_further_positions_of_a_file_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "positions.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as file:
+        for number in range(3):
+            pixels = np.full((40, 50), number, np.uint8)
+            file.write(pixels, photometric="minisblack", metadata={"axes": "YX"})
+    assert (open_image(path).read() == 0).all()
+    assert "of 3 images the one of 40 × 50 is shown" in left_out(path)
+
+
 def test_a_compression_that_cannot_be_decoded_is_said_at_once(tmp_path: Path) -> None:
     path = tmp_path / "odd.svs"
     tifffile.imwrite(path, SLIDE, tile=(128, 128), compression="zlib")

@@ -96,7 +96,8 @@ def left_out(path: Path) -> str:
 
     with tifffile.TiffFile(path) as file:
         main, said = _main_series(file), []
-        others = sum(len(s.levels) > 1 for s in file.series if s is not main)
+        rest = [s for s in file.series if s is not main]
+        others = sum(len(s.levels) > 1 or s.shape == main.shape for s in rest)
         if others:
             size = " × ".join(map(str, main.shape))
             said.append(f"of {others + 1} images the one of {size} is shown.")
