@@ -110,6 +110,7 @@ def suggest(controller: Controller, ticker: Ticker) -> dict[str, float | int]:
             controller.clicks.layer.add((y + 1, x))
             run_until(lambda: controller.view.pending == 0)
             seconds.append(time.perf_counter() - start)
+    seconds = seconds or [float("nan")]  # the search ended before a click
     return {
         "suggestions": len(suggesting.found),
         "first_suggestions_ms": round(1000 * first, 1),
