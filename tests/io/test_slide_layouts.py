@@ -65,6 +65,17 @@ def ome_after_its_macro(path: Path) -> None:
         file.write(level(4), subfiletype=1, **TILED)
 
 
+def aperio_2000(path: Path) -> None:
+    """JPEG 2000; a thumbnail follows the first level."""
+    said = f"Aperio Image Library v11.2.1\r\n{SIDE}x{SIDE} J2K/YUV16|MPP = 0.25"
+    options = {**TILED, "compression": "jpeg2000", "description": said}
+    with tifffile.TiffWriter(path) as file:
+        file.write(level(1), metadata=None, **options)
+        file.write(MACRO, photometric="rgb", metadata=None, description=said)
+        for factor in (2, 4):
+            file.write(level(factor), metadata=None, **options)
+
+
 def leica(path: Path) -> None:
     """The overview comes first; the field of view is in nm."""
     levels = "".join(
@@ -143,6 +154,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], float | None]] = {
     "pages.ptif": (pages_of_falling_size, None),
     "sub.tif": (sub_ifds, None),
     "late.ome.tif": (ome_after_its_macro, 0.25),
+    "made.svs": (aperio_2000, 0.25),
     "made.scn": (leica, 0.25),
     "made.bif": (ventana, 0.25),
     "made.ndpi": (hamamatsu, 0.25),
