@@ -104,6 +104,7 @@ def make_network(options: argparse.Namespace, atlas: Atlas | None) -> CfrNet:
         judge_width=options.judge_width,
         offset_width=options.offset_width,
         late_push=(0.0,),
+        change_width=0,
     )
     if config == old.config:
         return old

@@ -328,6 +328,7 @@ class ClickRound:
                     threshold=task.threshold,
                     affinity=affinity,
                     push=self.stages.network.late_push,
+                    odds=self.stages.network.change_odds,
                 )
             else:
                 patch = put_back(before.patch, probability, window)

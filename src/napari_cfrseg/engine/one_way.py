@@ -1,28 +1,40 @@
 """Late clicks: from the fourth on, each changes the mask in its own direction only.
 
 A positive click only adds, a negative one only removes; the outline follows further
-where clicks of one sign come in a row. A negative click on a stray island removes all
-of it, at any click.
+where clicks of one sign come in a row. Which cells follow is weighed by what the click
+tells (:func:`weigh_changes`), with networks that learned to. A negative click on a
+stray island removes all of it, at any click.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.special import expit
 
 from napari_cfrseg.clicks import Click, ClickList
 from napari_cfrseg.engine.corrections import Affinity, honour
 from napari_cfrseg.engine.probability_patch import FLOOR, Patch, put_back
-from napari_cfrseg.geometry.windows import Window, union
+from napari_cfrseg.geometry.windows import Window, crop, union
+from napari_cfrseg.model.blocks.extensions import ChangeOdds
 from napari_cfrseg.model.network import LATE_PUSH
 
 #: From this click of an object on, a click changes the mask in its own direction only.
 #: Chosen on validation images (``benchmarks/default_model.md``).
 FROM_CLICK = 4
+#: logits are told apart between these; cells below ``_HOPELESS`` never change
+_LOGIT, _HOPELESS = 9.0, -3.0
+
+
+def corrects(before: Patch, click: Click, threshold: float) -> bool:
+    """Whether a mask's probability disagrees with a click on it."""
+    return bool((before.at(click.pixel) > threshold) != click.is_positive)
 
 
 def one_way(
@@ -39,7 +51,7 @@ def one_way(
     ``push`` is explained at :data:`~napari_cfrseg.model.network.LATE_PUSH`.
     """
     click = clicks[-1]
-    if (before.at(click.pixel) > threshold) == click.is_positive:
+    if not corrects(before, click, threshold):
         return after
     box = union(before.box, after.box)
     move = push[min(in_a_row(clicks), len(push)) - 1]
@@ -94,6 +106,81 @@ def in_a_row(clicks: Sequence[Click]) -> int:
     return max(1, len(signs) - 1 - last_other)
 
 
+def measure(
+    probability: NDArray[np.float32],
+    feedback: NDArray[np.float32],
+    window: Window,
+    clicks: Sequence[Click],
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Measure the cells that the newest click may change.
+
+    ``probability`` is the network's answer, ``feedback`` the mask's before, both (grid,
+    grid). Returns (N, 14) numbers, in logits counted towards the click's sign and
+    logarithms of distances in cells, and the (grid, grid) cells they belong to.
+    """
+    click, grid = clicks[-1], window.grid
+    sign = 1.0 if click.is_positive else -1.0
+    now, was = _logits(probability) * sign, _logits(feedback) * sign
+    mask = feedback > 0.5
+    free = mask != click.is_positive
+    cells = free & (now > _HOPELESS)
+    y, x = window.to_grid(click.yx)
+    here = tuple(min(max(round(v), 0), grid - 1) for v in (y, x))
+    rows, columns = np.nonzero(cells)
+    reach = ndimage.distance_transform_edt(free) if not free.all() else free * grid
+    mean = now[cells].mean() if len(rows) else 0.0
+    grown = np.count_nonzero(free & (now > 0)) / (np.count_nonzero(mask) + 1)
+    numbers = [
+        now[cells],
+        was[cells],
+        np.log1p(np.hypot(rows - y, columns - x)),  # from the click
+        np.log1p(reach[cells]),  # from where the mask has the click's label
+        np.log1p(reach[here]),  # how deep in the error the click is
+        sign,
+        min(in_a_row(clicks), 4),
+        np.log1p(math.sqrt(np.count_nonzero(mask))),
+        ndimage.gaussian_filter(now, 2)[cells],
+        min(len(clicks), 12),
+        math.log(window.px_per_cell),
+        now[here],
+        mean,
+        min(2.0, grown),
+    ]
+    out = np.empty((len(rows), len(numbers)), np.float32)
+    for i, values in enumerate(numbers):
+        out[:, i] = values
+    return out, cells
+
+
+def weigh_changes(
+    before: Patch,
+    probability: NDArray[np.float32],
+    window: Window,
+    clicks: Sequence[Click],
+    odds: ChangeOdds,
+) -> NDArray[np.float32]:
+    """Return the network's (grid, grid) answer with each possible change weighed.
+
+    Where a cell may follow the newest click, its probability becomes that of the
+    change being right.
+    """
+    feedback = crop(before, window)[0]
+    numbers, cells = measure(probability, feedback, window, clicks)
+    with torch.inference_mode():
+        device = next(odds.parameters()).device
+        logits = odds(torch.from_numpy(numbers).to(device)).float().cpu().numpy()
+    weighed = probability.copy()
+    weighed[cells] = expit(logits if clicks[-1].is_positive else -logits)
+    return weighed
+
+
+def _logits(probability: NDArray[np.float32]) -> NDArray[np.float32]:
+    low = math.exp(-_LOGIT)
+    clipped = np.clip(probability, low, 1 - low)
+    logits: NDArray[np.float32] = np.log(clipped / (1 - clipped))
+    return logits
+
+
 def _moved(probability: NDArray[np.float32], logits: float) -> NDArray[np.float32]:
     """Add to the logits; a probability below 1/256 becomes 0."""
     odds = probability * np.float32(np.exp(logits))
@@ -111,14 +198,19 @@ def settle(
     threshold: float = 0.5,
     affinity: Affinity | None = None,
     push: Sequence[float] = LATE_PUSH,
+    odds: ChangeOdds | None = None,
 ) -> tuple[Patch, tuple[Click, ...]]:
     """Return the object's probability after a click, and the clicks that needed help.
 
     The network's (grid, grid) answer is pasted, clicks are honoured, and late ones
-    confined. Training runs the same function after each of its rounds, so that what
-    the network is trained on is what it meets. The other parameters are those of
-    :func:`~napari_cfrseg.engine.corrections.honour` and :func:`one_way`.
+    weighed and confined. Training runs the same function after each of its rounds, so
+    that what the network is trained on is what it meets. The other parameters are those
+    of :func:`~napari_cfrseg.engine.corrections.honour`, :func:`one_way` and
+    :func:`weigh_changes`.
     """
+    is_late = len(clicks) >= FROM_CLICK
+    if is_late and odds is not None and corrects(before, clicks[-1], threshold):
+        probability = weigh_changes(before, probability, window, clicks, odds)
     honoured = partial(
         honour,
         clicks=clicks,
@@ -127,7 +219,7 @@ def settle(
         affinity=affinity,
     )
     patch, corrected = honoured(put_back(before, probability, window))
-    if len(clicks) >= FROM_CLICK:
+    if is_late:
         patch = one_way(before, patch, clicks, threshold, push)
         # a mask from outside may have ignored earlier clicks
         patch, older = honoured(patch)

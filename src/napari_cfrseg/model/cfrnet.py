@@ -29,7 +29,12 @@ from napari_cfrseg.model.blocks import (
 )
 from napari_cfrseg.model.blocks.clickmaps import disk_maps
 from napari_cfrseg.model.blocks.decoder import ClickDecoder, Head, Pyramid, Residual
-from napari_cfrseg.model.blocks.extensions import Judge, Offset, SecondEncoder
+from napari_cfrseg.model.blocks.extensions import (
+    ChangeOdds,
+    Judge,
+    Offset,
+    SecondEncoder,
+)
 from napari_cfrseg.model.blocks.feedback_correction import FFCM
 from napari_cfrseg.model.blocks.feedback_fusion import CFFM, FusionState
 from napari_cfrseg.model.blocks.fine_feedback import FineFeedback
@@ -68,6 +73,8 @@ class CfrNetConfig:
     #: numbers inside the head that moves the whole outline (``extensions``); 0: none
     offset_width: int = 0
     late_push: tuple[float, ...] = LATE_PUSH  #: see ``ClickNetwork.late_push``
+    #: numbers inside what weighs late clicks' changes (``extensions``); 0: none
+    change_width: int = 0
 
 
 class ImageEmbedding(NamedTuple):
@@ -168,6 +175,8 @@ class CfrNet(ClickNetwork):
         self.fine = FineFeedback(widths[0], mid, fine) if mid else None
         mid = self.config.offset_width
         self.offset = Offset(widths[0], mid) if mid else None
+        mid = self.config.change_width
+        self.change_odds = ChangeOdds(mid) if mid else None
         #: whether this is a copy that ``for_inference`` made
         self.is_folded = False
 

@@ -24,6 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from napari_cfrseg.model.blocks.extensions import ChangeOdds
+
 #: Logits added, in the newest click's direction, at the first, second and any further
 #: late correction of one sign in a row. Chosen on validation images
 #: (``benchmarks/default_model.md``).
@@ -61,8 +63,13 @@ class ClickNetwork(nn.Module, ABC):
 
     #: side in pixels of the square grid the network was trained on
     grid_size: int
-    #: see ``LATE_PUSH``; zeros where the network was trained with the product's rounds
+    #: see ``LATE_PUSH``; zeros while a network is trained with the product's rounds
     late_push: tuple[float, ...] = LATE_PUSH
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: what weighs the changes of late clicks; None: the network's own answer
+        self.change_odds: ChangeOdds | None = None
 
     @abstractmethod
     def architecture(self) -> dict[str, Any]:

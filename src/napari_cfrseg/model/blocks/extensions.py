@@ -11,6 +11,10 @@ pooled numbers cannot tell, so it looks at the mask cell by cell.
 ``Offset``: moves all logits by one amount. The right outline is often the one of
 another threshold: annotators differ in where a blurred border lies, and clicks say on
 which side of it this one is. It starts at zero.
+
+``ChangeOdds``: says of each cell that a late click may change whether the change would
+be right. Late answers follow the image more than the click; what the click, its
+distance and the clicks before it tell is weighed here.
 """
 
 from __future__ import annotations
@@ -212,3 +216,30 @@ def _changes(inside: Tensor, before: Tensor | None, newest_click: Tensor) -> Ten
     grown = change.clamp(min=0).mean(dims) / (area + 1e-2)
     shrunk = (-change).clamp(min=0).mean(dims) / (area + 1e-2)
     return torch.cat([sign, sign * reach, area, grown, shrunk], dim=1)
+
+
+#: numbers that ``engine.one_way.measure`` takes of each cell
+MEASURED = 14
+
+
+class ChangeOdds(nn.Module):
+    """(N, 14) float numbers of cells → (N,) logits that changing them is right.
+
+    ``mid`` are the numbers inside. Trained by ``benchmarks/train_change_odds.py``,
+    apart from the network's other weights.
+    """
+
+    def __init__(self, mid: int) -> None:
+        super().__init__()
+        self.weigh = nn.Sequential(
+            nn.Linear(MEASURED, mid),
+            nn.SiLU(),
+            nn.Linear(mid, mid),
+            nn.SiLU(),
+            nn.Linear(mid, 1),
+        )
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Weigh the cells."""
+        weighed: Tensor = self.weigh(numbers)[:, 0]
+        return weighed
