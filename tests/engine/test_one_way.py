@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+import torch
+from scipy.special import logit
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.one_way import in_a_row, one_way
+from napari_cfrseg.engine.one_way import in_a_row, measure, one_way, settle
 from napari_cfrseg.engine.probability_patch import Patch
+from napari_cfrseg.geometry.windows import Window
+from napari_cfrseg.model.blocks.extensions import ChangeOdds
 from napari_cfrseg.model.network import LATE_PUSH
 
 PLANE = (20, 30)
@@ -80,3 +85,70 @@ def test_the_push_does_not_run_over_a_click_of_the_other_sign():
     plane = got.read((0, 0, *PLANE)) > 0.5
     assert not plane[10, 10]
     assert plane.sum() == plane.size - 1
+
+
+WINDOW = Window(0, 0, 32, 32)
+
+
+def constant_odds(logits: float) -> ChangeOdds:
+    """Return odds that give every cell the same chance."""
+    odds = ChangeOdds(4)
+    with torch.no_grad():
+        for parameter in odds.parameters():
+            parameter.zero_()
+        odds.weigh[-1].bias.fill_(logits)
+    return odds
+
+
+def test_cells_are_measured_towards_the_click():
+    before = np.full((32, 32), 0.1, np.float32)
+    before[8:16, 8:16] = 0.9
+    answer = np.full((32, 32), 0.4, np.float32)
+    answer[20:, :] = 0.01  # hopeless for a positive click
+    clicks = [Click((12, 12)), Click((30, 30), is_positive=False), Click((12, 19))]
+    numbers, cells = measure(answer, before, WINDOW, clicks)
+    assert cells.sum() == 20 * 32 - 64  # what is not in the mask, nor hopeless
+    rows, columns = np.nonzero(cells)
+    here = (rows == 12) & (columns == 19)
+    got = numbers[here][0]
+    np.testing.assert_allclose(got[:2], [logit(0.4), logit(0.1)], rtol=1e-5)
+    # at the click, four cells from the mask, which 64 cells have
+    want = [0, np.log1p(4), np.log1p(4), 1, 1, np.log1p(8)]
+    np.testing.assert_allclose(got[2:8], want, atol=1e-6)
+    assert got[9] == 3
+    negative = [*clicks[:2], Click((12, 12), is_positive=False)]
+    numbers, cells = measure(answer, before, WINDOW, negative)
+    assert cells.sum() == 64
+    np.testing.assert_allclose(numbers[:, 0], -logit(0.4), rtol=1e-5)
+    assert set(numbers[:, 6]) == {2.0}  # the second negative one in a row
+
+
+def test_a_click_off_the_window_is_measured_at_its_border():
+    before = np.zeros((32, 32), np.float32)
+    numbers, cells = measure(before + 0.5, before, WINDOW, [Click((12, 45))])
+    assert cells.all()
+    assert np.isfinite(numbers).all()
+
+
+@pytest.mark.parametrize("is_positive", [True, False])
+def test_late_changes_follow_the_odds(is_positive):
+    before = Patch.from_mask(np.pad(np.ones((12, 12), bool), 10))
+    answer = np.full((32, 32), 0.5 + 0.1 * is_positive, np.float32)
+    newest = Click((4, 4) if is_positive else (11, 11), is_positive=is_positive)
+    clicks = [Click((19, 19)), Click((20, 20)), Click((19, 20)), newest]
+
+    def area(count: int, logits: float) -> int:
+        patch, _ = settle(
+            before,
+            answer,
+            WINDOW,
+            [*clicks[4 - count :]],
+            push=(0.0,),
+            odds=constant_odds(logits),
+        )
+        return int((patch.read((0, 0, 32, 32)) > 0.5).sum())
+
+    around = 81  # at most what honouring one place corrects
+    assert abs(area(4, -2.0) - 144) <= around
+    assert area(4, 2.0) == 32 * 32 if is_positive else area(4, 2.0) <= around
+    assert area(3, -2.0) == area(3, 2.0)  # early clicks: the network's own answer
