@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -105,17 +106,5 @@ def test_an_unknown_part_is_an_error(commands, tmp_path):
 
 
 def test_every_program_finds_what_it_imports():
-    programs = sorted(path.stem for path in SCRIPT.parent.glob("*.py"))
-    code = f"import importlib; [importlib.import_module(m) for m in {programs}]"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(
-                [str(SCRIPT.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-            ),
-        },
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    for path in SCRIPT.parent.glob("*.py"):
+        import_module(path.stem)
