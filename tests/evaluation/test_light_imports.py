@@ -12,10 +12,9 @@ HEAVY = ("pydantic", "pooch", "dask", "distributed", "rich", "typer", "matplotli
     ("modules", "forbidden"),
     [
         (
-            ("evaluate_objects", "report.tables", "datasets.choice"),
+            ("evaluate_objects", "report.tables", "datasets.choice", "runner", "peers"),
             (*HEAVY, "torch", "cv2"),
         ),
-        (("runner", "peers"), (*HEAVY, "torch", "cv2")),
         (
             ("papers.published_predictor", "papers", "report.comparisons"),
             (*HEAVY, "cv2"),

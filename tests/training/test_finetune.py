@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from cfrseg_training.configuration import (
     read_settings,
     settings_of,
 )
+from cfrseg_training.finetune import tuning
 from cfrseg_training.finetune.gate import chance_of_fit, compare, decide
 from cfrseg_training.finetune.held_out import judged_objects, split_data
 from cfrseg_training.finetune.tuning import fine_tune
@@ -163,37 +165,39 @@ def test_labels_of_another_place_do_not_follow_the_image():
     assert chance_of_fit([wrong]) > 0.05
 
 
-def test_the_checkpoint_says_how_it_was_made(tmp_path, base):
-    output = tmp_path / "models" / "disks.safetensors"
-    data = made_data(4)
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory, base):
+    """A short fine-tuning: its settings, its working folder, its outcome."""
+    folder = tmp_path_factory.mktemp("tuned")
+    output = folder / "models" / "disks.safetensors"
     settings = Settings(output=output, base=str(base), seed=3, forgetting=False)
-    fine_tune(data, settings, config=QUICK, work=tmp_path / "work")
-    metadata = checkpoint.read_metadata(tmp_path / "work" / "candidate-0.safetensors")
+    work = folder / "work"
+    return settings, work, fine_tune(made_data(4), settings, config=QUICK, work=work)
+
+
+def test_the_checkpoint_says_how_it_was_made(tuned):
+    settings, work, _ = tuned
+    metadata = checkpoint.read_metadata(work / "candidate-0.safetensors")
     provenance = metadata.provenance
     assert provenance["base"]["name"] == "base"
     assert len(provenance["base"]["sha256"]) == 64
-    assert provenance["data_sha256"] == data.fingerprint()
+    assert provenance["data_sha256"] == made_data(4).fingerprint()
     assert provenance["config"]["steps"] == 3
     assert torch.__version__.startswith(provenance["versions"]["torch"])
     assert (metadata.seed, metadata.steps, metadata.name) == (3, 3, "disks")
     assert "BSD-3-Clause" in metadata.licence
-    report = json.loads(output.with_suffix(".report.json").read_text())
-    assert output.exists() == (report["verdict"] == "kept")
+    report = json.loads(settings.output.with_suffix(".report.json").read_text())
+    assert settings.output.exists() == (report["verdict"] == "kept")
 
 
-def test_a_killed_fine_tuning_does_not_judge_twice(tmp_path, base, monkeypatch):
-    from cfrseg_training.finetune import tuning as finetune
-
-    data = made_data(4)
+def test_a_killed_fine_tuning_does_not_judge_twice(tuned, tmp_path, monkeypatch):
+    settings, finished, first = tuned
     work = tmp_path / "work"
-    settings = Settings(
-        output=tmp_path / "a.safetensors", base=str(base), forgetting=False
-    )
-    first = fine_tune(data, settings, config=QUICK, work=work)
+    shutil.copytree(finished, work)
     calls = []
-    monkeypatch.setattr(finetune, "judge", lambda *a: calls.append(a))
+    monkeypatch.setattr(tuning, "judge", lambda *a: calls.append(a))
     settings = replace(settings, output=tmp_path / "b.safetensors")
-    again = fine_tune(data, settings, config=QUICK, work=work)
+    again = fine_tune(made_data(4), settings, config=QUICK, work=work)
     assert not calls
     assert again.before == first.before
     assert again.after == first.after

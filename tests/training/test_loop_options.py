@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from train_made import made_atlas, made_trainer
+from train_made import made_atlas, made_trainer, run
 
 from cfrseg_training.loop.atlas import WindowRecipe
 from napari_cfrseg.errors import TrainingError
@@ -99,7 +99,7 @@ def test_two_processes_take_the_steps_of_one_with_the_doubled_batch(tmp_path):
     """No batch statistics (frozen normalisations), gradients shared over gloo."""
     options = {"steps": 4, "frozen_norms": True}
     alone, shared = tmp_path / "alone.pt", tmp_path / "shared.pt"
-    finished(program((alone, {**options, "accumulate": 2})))
+    run(alone, {**options, "accumulate": 2})
     run_two([[(shared, {**options, "synchronous": True})] * 2])
     expected, shown = result(alone), result(shared)
     assert len(shown["losses"]) == 4
