@@ -71,7 +71,7 @@ def run(state: Path, options: dict[str, Any]) -> None:
         report = {
             "losses": [row["loss"] for row in trainer.history if "loss" in row],
             "weights": float(
-                sum(p.double().sum() for p in trainer.network.parameters())
+                sum(p.detach().double().sum() for p in trainer.network.parameters())
             ),
         }
         state.with_suffix(".json").write_text(json.dumps(report))
