@@ -1,7 +1,7 @@
 """Suggestions are measured on whole fields: what they cost, and how many are right."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -212,6 +212,11 @@ def test_a_measured_field_is_read_back_and_another_run_refused(tmp_path, segment
     table = format_fields(rows, settings).splitlines()
     assert table[-1].startswith("| sets alike | 1 (30) |")
     assert len({line.count("|") for line in table[2:]}) == 1
+    # a set without a sure suggestion has no precision, and the mean leaves it out
+    unsure = replace(rows[0], set_name="unsure", scored=())
+    table = format_fields([*rows, unsure], settings).splitlines()
+    assert "nan" in table[-2]
+    assert "nan" not in table[-1]
 
 
 def test_the_command_writes_a_table_of_fields(tmp_path):

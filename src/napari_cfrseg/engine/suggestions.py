@@ -68,11 +68,11 @@ ACCEPT_FROM = 0.75
 #: how strongly the weights resist a person's verdicts
 _INERTIA = 4.0
 
-#: mean, spread and weight of each trait (the constant last), fitted to the validation
+#: mean, spread and weight of each trait (the constant last), fitted to the training
 #: side (``benchmarks/suggestions.py fit``)
-_MEAN = np.array([0.97, 0.54, 0.95, 0.62, 1.03, 0.19, 0.84])
-_SPREAD = np.array([0.75, 0.17, 0.82, 0.87, 0.63, 0.21, 0.25])
-_WEIGHTS = np.array([1.37, 0.74, -0.32, -1.13, 1.4, -0.59, -0.23, -1.14])
+_MEAN = np.array([0.94, 0.54, 0.99, 0.32, 1.03, 0.2, 0.77])
+_SPREAD = np.array([0.72, 0.17, 0.81, 0.43, 0.56, 0.19, 0.28])
+_WEIGHTS = np.array([1.22, 1.07, -0.22, -0.31, 0.24, -0.24, 0.14, -0.63])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

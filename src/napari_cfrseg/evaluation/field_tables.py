@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import filterfalse
 from typing import NamedTuple
 
 import numpy as np
@@ -81,7 +82,9 @@ def format_fields(rows: Sequence[FieldRow], settings: FieldSettings) -> str:
         by_set[row.set_name].append(row)
     groups = sorted(by_set.items())
     figures = [_figures(group) for _, group in groups]
-    together = [mean(values) for values in zip(*figures, strict=True)]
+    # a precision is nan where nothing is sure
+    known = [filterfalse(math.isnan, values) for values in zip(*figures, strict=True)]
+    together = [mean([*values]) for values in known]
     for (name, group), (clicked, *values) in zip(
         [*groups, ("sets alike", rows)], [*figures, together], strict=True
     ):
