@@ -18,7 +18,14 @@ import tifffile
 import torch
 import zarr
 from closed_form import FloodNetwork
-from gui_window import PLUGIN, TIMEOUT_MS, PlanesWindow, Window, squares
+from gui_window import (
+    PLACEMENT,
+    PLUGIN,
+    TIMEOUT_MS,
+    PlanesWindow,
+    Window,
+    squares,
+)
 from napari.settings import get_plugin_settings
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManifest
@@ -386,6 +393,28 @@ def test_the_window_s_thread_reads_no_lazy_pixels(open_window, tmp_path, monkeyp
     target = picture_path(keeper.writer.content.identity)
     window.until(target.is_file)
     assert pixels.readers == {"cfrseg-reader", "cfrseg-picture"}
+
+
+def test_a_session_on_lazy_pixels_is_opened_by_the_worker(open_window, tmp_path):
+    """The pixels that are shown are compared with the session's, not by the window."""
+    pixels, path = Noted(), tmp_path / "far.cfrseg.json"
+    window = open_window(pixels)
+    assert next_object(window, FIRST) == []
+    area = window.area(1)
+    window.dock.sessions.keeper.save(path)
+    window.viewer.layers.clear()
+    window.until(lambda: window.dock.controller is None)
+    window.image = window.viewer.add_image(pixels, name="again", **PLACEMENT)
+    window.until(lambda: window.dock.controller is not None)
+    window.until(lambda: not window.view.loading)
+    window.settle()
+    pixels.readers.clear()
+    window.dock.open_session(path)
+    window.until(lambda: bool(window.view.objects))
+    window.settle()
+    assert window.area(1) == area
+    assert window.viewer.layers[0].name == "again"
+    assert pixels.readers == {"cfrseg-reader"}
 
 
 def save_with_image(window: Window, monkeypatch, path: Path) -> None:

@@ -12,7 +12,6 @@ from magicgui.widgets import ComboBox
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.gui.dock_widget import DockWidget, Section, form, images_of, notify
 from napari_cfrseg.gui.preferences import (
     PLUGIN,
@@ -49,8 +48,6 @@ from napari_cfrseg.gui.session.session_keeper import (
     SessionKeeper,
 )
 from napari_cfrseg.gui.session.session_panel import SessionPanel, came_with_session
-from napari_cfrseg.session.references import check_same
-from napari_cfrseg.session.session_file import parse_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -177,20 +174,14 @@ class ClickDock(DockWidget):
         """
         controller = self._controller
         keeper = None if controller is None else self._keepers[controller]
-        if keeper is not None and keeper.writer is None and self._fits(keeper, path):
-            keeper.reopen(path)
-            return
-        self.viewer.open(str(path), plugin=PLUGIN)
 
-    @staticmethod
-    def _fits(keeper: SessionKeeper, path: Path) -> bool:
-        """Whether a session was made on the pixels that are on the screen."""
-        image = keeper.controller.image
-        try:
-            check_same(parse_at(path).image, image.data, image.layer.name)
-        except CfrSegError:
-            return False
-        return True
+        def elsewhere() -> None:
+            self.viewer.open(str(path), plugin=PLUGIN)
+
+        if keeper is not None and keeper.writer is None:
+            keeper.reopen_here(path, elsewhere)
+        else:
+            elsewhere()
 
     # -- images ----------------------------------------------------------------------
 

@@ -27,8 +27,14 @@ from napari_cfrseg.session.format import (
     SessionContent,
     SessionSettings,
 )
-from napari_cfrseg.session.references import described, find_weights, relative_path
+from napari_cfrseg.session.references import (
+    check_same,
+    described,
+    find_weights,
+    relative_path,
+)
 from napari_cfrseg.session.session_exports import export, measure
+from napari_cfrseg.session.session_file import parse_at
 from napari_cfrseg.session.session_writer import SessionWriter
 from napari_cfrseg.session.unsaved_sessions import note_recent, unsaved_path
 
@@ -156,6 +162,26 @@ class SessionKeeper:
             note_recent(path)
         self.changed.emit(self.status())
 
+    def reopen_here(self, path: Path, elsewhere: Callable[[], object]) -> None:
+        """Go on with a session made on these pixels; ``elsewhere`` opens another."""
+        image = self.controller.image
+
+        def fits() -> bool:
+            with suppress(CfrSegError):
+                check_same(parse_at(path).image, image.data, image.layer.name)
+                return True
+            return False
+
+        def go_on(same: bool) -> None:
+            self.reopen(path) if same else elsewhere()
+
+        if isinstance(image.data, np.ndarray):
+            go_on(fits())
+        else:
+            said = f"Comparing the image with {path.name} …"
+            did_not = f"{path.name} was not opened."
+            self._later(lambda _: fits(), go_on, said, "", did_not)
+
     def save(self, path: Path | None = None, *, keep_pixels: bool = False) -> None:
         """Save, under another name if one is given (``.cfrseg.json`` is added to it).
 
@@ -247,8 +273,11 @@ class SessionKeeper:
         controller = self.controller
 
         def finished(found: Any) -> None:
-            done(found)
             controller.say(did, progress=(0, 0))
+            try:
+                done(found)
+            except (CfrSegError, OSError) as error:
+                failed(error)
 
         def failed(error: Failure) -> None:
             controller.say(did_not, progress=(0, 0))
@@ -332,22 +361,17 @@ class SessionKeeper:
         return writer
 
     def _listen(self, writer: SessionWriter) -> None:
-        def problem(_: str | None) -> None:
-            self.changed.emit(self.status())
-
-        writer.on_problem = problem
+        writer.on_problem = lambda _: self.changed.emit(self.status())
 
     def _content(self, folder: Path) -> SessionContent:
         import torch
 
-        model: ModelReference | None = None
-        if self.controller.annotator.model:
-            model = described(self.controller.annotator.model)
-        device = self.controller.view.device or "cpu"
+        name, view = self.controller.annotator.model, self.controller.view
+        model = described(name) if name else None
         settings = SessionSettings(
-            device=device,
-            precision=self.controller.view.precision,
-            backend=self.controller.view.backend or f"torch {torch.__version__}",
+            device=view.device or "cpu",
+            precision=view.precision,
+            backend=view.backend or f"torch {torch.__version__}",
             threads=torch.get_num_threads(),
             rgb=self.controller.image.rgb,
         )
