@@ -168,7 +168,8 @@ def _found_in_file(
 def read_whole(layer: Image) -> str:
     """Return one line where napari holds a file's finest level only, else ""."""
     path = Path(layer.source.path or "")
-    if layer.multiscale or path.suffix.lower() not in TIFF_SUFFIXES:
+    is_whole = not layer.multiscale and isinstance(layer.data, np.ndarray)
+    if not is_whole or path.suffix.lower() not in TIFF_SUFFIXES:
         return ""
     if not is_large(layer.data.shape[: layer.ndim][-2:]):
         return ""
