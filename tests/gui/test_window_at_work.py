@@ -212,3 +212,22 @@ def test_a_saved_session_leaves_no_journal_and_no_lock_when_the_window_closes(
     window.dock.let_go()
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
     assert not lock_path(target).exists()
+
+
+def test_a_click_paints_the_status_line_once_and_it_grows_with_its_text(window):
+    window.click(*FIRST)
+    window.qtbot.wait(300)
+    line, paints = window.dock.status.text, Paints()
+    line.label.installEventFilter(paints)
+    window.click(60, 75)
+    window.qtbot.wait(300)
+    assert "2 clicks" in line.text()
+    assert paints.count == 1  # no layout was done again, each of which paints it
+    before = line.height()
+    window.dock.controller.say("What is wrong, and what helps. " * 12)
+    window.qtbot.wait(100)
+    needed = line.label.heightForWidth(line.width())
+    assert line.height() == line.label.height() >= needed > before
+    window.dock.controller.say("Short.")
+    window.qtbot.wait(100)
+    assert line.height() < needed

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QDockWidget,
     QFormLayout,
     QHBoxLayout,
+    QLabel,
     QMainWindow,
     QPushButton,
     QScrollArea,
@@ -78,6 +79,42 @@ class DockWidget(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Let go with the window."""
         self.let_go()
         super().closeEvent(event)
+
+
+class TextLine(QWidget):  # type: ignore[misc]  # qtpy is untyped
+    """A wrapped text that needs no new layout unless it needs more lines.
+
+    SPEED: a QLabel has all layouts around it done again for any other text, one after
+    the other, and after each Qt composes the whole window.
+    """
+
+    def __init__(self, lines: int = 1) -> None:
+        super().__init__()
+        self.label = QLabel(self)
+        self.label.setWordWrap(True)
+        self._least = lines * self.label.fontMetrics().lineSpacing()
+        self.setMinimumHeight(self._least)
+
+    def text(self) -> str:
+        """Return what it says."""
+        return str(self.label.text())
+
+    def setText(self, text: str) -> None:
+        """Say something else."""
+        if text != self.label.text():
+            self.label.setText(text)
+            self._fit()
+
+    def resizeEvent(self, event: Any) -> None:
+        """Break the lines at the new width."""
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        needed = max(self._least, self.label.heightForWidth(self.width()))
+        if needed != self.minimumHeight():
+            self.setMinimumHeight(needed)
+        self.label.resize(self.width(), max(self.height(), needed))
 
 
 def _dock_around(widget: Any) -> QDockWidget | None:

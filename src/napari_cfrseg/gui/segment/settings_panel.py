@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QFileDialog, QLabel, QMessageBox, QProgressBar, QWidg
 from napari_cfrseg.annotation.events import OverlapRule
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.gui.dock_widget import (
+    TextLine,
     button,
     check_box,
     column_in,
@@ -204,14 +205,14 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def __init__(self, keys: dict[str, str]) -> None:
         super().__init__()
-        self.text = QLabel()
-        self.text.setWordWrap(True)
-        self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.text.setMinimumHeight(2 * self.text.fontMetrics().height())
-        self.text.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.text = TextLine(lines=2)
+        selectable = Qt.TextInteractionFlag.TextSelectableByMouse
+        self.text.label.setTextInteractionFlags(selectable)
+        self.text.label.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.remedy = button("", "")
         self.remedy.setVisible(False)
-        self.timing = QLabel()
+        self.timing = TextLine()
+        self.timing.label.setWordWrap(False)
         self.timing.setToolTip(_TIMING)
         self.bar = QProgressBar()
         self.bar.setFixedHeight(12)

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QIcon
-from qtpy.QtWidgets import QFileDialog, QLabel, QMenu, QMessageBox, QWidget
+from qtpy.QtWidgets import QFileDialog, QMenu, QMessageBox, QWidget
 from superqt.utils import ensure_main_thread
 
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.geometry.masks import Plane
-from napari_cfrseg.gui.dock_widget import button, column_in, row
+from napari_cfrseg.gui.dock_widget import TextLine, button, column_in, row
 from napari_cfrseg.gui.session.layer_imports import (
     import_csv,
     import_labels,
@@ -64,8 +64,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._notify = notify
         self.keeper: SessionKeeper | None = None
         self._lost = ""
-        self.label = QLabel()
-        self.label.setWordWrap(True)
+        self.label = TextLine()
         self.open_button = button("Open", "Open a session, or reopen a lost one")
         said = "Labels to correct, clicks made elsewhere"
         self.import_button = button("Import", said)
@@ -157,7 +156,9 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if keeper is not None and keeper.writer is not None:
             self._idle.start()
         self.label.setText(text)
-        self.label.setStyleSheet("" if problem is None else "color: #d55e00")
+        style = "" if problem is None else "color: #d55e00"
+        if style != self.label.styleSheet():
+            self.label.setStyleSheet(style)
 
     def _keep_picture(self) -> None:
         """Write the session's picture, once nothing has been done for a while."""
