@@ -11,6 +11,7 @@ from qtpy.QtCore import QPoint, Qt
 
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment import dock as dock_module
+from napari_cfrseg.gui.segment.layers import camera_of
 
 PLUGIN, DOCK = "napari-cfrseg", "Segment with clicks"
 PLACEMENT = {"scale": (0.2, 0.2), "translate": (30, -12), "units": ("um", "um")}
@@ -102,9 +103,9 @@ class Window:
     def at(self, y: float, x: float) -> QPoint:
         """Where pixel (y, x) of the image is on the canvas."""
         world = np.asarray(self.image.data_to_world((y, x)))
-        centre = np.asarray(self.viewer.camera.center[-2:])
+        centre = np.asarray(camera_of(self.viewer).center[-2:])
         size = np.array([self.canvas.height(), self.canvas.width()])
-        row, column = (world - centre) * self.viewer.camera.zoom + size / 2
+        row, column = (world - centre) * camera_of(self.viewer).zoom + size / 2
         return QPoint(round(column), round(row))
 
     def click(self, y, x, button=Qt.MouseButton.LeftButton, settle=True) -> None:
@@ -142,9 +143,9 @@ class PlanesWindow(Window):
         world = np.asarray(image.layer.data_to_world(place))
         missing = self.viewer.dims.ndim - image.layer.ndim
         shown = world[[axis - missing for axis in self.viewer.dims.displayed]]
-        centre = np.asarray(self.viewer.camera.center[-2:])
+        centre = np.asarray(camera_of(self.viewer).center[-2:])
         size = np.array([self.canvas.height(), self.canvas.width()])
-        row, column = (shown - centre) * self.viewer.camera.zoom + size / 2
+        row, column = (shown - centre) * camera_of(self.viewer).zoom + size / 2
         return QPoint(round(column), round(row))
 
     def mask(self) -> np.ndarray:

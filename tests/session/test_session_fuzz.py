@@ -93,7 +93,8 @@ def mutated(draw: st.DrawFn) -> bytes:
             elif act == "double" and isinstance(parent, list):
                 parent.insert(last, parent[last])
             else:
-                parent[last] = draw(hostile)
+                # what is drawn may be one object each time
+                parent[last] = copy.deepcopy(draw(hostile))
         except (KeyError, IndexError, TypeError):
             continue
     text = json.dumps(raw)

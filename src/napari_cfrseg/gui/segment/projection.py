@@ -33,8 +33,9 @@ from napari_cfrseg.gui.segment.propagator import Propagator, StackView
 from napari_cfrseg.gui.segment.suggesting import Suggesting, SuggestionsView
 from napari_cfrseg.io.tiled_labels import filled_pixels
 
-#: that a click may take before its point is shown: shorter than a frame of the screen
-_MOMENT_MS = 12
+#: that a click may take before its point is shown. A frame drawn for the point alone
+#: would delay the mask by some 20 ms where the processor draws; 40 ms nobody sees.
+_MOMENT_MS = 40
 
 
 @dataclass(frozen=True, slots=True)

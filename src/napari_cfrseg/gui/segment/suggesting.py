@@ -20,7 +20,7 @@ from napari_cfrseg.errors import CfrSegError, JobCancelled
 from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.geometry.windows import Box, overlap, shape_of
 from napari_cfrseg.gui.segment.event_queue import Failure, Job, Runner
-from napari_cfrseg.gui.segment.layers import Listener, PlaneView
+from napari_cfrseg.gui.segment.layers import Listener, PlaneView, camera_of
 from napari_cfrseg.gui.segment.outline_layer import OutlineLayer
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Suggesting:
         self._planes_searched: dict[Plane, _Searched] = {}
         self.found: list[ObjectSuggestion] = []
         self._job: Job | None = None
-        camera = getattr(viewer, "scene", viewer).camera
+        camera = camera_of(viewer)
         self._listener = Listener(
             (viewer.dims.events.current_step, self._turned),
             (camera.events.center, self._moved),
