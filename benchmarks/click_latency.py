@@ -30,10 +30,11 @@ next 38 (49), longest stall 83, most processor time in one 57; memory 1,737 MB a
 clicks, 1,810 MB at the end.
 
 Since views are found by their place, a click computed ahead is painted once with its
-mask, and the dock's texts need no new layout, 500 clicks, not quite idle: first 43
-(91), next 42 (57), of which 10 shown and 27 painted; most processor time in one stall
-31, one over 30; on the clock the painting turn of most clicks takes 30 to 40, the
-longest 78. Memory: 1,724 (embeddings 118), 1,735 (124), 1,746 MB (129).
+mask, and the dock's texts need no new layout, idle, 500 clicks: first 37 (46), next 36
+(42), of which 10 shown and 22 painted; six stalls over 30 by processor time, the
+longest 36; on the clock 298, the longest 54: the painting turn of most clicks. Memory:
+1,729 (embeddings 118), 1,741 (124), 1,752 MB (129). ``--held-ms 0``, 100 clicks: first
+106, next 49; 122 and 67 where a point waited for its mask 12 ms instead of 40.
 150 clicks before and after, one after the other, on a busy machine: 453 and 156 stalls
 over 30, the longest 249 and 60.
 """
