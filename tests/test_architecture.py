@@ -210,6 +210,12 @@ def test_no_two_modules_share_a_name() -> None:
     assert {n for n, count in names.items() if count > 1} == {"__init__.py"}
 
 
+def test_no_module_has_more_than_450_lines() -> None:
+    files = [path for folder in SOURCES for path in (ROOT / folder).rglob("*.py")]
+    lines = {path.name: len(path.read_text("utf-8").splitlines()) for path in files}
+    assert {name: n for name, n in lines.items() if n > 450} == {}
+
+
 def test_the_tests_mirror_the_source_tree() -> None:
     beside = {"tests/benchmarks", "tests/golden", "tests/property", "tests/training"}
     folders = {

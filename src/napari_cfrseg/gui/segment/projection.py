@@ -105,14 +105,12 @@ class DockView:
         if self.seconds is None:
             return device
         steps = f"{self.steps} step" + ("s" if self.steps != 1 else "")
-        text = f"{device} · {1000 * self.seconds:.0f} ms · {steps}"
-        return text.removeprefix(" · ")
+        return f"{device} · {1000 * self.seconds:.0f} ms · {steps}".removeprefix(" · ")
 
     @property
     def is_untouched(self) -> bool:
         """Whether nothing was done yet, so that starting again loses nothing."""
-        acts = self.undo_depth or self.redo_depth or self.pending
-        return not (self.objects or acts)
+        return not (self.objects or self.undo_depth or self.redo_depth or self.pending)
 
 
 class Projection:
@@ -205,10 +203,9 @@ class Projection:
         if placement is None:
             self.show(device=str(getattr(self.segmenter, "device", "")))
             return
-        device, backend = placement.device, placement.backend
         self.show(
-            device=device,
-            backend=backend,
+            device=placement.device,
+            backend=placement.backend,
             placement=placement.reason,
             precision=placement.precision,
         )
@@ -391,27 +388,23 @@ class Projection:
         self.show_stack()
         if isinstance(event, ev.Propagated):
             self.show(status=self.stack.summary(), progress=(0, 0))
-            return
-        if isinstance(event, ev.Undone | ev.Redone):
+        elif isinstance(event, ev.Undone | ev.Redone):
             found = self.objects.get(self.view.selected or 0)
             act = "Undone" if isinstance(event, ev.Undone) else "Redone"
             goes = "a new object" if found is None else found.name
             self.show(status=f"{act}. The next click goes to {goes}.")
-            return
-        if isinstance(event, ev.ObjectSplit) and event.new_id in self.objects:
+        elif isinstance(event, ev.ObjectSplit) and event.new_id in self.objects:
             made = self.objects[event.new_id].name
             self.show(status=f"{made}: split off, {self._areas[event.new_id]} px.")
-            return
-        if isinstance(event, ev.SuggestionsAccepted):
+        elif isinstance(event, ev.SuggestionsAccepted):
             self.show(status=f"Accepted {_suggestions(event.accepted)}.")
-        if isinstance(event, ev.SuggestionsRejected):
+        elif isinstance(event, ev.SuggestionsRejected):
             self.show(status=f"Rejected {_suggestions(event.rejected)}.")
-        if not isinstance(event, ev.ClickAdded) or event.object_id not in self.objects:
-            return
-        state = self.objects[event.object_id].on(event.plane)
-        clicks = "1 click" if state.click_count == 1 else f"{state.click_count} clicks"
-        name, area = self.objects[event.object_id].name, state.mask.area
-        self.show(status=f"{name}: {clicks}, {area} px")
+        elif isinstance(event, ev.ClickAdded) and event.object_id in self.objects:
+            state = self.objects[event.object_id].on(event.plane)
+            count, name = state.click_count, self.objects[event.object_id].name
+            clicks = "1 click" if count == 1 else f"{count} clicks"
+            self.show(status=f"{name}: {clicks}, {state.mask.area} px")
 
     def _follow(self, event: ev.Event, touched: set[int]) -> None:
         """Keep the selection on an object that exists, and its number free.
@@ -424,8 +417,7 @@ class Projection:
         known |= {e.new_id for e in waiting if isinstance(e, ev.ObjectSplit)}
         for one in waiting:
             if isinstance(one, ev.SuggestionsAccepted):
-                count = len(one.accepted)
-                known.update(range(one.object_id, one.object_id + count))
+                known.update(range(one.object_id, one.object_id + len(one.accepted)))
         selected = self.view.selected
         if isinstance(event, ev.Undone | ev.Redone) and selected not in touched:
             selected = max(touched, default=selected)
