@@ -189,7 +189,7 @@ def test_first_mask_is_shown_before_refinement_ends(window, waiting, targets):
     window.click(y1, x1, settle=False)
     window.until(lambda: window.labels.data[y1, x1] == 1)
     assert window.view.pending == 1
-    assert window.dock.status.cancel.isEnabled()
+    window.until(window.dock.status.cancel.isEnabled)  # at most a moment later
     waiting.go_on.set()
     window.settle()
     assert window.labels.data[y1, x1] == 1
