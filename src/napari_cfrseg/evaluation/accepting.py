@@ -52,7 +52,7 @@ class _Act(NamedTuple):
 
 @dataclass(slots=True)
 class Suggested:
-    """What became of a field's suggestions, and actions so far."""
+    """The state of a field's suggestions, and the actions so far."""
 
     plane: Field
     accepted: dict[int, ObjectSuggestion] = field(default_factory=dict)  #: by object
