@@ -1,13 +1,14 @@
 r"""Teach a network which changes of late clicks are right (``ChangeOdds``).
 
     python benchmarks/train_change_odds.py DATA OUT.safetensors [--start default] \
-        [--per-set 60] [--push -0.28 -0.08 0.12 0.32] [--clicks FILE.npz]
+        [--per-set 60] [--push -0.28 -0.08 0.12 0.32] [--clicks FILE.npz] \
+        [--more FILE …]
 
 Robots, every second one human-like, click objects of the training side with the
 network to start from. Every late click's cells are measured as the engine measures
 them; a small network learns, cell by cell, whether the change is right. All other
 weights stay as they are. ``--push`` replaces the network's late push, also in OUT.
-``--clicks`` keeps what was measured; existing files are learned from, too: a second
+``--clicks`` keeps what was measured, ``--more`` learns from such files, too: a second
 round, clicked with the first one's weights, meets the masks those weights make.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -210,13 +211,7 @@ def main() -> None:
         )
         parts.append(collect(Segmenter(old, device="cpu"), objects))
         if options.clicks:
-            last = parts[-1]
-            np.savez(
-                options.clicks,
-                numbers=last.numbers,
-                right=last.right,
-                weight=last.weight,
-            )
+            np.savez(options.clicks, **asdict(parts[-1]))
     cells = Cells.joined(parts)
     odds, loss = learn(options.mid, cells)
     network = with_odds(old, odds, options.mid, options.push)

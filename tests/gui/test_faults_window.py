@@ -214,6 +214,14 @@ def test_a_server_that_stalls_in_the_middle_of_an_answer(open_window, store):
         )
 
 
+def give_up(window, how: str) -> None:
+    """End what waits for the store, by Esc or by the button beside the message."""
+    if how == "button":
+        window.dock.controller.mend()
+    else:
+        window.press(Qt.Key.Key_Escape)
+
+
 @pytest.mark.parametrize("how", ["early key", "key", "button"])
 def test_a_click_on_a_store_that_never_answers_is_given_up(
     open_window, store, monkeypatch, how
@@ -231,11 +239,8 @@ def test_a_click_on_a_store_that_never_answers_is_given_up(
             assert window.view.remedy.text == "Give up"
         Stalling.stalled = False
         start = time.monotonic()
-        if how != "button":
-            window.press(Qt.Key.Key_Escape)
-        else:
-            window.dock.controller.mend()
-            window.settle()
+        give_up(window, how)
+        window.settle()
         assert time.monotonic() - start < 5
         assert [row.object_id for row in window.view.objects] == [1]
         assert len(window.points.data) == 1
@@ -340,10 +345,7 @@ def test_suggestions_say_that_a_store_does_not_answer(
         window.until(lambda: "has not answered" in window.view.status)
         assert window.view.suggestions.running
         Stalling.stalled = False
-        if how == "key":
-            window.press(Qt.Key.Key_Escape)
-        else:
-            window.dock.controller.mend()
+        give_up(window, how)
         window.until(lambda: not window.view.suggestions.running)
         assert window.view.progress == (0, 0)
         assert next_object(window, SECOND) == []

@@ -122,6 +122,7 @@ def measure(
     sign = 1.0 if click.is_positive else -1.0
     now, was = _logits(probability) * sign, _logits(feedback) * sign
     mask = feedback > 0.5
+    area = np.count_nonzero(mask)
     free = mask != click.is_positive
     cells = free & (now > _HOPELESS)
     y, x = window.to_grid(click.yx)
@@ -129,7 +130,7 @@ def measure(
     rows, columns = np.nonzero(cells)
     reach = ndimage.distance_transform_edt(free) if not free.all() else free * grid
     mean = now[cells].mean() if len(rows) else 0.0
-    grown = np.count_nonzero(free & (now > 0)) / (np.count_nonzero(mask) + 1)
+    grown = np.count_nonzero(free & (now > 0)) / (area + 1)
     numbers = [
         now[cells],
         was[cells],
@@ -138,7 +139,7 @@ def measure(
         np.log1p(reach[here]),  # how deep in the error the click is
         sign,
         min(in_a_row(clicks), 4),
-        np.log1p(math.sqrt(np.count_nonzero(mask))),
+        np.log1p(math.sqrt(area)),
         ndimage.gaussian_filter(now, 2)[cells],
         min(len(clicks), 12),
         math.log(window.px_per_cell),
