@@ -20,7 +20,7 @@ from scipy.special import expit
 
 from napari_cfrseg.clicks import Click, ClickList
 from napari_cfrseg.engine.corrections import Affinity, honour
-from napari_cfrseg.engine.probability_patch import FLOOR, Patch, put_back
+from napari_cfrseg.engine.probability_patch import FLOOR, Patch, logits_of, put_back
 from napari_cfrseg.geometry.windows import Window, crop, union
 from napari_cfrseg.model.blocks.extensions import ChangeOdds
 from napari_cfrseg.model.network import LATE_PUSH
@@ -28,8 +28,10 @@ from napari_cfrseg.model.network import LATE_PUSH
 #: From this click of an object on, a click changes the mask in its own direction only.
 #: Chosen on validation images (``benchmarks/default_model.md``).
 FROM_CLICK = 4
-#: logits are told apart between these; cells below ``_HOPELESS`` never change
-_LOGIT, _HOPELESS = 9.0, -3.0
+#: probabilities nearer to 0 or 1 are not told apart
+_LEAST = math.exp(-9)
+#: cells whose logit, counted towards the click's sign, is lower never change
+_HOPELESS = -3.0
 
 
 def corrects(before: Patch, click: Click, threshold: float) -> bool:
@@ -120,7 +122,7 @@ def measure(
     """
     click, grid = clicks[-1], window.grid
     sign = 1.0 if click.is_positive else -1.0
-    now, was = _logits(probability) * sign, _logits(feedback) * sign
+    now, was = (logits_of(p, _LEAST) * sign for p in (probability, feedback))
     mask = feedback > 0.5
     area = np.count_nonzero(mask)
     free = mask != click.is_positive
@@ -173,13 +175,6 @@ def weigh_changes(
     weighed = probability.copy()
     weighed[cells] = expit(logits if clicks[-1].is_positive else -logits)
     return weighed
-
-
-def _logits(probability: NDArray[np.float32]) -> NDArray[np.float32]:
-    low = math.exp(-_LOGIT)
-    clipped = np.clip(probability, low, 1 - low)
-    logits: NDArray[np.float32] = np.log(clipped / (1 - clipped))
-    return logits
 
 
 def _moved(probability: NDArray[np.float32], logits: float) -> NDArray[np.float32]:

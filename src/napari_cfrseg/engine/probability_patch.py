@@ -173,6 +173,13 @@ class Patch:
         return y0 + self.y0, x0 + self.x0, y1 + self.y0, x1 + self.x0
 
 
+def logits_of(probability: NDArray[Any], least: float) -> NDArray[np.float32]:
+    """Return logits; probabilities nearer to 0 or 1 than ``least`` count as that."""
+    kept = np.clip(probability, least, 1 - least)
+    logits: NDArray[np.float32] = np.log(kept / (1 - kept)).astype(np.float32)
+    return logits
+
+
 class Shelf:
     """Puts older patches into temporary files: their memory does not grow with time.
 

@@ -25,7 +25,7 @@ from scipy import ndimage
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.prediction import Prediction
-from napari_cfrseg.engine.probability_patch import Patch
+from napari_cfrseg.engine.probability_patch import Patch, logits_of
 from napari_cfrseg.geometry.distances import depth_in
 from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, box_of
 from napari_cfrseg.geometry.windows import Box, Window, overlap, shape_of, union
@@ -160,7 +160,7 @@ def advance(
         index, clicks, Prediction(feedback, window=window), settings.refinement
     )
     probability = _connected(prediction.patch.read(box), expected, clicks, box)
-    logits = np.clip(_logit(probability), -_MOST_LOGIT, _MOST_LOGIT)
+    logits = np.clip(logits_of(probability, 1e-4), -_MOST_LOGIT, _MOST_LOGIT)
     values = trust * settings.network_weight * logits + shape / sigma
     kept = run.anchor_look.fading(grey)
     values -= settings.fading_weight * np.clip(1 - kept / settings.faded, 0, 1)
@@ -320,12 +320,6 @@ def _nothing() -> Answer:
         MaskPatch.empty(),
     )
     return Answer(field, mask, mask, False, 1.0, 0.0, 0.0, None)
-
-
-def _logit(probability: Floats) -> Floats:
-    p = np.clip(probability, 1e-4, 1 - 1e-4)
-    out: Floats = np.log(p / (1 - p)).astype(np.float32)
-    return out
 
 
 def _certainty(probability: Floats, mask: NDArray[np.bool_]) -> float:
