@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QComboBox, QLabel, QMenu, QWidget
 
 from napari_cfrseg.gui.dock_widget import button, row
+from napari_cfrseg.gui.segment.dock_view import Remedy
 from napari_cfrseg.gui.segment.layer_axes import (
     METADATA_AXES,
     METADATA_CHANNELS,
@@ -16,7 +17,6 @@ from napari_cfrseg.gui.segment.layer_axes import (
     meanings_of,
     sides_of,
 )
-from napari_cfrseg.gui.segment.projection import Remedy
 from napari_cfrseg.gui.segment.working_image import channel_axis
 from napari_cfrseg.io.named_axes import MOST_CHANNELS
 

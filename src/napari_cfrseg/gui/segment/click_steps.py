@@ -11,8 +11,8 @@ import numpy as np
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.geometry.windows import Box
+from napari_cfrseg.gui.segment.dock_view import Remedy
 from napari_cfrseg.gui.segment.layers import MOST_OBJECTS, is_far
-from napari_cfrseg.gui.segment.projection import Remedy
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.segment.controller import Controller

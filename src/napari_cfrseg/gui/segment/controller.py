@@ -27,6 +27,7 @@ from napari_cfrseg.gui.segment.click_layer import (
     make_points,
 )
 from napari_cfrseg.gui.segment.click_steps import ClickSteps, ObjectEdits
+from napari_cfrseg.gui.segment.dock_view import DockView
 from napari_cfrseg.gui.segment.event_queue import (
     EventQueue,
     Failure,
@@ -38,7 +39,7 @@ from napari_cfrseg.gui.segment.label_layer import LabelLayer, make_labels
 from napari_cfrseg.gui.segment.large_labels import LargeLabelLayer
 from napari_cfrseg.gui.segment.layers import PlaneView, kept_in_place
 from napari_cfrseg.gui.segment.learning import Learning
-from napari_cfrseg.gui.segment.projection import DockView, Projection
+from napari_cfrseg.gui.segment.projection import Projection
 from napari_cfrseg.gui.segment.propagator import Propagator
 from napari_cfrseg.gui.segment.suggesting import Suggesting
 from napari_cfrseg.gui.segment.working_image import WorkingImage

@@ -22,6 +22,7 @@ from napari_cfrseg.gui.preferences import (
 from napari_cfrseg.gui.segment.axes_panel import AxesPanel
 from napari_cfrseg.gui.segment.canvas_extras import CanvasExtras
 from napari_cfrseg.gui.segment.controller import Controller
+from napari_cfrseg.gui.segment.dock_view import DockView
 from napari_cfrseg.gui.segment.event_queue import Job, Runner, Worker
 from napari_cfrseg.gui.segment.layers import Listener
 from napari_cfrseg.gui.segment.model_loading import (
@@ -31,7 +32,6 @@ from napari_cfrseg.gui.segment.model_loading import (
     load_segmenter,
 )
 from napari_cfrseg.gui.segment.object_panel import ObjectPanel
-from napari_cfrseg.gui.segment.projection import DockView
 from napari_cfrseg.gui.segment.resting_pointer import RestingPointer
 from napari_cfrseg.gui.segment.settings_panel import SettingsPanel, StatusPanel
 from napari_cfrseg.gui.segment.stack_panel import StackPanel

@@ -26,7 +26,7 @@ from napari_cfrseg.engine.suggestions import ACCEPT_FROM
 from napari_cfrseg.gui.dock_widget import button, check_box, column_in, on_current, row
 from napari_cfrseg.gui.preferences import ACTIONS, shown_key
 from napari_cfrseg.gui.segment.click_layer import COLOURS
-from napari_cfrseg.gui.segment.projection import DockView, ObjectRow
+from napari_cfrseg.gui.segment.dock_view import DockView, ObjectRow
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.dock_widget import Current

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,10 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator, Change
 from napari_cfrseg.annotation.state import ObjectState, PlaneState
 from napari_cfrseg.annotation.transaction import Progress
-from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
 from napari_cfrseg.errors import CfrSegError, JobCancelled, as_memory_error
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickLayer
+from napari_cfrseg.gui.segment.dock_view import DockView, ObjectRow, Remedy
 from napari_cfrseg.gui.segment.event_queue import (
     Failure,
     Job,
@@ -28,89 +28,14 @@ from napari_cfrseg.gui.segment.event_queue import (
 )
 from napari_cfrseg.gui.segment.label_layer import LabelLayer
 from napari_cfrseg.gui.segment.lazy_pixels import SLOW_S
-from napari_cfrseg.gui.segment.learning import Learning, LearningView
-from napari_cfrseg.gui.segment.propagator import Propagator, StackView
-from napari_cfrseg.gui.segment.suggesting import Suggesting, SuggestionsView
+from napari_cfrseg.gui.segment.learning import Learning
+from napari_cfrseg.gui.segment.propagator import Propagator
+from napari_cfrseg.gui.segment.suggesting import Suggesting
 from napari_cfrseg.io.tiled_labels import filled_pixels
 
 #: that a click may take before its point is shown. A frame drawn for the point alone
 #: would delay the mask by some 20 ms where the processor draws; 40 ms nobody sees.
 _MOMENT_MS = 40
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectRow:
-    """One row of the object table."""
-
-    object_id: int
-    name: str
-    colour: str
-    clicks: int
-    locked: bool
-    object_class: str = ""
-    area_px: int = 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Remedy:
-    """A button beside the status line that mends what the line speaks of."""
-
-    text: str
-    act: Callable[[], object]
-
-
-@dataclass(frozen=True, slots=True)
-class DockView:
-    """Everything the dock shows."""
-
-    objects: tuple[ObjectRow, ...] = ()
-    #: the object that clicks go to; None: the next click starts object ``next_id``
-    selected: int | None = None
-    next_id: int = 1
-    is_positive: bool = True  #: the polarity of a left click
-    threshold: float = 0.5
-    refinement: Refinement = DEFAULT_REFINEMENT
-    rule: ev.OverlapRule = ev.OverlapRule.KEEP
-    undo_depth: int = 0
-    redo_depth: int = 0
-    pending: int = 0  #: acts not computed yet
-    model: str = ""  #: name or path; "" where there is none yet
-    loading: bool = False
-    device: str = ""  #: what the model computes on; "" where there is none yet
-    #: the program that computes, and why it and the device were chosen
-    backend: str = ""
-    placement: str = ""
-    precision: str = "float32"
-    #: time and refinement steps of the last click; None: there is none
-    seconds: float | None = None
-    steps: int = 0
-    #: steps done, and of how many, of a long act; (0, 0): none is under way
-    progress: tuple[int, int] = (0, 0)
-    #: one line for the person, and what mends it if anything does
-    status: str = ""
-    remedy: Remedy | None = None
-    #: the strip of planes; empty for an image of one plane
-    stack: StackView = field(default_factory=StackView)
-    pixel_area: tuple[float, str] = (1.0, "px")  #: area of a pixel, and its unit
-    #: what is suggested on the plane shown
-    suggestions: SuggestionsView = field(default_factory=SuggestionsView)
-    #: whether first clicks follow finished objects
-    learning: LearningView = field(default_factory=LearningView)
-
-    @property
-    def timing(self) -> str:
-        """Device, time and steps of the last click, in one line."""
-        by = self.backend.split(" ")[0]
-        device = f"{self.device} ({by})" if by not in ("", "torch") else self.device
-        if self.seconds is None:
-            return device
-        steps = f"{self.steps} step" + ("s" if self.steps != 1 else "")
-        return f"{device} · {1000 * self.seconds:.0f} ms · {steps}".removeprefix(" · ")
-
-    @property
-    def is_untouched(self) -> bool:
-        """Whether nothing was done yet, so that starting again loses nothing."""
-        return not (self.objects or self.undo_depth or self.redo_depth or self.pending)
 
 
 class Projection:

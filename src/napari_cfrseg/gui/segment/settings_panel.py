@@ -22,7 +22,7 @@ from napari_cfrseg.gui.dock_widget import (
     row,
 )
 from napari_cfrseg.gui.preferences import ACTIONS, Preferences, shown_key
-from napari_cfrseg.gui.segment.projection import DockView
+from napari_cfrseg.gui.segment.dock_view import DockView
 from napari_cfrseg.gui.segment.resting_pointer import Resting
 from napari_cfrseg.model.weights_file import SUFFIX, models_folder
 
