@@ -116,14 +116,19 @@ class Window:
         if settle:
             self.settle()
 
-    def drag(self, start, end, modifier=Qt.KeyboardModifier.NoModifier) -> None:
-        left = Qt.MouseButton.LeftButton
+    def drag(
+        self,
+        start,
+        end,
+        modifier=Qt.KeyboardModifier.NoModifier,
+        button=Qt.MouseButton.LeftButton,
+    ) -> None:
         a, b = self.at(*start), self.at(*end)
         self.qtbot.mouseMove(self.canvas, a)
-        self.qtbot.mousePress(self.canvas, left, modifier, pos=a)
+        self.qtbot.mousePress(self.canvas, button, modifier, pos=a)
         for share in (0.3, 0.6, 1.0):
-            post(self.canvas, mouse_move(a + (b - a) * share, left, modifier))
-        self.qtbot.mouseRelease(self.canvas, left, modifier, pos=b)
+            post(self.canvas, mouse_move(a + (b - a) * share, button, modifier))
+        self.qtbot.mouseRelease(self.canvas, button, modifier, pos=b)
         self.settle()
 
     def press(self, key, modifier=Qt.KeyboardModifier.NoModifier) -> None:

@@ -148,11 +148,12 @@ def test_the_slider_is_moved_and_the_rest_rejected_where_that_saves_actions(
         part[rows[middle], columns[middle]] = True
         return ObjectSuggestion(MaskPatch.from_mask(part), (0, 0), score, ())
 
-    right = [suggested(n, 0.6) for n in (4, 5, 6, 7)]
+    # so many that strokes would take more actions
     poor = [suggested(n, 0.4, 0.2) for n in (8, 9, 10)]
+    right = [suggested(n, 0.6) for n in (*range(4, 8), *range(11, 28))]
     result = Suggested(field, open=[*right, *poor])
     result.accept_sure()
-    assert set(result.accepted) == {4, 5, 6, 7}
+    assert set(result.accepted) == {*range(4, 8), *range(11, 28)}
     assert result.threshold == 0.6
     assert result.actions == 2  # moving the slider, accepting all
     assert result.finish(8, (3, 2)) == (4, 4, 3)  # rejected before its first click
@@ -165,6 +166,33 @@ def test_the_slider_is_moved_and_the_rest_rejected_where_that_saves_actions(
     result.reject_rest()
     assert result.actions == 0
     assert len(result.open) == 2
+
+
+def test_a_stroke_accepts_up_to_five_and_touches_no_wrong_one(tmp_path, segmenter):
+    write_field(tmp_path, "disks", 5)
+    (objects,) = fields_of(objects_in(tmp_path))
+    field = Field(segmenter, objects, FieldSettings(max_objects=1))
+    row = field.numbers[105, 25::40].tolist()
+    assert len(row) == 6
+    assert min(row) > 3  # none was clicked
+
+    def suggested(mask):
+        return ObjectSuggestion(MaskPatch.from_mask(mask), (0, 0), 0.9, ())
+
+    def acts(right, *wrong):
+        found = [suggested(field.numbers == number) for number in right]
+        result = Suggested(field, open=[*found, *wrong])
+        result.accept_right(strokes=True)
+        assert set(result.accepted) == {*right}
+        return result.actions
+
+    assert acts(row[:1]) == 1
+    assert acts(row[:5]) == 1
+    assert acts(row) == 2
+    assert acts([row[0], row[2]]) == 2  # too far
+    between = np.zeros(field.shape, bool)
+    between[100:110, 44:47] = True
+    assert acts(row[:2], suggested(between)) == 2
 
 
 def test_of_a_large_field_the_middle_is_measured(tmp_path, segmenter):

@@ -111,6 +111,38 @@ def test_suggest_accept_reject_undo_and_replay(window, qtbot, discs):
     assert sum(not one.object_id for one in replayed.judged) == 1
 
 
+def test_a_stroke_accepts_or_rejects_all_that_it_touches(window):
+    suggesting = window.dock.controller.suggestions
+    layer = suggesting.outlines.layer
+    row = [place for place in PLACES if place[0] == 130]
+    shown = tuple(np.array(row).T)
+    assert layer.data[shown].all()
+    count, ctrl = len(suggesting.found), Qt.KeyboardModifier.ControlModifier
+    middle = tuple(window.viewer.camera.center)
+    window.drag(row[0], (130, row[3][1] + 5), ctrl)
+    assert tuple(window.viewer.camera.center) == middle
+    assert sorted(window.labels.data[shown][:4]) == [4, 5, 6, 7]
+    assert not window.labels.data[row[4]]
+    assert len(suggesting.found) == count - 4
+    # an object that is clicked next has a number of its own
+    window.press(Qt.Key.Key_N)
+    window.click(*row[4])
+    assert window.labels.data[row[4]] == 8
+    for left in (4, 0):
+        window.press(Qt.Key.Key_Z, ctrl)
+        assert np.count_nonzero(window.labels.data[shown]) == left
+    # the other button: rejected, and taken back in one step
+    window.drag(row[1], row[3], ctrl, Qt.MouseButton.RightButton)
+    assert [bool(layer.data[place]) for place in row] == [1, 0, 0, 0, 1]
+    window.press(Qt.Key.Key_Z, ctrl)
+    assert layer.data[shown].all()
+    assert len(window.view.objects) == 3
+    # begun beside them it is a stroke of clicks, as ever
+    window.drag((row[0][0] - 25, row[0][1]), row[1], ctrl)
+    assert len(window.view.objects) == 4
+    assert len(window.points.data) > 4
+
+
 def test_suggestions_follow_the_view_and_the_switch_stops_them(window, qtbot):
     controller = window.dock.controller
     suggesting = controller.suggestions

@@ -4,10 +4,11 @@ It accepts each one that covers an object with an IoU of 0.75 or more, and asks 
 long as that finds two more. At once, it first accepts all sure ones together where that
 saves actions, after moving the slider where that saves more, removes the wrong ones (an
 IoU below 0.5; others are corrected), and looks at the scores that the rest has then. In
-the end it clicks the other objects: a click in a suggestion that is still open accepts
+the end it accepts the other right ones by strokes through some that are near each other
+and clicks the other objects: a click in a suggestion that is still open accepts
 it, and it is corrected; one with an IoU below 0.5 is rejected before, and two or more
 of these together with all that are open. Asking, accepting, moving the slider,
-rejecting, removing and clicking are one action each.
+rejecting, a stroke, removing and clicking are one action each.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from napari_cfrseg.engine.suggestions import (
 )
 from napari_cfrseg.evaluation import metrics
 from napari_cfrseg.evaluation.field_tables import TAUGHT
+from napari_cfrseg.geometry.distances import innermost
 from napari_cfrseg.geometry.masks import MaskPatch
+from napari_cfrseg.geometry.windows import overlap, shape_of
 
 if TYPE_CHECKING:
     from napari_cfrseg.evaluation.fields import Field
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 ACCEPTED_IOU = metrics.ACCEPTABLE_LOWER_IOU
 #: one that covers it less is rejected, not corrected
 CORRECTED_IOU = 0.5
+#: how many a stroke accepts at most, and how many diameters the next one is away
+MOST_IN_STROKE, STROKE_STEP = 5, 3.0
 #: how often suggestions are asked for
 MOST_ROUNDS = 4
 
@@ -47,7 +52,7 @@ class _Act(NamedTuple):
     kept: list[ObjectSuggestion]
     wrong: list[ObjectSuggestion]
     actions: int
-    saved: int  #: actions beside accepting the right ones one by one
+    saved: int  #: actions beside accepting the right ones by strokes
 
 
 @dataclass(slots=True)
@@ -76,9 +81,7 @@ class Suggested:
             before = len(self.accepted)
             if at_once:
                 self.accept_sure()
-            for proposal in self._new(self.open, ACCEPTED_IOU).values():
-                self.actions += 1
-                self._accept(proposal)
+            self.accept_right(strokes=at_once)
             new = len(self.accepted) - before
             wrong = [s for s in self.open if self._is_seen(s)]
             count = min(len(wrong), round(wrong_share * new))
@@ -107,13 +110,48 @@ class Suggested:
             left = [s for s in self.open if s.score < act.threshold]
             self.open = rescored(left, self.verdicts)
 
+    def accept_right(self, *, strokes: bool) -> None:
+        """Accept the right ones that are left, by strokes or one at a time."""
+        right = [*self._new(self.open, ACCEPTED_IOU).values()]
+        self.actions += self._strokes(right) if strokes else len(right)
+        for proposal in right:
+            self._accept(proposal)
+
     def _act(self, threshold: float) -> _Act:
         sure = [s for s in self.open if s.score >= threshold]
         kept = [*self._new(sure, CORRECTED_IOU).values()]
         right = self._new(kept, ACCEPTED_IOU)
         wrong = [s for s in sure if s not in kept and self._is_seen(s)]
         actions = 1 + len(wrong) + (threshold != self.threshold)
-        return _Act(threshold, kept, wrong, actions, len(right) - actions)
+        saved = self._strokes([*right.values()]) - actions
+        return _Act(threshold, kept, wrong, actions, saved)
+
+    def _strokes(self, right: Sequence[ObjectSuggestion]) -> int:
+        """Return in how many acts some right suggestions are accepted, and no other.
+
+        Each is a stroke from middle to middle, straight to the nearest one that is left
+        and that no wrong one is before, or a click on a single one.
+        """
+        free = {*right, *self._new(self.open, ACCEPTED_IOU).values()}
+        wrong = [s.mask for s in self.open if s not in free]
+        middles = {s: innermost(s.mask) for s in right}
+        left, acts = [*right], 0
+        while left:
+            acts += 1
+            last = left.pop(0)
+            for _ in range(MOST_IN_STROKE - 1):
+                reach = STROKE_STEP * 2 * math.sqrt(last.mask.area / math.pi)
+                far = {s: math.dist(middles[last], middles[s]) for s in left}
+                near = sorted((s for s in left if far[s] < reach), key=far.__getitem__)
+                ways = (
+                    s for s in near if not _touches(wrong, middles[last], middles[s])
+                )
+                reached = next(ways, None)
+                if reached is None:
+                    break
+                left.remove(reached)
+                last = reached
+        return acts
 
     def reject_rest(self) -> None:
         """Reject all that are open where two or more at clicks would be anyway.
@@ -180,6 +218,18 @@ class Suggested:
         self.finished.append(proposal.mask)
         self.verdicts.append(_verdict(proposal, right=True))
         self.open = [s for s in self.open if s is not proposal]
+
+
+def _touches(
+    masks: Sequence[MaskPatch], start: tuple[int, int], end: tuple[int, int]
+) -> bool:
+    """Return whether a straight stroke touches any of some masks."""
+    count = math.ceil(math.dist(start, end)) + 1
+    path = np.round(np.linspace(start, end, count)).astype(int)
+    low, high = path.min(axis=0), path.max(axis=0) + 1
+    box = (*low.tolist(), *high.tolist())
+    near = (mask for mask in masks if 0 not in shape_of(overlap(mask.box, box)))
+    return any(mask.window(box)[tuple((path - low).T)].any() for mask in near)
 
 
 def _verdict(proposal: ObjectSuggestion, *, right: bool) -> Verdict:

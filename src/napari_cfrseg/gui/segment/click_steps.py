@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.geometry.masks import Plane
@@ -39,16 +41,23 @@ class ClickSteps:
         self.focus_shift = 0
 
     def click(
-        self, world: Sequence[float], is_positive: bool, box: Box | None = None
+        self,
+        world: Sequence[float],
+        is_positive: bool,
+        box: Box | None = None,
+        along: NDArray[np.float64] | None = None,
     ) -> tuple[ev.Event, ...]:
         """Return the step that a click is; () (and say why) if it is none.
 
         A click with a box around it begins an object, or an object's first mask here.
+        ``along`` are the places on the plane of the stroke that the click begins, one a
+        pixel: begun in a suggestion it judges all that it touches.
         """
         controller = self._controller
         place = controller.planes.locate(world)
         if place is not None and box is None and not controller.planes.why_not(world):
-            judged = controller.suggestions.event_at(*place, is_positive)
+            path = np.array([place[1]]) if along is None else along
+            judged = controller.suggestions.event_at(place[0], path, is_positive)
             if judged is not None:
                 return (judged,)
         events, refused = self._events(world, is_positive, box)
@@ -165,7 +174,9 @@ class ClickSteps:
         count = int(np.clip(along[-1] / _STROKE_STEP_PX + 1, 2, MOST_CLICKS))
         at = np.linspace(0, along[-1], count)
         ys, xs = (np.interp(at, along, places[:, axis]) for axis in (0, 1))
-        events = self.click(path[0], is_positive)
+        every = np.linspace(0, along[-1], math.ceil(along[-1]) + 1)
+        pixels = np.stack([np.interp(every, along, axis) for axis in places.T], axis=1)
+        events = self.click(path[0], is_positive, along=pixels)
         if not events or not isinstance(events[-1], ev.ClickAdded):
             return events
         first = events[-1]

@@ -252,8 +252,10 @@ class Controller:
             return
         changes: dict[str, int] = {}
         if isinstance(events[0], ev.ObjectCreated | ev.SuggestionsAccepted):
-            object_id = events[0].object_id
-            changes = {"selected": object_id, "next_id": object_id + 1}
+            object_id, count = events[0].object_id, 1
+            if isinstance(events[0], ev.SuggestionsAccepted):
+                count = len(events[0].accepted)
+            changes = {"selected": object_id, "next_id": object_id + count}
         with self._shown.in_a_moment(**changes):
             self.submit(*events)
 
@@ -273,7 +275,9 @@ class Controller:
     def reject(self) -> None:
         """Reject the suggestion pointed at; without one, delete the chosen clicks."""
         place = self.planes.locate(self.viewer.cursor.position)
-        event = place and self.suggestions.event_at(*place, is_positive=False)
+        event = place and self.suggestions.event_at(
+            place[0], np.array([place[1]]), is_positive=False
+        )
         if event:
             self.submit(event)
         else:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 
 from napari_cfrseg.annotation import events as ev
@@ -274,19 +276,29 @@ class Suggesting:
     # -- what a person does ----------------------------------------------------------
 
     def event_at(
-        self, plane: Plane, yx: tuple[float, float], is_positive: bool
+        self, plane: Plane, path: NDArray[np.float64], is_positive: bool
     ) -> ev.Event | None:
-        """Return what a click does to the suggestion there; None where there is none.
+        """Return what a click or a stroke does to the suggestions there.
 
-        A positive click accepts it, a negative one rejects it.
+        ``path`` holds its (row, column) places; it must begin in one, else None. A
+        positive one accepts those it touches, a negative one rejects them.
         """
-        suggestion = self.found_at(plane, yx)
-        if suggestion is None:
+        if self.found_at(plane, (path[0, 0], path[0, 1])) is None:
             return None
-        self.found.remove(suggestion)  # a second click is another one
-        if is_positive:
-            return self._accepted([suggestion], yx)
-        return self._rejected([suggestion])
+        pixels, touched = np.round(path).astype(int), {}
+        for suggestion in self.found:
+            y0, x0, y1, x1 = suggestion.mask.box
+            near = np.flatnonzero(
+                ((pixels >= (y0, x0)) & (pixels < (y1, x1))).all(axis=1)
+            )
+            inside = suggestion.mask.mask[tuple((pixels[near] - (y0, x0)).T)]
+            if inside.any():
+                touched[suggestion] = path[near[inside.argmax()]]
+        # a second click is another one
+        self.found = [s for s in self.found if s not in touched]
+        if not is_positive:
+            return self._rejected([*touched])
+        return self._accepted([*touched], [*touched.values()])
 
     def found_at(
         self, plane: Plane, yx: tuple[float, float]
@@ -318,10 +330,14 @@ class Suggesting:
     def _accepted(
         self,
         chosen: Sequence[ObjectSuggestion],
-        yx: tuple[float, float] | None = None,
+        places: Sequence[NDArray[np.float64]] = (),
     ) -> ev.SuggestionsAccepted:
+        """Accept suggestions with clicks at some places, by default at their seeds."""
         shape = self._planes.image.plane_shape
-        proposals = tuple(ev.Proposal.of(s, shape, yx) for s in chosen)
+        proposals = tuple(
+            ev.Proposal.of(s, shape, None if yx is None else (yx[0], yx[1]))
+            for s, yx in zip_longest(chosen, places)
+        )
         object_id, click_id = self._free()
         return ev.SuggestionsAccepted(object_id, self._plane, click_id, proposals)
 
