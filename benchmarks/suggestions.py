@@ -223,9 +223,11 @@ def classical(
     """
     step = known.step
     box = (0, 0, *image.shape)
-    shown = project(features_of(read_cells(image, box, step), known), known.projection)
+    cells = read_cells(image, box, step)
+    scale = known.scales[len(known.scales) // 2]
+    shown = project(features_of(cells, scale.size / step), scale.projection)
     markers = np.zeros(shown.shape, np.int32)
-    for number, (y, x, *_) in enumerate(find_seeds(shown, (0, 0), known), 1):
+    for number, (y, x, *_) in enumerate(find_seeds(cells, (0, 0), known), 1):
         row, column = (int((v + 0.5) / step) for v in (y, x))
         markers[min(row, len(markers) - 1), min(column, markers.shape[1] - 1)] = number
     tried = []

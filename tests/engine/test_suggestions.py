@@ -123,6 +123,29 @@ def test_one_finished_object_is_enough_and_none_is_refused(segmenter):
         segmenter.learn([MaskPatch.empty()])
 
 
+def test_objects_of_very_different_sizes_are_found_together():
+    """Grey values smoothed for the large ones show none of the small ones."""
+    image = np.random.default_rng(3).normal(60, 8, (320, 340))
+    rows, columns = np.indices(image.shape)
+    small = [(20, x) for x in range(20, 330, 40)]
+    large = [(y, x) for y in (100, 240) for x in (60, 170, 280)]
+    discs = {
+        (y, x): (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
+        for places, radius in ((small, 3), (large, 40))
+        for y, x in places
+    }
+    for inside in discs.values():
+        image[inside] += 60
+    segmenter = Segmenter(SimilarityNetwork(64), device="cpu")
+    segmenter.set_image(np.clip(image, 0, 255).astype(np.uint8))
+    finished = [MaskPatch.from_mask(discs[at]) for at in (small[0], *large[:2])]
+    found = _all(segmenter, finished)
+    shown = np.any([s.mask.to_mask(image.shape) for s in found], axis=0)
+    hit = {at for at in discs if shown[at]}
+    assert {*large[2:]} <= hit
+    assert len({*small[1:]} & hit) >= 6
+
+
 def test_tiles_do_not_change_what_is_found(segmenter, monkeypatch):
     finished = [_mask(*place) for place in PLACES[:3]]
     known = segmenter.learn(finished)

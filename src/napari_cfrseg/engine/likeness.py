@@ -21,7 +21,9 @@ from napari_cfrseg.geometry.windows import Box, Window, crop, mask_box, overlap
 from napari_cfrseg.io.plane_image import PlaneImage
 
 #: blobs this much weaker than the finished objects are no seeds
-_WEAKEST = 0.35
+_WEAKEST = 0.2
+#: finished objects larger than this times the smallest of their scale have another
+_SCALES = 2.5
 
 
 class Seed(NamedTuple):
@@ -64,6 +66,15 @@ class Appearance:
         )
 
 
+class Scale(NamedTuple):
+    """What tells finished objects of about one size from their surroundings."""
+
+    size: float  #: diameter in pixels that grey values are smoothed for
+    #: (channels, constant last) weights of the features of :func:`features_of`
+    projection: NDArray[np.float64]
+    response: float  #: the blob response inside them
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Likeness:
     """Common traits of the finished objects; small, and holds for other planes."""
@@ -71,9 +82,7 @@ class Likeness:
     sizes: tuple[float, ...]  #: diameters of circles of their areas, in pixels
     elongation: float  #: longer side of their boxes over that diameter
     looks: tuple[Appearance, ...]  #: what is seen of them
-    #: (channels, constant last) weights of the features of :func:`features_of`
-    projection: NDArray[np.float64]
-    response: float = 1.0  #: the blob response inside them
+    scales: tuple[Scale, ...]  #: the smallest first
 
     @property
     def step(self) -> int:
@@ -85,6 +94,10 @@ class Likeness:
         """Pixels around a place that its seeds depend on, in whole cells."""
         cell = self.step << _octave(max(self.sizes) / self.step)
         return cell * math.ceil(3 * max(self.sizes) / cell)
+
+    def scale_of(self, size: float) -> Scale:
+        """Return the scale on which objects of a diameter are looked for."""
+        return min(self.scales, key=lambda s: abs(math.log(s.size / size)))
 
     def traits(
         self, look: Appearance, quality: float, confidence: float, blob: float
@@ -137,22 +150,42 @@ def learn(image: PlaneImage, finished: Sequence[MaskPatch], grid: int) -> Likene
         inside[rows, columns] = mask.window(part)
         body = crop(inside, Window(0, 0, side, grid))[0] > 0.5
         looks.append(Appearance.at(image.crop(window), body, window.px_per_cell))
-    known = Likeness(sizes, float(np.median(longer)), tuple(looks), np.zeros(0))
-    maps = [_surroundings(image, mask, masks, known) for mask in masks]
-    projection = _separate([m[:3] for m in maps])
-    known = replace(known, projection=projection)
-    responses = []
-    for features, inside, *_ in maps:
-        strongest = max(
-            float(s[_shrunk(inside.astype(np.float32), r) > 0.5].max(initial=-np.inf))
-            for s, _, r in _blob_maps(project(features, projection), known)
-        )
-        responses.append(strongest)
-    return replace(known, response=max(float(np.median(responses)), 1e-3))
+    known = Likeness(sizes, float(np.median(longer)), tuple(looks), ())
+    return replace(known, scales=tuple(_scales(image, masks, known)))
+
+
+def _scales(
+    image: PlaneImage, masks: Sequence[MaskPatch], known: Likeness
+) -> Iterator[Scale]:
+    """Yield a scale for each group of finished objects of about one size."""
+    groups: list[list[int]] = []
+    for index in np.argsort(known.sizes).tolist():
+        if not groups or known.sizes[index] > _SCALES * known.sizes[groups[-1][0]]:
+            groups.append([])
+        groups[-1].append(index)
+    for group in groups:
+        own = [known.sizes[index] for index in group]
+        size = float(np.median(own))
+        maps = [_surroundings(image, masks[i], masks, known, size) for i in group]
+        projection = _separate(maps)
+        strongest = [
+            max(
+                float(blobs[_shrunk(inside.astype(np.float32), r) > 0.5].max(initial=0))
+                for blobs, _, r in _blob_maps(
+                    project(features, projection), _blob_sizes(own), known.step
+                )
+            )
+            for features, inside, _ in maps
+        ]
+        yield Scale(size, projection, max(float(np.median(strongest)), 1e-3))
 
 
 def _surroundings(
-    image: PlaneImage, mask: MaskPatch, masks: Sequence[MaskPatch], known: Likeness
+    image: PlaneImage,
+    mask: MaskPatch,
+    masks: Sequence[MaskPatch],
+    known: Likeness,
+    size: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
     """Return features around a mask, cells in any finished object and near this one."""
     step, reach = known.step, known.reach
@@ -164,13 +197,12 @@ def _surroundings(
         min(height, y1 + reach),
         min(width, x1 + reach),
     )
-    features = features_of(read_cells(image, box, step), known)
+    features = features_of(read_cells(image, box, step), size / step)
     inside = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
     for other in masks:
         inside |= other.window(box)
-    middle = float(np.median(known.sizes))
     away = ndimage.distance_transform_edt(~mask.window(box))
-    near = (away > 0) & (away <= max(2.0, 0.3 * middle)) & ~inside
+    near = (away > 0) & (away <= max(2.0, 0.3 * size)) & ~inside
     return features, _sampled(inside, step), _sampled(near, step)
 
 
@@ -218,9 +250,11 @@ def _shrunk(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:
     return mean
 
 
-def features_of(cells: NDArray[np.float32], known: Likeness) -> NDArray[np.float32]:
-    """(3 C, h, w): grey values at two scales, and how much they vary."""
-    middle = float(np.median(known.sizes)) / known.step
+def features_of(cells: NDArray[np.float32], middle: float) -> NDArray[np.float32]:
+    """(3 C, h, w): grey values at two scales, and how much they vary.
+
+    ``middle`` is the diameter of objects, in cells.
+    """
 
     def smooth(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
         found: NDArray[np.float32] = ndimage.gaussian_filter(
@@ -248,36 +282,47 @@ def _octave(cells: float) -> int:
     return max(0, int(math.log2(max(cells, 1.0) / 8)))
 
 
+def _blob_sizes(sizes: Sequence[float]) -> list[float]:
+    """Return the diameters of the blobs that objects of some diameters are."""
+    low, high = 0.75 * min(sizes), 1.35 * max(sizes)
+    count = max(2, math.ceil(2 * math.log2(high / low)) + 1)
+    return [*map(float, np.geomspace(low, high, count))]
+
+
 def _blob_maps(
-    shown: NDArray[np.float32], known: Likeness
+    shown: NDArray[np.float32], sizes: Sequence[float], step: int
 ) -> Iterator[tuple[NDArray[np.float32], float, int]]:
-    """Yield (response, diameter in pixels, shrinking) at the finished objects' sizes.
+    """Yield (response, diameter in pixels, shrinking) at some sizes.
 
     Normalised so that a disc of value 1 on 0 has the same response at every size.
     """
-    low, high = 0.75 * min(known.sizes), 1.35 * max(known.sizes)
-    count = max(2, math.ceil(2 * math.log2(high / low)) + 1)
-    for size in np.geomspace(low, high, count):
-        shrinking = 2 ** _octave(size / known.step)
-        sigma = size / known.step / shrinking / 2 / math.sqrt(2)
+    for size in sizes:
+        shrinking = 2 ** _octave(size / step)
+        sigma = size / step / shrinking / 2 / math.sqrt(2)
         cells = _shrunk(shown, shrinking)
         laplace = ndimage.gaussian_laplace(cells, sigma, mode="nearest", truncate=3.0)
-        yield (-laplace * sigma**2).astype(np.float32), float(size), shrinking
+        yield (-laplace * sigma**2).astype(np.float32), size, shrinking
 
 
 def find_seeds(
-    shown: NDArray[np.float32], origin: tuple[int, int], known: Likeness
+    cells: NDArray[np.float32], origin: tuple[int, int], known: Likeness
 ) -> NDArray[np.float64]:
     """(N, 4) blobs: row, column, diameter, response; the strongest first."""
     found = []
-    for response, size, shrinking in _blob_maps(shown, known):
-        cell = known.step * shrinking
-        around = max(3, int(0.5 * size / cell) | 1)
-        top = ndimage.maximum_filter(response, around, mode="nearest")
-        peaks = np.argwhere((response == top) & (response >= _WEAKEST * known.response))
-        values = response[tuple(peaks.T)] / known.response
-        places = (peaks + 0.5) * cell - 0.5 + np.asarray(origin)
-        found.append(np.c_[places, np.full(len(peaks), size), values])
+    sizes = _blob_sizes(known.sizes)
+    for scale in known.scales:
+        at = [size for size in sizes if known.scale_of(size) is scale]
+        shown = project(features_of(cells, scale.size / known.step), scale.projection)
+        for response, size, shrinking in _blob_maps(shown, at, known.step):
+            cell = known.step * shrinking
+            around = max(3, int(0.5 * size / cell) | 1)
+            top = ndimage.maximum_filter(response, around, mode="nearest")
+            peaks = np.argwhere(
+                (response == top) & (response >= _WEAKEST * scale.response)
+            )
+            values = response[tuple(peaks.T)] / scale.response
+            places = (peaks + 0.5) * cell - 0.5 + np.asarray(origin)
+            found.append(np.c_[places, np.full(len(peaks), size), values])
     seeds = np.concatenate(found)
     seeds = seeds[np.argsort(-seeds[:, 3], kind="stable")]
     if not len(seeds):

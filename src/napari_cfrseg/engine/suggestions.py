@@ -33,9 +33,7 @@ from napari_cfrseg.engine.likeness import (
     Appearance,
     Likeness,
     Seed,
-    features_of,
     find_seeds,
-    project,
     read_cells,
 )
 from napari_cfrseg.engine.window_score import border_cells, clicked_component
@@ -209,6 +207,21 @@ class Suggester:
         waiting: list[ObjectSuggestion] = []
         given = list(near)
         seeds = self.seeds_in(tile)
+        # the largest first: what is inside one of them is no object
+        for scale in reversed(self._known.scales):
+            own = [s for s in seeds if self._known.scale_of(s.size) is scale]
+            yield from self._suggest_at(own, given, waiting)
+        rest = _apart(waiting, given)
+        if rest:
+            yield rest
+
+    def _suggest_at(
+        self,
+        seeds: list[Seed],
+        given: list[ObjectSuggestion],
+        waiting: list[ObjectSuggestion],
+    ) -> Iterator[list[ObjectSuggestion]]:
+        """Yield what is good at seeds, and add it to ``given``; the rest waits."""
         in_vain = 0
         while seeds and in_vain < _PATIENCE:
             batch: list[Seed] = []
@@ -227,9 +240,6 @@ class Suggester:
             in_vain = 0 if good else in_vain + 1
             if good:
                 yield good
-        rest = _apart(waiting, given)
-        if rest:
-            yield rest
 
     def seeds_in(self, tile: Box) -> list[Seed]:
         """Return the free seeds in a tile, the strongest first."""
@@ -237,8 +247,8 @@ class Suggester:
         height, width = self._image.shape
         y0, x0 = (max(0, v // reach * reach - reach) for v in tile[:2])
         box = (y0, x0, min(height, tile[2] + reach), min(width, tile[3] + reach))
-        features = features_of(read_cells(self._image, box, known.step), known)
-        seeds = find_seeds(project(features, known.projection), (y0, x0), known)
+        cells = read_cells(self._image, box, known.step)
+        seeds = find_seeds(cells, (y0, x0), known)
         taken = self._taken(tile)
         free = []
         for row, column, size, response in seeds:
