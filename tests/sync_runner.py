@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from napari_cfrseg.errors import JobCancelled
-from napari_cfrseg.gui.segment.event_queue import Job
+from napari_cfrseg.gui.segment.worker import Job
 
 
 class SyncRunner:

@@ -16,9 +16,7 @@ from session_cases import flood_segmenter, record
 from vispy.scene import SceneCanvas
 
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.gui.segment import dock as dock_module
-from napari_cfrseg.gui.segment.layers import is_far
 from napari_cfrseg.session.session import Session
 
 pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
@@ -146,23 +144,23 @@ def test_choosing_a_row_makes_the_clicks_the_active_layer(window):
     assert window.points.mode == "add"
 
 
-@pytest.mark.parametrize(("column", "far"), [(60, False), (84, False), (180, True)])
-def test_far_is_more_than_half_the_object_beyond_its_box(column, far):
-    mask = MaskPatch((40, 40), np.ones((40, 40), np.bool_))
-    assert is_far(mask, (60, column)) == far
-
-
-def test_click_far_from_the_object_begins_another_if_wanted(window):
+def test_click_apart_from_the_object_begins_another_unless_switched_off(window):
     window.click(*FIRST)
-    window.click(*SECOND)
-    assert window.view.selected == 1
-    window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
-    window.dock.objects.auto_next.setChecked(True)
     window.click(60, 72)
-    assert [row.clicks for row in window.view.objects] == [2]
     window.click(*SECOND)
     assert [row.clicks for row in window.view.objects] == [2, 1]
     assert window.view.selected == 2
+    assert window.dock.status.text.text() == "Object 2 begun. M joins it to Object 1."
+    window.press(Qt.Key.Key_M)
+    assert [row.object_id for row in window.view.objects] == [1]
+    assert window.labels.data[SECOND] == 1
+    window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert [row.clicks for row in window.view.objects] == [2]
+    window.dock.settings.auto_next.setChecked(False)
+    window.click(*SECOND)
+    assert [row.clicks for row in window.view.objects] == [3]
+    assert window.view.selected == 1
 
 
 def test_renamed_image_stays_chosen(window):
@@ -321,6 +319,7 @@ def test_dragged_box_limits_the_first_mask_and_begins_an_object(window, layer):
     window.drag((35, 155), (85, 205), Qt.KeyboardModifier.ShiftModifier)
     assert [one.object_id for one in window.view.objects] == [1, 2]
     assert window.labels.data[SECOND] == 2
+    window.dock.settings.auto_next.setChecked(False)
     window.click(60, 75)
     assert window.labels.data[60, 75] == 2
     assert np.array_equal(replayed(window), window.labels.data)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from napari_cfrseg.errors import JobCancelled
-from napari_cfrseg.gui.segment.event_queue import Job, Worker
+from napari_cfrseg.gui.segment.worker import Job, Worker
 
 pytestmark = pytest.mark.gui
 

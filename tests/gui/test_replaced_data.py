@@ -126,7 +126,6 @@ def test_our_layers_stay_on_the_image(window, moved):
         assert np.allclose(own.scale, window.image.scale)
         assert np.allclose(own.translate, window.image.translate)
     window.viewer.reset_view()
-    window.dock.objects.auto_next.setChecked(True)
     window.click(*SECOND)
     assert window.labels.data[SECOND] > 0
     assert np.allclose(window.points.data[-1], SECOND, atol=1)

@@ -66,6 +66,16 @@ def test_the_click_after_a_rest_embeds_nothing_and_gives_the_same(window) -> Non
     assert window.area(2) == 1600
 
 
+def test_the_object_that_a_click_apart_begins_is_computed_ahead_too(window) -> None:
+    window.click(60, 60)
+    rest(window, 60, 180)
+    before = CountingNetwork.embedded
+    window.click(60, 180)
+    assert CountingNetwork.embedded == before
+    assert window.view.selected == 2
+    assert window.area(2) == 1600
+
+
 def test_a_click_is_computed_from_the_press_on(window) -> None:
     """Whichever layer is active; the release runs no network."""
     window.dock.settings.resting.value = Resting.NOTHING

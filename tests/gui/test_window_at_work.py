@@ -13,8 +13,8 @@ from qtpy.QtWidgets import QDockWidget, QFileDialog, QProgressBar, QPushButton, 
 
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment.click_layer import COLOURS
-from napari_cfrseg.gui.segment.event_queue import Job
 from napari_cfrseg.gui.segment.layers import to_rgba
+from napari_cfrseg.gui.segment.worker import Job
 from napari_cfrseg.session.session_file import journal_path, lock_path
 
 pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.apart import is_apart, is_beyond
 from napari_cfrseg.annotation.handlers import new_object
 from napari_cfrseg.annotation.rounds import RoundComputer, shown_mask
 from napari_cfrseg.annotation.state import ClickEntry, ObjectState, Round, Settings
@@ -28,6 +29,7 @@ def mask_after(
     settings: Settings,
     labels_of: Callable[[Plane], AnyLabels],
     events: Sequence[ev.Event],
+    if_apart: Sequence[ev.Event],
     check: Callable[[], None],
 ) -> MaskPatch:
     """Return the pixels an object would have (``Annotator.look_ahead``)."""
@@ -38,6 +40,9 @@ def mask_after(
     for event in created:
         if isinstance(event, ev.ObjectCreated):
             whole = new_object(event.object_id, threshold=event.threshold)
+    own = objects, computer, settings, labels_of
+    if if_apart and is_beyond(objects, click):
+        return mask_after(*own, if_apart, (), check)
     if whole is None or whole.locked:
         return MaskPatch.empty()
     state = whole.on(click.plane)
@@ -46,6 +51,8 @@ def mask_after(
     entries = (*state.entries, entry)
     rounds = (*state.rounds, Round(prediction=found))
     mask = shown_mask(state.start, entries, rounds, whole.threshold)
+    if if_apart and is_apart(state.mask, mask, click.click.pixel):
+        return mask_after(*own, if_apart, (), check)
     if not mask.mask.size:
         return mask
     labels = labels_of(click.plane)[slices(mask.box)]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.ahead import first_click_s, lesson, mask_after
+from napari_cfrseg.annotation.apart import is_beyond
 from napari_cfrseg.annotation.handlers import perform
 from napari_cfrseg.annotation.propagated_planes import carried_to
 from napari_cfrseg.annotation.rounds import RoundComputer, SegmenterLike
@@ -153,15 +154,21 @@ class Annotator:
         """Return how long a first click takes here, measured on a small window."""
         return first_click_s(self._computer, plane, self.plane_shape)
 
-    def look_ahead(self, *events: ev.Event, check: Callable[[], None]) -> MaskPatch:
+    def look_ahead(
+        self,
+        *events: ev.Event,
+        check: Callable[[], None],
+        if_apart: Sequence[ev.Event] = (),
+    ) -> MaskPatch:
         """Return the pixels that an object would have after a click; nothing changes.
 
         The click itself is then faster and gives the same. The events are the click, or
-        an object's creation and its first click; ``check`` is called before each run of
-        the network, and what it raises ends the work.
+        an object's creation and its first click; ``if_apart`` as in :meth:`apply`;
+        ``check`` is called before each run of the network, and what it raises ends the
+        work.
         """
         own = self._objects, self._computer, self._settings, self._labels_of
-        return mask_after(*own, events, check)
+        return mask_after(*own, events, if_apart, check)
 
     def learn(self, plane: Plane = ()) -> Likeness:
         """Learn what the finished objects have in common, to suggest further ones.
@@ -268,7 +275,11 @@ class Annotator:
             )
 
     def apply(
-        self, event: ev.Event, *more: ev.Event, on_preview: PatchCallback | None = None
+        self,
+        event: ev.Event,
+        *more: ev.Event,
+        on_preview: PatchCallback | None = None,
+        if_apart: Sequence[ev.Event] = (),
     ) -> Change:
         """Apply an event, or several as one step: all of them or none.
 
@@ -279,14 +290,16 @@ class Annotator:
         each refinement step of the newest click; an exception it raises cancels
         everything. A propagation calls it with its
         :class:`~napari_cfrseg.annotation.transaction.Progress`; where it returns True,
-        the propagation ends and keeps the planes done.
+        the propagation ends and keeps the planes done. ``if_apart`` are applied instead
+        where the last event is a click apart from its object
+        (:func:`~napari_cfrseg.annotation.apart.is_apart`): its creation of another one.
 
         Raises LockedObjectError if an event would change a locked object, SessionError
         if one does not fit the objects, clicks or image there are. After any exception
         everything is as before.
         """
         events = (event, *more)
-        for first, second in pairwise(events):
+        for first, second in (*pairwise(events), *pairwise(if_apart)):
             if not continues(first, second):
                 raise ValueError(
                     f"{type(second).__name__} does not continue "
@@ -297,11 +310,16 @@ class Annotator:
                 return self._change(events, self._write(self._history.undo()))
             case ev.Redone():
                 return self._change(events, self._write(self._history.redo()))
-        return self._perform(events, on_preview)
+        return self._perform(events, on_preview, tuple(if_apart))
 
     def _perform(
-        self, events: tuple[ev.Event, ...], on_preview: PatchCallback | None
+        self,
+        events: tuple[ev.Event, ...],
+        on_preview: PatchCallback | None,
+        if_apart: tuple[ev.Event, ...] = (),
     ) -> Change:
+        if if_apart and is_beyond(self._objects, events[-1]):
+            return self._perform(if_apart, on_preview)
         click_ids = self._new_click_ids(events)
         draft = Draft(
             self._objects,
@@ -316,6 +334,9 @@ class Annotator:
         runs = self._computer.runs
         try:
             recorded = tuple(_record(event, draft) for event in events)
+            if if_apart and draft.is_apart(recorded[-1]):
+                draft.roll_back()
+                return self._perform(if_apart, on_preview)
             transaction = draft.transaction(recorded[-1])
         except BaseException:
             draft.roll_back()

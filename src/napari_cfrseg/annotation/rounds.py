@@ -157,7 +157,8 @@ class RoundComputer:
         self._segmenter = segmenter
         self._plane: Plane | None = None
         self._adaptation: Adaptation | None = None
-        self._ahead: _Known | None = None
+        # a click's, and that of the object it would begin
+        self._ahead: deque[_Known] = deque(maxlen=2)
         self._with_choices: deque[_Known] = deque(maxlen=_KEPT_CHOICES)
         self._shelf = Shelf()
         self.steps = 0
@@ -177,7 +178,7 @@ class RoundComputer:
         self._forget()
 
     def _forget(self) -> None:
-        self._ahead = None
+        self._ahead.clear()
         self._with_choices.clear()
 
     def adapt(self, adaptation: Adaptation | None) -> None:
@@ -312,9 +313,9 @@ class RoundComputer:
         asked = self._asked(plane, clicks, entry)
         found = _answer(self._with_choices, asked, previous)
         is_new = found is None
-        found = found or _answer([self._ahead], asked, previous)
+        found = found or _answer(self._ahead, asked, previous)
         if isinstance(found, Exception):
-            self._ahead = None  # this click says so, the next one tries again
+            self._ahead.clear()  # this click says so, the next one tries again
             raise found
         found = found or self._run(asked, previous, on_step)
         if is_new:
@@ -368,16 +369,16 @@ class RoundComputer:
         made = _clicks_of(state, len(state.entries))
         asked = self._asked(plane, made.followed_by(entry.click), entry)
         previous = self._feedback(state, state.rounds, made)
-        known = _answer([self._ahead], asked, previous)
+        known = _answer(self._ahead, asked, previous)
         if isinstance(known, Prediction):
             return known
         try:
             with self.on(plane).giving_way(check):
                 prediction = self._run(asked, previous)
         except (CfrSegError, OSError) as error:
-            self._ahead = asked, previous, error
+            self._ahead.append((asked, previous, error))
             raise
-        self._ahead = asked, previous, prediction
+        self._ahead.append((asked, previous, prediction))
         return prediction
 
     def _count(self, prediction: Prediction) -> None:
@@ -387,11 +388,11 @@ class RoundComputer:
 
 
 def _answer(
-    known: Iterable[_Known | None], asked: _Asked, previous: Prediction | None
+    known: Iterable[_Known], asked: _Asked, previous: Prediction | None
 ) -> Prediction | CfrSegError | OSError | None:
     """Return what came of the same question; None where it was not asked."""
     for one in known:
-        if one is not None and one[1] is previous and one[0] == asked:
+        if one[1] is previous and one[0] == asked:
             return one[2]
     return None
 

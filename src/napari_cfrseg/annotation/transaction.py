@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.apart import is_apart
 from napari_cfrseg.annotation.rounds import RoundComputer, shown_mask
 from napari_cfrseg.annotation.state import (
     Entry,
@@ -176,6 +177,17 @@ class Draft:
                 f"{self.objects[owner].name} is locked and holds the pixel "
                 f"{click.pixel}: unlock it, or click elsewhere"
             )
+
+    def is_apart(self, event: ev.Event) -> bool:
+        """Return whether a click that was performed lies apart from its object."""
+        if not isinstance(event, ev.ClickAdded):
+            return False
+        before = self._before.get(event.object_id)
+        after = self.objects[event.object_id].on(event.plane).mask
+        pixel = event.click.pixel
+        return before is not None and is_apart(
+            before.on(event.plane).mask, after, pixel
+        )
 
     def use_scaling(self, plane: Plane, scaling: Scaling | None) -> bool:
         """Read a plane as an event says; return whether nothing was known of it."""

@@ -118,6 +118,7 @@ class Preferences:
     rule: OverlapRule = OverlapRule.KEEP
     threshold: float = 0.5
     resting: Resting = Resting.PREPARE
+    auto_next: bool = True
     unfolded: tuple[str, ...] = ("stack", "session")
     keys: dict[str, str] = field(
         default_factory=lambda: {action.name: action.key for action in ACTIONS}
@@ -147,6 +148,7 @@ class Preferences:
             rule=OverlapRule(str(click.overlap)),
             threshold=float(click.threshold),
             resting=Resting(str(click.resting)),
+            auto_next=bool(click.auto_next),
             unfolded=tuple(str(click.unfolded).split(",")),
             keys={action.name: str(getattr(keys, action.name)) for action in ACTIONS},
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,11 @@ class RecordedAnnotator(Annotator):
             super().use(segmenter)
 
     def apply(
-        self, event: ev.Event, *more: ev.Event, on_preview: PatchCallback | None = None
+        self,
+        event: ev.Event,
+        *more: ev.Event,
+        on_preview: PatchCallback | None = None,
+        if_apart: Sequence[ev.Event] = (),
     ) -> Change:
         """Apply events as one step (see :class:`Annotator`) and write them down.
 
@@ -80,7 +84,7 @@ class RecordedAnnotator(Annotator):
         """
         if isinstance(event, ev.ModelChanged):
             self._switch(ModelReference(event.name, event.sha256))
-        change = super().apply(event, *more, on_preview=on_preview)
+        change = super().apply(event, *more, on_preview=on_preview, if_apart=if_apart)
         if self._has_changed(change):
             self._write_down(*change.events)
         return change

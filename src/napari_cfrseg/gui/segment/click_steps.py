@@ -14,7 +14,8 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.geometry.windows import Box
 from napari_cfrseg.gui.segment.dock_view import Remedy
-from napari_cfrseg.gui.segment.layers import MOST_OBJECTS, is_far
+from napari_cfrseg.gui.segment.event_queue import Step
+from napari_cfrseg.gui.segment.layers import MOST_OBJECTS
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.segment.controller import Controller
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
         ev.ObjectClassified | ev.ObjectRecoloured | ev.ObjectLocked | ev.ObjectDeleted
     )
 
+#: a plane, and (row, column) on it
+Place = tuple[Plane, tuple[float, float]]
 #: sides of a box that are taken for one
 _LEAST_PX = 3
 #: clicks that a stroke counts as, and pixels of the image between two of them
@@ -46,12 +49,13 @@ class ClickSteps:
         is_positive: bool,
         box: Box | None = None,
         along: NDArray[np.float64] | None = None,
-    ) -> tuple[ev.Event, ...]:
-        """Return the step that a click is; () (and say why) if it is none.
+    ) -> Step:
+        """Return the step that a click is; without events (and say why) if it is none.
 
-        A click with a box around it begins an object, or an object's first mask here.
-        ``along`` are the places on the plane of the stroke that the click begins, one a
-        pixel: begun in a suggestion it judges all that it touches.
+        A click with a box around it begins an object, or an object's first mask here;
+        one apart from the selected object may begin another. ``along`` are the places
+        on the plane of the stroke that the click begins, one a pixel: begun in a
+        suggestion it judges all that it touches, else it is the selected object's.
         """
         controller = self._controller
         place = controller.planes.locate(world)
@@ -59,66 +63,91 @@ class ClickSteps:
             path = np.array([place[1]]) if along is None else along
             judged = controller.suggestions.event_at(place[0], path, is_positive)
             if judged is not None:
-                return (judged,)
-        events, refused = self._events(world, is_positive, box)
+                return Step((judged,))
+        step, refused = self._step(world, is_positive, box, may_begin=along is None)
         if refused:
             controller.refuse(refused)
         else:
             self.focus_shift = 0
-        return events
+        return step
 
-    def expected(
-        self, world: Sequence[float], is_positive: bool
-    ) -> tuple[ev.Event, ...]:
-        """Return the step that a click would be; () if it would be none."""
+    def expected(self, world: Sequence[float], is_positive: bool) -> Step:
+        """Return the step that a click would be; without events if it would be none."""
         controller = self._controller
         place = controller.planes.locate(world)
         covered = controller.planes.covering(world) is not None
         if place is None or covered or not controller.image.layer.visible:
-            return ()
+            return Step()
         if controller.suggestions.found_at(*place) is not None:
-            return ()
-        return self._events(world, is_positive)[0]
+            return Step()
+        return self._step(world, is_positive)[0]
 
-    def _events(
-        self, world: Sequence[float], is_positive: bool, box: Box | None = None
-    ) -> tuple[tuple[ev.Event, ...], str]:
-        """Return the step that a click is, or () and why it is none."""
+    def _step(
+        self,
+        world: Sequence[float],
+        is_positive: bool,
+        box: Box | None = None,
+        *,
+        may_begin: bool = True,
+    ) -> tuple[Step, str]:
+        """Return the step that a click is, or an empty one and why it is none."""
         controller, view = self._controller, self._controller.view
         place = controller.planes.locate(world)
         selected = view.selected
         known = controller.objects.get(selected or 0)
-        mask = None if known is None or place is None else known.on(place[0]).mask
-        if controller.auto_next and is_positive and place and is_far(mask, place[1]):
-            selected = known = None
-        begun = known is None or place is None or not known.on(place[0]).is_empty
-        if box is not None and begun:
-            selected = known = None
+        is_first = known is None or place is None or known.on(place[0]).is_empty
+        may_begin &= box is None and self._may_begin(place, is_positive)
+        if box is not None and (known is None or not is_first):
+            selected = None
         refused = controller.planes.why_not(world)
         if selected is None and not is_positive:
             refused = refused or "The first click of an object must be positive."
         elif selected is None and view.next_id > MOST_OBJECTS:
             refused = refused or f"No more than {MOST_OBJECTS} objects fit."
         if refused or place is None:
-            return (), refused
-        plane, yx = place
-        object_id = view.next_id if selected is None else selected
-        hint = None
-        if known is None or known.on(plane).is_empty:
+            return Step(), refused
+        new = (
+            ev.ObjectCreated(view.next_id, threshold=view.threshold),
+            self._click(view.next_id, place, is_positive, box, is_first=True),
+        )
+        if selected is None:
+            return Step(new), ""
+        click = self._click(selected, place, is_positive, box, is_first=is_first)
+        return Step((click,), new if may_begin else ()), ""
+
+    def _may_begin(self, place: Place | None, is_positive: bool) -> bool:
+        """Whether a click begins an object if it lies apart from the selected one."""
+        controller = self._controller
+        return (
+            controller.auto_next
+            and is_positive
+            and place is not None
+            and controller.view.next_id <= MOST_OBJECTS
+            and not controller.labels.object_at(*place)
+        )
+
+    def _click(
+        self,
+        object_id: int,
+        place: Place,
+        is_positive: bool,
+        box: Box | None,
+        *,
+        is_first: bool,
+    ) -> ev.ClickAdded:
+        """Return a click; an object's first on a plane gets its likely size."""
+        controller, hint = self._controller, None
+        if is_first:
             hint = controller.planes.size_hint(controller.objects, box)
-        click = ev.ClickAdded(
+        return ev.ClickAdded(
             object_id,
-            plane,
-            yx,
+            *place,
             is_positive,
             controller.next_click,
             self.focus_shift,
             hint,
             box=box,
         )
-        if selected is not None:
-            return (click,), ""
-        return (ev.ObjectCreated(object_id, threshold=view.threshold), click), ""
 
     def is_seen(self, world: Sequence[float]) -> bool:
         """Whether the image is seen at a place; else say so and offer a button."""
@@ -143,10 +172,10 @@ class ClickSteps:
     ) -> None:
         """Take a path of world positions; ``is_other``: of the other sign."""
         if self.is_seen(path[0]):
-            events = self._box(path) if is_box else self._stroke(path, is_other)
-            self._controller.send(events)
+            step = self._box(path) if is_box else self._stroke(path, is_other)
+            self._controller.send(step)
 
-    def _box(self, path: Sequence[Sequence[float]]) -> tuple[ev.Event, ...]:
+    def _box(self, path: Sequence[Sequence[float]]) -> Step:
         """Return the click in the middle of a box."""
         controller, image = self._controller, self._controller.image
         (plane, first), (_, last) = (
@@ -156,16 +185,14 @@ class ClickSteps:
         low, high = np.clip(corners + np.array([[0], [1]]), 0, image.plane_shape)
         if min(high - low) < _LEAST_PX:
             controller.say("Drag a box around an object of the image.")
-            return ()
+            return Step()
         middle = image.to_own((*plane, *((low + high - 1) / 2)))
         world = controller.labels.layer.data_to_world(middle)
         box = (*low.tolist(), *high.tolist())
         return self.click(world, True, box)
 
-    def _stroke(
-        self, path: Sequence[Sequence[float]], is_other: bool
-    ) -> tuple[ev.Event, ...]:
-        """Return clicks evenly along a stroke."""
+    def _stroke(self, path: Sequence[Sequence[float]], is_other: bool) -> Step:
+        """Return clicks evenly along a stroke, all of the selected object."""
         controller = self._controller
         is_positive = controller.view.is_positive != is_other
         places = np.array([controller.planes.place(world)[1] for world in path])
@@ -176,9 +203,9 @@ class ClickSteps:
         ys, xs = (np.interp(at, along, places[:, axis]) for axis in (0, 1))
         every = np.linspace(0, along[-1], math.ceil(along[-1]) + 1)
         pixels = np.stack([np.interp(every, along, axis) for axis in places.T], axis=1)
-        events = self.click(path[0], is_positive, along=pixels)
+        events = self.click(path[0], is_positive, along=pixels).events
         if not events or not isinstance(events[-1], ev.ClickAdded):
-            return events
+            return Step(events)
         first = events[-1]
         more = [
             ev.ClickAdded(
@@ -192,7 +219,7 @@ class ClickSteps:
             for number, (y, x) in enumerate(zip(ys[1:], xs[1:], strict=True), 1)
             if controller.planes.contains((y, x))
         ]
-        return *events, *more
+        return Step((*events, *more))
 
 
 class ObjectEdits:
@@ -225,10 +252,16 @@ class ObjectEdits:
         self._owner.submit(ev.ObjectsMerged(tuple(object_ids)))
 
     def merge_pointed(self) -> None:
-        """Make the object under the pointer part of the selected one."""
+        """Make the object under the pointer part of the selected one.
+
+        One that a click apart began becomes part of the object before it.
+        """
         selected = self._owner.view.selected
         found = self._owner.object_at(self._owner.viewer.cursor.position)
-        if not found or selected in (None, found):
+        before, made = self._owner.begun
+        if made == selected and found in (0, made) and before in self._owner.objects:
+            self.merge([before, made])
+        elif not found or selected in (None, found):
             self._owner.say("Point at another object than the selected one.")
         else:
             self.merge([int(selected or 0), found])

@@ -28,13 +28,7 @@ from napari_cfrseg.gui.segment.click_layer import (
 )
 from napari_cfrseg.gui.segment.click_steps import ClickSteps, ObjectEdits
 from napari_cfrseg.gui.segment.dock_view import DockView
-from napari_cfrseg.gui.segment.event_queue import (
-    EventQueue,
-    Failure,
-    Pending,
-    Runner,
-    row_of,
-)
+from napari_cfrseg.gui.segment.event_queue import EventQueue, Pending, Step, row_of
 from napari_cfrseg.gui.segment.label_layer import LabelLayer, make_labels
 from napari_cfrseg.gui.segment.large_labels import LargeLabelLayer
 from napari_cfrseg.gui.segment.layers import PlaneView, kept_in_place
@@ -42,6 +36,7 @@ from napari_cfrseg.gui.segment.learning import Learning
 from napari_cfrseg.gui.segment.projection import Projection
 from napari_cfrseg.gui.segment.propagator import Propagator
 from napari_cfrseg.gui.segment.suggesting import Suggesting
+from napari_cfrseg.gui.segment.worker import Failure, Runner
 from napari_cfrseg.gui.segment.working_image import WorkingImage
 from napari_cfrseg.io.tiled_labels import TiledLabels, is_large
 from napari_cfrseg.session.recording import RecordedAnnotator
@@ -79,7 +74,7 @@ class Controller:
     Attributes
     ----------
     auto_next
-        Whether a positive click far from the selected object begins a new one.
+        Whether a positive click apart from the selected object begins a new one.
     first_click_s
         How long a first click takes, measured when the model was loaded.
     go_to, show_keys, show_band
@@ -173,6 +168,15 @@ class Controller:
         return self._shown.objects
 
     @property
+    def begun(self) -> tuple[int, int]:
+        """An object, and the one that a click apart from it began; (0, 0): none."""
+        return self._shown.begun
+
+    def name_join_key(self, key: str) -> None:
+        """Name the key that joins these two, as the status line is to say."""
+        self._shown.join_key = key
+
+    @property
     def waiting(self) -> Pending | None:
         """The newest step on its way; None for none."""
         return self._queue.pending[-1] if self._queue.pending else None
@@ -206,13 +210,13 @@ class Controller:
 
     # -- events ----------------------------------------------------------------------
 
-    def submit(self, *events: ev.Event) -> None:
+    def submit(self, *events: ev.Event, if_apart: Sequence[ev.Event] = ()) -> None:
         """Send events on their way, as one step."""
         clicks = [event for event in events if isinstance(event, ev.ClickAdded)]
         used = [click for event in events for click in ev.click_ids(event)]
         self.next_click = max([self.next_click, *(click + 1 for click in used)])
         rows = tuple(row_of(click.object_id, click.plane, click) for click in clicks)
-        self._queue.submit(*events, rows=rows)
+        self._queue.submit(Step(events, tuple(if_apart)), rows)
         if self.waiting is not None:
             self.sent.emit(self.waiting)
         self._shown.show_pending()
@@ -238,26 +242,29 @@ class Controller:
         """Take a click at a world position, or select the object that is there."""
         self.labels.notice()
         is_positive = self.view.is_positive != (gesture is Gesture.OTHER)
-        events: tuple[ev.Event, ...] = ()
+        step = Step()
         if gesture is Gesture.PICK:
             self.pick(world)
         elif gesture is not Gesture.NONE and self.steps.is_seen(world):
-            events = self.steps.click(world, is_positive)
-        self.send(events)
+            step = self.steps.click(world, is_positive)
+        self.send(step)
 
-    def send(self, events: Sequence[ev.Event]) -> None:
+    def send(self, step: Step) -> None:
         """Submit the step that clicks are; show the points as they are without one."""
-        if not events:
+        if not step.events:
             self._shown.show_pending()
             return
         changes: dict[str, int] = {}
-        if isinstance(events[0], ev.ObjectCreated | ev.SuggestionsAccepted):
-            object_id, count = events[0].object_id, 1
-            if isinstance(events[0], ev.SuggestionsAccepted):
-                count = len(events[0].accepted)
-            changes = {"selected": object_id, "next_id": object_id + count}
+        first = step.events[0]
+        if isinstance(first, ev.ObjectCreated):
+            changes = {"selected": first.object_id, "next_id": first.object_id + 1}
+        elif isinstance(first, ev.SuggestionsAccepted):
+            next_id = first.object_id + len(first.accepted)
+            changes = {"selected": first.object_id, "next_id": next_id}
+        elif step.if_apart:
+            changes = {"next_id": self.view.next_id + 1}
         with self._shown.in_a_moment(**changes):
-            self.submit(*events)
+            self.submit(*step.events, if_apart=step.if_apart)
 
     def pick(self, world: Sequence[float] | None = None) -> None:
         """Select the object at a world position, or under the pointer."""

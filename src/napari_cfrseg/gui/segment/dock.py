@@ -18,12 +18,12 @@ from napari_cfrseg.gui.preferences import (
     Preferences,
     bind_keys,
     remember_unfolded,
+    shown_key,
 )
 from napari_cfrseg.gui.segment.axes_panel import AxesPanel
 from napari_cfrseg.gui.segment.canvas_extras import CanvasExtras
 from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.gui.segment.dock_view import DockView
-from napari_cfrseg.gui.segment.event_queue import Job, Runner, Worker
 from napari_cfrseg.gui.segment.layers import Listener
 from napari_cfrseg.gui.segment.model_loading import (
     SegmenterLoader,
@@ -35,6 +35,7 @@ from napari_cfrseg.gui.segment.object_panel import ObjectPanel
 from napari_cfrseg.gui.segment.resting_pointer import RestingPointer
 from napari_cfrseg.gui.segment.settings_panel import SettingsPanel, StatusPanel
 from napari_cfrseg.gui.segment.stack_panel import StackPanel
+from napari_cfrseg.gui.segment.worker import Job, Runner, Worker
 from napari_cfrseg.gui.segment.working_image import (
     METADATA_ORDER,
     show_planes_of,
@@ -344,8 +345,8 @@ class ClickDock(DockWidget):
         controller.go_to = self._choose
         controller.show_keys = self.status.show_keys
         controller.show_band = self.canvas.show_band
-        controller.auto_next = self.objects.auto_next.isChecked()
-        self.settings.display_on(controller)
+        controller.name_join_key(shown_key(self._preferences.keys, "merge"))
+        self.settings.apply_to(controller)
         show_planes_of(self.viewer, controller.image)
         if first:
             self._runner.submit(

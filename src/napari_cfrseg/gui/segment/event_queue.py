@@ -1,183 +1,42 @@
-"""Jobs on the one worker thread: events on their way to the annotator, and models.
+"""Events on their way to the annotator, step by step, and models.
 
-Jobs run in the order they were submitted; that order is what makes a session in the
-window equal to its replay. A job may report intermediate results (first masks).
-Reports of any but the newest job are dropped: the newest click decides what is painted.
-Torch is imported when a model is loaded, not before.
+The order in which steps are submitted is what makes a session in the window equal to
+its replay. Only the newest step's intermediate results are shown: the newest click
+decides what is painted.
 """
 
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
-
-from superqt.utils import ensure_main_thread
+from typing import TYPE_CHECKING
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Change
 from napari_cfrseg.annotation.rounds import SegmenterLike
 from napari_cfrseg.annotation.state import ClickEntry, Entry, ObjectState
 from napari_cfrseg.annotation.transaction import Progress
-from napari_cfrseg.errors import CfrSegError, JobCancelled
+from napari_cfrseg.errors import JobCancelled
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickRow
-from napari_cfrseg.gui.segment.lazy_pixels import WAITING
+from napari_cfrseg.gui.segment.worker import Failure, Job, Report, Runner
 from napari_cfrseg.session.recording import RecordedAnnotator
 
 if TYPE_CHECKING:
     from napari_cfrseg.session.format import SessionContent
 
-Report = Callable[[Any], None]
 #: what was done to an object on a plane, and the points of its clicks there
 _Listed = tuple[tuple[Entry, ...], tuple[ClickRow, ...]]
 
 
-#: why a job has no result
-Failure: TypeAlias = Exception | JobCancelled
-
-
-@dataclass(eq=False, slots=True)
-class Job:
-    """Something to compute, and callbacks for what comes of it.
-
-    ``work`` gets a function to report with. ``done``, ``failed`` and ``reported`` are
-    called on the Qt thread with the result, the exception (JobCancelled if the job was
-    cancelled), and each report; ``waits`` with the job when it has waited for pixels
-    for long.
-    """
-
-    work: Callable[[Report], Any]
-    done: Callable[[Any], None]
-    failed: Callable[[Failure], None]
-    reported: Callable[[Any], None] = lambda _: None
-    waits: Callable[[Job], None] = lambda _: None
-    #: computes the same ahead of this one: cancelled with it
-    ahead: Job | None = None
-    #: set once ``work`` has come to its end
-    ended: threading.Event = field(default_factory=threading.Event)
-    _cancelled: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether :meth:`cancel` was called."""
-        return self._cancelled.is_set()
-
-    def cancel(self) -> None:
-        """Let the job fail with JobCancelled before it starts or at its next report.
-
-        Where it waits for lazy pixels it fails at once.
-        """
-        self._cancelled.set()
-        if self.ahead is not None:
-            self.ahead.cancel()
-
-    def check(self) -> None:
-        """Raise JobCancelled once the job is cancelled."""
-        if self.is_cancelled:
-            raise JobCancelled("it was cancelled")
-
-
-class Runner(Protocol):
-    """Runs jobs in order."""
-
-    def submit(self, job: Job) -> None:
-        """Run a job after those submitted before."""
-
-    def close(self) -> None:
-        """Drop waiting jobs; call no callback any more."""
-
-
-def _one_thread() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, thread_name_prefix="cfrseg-worker")
-
-
-class Worker:
-    """Runs jobs on one long-lived thread and answers on the Qt thread.
-
-    One thread, because it keeps torch's thread pool and the GPU's context warm. If it
-    dies, the next job gets another one.
-    """
-
-    def __init__(self) -> None:
-        self._executor = _one_thread()
-        self._thread: threading.Thread | None = None
-        self._closed = threading.Event()
-        self._running: Job | None = None
-        self._newest: Job | None = None
-        self._last: Future[None] | None = None
-
-    def submit(self, job: Job) -> None:
-        """Queue the job."""
-        if not self._closed.is_set():
-            if self._thread is not None and not self._thread.is_alive():
-                self._executor, self._thread = _one_thread(), None
-            self._newest = job
-            self._last = self._executor.submit(self._run, job)
-
-    def close(self, timeout_s: float = 2.0) -> None:
-        """End the worker; a job being computed ends at its next report."""
-        if self._closed.is_set():
-            return
-        self._closed.set()
-        running = self._running
-        if running is not None:
-            running.cancel()
-        self._executor.shutdown(wait=False, cancel_futures=True)
-        if self._last is not None:
-            wait([self._last], timeout_s)
-
-    def _run(self, job: Job) -> None:
-        def report(value: Any) -> None:
-            job.check()
-            if job is self._newest:
-                self._answer(job.reported, value)
-
-        self._running, self._thread = job, threading.current_thread()
-        waiting = WAITING.set(_Waiting(job, partial(self._answer, job.waits, job)))
-        try:
-            job.check()
-            result = job.work(report)
-        except (Exception, JobCancelled) as error:  # noqa: BLE001 - the owner's matter
-            self._answer(job.failed, error)
-        except BaseException as error:  # noqa: BLE001 - something ends the thread
-            self._answer(job.failed, _ended(error))
-        else:
-            self._answer(job.done, result)
-        finally:
-            self._running = None
-            WAITING.reset(waiting)
-            job.ended.set()
-
-    def _answer(self, callback: Callable[[Any], None], value: Any) -> None:
-        if not self._closed.is_set():
-            self._deliver(callback, value)
-
-    @ensure_main_thread  # type: ignore[untyped-decorator]  # superqt is untyped
-    def _deliver(self, callback: Callable[[Any], None], value: Any) -> None:
-        if not self._closed.is_set():
-            callback(value)
-
-
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A job that waits for lazy pixels."""
+class Step:
+    """Events applied together, or, where the click lies apart, others instead."""
 
-    job: Job
-    stalled: Callable[[], None]
-
-    def check(self) -> None:
-        self.job.check()
-
-
-def _ended(error: BaseException) -> CfrSegError:
-    said = str(error) or type(error).__name__
-    return CfrSegError(f"The computation was ended from outside ({said}): try again.")
+    events: tuple[ev.Event, ...] = ()
+    if_apart: tuple[ev.Event, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -185,18 +44,34 @@ class Pending:
     """A step on its way: events applied together or not at all.
 
     ``rows`` are the points shown for it until it is done; ``later`` is the threshold
-    the slider has moved to since, applied next.
+    the slider has moved to since, applied next. ``after`` is a click before it that may
+    begin an object: what was meant for the object selected then goes to the new one,
+    as ``goes_to`` says.
     """
 
-    events: tuple[ev.Event, ...]
+    step: Step
     rows: tuple[ClickRow, ...] = ()
     later: ev.ThresholdChanged | None = None
     job: Job | None = None
+    after: Pending | None = None
+    goes_to: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def events(self) -> tuple[ev.Event, ...]:
+        """Its events."""
+        return self.step.events
 
     @property
     def event(self) -> ev.Event:
         """The last of its events: an object's click rather than its creation."""
         return self.events[-1]
+
+    def began(self, change: Change) -> int:
+        """Return the object that a click apart began, 0 for none."""
+        first = change.events[0]
+        if self.step.if_apart and isinstance(first, ev.ObjectCreated):
+            return first.object_id
+        return 0
 
 
 class EventQueue:
@@ -227,11 +102,11 @@ class EventQueue:
         self._closed = False
         self.pending: list[Pending] = []
 
-    def submit(self, *events: ev.Event, rows: tuple[ClickRow, ...] = ()) -> None:
-        """Queue events as one step; a slider's positions in between are left out."""
+    def submit(self, step: Step, rows: tuple[ClickRow, ...] = ()) -> None:
+        """Queue a step; a slider's positions in between are left out."""
         newest = self.pending[-1] if self.pending else None
         if newest is not None:
-            before, now = newest.event, events[-1]
+            before, now = newest.event, step.events[-1]
             if (
                 isinstance(now, ev.ThresholdChanged)
                 and isinstance(before, ev.ThresholdChanged)
@@ -240,7 +115,8 @@ class EventQueue:
                 newest.later = now
                 return
             self._submit_later(newest)
-        self._enqueue(Pending(events, rows))
+        undecided = (p for p in reversed(self.pending) if p.step.if_apart)
+        self._enqueue(Pending(step, rows, after=next(undecided, None)))
 
     def load_model(
         self,
@@ -315,7 +191,19 @@ class EventQueue:
     def _apply(self, pending: Pending, report: Report) -> list[Change]:
         is_long = isinstance(pending.event, ev.Propagated)
         on_preview = _keeping(report) if is_long else report
-        changes = [self._annotator.apply(*pending.events, on_preview=on_preview)]
+        if pending.after is not None:
+            pending.goes_to = dict(pending.after.goes_to)
+            pending.after = None
+            pending.step = _redirected(pending.step, pending.goes_to)
+        step = pending.step
+        change = self._annotator.apply(
+            *step.events, on_preview=on_preview, if_apart=step.if_apart
+        )
+        changes, click = [change], pending.event
+        made = pending.began(change)
+        if made and isinstance(click, ev.ClickAdded):
+            meant = {*pending.goes_to, click.object_id}
+            pending.goes_to = dict.fromkeys(meant, made)
         cancelled = pending.job is not None and pending.job.is_cancelled
         if cancelled and not self._closed and not is_long:
             # cancelled after its last report: an act of its own takes it back
@@ -325,13 +213,24 @@ class EventQueue:
     def _submit_later(self, pending: Pending) -> None:
         later, pending.later = pending.later, None
         if later is not None:
-            self._enqueue(Pending((later,)))
+            self._enqueue(Pending(Step((later,)), after=pending))
 
     def _end(self, pending: Pending, tell: Callable[[], None]) -> None:
         self.pending.remove(pending)
         if not self._closed:
             self._submit_later(pending)
             tell()
+
+
+def _redirected(step: Step, goes_to: Mapping[int, int]) -> Step:
+    """Return a step with what was meant for one object going to another."""
+    events = tuple(
+        replace(event, object_id=goes_to.get(event.object_id, event.object_id))
+        if isinstance(event, ev.ClickAdded | ev.ThresholdChanged | ev.ObjectReset)
+        else event
+        for event in step.events
+    )
+    return replace(step, events=events)
 
 
 def _keeping(report: Report) -> Callable[[object], bool]:

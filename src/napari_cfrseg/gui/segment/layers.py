@@ -11,6 +11,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from scipy import ndimage
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.engine.focus import FocusHint
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.geometry.masks import MaskPatch, Plane
+from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.geometry.windows import Box, overlap
 from napari_cfrseg.gui.segment.working_image import WorkingImage, shown_order
 from napari_cfrseg.session.imported_events import renumbered
@@ -288,14 +289,15 @@ class PlaneView:
         if box is not None:
             side = max(box[2] - box[0], box[3] - box[1])
             return FocusHint(_OVER_BOX * side, spread=_BOX_SPREAD)
-        extents = [
+        latest = (
             float(max(state.mask.mask.shape))
-            for other in objects.values()
-            for state in other.planes.values()
+            for other in reversed([*objects.values()])
+            for state in reversed([*other.planes.values()])
             if state.mask.mask.size
-        ]
+        )
+        extents = [*islice(latest, _LATEST_OBJECTS)]
         if len(extents) >= _HINT_OBJECTS:
-            return FocusHint.from_extents(extents[-_LATEST_OBJECTS:])
+            return FocusHint.from_extents(extents)
         y0, x0, y1, x1 = self.visible_box()
         visible = float(max(y1 - y0, x1 - x0)) - 1
         if 0 < visible < min(max(self.image.plane_shape) / 2, _WIDEST_HINT_PX):
@@ -305,12 +307,3 @@ class PlaneView:
     def place(self, world: Sequence[float]) -> tuple[Plane, tuple[float, float]]:
         """Return the plane and (row, column) of a world position, on it or not."""
         return split_index(self.image.of_own(world_to_index(self._labels, world)))
-
-
-def is_far(mask: MaskPatch | None, yx: tuple[float, float]) -> bool:
-    """Return whether a place is farther from a mask's box than half its size."""
-    if mask is None or not mask.mask.size:
-        return False
-    sides = zip(yx, mask.offset, mask.mask.shape, strict=True)
-    gap = max(max(low - v, v - (low + n - 1)) for v, low, n in sides)
-    return bool(gap > max(mask.mask.shape) / 2)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.gui.segment.event_queue import Failure, Job, Runner
+from napari_cfrseg.gui.segment.worker import Failure, Job, Runner
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.segment.layers import PlaneView

@@ -256,8 +256,6 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.other = button("Other mask", text)
         self.table = ObjectTable()
         self.new = button("Next", f"Start the next object ({key['new_object']})")
-        said = "A click far from the object begins the next one"
-        self.auto_next = check_box("auto-next", said)
         self.delete = button("Delete", "Delete the selected object")
         self.reset = button(
             "Reset", f"Remove its clicks on this plane ({key['reset_object']})"
@@ -285,7 +283,7 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         column.addLayout(
             row(self.suggest, self.follow, self.sure, self.accept, self.reject)
         )
-        column.addLayout(row(self.new, self.undo, self.redo, self.auto_next))
+        column.addLayout(row(self.new, self.undo, self.redo))
         column.addLayout(row(self.closer, self.wider, self.reset, self.delete))
 
     def connect_to(self, current: Current) -> None:
@@ -310,9 +308,6 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             does(lambda c: c.suggestions.set_threshold(self.sure.value() / 100))
         )
         self.delete.clicked.connect(does(lambda c: c.delete_selected()))
-        self.auto_next.toggled.connect(
-            lambda on: does(lambda c: setattr(c, "auto_next", on))()
-        )
         self.table.chosen.connect(lambda i: does(lambda c: c.choose(i))())
         self.table.edited.connect(lambda act: does(act)())
 

@@ -20,17 +20,13 @@ from napari_cfrseg.errors import CfrSegError, JobCancelled, as_memory_error
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickLayer
 from napari_cfrseg.gui.segment.dock_view import DockView, ObjectRow, Remedy
-from napari_cfrseg.gui.segment.event_queue import (
-    Failure,
-    Job,
-    Pending,
-    RowsToShow,
-)
+from napari_cfrseg.gui.segment.event_queue import Pending, RowsToShow
 from napari_cfrseg.gui.segment.label_layer import LabelLayer
 from napari_cfrseg.gui.segment.lazy_pixels import SLOW_S
 from napari_cfrseg.gui.segment.learning import Learning
 from napari_cfrseg.gui.segment.propagator import Propagator
 from napari_cfrseg.gui.segment.suggesting import Suggesting
+from napari_cfrseg.gui.segment.worker import Failure, Job
 from napari_cfrseg.io.tiled_labels import filled_pixels
 
 #: that a click may take before its point is shown. A frame drawn for the point alone
@@ -71,6 +67,10 @@ class Projection:
         self.pending: Sequence[Pending] = ()
         #: what computes, for ``show_placement``
         self.segmenter: object = None
+        #: an object, and the one that a click apart from it began; (0, 0): none yet
+        self.begun = (0, 0)
+        #: the key that joins them
+        self.join_key = "M"
         self._noted = 0
         self._long: Job | None = None
         self._areas: Counter[int] = Counter()
@@ -230,12 +230,13 @@ class Projection:
             self._show_objects(change.objects)
             both = before.keys() | self.objects.keys()
             touched = {i for i in both if before.get(i) is not self.objects.get(i)}
+            self._select_begun(pending, changes[0])
             self._follow(pending.event, touched)
             self.show(undo_depth=change.undo_depth, redo_depth=change.redo_depth)
             for one in changes:
                 if one.runs:
                     self.show(seconds=one.seconds, steps=one.steps)
-            self._say_what_happened(pending.event)
+            self._say_what_happened(pending.event, pending.began(changes[0]))
             self.suggesting.refresh()
             self.show_placement()
             self.learning.consider(self.objects, self.view.selected, len(self.pending))
@@ -309,9 +310,21 @@ class Projection:
             )
         )
 
-    def _say_what_happened(self, event: ev.Event) -> None:
+    def _select_begun(self, pending: Pending, change: Change) -> None:
+        """Select the object that a click apart began, unless another was chosen."""
+        made, click = pending.began(change), pending.event
+        if made in self.objects and isinstance(click, ev.ClickAdded):
+            self.begun = (click.object_id, made)
+            if self.view.selected == click.object_id:
+                self.show(selected=made)
+
+    def _say_what_happened(self, event: ev.Event, made: int) -> None:
         self.show_stack()
-        if isinstance(event, ev.Propagated):
+        if made in self.objects and self.begun[0] in self.objects:
+            before, key = self.objects[self.begun[0]].name, self.join_key
+            text = f"{self.objects[made].name} begun. {key} joins it to {before}."
+            self.show(status=text)
+        elif isinstance(event, ev.Propagated):
             self.show(status=self.stack.summary(), progress=(0, 0))
         elif isinstance(event, ev.Undone | ev.Redone):
             found = self.objects.get(self.view.selected or 0)
@@ -319,8 +332,8 @@ class Projection:
             goes = "a new object" if found is None else found.name
             self.show(status=f"{act}. The next click goes to {goes}.")
         elif isinstance(event, ev.ObjectSplit) and event.new_id in self.objects:
-            made = self.objects[event.new_id].name
-            self.show(status=f"{made}: split off, {self._areas[event.new_id]} px.")
+            part = self.objects[event.new_id].name
+            self.show(status=f"{part}: split off, {self._areas[event.new_id]} px.")
         elif isinstance(event, ev.SuggestionsAccepted):
             self.show(status=f"Accepted {_suggestions(event.accepted)}.")
         elif isinstance(event, ev.SuggestionsRejected):
@@ -336,7 +349,8 @@ class Projection:
 
         Undo and redo select the object they changed: the next click goes there.
         """
-        waiting = [e for pending in self.pending for e in pending.events]
+        steps = [pending.step for pending in self.pending]
+        waiting = [e for step in steps for e in (*step.events, *step.if_apart)]
         known = set(self.objects)
         known |= {e.object_id for e in waiting if isinstance(e, ev.ObjectCreated)}
         known |= {e.new_id for e in waiting if isinstance(e, ev.ObjectSplit)}
@@ -347,7 +361,8 @@ class Projection:
         if isinstance(event, ev.Undone | ev.Redone) and selected not in touched:
             selected = max(touched, default=selected)
         if selected is not None and selected not in known:
-            selected = None
+            before, made = self.begun
+            selected = before if selected == made and before in known else None
         if selected is not None:
             self._labels.select(selected)
         self.show(selected=selected, next_id=max(known, default=0) + 1)

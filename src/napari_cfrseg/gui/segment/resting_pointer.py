@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QTimer
 
-from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.geometry.masks import MaskPatch, Plane
 from napari_cfrseg.gui.segment.click_layer import DRAG_PX, Gesture, gesture_of, moved_px
-from napari_cfrseg.gui.segment.event_queue import Job, Pending, Runner
+from napari_cfrseg.gui.segment.event_queue import Pending, Step
 from napari_cfrseg.gui.segment.layers import Listener
 from napari_cfrseg.gui.segment.outline_layer import OutlineLayer
+from napari_cfrseg.gui.segment.worker import Job, Runner
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -67,7 +67,7 @@ class RestingPointer:
         self._current = current
         self.mode = mode
         self._job: Job | None = None
-        self._expected: tuple[ev.Event, ...] = ()
+        self._expected = Step()
         self._outline: tuple[Controller, OutlineLayer] | None = None
         self._timer = QTimer()
         self._timer.setSingleShot(True)
@@ -98,7 +98,7 @@ class RestingPointer:
         self._timer.stop()
         if self._job is not None:
             click = None if step is None or self._in_steps else step.job
-            if step is not None and click is not None and step.events == self._expected:
+            if step is not None and click is not None and step.step == self._expected:
                 click.ahead = self._job
             else:
                 self._job.cancel()
@@ -167,11 +167,11 @@ class RestingPointer:
         if self._viewer.layers.selection.active == controller.clicks.layer:
             world = controller.clicks.of_point(world)
         is_positive = controller.view.is_positive != is_other
-        events = controller.steps.expected(world, is_positive)
-        if self._job is not None and events == self._expected:
+        step = controller.steps.expected(world, is_positive)
+        if self._job is not None and step == self._expected:
             return
         self.stop()
-        if not events:
+        if not step.events:
             return
         plane = controller.current_plane
 
@@ -180,19 +180,21 @@ class RestingPointer:
                 self._draw(controller, plane, mask)
 
         def waits(job: Job) -> None:
-            step = controller.waiting
-            if step is None or step.job is None or step.job.ahead is not job:
+            click = controller.waiting
+            if click is None or click.job is None or click.job.ahead is not job:
                 job.cancel()
             else:  # a click waits for it
-                controller.stalled(step.job)
+                controller.stalled(click.job)
 
         job = Job(
-            lambda _: controller.annotator.look_ahead(*events, check=job.check),
+            lambda _: controller.annotator.look_ahead(
+                *step.events, check=job.check, if_apart=step.if_apart
+            ),
             done,
             lambda _: None,  # the click itself says what is wrong
             waits=waits,
         )
-        self._job, self._expected = job, events
+        self._job, self._expected = job, step
         self._runner.submit(job)
 
     def _draw(self, controller: Controller, plane: Plane, mask: MaskPatch) -> None:

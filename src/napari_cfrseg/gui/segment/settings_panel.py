@@ -107,6 +107,9 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             tooltip="Where the pointer rests on the image: the click is computed ahead "
             "of you, and then answered at once (not on battery)",
         )
+        said = "Where the network sees another object, a click begins that one"
+        self.auto_next = check_box("a click apart begins the next object", said)
+        self.auto_next.setChecked(preferences.auto_next)
         said = "Draw objects as outlines, not as filled areas"
         self.outlines = check_box("outlines only", said)
         said = "Show the clicks of the selected object only"
@@ -123,6 +126,7 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         column = column_in(self)
         looks = (self.kind, self.steps, self.changed_px)
         column.addLayout(form(self.threshold, self.rule, *looks, self.resting))
+        column.addWidget(self.auto_next)
         column.addLayout(row(self.outlines, self.own_clicks))
         column.addLayout(row(self.learn, self.forget, self.save_model))
         column.addWidget(self.learnt)
@@ -143,11 +147,12 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         )
         self.forget.clicked.connect(does(lambda c: c.learning.forget()))
         self.save_model.clicked.connect(does(self._save_model))
-        for box in (self.outlines, self.own_clicks):
-            box.toggled.connect(does(self.display_on))
+        for box in (self.outlines, self.own_clicks, self.auto_next):
+            box.toggled.connect(does(self.apply_to))
 
-    def display_on(self, controller: Controller) -> None:
-        """Let a controller's layers be displayed as chosen here."""
+    def apply_to(self, controller: Controller) -> None:
+        """Let a controller take clicks and show its layers as chosen here."""
+        controller.auto_next = self.auto_next.isChecked()
         controller.labels.show_outlines(self.outlines.isChecked())
         controller.clicks.show_own_only(self.own_clicks.isChecked())
 

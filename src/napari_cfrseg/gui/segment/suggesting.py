@@ -21,9 +21,9 @@ from napari_cfrseg.engine.suggestions import ACCEPT_FROM, Batch, ObjectSuggestio
 from napari_cfrseg.errors import CfrSegError, JobCancelled
 from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.geometry.windows import Box, overlap, shape_of
-from napari_cfrseg.gui.segment.event_queue import Failure, Job, Runner
 from napari_cfrseg.gui.segment.layers import Listener, PlaneView, camera_of
 from napari_cfrseg.gui.segment.outline_layer import OutlineLayer
+from napari_cfrseg.gui.segment.worker import Failure, Job, Runner
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

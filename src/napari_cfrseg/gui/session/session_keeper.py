@@ -12,8 +12,8 @@ import numpy as np
 from psygnal import Signal
 
 from napari_cfrseg.errors import CfrSegError, JobCancelled, SessionError
-from napari_cfrseg.gui.segment.event_queue import Failure, Job, Report
 from napari_cfrseg.gui.segment.layer_axes import METADATA_AXES
+from napari_cfrseg.gui.segment.worker import Failure, Job, Report
 from napari_cfrseg.gui.session.layer_references import (
     axes_in_session,
     layer_reference,

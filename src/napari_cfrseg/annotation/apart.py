@@ -1,0 +1,61 @@
+"""Whether a click lies apart from its object, and so begins the next one.
+
+A positive click on the next nucleus looks like a correction of the one before. The
+network tells them apart: it fuses a correction with the object, and leaves the next
+object beside it, or joined by a narrow neck. ``benchmarks/next_object.py`` measures how
+often that is right; the numbers here were chosen with it, on validation objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy import ndimage
+
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.state import ObjectState
+from napari_cfrseg.geometry.masks import MaskPatch
+
+#: farther from a mask's box than so many times its longer side, no click corrects it
+_FAR = 2.0
+#: a neck is narrower than this share of the part's own width at the click
+_NECK = 0.5
+#: masks are compared on a grid of at most so many cells a side
+_MOST_CELLS = 96
+
+
+def is_beyond(objects: Mapping[int, ObjectState], event: ev.Event) -> bool:
+    """Return whether no click there corrects its object: locked, or far away."""
+    if not isinstance(event, ev.ClickAdded) or event.object_id not in objects:
+        return False
+    whole = objects[event.object_id]
+    return whole.locked or _is_far(whole.on(event.plane).mask, event.click.pixel)
+
+
+def _is_far(mask: MaskPatch, pixel: tuple[int, int]) -> bool:
+    if not mask.mask.size:
+        return False
+    sides = zip(pixel, mask.offset, mask.mask.shape, strict=True)
+    gap = max(max(low - v, v - (low + n - 1)) for v, low, n in sides)
+    return bool(gap > _FAR * max(mask.mask.shape))
+
+
+def is_apart(before: MaskPatch, after: MaskPatch, pixel: tuple[int, int]) -> bool:
+    """Return whether a click's part of a mask is another object than the mask before.
+
+    ``after`` is the mask once the click on ``pixel`` was added. False where there was
+    no mask before, and where the click is not in the mask.
+    """
+    (y, x), (y0, x0, y1, x1) = pixel, after.box
+    inside = y0 <= y < y1 and x0 <= x < x1
+    if not before.mask.size or not inside or not after.mask[y - y0, x - x0]:
+        return False
+    step = -(-max(after.mask.shape) // _MOST_CELLS)
+    y, x = y - y0, x - x0
+    cells = np.s_[y % step :: step, x % step :: step]  # the click's pixel is a cell
+    depths = ndimage.distance_transform_edt(np.pad(after.mask[cells], 1))[1:-1, 1:-1]
+    here = y // step, x // step
+    parts, _ = ndimage.label(depths >= _NECK * depths[here], np.ones((3, 3)))
+    part = parts == parts[here]
+    return not (part & before.window(after.box)[cells]).any()

@@ -1,0 +1,163 @@
+"""A click apart from its object begins the next one; a correction does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from closed_form import FloodNetwork
+
+from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.annotator import Annotator
+from napari_cfrseg.annotation.apart import is_apart
+from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.geometry.masks import MaskPatch
+
+DISC = np.hypot(*np.mgrid[-20:21, -20:21]) <= 20
+
+
+def disc_at(mask, y, x):
+    mask[y - 20 : y + 21, x - 20 : x + 21] |= DISC
+
+
+def scene(*, gap=0, bridge=0, size=200):
+    """Return a disc, and it beside another one ``gap`` px away or through a bridge."""
+    before = np.zeros((size, size), bool)
+    disc_at(before, 60, 60)
+    after = before.copy()
+    disc_at(after, 60, 101 + gap)
+    if bridge:
+        after[60 - bridge // 2 : 60 + (bridge + 1) // 2, 60 : 101 + gap] = True
+    return MaskPatch.from_mask(before), MaskPatch.from_mask(after)
+
+
+@pytest.mark.parametrize(
+    ("shape", "apart"),
+    [
+        ({"gap": 3}, True),
+        ({"gap": 3, "bridge": 6}, True),  # a narrow neck
+        ({"gap": 3, "bridge": 30}, False),  # as wide as the discs: one object
+    ],
+)
+def test_the_part_of_the_click_is_compared_with_the_mask_before(shape, apart) -> None:
+    assert is_apart(*scene(**shape), (60, 104)) is apart
+
+
+def test_a_rim_that_is_added_is_a_correction() -> None:
+    before, after = np.zeros((2, 120, 120), bool)
+    disc_at(before, 60, 60)
+    disc_at(after, 60, 60)
+    disc_at(after, 60, 68)
+    masks = MaskPatch.from_mask(before), MaskPatch.from_mask(after)
+    assert not is_apart(*masks, (60, 84))
+
+
+@pytest.mark.parametrize("scale", [1, 7])
+def test_large_masks_are_compared_alike(scale) -> None:
+    before, after = scene(gap=4)
+    for bridge, apart in ((0, True), (30, False)):
+        before, after = (
+            MaskPatch(
+                (one.offset[0] * scale, one.offset[1] * scale),
+                np.kron(one.mask, np.ones((scale, scale), bool)),
+            )
+            for one in scene(gap=4, bridge=bridge)
+        )
+        assert is_apart(before, after, (60 * scale, 105 * scale)) is apart
+
+
+def test_without_a_mask_before_or_at_the_click_nothing_is_apart() -> None:
+    before, after = scene(gap=3)
+    assert not is_apart(MaskPatch.empty(), after, (60, 104))
+    assert not is_apart(before, after, (60, 82))
+    assert not is_apart(before, after, (150, 150))
+
+
+def pixels() -> np.ndarray:
+    """Return two bright squares, one of them dim in a corner, on black."""
+    made = np.zeros((80, 100), np.uint8)
+    made[10:30, 10:30] = 200
+    made[10:30, 60:80] = 200
+    return made
+
+
+def click(object_id, y, x, click_id, is_positive=True):
+    return ev.ClickAdded(object_id, (), (float(y), float(x)), is_positive, click_id)
+
+
+def annotated() -> Annotator:
+    """Return an annotator with the first square as object 1."""
+    made = Annotator(
+        lambda _: pixels(), (80, 100), Segmenter(FloodNetwork(), device="cpu")
+    )
+    made.apply(ev.ObjectCreated(1), click(1, 20, 20, 1))
+    return made
+
+
+NEXT = (ev.ObjectCreated(2), click(2, 20, 70, 2))
+
+
+def test_a_click_apart_begins_the_object_as_its_own_events_do() -> None:
+    made, by_hand = annotated(), annotated()
+    change = made.apply(click(1, 20, 70, 2), if_apart=NEXT)
+    by_hand.apply(*NEXT)
+    assert [type(event) for event in change.events] == [ev.ObjectCreated, ev.ClickAdded]
+    assert np.array_equal(made.labels(), by_hand.labels())
+    assert made.objects[1].click_count == 1
+    assert change.undo_depth == 2
+    undone = made.apply(ev.Undone())
+    assert set(undone.objects) == {1}
+    assert not (made.labels() == 2).any()
+    made.apply(ev.Redone())
+    assert np.array_equal(made.labels(), by_hand.labels())
+
+
+def test_a_click_that_joins_is_one_of_its_object() -> None:
+    made, plain = annotated(), annotated()
+    joins = click(1, 12, 12, 2)
+    change = made.apply(joins, if_apart=(ev.ObjectCreated(2), click(2, 12, 12, 2)))
+    plain.apply(joins)
+    assert change.events[-1].object_id == 1
+    assert set(made.objects) == {1}
+    assert np.array_equal(made.labels(), plain.labels())
+
+
+def test_no_network_decides_beside_a_locked_object_or_far_from_it() -> None:
+    for far in (False, True):
+        made = annotated()
+        place = (70, 95) if far else (20, 70)
+        if not far:
+            made.apply(ev.ObjectLocked(1, True))
+        else:
+            made.apply(ev.MaskImported(1, (), small_mask()))
+        runs = made.apply(
+            click(1, *place, 2), if_apart=(ev.ObjectCreated(2), click(2, *place, 2))
+        )
+        assert set(runs.objects) == {1, 2}
+        assert runs.runs == 1
+
+
+def small_mask():
+    from napari_cfrseg.io.tiled_labels import label_runs
+
+    labels = np.zeros((80, 100), np.int32)
+    labels[10:14, 10:14] = 1
+    return label_runs(labels)
+
+
+def test_what_is_computed_ahead_is_the_object_that_begins() -> None:
+    made, network = annotated(), FloodNetwork()
+    network.for_inference = lambda: network
+    made.use(Segmenter(network, device="cpu"))
+    step = click(1, 20, 70, 2)
+    expected = made.look_ahead(step, if_apart=NEXT, check=lambda: None)
+    calls = dict(network.calls)
+    made.apply(step, if_apart=NEXT)
+    assert network.calls == calls
+    assert np.array_equal(made.labels() == 2, expected.to_mask((80, 100)))
+
+
+def test_events_instead_must_follow_each_other() -> None:
+    made = annotated()
+    wrong = (ev.ObjectCreated(2), ev.ObjectCreated(3))
+    with pytest.raises(ValueError, match="does not continue"):
+        made.apply(click(1, 20, 70, 2), if_apart=wrong)
