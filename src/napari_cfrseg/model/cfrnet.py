@@ -29,6 +29,7 @@ from napari_cfrseg.model.blocks import (
 )
 from napari_cfrseg.model.blocks.clickmaps import disk_maps
 from napari_cfrseg.model.blocks.decoder import ClickDecoder, Head, Pyramid, Residual
+from napari_cfrseg.model.blocks.encoders import encoder
 from napari_cfrseg.model.blocks.extensions import (
     ChangeOdds,
     Judge,
@@ -135,20 +136,14 @@ class CfrNet(ClickNetwork):
 
     def __init__(self, config: CfrNetConfig | None = None) -> None:
         super().__init__()
-        import timm
-
         self.config = config or CfrNetConfig()
         self.grid_size = self.config.grid_size
         self.late_push = self.config.late_push
         widths = self.config.widths
-        self.backbone = timm.create_model(
-            self.config.backbone, pretrained=False, features_only=True
-        )
-        reductions = self.backbone.feature_info.reduction()
-        channels = self.backbone.feature_info.channels()
-        self._levels = [reductions.index(r) for r in (4, 8, 16, 32)]
+        found = encoder(self.config.backbone, (4, 8, 16, 32))
+        self.backbone, self._levels = found.network, found.levels
         self.detail = conv_norm(3, 24, stride=2)
-        self.pyramid = Pyramid([channels[i] for i in self._levels], widths)
+        self.pyramid = Pyramid(found.channels, widths)
         self.clicks = ClickDecoder(widths)
         self.ffcm = FFCM(
             widths[0],
@@ -168,8 +163,7 @@ class CfrNet(ClickNetwork):
         )
         self.second: SecondEncoder | None = None
         if self.config.second_backbone:
-            joined = [channels[i] for i in self._levels[:3]]
-            name = self.config.second_backbone
+            name, joined = self.config.second_backbone, found.channels[:3]
             self.second = SecondEncoder(name, joined, stem=24, detail=fine)
         mid = self.config.fine_feedback
         self.fine = FineFeedback(widths[0], mid, fine) if mid else None

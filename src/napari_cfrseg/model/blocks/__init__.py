@@ -178,19 +178,18 @@ def fold_acting(root: nn.Module) -> None:
 
     There each belongs to the convolution that was registered last before it.
     """
-    from timm.layers.norm_act import BatchNormAct2d
-
     for module in root.modules():
         last: tuple[str, nn.Conv2d] | None = None
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Conv2d):
                 last = name, child
-            elif isinstance(child, BatchNormAct2d) and last is not None:
+            elif isinstance(child, nn.BatchNorm2d) and last is not None:
                 at, conv = last
                 fold(conv, child)
-                activation = activation_of(child.act)
+                act = child.act if hasattr(child, "act") else nn.Identity()
+                activation = activation_of(act)
                 if activation is None:
-                    setattr(module, name, child.act)
+                    setattr(module, name, act)
                 else:
                     setattr(module, at, PackedConv2d(conv, activation))
                     setattr(module, name, nn.Identity())

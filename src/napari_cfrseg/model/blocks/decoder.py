@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ class Residual(nn.Module):
 class Pyramid(nn.Module):
     """Top-down neck: each level sees all coarser ones."""
 
-    def __init__(self, inputs: list[int], widths: tuple[int, ...]) -> None:
+    def __init__(self, inputs: Sequence[int], widths: tuple[int, ...]) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(
             conv_norm(i, w, kernel=1) for i, w in zip(inputs, widths, strict=True)

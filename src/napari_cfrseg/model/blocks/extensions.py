@@ -19,6 +19,7 @@ distance and the clicks before it tell is weighed here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_cfrseg.model.blocks import conv_norm
+from napari_cfrseg.model.blocks.encoders import encoder
 from napari_cfrseg.model.blocks.fine_feedback import FARTHEST, distance_to_outline
 
 #: strides of the maps a second encoder gives: the detail's, then the pyramid's. Coarser
@@ -48,19 +50,11 @@ class SecondEncoder(nn.Module):
     detail map (stride 2), ``detail``, D, of what is added to the head's detail.
     """
 
-    def __init__(self, name: str, widths: list[int], stem: int, detail: int) -> None:
+    def __init__(
+        self, name: str, widths: Sequence[int], stem: int, detail: int
+    ) -> None:
         super().__init__()
-        import timm
-
-        self.backbone = timm.create_model(
-            name, pretrained=False, features_only=True, out_indices=(0, 1, 2, 3)
-        )
-        info = self.backbone.feature_info
-        self._levels = [info.reduction().index(r) for r in STRIDES]
-        channels = [info.channels()[i] for i in self._levels]
-        if hasattr(self.backbone, "blocks"):  # timm would run the rest, too
-            last = int(info.module_name()[self._levels[-1]].split(".")[1])
-            self.backbone.blocks = self.backbone.blocks[: last + 1]
+        self.backbone, self._levels, channels = encoder(name, STRIDES)
         self.joins = nn.ModuleList(
             nn.Conv2d(c, w, 1, bias=False)
             for c, w in zip(channels[1:], widths, strict=True)

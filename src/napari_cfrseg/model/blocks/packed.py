@@ -16,7 +16,6 @@ from collections.abc import Hashable
 from typing import Any, Literal, cast
 
 import torch
-from timm.layers import Conv2dSame, pad_same
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -105,6 +104,32 @@ def _wanted(x: Tensor) -> torch.dtype | None:
     return None
 
 
+class Conv2dSame(nn.Conv2d):
+    """A convolution with TensorFlow's padding, as timm's of this name."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pad and convolve (B, C, H, W)."""
+        return super().forward(_padded_as_needed(x, self))
+
+
+def _pads_as_needed(conv: nn.Module) -> bool:
+    """Whether a convolution is a ``Conv2dSame``, ours or timm's (not imported here)."""
+    return type(conv).__name__ == Conv2dSame.__name__
+
+
+def _padded_as_needed(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """Pad (B, C, H, W) so that a convolution gives ⌈H / stride⌉ by ⌈W / stride⌉."""
+    sides = []
+    lengths = map(int, x.shape[-2:])  # tensors while the network is traced
+    for length, kernel, stride in zip(
+        lengths, conv.kernel_size, conv.stride, strict=True
+    ):
+        missing = max((-(-length // stride) - 1) * stride + kernel - length, 0)
+        sides.append((missing // 2, missing - missing // 2))
+    (above, below), (left, right) = sides
+    return functional.pad(x, (left, right, above, below))
+
+
 class PackedConv2d(nn.Conv2d):
     """A convolution that keeps its weights reordered; it shares ``conv``'s weights.
 
@@ -126,13 +151,13 @@ class PackedConv2d(nn.Conv2d):
             )
         self.weight, self.bias = conv.weight, conv.bias
         self.activation = activation
-        self._pads_as_needed = isinstance(conv, Conv2dSame)
+        self._pads_as_needed = _pads_as_needed(conv)
         self._reordered = ReorderedWeights()
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (B, C, H, W), and activate."""
         if self._pads_as_needed:
-            x = pad_same(x, self.kernel_size, self.stride, self.dilation)
+            x = _padded_as_needed(x, self)
         how = (self.padding, self.stride, self.dilation, self.groups)
         result = self._reordered.convolve(
             x, self.weight, self.bias, how, activation=self.activation
@@ -164,7 +189,7 @@ def pack(root: nn.Module) -> None:
         children = list(module.named_children())
         for number, (name, child) in enumerate(children):
             # not what is packed already, nor convolutions of other kinds
-            if type(child) not in (nn.Conv2d, Conv2dSame):
+            if type(child) is not nn.Conv2d and not _pads_as_needed(child):
                 continue
             conv = cast("nn.Conv2d", child)
             activation: Activation | None = None
