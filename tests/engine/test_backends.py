@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,6 +72,40 @@ def test_it_is_used_after_it_was_prepared(small: CfrNet, cache: Path) -> None:
     # other weights are another network
     other = CfrNet(small.config).eval().requires_grad_(False)
     assert choose(other, other.for_inference(), "auto", CPU, half=None).can_prepare
+
+
+def test_segmenters_of_one_file_share_what_computes() -> None:
+    one, two = (Segmenter.load("default", device="cpu") for _ in range(2))
+    computing = one._stages.backend.network
+    assert two._stages.backend.network is computing
+    assert two.network is not one.network  # a caller may train its own
+    two.network.light_parameters()[0].data.zero_()
+    image = load_sample("powder_sem").image
+    masks = []
+    for segmenter in (one, two, Segmenter(one.network, device="cpu")):
+        segmenter.set_image(image)
+        masks.append(segmenter.predict([(120, 88)]).mask)
+    assert np.array_equal(masks[0], masks[1])
+    assert np.array_equal(masks[0], masks[2])
+    gone = weakref.ref(computing)
+    del one, two, computing, segmenter
+    gc.collect()
+    assert gone() is None
+
+
+@needs_openvino
+def test_a_trial_is_made_once_for_the_same_weights(small: CfrNet, cache: Path) -> None:
+    prepare(small)
+    fast = small.for_inference()
+    first, again = (
+        choose(small, fast, "auto", CPU, half=None, origin="a file") for _ in range(2)
+    )
+    assert first == again
+    asked = choose(small, fast, "openvino", CPU, half=None, origin="a file")
+    if first.name.startswith("OpenVINO"):
+        assert asked.network is first.network
+    other = choose(small, fast, "openvino", CPU, half=None).network
+    assert other is not asked.network
 
 
 @needs_openvino

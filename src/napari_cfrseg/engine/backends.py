@@ -7,16 +7,19 @@ window as torch, within ``TOLERANCE``, in less time.
 from __future__ import annotations
 
 import statistics
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 import torch
 
 from napari_cfrseg.engine.side_by_side import run_side_by_side
 from napari_cfrseg.errors import DeviceError
+from napari_cfrseg.model.blocks.packed import forget_reordered
 from napari_cfrseg.model.cfrnet import CfrNet
 from napari_cfrseg.model.network import ClickNetwork
 
@@ -27,6 +30,28 @@ TOLERANCE, HALF_TOLERANCE = 1e-3, 0.25
 #: OpenVINO must take at most this share of torch's time.
 WORTHWHILE = 0.95
 _ROUNDS = 4
+
+#: networks that compute now, by weights and program: for all segmenters alike
+_computing: WeakValueDictionary[Hashable, ClickNetwork] = WeakValueDictionary()
+#: milliseconds of torch and OpenVINO in a trial, by weights
+_trials: dict[Hashable, list[float]] = {}
+_lock = threading.RLock()
+
+
+def shared(
+    origin: Hashable, program: Hashable, make: Callable[[], ClickNetwork]
+) -> ClickNetwork:
+    """Return the network another segmenter computes with, or make one.
+
+    ``origin`` tells its weights from others; None: they are shared with nobody.
+    """
+    if origin is None:
+        return make()
+    with _lock:
+        found = _computing.get((origin, program))
+        if found is None:
+            found = _computing[origin, program] = make()
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +74,13 @@ def choose(
     device: torch.device,
     *,
     half: torch.dtype | None,
+    origin: Hashable = None,
 ) -> Choice:
     """Choose what computes a network, ``fast`` its copy for inference by torch.
 
     "auto" tries OpenVINO where it was prepared for these weights; "openvino" prepares
-    it, which takes seconds, and raises DeviceError where it cannot be used.
+    it, which takes seconds, and raises DeviceError where it cannot be used. ``origin``
+    is as for :func:`shared`.
     """
     if backend not in ("auto", "torch", "openvino"):
         raise ValueError(f"backend {backend!r}: expected auto, torch or openvino")
@@ -66,7 +93,8 @@ def choose(
             raise DeviceError(f"OpenVINO cannot be used: {cannot}")
         return Choice(fast, by_torch, cannot)
     try:
-        return _tried(network, fast, backend, by_torch, half=half)
+        with _lock:  # a trial is no place for two
+            return _tried(network, fast, backend, by_torch, half=half, origin=origin)
     except (RuntimeError, OSError, ValueError, TypeError) as error:
         cannot = f"OpenVINO failed ({' '.join(str(error).split())[:120]})"
         if backend == "openvino":
@@ -111,6 +139,7 @@ def _tried(
     by_torch: str,
     *,
     half: torch.dtype | None,
+    origin: Hashable,
 ) -> Choice:
     from napari_cfrseg.model.openvino_network import (
         OpenVinoNetwork,
@@ -128,17 +157,28 @@ def _tried(
             return Choice(fast, by_torch, reason, can_prepare=True)
         trace(network)
     threads = torch.get_num_threads()
-    other = OpenVinoNetwork(fast, folder, threads=threads, half=half is not None)
+    program = ("openvino", threads, half)
+
+    def make() -> ClickNetwork:
+        made = OpenVinoNetwork(fast, folder, threads=threads, half=half is not None)
+        off = _difference(fast, made)
+        if off > (HALF_TOLERANCE if half else TOLERANCE):
+            raise RuntimeError(f"its probabilities differ from torch's by {off:.2g}")
+        return made
+
+    other = shared(origin, program, make)
     name = f"OpenVINO {openvino_version()}"
-    off = _difference(fast, other)
-    if off > (HALF_TOLERANCE if half else TOLERANCE):
-        raise RuntimeError(f"its probabilities differ from torch's by {off:.2g}")
     if backend == "openvino":
+        forget_reordered(fast)
         return Choice(other, name, "as asked for")
-    torch_ms, other_ms = trial(fast, other)
+    known = None if origin is None else _trials.get((origin, program))
+    torch_ms, other_ms = known or trial(fast, other)
+    if origin is not None:
+        _trials[origin, program] = [torch_ms, other_ms]
     figures = f"{other_ms:.0f} ms, torch {torch_ms:.0f} ms in a trial"
     if other_ms > WORTHWHILE * torch_ms:
         return Choice(fast, by_torch, f"OpenVINO is no faster here ({figures})")
+    forget_reordered(fast)
     return Choice(other, name, f"it is faster here ({figures})")
 
 

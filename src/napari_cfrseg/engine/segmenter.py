@@ -8,7 +8,7 @@ round before and fixed for its whole cascade. Kept embeddings never change a res
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +79,8 @@ class Segmenter:
         "torch", "openvino" or "auto": see ``backends.choose``.
     name
         The model's name in messages.
+    origin
+        Says which weights the network has, for segmenters that share what computes.
 
     Examples
     --------
@@ -100,8 +102,9 @@ class Segmenter:
         backend: Backend = "torch",
         focus: FocusSettings | None = None,
         name: str = "custom",
+        origin: Hashable = None,
     ) -> None:
-        self._stages = Stages(network, device, precision, backend)
+        self._stages = Stages(network, device, precision, backend, origin)
         #: what was done against running out of memory
         self.notices = self._stages.notices
         self.focus = FocusSettings() if focus is None else focus
@@ -137,7 +140,8 @@ class Segmenter:
         from napari_cfrseg.model import weights_file as checkpoint
 
         resolve_device(device)  # before the weights are read: fails fast
-        network, _ = checkpoint.load(checkpoint.resolve(name_or_path))
+        path = checkpoint.resolve(name_or_path)
+        network, _ = checkpoint.load(path)
         if threads is not None:
             torch.set_num_threads(threads)
         return cls(
@@ -147,6 +151,7 @@ class Segmenter:
             backend=backend,
             focus=focus,
             name=str(name_or_path),
+            origin=checkpoint.version_of(path),
         )
 
     @property

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cfrseg.clicks import Click, ClickList, points_rows
-from napari_cfrseg.engine.backends import Backend, choose
+from napari_cfrseg.engine.backends import Backend, choose, shared
 from napari_cfrseg.engine.devices import (
     Notices,
     Placement,
@@ -130,12 +130,13 @@ class Stages:
         device: str,
         precision: Precision = "float32",
         backend: Backend = "torch",
+        origin: Hashable = None,
     ) -> None:
         if precision not in get_args(Precision):
             msg = f"precision {precision!r}: expected {', '.join(get_args(Precision))}"
             raise ValueError(msg)
         self.precision = precision
-        self._wanted = backend
+        self._wanted, self._origin = backend, origin
         self.cap = memory_cap()
         #: called before each run of the network; what it raises ends the work
         self.give_way: Callable[[], None] = lambda: None
@@ -156,9 +157,11 @@ class Stages:
         self.network.to(device)
         if device.type == "cpu":  # SPEED: convolutions run faster in this layout
             self.network.to(memory_format=torch.channels_last)
-        fast = self.network.for_inference()
-        half = self._half(self.precision)
-        self.backend = choose(self.network, fast, self._wanted, device, half=half)
+        half, origin = self._half(self.precision), self._origin
+        fast = shared(origin, str(device), self.network.for_inference)
+        self.backend = choose(
+            self.network, fast, self._wanted, device, half=half, origin=origin
+        )
         self._fast = self.backend.network
         self.adapt(self._adapted)
         self.forget()

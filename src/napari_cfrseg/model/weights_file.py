@@ -270,8 +270,13 @@ def _stored(key: str, tensor: Tensor, *, half: bool) -> Tensor:
 
 def weights_sha256(path: Path) -> str:
     """Return the SHA-256 of a weights file."""
+    return _hash(*version_of(path))
+
+
+def version_of(path: Path) -> tuple[Path, int, int]:
+    """Return what tells a file from another, and from its later content."""
     found = path.stat()
-    return _hash(path, found.st_mtime_ns, found.st_size)
+    return path, found.st_mtime_ns, found.st_size
 
 
 @lru_cache(maxsize=64)

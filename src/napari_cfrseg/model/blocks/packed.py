@@ -56,6 +56,10 @@ class ReorderedWeights:
         # a copy may go to another device or get other weights
         return ReorderedWeights, ()
 
+    def forget(self) -> None:
+        """Free the reordered weights until they are needed again."""
+        self._kept = {}
+
     def convolve(
         self,
         x: Tensor,
@@ -200,6 +204,14 @@ def pack(root: nn.Module) -> None:
                 if after is not None and activation is not None:
                     setattr(module, after[0], nn.Identity())
             setattr(module, name, PackedConv2d(conv, activation or "none"))
+
+
+def forget_reordered(root: nn.Module) -> None:
+    """Free the reordered weights below a module that computes seldom."""
+    for module in root.modules():
+        kept = getattr(module, "_reordered", None)
+        if isinstance(kept, ReorderedWeights):
+            kept.forget()
 
 
 def _is_nothing(module: nn.Module) -> bool:
