@@ -27,9 +27,10 @@ from skimage import measure
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.apart import is_apart, is_beyond
 from napari_cfrseg.annotation.handlers import new_object
-from napari_cfrseg.annotation.state import PlaneState
+from napari_cfrseg.annotation.state import ClickEntry, PlaneState, Round
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.prediction import Prediction
+from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.evaluation import metrics
 from napari_cfrseg.evaluation.datasets import (
@@ -63,10 +64,11 @@ def begins(
     segmenter: Segmenter, clicks: list[Click], shown: Prediction, click: Click
 ) -> bool:
     """Whether a further click begins another object, as in the window."""
-    before = MaskPatch.from_mask(shown.mask)
+    entries = tuple(ClickEntry(0, one, Refinement()) for one in clicks)
+    mask = MaskPatch.from_mask(shown.mask)
+    before = PlaneState(entries=entries, rounds=(Round(shown),), mask=mask)
     event = ev.ClickAdded(1, (), click.yx, True, 1)
-    whole = new_object(1).with_plane((), PlaneState(start=before, mask=before))
-    if is_beyond({1: whole}, event):
+    if is_beyond({1: new_object(1).with_plane((), before)}, event):
         return True
     after = segmenter.predict([*clicks, click], previous=shown).mask
     return is_apart(before, MaskPatch.from_mask(after), click.pixel)

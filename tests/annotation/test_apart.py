@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from closed_form import FloodNetwork
@@ -9,8 +11,11 @@ from closed_form import FloodNetwork
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator
 from napari_cfrseg.annotation.apart import is_apart
+from napari_cfrseg.annotation.state import PlaneState, Round
+from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.geometry.masks import MaskPatch
+from napari_cfrseg.io.tiled_labels import label_runs
 
 DISC = np.hypot(*np.mgrid[-20:21, -20:21]) <= 20
 
@@ -27,7 +32,14 @@ def scene(*, gap=0, bridge=0, size=200):
     disc_at(after, 60, 101 + gap)
     if bridge:
         after[60 - bridge // 2 : 60 + (bridge + 1) // 2, 60 : 101 + gap] = True
-    return MaskPatch.from_mask(before), MaskPatch.from_mask(after)
+    return begun(before), MaskPatch.from_mask(after)
+
+
+def begun(mask, quality=None) -> PlaneState:
+    """Return an object of one click with a mask, of a quality the network expects."""
+    patch = MaskPatch.from_mask(mask)
+    prediction = replace(Prediction.from_mask(mask), quality=quality)
+    return PlaneState(start=patch, rounds=(Round(prediction),), mask=patch)
 
 
 @pytest.mark.parametrize(
@@ -47,33 +59,36 @@ def test_a_rim_that_is_added_is_a_correction() -> None:
     disc_at(before, 60, 60)
     disc_at(after, 60, 60)
     disc_at(after, 60, 68)
-    masks = MaskPatch.from_mask(before), MaskPatch.from_mask(after)
-    assert not is_apart(*masks, (60, 84))
+    assert not is_apart(begun(before), MaskPatch.from_mask(after), (60, 84))
+
+
+def test_a_mask_that_is_not_right_yet_is_corrected() -> None:
+    """A first mask may be a dot in the middle of what was meant."""
+    before, after = scene(gap=3)
+    mask = before.mask.to_mask((200, 200))
+    assert is_apart(begun(mask, quality=0.8), after, (60, 104))
+    assert not is_apart(begun(mask, quality=0.5), after, (60, 104))
 
 
 @pytest.mark.parametrize("scale", [1, 7])
 def test_large_masks_are_compared_alike(scale) -> None:
-    before, after = scene(gap=4)
     for bridge, apart in ((0, True), (30, False)):
-        before, after = (
-            MaskPatch(
-                (one.offset[0] * scale, one.offset[1] * scale),
-                np.kron(one.mask, np.ones((scale, scale), bool)),
-            )
-            for one in scene(gap=4, bridge=bridge)
-        )
-        assert is_apart(before, after, (60 * scale, 105 * scale)) is apart
+        before, after = scene(gap=4, bridge=bridge)
+        both = (one.to_mask((200, 200)) for one in (before.mask, after))
+        before, after = (np.kron(one, np.ones((scale, scale), bool)) for one in both)
+        place = (60 * scale, 105 * scale)
+        assert is_apart(begun(before), MaskPatch.from_mask(after), place) is apart
 
 
 def test_without_a_mask_before_or_at_the_click_nothing_is_apart() -> None:
     before, after = scene(gap=3)
-    assert not is_apart(MaskPatch.empty(), after, (60, 104))
+    assert not is_apart(PlaneState(), after, (60, 104))
     assert not is_apart(before, after, (60, 82))
     assert not is_apart(before, after, (150, 150))
 
 
 def pixels() -> np.ndarray:
-    """Return two bright squares, one of them dim in a corner, on black."""
+    """Return two bright squares on black."""
     made = np.zeros((80, 100), np.uint8)
     made[10:30, 10:30] = 200
     made[10:30, 60:80] = 200
@@ -122,26 +137,16 @@ def test_a_click_that_joins_is_one_of_its_object() -> None:
 
 
 def test_no_network_decides_beside_a_locked_object_or_far_from_it() -> None:
-    for far in (False, True):
-        made = annotated()
-        place = (70, 95) if far else (20, 70)
-        if not far:
-            made.apply(ev.ObjectLocked(1, True))
-        else:
-            made.apply(ev.MaskImported(1, (), small_mask()))
-        runs = made.apply(
-            click(1, *place, 2), if_apart=(ev.ObjectCreated(2), click(2, *place, 2))
-        )
-        assert set(runs.objects) == {1, 2}
-        assert runs.runs == 1
-
-
-def small_mask():
-    from napari_cfrseg.io.tiled_labels import label_runs
-
     labels = np.zeros((80, 100), np.int32)
     labels[10:14, 10:14] = 1
-    return label_runs(labels)
+    for event in (ev.ObjectLocked(1, True), ev.MaskImported(1, (), label_runs(labels))):
+        made = annotated()
+        made.apply(event)
+        if isinstance(event, ev.MaskImported):
+            made.apply(ev.ObjectReset(1, ()))
+        change = made.apply(click(1, 20, 70, 2), if_apart=NEXT)
+        assert set(change.objects) == {1, 2}
+        assert change.runs == 1
 
 
 def test_what_is_computed_ahead_is_the_object_that_begins() -> None:

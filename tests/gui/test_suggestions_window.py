@@ -52,7 +52,8 @@ def test_suggest_accept_reject_undo_and_replay(window, qtbot, discs):
     assert layer.contour > 0
     # one act rejects them all, and one undo brings them back
     count = len(suggesting.found)
-    reject = window.dock.objects.reject
+    reject, suggested = window.dock.objects.reject, window.dock.objects.suggested
+    assert suggested.isVisible()
     for act in (
         lambda: window.press(Qt.Key.Key_Delete, Qt.KeyboardModifier.ShiftModifier),
         lambda: qtbot.mouseClick(reject, Qt.MouseButton.LeftButton),

@@ -51,7 +51,7 @@ def mask_after(
     entries = (*state.entries, entry)
     rounds = (*state.rounds, Round(prediction=found))
     mask = shown_mask(state.start, entries, rounds, whole.threshold)
-    if if_apart and is_apart(state.mask, mask, click.click.pixel):
+    if if_apart and is_apart(state, mask, click.click.pixel):
         return mask_after(*own, if_apart, (), check)
     if not mask.mask.size:
         return mask

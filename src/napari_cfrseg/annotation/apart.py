@@ -2,8 +2,9 @@
 
 A positive click on the next nucleus looks like a correction of the one before. The
 network tells them apart: it fuses a correction with the object, and leaves the next
-object beside it, or joined by a narrow neck. ``benchmarks/next_object.py`` measures how
-often that is right; the numbers here were chosen with it, on validation objects.
+object beside it, or joined by a narrow neck. Where the mask before is hardly what was
+meant, such as a dot on a large object, a click corrects it. How often this is right is
+measured by ``benchmarks/next_object.py``; the numbers come from validation objects.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import numpy as np
 from scipy import ndimage
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.state import ObjectState
+from napari_cfrseg.annotation.state import ObjectState, PlaneState
 from napari_cfrseg.geometry.masks import MaskPatch
 
 #: farther from a mask's box than so many times its longer side, no click corrects it
 _FAR = 2.0
 #: a neck is narrower than this share of the part's own width at the click
-_NECK = 0.5
+_NECK = 0.6
+#: a mask of which the network expects less is not right yet: clicks correct it
+_LEAST_QUALITY = 0.6
 #: masks are compared on a grid of at most so many cells a side
 _MOST_CELLS = 96
 
@@ -30,7 +33,15 @@ def is_beyond(objects: Mapping[int, ObjectState], event: ev.Event) -> bool:
     if not isinstance(event, ev.ClickAdded) or event.object_id not in objects:
         return False
     whole = objects[event.object_id]
-    return whole.locked or _is_far(whole.on(event.plane).mask, event.click.pixel)
+    state = whole.on(event.plane)
+    is_far = _is_right(state) and _is_far(state.mask, event.click.pixel)
+    return whole.locked or is_far
+
+
+def _is_right(state: PlaneState) -> bool:
+    """Whether the newest click's mask may be what the person means."""
+    newest = state.rounds[-1].prediction if state.rounds else None
+    return newest is None or (newest.quality or 1.0) >= _LEAST_QUALITY
 
 
 def _is_far(mask: MaskPatch, pixel: tuple[int, int]) -> bool:
@@ -41,15 +52,15 @@ def _is_far(mask: MaskPatch, pixel: tuple[int, int]) -> bool:
     return bool(gap > _FAR * max(mask.mask.shape))
 
 
-def is_apart(before: MaskPatch, after: MaskPatch, pixel: tuple[int, int]) -> bool:
-    """Return whether a click's part of a mask is another object than the mask before.
+def is_apart(before: PlaneState, after: MaskPatch, pixel: tuple[int, int]) -> bool:
+    """Return whether a click's part of a mask is another object than the one before.
 
     ``after`` is the mask once the click on ``pixel`` was added. False where there was
-    no mask before, and where the click is not in the mask.
+    no mask before or none that may be right, and where the click is not in the mask.
     """
     (y, x), (y0, x0, y1, x1) = pixel, after.box
-    inside = y0 <= y < y1 and x0 <= x < x1
-    if not before.mask.size or not inside or not after.mask[y - y0, x - x0]:
+    inside = y0 <= y < y1 and x0 <= x < x1 and after.mask[y - y0, x - x0]
+    if not before.mask.mask.size or not inside or not _is_right(before):
         return False
     step = -(-max(after.mask.shape) // _MOST_CELLS)
     y, x = y - y0, x - x0
@@ -58,4 +69,4 @@ def is_apart(before: MaskPatch, after: MaskPatch, pixel: tuple[int, int]) -> boo
     here = y // step, x // step
     parts, _ = ndimage.label(depths >= _NECK * depths[here], np.ones((3, 3)))
     part = parts == parts[here]
-    return not (part & before.window(after.box)[cells]).any()
+    return not (part & before.mask.window(after.box)[cells]).any()

@@ -185,9 +185,7 @@ class Draft:
         before = self._before.get(event.object_id)
         after = self.objects[event.object_id].on(event.plane).mask
         pixel = event.click.pixel
-        return before is not None and is_apart(
-            before.on(event.plane).mask, after, pixel
-        )
+        return before is not None and is_apart(before.on(event.plane), after, pixel)
 
     def use_scaling(self, plane: Plane, scaling: Scaling | None) -> bool:
         """Read a plane as an event says; return whether nothing was known of it."""

@@ -119,7 +119,7 @@ class Preferences:
     threshold: float = 0.5
     resting: Resting = Resting.PREPARE
     auto_next: bool = True
-    unfolded: tuple[str, ...] = ("stack", "session")
+    unfolded: tuple[str, ...] = ("stack",)
     keys: dict[str, str] = field(
         default_factory=lambda: {action.name: action.key for action in ACTIONS}
     )
@@ -176,8 +176,10 @@ def bind_keys(
     ``keys`` are by action name, where they differ from the table.
     """
     bound: list[tuple[Any, str]] = []
+    chosen = {a.name: (keys or {}).get(a.name) or a.key for a in ACTIONS}
+    controller.name_join_key(shown_key(chosen, "merge"))
     for action in ACTIONS:
-        key = (keys or {}).get(action.name) or action.key
+        key = chosen[action.name]
         for name in action.layers:
             layer = getattr(controller, name).layer
             layer.bind_key(key, lambda _, a=action: a.run(controller), overwrite=True)

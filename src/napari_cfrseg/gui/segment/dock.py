@@ -10,15 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QWidget
 
-from napari_cfrseg.gui.dock_widget import DockWidget, Section, form, images_of, notify
+from napari_cfrseg.gui.dock_widget import (
+    DockWidget,
+    Section,
+    column_in,
+    form,
+    images_of,
+    notify,
+)
 from napari_cfrseg.gui.preferences import (
     PLUGIN,
     Preferences,
     bind_keys,
     remember_unfolded,
-    shown_key,
 )
 from napari_cfrseg.gui.segment.axes_panel import AxesPanel
 from napari_cfrseg.gui.segment.canvas_extras import CanvasExtras
@@ -345,7 +351,6 @@ class ClickDock(DockWidget):
         controller.go_to = self._choose
         controller.show_keys = self.status.show_keys
         controller.show_band = self.canvas.show_band
-        controller.name_join_key(shown_key(self._preferences.keys, "merge"))
         self.settings.apply_to(controller)
         show_planes_of(self.viewer, controller.image)
         if first:
@@ -415,16 +420,18 @@ class ClickDock(DockWidget):
         self.status.show_view(view)
 
     def _lay_out(self) -> None:
-        inner = QWidget()
-        column = QVBoxLayout(inner)
+        inner, folded = QWidget(), QWidget()
+        column, inside = column_in(inner, 4), column_in(folded, 4)
         column.setContentsMargins(6, 4, 6, 4)
-        column.setSpacing(4)
-        column.addLayout(form(self.image_choice, self.model_choice))
+        column.addLayout(form(self.image_choice))
         column.addWidget(self.axes)
         column.addWidget(self.objects, stretch=1)
         column.addWidget(self.status)
+        inside.addLayout(self.objects.more)
+        inside.addWidget(self.settings)
+        inside.addLayout(form(self.model_choice))
         self.sections = {
-            "outline": Section("Outline and display", self.settings),
+            "outline": Section("Outline, display and model", folded),
             "stack": Section("Stack", self.stack),
             "session": Section("Session", self.sessions),
         }
@@ -434,6 +441,7 @@ class ClickDock(DockWidget):
                 section.expand(animate=False)
             section.toggled.connect(self._remember_sections)
             column.addWidget(section)
+        column.addWidget(self.sessions.label)
         self.sections["stack"].hide()
         self.fill_with(inner, 352)
 

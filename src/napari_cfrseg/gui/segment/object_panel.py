@@ -236,7 +236,7 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
 
 
 class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
-    """Polarity, objects, undo."""
+    """Polarity, objects, undo, suggestions."""
 
     def __init__(self, keys: dict[str, str]) -> None:
         super().__init__()
@@ -277,14 +277,20 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.accept = button("Accept 0", said)
         said = f"Reject all outlines that are left ({key['reject_all']})"
         self.reject = button("Reject all", said)
+        self._lay_out()
+
+    def _lay_out(self) -> None:
         column = column_in(self, 4)
         column.addLayout(row(self.positive, self.negative, self.other))
         column.addWidget(self.table, stretch=1)
-        column.addLayout(
-            row(self.suggest, self.follow, self.sure, self.accept, self.reject)
-        )
-        column.addLayout(row(self.new, self.undo, self.redo))
-        column.addLayout(row(self.closer, self.wider, self.reset, self.delete))
+        column.addLayout(row(self.new, self.undo, self.redo, self.suggest))
+        self.suggested = QWidget()  # in sight while there are suggestions
+        self.suggested.setLayout(row(self.follow, self.sure, self.accept, self.reject))
+        self.suggested.layout().setContentsMargins(0, 0, 0, 0)
+        self.suggested.hide()
+        column.addWidget(self.suggested)
+        #: seldom needed, and laid out elsewhere
+        self.more = row(self.closer, self.wider, self.reset, self.delete)
 
     def connect_to(self, current: Current) -> None:
         """Let the controls act on the controller that ``current`` returns."""
@@ -321,6 +327,9 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.accept.setText(f"Accept {view.suggestions.sure}")
         self.accept.setEnabled(view.suggestions.sure > 0)
         self.reject.setEnabled(bool(view.suggestions.scores))
+        self.suggested.setVisible(
+            bool(view.suggestions.scores) or view.suggestions.running
+        )
         has_object = view.selected is not None
         self.delete.setEnabled(has_object)
         self.reset.setEnabled(has_object)

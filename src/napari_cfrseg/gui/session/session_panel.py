@@ -64,6 +64,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._notify = notify
         self.keeper: SessionKeeper | None = None
         self._lost = ""
+        #: what is saved; laid out where it stays in sight
         self.label = TextLine()
         self.open_button = button("Open", "Open a session, or reopen a lost one")
         said = "Labels to correct, clicks made elsewhere"
@@ -86,7 +87,6 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.save_button.clicked.connect(self._save)
         self.export_button.clicked.connect(self._export)
         column = column_in(self)
-        column.addWidget(self.label)
         files = (self.open_button, self.import_button)
         column.addLayout(row(*files, self.save_button, self.export_button))
         self.show_keeper(None)
