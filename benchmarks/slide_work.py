@@ -59,8 +59,8 @@ class Work:
         """Show the tissue."""
         layer, (y, x) = self.viewer.layers[0], self.spot
         place = layer.data_to_world((y + SPOT_PX / 4, x + SPOT_PX / 4))
-        self.viewer.camera.center = place
-        self.viewer.camera.zoom = zoom / layer.scale[0]
+        self.viewer.scene.camera.center = place
+        self.viewer.scene.camera.zoom = zoom / layer.scale[0]
         self.pump()
 
     def pump(self, until: Callable[[], bool] = lambda: True) -> None:

@@ -21,8 +21,14 @@ COLOURS: tuple[tuple[int, int, int], ...] = (
     (213, 94, 0),
     (204, 121, 167),
 )
+ORANGE, SKY_BLUE, GREEN, YELLOW, BLUE, VERMILION, PURPLE = COLOURS
 _POSITIVE, _NEGATIVE = (255, 255, 255), (255, 60, 60)
 _ARM_PX = 5
+
+
+def hex_of(colour: tuple[int, int, int]) -> str:
+    """Return a colour as ``#rrggbb``."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def draw_overlay(

@@ -219,7 +219,10 @@ def test_a_slide_is_annotated_at_full_resolution(
     read = window.dock.controller.image.data.levels
     assert not any(hasattr(level, "dask") for level in read)
     place = window.image.data_to_world((y + 430, x + 160))
-    viewer.camera.center, viewer.camera.zoom = place, 2.0 / window.image.scale[0]
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (
+        place,
+        2.0 / window.image.scale[0],
+    )
     window.settle()
     window.click(y + 425, x + 172)
     tiles = window.labels.data[0]
@@ -239,7 +242,7 @@ def test_a_slide_is_annotated_at_full_resolution(
     window.drag((y + 460, x + 150), (y + 460, x + 200))
     assert tiles[y + 460, x + 170] == 1
     shown = label_runs(tiles)
-    viewer.camera.zoom /= 200
+    viewer.scene.camera.zoom /= 200
     window.settle()
     assert window.labels.data_level > 2
     assert window.labels.get_value((y + 425, x + 172))[1] == 1

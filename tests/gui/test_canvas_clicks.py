@@ -261,12 +261,12 @@ def test_tab_takes_the_next_mask_and_back_while_the_canvas_has_the_focus(window)
 @pytest.mark.parametrize("key", ["ControlModifier", "ShiftModifier"])
 def test_wheel_moves_the_outline_in_one_undo_step(window, key):
     click_on_nested_rings(window)
-    zoom, depth = window.viewer.camera.zoom, window.view.undo_depth
+    zoom, depth = window.viewer.scene.camera.zoom, window.view.undo_depth
     wheel(window, Qt.KeyboardModifier[key], 1)
     wheel(window, Qt.KeyboardModifier[key], 1)
     assert window.view.threshold == pytest.approx(0.46)
     assert window.view.undo_depth == depth + 1
-    assert window.viewer.camera.zoom == zoom
+    assert window.viewer.scene.camera.zoom == zoom
     wheel(window, Qt.KeyboardModifier[key], -1)
     assert window.view.threshold == pytest.approx(0.48)
     window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
@@ -310,9 +310,9 @@ def replayed(window) -> np.ndarray:
 @pytest.mark.parametrize("layer", ["image", "points"])
 def test_dragged_box_limits_the_first_mask_and_begins_an_object(window, layer):
     window.viewer.layers.selection.active = getattr(window, layer)
-    centre = tuple(window.viewer.camera.center)
+    centre = tuple(window.viewer.scene.camera.center)
     window.drag((35, 35), (85, 60), Qt.KeyboardModifier.ShiftModifier)
-    assert tuple(window.viewer.camera.center) == centre
+    assert tuple(window.viewer.scene.camera.center) == centre
     assert window.labels.data[60, 55] == 1
     assert not window.labels.data[:, 62:].any()
     assert len(window.points.data) == 1

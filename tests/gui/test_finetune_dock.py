@@ -164,9 +164,9 @@ def viewer(make_napari_viewer, npe2pm, plugin_settings, folders):
 
 def click(viewer, qtbot, y, x):
     canvas = viewer.window._qt_viewer.canvas.native
-    centre = np.asarray(viewer.camera.center[-2:])
+    centre = np.asarray(viewer.scene.camera.center[-2:])
     size = np.array([canvas.height(), canvas.width()])
-    row, column = (np.array([y, x]) - centre) * viewer.camera.zoom + size / 2
+    row, column = (np.array([y, x]) - centre) * viewer.scene.camera.zoom + size / 2
     place = QPoint(round(column), round(row))
     qtbot.mouseMove(canvas, place)
     qtbot.mousePress(canvas, Qt.MouseButton.LeftButton, pos=place)

@@ -130,10 +130,10 @@ def test_what_is_done_to_several_rows_is_one_undo_step(window):
 
 
 def test_double_click_on_the_area_goes_to_the_object(window):
-    window.viewer.camera.center = (0, 0)
+    window.viewer.scene.camera.center = (0, 0)
     window.dock.objects.table.cellDoubleClicked.emit(1, 3)
     middle = window.image.data_to_world((49.5, 149.5))
-    assert np.allclose(window.viewer.camera.center[-2:], middle, atol=0.5)
+    assert np.allclose(window.viewer.scene.camera.center[-2:], middle, atol=0.5)
 
 
 def test_measurements_are_in_a_table_and_in_the_layer_s_features(window, tmp_path):

@@ -98,7 +98,9 @@ def test_a_click_is_computed_from_the_press_on(window) -> None:
         assert CountingNetwork.embedded == before
         assert window.area(number) == 1600
         pressed = window.dock.controller.clicks.rows[-1].yx
-        assert np.allclose(pressed, (y, x), atol=0.5 / window.viewer.camera.zoom / 0.2)
+        assert np.allclose(
+            pressed, (y, x), atol=0.5 / window.viewer.scene.camera.zoom / 0.2
+        )
         assert np.allclose(window.points.data[-1], pressed)
 
 

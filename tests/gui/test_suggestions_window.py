@@ -119,9 +119,9 @@ def test_a_stroke_accepts_or_rejects_all_that_it_touches(window):
     shown = tuple(np.array(row).T)
     assert layer.data[shown].all()
     count, ctrl = len(suggesting.found), Qt.KeyboardModifier.ControlModifier
-    middle = tuple(window.viewer.camera.center)
+    middle = tuple(window.viewer.scene.camera.center)
     window.drag(row[0], (130, row[3][1] + 5), ctrl)
-    assert tuple(window.viewer.camera.center) == middle
+    assert tuple(window.viewer.scene.camera.center) == middle
     assert sorted(window.labels.data[shown][:4]) == [4, 5, 6, 7]
     assert not window.labels.data[row[4]]
     assert len(suggesting.found) == count - 4
@@ -148,7 +148,7 @@ def test_suggestions_follow_the_view_and_the_switch_stops_them(window, qtbot):
     controller = window.dock.controller
     suggesting = controller.suggestions
     whole = len(suggesting.found)
-    camera = window.viewer.camera
+    camera = window.viewer.scene.camera
     centre, zoom = camera.center, camera.zoom
 
     def look(y, x, factor):

@@ -32,9 +32,9 @@ class TurnedWindow(Window):
     def at(self, *index: float) -> QPoint:
         world = np.asarray(self.image.data_to_world(index))
         shown = world[list(self.viewer.dims.displayed)]
-        centre = np.asarray(self.viewer.camera.center[-2:])
+        centre = np.asarray(self.viewer.scene.camera.center[-2:])
         size = np.array([self.canvas.height(), self.canvas.width()])
-        row, column = (shown - centre) * self.viewer.camera.zoom + size / 2
+        row, column = (shown - centre) * self.viewer.scene.camera.zoom + size / 2
         return QPoint(round(column), round(row))
 
     def click_voxel(self, *index: float, right=False) -> None:

@@ -19,6 +19,7 @@ from napari_cfrseg.io.label_exports import (
     write_ome_tiff,
     write_ome_zarr,
 )
+from napari_cfrseg.io.named_axes import unit_name, unit_sign
 from napari_cfrseg.io.object_exports import (
     ObjectRow,
     plane_place,
@@ -131,6 +132,20 @@ def test_planes_of_labels_are_never_colours(tmp_path, count, write):
         assert int(file.pages[0].photometric) == 1
         assert len(file.pages) == count
         np.testing.assert_array_equal(file.asarray().reshape(labels.shape), labels)
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "sign"),
+    [
+        ("um", "micrometer", "µm"),
+        ("centimetre", "centimeter", "cm"),
+        ("pm", "picometer", "pm"),
+        ("parsec", "pixel", "pixel"),
+        (None, "pixel", "pixel"),
+    ],
+)
+def test_units_are_spelt_as_the_formats_spell_them(said, name, sign):
+    assert (unit_name(said), unit_sign(said)) == (name, sign)
 
 
 def test_ome_tiff_keeps_names_and_sizes(tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtCore import QEvent, Qt, QTimer, Signal
 from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -33,15 +33,13 @@ if TYPE_CHECKING:
 
 
 class DockWidget(QWidget):  # type: ignore[misc]  # qtpy is untyped
-    """A dock's contents; a subclass says in :meth:`let_go` what closing it ends."""
+    """A dock's contents; ``left`` is emitted when it goes, maybe more than once."""
+
+    left = Signal()
 
     def __init__(self) -> None:
         self._was_docked = False  # events come while Qt begins
         super().__init__()
-
-    def let_go(self) -> None:
-        """End what the dock began; called more than once."""
-        raise NotImplementedError
 
     def fill_with(self, column: QWidget, narrowest_px: int) -> None:
         """Fill the dock with a column that scrolls where it is too low for it."""
@@ -53,14 +51,14 @@ class DockWidget(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.setMinimumWidth(narrowest_px)
 
     def changeEvent(self, event: QEvent) -> None:
-        """Let go when napari takes the dock away (its × button)."""
+        """Notice when napari takes the dock away (its × button)."""
         super().changeEvent(event)
         if event.type() == QEvent.Type.ParentChange:
             if self.parent() is not None:
                 self._was_docked = True
                 QTimer.singleShot(0, self.docked)
             elif self._was_docked:
-                self.let_go()
+                self.left.emit()
 
     def docked(self) -> None:
         """Share a place with the plugin's other dock, in tabs."""
@@ -76,8 +74,8 @@ class DockWidget(QWidget):  # type: ignore[misc]  # qtpy is untyped
                 QTimer.singleShot(0, mine.raise_)  # once there are tabs
 
     def closeEvent(self, event: QEvent) -> None:
-        """Let go with the window."""
-        self.let_go()
+        """Go with the window."""
+        self.left.emit()
         super().closeEvent(event)
 
 

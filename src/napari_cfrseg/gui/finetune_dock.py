@@ -50,6 +50,7 @@ class FineTuneDock(DockWidget):
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         self._closed = False  # events come while Qt begins
         super().__init__()
+        self.left.connect(self.let_go)
         self.viewer = napari_viewer
         self.run = FineTuneRun()
         self._shown: object = None

@@ -9,6 +9,8 @@ from qtpy.QtCore import QPointF, QRectF, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QTableWidget, QTableWidgetItem, QWidget
 
+from napari_cfrseg.overlay import ORANGE, SKY_BLUE
+
 _COLUMNS = ("", "objects", "NoC@85", "NoC@90", "IoU@1", "IoU@5")
 
 
@@ -53,8 +55,7 @@ class ReportTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
         self.setVisible(bool(report))
 
 
-#: colours that colour-blind people distinguish (Okabe and Ito)
-LOSS_COLOUR, CLICKS_COLOUR = QColor(86, 180, 233), QColor(230, 159, 0)
+LOSS_COLOUR, CLICKS_COLOUR = QColor(*SKY_BLUE), QColor(*ORANGE)
 
 
 class Curve(QWidget):  # type: ignore[misc]  # qtpy is untyped

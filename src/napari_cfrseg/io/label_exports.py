@@ -25,6 +25,7 @@ from napari_cfrseg.io.atomic import (
     temporary_beside,
 )
 from napari_cfrseg.io.images import TIFF_SUFFIXES
+from napari_cfrseg.io.named_axes import unit_name, unit_sign
 from napari_cfrseg.io.object_exports import ObjectRow
 from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, labelled_tiles
 
@@ -80,7 +81,7 @@ def write_ome_tiff(
         for name, size, unit in zip(names, spacing, said, strict=True):
             if name in "zyx":
                 metadata[f"PhysicalSize{name.upper()}"] = float(size)
-                metadata[f"PhysicalSize{name.upper()}Unit"] = _ome_unit(unit)
+                metadata[f"PhysicalSize{name.upper()}Unit"] = unit_sign(unit)
     if isinstance(labels, TiledLabels):
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             write_tiled_tiff(file, labels, metadata)
@@ -109,13 +110,6 @@ def _tiff_axes(ndim: int, axes: Sequence[str] | None) -> str:
     if sorted(set(wanted)) != sorted(wanted) or any(a not in _OME_AXES for a in wanted):
         wanted = []
     return "".join(wanted or _OME_AXES[::-1][:depth][::-1]) + "yx"
-
-
-def _ome_unit(unit: str) -> str:
-    names = {"um": "µm", "micrometer": "µm", "nanometer": "nm", "millimeter": "mm"}
-    known = {"µm", "nm", "mm", "cm", "m", "pm", "Å", "pixel"}
-    said = names.get(unit, unit)
-    return said if said in known else "pixel"
 
 
 def write_labels(
@@ -252,12 +246,12 @@ def _ngff(
     levels: int,
 ) -> dict[str, Any]:
     kinds = {"t": "time", "c": "channel"}
-    full = {"um": "micrometer", "µm": "micrometer", "nm": "nanometer"}
     axes = []
     for index, name in enumerate(names):
         axis = {"name": name, "type": kinds.get(name, "space")}
         if units is not None and units[index] not in ("", "pixel"):
-            axis["unit"] = full.get(units[index], units[index])
+            known = unit_name(units[index])
+            axis["unit"] = units[index] if known == "pixel" else known
         axes.append(axis)
     size = [1.0] * len(names) if spacing is None else [float(s) for s in spacing]
     datasets = []

@@ -18,6 +18,17 @@ from numpy.typing import NDArray
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.io.axes import channels_of, view_of
 
+#: units by their NGFF name: the sign that OME-XML has for them, and other spellings
+_UNITS = {
+    "micrometer": ("µm", {"um", "μm", "micron", "microns", "micrometre"}),
+    "nanometer": ("nm", {"nanometre"}),
+    "millimeter": ("mm", {"millimetre"}),
+    "centimeter": ("cm", {"centimetre"}),
+    "meter": ("m", {"metre"}),
+    "picometer": ("pm", {"picometre"}),
+    "inch": ("in", set()),
+    "angstrom": ("Å", {"å"}),
+}
 #: names of leading axes that have none
 _SPARE_NAMES = "tzqiwvuabdefghjklmnopr"
 #: an array is read whole up to this size
@@ -27,6 +38,21 @@ MOST_BYTES = 1 << 33
 MOST_CHANNELS = 4
 #: channels that are used of more than can be chosen
 USED_OF_MANY = 3
+
+
+def unit_name(unit: object) -> str:
+    """Return a unit's NGFF name; "pixel" for one that is unknown."""
+    said = str(unit or "").strip().replace("\\u00B5", "µ").lower()
+    for name, (sign, spellings) in _UNITS.items():
+        if said in {name, sign.lower(), *spellings}:
+            return name
+    return "pixel"
+
+
+def unit_sign(unit: object) -> str:
+    """Return the sign of a unit in OME-XML; "pixel" for one that is unknown."""
+    sign, _ = _UNITS.get(unit_name(unit), ("pixel", set()))
+    return sign
 
 
 def default_channels(count: int) -> tuple[int, ...]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.io.axes import ArrayView
-from napari_cfrseg.io.named_axes import OpenImage, axis_names
-from napari_cfrseg.io.tiff import check_chunks, unit_name
+from napari_cfrseg.io.named_axes import OpenImage, axis_names, unit_name
+from napari_cfrseg.io.tiff import check_chunks
 
 _MARKS = ("zarr.json", ".zgroup", ".zarray")
 #: how files of metadata begin

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.io.axes import ArrayView, in_memory, view_of
-from napari_cfrseg.io.named_axes import OpenImage, axis_names
+from napari_cfrseg.io.named_axes import OpenImage, axis_names, unit_name
 
 #: larger pages are read tile by tile, or strip by strip
 _WHOLE_PAGE_BYTES = 1 << 28
@@ -24,15 +24,6 @@ MOST_CHUNK_BYTES = 1 << 31
 #: TIFF's codes of pixels that are colours: RGB, CMYK, YCbCr, CIELab
 _COLOURS = {2, 5, 6, 8}
 _PALETTE = 3
-_UNITS = {
-    "micrometer": {"um", "µm", "μm", "micron", "microns", "micrometer", "micrometre"},
-    "nanometer": {"nm", "nanometer", "nanometre"},
-    "millimeter": {"mm", "millimeter", "millimetre"},
-    "centimeter": {"cm", "centimeter", "centimetre"},
-    "meter": {"m", "meter", "metre"},
-    "inch": {"inch", "in"},
-    "angstrom": {"å", "angstrom"},
-}
 
 
 def open_tiff(path: Path, level: int, *, as_labels: bool = False) -> OpenImage:
@@ -263,13 +254,6 @@ class _Pages:
             return np.zeros(shape, self.dtype)
         pixels: NDArray[Any] = np.asarray(page.asarray(), self.dtype)
         return pixels.reshape(shape)
-
-
-def unit_name(unit: object) -> str:
-    """Return a unit's NGFF name; "pixel" for one that is unknown."""
-    said = str(unit or "").strip().replace("\\u00B5", "µ").lower()
-    known = (name for name, spellings in _UNITS.items() if said in spellings)
-    return next(known, "pixel")
 
 
 def _calibration(

@@ -24,6 +24,7 @@ from cfrseg_training.loop.labelled import LabelledData
 from cfrseg_training.loop.trainer import Trainer
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.model import weights_file as checkpoint
+from napari_cfrseg.overlay import SKY_BLUE, VERMILION, YELLOW
 
 
 def dry_run_text(settings: Settings, data: LabelledData, *, as_json: bool) -> str:
@@ -72,8 +73,7 @@ def dry_run_text(settings: Settings, data: LabelledData, *, as_json: bool) -> st
 #: windows on the sheet, the side of one, and the gap between two
 COLUMNS, ROWS = 6, 4
 TILE_PX, GAP_PX = 176, 6
-#: colours that colour-blind people distinguish (Okabe and Ito)
-OUTLINE, POSITIVE, NEGATIVE = (240, 228, 66), (86, 180, 233), (213, 94, 0)
+OUTLINE, POSITIVE, NEGATIVE = YELLOW, SKY_BLUE, VERMILION
 
 
 def write_sheet(trainer: Trainer, path: Path) -> None:

@@ -44,11 +44,21 @@ from napari_cfrseg.evaluation.runner import Run
 from napari_cfrseg.evaluation.scores import ObjectRow, pooled_rows
 from napari_cfrseg.geometry.windows import Box, mask_box, overlap
 from napari_cfrseg.io.atomic import check_folder
+from napari_cfrseg.overlay import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY_BLUE,
+    VERMILION,
+    YELLOW,
+    hex_of,
+)
 
-#: Okabe and Ito's colours, distinct for people with any colour vision
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-POSITIVE, NEGATIVE = "#56B4E9", "#E69F00"
-TRUTH_COLOUR, MASK_COLOUR = "#F0E442", "#CC79A7"
+_CURVES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY_BLUE, (0, 0, 0))
+COLOURS = tuple(hex_of(colour) for colour in _CURVES)
+POSITIVE, NEGATIVE = hex_of(SKY_BLUE), hex_of(ORANGE)
+TRUTH_COLOUR, MASK_COLOUR = hex_of(YELLOW), hex_of(PURPLE)
 SHEET_OBJECTS = 12
 
 

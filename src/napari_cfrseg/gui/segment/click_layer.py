@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.gui.segment.layers import Listener, camera_of, to_rgba
 from napari_cfrseg.gui.segment.working_image import WorkingImage
+from napari_cfrseg.overlay import SKY_BLUE, VERMILION, hex_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
     from napari_cfrseg.gui.segment.controller import Controller
 
-#: Okabe and Ito's colours: distinguishable with any kind of colour vision
-COLOURS = {True: "#56b4e9", False: "#d55e00"}
+#: of positive and negative clicks
+COLOURS = {True: hex_of(SKY_BLUE), False: hex_of(VERMILION)}
 SYMBOLS = {True: "disc", False: "x"}
 NAMES = {True: "positive", False: "negative"}
 #: width of a point's border, as a share of its size

@@ -80,6 +80,7 @@ class ClickDock(DockWidget):
         runner: Runner | None = None,
     ) -> None:
         super().__init__()
+        self.left.connect(self.let_go)
         self.viewer = napari_viewer
         self._load = load
         self._runner: Runner = Worker() if runner is None else runner

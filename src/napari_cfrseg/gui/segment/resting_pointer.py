@@ -23,6 +23,7 @@ from napari_cfrseg.gui.segment.event_queue import Pending, Step
 from napari_cfrseg.gui.segment.layers import Listener
 from napari_cfrseg.gui.segment.outline_layer import OutlineLayer
 from napari_cfrseg.gui.segment.worker import Job, Runner
+from napari_cfrseg.overlay import PURPLE, hex_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -33,8 +34,7 @@ if TYPE_CHECKING:
 REST_MS = 150
 #: no outline is drawn where a first click takes longer
 SLOWEST_S = 0.8
-#: Okabe and Ito's reddish purple
-_COLOUR = "#cc79a7"
+_COLOUR = hex_of(PURPLE)
 
 
 class Resting(StrEnum):

@@ -24,6 +24,7 @@ from napari_cfrseg.geometry.windows import Box, overlap, shape_of
 from napari_cfrseg.gui.segment.layers import Listener, PlaneView, camera_of
 from napari_cfrseg.gui.segment.outline_layer import OutlineLayer
 from napari_cfrseg.gui.segment.worker import Failure, Job, Runner
+from napari_cfrseg.overlay import YELLOW, hex_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
     from napari_cfrseg.annotation.annotator import Annotator
 
-#: sure enough for the slider, and less sure (Okabe and Ito's yellow, dimmed)
-SURE, UNSURE = "#f0e442", "#8c8530"
+#: sure enough for the slider, and less sure (the same, dimmed)
+SURE, UNSURE = hex_of(YELLOW), "#8c8530"
 #: longest side of the part of a plane that is looked at in one go
 _LONGEST_PX = 4096
 #: outlines are drawn on a grid of about so many cells: a finer one holds up the window

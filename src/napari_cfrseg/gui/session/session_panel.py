@@ -30,7 +30,7 @@ from napari_cfrseg.gui.session.session_keeper import METADATA_KEY, SessionKeeper
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.io.axes import Pyramid
 from napari_cfrseg.io.tiled_labels import is_large
-from napari_cfrseg.overlay import draw_overlay
+from napari_cfrseg.overlay import VERMILION, draw_overlay, hex_of
 from napari_cfrseg.session.format import SUFFIX
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import FORMATS
@@ -156,7 +156,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if keeper is not None and keeper.writer is not None:
             self._idle.start()
         self.label.setText(text)
-        style = "" if problem is None else "color: #d55e00"
+        style = "" if problem is None else f"color: {hex_of(VERMILION)}"
         if style != self.label.styleSheet():
             self.label.setStyleSheet(style)
 
