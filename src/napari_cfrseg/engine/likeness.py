@@ -284,7 +284,7 @@ def _octave(cells: float) -> int:
 
 def _blob_sizes(sizes: Sequence[float]) -> list[float]:
     """Return the diameters of the blobs that objects of some diameters are."""
-    low, high = 0.75 * min(sizes), 1.35 * max(sizes)
+    low, high = 0.5 * min(sizes), 1.35 * max(sizes)
     count = max(2, math.ceil(2 * math.log2(high / low)) + 1)
     return [*map(float, np.geomspace(low, high, count))]
 

@@ -46,13 +46,13 @@ MOST_ROUNDS = 4
 
 
 class _Act(NamedTuple):
-    """Accepting all from a score on, and removing the wrong ones."""
+    """Accepting all from a score on, after rejecting the wrong ones."""
 
     threshold: float
     kept: list[ObjectSuggestion]
     wrong: list[ObjectSuggestion]
     actions: int
-    saved: int  #: actions beside accepting the right ones by strokes
+    saved: int  #: actions beside accepting the right ones one by one
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class Suggested:
             before = len(self.accepted)
             if at_once:
                 self.accept_sure()
-            self.accept_right(strokes=at_once)
+            self.accept_right(by_strokes=at_once)
             new = len(self.accepted) - before
             wrong = [s for s in self.open if self._is_seen(s)]
             count = min(len(wrong), round(wrong_share * new))
@@ -94,7 +94,7 @@ class Suggested:
         self.reject_rest()
 
     def accept_sure(self) -> None:
-        """Accept all sure ones and remove the wrong ones, while that saves actions."""
+        """Reject wrong sure ones and accept all others, while that saves actions."""
         while True:
             places = {math.floor(100 * s.score) / 100 for s in self.open}
             places.discard(self.threshold)
@@ -110,10 +110,11 @@ class Suggested:
             left = [s for s in self.open if s.score < act.threshold]
             self.open = rescored(left, self.verdicts)
 
-    def accept_right(self, *, strokes: bool) -> None:
+    def accept_right(self, *, by_strokes: bool) -> None:
         """Accept the right ones that are left, by strokes or one at a time."""
         right = [*self._new(self.open, ACCEPTED_IOU).values()]
-        self.actions += self._strokes(right) if strokes else len(right)
+        wrong = [s for s in self.open if s not in right]
+        self.actions += strokes(right, wrong) if by_strokes else len(right)
         for proposal in right:
             self._accept(proposal)
 
@@ -122,36 +123,9 @@ class Suggested:
         kept = [*self._new(sure, CORRECTED_IOU).values()]
         right = self._new(kept, ACCEPTED_IOU)
         wrong = [s for s in sure if s not in kept and self._is_seen(s)]
-        actions = 1 + len(wrong) + (threshold != self.threshold)
-        saved = self._strokes([*right.values()]) - actions
-        return _Act(threshold, kept, wrong, actions, saved)
-
-    def _strokes(self, right: Sequence[ObjectSuggestion]) -> int:
-        """Return in how many acts some right suggestions are accepted, and no other.
-
-        Each is a stroke from middle to middle, straight to the nearest one that is left
-        and that no wrong one is before, or a click on a single one.
-        """
-        free = {*right, *self._new(self.open, ACCEPTED_IOU).values()}
-        wrong = [s.mask for s in self.open if s not in free]
-        middles = {s: innermost(s.mask) for s in right}
-        left, acts = [*right], 0
-        while left:
-            acts += 1
-            last = left.pop(0)
-            for _ in range(MOST_IN_STROKE - 1):
-                reach = STROKE_STEP * 2 * math.sqrt(last.mask.area / math.pi)
-                far = {s: math.dist(middles[last], middles[s]) for s in left}
-                near = sorted((s for s in left if far[s] < reach), key=far.__getitem__)
-                ways = (
-                    s for s in near if not _touches(wrong, middles[last], middles[s])
-                )
-                reached = next(ways, None)
-                if reached is None:
-                    break
-                left.remove(reached)
-                last = reached
-        return acts
+        others = {*kept, *self._new(self.open, CORRECTED_IOU).values()}
+        actions = 1 + strokes(wrong, [*others]) + (threshold != self.threshold)
+        return _Act(threshold, kept, wrong, actions, len(right) - actions)
 
     def reject_rest(self) -> None:
         """Reject all that are open where two or more at clicks would be anyway.
@@ -220,16 +194,51 @@ class Suggested:
         self.open = [s for s in self.open if s is not proposal]
 
 
+def strokes(
+    chosen: Sequence[ObjectSuggestion], others: Sequence[ObjectSuggestion]
+) -> int:
+    """Return in how many acts some suggestions are accepted, or rejected.
+
+    Each is a stroke from middle to middle, straight to the nearest one that is left
+    and can be reached without touching any of the others, or a click on a single one.
+    """
+    middles = {s: innermost(s.mask) for s in chosen}
+    left, acts = [*chosen], 0
+    while left:
+        acts += 1
+        last: ObjectSuggestion | None = left.pop(0)
+        for _ in range(MOST_IN_STROKE - 1):
+            if last is not None:
+                last = _next_of(left, last, middles, others)
+            if last is not None:
+                left.remove(last)
+    return acts
+
+
+def _next_of(
+    left: Sequence[ObjectSuggestion],
+    last: ObjectSuggestion,
+    middles: dict[ObjectSuggestion, tuple[int, int]],
+    others: Sequence[ObjectSuggestion],
+) -> ObjectSuggestion | None:
+    """Return where a stroke goes on to, None if it ends."""
+    start, reach = middles[last], STROKE_STEP * 2 * math.sqrt(last.mask.area / math.pi)
+    far = {s: math.dist(start, middles[s]) for s in left}
+    near = sorted((s for s in left if far[s] < reach), key=far.__getitem__)
+    return next((s for s in near if not _touches(others, start, middles[s])), None)
+
+
 def _touches(
-    masks: Sequence[MaskPatch], start: tuple[int, int], end: tuple[int, int]
+    others: Sequence[ObjectSuggestion], start: tuple[int, int], end: tuple[int, int]
 ) -> bool:
-    """Return whether a straight stroke touches any of some masks."""
+    """Return whether a straight stroke touches any of some suggestions."""
     count = math.ceil(math.dist(start, end)) + 1
     path = np.round(np.linspace(start, end, count)).astype(int)
     low, high = path.min(axis=0), path.max(axis=0) + 1
     box = (*low.tolist(), *high.tolist())
-    near = (mask for mask in masks if 0 not in shape_of(overlap(mask.box, box)))
-    return any(mask.window(box)[tuple((path - low).T)].any() for mask in near)
+    masks = (s.mask for s in others)
+    near = (m for m in masks if 0 not in shape_of(overlap(m.box, box)))
+    return any(m.window(box)[tuple((path - low).T)].any() for m in near)
 
 
 def _verdict(proposal: ObjectSuggestion, *, right: bool) -> Verdict:
