@@ -62,15 +62,15 @@ _SIZES = 2.0
 #: two masks that share this much of the smaller one are one object
 SAME_OBJECT = 0.3
 #: the default probability from which all are accepted
-ACCEPT_FROM = 0.75
+ACCEPT_FROM = 0.78
 #: how strongly the weights resist a person's verdicts
 _INERTIA = 4.0
 
 #: mean, spread and weight of each trait (the constant last), fitted to the training
 #: side (``benchmarks/suggestions.py fit``)
-_MEAN = np.array([0.94, 0.54, 0.99, 0.32, 1.03, 0.2, 0.77])
-_SPREAD = np.array([0.72, 0.17, 0.81, 0.43, 0.56, 0.19, 0.28])
-_WEIGHTS = np.array([1.22, 1.07, -0.22, -0.31, 0.24, -0.24, 0.14, -0.63])
+_MEAN = np.array([0.89, 0.53, 1.05, 0.35, 1.0, 0.19, 0.72])
+_SPREAD = np.array([0.72, 0.17, 0.86, 0.47, 0.59, 0.18, 0.29])
+_WEIGHTS = np.array([1.14, 1.09, -0.3, -0.27, 0.35, -0.29, 0.0, -0.86])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -45,7 +45,7 @@ class FieldRow:
     objects: int
     clicked: Cost  #: each object clicked from scratch
     one_by_one: Cost  #: right suggestions accepted one at a time
-    at_once: Cost  #: all above the slider in one action, wrong ones removed
+    at_once: Cost  #: all above the slider in one action, the others by strokes
     with_noise: Cost  #: one by one, with acceptances that are wrong
     #: score of each first suggestion, and whether it covers an object with IoU ≥ 0.75
     #: (each object counted once)
@@ -68,7 +68,8 @@ def format_fields(rows: Sequence[FieldRow], settings: FieldSettings) -> str:
         "Actions per object of a field (fewer is better), until every outline is "
         "acceptable / with suggestions left as they are from an IoU of 0.75 on: each "
         "object clicked; right suggestions accepted one by one; all above the slider "
-        f"accepted at once and wrong ones removed; one by one with {noise} "
+        "accepted at once after wrong ones were rejected, the other right ones by "
+        f"strokes; one by one with {noise} "
         "acceptances. Precision and recall are those of accepting all at the default; "
         "*all* is the share of objects that any suggestion covers.",
         "",

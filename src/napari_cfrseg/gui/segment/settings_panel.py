@@ -43,6 +43,7 @@ _MOUSE = "".join(
         ("Alt+click", "select the object there"),
         ("Shift+drag", "a box around an object: its first mask ends there"),
         ("Ctrl+drag", "a stroke: clicks along it (right button: the other sign)"),
+        ("Ctrl+drag in a suggestion", "accept (right: reject) all it touches"),
         ("Tab, Shift+Tab", "another mask, the mask before"),
         ("Ctrl+wheel, Shift+wheel", "outline wider, tighter (in a stack: Shift)"),
         ("?", "show all keys"),

@@ -261,7 +261,7 @@ class Suggesting:
     def _end(self, before: str) -> None:
         self._say(running=False)
         count = len(self.found)
-        text = f"{before}{count} suggestions: click in one to accept it."
+        text = f"{before}{count} suggestions: accept by a click, several by Ctrl+drag."
         self._show(progress=(0, 0), status=text if count else f"{before}none found.")
         self._record()
 
