@@ -8,6 +8,7 @@ import sys
 import pytest
 
 SCRIPT = """
+import pathlib, sys
 from qtpy import API_NAME
 from vispy import app, gloo
 app.use_app(API_NAME.lower())
@@ -15,7 +16,12 @@ canvas = app.Canvas(show=True)
 gloo.clear()
 app.process_events()
 from napari_cfrseg.gui.segment.model_loading import import_triton_apart
+from napari_cfrseg.gui.segment.model_loading import load_torch_apart
 import_triton_apart()
+load_torch_apart()
+if sys.platform == "linux":
+    assert "torch" not in sys.modules or "triton" in sys.modules
+    assert "libtorch_cpu" in pathlib.Path("/proc/self/maps").read_text()
 import napari_cfrseg.engine.segmenter, torchvision, timm
 print("alive")
 """

@@ -6,6 +6,7 @@ Torch is imported when a model is loaded, not before.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import os
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from napari_cfrseg.annotation.rounds import SegmenterLike
@@ -43,6 +45,7 @@ def load_segmenter(
     """
     wait_passively()
     import_triton_apart()
+    load_torch_apart()
     from napari_cfrseg.engine.segmenter import Segmenter
 
     backend = os.environ.get(BACKEND_VARIABLE) or "auto"
@@ -132,6 +135,24 @@ def import_triton_apart() -> None:
         return  # torch works without it
     finally:
         sys.setdlopenflags(flags)
+
+
+def load_torch_apart() -> None:
+    """Load torch's libraries while the window goes on; importing it is faster then.
+
+    An import holds Python's interpreter while the system loads a library, for torch a
+    second or more; a call of the system's own ``dlopen`` does not. Where that fails,
+    the import loads them.
+    """
+    torch = None if "torch" in sys.modules else find_spec("torch")
+    if os.name != "posix" or torch is None or torch.origin is None:
+        return
+    name = "libtorch.dylib" if sys.platform == "darwin" else "libtorch.so"
+    with suppress(OSError, AttributeError):
+        dlopen = ctypes.CDLL(None).dlopen
+        dlopen.argtypes = (ctypes.c_char_p, ctypes.c_int)
+        dlopen.restype = ctypes.c_void_p
+        dlopen(os.fsencode(Path(torch.origin).parent / "lib" / name), os.RTLD_NOW)
 
 
 def installed_models() -> tuple[str, ...]:
