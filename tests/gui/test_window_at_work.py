@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
 from closed_form import FloodNetwork
 from gui_window import DOCK, PLUGIN, flood_window, squares
-from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import QDockWidget, QFileDialog, QProgressBar, QPushButton, QWidget
 
 from napari_cfrseg.engine.segmenter import Segmenter
@@ -88,6 +89,71 @@ def test_nothing_repaints_while_a_click_is_computed(window):
     for widget in watched:
         widget.removeEventFilter(paints)
     assert window.area(1) == 1600
+
+
+def test_the_window_answers_between_a_mask_its_drawing_and_its_showing(window):
+    """Changed layers are drawn, and what is drawn is shown, in turns of their own."""
+    beats, log = [], []
+    heart = QTimer(interval=1, timerType=Qt.TimerType.PreciseTimer)
+    heart.timeout.connect(lambda: beats.append(0))
+
+    def note(what: str) -> None:
+        log.append((len(beats), what))
+        time.sleep(0.005)  # a beat is due, as after a slow drawing
+
+    window.click(*FIRST)
+    window.press(Qt.Key.Key_N)
+    window.labels.events.labels_update.connect(lambda: note("changed"))
+    window.canvas._vispy_canvas.events.draw.connect(lambda _: note("drawn"))
+    window.canvas.aboutToCompose.connect(lambda: note("shown"))
+    heart.start()
+    window.click(*SECOND)
+    window.until(lambda: any(what == "changed" for _, what in log))
+    window.until(lambda: log[-1][1] == "shown")
+    heart.stop()
+    last = max(i for i, (_, what) in enumerate(log) if what == "changed")
+    (changed, _), (drawn, *is_drawn), (shown, *is_shown) = log[last : last + 3]
+    assert [*is_drawn, *is_shown] == ["drawn", "shown"]
+    assert changed < drawn < shown, log
+
+
+def test_a_frame_is_whole_whatever_happens_before_it_is_shown(window):
+    """The window is resized, and layers change again, between drawing and showing."""
+    scene, window_of = window.canvas._vispy_canvas, window.canvas.window()
+    acts = [
+        lambda: window_of.resize(window_of.width() - 40, window_of.height() - 30),
+        lambda: setattr(window.image, "visible", False),
+        lambda: setattr(window.image, "visible", True),
+        window_of.hide,
+        window_of.show,
+    ]
+    for act in acts:
+        waiting = [act]
+
+        def on_draw(_, waiting=waiting) -> None:
+            if waiting:  # its turn comes before Qt shows what is drawn
+                QTimer.singleShot(0, waiting.pop())
+
+        scene.events.draw.connect(on_draw)
+        scene.update()
+        if act == window_of.show:
+            act()
+        window.qtbot.wait(150)
+        scene.events.draw.disconnect(on_draw)
+        assert not waiting
+    assert has(shown_colours(window), "#c8c8c8")
+    shown = window.canvas.grabFramebuffer().pixelColor(window.at(60, 60))
+    assert shown.lightness() > 150
+
+
+def test_canvas_is_drawn_as_before_once_the_dock_is_closed(window):
+    assert "paintGL" in vars(window.canvas)
+    window.dock.let_go()
+    assert not {"_vispy_update", "paintGL"} & {*vars(window.canvas)}
+    drawn = []
+    window.canvas._vispy_canvas.events.draw.connect(drawn.append)
+    window.image.visible = False
+    window.until(lambda: bool(drawn))
 
 
 def test_a_click_made_while_the_model_loads_is_computed_once_it_is_there(window):

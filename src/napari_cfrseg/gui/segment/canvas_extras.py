@@ -1,4 +1,8 @@
-"""Keys on the canvas that napari does not get, a box over it, presses without delay."""
+"""Extras on napari's canvases: keys it does not get, a box, presses and frames.
+
+Two of them spare a person waiting: a press is answered without drawing all layers, and
+a new frame leaves room for the mouse and the keys while it is made.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QPoint, QRect, Qt
+from qtpy.QtCore import QCoreApplication, QEvent, QObject, QPoint, QRect, Qt, QTimer
 from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QRubberBand, QWidget
 from vispy.scene import SceneCanvas, ViewBox, VisualNode
@@ -39,6 +43,9 @@ class CanvasExtras:
         )
         for canvas in canvases:
             self._undo.append(find_by_place(canvas))
+            frames = FramesInTurns.on(canvas)
+            if frames is not None:
+                self._undo.append(frames.close)
         for key, act in (
             ("Tab", lambda c: c.other_mask()),
             ("Shift+Tab", lambda c: c.other_mask(-1)),
@@ -51,7 +58,7 @@ class CanvasExtras:
                 self._shortcuts.append(shortcut)
 
     def close(self) -> None:
-        """Give the keys back, and find what is pressed as before."""
+        """Give the keys back; find what is pressed, and draw, as before."""
         while self._undo:
             self._undo.pop()()
         for made in (*self._shortcuts, *filter(None, [self._band])):
@@ -96,6 +103,95 @@ def find_by_place(widget: QWidget) -> Callable[[], object]:
     canvas.visual_at = visual_at
     canvas.freeze()
     return lambda: vars(canvas).pop("visual_at", None)
+
+
+class FramesInTurns(QObject):  # type: ignore[misc]  # qtpy is untyped
+    """Draws a canvas in one turn of the event loop, and shows the window in the next.
+
+    SPEED: Qt draws the canvas and then composes the whole window, in the turn that
+    changed the layers. Without a graphics card that is some 10 + 10 ms more, in which
+    no key and no movement of the mouse is answered. Here the window's request to be
+    repainted waits for the next turn, and until layers that changed are drawn, in a
+    turn of its own; between turns Qt answers what came meanwhile. What Qt asks for at
+    once (a resized or uncovered window, a screenshot) is drawn as before.
+    """
+
+    def __init__(self, widget: QWidget) -> None:
+        super().__init__(widget)
+        self._widget, self._window = widget, widget.window()
+        self._paint = widget.paintGL
+        self._behaviour = widget.updateBehavior()
+        #: the layers changed since they were drawn; what is drawn waits for Qt
+        self._stale, self._drawn = False, False
+        self._passes = False  #: the next request to repaint is answered
+        self._timer = QTimer(self, singleShot=True, interval=0)
+        self._timer.timeout.connect(self._next_turn)
+        vars(widget).update(_vispy_update=self._on_update, paintGL=self._on_paint)
+        # Qt would empty what is drawn before it asks for it
+        widget.setUpdateBehavior(type(widget).UpdateBehavior.PartialUpdate)
+        self._window.installEventFilter(self)
+        widget.installEventFilter(self)
+
+    @classmethod
+    def on(cls, widget: QWidget) -> FramesInTurns | None:
+        """Begin on a canvas; None where it is not drawn the way this needs."""
+        needed = ("_vispy_update", "paintGL", "makeCurrent", "updateBehavior")
+        return cls(widget) if all(hasattr(widget, name) for name in needed) else None
+
+    def close(self) -> None:
+        """Let Qt draw as before."""
+        self._window.removeEventFilter(self)
+        self._widget.removeEventFilter(self)
+        for name in ("_vispy_update", "paintGL"):
+            vars(self._widget).pop(name, None)
+        self._widget.setUpdateBehavior(self._behaviour)
+        if self._timer.isActive():
+            self._timer.stop()
+            self._request()
+        self.deleteLater()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Let a window that is to be repainted wait for its canvas."""
+        kind = event.type()
+        if watched is self._widget:
+            self._drawn &= kind not in (QEvent.Type.Hide, QEvent.Type.Resize)
+        if watched is not self._window or kind != QEvent.Type.UpdateRequest:
+            return False
+        passes, self._passes = self._passes, False
+        if not passes:
+            self._timer.start()
+        return not passes
+
+    def _next_turn(self) -> None:
+        if self._stale and not self._drawn and self._widget.isVisible():
+            try:
+                self._widget.makeCurrent()
+                self._draw()
+                self._widget.doneCurrent()
+            finally:
+                self._drawn = True
+                self._timer.start()
+            return
+        self._passes = True
+        self._request()
+
+    def _request(self) -> None:
+        # Qt sends no second request before the one that waits is answered
+        QCoreApplication.postEvent(self._window, QEvent(QEvent.Type.UpdateRequest))
+
+    def _on_update(self) -> None:
+        self._stale = True
+        self._widget.update()
+
+    def _on_paint(self) -> None:
+        """Draw for Qt, unless that is done."""
+        if self._stale or not self._drawn:
+            self._draw()
+        self._drawn = False
+
+    def _draw(self) -> None:
+        self._stale = False
+        self._paint()
 
 
 def _shown(node: Any) -> Iterator[Any]:
