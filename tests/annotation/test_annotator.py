@@ -12,6 +12,7 @@ from replayed import replay
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator
+from napari_cfrseg.annotation.state import History
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import LockedObjectError, SessionError
@@ -115,11 +116,18 @@ def test_negative_click_shrinks_and_undo_restores_without_the_network(annotator)
     assert np.array_equal(annotator.labels(), second)
 
 
-def test_undo_goes_back_to_nothing_and_forward_again(annotator):
+@pytest.mark.parametrize("most_bytes", [1_000_000, 500])
+def test_undo_goes_back_to_nothing_and_forward_again(annotator, most_bytes):
+    """Also where all but the newest arrays of the history are in files."""
+    annotator._history = history = History(most_bytes)
     events = [ev.ObjectCreated(1), click(1, LEFT, 1), ev.ObjectCreated(2)]
     events += [click(2, RIGHT, i, positive=i % 2 == 0) for i in range(2, 9)]
     end = labels_after(annotator, *events)
     depth = annotator.apply(ev.OverlapChanged(ev.OverlapRule.KEEP)).undo_depth
+    first = history._done[0]
+    arrays = [first.patches[0].starts, first.changes[1].after.on(()).mask.mask]
+    in_files = most_bytes < 1_000_000
+    assert [not array.flags.writeable for array in arrays] == [in_files] * 2
     for left in reversed(range(depth)):
         assert annotator.apply(ev.Undone()).undo_depth == left
     assert not annotator.labels().any()

@@ -75,7 +75,7 @@ def test_patches_put_away_stay_the_same_and_leave_the_memory():
     ]
     shelf = Shelf(most_bytes=100_000)
     for patch in patches:
-        shelf.add(patch)
+        shelf.add(patch, "probability")
     for patch, one in zip(patches[1:], values, strict=True):
         assert np.array_equal(patch.probability, one[:, 5:])
         assert not patch.probability.flags.writeable
@@ -91,7 +91,7 @@ def test_a_full_disk_leaves_patches_in_memory(monkeypatch):
     shelf = Shelf(most_bytes=1000)
     patches = [patch_of(np.full((20, 20), 0.5)) for _ in range(5)]
     for patch in patches:
-        shelf.add(patch)
+        shelf.add(patch, "probability")
     assert all((patch.probability == 0.5).all() for patch in patches)
 
 

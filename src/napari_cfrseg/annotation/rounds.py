@@ -328,7 +328,7 @@ class RoundComputer:
         prediction = chosen(found, entry)
         # each round is kept for undo: without the pictures of its steps
         prediction = replace(prediction, step_masks=(), choices=())
-        self._shelf.add(prediction.patch)
+        self._shelf.add(prediction.patch, "probability")
         return Round(prediction, masks=len(found.choices))
 
     def _asked(self, plane: Plane, clicks: ClickList, entry: ClickEntry) -> _Asked:

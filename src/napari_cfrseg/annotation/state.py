@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.focus import FocusHint
+from napari_cfrseg.engine.probability_patch import Shelf
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
 from napari_cfrseg.geometry.masks import LabelRuns, MaskPatch, Plane
 from napari_cfrseg.geometry.windows import Box
@@ -263,9 +264,10 @@ class Transaction:
 
 
 class History:
-    """The steps done and the steps undone."""
+    """The steps done and the steps undone; arrays of older ones are in files."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int = 1_000_000) -> None:
+        self._shelf = Shelf(most_bytes)
         self._done: list[Transaction] = []
         self._undone: list[Transaction] = []
 
@@ -287,9 +289,20 @@ class History:
         the step.
         """
         self._undone.clear()
+        self._hold(transaction)
         if self._done and continues(self._done[-1].event, begins):
             transaction = self._done.pop().followed_by(transaction)
         self._done.append(transaction)
+
+    def _hold(self, transaction: Transaction) -> None:
+        for patch in transaction.patches:
+            self._shelf.add(patch, "starts", "lengths", "after", "before")
+        for change in transaction.changes.values():
+            before = {} if change.before is None else change.before.planes
+            after = {} if change.after is None else change.after.planes
+            for plane, state in after.items():
+                if state is not before.get(plane):
+                    self._shelf.add(state.mask, "mask")
 
     def undo(self) -> Transaction | None:
         """Return what undoes the last step, or None if there is none."""

@@ -181,45 +181,48 @@ def logits_of(probability: NDArray[Any], least: float) -> NDArray[np.float32]:
 
 
 class Shelf:
-    """Puts older patches into temporary files: their memory does not grow with time.
+    """Puts older arrays into temporary files: their memory does not grow with time.
 
-    They stay as they are, and are read from the file where they are needed again.
+    The values that hold them stay as they are, and read them from the file where they
+    are needed again.
     """
 
     def __init__(self, most_bytes: int = 4_000_000) -> None:
         self._most = most_bytes
-        self._held: list[Patch] = []
+        self._held: list[tuple[object, str]] = []
         self._bytes = 0
 
-    def add(self, patch: Patch) -> None:
-        """Hold a patch in memory until newer ones take its place."""
-        self._held.append(patch)
-        self._bytes += patch.probability.nbytes
+    def add(self, owner: object, *names: str) -> None:
+        """Leave an owner's arrays in memory until newer ones take their place."""
+        for name in names:
+            array = getattr(owner, name)
+            if array is not None and array.size:
+                self._held.append((owner, name))
+                self._bytes += array.nbytes
         if self._bytes > self._most:
             half = len(self._held) // 2
             with suppress(OSError):  # a full disk: they stay in memory
                 _put_away(self._held[:half])
             del self._held[:half]
-            self._bytes = sum(one.probability.nbytes for one in self._held)
+            self._bytes = sum(getattr(one, name).nbytes for one, name in self._held)
 
 
-def _put_away(patches: Sequence[Patch]) -> None:
-    """Let patches have their values in a file that goes when they all have gone."""
-    arrays = [np.ascontiguousarray(patch.probability) for patch in patches]
-    if not sum(array.size for array in arrays):
+def _put_away(held: Sequence[tuple[object, str]]) -> None:
+    """Let owners have their arrays in a file that goes when they all have gone."""
+    arrays = [np.ascontiguousarray(getattr(one, name)) for one, name in held]
+    if not arrays:
         return
+    starts = [0, *np.cumsum([-(-array.nbytes // 8) * 8 for array in arrays]).tolist()]
     with tempfile.TemporaryFile() as file:
-        for array in arrays:
+        for start, array in zip(starts, arrays, strict=False):
+            file.seek(start)
             file.write(array.data)
+        file.truncate(starts[-1])
         file.flush()
-        values = np.frombuffer(
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.float32
-        )
-    start = 0
-    for patch, array in zip(patches, arrays, strict=True):
-        own = values[start : start + array.size].reshape(array.shape)
-        object.__setattr__(patch, "probability", own)
-        start += array.size
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    for start, array, (one, name) in zip(starts, arrays, held, strict=False):
+        own = np.frombuffer(mapped, array.dtype, array.size, start)
+        object.__setattr__(one, name, own.reshape(array.shape))
 
 
 def _within(positions: range, start: int, stop: int) -> range:
