@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +45,23 @@ def test_jobs_run_in_order_off_the_window_s_thread_and_answer_on_it(runner, qtbo
     assert log == [(n, "done", n) for n in range(20)]
     assert len(threads) == 1
     assert threading.main_thread() not in threads
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc keeps what is freed")
+def test_freed_memory_goes_back_to_the_system(runner, qtbot):
+    def resident_mb() -> float:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    blocks = [bytearray(64_000) for _ in range(2000)]
+    kept = blocks[::2]  # the others leave holes
+    del blocks
+    before, log = resident_mb(), Log()
+    for number in range(25):
+        runner.submit(log.job(number))
+    qtbot.waitUntil(lambda: len(log) == 25)
+    assert resident_mb() < before - 40
+    assert len(kept) == 1000
 
 
 def test_reports_of_the_newest_job_only(runner, qtbot):

@@ -7,9 +7,11 @@ loaded, not before.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeAlias
@@ -21,6 +23,8 @@ from napari_cfrseg.gui.segment.lazy_pixels import WAITING
 
 Report = Callable[[Any], None]
 
+#: jobs after which freed memory goes back to the system
+_JOBS_TO_TRIM = 20
 #: why a job has no result
 Failure: TypeAlias = Exception | JobCancelled
 
@@ -94,6 +98,7 @@ class Worker:
         self._running: Job | None = None
         self._newest: Job | None = None
         self._last: Future[None] | None = None
+        self._since_trim = 0
 
     def submit(self, job: Job) -> None:
         """Queue the job."""
@@ -136,6 +141,10 @@ class Worker:
             self._running = None
             WAITING.reset(waiting)
             job.ended.set()
+            self._since_trim += 1
+            if self._since_trim == _JOBS_TO_TRIM:
+                self._since_trim = 0
+                _trim_memory()
 
     def _answer(self, callback: Callable[[Any], None], value: Any) -> None:
         if not self._closed.is_set():
@@ -145,6 +154,15 @@ class Worker:
     def _deliver(self, callback: Callable[[Any], None], value: Any) -> None:
         if not self._closed.is_set():
             callback(value)
+
+
+def _trim_memory() -> None:
+    """Give freed memory back: glibc keeps some 30 MB of it in 400 clicks.
+
+    It takes a millisecond or three. Elsewhere there is no such function, or no need.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass(frozen=True, slots=True)
