@@ -43,7 +43,7 @@ def click_and_paint(controller: Controller, number: int) -> None:
 
 def teach(controller: Controller, count: int = 4) -> None:
     """Finish objects, and let the lesson's jobs run one after the other."""
-    runner = controller.learning._runner
+    runner = controller.runner
     for number in range(1, count + 1):
         click_and_paint(controller, number)
     runner.hold()
@@ -79,7 +79,7 @@ def test_nothing_is_learnt_from_three_objects_or_unless_wanted(controller):
 
 
 def test_clicks_come_in_between_and_the_switch_ends_a_lesson(controller):
-    runner = controller.learning._runner
+    runner = controller.runner
     for number in range(1, 5):
         click_and_paint(controller, number)
     runner.hold()

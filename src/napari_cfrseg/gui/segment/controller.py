@@ -124,34 +124,15 @@ class Controller:
         self._placed = kept_in_place(self.image, labels, points)
         told = (self.changed.emit, self.applied.emit, notify)
         shown = Projection(self.annotator, self.labels, self.clicks, *told)
-        self._shown, self.stalled = shown, shown.stalled
+        self._shown, self.show, self.stalled = shown, shown.show, shown.stalled
         self.begin_long, self.show_progress = shown.begin_long, shown.show_progress
         ends = (shown.settled, shown.failed, shown.preview, shown.stalled)
         self._queue = EventQueue(self.annotator, runner, *ends)
         self._shown.pending = self._queue.pending
         self.edits, self.steps = ObjectEdits(self), ClickSteps(self)
-        self.stack = shown.stack = Propagator(
-            self.planes,
-            self.submit,
-            lambda view: shown.show(stack=view),
-            self.say,
-            self.select,
-        )
-        self.suggestions = shown.suggesting = Suggesting(
-            viewer,
-            labels,
-            self.planes,
-            self.annotator,
-            runner,
-            self.submit,
-            shown.show,
-            lambda: (self.view.next_id, self.next_click),
-            self.stack.line,
-            shown.stalled,
-        )
-        self.learning = shown.learning = Learning(
-            self.annotator, runner, self.submit, shown.show, self.planes
-        )
+        self.stack = shown.stack = Propagator(self)
+        self.suggestions = shown.suggesting = Suggesting(self)
+        self.learning = shown.learning = Learning(self)
         self.clicks.set_polarity(True)
         self.ready_to_click()
         shown.show(pixel_area=self.image.pixel_area)

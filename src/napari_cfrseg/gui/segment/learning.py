@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.gui.segment.worker import Failure, Job, Runner
+from napari_cfrseg.gui.segment.worker import Failure, Job
 
 if TYPE_CHECKING:
-    from napari_cfrseg.gui.segment.layers import PlaneView
-    from napari_cfrseg.session.recording import RecordedAnnotator
+    from napari_cfrseg.gui.segment.controller import Controller
 
 #: finished objects before the first lesson, and how many times more before the next
 _FIRST, _MORE = 4, 1.5
@@ -33,24 +32,10 @@ class LearningView:
 
 
 class Learning:
-    """Starts lessons and follows what is in use.
+    """Starts lessons and follows what is in use."""
 
-    ``submit`` applies an event, ``show`` changes fields of the dock's view.
-    """
-
-    def __init__(
-        self,
-        annotator: RecordedAnnotator,
-        runner: Runner,
-        submit: Callable[[ev.Event], None],
-        show: Callable[..., None],
-        planes: PlaneView,
-    ) -> None:
-        self._annotator = annotator
-        self._runner = runner
-        self._submit = submit
-        self._show = show
-        self._planes = planes
+    def __init__(self, controller: Controller) -> None:
+        self._owner, self._annotator = controller, controller.annotator
         self._job: Job | None = None
         self._tried = 0
         self._seen: tuple[Mapping[int, ObjectState], int | None, int] = ({}, None, 0)
@@ -67,7 +52,7 @@ class Learning:
     def forget(self) -> None:
         """Draw first clicks as the model itself does, until there are more objects."""
         self.close()
-        self._submit(ev.ModelAdapted())
+        self._owner.submit(ev.ModelAdapted())
 
     def close(self) -> None:
         """End the lesson that is going on."""
@@ -80,7 +65,7 @@ class Learning:
     ) -> None:
         """Begin a lesson once enough objects are finished: all but the selected one."""
         self._seen = (objects, selected, busy)
-        plane = self._planes.current_plane
+        plane = self._owner.current_plane
         count = sum(
             bool(whole.on(plane).clicks)
             for object_id, whole in objects.items()
@@ -110,7 +95,7 @@ class Learning:
                 return
             if isinstance(step, ev.ModelAdapted):
                 self._job = None
-                self._submit(step)
+                self._owner.submit(step)
             elif step is StopIteration:
                 self._job = None
                 self._say(text=self._kept("Nothing learnt that helps other objects"))
@@ -126,7 +111,7 @@ class Learning:
                 raise error
 
         self._job = job = Job(work, done, failed)
-        self._runner.submit(job)
+        self._owner.runner.submit(job)
 
     def _kept(self, text: str) -> str:
         return f"{text}; what was learnt before stays." if self.view.in_use else text
@@ -141,7 +126,7 @@ class Learning:
 
     def save(self, path: Path, said: Callable[[str], None]) -> None:
         """Write the model with what was learnt, as a model of its own."""
-        self._runner.submit(
+        self._owner.runner.submit(
             Job(
                 lambda _: self._annotator.save_model(path),
                 lambda _: said(f"Saved {path.name}: choose it under Model."),
@@ -151,4 +136,4 @@ class Learning:
 
     def _say(self, **changes: Any) -> None:
         self.view = replace(self.view, **changes)
-        self._show(learning=self.view)
+        self._owner.show(learning=self.view)

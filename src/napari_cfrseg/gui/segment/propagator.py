@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -12,7 +12,7 @@ from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.propagation.decisions import Suggestion, suggest
 
 if TYPE_CHECKING:
-    from napari_cfrseg.gui.segment.layers import PlaneView
+    from napari_cfrseg.gui.segment.controller import Controller
 
 Kind = Literal["none", "anchor", "carried", "stopped"]
 
@@ -42,25 +42,11 @@ class StackView:
 
 
 class Propagator:
-    """Turns the stack controls into events, and objects into a strip.
+    """Turns the stack controls into events, and objects into a strip."""
 
-    ``submit`` sends an event on its way, ``show`` is called with the strip whenever it
-    changed, ``say`` with one line for the person; ``select`` selects an object.
-    """
-
-    def __init__(
-        self,
-        planes: PlaneView,
-        submit: Callable[[ev.Event], None],
-        show: Callable[[StackView], None],
-        say: Callable[[str], None],
-        select: Callable[[int], None],
-    ) -> None:
-        self._viewer, self._image, self._planes = planes.viewer, planes.image, planes
-        self._submit = submit
-        self._show = show
-        self._say = say
-        self._select = select
+    def __init__(self, controller: Controller) -> None:
+        self._owner, self._planes = controller, controller.planes
+        self._viewer, self._image = controller.viewer, controller.image
         self._objects: Mapping[int, ObjectState] = {}
         self._selected: int | None = None
         self.all_objects = False
@@ -109,15 +95,15 @@ class Propagator:
         """Propagate within a range of planes."""
         objects = self._chosen()
         if not self.view.cells:
-            self._say("The image has one plane only.")
+            self._owner.say("The image has one plane only.")
             return
         if not objects:
-            self._say("Click an object on a plane first.")
+            self._owner.say("Click an object on a plane first.")
             return
         low, high = min(first, last), max(first, last)
         where = (self._planes.current_plane, self.view.axis)
         planes = (low, high, len(self.view.cells))
-        self._submit(
+        self._owner.submit(
             ev.Propagated(objects, *where, *planes, self.spacing(), spans=self.spans)
         )
 
@@ -127,18 +113,18 @@ class Propagator:
         for object_id in self._chosen():
             carried = self._objects[object_id].on(plane)
             if carried.carried is not None and not carried.is_anchor:
-                self._submit(ev.PlaneConfirmed(object_id, plane))
+                self._owner.submit(ev.PlaneConfirmed(object_id, plane))
 
     def jump_to_worst(self) -> None:
         """Show the plane of least confidence, select its object, say where to click."""
         object_id, found = self.suggestion()
         if found is None:
-            self._say("Nothing is propagated yet.")
+            self._owner.say("Nothing is propagated yet.")
             return
         self.jump(found.index)
-        self._select(object_id)
+        self._owner.select(object_id)
         y, x = (round(v) for v in found.yx)
-        self._say(
+        self._owner.say(
             f"{self._objects[object_id].name} on plane {found.index}: expected IoU "
             f"{found.confidence:.2f}; look at row {y}, column {x}."
         )
@@ -182,7 +168,7 @@ class Propagator:
             here=self._planes.current_plane[self.view.axis],
             worst=None if found is None else found.index,
         )
-        self._show(self.view)
+        self._owner.show(stack=self.view)
 
     def summary(self) -> str:
         """Return how many planes are propagated, and which is the least sure."""

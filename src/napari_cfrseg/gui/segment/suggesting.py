@@ -6,7 +6,7 @@ asked for, they follow the view: what is seen now is searched before all else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -21,16 +21,13 @@ from napari_cfrseg.engine.suggestions import ACCEPT_FROM, Batch, ObjectSuggestio
 from napari_cfrseg.errors import CfrSegError, JobCancelled
 from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.geometry.windows import Box, overlap, shape_of
-from napari_cfrseg.gui.segment.layers import Listener, PlaneView, camera_of
+from napari_cfrseg.gui.segment.layers import Listener, camera_of
 from napari_cfrseg.gui.segment.outline_layer import OutlineLayer
-from napari_cfrseg.gui.segment.worker import Failure, Job, Runner
+from napari_cfrseg.gui.segment.worker import Failure, Job
 from napari_cfrseg.overlay import YELLOW, hex_of
 
 if TYPE_CHECKING:
-    from napari.components import ViewerModel
-    from napari.layers import Labels
-
-    from napari_cfrseg.annotation.annotator import Annotator
+    from napari_cfrseg.gui.segment.controller import Controller
 
 #: sure enough for the slider, and less sure (the same, dimmed)
 SURE, UNSURE = hex_of(YELLOW), "#8c8530"
@@ -75,48 +72,18 @@ class _Searched:
 
 
 class Suggesting:
-    """Suggestions on the plane shown.
+    """Suggestions on the plane shown."""
 
-    Parameters
-    ----------
-    viewer, labels, planes, annotator, runner
-        Where they are shown and computed.
-    submit
-        Sends an event on its way.
-    show
-        Changes fields of the dock's view.
-    free
-        Returns (next object, next click): the numbers an accepted one gets.
-    line
-        Returns the axis of the stack (None: one plane) and the size of a pixel on it.
-    stalled
-        Called with a job that has waited for pixels for long.
-    """
-
-    def __init__(
-        self,
-        viewer: ViewerModel,
-        labels: Labels,
-        planes: PlaneView,
-        annotator: Annotator,
-        runner: Runner,
-        submit: Callable[[ev.Event], None],
-        show: Callable[..., None],
-        free: Callable[[], tuple[int, int]],
-        line: Callable[[], tuple[int | None, tuple[float, float, float]]],
-        stalled: Callable[[Job], None],
-    ) -> None:
-        self._planes = planes
-        self._annotator = annotator
-        self._runner = runner
-        self._submit = submit
-        self._show = show
-        self._free = free
-        self._line = line
-        self._stalled = stalled
+    def __init__(self, controller: Controller) -> None:
+        self._owner, self._planes = controller, controller.planes
+        self._annotator, viewer = controller.annotator, controller.viewer
         self.view = SuggestionsView()
         self.outlines = OutlineLayer(
-            viewer, labels, planes, "suggestions", (SURE, UNSURE)
+            viewer,
+            controller.labels.layer,
+            controller.planes,
+            "suggestions",
+            (SURE, UNSURE),
         )
         self._plane: Plane = ()
         self._region: Box = (0, 0, 0, 0)
@@ -187,7 +154,7 @@ class Suggesting:
         plane, self._region = self._planes.current_plane, self._seen()
         self._planes_searched.setdefault(plane, _Searched())
         self._say(running=True)
-        self._show(status="Looking for objects like the finished ones …")
+        self._owner.show(status="Looking for objects like the finished ones …")
         self.refresh()
         if self._annotator.objects:
             self.outlines.prepare((*plane, *self._region[:2]))
@@ -210,7 +177,7 @@ class Suggesting:
     ) -> None:
         """Compute the next batch; begin again where more was judged meanwhile."""
         here = self._planes_searched[plane]
-        along, spacing = self._line()
+        along, spacing = self._owner.stack.line()
         known = self.found if plane == self._plane else here.found
         earlier = [Batch(tuple(known), 0, 0)]
         earlier += [Batch((), 0, 0, tile) for tile in here.tiles]
@@ -234,7 +201,7 @@ class Suggesting:
             here.found += batch.found
             if batch.searched is not None:
                 here.tiles.append(batch.searched)
-            self._show(progress=(batch.done, batch.total))
+            self._owner.show(progress=(batch.done, batch.total))
             if batch.found:
                 self.refresh()
             self._next(plane, region, more, now)
@@ -243,8 +210,8 @@ class Suggesting:
             if self._job is job and self.view.running:
                 self._fail(plane, error)
 
-        self._job = job = Job(work, done, failed, waits=self._stalled)
-        self._runner.submit(job)
+        self._job = job = Job(work, done, failed, waits=self._owner.stalled)
+        self._owner.runner.submit(job)
 
     def _fail(self, plane: Plane, error: Failure) -> None:
         if isinstance(error, JobCancelled):  # given up while it waited for pixels
@@ -253,7 +220,7 @@ class Suggesting:
         if not self._planes_searched[plane].found:
             self._planes_searched.pop(plane)
         self._say(running=False)
-        self._show(progress=(0, 0), status=str(error))
+        self._owner.show(progress=(0, 0), status=str(error))
         self._record()
         if not isinstance(error, CfrSegError):
             raise error
@@ -262,7 +229,9 @@ class Suggesting:
         self._say(running=False)
         count = len(self.found)
         text = f"{before}{count} suggestions: accept by a click, several by Ctrl+drag."
-        self._show(progress=(0, 0), status=text if count else f"{before}none found.")
+        self._owner.show(
+            progress=(0, 0), status=text if count else f"{before}none found."
+        )
         self._record()
 
     def _record(self) -> None:
@@ -272,7 +241,7 @@ class Suggesting:
             here.recorded = len(here.found)
             if new:
                 places = ((float(s.seed[0]), float(s.seed[1]), s.score) for s in new)
-                self._submit(ev.ObjectsSuggested(plane, tuple(places)))
+                self._owner.submit(ev.ObjectsSuggested(plane, tuple(places)))
 
     # -- what a person does ----------------------------------------------------------
 
@@ -314,14 +283,14 @@ class Suggesting:
         """Accept all that are at least as sure as the slider says."""
         sure = [s for s in self.found if s.score >= self.view.threshold]
         if sure:
-            self._submit(self._accepted(sure))
+            self._owner.submit(self._accepted(sure))
 
     def reject_all(self) -> None:
         """Stop searching, and reject all that are open on the plane shown."""
         self.cancel()
         found, self.found = self.found, []  # a second press is another one
         if found:
-            self._submit(self._rejected(found))
+            self._owner.submit(self._rejected(found))
 
     def set_threshold(self, threshold: float) -> None:
         """Move the slider."""
@@ -339,7 +308,7 @@ class Suggesting:
             ev.Proposal.of(s, shape, None if yx is None else (yx[0], yx[1]))
             for s, yx in zip_longest(chosen, places)
         )
-        object_id, click_id = self._free()
+        object_id, click_id = self._owner.view.next_id, self._owner.next_click
         return ev.SuggestionsAccepted(object_id, self._plane, click_id, proposals)
 
     def _rejected(self, chosen: Sequence[ObjectSuggestion]) -> ev.SuggestionsRejected:
@@ -364,7 +333,7 @@ class Suggesting:
 
     def _say(self, **changes: Any) -> None:
         self.view = replace(self.view, **changes)
-        self._show(suggestions=self.view)
+        self._owner.show(suggestions=self.view)
 
     def _draw(self) -> None:
         """Draw the outlines: odd labels are sure, even ones are not."""
