@@ -150,7 +150,7 @@ def test_click_apart_from_the_object_begins_another_unless_switched_off(window):
     window.click(*SECOND)
     assert [row.clicks for row in window.view.objects] == [2, 1]
     assert window.view.selected == 2
-    assert window.dock.status.text.text() == "Object 2 begun. M joins it to Object 1."
+    assert window.dock.status.text.text() == "Object 2 started. M joins it to Object 1."
     window.press(Qt.Key.Key_M)
     assert [row.object_id for row in window.view.objects] == [1]
     assert window.labels.data[SECOND] == 1

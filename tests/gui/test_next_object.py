@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from closed_form import FloodNetwork
 from test_controller import PLACEMENT, Bench
 
 from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.annotator import Annotator
+from napari_cfrseg.engine.segmenter import Segmenter
 
 FIRST, SECOND, THIRD = (20, 20), (20, 70), (60, 20)
 
@@ -36,7 +39,7 @@ def test_it_is_one_undo_step_selected_and_said(bench) -> None:
     bench.click(*SECOND)
     assert clicks(bench) == [1, 1]
     assert (bench.view.selected, bench.view.next_id) == (2, 3)
-    assert bench.view.status == "Object 2 begun. M joins it to Object 1."
+    assert bench.view.status == "Object 2 started. M joins it to Object 1."
     assert bench.agrees()
     bench.controller.undo()
     assert clicks(bench) == [1]
@@ -132,6 +135,23 @@ def test_m_joins_it_to_the_object_before(bench) -> None:
     assert bench.view.selected == 1
     bench.controller.undo()
     assert len(bench.view.objects) == 2
+
+
+def test_what_was_applied_replays_to_the_same_labels(bench) -> None:
+    events: list[ev.Event] = []
+    bench.controller.applied.connect(events.append)
+    bench.click(*FIRST)
+    bench.click(*SECOND)
+    bench.click(22, 78, right=True)
+    bench.click(*THIRD)
+    bench.controller.undo()
+    again = Annotator(
+        lambda _: squares(), (80, 100), Segmenter(FloodNetwork(), device="cpu")
+    )
+    for event in events:
+        again.apply(event)
+    assert np.array_equal(again.labels(), bench.labels.data)
+    assert set(again.objects) == {1, 2}
 
 
 def test_switched_off_a_click_apart_is_the_object_s(bench) -> None:

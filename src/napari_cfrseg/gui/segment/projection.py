@@ -322,7 +322,7 @@ class Projection:
         self.show_stack()
         if made in self.objects and self.begun[0] in self.objects:
             before, key = self.objects[self.begun[0]].name, self.join_key
-            text = f"{self.objects[made].name} begun. {key} joins it to {before}."
+            text = f"{self.objects[made].name} started. {key} joins it to {before}."
             self.show(status=text)
         elif isinstance(event, ev.Propagated):
             self.show(status=self.stack.summary(), progress=(0, 0))

@@ -38,7 +38,7 @@ _REFINEMENTS = {
 _MOUSE = "".join(
     f"<tr><td><b>{how}</b></td><td>{what}</td></tr>"
     for how, what in (
-        ("click", "belongs to the object"),
+        ("click", "belongs to the object; apart from it: begins the next one"),
         ("right-click", "the other sign"),
         ("Alt+click", "select the object there"),
         ("Shift+drag", "a box around an object: its first mask ends there"),
