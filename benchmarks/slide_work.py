@@ -130,6 +130,7 @@ class Work:
                 keeper.export(folder / f"labels{ending}")
         runs = controller.annotator.snapshot(0).labels
         worked = _peak_bytes() - self.before
+        del controller, keeper  # as nothing in a window would keep them
         self.viewer.layers.clear()
         self.pump(lambda: self.dock.controller is None)
         with self.timed("reopen"):

@@ -1,4 +1,4 @@
-"""Forty kinds of arrays as napari layers, and the same pixels as files for the shell.
+"""Fifty kinds of arrays as napari layers, and the same pixels as files for the shell.
 
 Axes, type, channels, place and storage vary; a disc lies at one place of the plane that
 is clicked on, in the first and the last channel that is used, and elsewhere on others.
@@ -48,11 +48,14 @@ class ArrayKind:
     split
         Whether each channel is a layer of its own.
     place
-        Which transform the layer has: "", "scale", "translate", "rotate", "affine".
+        Which transform the layer has: "", "scale", "translate", "rotate", "affine",
+        "flip" (a negative scale) or "shear".
     store
-        numpy, dask, zarr, memmap or pyramid.
+        numpy, dask, zarr, sharded (Zarr 3), memmap or pyramid.
     file
-        What the shell gets: tif, zarr or npy.
+        What the shell gets: tif, imagej (a hyperstack), zarr, sharded or npy.
+    has_holes
+        Whether some pixels are not a number, or infinite.
     """
 
     axes: str
@@ -62,12 +65,14 @@ class ArrayKind:
     place: str = ""
     store: str = "numpy"
     file: str = "tif"
+    has_holes: bool = False
 
     @property
     def name(self) -> str:
         parts = [self.axes, self.dtype]
         if "c" in self.axes:
             parts.append(f"{self.channels}{'split' if self.split else 'ch'}")
+        parts += ["holes"] if self.has_holes else []
         return "-".join([*parts, *filter(None, [self.place, self.store, self.file])])
 
     @property
@@ -88,12 +93,20 @@ class ArrayKind:
         dtype = np.dtype(self.dtype)
         key = dtype.kind if dtype.kind in "bf" else dtype.str[1:]
         low, high = LEVELS.get(key, (300, 30_000))
-        return np.where(mask, high, low).astype(dtype)
+        values = np.where(mask, high, low).astype(dtype)
+        if self.has_holes:
+            values[..., :6, :] = np.nan
+            values[..., 60:, :30] = np.inf
+        if "s" in self.axes and self.channels == 4:  # opaque colours
+            values = np.concatenate([values, np.full_like(values[..., :1], 255)], -1)
+        return values
 
     def transform(self, ndim: int) -> dict[str, Any]:
         linear = np.eye(ndim + 1)
         linear[-3:-1, -3:-1] = 0.5 * turn(30)
         linear[:-1, -1] = 4
+        sheared = np.eye(ndim + 1)
+        sheared[-3, -2] = 0.4
         turned = np.eye(ndim)
         turned[-2:, -2:] = turn(40)
         return {
@@ -102,6 +115,8 @@ class ArrayKind:
             "translate": {"translate": (*(7.0,) * (ndim - 2), -40, 12)},
             "rotate": {"rotate": turned},
             "affine": {"affine": linear},
+            "flip": {"scale": (*(1.0,) * (ndim - 2), -0.5, 0.5)},
+            "shear": {"affine": sheared},
         }[self.place]
 
     def stored(self, folder: Path) -> Any:
@@ -112,6 +127,9 @@ class ArrayKind:
                 return da.from_array(array, chunks=small)
             case "zarr":
                 return zarr.array(array, chunks=small)
+            case "sharded":
+                shards = tuple(2 * n for n in small)
+                return zarr.create_array({}, data=array, chunks=small, shards=shards)
             case "memmap":
                 np.save(folder / "layer.npy", array)
                 return np.load(folder / "layer.npy", mmap_mode="r")
@@ -147,13 +165,26 @@ class ArrayKind:
         if self.file == "npy":
             np.save(path, array)
             return [str(path), "--axes", axes, *more]
-        if self.file == "zarr":
+        if self.file == "imagej":
+            path = path.with_suffix(".tif")
+            tifffile.imwrite(path, array, imagej=True, metadata={"axes": axes})
+            return [str(path), *more]
+        if self.file in ("zarr", "sharded"):
+            path = path.with_suffix(".zarr")
             group = zarr.open_group(path, mode="w", zarr_format=3)
             kinds = {"t": "time", "c": "channel", "s": "channel"}
             listed = [{"name": a, "type": kinds.get(a, "space")} for a in self.axes]
             scales = [{"axes": listed, "datasets": [{"path": "0"}]}]
             group.attrs.update({"ome": {"version": "0.5", "multiscales": scales}})
-            group.create_array("0", data=array)
+            cut: dict[str, Any] = {}
+            if self.file == "sharded":
+                chunks = tuple(max(n // 4, 1) for n in array.shape)
+                both = zip(array.shape, chunks, strict=True)
+                cut = {
+                    "chunks": chunks,
+                    "shards": tuple(-(-n // c) * c for n, c in both),
+                }
+            group.create_array("0", data=array, **cut)
             named = ["--axes", axes] if "s" in self.axes else []
             return [str(path), *named, *more]
         colours = "rgb" if "s" in self.axes else "minisblack"
@@ -208,5 +239,17 @@ KINDS = [
     _("tzcyx", "u2", 3, place="translate", store="zarr", file="zarr"),
     _("zyxs", "u1", place="scale", store="dask"),
     _("tyxs", "u1", store="zarr", file="zarr"),
+    # types, places and stores that are met less often
+    _("yx", "f8", place="flip", has_holes=True),
+    _("zyx", "f4", place="shear", store="dask", file="npy", has_holes=True),
+    _("yx", ">u2", file="npy"),
+    _("zyx", ">f4", store="memmap", file="npy"),
+    _("yx", "i8", store="sharded", file="sharded"),
+    _("yx", "u8", place="shear", file="npy"),
+    _("zyx", "u2", place="flip", store="sharded", file="sharded"),
+    _("yxc", "u2", 3, store="dask", file="npy"),
+    _("yxs", "u1", 4, place="flip", store="dask"),
+    _("tzcyx", "u2", 2, place="scale", store="memmap", file="imagej"),
+    _("zyx", "u1", place="rotate", file="imagej"),
 ]  # fmt: skip
 DEFAULT = 10

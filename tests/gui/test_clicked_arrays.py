@@ -1,4 +1,4 @@
-"""Forty kinds of arrays, each clicked with the mouse in a real window."""
+"""Fifty kinds of arrays, each clicked with the mouse in a real window."""
 
 from __future__ import annotations
 

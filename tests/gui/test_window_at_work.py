@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -298,3 +300,21 @@ def test_a_click_paints_the_status_line_once_and_it_grows_with_its_text(window):
     window.dock.controller.say("Short.")
     window.qtbot.wait(100)
     assert line.height() < needed
+
+
+def test_an_image_that_was_removed_is_freed_with_its_network(window):
+    """The worker kept its last job, and by it the image, labels, undo and network."""
+    window.click(*FIRST)
+    controller = window.dock.controller
+    gone = [weakref.ref(x) for x in (controller, controller.annotator)]
+    del controller
+    window.image = None
+    window.viewer.layers.clear()
+    window.until(lambda: window.dock.controller is None)
+
+    def is_gone() -> bool:
+        window.dock._collections.thaw()
+        gc.collect()
+        return not any(one() is not None for one in gone)
+
+    window.qtbot.waitUntil(is_gone, timeout=10_000)

@@ -65,14 +65,14 @@ def open_image(
             opened = open_zarr(path, level)
         else:
             check_regular(path)
-            opened = _open_file(path, level, as_labels=as_labels)
+            opened = _open_file(path, level, levels, as_labels=as_labels)
         kind = np.dtype(opened.array.dtype).kind
         if kind not in "buif" or 0 in opened.shape or len(opened.shape) < 2:
             raise ImageError(
                 f"{path} holds {opened.array.dtype} of shape {opened.shape}: expected "
                 "numbers along y and x"
             )
-    if levels > 1:
+    if levels > 1 and not isinstance(opened.array, Pyramid):
         coarser = (open_image(path, level + i).array for i in range(1, levels))
         opened = replace(opened, array=Pyramid([opened.array, *coarser]))
     return opened if axes is None else opened.named(axes)
@@ -180,12 +180,12 @@ def reading(path: Path) -> Iterator[None]:
         raise ImageError(f"{path} cannot be read as an image: {said}") from error
 
 
-def _open_file(path: Path, level: int, *, as_labels: bool) -> OpenImage:
+def _open_file(path: Path, level: int, levels: int, *, as_labels: bool) -> OpenImage:
     suffix = path.suffix.lower()
     if suffix in (*TIFF_SUFFIXES, *SLIDE_SUFFIXES):
         from napari_cfrseg.io.tiff import open_tiff
 
-        return open_tiff(path, level, as_labels=as_labels)
+        return open_tiff(path, level, levels=levels, as_labels=as_labels)
     if level:
         raise ImageError(f"{path} has no pyramid level {level}")
     return _open_npy(path) if suffix == ".npy" else _open_picture(path, as_labels)

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.errors import ImageError
-from napari_cfrseg.io.axes import ArrayView, in_memory, view_of
+from napari_cfrseg.io.axes import ArrayView, Pyramid, in_memory, view_of
 from napari_cfrseg.io.named_axes import OpenImage, axis_names, unit_name
+from napari_cfrseg.io.tiff_pieces import Pieces, is_in_pieces
 
-#: larger pages are read tile by tile, or strip by strip
-_WHOLE_PAGE_BYTES = 1 << 28
+#: larger pages are read tile by tile, or strip by strip, where they are stored so
+_SMALL_PAGE_BYTES, _WHOLE_PAGE_BYTES = 1 << 25, 1 << 28
 #: what must be decoded at once may be this large
 MOST_CHUNK_BYTES = 1 << 31
 #: TIFF's codes of pixels that are colours: RGB, CMYK, YCbCr, CIELab
@@ -26,11 +27,13 @@ _COLOURS = {2, 5, 6, 8}
 _PALETTE = 3
 
 
-def open_tiff(path: Path, level: int, *, as_labels: bool = False) -> OpenImage:
+def open_tiff(
+    path: Path, level: int, *, levels: int = 1, as_labels: bool = False
+) -> OpenImage:
     """Open the main image of a regular TIFF file, without decoding its pixels.
 
-    ``level`` is of its pyramid, 0 the finest; ``as_labels`` returns the numbers of a
-    palette's colours, not the colours.
+    ``level`` is of its pyramid, 0 the finest; so many ``levels`` from it on become one
+    pyramid. ``as_labels`` returns the numbers of a palette's colours, not the colours.
     """
     import tifffile
 
@@ -38,16 +41,18 @@ def open_tiff(path: Path, level: int, *, as_labels: bool = False) -> OpenImage:
     try:
         _check_pages_end(file)
         main = _main_series(file)
-        levels = main.levels
-        if level >= len(levels):
-            raise ImageError(f"{path} has no pyramid level {level}")
-        series = levels[level]
+        if level + levels > len(main.levels):
+            missing = max(level, len(main.levels))
+            raise ImageError(f"{path} has no pyramid level {missing}")
+        series = main.levels[level]
         _check_codec(series.keyframe)
         axes, is_rgb = _axes_of(series)
         spacing, units = _calibration(file, main, axes, series.shape)
         page = series.keyframe
         palette = page.colormap if int(page.photometric) == _PALETTE else None
-        array = _pixels(file, main, level, path)
+        held = _HeldOpen(file)
+        arrays = [_pixels(held, main, level + i, path) for i in range(levels)]
+        array = Pyramid(arrays) if levels > 1 else arrays[0]
     except BaseException:
         file.close()
         raise
@@ -170,29 +175,41 @@ def _coloured(values: NDArray[Any], palette: NDArray[Any]) -> NDArray[np.uint8]:
     return colours
 
 
-def _pixels(file: Any, main: Any, level: int, path: Path) -> Any:
+class _HeldOpen:
+    """Keeps a file open until the last array that reads it is gone."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        file.filehandle.set_lock(True)  # levels are read from several threads
+        weakref.finalize(self, file.close)
+
+
+def _pixels(held: _HeldOpen, main: Any, level: int, path: Path) -> Any:
     """Return an array, mapped or lazy where it is large; it keeps the file open."""
     import tifffile
 
     series = main.levels[level]
     size = math.prod(series.shape) * series.dtype.itemsize
     if level == 0 and series.dataoffset is not None and size:
-        number = file.series.index(main)
-        file.close()
+        number = held.file.series.index(main)
         mapped = tifffile.memmap(path, series=number, mode="r").reshape(series.shape)
         return in_memory(mapped)
     page_shape = tuple(int(n) for n in series.keyframe.shape)
     depth = len(series.shape) - len(page_shape)
     page_bytes = math.prod(page_shape) * series.dtype.itemsize
+    if page_bytes > _SMALL_PAGE_BYTES and is_in_pieces(series, depth):
+        pieces = Pieces(held, series, depth)
+        check_chunks(pieces)
+        return ArrayView(pieces, range(pieces.ndim), {}, str(path))
     in_pages = len(series.pages) == math.prod(series.shape[:depth])
     if in_pages and page_bytes <= _WHOLE_PAGE_BYTES:
-        pages = _Pages(file, series, depth)
+        pages = _Pages(held, series, depth)
         return ArrayView(pages, range(pages.ndim), {}, str(path))
     import zarr
 
     tiles = zarr.open_array(main.aszarr(level=level), mode="r")
     check_chunks(tiles)
-    weakref.finalize(tiles, file.close)
+    weakref.finalize(tiles, lambda _: None, held)
     return ArrayView(tiles, range(tiles.ndim), {}, str(path))
 
 
@@ -209,14 +226,14 @@ def check_chunks(array: Any) -> None:
 class _Pages:
     """Pages of a TIFF, decoded one at a time; the last one is kept."""
 
-    def __init__(self, file: Any, series: Any, depth: int) -> None:
+    def __init__(self, held: _HeldOpen, series: Any, depth: int) -> None:
         self.shape: tuple[int, ...] = tuple(int(n) for n in series.shape)
         self.dtype = np.dtype(series.dtype).newbyteorder("=")
         self._depth = depth
         self._pages = series.pages
         self._kept: tuple[int, NDArray[Any]] | None = None
         self._lock = threading.Lock()
-        weakref.finalize(self, file.close)
+        self._held = held
 
     @property
     def ndim(self) -> int:

@@ -11,11 +11,13 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from napari_cfrseg.annotation.rounds import SegmenterLike
@@ -118,23 +120,48 @@ def wait_passively() -> None:
 
 
 def import_triton_apart() -> None:
-    """Import triton, which torch brings on Linux, so that it sees only its own LLVM.
+    """Let triton, which torch brings on Linux, see only its own LLVM when imported.
 
     libtriton exports its LLVM's symbols. In a window whose OpenGL is Mesa's, another
     LLVM (libLLVM) is loaded globally; bound to that one, libtriton crashes the process
-    while it is imported (tensorflow/tensorflow#124205 describes the clash).
+    while it is imported (tensorflow/tensorflow#124205 describes the clash). It takes
+    70 MB, and not every session's torch needs it: it is not imported here.
     """
-    deep = getattr(os, "RTLD_DEEPBIND", None)
-    if deep is None or "triton" in sys.modules or find_spec("triton") is None:
-        return
-    flags = sys.getdlopenflags()
-    sys.setdlopenflags(os.RTLD_NOW | deep)
-    try:
-        import_module("triton")
-    except ImportError:
-        return  # torch works without it
-    finally:
-        sys.setdlopenflags(flags)
+    if hasattr(os, "RTLD_DEEPBIND") and not any(
+        isinstance(finder, _TritonFinder) for finder in sys.meta_path
+    ):
+        sys.meta_path.insert(0, _TritonFinder())
+
+
+class _TritonFinder(MetaPathFinder):
+    """Finds libtriton, to be loaded with its own symbols first."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        """Return None for all other modules."""
+        if fullname != "triton._C.libtriton":
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and isinstance(spec.loader, ExtensionFileLoader):
+            spec.loader = _ApartLoader(spec.loader.name, spec.loader.path)
+        return spec
+
+
+class _ApartLoader(ExtensionFileLoader):
+    """Loads a library whose symbols are looked up in itself first."""
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Load the library."""
+        flags = sys.getdlopenflags()
+        sys.setdlopenflags(os.RTLD_NOW | os.RTLD_DEEPBIND)
+        try:
+            return super().create_module(spec)
+        finally:
+            sys.setdlopenflags(flags)
 
 
 def load_torch_apart() -> None:

@@ -96,7 +96,7 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
         self._running: Job | None = None
-        self._newest: Job | None = None
+        self._newest = 0  # its id: a job that ended holds a whole image
         self._last: Future[None] | None = None
         self._since_trim = 0
 
@@ -105,7 +105,7 @@ class Worker:
         if not self._closed.is_set():
             if self._thread is not None and not self._thread.is_alive():
                 self._executor, self._thread = _one_thread(), None
-            self._newest = job
+            self._newest = id(job)
             self._last = self._executor.submit(self._run, job)
 
     def close(self, timeout_s: float = 2.0) -> None:
@@ -123,7 +123,7 @@ class Worker:
     def _run(self, job: Job) -> None:
         def report(value: Any) -> None:
             job.check()
-            if job is self._newest:
+            if id(job) == self._newest:
                 self._answer(job.reported, value)
 
         self._running, self._thread = job, threading.current_thread()

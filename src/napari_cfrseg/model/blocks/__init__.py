@@ -186,7 +186,7 @@ def fold_acting(root: nn.Module) -> None:
             elif isinstance(child, nn.BatchNorm2d) and last is not None:
                 at, conv = last
                 fold(conv, child)
-                act = child.act if hasattr(child, "act") else nn.Identity()
+                act: nn.Module = getattr(child, "act", nn.Identity())
                 activation = activation_of(act)
                 if activation is None:
                     setattr(module, name, act)
