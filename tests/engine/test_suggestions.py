@@ -146,6 +146,30 @@ def test_objects_of_very_different_sizes_are_found_together():
     assert len({*small[1:]} & hit) >= 6
 
 
+def speckles_first(seeds_in):
+    """Return the search for seeds with a hundred in one place before the others."""
+
+    def found(self, tile):
+        more = [Seed((250 + i // 10, 250 + i % 10), 18.0, 9.0) for i in range(100)]
+        return more + seeds_in(self, tile)
+
+    return found
+
+
+def test_strong_blobs_of_a_texture_do_not_end_the_search(monkeypatch):
+    image = np.full((320, 340), 60.0)
+    for y, x in PLACES[:24]:
+        image[_disc(y, x)] += 60
+    segmenter = Segmenter(SimilarityNetwork(64), device="cpu")
+    segmenter.set_image(np.clip(image, 0, 255).astype(np.uint8))
+    monkeypatch.setattr(Suggester, "seeds_in", speckles_first(Suggester.seeds_in))
+    found = _all(segmenter, [_mask(*place) for place in PLACES[:3]])
+    hit = [
+        p for p in PLACES[3:24] if any(shared(s.mask, _mask(*p)) > 0.9 for s in found)
+    ]
+    assert len(hit) >= 20
+
+
 def test_tiles_do_not_change_what_is_found(segmenter, monkeypatch):
     finished = [_mask(*place) for place in PLACES[:3]]
     known = segmenter.learn(finished)

@@ -19,6 +19,7 @@ Three steps, of which only the second needs the network:
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -51,6 +52,8 @@ _FIRST_LOOK = 2.0
 _SECOND_LOOK = 2.3
 #: seeds answered at once: more cost as much each, and clicks wait longer
 _BATCH = 8
+#: diameters between places that are tried in turn: a texture has many strong seeds
+_APART = 1.5
 #: batches of a tile without a good mask, one after the other, that end it
 _PATIENCE = 4
 #: a mask at least as probable is shown at once, and no seed inside it is answered
@@ -210,6 +213,7 @@ class Suggester:
         # the largest first: what is inside one of them is no object
         for scale in reversed(self._known.scales):
             own = [s for s in seeds if self._known.scale_of(s.size) is scale]
+            own = _spread(own, _APART * scale.size)
             yield from self._suggest_at(own, given, waiting)
         rest = _apart(waiting, given)
         if rest:
@@ -346,6 +350,18 @@ class Suggester:
         if any(shared(found, rejected) > 0.5 for rejected in self._rejected):
             return MaskPatch.empty()
         return found
+
+
+def _spread(seeds: Sequence[Seed], side: float) -> list[Seed]:
+    """Return seeds, the strongest first, in turn from each square of a side."""
+    counts: Counter[tuple[int, int]] = Counter()
+    turns = []
+    for seed in seeds:
+        square = int(seed.yx[0] / side), int(seed.yx[1] / side)
+        turns.append(counts[square])
+        counts[square] += 1
+    order = sorted(range(len(seeds)), key=turns.__getitem__)
+    return [seeds[index] for index in order]
 
 
 def _apart(
