@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import threading
 import time
@@ -36,6 +37,7 @@ from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment import dock as dock_module
 from napari_cfrseg.gui.segment import lazy_pixels
 from napari_cfrseg.gui.session.session_panel import picture_path
+from napari_cfrseg.io.images import open_image
 from napari_cfrseg.session.session import Session, objects_after
 
 pytestmark = pytest.mark.gui
@@ -61,8 +63,12 @@ class Stalling(SimpleHTTPRequestHandler):
 
     stalled = False
     held: threading.Event | None = None
+    refused = 0  #: the status of all answers, where it is not 0
 
     def do_GET(self) -> None:
+        if Stalling.refused:
+            self.send_error(Stalling.refused)
+            return
         if not Stalling.stalled:
             super().do_GET()
             return
@@ -171,6 +177,41 @@ def test_a_damaged_piece_of_a_store(open_window, store):
     check(window, fail, mend, "cannot be decoded")
 
 
+def test_pieces_of_another_size(open_window, tmp_path):
+    """Nothing is packed, so nothing but the size is wrong."""
+    path, options = tmp_path / "cells.zarr", {"chunks": (80, 120), "dtype": "u1"}
+    array = zarr.create_array(path, shape=(160, 240), compressors=None, **options)
+    array[:] = squares()
+    whole = {p: p.read_bytes() for p in (path / "c").rglob("*") if p.is_file()}
+
+    def fail() -> None:
+        for piece, content in whole.items():
+            piece.write_bytes(content[: len(content) // 2])
+
+    def mend() -> None:
+        for piece, content in whole.items():
+            piece.write_bytes(content)
+
+    check(open_window(zarr.open_array(path, mode="r")), fail, mend, "decoded")
+
+
+def test_a_slide_s_file_is_written_to_while_open(open_window, tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_cfrseg.io.tiff._SMALL_PAGE_BYTES", 0)
+    monkeypatch.setattr("napari_cfrseg.io.tiff_pieces._KEPT_BYTES", 0)
+    path = tmp_path / "cells.tif"
+    options = {"tile": (64, 64), "compression": "zlib"}
+    tifffile.imwrite(path, squares(), metadata=None, **options)
+    window = open_window(open_image(path).array)
+    before, whole = path.stat(), path.read_bytes()
+
+    def mend() -> None:
+        path.write_bytes(whole)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    fail = partial(path.write_bytes, whole[: len(whole) // 2])
+    check(window, fail, mend, "changed after it was opened")
+
+
 def test_a_store_deleted_while_open(open_window, store):
     """Zarr takes missing pieces for empty ones: the click would be on black."""
     kept = store.with_name("kept")
@@ -195,7 +236,7 @@ def served(store: Path, **options: object) -> Iterator[zarr.Array]:
         try:
             yield zarr.open_array(found, mode="r")
         finally:
-            Stalling.stalled = False
+            Stalling.stalled, Stalling.refused = False, 0
             if Stalling.held is not None:
                 Stalling.held.set()
             Stalling.held = None
@@ -211,6 +252,16 @@ def test_a_server_that_stalls_in_the_middle_of_an_answer(open_window, store):
             lambda: setattr(Stalling, "stalled", True),
             lambda: setattr(Stalling, "stalled", False),
             "cannot be decoded",
+        )
+
+
+def test_a_server_that_refuses_to_answer(open_window, store):
+    with served(store) as array:
+        check(
+            open_window(array),
+            lambda: setattr(Stalling, "refused", 503),
+            lambda: setattr(Stalling, "refused", 0),
+            "503",
         )
 
 
