@@ -117,20 +117,20 @@ class FramesInTurns(QObject):  # type: ignore[misc]  # qtpy is untyped
     """
 
     def __init__(self, widget: QWidget) -> None:
-        super().__init__(widget)
-        self._widget, self._window = widget, widget.window()
-        self._paint = widget.paintGL
+        super().__init__()
+        # the window itself would be held, and so leaked, by whatever holds this
+        self._widget, self._paint = widget, widget.paintGL
         self._behaviour = widget.updateBehavior()
         #: the layers changed since they were drawn; what is drawn waits for Qt
         self._stale, self._drawn = False, False
         self._passes = False  #: the next request to repaint is answered
-        self._timer = QTimer(self, singleShot=True, interval=0)
+        self._timer = QTimer(widget, singleShot=True, interval=0)
         self._timer.timeout.connect(self._next_turn)
         vars(widget).update(_vispy_update=self._on_update, paintGL=self._on_paint)
         # Qt would empty what is drawn before it asks for it
         widget.setUpdateBehavior(type(widget).UpdateBehavior.PartialUpdate)
-        self._window.installEventFilter(self)
-        widget.installEventFilter(self)
+        for watched in (widget, widget.window()):
+            watched.installEventFilter(self)
 
     @classmethod
     def on(cls, widget: QWidget) -> FramesInTurns | None:
@@ -140,22 +140,22 @@ class FramesInTurns(QObject):  # type: ignore[misc]  # qtpy is untyped
 
     def close(self) -> None:
         """Let Qt draw as before."""
-        self._window.removeEventFilter(self)
-        self._widget.removeEventFilter(self)
+        for watched in (self._widget, self._widget.window()):
+            watched.removeEventFilter(self)
         for name in ("_vispy_update", "paintGL"):
             vars(self._widget).pop(name, None)
         self._widget.setUpdateBehavior(self._behaviour)
         if self._timer.isActive():
             self._timer.stop()
             self._request()
-        self.deleteLater()
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Let a window that is to be repainted wait for its canvas."""
         kind = event.type()
         if watched is self._widget:
             self._drawn &= kind not in (QEvent.Type.Hide, QEvent.Type.Resize)
-        if watched is not self._window or kind != QEvent.Type.UpdateRequest:
+            return False
+        if kind != QEvent.Type.UpdateRequest:
             return False
         passes, self._passes = self._passes, False
         if not passes:
@@ -177,7 +177,8 @@ class FramesInTurns(QObject):  # type: ignore[misc]  # qtpy is untyped
 
     def _request(self) -> None:
         # Qt sends no second request before the one that waits is answered
-        QCoreApplication.postEvent(self._window, QEvent(QEvent.Type.UpdateRequest))
+        request = QEvent(QEvent.Type.UpdateRequest)
+        QCoreApplication.postEvent(self._widget.window(), request)
 
     def _on_update(self) -> None:
         self._stale = True
