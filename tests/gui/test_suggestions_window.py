@@ -11,6 +11,7 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment import suggesting as suggesting_module
+from napari_cfrseg.gui.segment.layers import to_rgba
 
 PLACES = [(30 + 50 * y, 32 + 50 * x) for y in range(4) for x in range(5)]
 
@@ -50,6 +51,9 @@ def test_suggest_accept_reject_undo_and_replay(window, qtbot, discs):
     shown = layer.data[tuple(np.array(PLACES[3:]).T)]
     assert np.count_nonzero(shown) >= 15
     assert layer.contour > 0
+    tools = vars(layer)["_overlays"]  # they came after the layer
+    assert tools["polygon"].visible
+    assert tools["brush_stroke"].visible
     # one act rejects them all, and one undo brings them back
     count = len(suggesting.found)
     reject, suggested = window.dock.objects.reject, window.dock.objects.suggested
@@ -193,6 +197,17 @@ def test_in_a_wide_view_the_outlines_are_drawn_coarsely_in_their_places(
         world = window.image.data_to_world(suggestion.seed)
         cell = tuple(np.round(layer.world_to_data(world)).astype(int))
         assert (layer.data[cell] + 1) // 2 == number + 1
+    # more of them than a byte can number look the same
+    window.labels.visible = window.points.visible = window.image.visible = False
+    assert layer.data.dtype == np.uint8
+    for shift in (0, 1000):
+        wide = np.where(layer.data, layer.data + np.uint16(shift), 0)
+        suggesting.outlines.paint((0, 0), wide.astype(np.min_scalar_type(wide.max())))
+        window.qtbot.wait(100)
+        shown = window.viewer.screenshot(flash=False)[..., :3] / 255
+        colours = (suggesting_module.SURE, suggesting_module.UNSURE)
+        for colour in {colours[1 - n % 2] for n in np.unique(wide[wide > 0])}:
+            assert (np.abs(shown - to_rgba(colour)[:3]).max(axis=-1) < 0.06).any()
 
 
 def test_without_a_finished_object_it_says_what_to_do(make_napari_viewer, qtbot, discs):

@@ -342,7 +342,9 @@ class Suggesting:
         region = self._region
         step = max(1, max(shape_of(region)) // _DRAWN_PX)
         height, width = (-(-side // step) for side in shape_of(region))
-        labels = np.zeros((height, width), np.uint16)
+        # SPEED: napari makes a layer of wider numbers twice
+        kind = np.min_scalar_type(2 * len(self.found))
+        labels = np.zeros((height, width), kind)
         for number, suggestion in enumerate(self.found):
             is_sure = suggestion.score >= self.view.threshold
             y0, x0, y1, x1 = overlap(suggestion.mask.box, region)
