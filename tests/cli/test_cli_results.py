@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from PIL import Image
 from typer.testing import CliRunner
 
 from napari_cfrseg import Click, Refinement, Segmenter
 from napari_cfrseg.cli import app
+from napari_cfrseg.io.images import open_image
 from napari_cfrseg.samples import load_demo, load_sample
 
 
@@ -67,6 +70,35 @@ def test_segment_writes_another_candidate_of_the_first_click(
         np.testing.assert_array_equal(tifffile.imread(output), expected)
     with pytest.raises(AssertionError, match=f"{count} different masks"):
         run(*common, "--candidate", count + 1, "-o", tmp_path / "none.tif")
+
+
+@pytest.mark.parametrize("ending", [".tif", ".zarr"])
+def test_segment_on_a_huge_plane_holds_no_whole_plane(
+    tmp_path: Path, ending: str
+) -> None:
+    """A mask of a slide was an array of the whole slide, 19 GB and its copies."""
+    path, side = tmp_path / "field.zarr", 30_000
+    field = zarr.create_array(path, shape=(side, side), chunks=(512, 512), dtype="u1")
+    rows, columns = np.ogrid[:200, :200]
+    disc = (rows - 100) ** 2 + (columns - 100) ** 2 < 40**2
+    field[20_000:20_200, 9_000:9_200] = np.where(disc, 200, 20)
+    output = tmp_path / f"mask{ending}"
+    tracemalloc.start()
+    printed = run(
+        *("segment", path, "-c", "20100,9100,+", "-o", output, "--device", "cpu"),
+        "--json",
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < side**2 / 2
+    mask = open_image(output).array
+    assert mask.shape == (side, side)
+    part = np.asarray(mask[20_000:20_200, 9_000:9_200]) > 0
+    said = json.loads(printed)
+    assert said["area_px"] == part.sum()
+    assert part[100, 100]
+    y0, x0, y1, x1 = said["box"]
+    assert part[y0 - 20_000 : y1 - 20_000, x0 - 9_000 : x1 - 9_000].sum() == part.sum()
 
 
 def test_segment_to_png_and_on_a_plane_of_a_stack(

@@ -83,6 +83,7 @@ def segment(
     mask that the ones before it made. The mask is 1 in the object, 0 outside.
     """
     from napari_cfrseg.io.label_exports import check_labels_output, write_labels
+    from napari_cfrseg.io.tiled_labels import TiledLabels, is_large
 
     target = output or Path(f"{image.stem}.mask.tif")
     check_labels_output(target, 1, overwrite=overwrite)
@@ -102,7 +103,10 @@ def segment(
     first = segmenter.predict(clicks[:1], refinement=steps)
     chosen = _choose(first, candidate)
     prediction = segmenter.predict(clicks, previous=chosen, refinement=steps)
-    labels = prediction.mask.astype(np.uint16)
+    shape = pixels.shape[:2]
+    labels = (TiledLabels if is_large(shape) else np.zeros)(shape, np.uint16)
+    y, x, mask = prediction.mask_patch()
+    labels[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
     placed = opened.placement("yx")
     write_or_save_aside(target, lambda path: write_labels(path, labels, **placed))
     typer.echo(_report(target, prediction, max(len(first.choices), 1), as_json=as_json))
@@ -141,9 +145,7 @@ def _parse_refinement(name: str) -> Refinement:
 def _report(
     target: Path, prediction: Prediction, candidates: int, *, as_json: bool
 ) -> str:
-    from napari_cfrseg.geometry.windows import mask_box
-
-    box, area = mask_box(prediction.mask), int(prediction.mask.sum())
+    box, area = prediction.mask_box, int(prediction.mask_patch()[2].sum())
     if as_json:
         return json.dumps(
             {

@@ -114,7 +114,7 @@ def _tiff_axes(ndim: int, axes: Sequence[str] | None) -> str:
 
 def write_labels(
     path: Path,
-    labels: NDArray[Any],
+    labels: AnyLabels,
     *,
     axes: Sequence[str] | None = None,
     spacing: Sequence[float] | None = None,
@@ -122,17 +122,22 @@ def write_labels(
 ) -> None:
     """Write (…, Y, X) integer labels, 0 = background, whole or not at all.
 
-    ``.tif`` is a deflate TIFF, an OME-TIFF where the spacing is known; ``.zarr`` an
-    OME-Zarr; anything else that Pillow writes a picture in which the objects are white.
+    ``.tif`` is a deflate TIFF, an OME-TIFF where the spacing is known or planes are
+    large; ``.zarr`` an OME-Zarr; anything else that Pillow writes a picture in which
+    the objects are white.
     ``axes``, ``spacing`` and ``units`` have one value for each axis of ``labels``.
     """
     if path.suffix.lower() == ".zarr":
         write_ome_zarr(path, labels, axes=axes, spacing=spacing, units=units)
         return
-    if path.suffix.lower() in TIFF_SUFFIXES and spacing is not None:
+    is_tiff, is_tiled = (
+        path.suffix.lower() in TIFF_SUFFIXES,
+        type(labels) is TiledLabels,
+    )
+    if is_tiff and (is_tiled or spacing is not None):
         write_ome_tiff(path, labels, axes=axes, spacing=spacing, units=units)
         return
-    if path.suffix.lower() in TIFF_SUFFIXES:
+    if is_tiff:
         import tifffile
 
         with atomic_path(path) as temporary:
@@ -140,7 +145,7 @@ def write_labels(
                 temporary, labels, compression="zlib", photometric="minisblack"
             )
         return
-    write_picture(path, ((labels > 0) * 255).astype(np.uint8))
+    write_picture(path, ((np.asarray(labels) > 0) * 255).astype(np.uint8))
 
 
 def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
