@@ -175,7 +175,9 @@ def mouse_move(place: QPoint, button, modifier=Qt.KeyboardModifier.NoModifier):
 
 
 def post(widget, event) -> None:
+    """Send an event; vispy ignores moves within 10 ms of another."""
+    from qtpy.QtTest import QTest
     from qtpy.QtWidgets import QApplication
 
     QApplication.sendEvent(widget, event)
-    QApplication.processEvents()
+    QTest.qWait(15)
