@@ -133,6 +133,12 @@ def test_sure_near_misses_are_kept_to_be_corrected(tmp_path, segmenter):
     assert set(result.accepted) == {4, 6, 7, 8}
     assert result.actions == 2  # accepting all, and removing the poor one
 
+    # each saves the click that would accept it before it is corrected
+    result = Suggested(field, open=[sure(n, 0.6) for n in (4, 5, 6)])
+    result.accept_sure()
+    assert set(result.accepted) == {4, 5, 6}
+    assert result.actions == 1
+
 
 def test_the_slider_is_moved_and_the_rest_rejected_where_that_saves_actions(
     tmp_path, segmenter

@@ -94,7 +94,10 @@ class Suggested:
         self.reject_rest()
 
     def accept_sure(self) -> None:
-        """Reject wrong sure ones and accept all others, while that saves actions."""
+        """Reject wrong sure ones and accept all others, while that saves actions.
+
+        Each that is accepted saves the click that would accept it, near misses too.
+        """
         while True:
             places = {math.floor(100 * s.score) / 100 for s in self.open}
             places.discard(self.threshold)
@@ -121,11 +124,10 @@ class Suggested:
     def _act(self, threshold: float) -> _Act:
         sure = [s for s in self.open if s.score >= threshold]
         kept = [*self._new(sure, CORRECTED_IOU).values()]
-        right = self._new(kept, ACCEPTED_IOU)
         wrong = [s for s in sure if s not in kept and self._is_seen(s)]
         others = {*kept, *self._new(self.open, CORRECTED_IOU).values()}
         actions = 1 + strokes(wrong, [*others]) + (threshold != self.threshold)
-        return _Act(threshold, kept, wrong, actions, len(right) - actions)
+        return _Act(threshold, kept, wrong, actions, len(kept) - actions)
 
     def reject_rest(self) -> None:
         """Reject all that are open where two or more at clicks would be anyway.
