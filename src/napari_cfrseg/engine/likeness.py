@@ -67,7 +67,7 @@ class Appearance:
 
 
 class Scale(NamedTuple):
-    """What tells finished objects of about one size from their surroundings."""
+    """Traits that tell finished objects of one size from their surroundings."""
 
     size: float  #: diameter in pixels that grey values are smoothed for
     #: (channels, constant last) weights of the features of :func:`features_of`
