@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import tifffile
 
 from napari_cfrseg.errors import ImageError
+from napari_cfrseg.io import tiff_pieces
 from napari_cfrseg.io.axes import ArrayView, Pyramid
 from napari_cfrseg.io.images import open_image
 from napari_cfrseg.io.tiff_pieces import Pieces
@@ -167,3 +169,18 @@ def test_another_file_put_in_its_place_is_not_read(tmp_path: Path) -> None:
     jpeg(other)
     other.rename(path)
     assert np.array_equal(array[128:, :], values[128:])
+
+
+def test_a_file_may_go_while_another_ones_piece_is_kept(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((128, 128), "u1"), tile=(64, 64))
+    held = [pieces_of(tmp_path / "a.tif")]
+    assert held[0][:].all()
+
+    def collect_while_keeping() -> None:
+        with tiff_pieces._kept._lock:  # a garbage collection begins at any allocation
+            held.clear()
+
+    thread = threading.Thread(target=collect_while_keeping, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()

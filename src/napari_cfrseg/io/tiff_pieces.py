@@ -11,7 +11,6 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -25,22 +24,26 @@ _JPEG, _IN_ONE_PLANE = 7, 1
 _JPEG_START, _JPEG_END, _SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
 _STRAY = re.compile(rb"\xff[^\x00\xff\xd0-\xd7\xd9\xc4\xda\xdb\xdd\xfe]")
 
+#: whose piece, of which page, and its number there
+_Key = tuple[object, int, int]
+
 
 class _Kept:
     """The latest pieces by key, within a budget."""
 
     def __init__(self) -> None:
-        self._pieces: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
+        self._pieces: OrderedDict[_Key, NDArray[Any]] = OrderedDict()
         self._held_bytes = 0
-        self._lock = threading.Lock()
+        # a file may go, and be dropped, in a garbage collection that begins in here
+        self._lock = threading.RLock()
 
-    def get(self, key: Hashable) -> NDArray[Any] | None:
+    def get(self, key: _Key) -> NDArray[Any] | None:
         with self._lock:
             if key in self._pieces:
                 self._pieces.move_to_end(key)
             return self._pieces.get(key)
 
-    def put(self, key: Hashable, piece: NDArray[Any]) -> None:
+    def put(self, key: _Key, piece: NDArray[Any]) -> None:
         with self._lock:
             if key in self._pieces or piece.nbytes > _KEPT_BYTES // 4:
                 return
@@ -52,8 +55,9 @@ class _Kept:
     def drop(self, owner: object) -> None:
         """Forget the pieces whose key begins with an owner."""
         with self._lock:
-            for key in [k for k in self._pieces if k[0] is owner]:  # type: ignore[index]  # tuples
-                self._held_bytes -= self._pieces.pop(key).nbytes
+            for key in [*self._pieces]:
+                if key[0] is owner and key in self._pieces:
+                    self._held_bytes -= self._pieces.pop(key).nbytes
 
 
 _kept = _Kept()
@@ -154,8 +158,7 @@ class Pieces:
             options["jpegheader"] = self._first.jpegheader
         decoded, _, shape = self._first.decode(data, index, **options)
         if decoded is None:
-            filled = np.full(shape, self._first.nodata, self.dtype)
-            decoded = filled
+            decoded = np.full(shape, self._first.nodata, self.dtype)
         elif (
             data is not None
             and self._first.compression == _JPEG

@@ -1,8 +1,7 @@
 """Jobs on the one worker thread, and their results on Qt's.
 
 Jobs run in the order they were submitted. A job may report intermediate results (first
-masks); reports of any but the newest job are dropped. Torch is imported when a model is
-loaded, not before.
+masks); reports of any but the newest job are dropped.
 """
 
 from __future__ import annotations
