@@ -41,7 +41,8 @@ def is_beyond(objects: Mapping[int, ObjectState], event: ev.Event) -> bool:
 def _is_right(state: PlaneState) -> bool:
     """Whether the newest click's mask may be what the person means."""
     newest = state.rounds[-1].prediction if state.rounds else None
-    return newest is None or (newest.quality or 1.0) >= _LEAST_QUALITY
+    quality = None if newest is None else newest.quality
+    return quality is None or quality >= _LEAST_QUALITY
 
 
 def _is_far(mask: MaskPatch, pixel: tuple[int, int]) -> bool:
