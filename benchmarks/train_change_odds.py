@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine import click_round, one_way
+from napari_cfrseg.engine.corrections import violated
 from napari_cfrseg.engine.probability_patch import Patch
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.evaluation import metrics
@@ -94,7 +95,7 @@ class Recorder:
     ) -> Any:
         """Note a late click's cells, then settle it."""
         late = len(clicks) >= one_way.FROM_CLICK
-        if late and one_way.corrects(before, clicks[-1], others["threshold"]):
+        if late and violated(before, clicks[-1:], others["threshold"]):
             self._note(before, probability, window, clicks)
         return self._settle(before, probability, window, clicks, **others)
 

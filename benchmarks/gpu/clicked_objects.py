@@ -23,9 +23,9 @@ from cfrseg_training.loop.atlas import Atlas, Layout, WindowBatch
 from cfrseg_training.loop.augmentation import PhotometricRecipe, vary
 from cfrseg_training.loop.training_step import mask_iou, rough_mask
 from napari_cfrseg.clicks import Click, effective_clicks
-from napari_cfrseg.engine.corrections import Affinity
+from napari_cfrseg.engine.corrections import Affinity, violated
 from napari_cfrseg.engine.focus import FocusSettings, next_window
-from napari_cfrseg.engine.one_way import FROM_CLICK, corrects, settle
+from napari_cfrseg.engine.one_way import FROM_CLICK, settle
 from napari_cfrseg.engine.prediction import touches_border
 from napari_cfrseg.engine.probability_patch import Patch
 from napari_cfrseg.engine.stages import grid_points, newest_row
@@ -92,7 +92,7 @@ class ClickedObject:
     def is_confined(self) -> bool:
         """Whether the newest click may only change the mask in its own direction."""
         newest, late = self.clicks[-1], len(self.effective) >= FROM_CLICK
-        return late and corrects(self.patch, newest, 0.5)
+        return late and bool(violated(self.patch, [newest], 0.5))
 
     def start_with(self, mask: NDArray[np.float32]) -> None:
         """Begin with a (grid, grid) mask in the window, as from another plane."""

@@ -325,9 +325,8 @@ class RoundComputer:
             if found.choices:
                 asked = self._asked(plane, clicks, entry)  # now with its scaling
                 self._with_choices.append((asked, previous, found))
-        prediction = chosen(found, entry)
-        # each round is kept for undo: without the pictures of its steps
-        prediction = replace(prediction, step_masks=(), choices=())
+        # each round is kept for undo: without the click's other masks
+        prediction = replace(chosen(found, entry), choices=())
         self._shelf.add(prediction.patch, "probability")
         return Round(prediction, masks=len(found.choices))
 

@@ -25,7 +25,7 @@ from napari_cfrseg.engine.focus import (
 from napari_cfrseg.engine.one_way import settle
 from napari_cfrseg.engine.prediction import Candidate, Prediction, touches_border
 from napari_cfrseg.engine.probability_patch import put_back
-from napari_cfrseg.engine.refinement import Cascade, Refinement, run_cascade
+from napari_cfrseg.engine.refinement import Refinement, run_cascade
 from napari_cfrseg.engine.side_by_side import Stopwatch
 from napari_cfrseg.engine.stages import FirstLook, Stages, newest_row
 from napari_cfrseg.engine.window_score import (
@@ -163,17 +163,19 @@ class ClickRound:
                 outputs.append(self.stages.refine(look.features, mask, newest, watch))
             return _probability(outputs[-1])
 
-        def on_step(_: Tensor, index: int) -> None:
+        def finish(answer: Tensor) -> Prediction:
+            return self._finish(task, look, feedback, outputs, answer, watch)
+
+        def on_step(answer: Tensor, _: int) -> None:
             if task.on_step is not None:
-                so_far = Cascade(tuple(map(_probability, outputs)), ())
-                task.on_step(self._finish(task, look, so_far, outputs[-1], watch))
+                task.on_step(finish(answer))
 
         # the network sees, and answers with, masks cut at 1/2
         initial = None
         if feedback is not None:
             initial = torch.from_numpy(recut(feedback, task.threshold, 0.5))
-        cascade = run_cascade(step, initial, task.refinement, on_step=on_step)
-        return self._finish(task, look, cascade, outputs[-1], watch)
+        steps = run_cascade(step, initial, task.refinement, on_step=on_step)
+        return finish(steps[-1])
 
     def _look(self, task: Task, watch: Stopwatch) -> Look:
         """Choose the window and embed it."""
@@ -305,18 +307,17 @@ class ClickRound:
         self,
         task: Task,
         look: Look,
-        cascade: Cascade[Tensor],
-        output: NetworkOutput,
+        feedback: NDArray[np.float32] | None,
+        outputs: Sequence[NetworkOutput],
+        answer: Tensor,
         watch: Stopwatch,
     ) -> Prediction:
-        """Put the result back into the plane and honour the clicks."""
+        """Put the last step's answer back into the plane and honour the clicks."""
         window, before, clicks = look.window, task.previous, task.effective
+        output, probability = outputs[-1], _numpy(answer)
         with watch.time("paste"):
-            steps = [_numpy(p) for p in cascade.probabilities]
             if before.has_mask:
-                steps = [recut(p, 0.5, task.threshold) for p in steps]
-            masks = tuple(p > task.threshold for p in steps)
-            probability = steps[-1]
+                probability = recut(probability, 0.5, task.threshold)
             affinity = _affinity(output, window)
             corrected: tuple[Click, ...] = ()
             if task.forced:
@@ -329,18 +330,19 @@ class ClickRound:
                     affinity=affinity,
                     push=self.stages.network.late_push,
                     odds=self.stages.network.change_odds,
+                    feedback=feedback,
                 )
             else:
                 patch = put_back(before.patch, probability, window)
-            touches = touches_border(masks[-1], window, clicks, before.shape)
+            mask = probability > task.threshold
+            touches = touches_border(mask, window, clicks, before.shape)
         quality = self.stages.judge(output)
         best = Candidate.of(probability, window, affinity, quality)
         return Prediction(
             patch=patch,
             clicks=task.clicks,
             window=window,
-            steps=cascade.steps,
-            step_masks=masks,
+            steps=len(outputs),
             quality=quality,
             touches_border=touches,
             corrected=corrected,

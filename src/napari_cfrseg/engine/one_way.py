@@ -19,7 +19,7 @@ from scipy import ndimage
 from scipy.special import expit
 
 from napari_cfrseg.clicks import Click, ClickList
-from napari_cfrseg.engine.corrections import Affinity, honour
+from napari_cfrseg.engine.corrections import Affinity, honour, violated
 from napari_cfrseg.engine.probability_patch import FLOOR, Patch, logits_of, put_back
 from napari_cfrseg.geometry.windows import Window, crop, union
 from napari_cfrseg.model.blocks.extensions import ChangeOdds
@@ -32,11 +32,6 @@ FROM_CLICK = 4
 _LEAST = math.exp(-9)
 #: cells whose logit, counted towards the click's sign, is lower never change
 _HOPELESS = -3.0
-
-
-def corrects(before: Patch, click: Click, threshold: float) -> bool:
-    """Whether a mask's probability disagrees with a click on it."""
-    return bool((before.at(click.pixel) > threshold) != click.is_positive)
 
 
 def one_way(
@@ -53,7 +48,7 @@ def one_way(
     ``push`` is explained at :data:`~napari_cfrseg.model.network.LATE_PUSH`.
     """
     click = clicks[-1]
-    if not corrects(before, click, threshold):
+    if not violated(before, [click], threshold):
         return after
     box = union(before.box, after.box)
     move = push[min(in_a_row(clicks), len(push)) - 1]
@@ -156,7 +151,7 @@ def measure(
 
 
 def weigh_changes(
-    before: Patch,
+    feedback: NDArray[np.float32],
     probability: NDArray[np.float32],
     window: Window,
     clicks: Sequence[Click],
@@ -165,9 +160,8 @@ def weigh_changes(
     """Return the network's (grid, grid) answer with each possible change weighed.
 
     Where a cell may follow the newest click, its probability becomes that of the
-    change being right.
+    change being right. ``feedback`` as for :func:`measure`.
     """
-    feedback = crop(before, window)[0]
     numbers, cells = measure(probability, feedback, window, clicks)
     with torch.inference_mode():
         device = next(odds.parameters()).device
@@ -195,18 +189,21 @@ def settle(
     affinity: Affinity | None = None,
     push: Sequence[float] = LATE_PUSH,
     odds: ChangeOdds | None = None,
+    feedback: NDArray[np.float32] | None = None,
 ) -> tuple[Patch, tuple[Click, ...]]:
     """Return the object's probability after a click, and the clicks that needed help.
 
     The network's (grid, grid) answer is pasted, clicks are honoured, and late ones
     weighed and confined. Training runs the same function after each of its rounds, so
-    that what the network is trained on is what it meets. The other parameters are those
-    of :func:`~napari_cfrseg.engine.corrections.honour`, :func:`one_way` and
+    that what the network is trained on is what it meets. ``feedback`` is ``before`` on
+    the window's grid, if it was cropped already; the other parameters are those of
+    :func:`~napari_cfrseg.engine.corrections.honour`, :func:`one_way` and
     :func:`weigh_changes`.
     """
     is_late = len(clicks) >= FROM_CLICK
-    if is_late and odds is not None and corrects(before, clicks[-1], threshold):
-        probability = weigh_changes(before, probability, window, clicks, odds)
+    if is_late and odds is not None and violated(before, clicks[-1:], threshold):
+        was = crop(before, window)[0] if feedback is None else feedback
+        probability = weigh_changes(was, probability, window, clicks, odds)
     honoured = partial(
         honour,
         clicks=clicks,

@@ -89,7 +89,6 @@ class Prediction:
     #: or a mask that came from outside)
     window: Window | None = None
     steps: int = 0  #: of refinement, 1 for standard inference
-    step_masks: tuple[NDArray[np.bool_], ...] = ()  #: on the window's grid, after each
     quality: float | None = None  #: IoU that the network expects; None if it gives none
     #: the object runs into a border of the window that is not the plane's: the next
     #: click looks wider
@@ -163,7 +162,6 @@ class Prediction:
             patch=patch,
             window=window,
             steps=1,
-            step_masks=(mask,),
             quality=chosen.quality,
             touches_border=touches_border(mask, window, clicks, self.shape),
             corrected=corrected,
@@ -199,10 +197,6 @@ class Prediction:
         if self.window is None:
             return self.patch.probability
         return self.patch.read(self.window.clipped(self.shape))
-
-    def probability_at(self, yx: tuple[float, float]) -> float:
-        """Return the probability of the pixel at (row, column)."""
-        return self.patch.at(Click(yx).pixel)
 
     def probability_plane(self) -> NDArray[np.float32]:
         """(Y, X) float32, built at each call."""

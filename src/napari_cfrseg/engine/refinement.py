@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 ProbT = TypeVar("ProbT")
 
@@ -93,53 +93,31 @@ def as_refinement(given: Refinement | str | None) -> Refinement:
     return Refinement.parse(given) if isinstance(given, str) else given
 
 
-@dataclass(frozen=True, slots=True)
-class Cascade(Generic[ProbT]):
-    """The steps of one click: their probabilities, the last of which is the result.
-
-    ``changed_px`` counts the mask pixels each step changed against the one before.
-    """
-
-    probabilities: tuple[ProbT, ...]
-    changed_px: tuple[int, ...]
-
-    @property
-    def steps(self) -> int:
-        """Evaluations of the network's last stage: 1 for standard inference."""
-        return len(self.probabilities)
-
-
 def run_cascade(
     step: Callable[[ProbT | None, int], ProbT],
     feedback: ProbT | None,
     refinement: Refinement,
-    *,
-    threshold: float = 0.5,
     on_step: Callable[[ProbT, int], None] | None = None,
-) -> Cascade[ProbT]:
-    """Feed the mask back as often as the refinement says.
+) -> list[ProbT]:
+    """Feed the mask back as often as the refinement says; return each step's answer.
 
     ``step(feedback, index)`` returns a probability, ``index`` counting from 0; the
-    first ``feedback`` is the previous mask's, None where there is none. Changed pixels
-    are counted in masks cut at ``threshold`` (probability > threshold). ``on_step``
+    first ``feedback`` is the previous mask's, None where there is none. ``on_step``
     gets the probability and index of each step that another one follows.
     """
-    probabilities: list[ProbT] = []
-    changed: list[int] = []
+    steps: list[ProbT] = []
     for index in range(1 + refinement.extra_steps):
         feedback = step(feedback, index)
-        probabilities.append(feedback)
+        steps.append(feedback)
         is_last = index == refinement.extra_steps
-        if index:
-            changed.append(_changed(probabilities[-2], feedback, threshold))
-            stopped = changed[-1] <= refinement.stop_changed_px
-            is_last = is_last or (refinement.kind == "a-cfr" and stopped)
+        if index and refinement.kind == "a-cfr" and not is_last:
+            is_last = _changed_px(*steps[-2:]) <= refinement.stop_changed_px
+        if on_step is not None and not is_last:
+            on_step(feedback, index)
         if is_last:
             break
-        if on_step is not None:
-            on_step(feedback, index)
-    return Cascade(tuple(probabilities), tuple(changed))
+    return steps
 
 
-def _changed(before: Any, after: Any, threshold: float) -> int:
-    return int(((before > threshold) != (after > threshold)).sum())
+def _changed_px(before: Any, after: Any) -> int:
+    return int(((before > 0.5) != (after > 0.5)).sum())

@@ -194,8 +194,7 @@ class ClickTimer:
             seconds.append(spent)
             return torch.sigmoid(output.logits.float())
 
-        cascade = run_cascade(step, feedback, refinement)
-        return cascade.probabilities[-1], embed_s, seconds
+        return run_cascade(step, feedback, refinement)[-1], embed_s, seconds
 
     def timed(self, work: Callable[[], Any]) -> tuple[Any, float]:
         """Do some work; return its result and the seconds it took."""
