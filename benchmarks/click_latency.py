@@ -58,10 +58,10 @@ from typing import Any
 
 import numpy as np
 from gui_gap import run_until
+from hands import Hands
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
-from window_hour import Hands
 
 from napari_cfrseg.samples import load_sample
 
