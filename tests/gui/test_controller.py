@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from closed_form import FloodNetwork
 from napari.components import ViewerModel
+from napari.layers import Layer
 from sync_runner import HeldRunner
 
 from napari_cfrseg.annotation import events as ev
@@ -13,6 +14,7 @@ from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment.click_layer import POINT_PX, Gesture
 from napari_cfrseg.gui.segment.controller import Controller
+from napari_cfrseg.gui.segment.layers import unheard
 
 PLACEMENT = {"scale": (0.5, 0.25), "translate": (7, -3), "units": ("um", "um")}
 
@@ -387,6 +389,44 @@ def test_a_click_is_on_its_way_before_its_point_is_shown_in_one_change(
     qtbot.wait(30)
     assert seen == [(0 if done_at_once else 1, 2)]
     assert bench.agrees()
+
+
+def test_a_click_is_drawn_once_and_listed_at_rest(qtbot, bench):
+    bench.click(20, 20)
+    drawn, listed = [], []
+    bench.points.events.set_data.connect(lambda: drawn.append(len(bench.points.data)))
+    bench.viewer.layers.events.connect(lambda event: listed.append(event.type))
+    bench.click(20, 27, right=True)
+    assert drawn == [2]
+    assert not listed
+    qtbot.waitUntil(lambda: listed == ["thumbnail"])
+    bench.controller.undo()
+    assert drawn == [2, 1]
+    assert bench.agrees()
+
+
+def test_points_are_right_where_napari_cannot_be_kept_from_drawing(bench, monkeypatch):
+    bench.click(20, 20)
+    monkeypatch.delattr(Layer, "_block_refresh")
+    bench.click(20, 27, right=True)
+    bench.controller.undo()
+    bench.click(20, 70)
+    assert bench.agrees()
+    assert [str(one) for one in bench.points.symbol] == ["disc", "disc"]
+
+
+def test_only_the_callbacks_named_are_spared(bench):
+    heard = []
+    bench.points.events.features.connect(lambda: heard.append("another"))
+    bench.points.events.features.connect(bench.controller.ready_to_click)
+    bench.viewer.layers.selection.active = bench.image
+    with unheard(bench.points.events.features, "ready_to_click"):
+        bench.points.events.features()
+    assert heard == ["another"]
+    assert bench.viewer.layers.selection.active is bench.image
+    with unheard(bench.points.events.features, "no such name"):
+        bench.points.events.features()
+    assert bench.viewer.layers.selection.active is bench.points
 
 
 def test_closing_leaves_layers_alone(bench):

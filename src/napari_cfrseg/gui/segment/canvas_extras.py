@@ -157,13 +157,19 @@ class FramesInTurns(QObject):  # type: ignore[misc]  # qtpy is untyped
             return False
         if kind != QEvent.Type.UpdateRequest:
             return False
-        passes, self._passes = self._passes, False
+        # layers may have changed since it was asked for
+        passes, self._passes = self._passes and not self._is_due, False
         if not passes:
             self._timer.start()
         return not passes
 
+    @property
+    def _is_due(self) -> bool:
+        """Whether the canvas is to be drawn in a turn of its own."""
+        return self._stale and not self._drawn and bool(self._widget.isVisible())
+
     def _next_turn(self) -> None:
-        if self._stale and not self._drawn and self._widget.isVisible():
+        if self._is_due:
             try:
                 self._widget.makeCurrent()
                 self._draw()

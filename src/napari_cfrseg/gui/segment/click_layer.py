@@ -7,6 +7,7 @@ list that maps between them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers.base import ActionType
 from numpy.typing import NDArray
+from qtpy.QtCore import QTimer
 
 from napari_cfrseg.geometry.masks import Plane
-from napari_cfrseg.gui.segment.layers import Listener, camera_of, to_rgba
+from napari_cfrseg.gui.segment.layers import Listener, camera_of, to_rgba, unheard
 from napari_cfrseg.gui.segment.working_image import WorkingImage
 from napari_cfrseg.overlay import SKY_BLUE, VERMILION, hex_of
 
@@ -37,6 +39,8 @@ BORDER = 0.1
 POINT_PX = 15
 #: pixels of the screen that the mouse may move between press and release, as napari's
 DRAG_PX = 5
+#: after the last change, until the list of layers shows the points
+_REST_MS = 500
 #: by which a notch of the wheel moves the threshold of the outline
 _WHEEL_STEP = 0.02
 
@@ -149,7 +153,10 @@ class ClickLayer:
         self._events = Listener(
             (self._camera.events.zoom, self._on_zoom),
             (layer.events.data, self._on_data),
+            layer=layer,
         )
+        self._at_rest = QTimer(singleShot=True, interval=_REST_MS)
+        self._at_rest.timeout.connect(self._show_thumbnail)
         self._on_zoom()
         layer.add = self._add
         layer.mouse_drag_callbacks.insert(0, self._on_press)
@@ -161,6 +168,7 @@ class ClickLayer:
 
     def close(self) -> None:
         """Listen no more."""
+        self._at_rest.stop()
         self._events.close()
         vars(self.layer).pop("add", None)
         if self._on_press in self.layer.mouse_drag_callbacks:
@@ -184,27 +192,41 @@ class ClickLayer:
         self._rows = rows
         places = [self._image.to_own(row.index) for row in rows[first:]]
         data = np.array(places, float).reshape(-1, self.layer.ndim)
-        with self._events.own_writes():
+        with self._events.own_writes(), self._one_change():
             if not (same_length and np.allclose(data, found[first:])):
-                self._set_data(np.concatenate([found[:first], data]))
+                if self.layer.selected_data:
+                    self.layer.selected_data = set()
+                self.layer.data = np.concatenate([found[:first], data])
             self._style(first)
+        self._hide_others()
 
-    def _set_data(self, data: NDArray[np.float64]) -> None:
-        """Set the layer's points.
+    @contextmanager
+    def _one_change(self) -> Iterator[None]:
+        """Change the layer, and have it drawn and announced once.
 
-        SPEED: napari tells of them before and after; at each, its viewer goes through
-        all layers. Once does.
+        SPEED: napari slices and draws at each part of a change, and its viewer goes
+        through all layers for how far they reach, which points on an image never alter.
+        There is no public way around either: without these names it does so again.
         """
-        if self.layer.selected_data:
-            self.layer.selected_data = set()
-        with self.layer.events.data.blocker():
-            self.layer.data = data
-        self.layer.events.data(
-            value=self.layer.data,
-            action=ActionType.CHANGED,
-            data_indices=tuple(range(len(data))),
-            vertex_indices=((),),
-        )
+        layer = self.layer
+        with (
+            layer.events.blocker_all(),
+            getattr(layer, "_block_refresh", nullcontext)(),
+        ):
+            yield
+        layer.refresh(thumbnail=False)
+        self._at_rest.start()
+        with unheard(layer.events.data, "_on_layers_change"):
+            layer.events.data(
+                value=layer.data,
+                action=ActionType.CHANGED,
+                data_indices=tuple(range(len(layer.data))),
+                vertex_indices=((),),
+            )
+        layer.events.features()
+
+    def _show_thumbnail(self) -> None:
+        self.layer.refresh(data_displayed=False, highlight=False, extent=False)
 
     def show_object(self, object_id: int | None) -> None:
         """Take an object for the selected one."""
@@ -245,8 +267,6 @@ class ClickLayer:
             table = self.layer.features
             for name, column in features.items():
                 table.iloc[first:, table.columns.get_loc(name)] = column
-            self.layer.events.features()
-        self._hide_others()
         if not rows:
             return
         signs = np.array([r.is_positive for r in rows])

@@ -78,6 +78,7 @@ class LabelLayer:
             (layer.events.labels_update, self._on_update),
             (layer.events.data, self._on_data),
             (layer.events.selected_label, self._on_selected),
+            layer=layer,
         )
         self.close = self._listener.close
         self._polygon, layer.paint_polygon = layer.paint_polygon, self._paint_polygon

@@ -10,7 +10,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -152,10 +152,16 @@ def _is_opaque_image(layer: Layer) -> bool:
 
 
 class Listener:
-    """Listens to events until it is closed, and marks what we write ourselves."""
+    """Listens to events until it is closed, and marks what we write ourselves.
 
-    def __init__(self, *followed: tuple[Any, Callable[..., object]]) -> None:
+    ``layer`` is the one that is written to.
+    """
+
+    def __init__(
+        self, *followed: tuple[Any, Callable[..., object]], layer: Layer | None = None
+    ) -> None:
         self.writing = False
+        self._layer = layer
         self._followed = followed
         for event, act in followed:
             event.connect(act)
@@ -167,12 +173,31 @@ class Listener:
 
     @contextmanager
     def own_writes(self) -> Iterator[None]:
-        """Let ``writing`` be true meanwhile."""
+        """Let ``writing`` be true meanwhile.
+
+        SPEED: for any event of a layer Qt lays out and paints the list of layers, for
+        5 ms; of our writes it shows nothing but the thumbnail.
+        """
         before, self.writing = self.writing, True
+        events = None if self._layer is None else self._layer.events
         try:
-            yield
+            with unheard(events, "_reemit_child_event"):
+                yield
         finally:
             self.writing = before
+
+
+def unheard(emitter: Any, name: str) -> ExitStack:
+    """Return a block of those who hear an emitter with a method of this name.
+
+    For what napari does at any change, and does not let be done without: the names are
+    not public. Where there is none, nothing is blocked.
+    """
+    blocks = ExitStack()
+    for found in () if emitter is None else emitter.callbacks:
+        if isinstance(found, tuple) and found[1] == name and found[0]() is not None:
+            blocks.enter_context(emitter.blocker(getattr(found[0](), name)))
+    return blocks
 
 
 def kept_in_place(image: WorkingImage, *layers: Layer) -> Listener:
