@@ -71,7 +71,12 @@ def begins(
     if is_beyond({1: new_object(1).with_plane((), before)}, event):
         return True
     after = segmenter.predict([*clicks, click], previous=shown).mask
-    return is_apart(before, MaskPatch.from_mask(after), click.pixel)
+    return is_apart(
+        before,
+        MaskPatch.from_mask(after),
+        click.pixel,
+        lambda: segmenter.predict([click]),
+    )
 
 
 def neighbours(

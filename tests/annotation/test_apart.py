@@ -42,6 +42,16 @@ def begun(mask, quality=None) -> PlaneState:
     return PlaneState(start=patch, rounds=(Round(prediction),), mask=patch)
 
 
+def alone(mask, quality=None):
+    """Return what gives the click's mask as an object's first one."""
+    return lambda: replace(Prediction.from_mask(mask), quality=quality)
+
+
+def joins(before, after, place) -> bool:
+    """Whether a click is a part of the mask: alone it would give the same object."""
+    return not is_apart(before, after, place, alone(after.to_mask((1400, 1400)), 0.9))
+
+
 @pytest.mark.parametrize(
     ("shape", "apart"),
     [
@@ -51,7 +61,7 @@ def begun(mask, quality=None) -> PlaneState:
     ],
 )
 def test_the_part_of_the_click_is_compared_with_the_mask_before(shape, apart) -> None:
-    assert is_apart(*scene(**shape), (60, 104)) is apart
+    assert joins(*scene(**shape), (60, 104)) is not apart
 
 
 def test_a_rim_that_is_added_is_a_correction() -> None:
@@ -59,15 +69,15 @@ def test_a_rim_that_is_added_is_a_correction() -> None:
     disc_at(before, 60, 60)
     disc_at(after, 60, 60)
     disc_at(after, 60, 68)
-    assert not is_apart(begun(before), MaskPatch.from_mask(after), (60, 84))
+    assert joins(begun(before), MaskPatch.from_mask(after), (60, 84))
 
 
 def test_a_mask_that_is_not_right_yet_is_corrected() -> None:
     """A first mask may be a dot in the middle of what was meant."""
     before, after = scene(gap=3)
     mask = before.mask.to_mask((200, 200))
-    assert is_apart(begun(mask, quality=0.8), after, (60, 104))
-    assert not is_apart(begun(mask, quality=0.5), after, (60, 104))
+    assert not joins(begun(mask, quality=0.8), after, (60, 104))
+    assert joins(begun(mask, quality=0.5), after, (60, 104))
 
 
 @pytest.mark.parametrize("scale", [1, 7])
@@ -77,14 +87,35 @@ def test_large_masks_are_compared_alike(scale) -> None:
         both = (one.to_mask((200, 200)) for one in (before.mask, after))
         before, after = (np.kron(one, np.ones((scale, scale), bool)) for one in both)
         place = (60 * scale, 105 * scale)
-        assert is_apart(begun(before), MaskPatch.from_mask(after), place) is apart
+        patch = MaskPatch.from_mask(after)
+        assert joins(begun(before), patch, place) is not apart
 
 
 def test_without_a_mask_before_or_at_the_click_nothing_is_apart() -> None:
     before, after = scene(gap=3)
-    assert not is_apart(PlaneState(), after, (60, 104))
-    assert not is_apart(before, after, (60, 82))
-    assert not is_apart(before, after, (150, 150))
+    assert joins(PlaneState(), after, (60, 104))
+    assert joins(before, after, (60, 82))
+    assert joins(before, after, (150, 150))
+
+
+@pytest.mark.parametrize("quality", [0.8, 0.5])
+@pytest.mark.parametrize(
+    ("place", "found", "apart"),
+    [
+        ((60, 104), (60, 104), True),
+        ((60, 104), (60, 78), False),  # alone it finds this object, too
+        ((60, 84), (60, 104), False),  # at the rim: a correction
+    ],
+)
+def test_fused_objects_are_told_by_the_click_alone(place, found, apart, quality):
+    """Whatever is expected of the mask before; see also that of the click alone."""
+    before, after = scene(gap=3, bridge=30)
+    before = begun(before.mask.to_mask((200, 200)), quality)
+    mask = np.zeros((200, 200), bool)
+    disc_at(mask, *found)
+    assert is_apart(before, after, place, alone(mask, 0.8)) is apart
+    assert not is_apart(before, after, place, alone(mask, 0.5))
+    assert not is_apart(before, after, place, alone(mask))
 
 
 def pixels() -> np.ndarray:

@@ -334,7 +334,7 @@ class Annotator:
         runs = self._computer.runs
         try:
             recorded = tuple(_record(event, draft) for event in events)
-            if if_apart and draft.is_apart(recorded[-1]):
+            if if_apart and draft.is_apart(recorded[-1], if_apart):
                 draft.roll_back()
                 return self._perform(if_apart, on_preview)
             transaction = draft.transaction(recorded[-1])
