@@ -78,6 +78,43 @@ def test_a_pixel_of_another_object_begins_none(bench) -> None:
     assert clicks(bench) == [2, 1]
 
 
+def test_a_negative_click_corrects_the_object_it_is_on(bench) -> None:
+    bench.click(*FIRST)
+    bench.click(*SECOND)
+    before = bench.area(1)
+    bench.click(27, 27, right=True)  # of the first object, while the second is selected
+    assert clicks(bench) == [2, 1]
+    assert bench.view.selected == 1
+    assert bench.labels.data[27, 27] == 0
+    assert bench.area(1) < before
+    bench.controller.new_object()
+    bench.click(27, 77, right=True)  # none is selected
+    assert clicks(bench) == [2, 2]
+    assert bench.agrees()
+
+
+def test_a_negative_click_on_a_locked_object_says_so(bench) -> None:
+    bench.click(*FIRST)
+    bench.controller.submit(ev.ObjectLocked(1, True))
+    bench.click(*SECOND)
+    bench.click(27, 27, right=True)
+    assert clicks(bench) == [1, 1]
+    assert bench.told[-1][1].startswith("Object 1 is locked: unlock it")
+
+
+def test_pixels_that_neighbours_keep_are_said(bench) -> None:
+    bench.click(*FIRST)
+    whole = bench.area(1)
+    bench.click(27, 27, right=True)
+    bench.controller.new_object()
+    bench.click(27, 27)
+    mine, kept = bench.area(2), bench.area(1)
+    assert 0 < mine < whole
+    assert bench.view.status == (
+        f"Object 2: 1 click, {mine} px; {kept} px more stay with neighbours."
+    )
+
+
 def test_beside_a_locked_object_the_next_one_begins(bench) -> None:
     bench.click(*FIRST)
     bench.controller.submit(ev.ObjectLocked(1, True))

@@ -102,7 +102,7 @@ def test_panel_follows_the_session_and_its_problems(desk: Desk) -> None:
     desk.panel.save_button.click()
     assert desk.said == [("info", "Nothing was done yet.")]
     desk.controller.clicks.layer.add([20.0, 20.0])
-    assert text() == "Not saved yet; 2 acts kept in case of a crash."
+    assert text() == "Not saved yet; 2 actions kept in case of a crash."
     writer = desk.keeper.writer
     assert writer is not None
     writer._set_problem(OSError(28, "No space left on device"))
@@ -110,7 +110,7 @@ def test_panel_follows_the_session_and_its_problems(desk: Desk) -> None:
     assert "No space left" in text()
     assert desk.panel.label.styleSheet()
     desk.controller.clicks.layer.add([20.0, 25.0])  # there is room again
-    assert text() == "Not saved yet; 3 acts kept in case of a crash."
+    assert text() == "Not saved yet; 3 actions kept in case of a crash."
     assert not desk.panel.label.styleSheet()
     desk.panel.show_keeper(None)
     assert text() == "Nothing to save yet."
@@ -132,7 +132,7 @@ def test_saving_asks_for_a_name_and_for_the_pixels(
     desk.controller.clicks.layer.add([20.0, 20.0])
     desk.panel.save_button.click()
     assert asked == ["This image is not in a file. Save its pixels beside the session?"]
-    assert desk.panel.label.text() == "b.cfrseg.json: 2 acts, all on the disk."
+    assert desk.panel.label.text() == "b.cfrseg.json: 2 actions, all on the disk."
     assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), pixels())
     labels = desk.controller.labels.layer
     assert labels.metadata["cfrseg_session"] == str(tmp_path / "b.cfrseg.json")

@@ -12,7 +12,15 @@ import pytest
 from closed_form import FloodNetwork
 from gui_window import DOCK, PLUGIN, flood_window, squares
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
-from qtpy.QtWidgets import QDockWidget, QFileDialog, QProgressBar, QPushButton, QWidget
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import (
+    QDockWidget,
+    QFileDialog,
+    QMessageBox,
+    QProgressBar,
+    QPushButton,
+    QWidget,
+)
 
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment.click_layer import COLOURS
@@ -228,6 +236,33 @@ def test_sections_open_as_they_were_left_in_the_next_dock(window):
     dock.sections["outline"].toggleButton().click()
     assert dock.sections["outline"].text().startswith("▸")
     dock.let_go()
+
+
+@pytest.mark.parametrize("height", [720, 1000])
+def test_a_section_that_would_not_fit_folds_the_others(window, height):
+    window.viewer.window.resize(1280, height)
+    dock, sections = window.dock, window.dock.sections
+    dock.sections["stack"].show()
+    for name in ("session", "stack", "outline"):
+        sections[name].collapse(animate=False)
+        sections[name].toggleButton().click()
+        QTest.qWait(50)
+    window.until(lambda: sections["stack"].isExpanded() == (height == 1000))
+    assert sections["outline"].isExpanded()
+    inner, area = dock.area.widget(), dock.area
+    assert not area.horizontalScrollBar().isVisible()
+    window.until(lambda: inner.minimumSizeHint().height() <= dock.height())
+    bar = area.verticalScrollBar().sizeHint().width()
+    assert inner.minimumSizeHint().width() + bar <= dock.minimumWidth()
+
+
+def test_all_keys_fit_a_small_screen(window):
+    window.dock.status.show_keys()
+    (box,) = window.dock.status.findChildren(QMessageBox)
+    assert box.sizeHint().height() < 700
+    assert box.sizeHint().width() < 1280
+    assert "right-click" in box.text()
+    box.close()
 
 
 def test_one_progress_bar_and_one_cancel_and_the_docks_are_tabs(window):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error, show_info, show_warning
@@ -43,12 +43,29 @@ class DockWidget(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def fill_with(self, column: QWidget, narrowest_px: int) -> None:
         """Fill the dock with a column that scrolls where it is too low for it."""
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setFrameShape(QScrollArea.Shape.NoFrame)
-        area.setWidget(column)
-        column_in(self).addWidget(area)
+        self.area = QScrollArea()
+        self.area.setWidgetResizable(True)
+        self.area.setFrameShape(QScrollArea.Shape.NoFrame)
+        self.area.setWidget(column)
+        column_in(self).addWidget(self.area)
         self.setMinimumWidth(narrowest_px)
+
+    def fold_where_full(self, sections: Collection[Section]) -> None:
+        """Fold others away where a section that a person unfolds would not fit."""
+
+        def fit(unfolded: Section) -> None:
+            column = self.area.widget()
+            for other in sections:
+                column.layout().activate()
+                if column.minimumSizeHint().height() <= self.height():
+                    return
+                if other is not unfolded:
+                    other.collapse(animate=False)
+
+        for one in sections:
+            one.toggleButton().clicked.connect(
+                lambda on, one=one: on and QTimer.singleShot(0, lambda: fit(one))
+            )
 
     def changeEvent(self, event: QEvent) -> None:
         """Notice when napari takes the dock away (its × button)."""

@@ -41,7 +41,12 @@ _NO_IMAGE, _NO_LABELS = ("clicks", "labels"), ("clicks", "image")
 
 
 ACTIONS = (
-    KeyAction("polarity", "T", "swap polarity", lambda c: c.toggle_polarity()),
+    KeyAction(
+        "polarity",
+        "T",
+        "swap what the mouse buttons mean",
+        lambda c: c.toggle_polarity(),
+    ),
     KeyAction("new_object", "N", "next object", lambda c: c.new_object()),
     # the dock binds Tab, which Qt keeps from napari; C is an image's contrast
     KeyAction("other_mask", "C", "another mask", lambda c: c.other_mask(), _NO_IMAGE),
@@ -91,15 +96,21 @@ ACTIONS = (
     KeyAction("undo", "Control-Z", "undo", lambda c: c.undo()),
     KeyAction("redo", "Control-Shift-Z", "redo", lambda c: c.redo()),
     KeyAction("reset_object", "R", "reset object", lambda c: c.reset_object()),
-    KeyAction("closer", "Q", "smaller focus", lambda c: c.shift_focus(-1)),
+    KeyAction("closer", "Q", "it is a smaller structure", lambda c: c.shift_focus(-1)),
     # E is the eraser on Labels
-    KeyAction("wider", "E", "larger focus", lambda c: c.shift_focus(+1), _NO_LABELS),
+    KeyAction(
+        "wider",
+        "E",
+        "it is a larger structure",
+        lambda c: c.shift_focus(+1),
+        _NO_LABELS,
+    ),
     KeyAction("forward", "D", "propagate forward", lambda c: c.stack.forward()),
     KeyAction("both", "Shift-D", "propagate both ways", lambda c: c.stack.both()),
     KeyAction(
         "cancel",
         "Escape",
-        "take pending click back",
+        "cancel the click being computed",
         lambda c: c.cancel_pending(),
         _NO_LABELS,
     ),

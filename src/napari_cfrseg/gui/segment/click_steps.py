@@ -53,7 +53,8 @@ class ClickSteps:
         """Return the step that a click is; without events (and say why) if it is none.
 
         A click with a box around it begins an object, or an object's first mask here;
-        one apart from the selected object may begin another. ``along`` are the places
+        one apart from the selected object may begin another, and a negative one on
+        another object's pixel corrects that object. ``along`` are the places
         on the plane of the stroke that the click begins, one a pixel: begun in a
         suggestion it judges all that it touches, else it is the selected object's.
         """
@@ -94,6 +95,9 @@ class ClickSteps:
         controller, view = self._controller, self._controller.view
         place = controller.planes.locate(world)
         selected = view.selected
+        if not is_positive and place is not None:
+            # nothing else can be wrong on a pixel that another object has
+            selected = controller.labels.object_at(*place) or selected
         known = controller.objects.get(selected or 0)
         is_first = known is None or place is None or known.on(place[0]).is_empty
         may_begin &= box is None and self._may_begin(place, is_positive)

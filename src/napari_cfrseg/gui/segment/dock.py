@@ -436,15 +436,15 @@ class ClickDock(DockWidget):
             "stack": Section("Stack", self.stack),
             "session": Section("Session", self.sessions),
         }
-        unfolded = self._preferences.unfolded
+        self.fold_where_full(self.sections.values())
         for name, section in self.sections.items():
-            if name in unfolded:
+            if name in self._preferences.unfolded:
                 section.expand(animate=False)
             section.toggled.connect(self._remember_sections)
             column.addWidget(section)
         column.addWidget(self.sessions.label)
         self.sections["stack"].hide()
-        self.fill_with(inner, 352)
+        self.fill_with(inner, 376)
 
     def _remember_sections(self) -> None:
         remember_unfolded(n for n, s in self.sections.items() if s.isExpanded())

@@ -339,10 +339,12 @@ class Projection:
         elif isinstance(event, ev.SuggestionsRejected):
             self.show(status=f"Rejected {_suggestions(event.rejected)}.")
         elif isinstance(event, ev.ClickAdded) and event.object_id in self.objects:
-            state = self.objects[event.object_id].on(event.plane)
-            count, name = state.click_count, self.objects[event.object_id].name
+            whole = self.objects[event.object_id]
+            count, px = whole.on(event.plane).click_count, self._areas[event.object_id]
             clicks = "1 click" if count == 1 else f"{count} clicks"
-            self.show(status=f"{name}: {clicks}, {state.mask.area} px")
+            kept = sum(state.mask.area for state in whole.planes.values()) - px
+            others = f"; {kept} px more stay with neighbours" if kept > 0 else ""
+            self.show(status=f"{whole.name}: {clicks}, {px} px{others}.")
 
     def _follow(self, event: ev.Event, touched: set[int]) -> None:
         """Keep the selection on an object that exists, and its number free.

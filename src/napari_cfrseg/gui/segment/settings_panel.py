@@ -35,19 +35,15 @@ _REFINEMENTS = {
     "a fixed number of times (CFR)": "cfr",
     "until it stops changing (A-CFR)": "a-cfr",
 }
-_MOUSE = "".join(
-    f"<tr><td><b>{how}</b></td><td>{what}</td></tr>"
-    for how, what in (
-        ("click", "belongs to the object; apart from it: begins the next one"),
-        ("right-click", "the other sign"),
-        ("Alt+click", "select the object there"),
-        ("Shift+drag", "a box around an object: its first mask ends there"),
-        ("Ctrl+drag", "a stroke: clicks along it (right button: the other sign)"),
-        ("Ctrl+drag in a suggestion", "accept (right: reject) all it touches"),
-        ("Tab, Shift+Tab", "another mask, the mask before"),
-        ("Ctrl+wheel, Shift+wheel", "outline wider, tighter (in a stack: Shift)"),
-        ("?", "show all keys"),
-    )
+_MOUSE = (
+    ("click", "belongs to the object; apart from it: the next object"),
+    ("right-click", "does not belong to it; on another object: to that one"),
+    ("Alt+click", "select the object there"),
+    ("Shift+drag", "a box around an object: its first mask ends there"),
+    ("Ctrl+drag", "a stroke: clicks along it (right button: the other sign)"),
+    ("… from a suggestion", "accept (right button: reject) all it touches"),
+    ("Ctrl+wheel", "outline wider, tighter (in a stack: Shift+wheel)"),
+    ("Tab, Shift+Tab", "another mask, the mask before"),
 )
 _TIMING = "Device, time and refinement steps of the last click"
 _RULES = {
@@ -81,7 +77,7 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             tooltip="At most this many refinement steps (n of CFR-n and A-CFR-n)",
         )
         self.changed_px = SpinBox(
-            label="Stop at px",
+            label="Least change",
             value=refinement.stop_changed_px,
             min=0,
             max=10_000,
@@ -114,7 +110,7 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         said = "Draw objects as outlines, not as filled areas"
         self.outlines = check_box("outlines only", said)
         said = "Show the clicks of the selected object only"
-        self.own_clicks = check_box("only its clicks", said)
+        self.own_clicks = check_box("hide others' clicks", said)
         said = (
             "Adapt first clicks and suggestions to your finished objects while nothing "
             "else is computed; kept only if others of your objects gain by it"
@@ -129,8 +125,9 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         column.addLayout(form(self.threshold, self.rule, *looks, self.resting))
         column.addWidget(self.auto_next)
         column.addLayout(row(self.outlines, self.own_clicks))
-        column.addLayout(row(self.learn, self.forget, self.save_model))
+        column.addWidget(self.learn)
         column.addWidget(self.learnt)
+        column.addLayout(row(self.forget, self.save_model))
         self._enable()
 
     def connect_to(self, current: Current) -> None:
@@ -181,7 +178,7 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         with QSignalBlocker(self.learn):
             self.learn.setChecked(learning.wanted)
         for made in (self.forget, self.save_model):
-            made.setEnabled(learning.in_use)
+            made.setVisible(learning.in_use)
         self.learnt.setText(learning.text)
         self.learnt.setVisible(bool(learning.text))
         shown: list[tuple[Any, Any]] = [(self.rule, view.rule)]
@@ -258,11 +255,17 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def show_keys(self) -> None:
         """Show all keys in a window of their own."""
-        rows = [(shown_key(self._keys, a.name), a.text) for a in ACTIONS]
-        text = "".join(f"<tr><td><b>{k}</b></td><td>{t}</td></tr>" for k, t in rows)
+        keys = [(shown_key(self._keys, a.name), a.text) for a in ACTIONS]
+        rows = [
+            f"<tr style='white-space: nowrap'><td><b>{key}</b></td><td>{what}</td></tr>"
+            for key, what in (*_MOUSE, *keys)
+        ]
+        half = -(-len(rows) // 2)  # in one column they are higher than some screens
+        columns = ("".join(some) for some in (rows[:half], rows[half:]))
+        text = "".join(f"<td><table cellpadding=2>{c}</table></td>" for c in columns)
         box = QMessageBox(self)
         box.setWindowTitle("Keys")
-        box.setText(f"<table cellpadding=3>{text}{_MOUSE}</table>")
+        box.setText(f"<table cellspacing=8><tr>{text}</tr></table>")
         box.setInformativeText("Keys can be changed in Preferences → CFR-Seg.")
         box.setModal(False)
         box.show()

@@ -103,8 +103,8 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.forward = button("Forward ▶", "From this plane to the last (D)")
         self.first, self.last = QSpinBox(), QSpinBox()
         self.range = button("Only", "Propagate within these planes")
-        said = "Range only: the object reaches from the first of its planes to the last"
-        self.spans = check_box("spans it", said)
+        said = "Only: the object is on every one of these planes, and ends on none"
+        self.spans = check_box("on each", said)
         said = "Every unlocked object, not just the selected one"
         self.every = check_box("all objects", said)
         self.strip = Strip()

@@ -117,10 +117,10 @@ class SessionKeeper:
             return "Reopening …"
         if writer is None:
             return "Nothing to save yet."
-        acts = f"{writer.event_count} acts"
+        actions = f"{writer.event_count} action{'s' * (writer.event_count != 1)}"
         if not self.is_saved:
-            return f"Not saved yet; {acts} kept in case of a crash."
-        return f"{writer.path.name}: {acts}, all on the disk."
+            return f"Not saved yet; {actions} kept in case of a crash."
+        return f"{writer.path.name}: {actions}, all on the disk."
 
     def reopen(self, path: Path) -> None:
         """Go on with a session file: clicks, labels, objects and undo come back."""
