@@ -105,11 +105,7 @@ def tune(set_name: str, count: int, options: argparse.Namespace) -> Path:
         )
     ]
     objects = micro_objects(
-        options.data,
-        SPLIT,
-        "validation",
-        max_per_set=options.objects,
-        sets=[set_name],
+        options.data, SPLIT, "validation", max_per_set=options.objects, sets=[set_name]
     )
     before_path = options.out / f"{set_name}-before.json"
     if before_path.exists():

@@ -29,11 +29,7 @@ from torch.nn import functional
 
 from napari_cfrseg.model.blocks.feedback_correction import FFCM, Affinity, Correction
 from napari_cfrseg.model.blocks.feedback_fusion import CFFM, Fusion
-from napari_cfrseg.model.cfrnet import (
-    CfrNet,
-    CfrNetConfig,
-    ImageEmbedding,
-)
+from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig, ImageEmbedding
 from napari_cfrseg.model.network import NetworkOutput
 
 Feedback = Literal["ffcm", "uncorrected", "none", "input"]

@@ -137,10 +137,7 @@ def main() -> None:
     options = parser.parse_args()
     segmenter = Segmenter.load("default", device="cpu")
     objects = micro_objects(
-        options.data,
-        SPLIT,
-        max_per_set=options.objects,
-        sets=options.sets,
+        options.data, SPLIT, max_per_set=options.objects, sets=options.sets
     )
     counts: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for group in group_by_plane(objects):

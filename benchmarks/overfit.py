@@ -26,11 +26,7 @@ import torch
 from torch import nn
 
 from cfrseg_training.loop.atlas import AFTER_FIRST_CLICK, Atlas, Sample, WindowBatch
-from cfrseg_training.loop.training_step import (
-    RoundsConfig,
-    clicks_to_reach,
-    train_step,
-)
+from cfrseg_training.loop.training_step import RoundsConfig, clicks_to_reach, train_step
 from napari_cfrseg.model import registry
 from napari_cfrseg.model.network import ClickNetwork
 from napari_cfrseg.samples import load_sample

@@ -9,12 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from stack_fillers import FILLERS, Filler, FillerName, Gap
-from stack_volumes import (
-    PlaneAnnotator,
-    Volume,
-    VolumeObject,
-    spread_anchors,
-)
+from stack_volumes import PlaneAnnotator, Volume, VolumeObject, spread_anchors
 
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.geometry.masks import MaskPatch
@@ -249,9 +244,7 @@ def _without(
 
 
 def _worst(
-    item: VolumeObject,
-    masks: Mapping[int, MaskPatch],
-    anchors: Mapping[int, MaskPatch],
+    item: VolumeObject, masks: Mapping[int, MaskPatch], anchors: Mapping[int, MaskPatch]
 ) -> int | None:
     """Return the plane with the most wrong pixels, None if none has any."""
     shape = (item.truth.shape[1], item.truth.shape[2])

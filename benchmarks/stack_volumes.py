@@ -19,7 +19,7 @@ from napari_cfrseg.io.images import open_image, read_labels
 
 #: (z, y, x) voxel size of the sets that are not isotropic, from their descriptions
 VOXELS: Mapping[str, tuple[float, float, float]] = {
-    "stacks/bbbc050_mouse_embryo": (1.75, 0.8, 0.8),
+    "stacks/bbbc050_mouse_embryo": (1.75, 0.8, 0.8)
 }
 
 

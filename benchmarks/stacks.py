@@ -40,12 +40,7 @@ from stack_robots import (
     run_clicking,
     run_robot,
 )
-from stack_volumes import (
-    Volume,
-    VolumeObject,
-    objects_of,
-    open_volume,
-)
+from stack_volumes import Volume, VolumeObject, objects_of, open_volume
 
 from napari_cfrseg import Segmenter
 from napari_cfrseg.evaluation.datasets.choice import read_split

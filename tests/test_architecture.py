@@ -98,9 +98,7 @@ def loaded() -> dict[str, list[str]]:
     return loaded_by(computing + [n for n in names if n not in computing])
 
 
-def test_no_headless_module_loads_a_window_module(
-    loaded: dict[str, list[str]],
-) -> None:
+def test_no_headless_module_loads_a_window_module(loaded: dict[str, list[str]]) -> None:
     offenders = {
         name: sorted(WINDOW_MODULES & set(new))
         for name, new in loaded.items()

@@ -41,10 +41,7 @@ def atlas() -> Atlas:
 
 def _step(atlas: Atlas, config: ProductConfig | None = None) -> ProductStep:
     return ProductStep(
-        atlas,
-        config or ProductConfig(),
-        WindowRecipe(),
-        PhotometricRecipe(),
+        atlas, config or ProductConfig(), WindowRecipe(), PhotometricRecipe()
     )
 
 

@@ -2,14 +2,7 @@
 
 import numpy as np
 import pytest
-from synthetic_scenes import (
-    KINDS,
-    SceneRecipe,
-    cut_textures,
-    scene,
-    scenes,
-    shape,
-)
+from synthetic_scenes import KINDS, SceneRecipe, cut_textures, scene, scenes, shape
 
 from cfrseg_training.loop.atlas import Sample
 

@@ -133,12 +133,7 @@ def test_surface_dice_leaves_ignored_pixels_out():
 
 @pytest.mark.parametrize(
     ("iou", "dice", "expected"),
-    [
-        (0.9, 0.0, True),
-        (0.899, 0.94, False),
-        (0.75, 0.95, True),
-        (0.749, 1.0, False),
-    ],
+    [(0.9, 0.0, True), (0.899, 0.94, False), (0.75, 0.95, True), (0.749, 1.0, False)],
 )
 def test_acceptable_outlines(iou, dice, expected):
     assert metrics.is_acceptable(iou, dice) is expected

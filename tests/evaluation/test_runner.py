@@ -187,10 +187,7 @@ def test_a_worker_of_the_cluster_may_die(data, tmp_path, monkeypatch):
             os.kill(worker, signal.SIGKILL)
 
     with distributed.LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        dashboard_address=None,
-        silence_logs=50,
+        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
     ) as cluster:
         run = run_benchmark(
             tmp_path / "cluster",

@@ -9,10 +9,7 @@ import pytest
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.evaluation import metrics
-from napari_cfrseg.evaluation.datasets import (
-    AnnotatedPlane,
-    BenchmarkObject,
-)
+from napari_cfrseg.evaluation.datasets import AnnotatedPlane, BenchmarkObject
 from napari_cfrseg.evaluation.evaluate_objects import (
     RunSettings,
     TakesHint,

@@ -19,14 +19,7 @@ import tifffile
 import torch
 import zarr
 from closed_form import FloodNetwork
-from gui_window import (
-    PLACEMENT,
-    PLUGIN,
-    TIMEOUT_MS,
-    PlanesWindow,
-    Window,
-    squares,
-)
+from gui_window import PLACEMENT, PLUGIN, TIMEOUT_MS, PlanesWindow, Window, squares
 from napari.settings import get_plugin_settings
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManifest

@@ -201,11 +201,7 @@ def test_cancelled_midway_keeps_what_is_done(window):
     shown = window.labels.data.copy()
     assert np.array_equal(shown, controller.annotator.labels_array((PLANES,)))
     again = replay(
-        [
-            ev.ObjectCreated(1),
-            ev.ClickAdded(1, (3,), (27.5, 30), True, 1),
-            events[-1],
-        ],
+        [ev.ObjectCreated(1), ev.ClickAdded(1, (3,), (27.5, 30), True, 1), events[-1]],
         stack(),
         Segmenter(FloodNetwork(0.2), device="cpu"),
     )

@@ -145,9 +145,7 @@ def test_clicked_propagated_painted_undone(window, shown, order, spacing):
 
     # the window shows what a replay on the turned stack gives, and so does an undo
     again = replay(
-        events,
-        image.transpose(order),
-        Segmenter(FloodNetwork(0.2), device="cpu"),
+        events, image.transpose(order), Segmenter(FloodNetwork(0.2), device="cpu")
     )
     assert np.array_equal(again.transpose(back(order)), window.labels.data)
     after = window.labels.data.copy()

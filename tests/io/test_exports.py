@@ -14,11 +14,7 @@ import zarr
 from pycocotools.coco import COCO
 from skimage.draw import polygon2mask
 
-from napari_cfrseg.io.label_exports import (
-    write_labels,
-    write_ome_tiff,
-    write_ome_zarr,
-)
+from napari_cfrseg.io.label_exports import write_labels, write_ome_tiff, write_ome_zarr
 from napari_cfrseg.io.named_axes import unit_name, unit_sign
 from napari_cfrseg.io.object_exports import (
     ObjectRow,

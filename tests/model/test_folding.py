@@ -9,11 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from napari_cfrseg.model.blocks import (
-    fold,
-    fold_named,
-    fold_numbered,
-)
+from napari_cfrseg.model.blocks import fold, fold_named, fold_numbered
 from napari_cfrseg.model.blocks.clickmaps import click_region
 from napari_cfrseg.model.blocks.decoder import Head, Residual
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig

@@ -118,10 +118,7 @@ def test_loading_is_strict(stored):
         ({"cfrseg": '{"format_version": 2}'}, "format version 1, found 2"),
         ({"cfrseg": '{"format_version": 1}'}, "architecture"),
         ({"cfrseg": '{"format_version": 1, "architecture": {"family": "x"}}'}, "'x'"),
-        (
-            {"cfrseg": '{"format_version": 1, "architecture": {}, "mood": 1}'},
-            "mood",
-        ),
+        ({"cfrseg": '{"format_version": 1, "architecture": {}, "mood": 1}'}, "mood"),
     ],
 )
 def test_metadata_we_do_not_know_is_an_error(stored, metadata, message):

@@ -510,10 +510,7 @@ class TestMovingCells:
 
     def masks(self, image, truth, anchors):
         track = Track(
-            1,
-            {z: MaskPatch.from_mask(truth[z]) for z in anchors},
-            0,
-            len(image) - 1,
+            1, {z: MaskPatch.from_mask(truth[z]) for z in anchors}, 0, len(image) - 1
         )
         results = propagate(SegmenterPlanes(segmenter(), image), [track])
         return {r.index: r.mask.to_mask((SIZE, SIZE)) for r in results}

@@ -57,10 +57,7 @@ def test_resampling_never_leaves_the_range_of_the_pixels(window, seed):
     assert got.max() <= plane.max() + 1e-5
 
 
-@given(
-    st.tuples(st.integers(0, 119), st.integers(0, 89)),
-    st.integers(1, 300),
-)
+@given(st.tuples(st.integers(0, 119), st.integers(0, 89)), st.integers(1, 300))
 def test_a_centred_window_holds_its_point(point, side):
     window = Window.centred(point, side, 32, (120, 90))
     y, x = point

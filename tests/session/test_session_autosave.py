@@ -448,11 +448,7 @@ def test_many_events_stay_usable(path: Path, count: int) -> None:
         else:
             owner = max(1, number // 40 * 40)
             event = ev.ClickAdded(
-                owner,
-                (),
-                (number % 8, number % 7),
-                number % 3 > 0,
-                number,
+                owner, (), (number % 8, number % 7), number % 3 > 0, number
             )
         writer._note([event], [event_line(event)])
     start = time.perf_counter()

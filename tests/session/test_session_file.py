@@ -33,11 +33,7 @@ from napari_cfrseg.session.format import SessionContent, SessionSettings
 from napari_cfrseg.session.recording import snapshot_array
 from napari_cfrseg.session.references import reference_of
 from napari_cfrseg.session.session import Session, objects_after
-from napari_cfrseg.session.session_file import (
-    migrated,
-    parse_session,
-    session_lines,
-)
+from napari_cfrseg.session.session_file import migrated, parse_session, session_lines
 from napari_cfrseg.session.session_writer import SessionWriter
 
 VERSIONS = Path(__file__).parent / "versions"

@@ -22,11 +22,7 @@ from napari_cfrseg.session.format import SessionContent, Snapshot
 from napari_cfrseg.session.references import reference_of
 from napari_cfrseg.session.replay_session import ReplayTask, replay_session
 from napari_cfrseg.session.session import Session
-from napari_cfrseg.session.session_file import (
-    MOST_BYTES,
-    parse_session,
-    session_lines,
-)
+from napari_cfrseg.session.session_file import MOST_BYTES, parse_session, session_lines
 
 
 def document(events=WORK) -> dict[str, Any]:

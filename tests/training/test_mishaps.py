@@ -218,8 +218,7 @@ def with_quota(folder):
     most = (folder / "job" / "training-0.pt").stat().st_size // 2
     limits = (most, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     process = program(
-        folder,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits),
+        folder, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     )
     return process.communicate(timeout=250)[1], process.returncode
 

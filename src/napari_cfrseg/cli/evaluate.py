@@ -14,14 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_cfrseg.cli.options import (
-    AxesOption,
-    DeviceOption,
-    JsonOption,
-    SchedulerOption,
-    WorkersOption,
-    counting,
-)
+from napari_cfrseg.cli import options
 from napari_cfrseg.engine.refinement import Refinement
 
 if TYPE_CHECKING:
@@ -99,7 +92,7 @@ def evaluate(
     ignore: Annotated[
         int | None, typer.Option(help="Label of pixels that do not count.")
     ] = None,
-    axes: AxesOption = None,
+    axes: options.AxesOption = None,
     per_object: Annotated[
         bool, typer.Option(help="Stacks: each 3-D object once, at its largest plane.")
     ] = False,
@@ -142,14 +135,14 @@ def evaluate(
         tuple[float, float] | None,
         typer.Option(help="Size of a pixel in µm, Y X: ASSD in µm, too."),
     ] = None,
-    workers: WorkersOption = 1,
-    scheduler: SchedulerOption = None,
-    device: DeviceOption = "auto",
+    workers: options.WorkersOption = 1,
+    scheduler: options.SchedulerOption = None,
+    device: options.DeviceOption = "auto",
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(help="Compare two finished runs instead: A B."),
     ] = None,
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Let a robot user click every object, and report how many clicks it takes."""
     if compare is not None:
@@ -231,7 +224,7 @@ def _click(
     runs = []
     for spec, settings in choices:
         folder = output / "runs" / _folder_name(spec, settings)
-        with counting(folder.name, len(objects)) as report:
+        with options.counting(folder.name, len(objects)) as report:
             runs.append(
                 run_benchmark(
                     folder,

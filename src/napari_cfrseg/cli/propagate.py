@@ -9,17 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import typer
 
-from napari_cfrseg.cli.options import (
-    AxesOption,
-    ChannelsOption,
-    DeviceOption,
-    JsonOption,
-    ModelOption,
-    OverwriteOption,
-    RgbOption,
-    open_arranged,
-    parse_click,
-)
+from napari_cfrseg.cli import options
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.io.atomic import write_or_save_aside
@@ -49,7 +39,7 @@ def parse_plane_click(text: str) -> tuple[int, Click]:
     if not plane.strip().isdigit() or not rest:
         msg = f"{text!r} is not PLANE,ROW,COLUMN,+ or - (example: 12,80,64,+)"
         raise typer.BadParameter(msg)
-    return int(plane), parse_click(rest)
+    return int(plane), options.parse_click(rest)
 
 
 def parse_voxel(text: str) -> tuple[float, float, float]:
@@ -86,7 +76,7 @@ def propagate(
         Path | None,
         typer.Option("--output", "-o", help="Labels [IMAGE's name.propagated.tif]."),
     ] = None,
-    overwrite: OverwriteOption = False,
+    overwrite: options.OverwriteOption = False,
     first: Annotated[int, typer.Option(min=0, help="First plane to fill.")] = 0,
     last: Annotated[
         int | None, typer.Option(min=0, help="Last plane to fill [the last there is].")
@@ -109,12 +99,12 @@ def propagate(
             "voxel stay in the order z, y, x; planes are counted along this axis."
         ),
     ] = "z",
-    axes: AxesOption = None,
-    rgb: RgbOption = None,
-    channels: ChannelsOption = None,
-    model: ModelOption = "default",
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
+    axes: options.AxesOption = None,
+    rgb: options.RgbOption = None,
+    channels: options.ChannelsOption = None,
+    model: options.ModelOption = "default",
+    device: options.DeviceOption = "auto",
+    as_json: options.JsonOption = False,
 ) -> None:
     """Segment one object on the planes clicked, and carry it to the others.
 
@@ -126,7 +116,7 @@ def propagate(
     from napari_cfrseg.io.label_exports import check_labels_output, write_labels
 
     target = output or Path(f"{image.stem}.propagated.tif")
-    opened = open_arranged(image, axes, rgb, channels)
+    opened = options.open_arranged(image, axes, rgb, channels)
     if len(opened.axes) - opened.has_channels != 3:
         msg = f"{image} has axes {' '.join(opened.axes)}: expected one axis before y, x"
         raise ImageError(msg)

@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_cfrseg.cli.options import (
-    FolderOption,
-    JsonOption,
-    SchedulerOption,
-    SessionDeviceOption,
-    WorkersOption,
-    track,
-)
+from napari_cfrseg.cli import options
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.io.atomic import check_folder
 from napari_cfrseg.model import weights_file as checkpoint
@@ -52,7 +45,7 @@ def replay(
             help="Replay on another image of the same kind (or on each of several).",
         ),
     ] = None,
-    output: FolderOption = Path(),
+    output: options.FolderOption = Path(),
     output_format: Annotated[
         str, typer.Option("--format", help="Of the labels: tiff or zarr (OME).")
     ] = "tiff",
@@ -62,9 +55,9 @@ def replay(
             "--model", "-m", help="Another model; reports what it changed [session's]."
         ),
     ] = None,
-    device: SessionDeviceOption = None,
-    workers: WorkersOption = 1,
-    scheduler: SchedulerOption = None,
+    device: options.SessionDeviceOption = None,
+    workers: options.WorkersOption = 1,
+    scheduler: options.SchedulerOption = None,
     only_changed: Annotated[
         bool,
         typer.Option(
@@ -74,7 +67,7 @@ def replay(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, compute nothing.")
     ] = False,
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Apply click sessions with no window and write the objects' labels.
 
@@ -177,7 +170,7 @@ def _run(
     if len(tasks) == 1:
         yield from results
         return
-    for _ in track(range(len(tasks)), "replaying sessions"):
+    for _ in options.track(range(len(tasks)), "replaying sessions"):
         yield next(results)
 
 

@@ -10,18 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from napari_cfrseg.cli.options import (
-    AxesOption,
-    ChannelsOption,
-    DeviceOption,
-    JsonOption,
-    ModelOption,
-    OverwriteOption,
-    RefinementOption,
-    RgbOption,
-    open_arranged,
-    parse_click,
-)
+from napari_cfrseg.cli import options
 from napari_cfrseg.clicks import Click, check_inside
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.errors import ImageError
@@ -50,7 +39,7 @@ def segment(
         typer.Option(
             "--click",
             "-c",
-            parser=parse_click,
+            parser=options.parse_click,
             metavar="Y,X,+",
             help="Row, column and sign in pixels; again for every further click.",
         ),
@@ -61,21 +50,21 @@ def segment(
             "--output", "-o", help="Mask: .tif, .zarr, .png [IMAGE's name.mask.tif]."
         ),
     ] = None,
-    overwrite: OverwriteOption = False,
+    overwrite: options.OverwriteOption = False,
     plane: Annotated[
         int | None, typer.Option(min=0, help="Which plane of a stack, from 0.")
     ] = None,
-    axes: AxesOption = None,
-    rgb: RgbOption = None,
-    channels: ChannelsOption = None,
-    refinement: RefinementOption = "standard",
+    axes: options.AxesOption = None,
+    rgb: options.RgbOption = None,
+    channels: options.ChannelsOption = None,
+    refinement: options.RefinementOption = "standard",
     candidate: Annotated[
         int,
         typer.Option(min=1, help="Which of the first click's masks; 1 is the best."),
     ] = 1,
-    model: ModelOption = "default",
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
+    model: options.ModelOption = "default",
+    device: options.DeviceOption = "auto",
+    as_json: options.JsonOption = False,
 ) -> None:
     """Segment the object that the clicks mark and write its mask.
 
@@ -87,7 +76,7 @@ def segment(
 
     target = output or Path(f"{image.stem}.mask.tif")
     check_labels_output(target, 1, overwrite=overwrite)
-    opened = open_arranged(image, axes, rgb, channels)
+    opened = options.open_arranged(image, axes, rgb, channels)
     pixels = _plane_of(opened, plane, image)
     try:
         for click in clicks:

@@ -23,18 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cfrseg.clicks import Click, ClickList, points_rows
+from napari_cfrseg.engine import devices
 from napari_cfrseg.engine.backends import Backend, choose, shared
-from napari_cfrseg.engine.devices import (
-    Notices,
-    Placement,
-    apply_cap,
-    check_cap,
-    explain,
-    find_devices,
-    has_native_bfloat16,
-    memory_cap,
-    resolve_device,
-)
 from napari_cfrseg.engine.side_by_side import Stopwatch, run_side_by_side
 from napari_cfrseg.geometry.windows import Window
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
@@ -137,23 +127,23 @@ class Stages:
             raise ValueError(msg)
         self.precision = precision
         self._wanted, self._origin = backend, origin
-        self.cap = memory_cap()
+        self.cap = devices.memory_cap()
         #: called before each run of the network; what it raises ends the work
         self.give_way: Callable[[], None] = lambda: None
-        self.notices = Notices()
+        self.notices = devices.Notices()
         self._reading = threading.Lock()  # a lazy plane may not bear two readers
         self.network = network.eval()
         self.network.requires_grad_(False)
         self._adapted: ClickNetwork | None = None
-        found = find_devices() if device == "auto" else None
-        self._why = "as asked for" if found is None else explain(found)[1]
-        self.to(resolve_device(device, found))
+        found = devices.find_devices() if device == "auto" else None
+        self._why = "as asked for" if found is None else devices.explain(found)[1]
+        self.to(devices.resolve_device(device, found))
 
     def to(self, device: torch.device) -> None:
         """Move the network, read its weights again and forget all embeddings."""
         self.device = device
         self._state = object()  # embeddings made ahead by another one are not used
-        apply_cap(device, self.cap)
+        devices.apply_cap(device, self.cap)
         self.network.to(device)
         if device.type == "cpu":  # SPEED: convolutions run faster in this layout
             self.network.to(memory_format=torch.channels_last)
@@ -195,12 +185,12 @@ class Stages:
         self.notices.add(f"{full} is out of memory; from now on the CPU computes")
 
     @property
-    def placement(self) -> Placement:
+    def placement(self) -> devices.Placement:
         """Where and by which program it computes now, and why."""
         device, chosen = str(self.device), self.backend
         reason = f"{device}: {self._why}\n{chosen.name}: {chosen.reason}"
         can_prepare, precision = chosen.can_prepare, self.precision
-        return Placement(device, chosen.name, reason, can_prepare, precision)
+        return devices.Placement(device, chosen.name, reason, can_prepare, precision)
 
     def forget(self, early: Mapping[Window, Callable[[], Any]] | None = None) -> None:
         """Drop the kept embeddings: another image is coming.
@@ -293,7 +283,7 @@ class Stages:
     def _check_room(self, windows: int) -> None:
         """Raise torch's OutOfMemoryError where a cap leaves no room (on the CPU)."""
         if self.device.type == "cpu":
-            check_cap(self.cap, windows * self.grid**2 * _BYTES_PER_CELL)
+            devices.check_cap(self.cap, windows * self.grid**2 * _BYTES_PER_CELL)
 
     @property
     def embeds_ahead(self) -> bool:
@@ -393,7 +383,7 @@ class Stages:
     def _half(self, precision: Precision) -> torch.dtype | None:
         """Return the type of 16 bits a precision means here, None for float32."""
         if precision == "auto":
-            native = self.device.type == "cpu" and has_native_bfloat16()
+            native = self.device.type == "cpu" and devices.has_native_bfloat16()
             return torch.bfloat16 if native else None
         named: torch.dtype = getattr(torch, precision)
         return None if named is torch.float32 else named

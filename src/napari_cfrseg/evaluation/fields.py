@@ -33,12 +33,7 @@ from napari_cfrseg.evaluation.datasets import (
     group_by_plane,
     sample_objects,
 )
-from napari_cfrseg.evaluation.field_tables import (
-    TAUGHT,
-    Cost,
-    FieldRow,
-    FieldSettings,
-)
+from napari_cfrseg.evaluation.field_tables import TAUGHT, Cost, FieldRow, FieldSettings
 from napari_cfrseg.evaluation.robots import ExactRobot
 from napari_cfrseg.evaluation.scores import MAX_CLICKS, mean
 from napari_cfrseg.geometry.masks import MaskPatch

@@ -20,22 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_cfrseg.model.blocks import (
-    conv_norm,
-    fold_acting,
-    fold_named,
-    fold_numbered,
-    fold_sequences,
-)
+from napari_cfrseg.model import blocks
+from napari_cfrseg.model.blocks import extensions
 from napari_cfrseg.model.blocks.clickmaps import disk_maps
 from napari_cfrseg.model.blocks.decoder import ClickDecoder, Head, Pyramid, Residual
 from napari_cfrseg.model.blocks.encoders import encoder
-from napari_cfrseg.model.blocks.extensions import (
-    ChangeOdds,
-    Judge,
-    Offset,
-    SecondEncoder,
-)
 from napari_cfrseg.model.blocks.feedback_correction import FFCM
 from napari_cfrseg.model.blocks.feedback_fusion import CFFM, FusionState
 from napari_cfrseg.model.blocks.fine_feedback import FineFeedback
@@ -142,7 +131,7 @@ class CfrNet(ClickNetwork):
         widths = self.config.widths
         found = encoder(self.config.backbone, (4, 8, 16, 32))
         self.backbone, self._levels = found.network, found.levels
-        self.detail = conv_norm(3, 24, stride=2)
+        self.detail = blocks.conv_norm(3, 24, stride=2)
         self.pyramid = Pyramid(found.channels, widths)
         self.clicks = ClickDecoder(widths)
         self.ffcm = FFCM(
@@ -159,18 +148,18 @@ class CfrNet(ClickNetwork):
             detail=24,
             fine=fine,
             deepened=self.config.deepened,
-            judge=Judge(widths[0], mid) if mid else None,
+            judge=extensions.Judge(widths[0], mid) if mid else None,
         )
-        self.second: SecondEncoder | None = None
+        self.second: extensions.SecondEncoder | None = None
         if self.config.second_backbone:
             name, joined = self.config.second_backbone, found.channels[:3]
-            self.second = SecondEncoder(name, joined, stem=24, detail=fine)
+            self.second = extensions.SecondEncoder(name, joined, stem=24, detail=fine)
         mid = self.config.fine_feedback
         self.fine = FineFeedback(widths[0], mid, fine) if mid else None
         mid = self.config.offset_width
-        self.offset = Offset(widths[0], mid) if mid else None
+        self.offset = extensions.Offset(widths[0], mid) if mid else None
         mid = self.config.change_width
-        self.change_odds = ChangeOdds(mid) if mid else None
+        self.change_odds = extensions.ChangeOdds(mid) if mid else None
         #: whether this is a copy that ``for_inference`` made
         self.is_folded = False
 
@@ -325,16 +314,16 @@ class CfrNet(ClickNetwork):
         copy = deepcopy(self).eval().requires_grad_(False)
         if self.is_folded:
             return copy
-        fold_sequences(copy)
+        blocks.fold_sequences(copy)
         _fold_backbone(copy.backbone, self.config.backbone)
         if copy.second is not None:
             _fold_backbone(copy.second.backbone, self.config.second_backbone)
         for module in copy.modules():
             if isinstance(module, Residual | Head):
                 module.fold()
-        fold_named(copy, "ffcm.first", "ffcm.rest.0")
-        fold_named(copy, "cffm.phi2_first", "cffm.phi2_rest.0")
-        fold_named(copy, "cffm.phi3_first", "cffm.phi3_rest.0")
+        blocks.fold_named(copy, "ffcm.first", "ffcm.rest.0")
+        blocks.fold_named(copy, "cffm.phi2_first", "cffm.phi2_rest.0")
+        blocks.fold_named(copy, "cffm.phi3_first", "cffm.phi3_rest.0")
         pack(copy)
         copy.is_folded = True
         return copy
@@ -342,6 +331,6 @@ class CfrNet(ClickNetwork):
 
 def _fold_backbone(backbone: nn.Module, name: str) -> None:
     if name.startswith("resnet"):
-        fold_numbered(backbone)
+        blocks.fold_numbered(backbone)
     elif "efficientnet" in name:
-        fold_acting(backbone)
+        blocks.fold_acting(backbone)

@@ -18,13 +18,7 @@ from dataclasses import replace
 
 from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.geometry.windows import Window
-from napari_cfrseg.propagation.decisions import (
-    compete,
-    confidence_of,
-    measure_trust,
-    mixed,
-    stop_reason,
-)
+from napari_cfrseg.propagation import decisions
 from napari_cfrseg.propagation.planes import SegmenterPlanes, common_windows
 from napari_cfrseg.propagation.settings import PropagationSettings, StopReason
 from napari_cfrseg.propagation.shapes import overlap_iou, prior_of, sigma_of
@@ -112,7 +106,7 @@ class _Sweep:
                 before = self._begin(run) if run.running is None else run.running
                 answer = self._advance(run, before, index, others, (window, *used))
                 answers.append((run, before, answer))
-            compete([answer for _, _, answer in answers])
+            decisions.compete([answer for _, _, answer in answers])
             for run, before, answer in answers:
                 result = self._decide(run, before, index, answer)
                 if result is not None:
@@ -145,7 +139,7 @@ class _Sweep:
         look, picture = look_at(self.planes, run.start, anchors[run.start])
         for anchor in stretch.ends:
             if anchor not in stretch.trust:
-                stretch.trust[anchor] = measure_trust(
+                stretch.trust[anchor] = decisions.measure_trust(
                     self.planes,
                     anchor,
                     anchors[anchor],
@@ -174,7 +168,7 @@ class _Sweep:
         same = overlap_iou(mask, answer.carried)
         evidence = self._evidence(stretch, index, answer, same)
         spans = stretch.track.spans
-        stop = stop_reason(
+        stop = decisions.stop_reason(
             self.planes, self.settings, mask, before, answer, evidence, spans
         )
         if stop is not None:
@@ -207,7 +201,7 @@ class _Sweep:
         self, stretch: Stretch, index: int, below: Answer, above: Answer
     ) -> PlaneResult:
         t = stretch.share(index)
-        logits = mixed(below.logits, above.logits, t)
+        logits = decisions.mixed(below.logits, above.logits, t)
         both = replace(
             above,
             agreement=(1 - t) * below.agreement + t * above.agreement,
@@ -244,7 +238,7 @@ def _result(
         stretch.object_id,
         index,
         mask,
-        confidence_of(evidence),
+        decisions.confidence_of(evidence),
         stop,
         stretch.below,
         stretch.above,

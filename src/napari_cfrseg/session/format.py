@@ -17,28 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, create_model
 
-from napari_cfrseg.annotation.event_fields import (
-    MOST_AXES,
-    Bool,
-    Colour,
-    Event,
-    FileForm,
-    Float,
-    Index,
-    Int,
-    LabelsField,
-    ObjectNumber,
-    Part,
-    RefinementField,
-    ScalingField,
-    Sha256,
-    Side,
-    Text,
-    Threshold,
-    any_event,
-    in_file,
-    named,
-)
+from napari_cfrseg.annotation import event_fields as form
 from napari_cfrseg.annotation.events import OverlapRule
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT
 from napari_cfrseg.geometry.masks import LabelRuns
@@ -48,30 +27,30 @@ from napari_cfrseg.io.named_axes import MOST_CHANNELS
 SUFFIX = ".cfrseg.json"
 SCHEMA_VERSION: Literal[4] = 4
 
-AxisNumber = Annotated[Int, Field(ge=0, lt=MOST_AXES)]
-PixelSize = Annotated[Float, Field(gt=0)]
+AxisNumber = Annotated[form.Int, Field(ge=0, lt=form.MOST_AXES)]
+PixelSize = Annotated[form.Float, Field(gt=0)]
 
 
-class SelectPart(Part):
+class SelectPart(form.Part):
     """One index taken along one axis of the file's array."""
 
     axis: AxisNumber
-    index: Index
+    index: form.Index
 
 
-class SnapshotPlanePart(Part):
+class SnapshotPlanePart(form.Part):
     """One plane's labels."""
 
-    plane: Annotated[list[Index], Field(max_length=MOST_AXES - 2)] = Field(
+    plane: Annotated[list[form.Index], Field(max_length=form.MOST_AXES - 2)] = Field(
         default_factory=list
     )
-    labels: LabelsField
+    labels: form.LabelsField
 
 
 #: (axis, index)
 Selected = Annotated[
     tuple[int, int],
-    FileForm(
+    form.FileForm(
         SelectPart,
         tuple,
         lambda part: (part.axis, part.index),
@@ -80,7 +59,7 @@ Selected = Annotated[
 ]
 PlaneLabels = Annotated[
     LabelRuns,
-    FileForm(
+    form.FileForm(
         SnapshotPlanePart,
         LabelRuns,
         lambda part: replace(part.labels, plane=tuple(part.plane)),
@@ -90,7 +69,7 @@ PlaneLabels = Annotated[
 ]
 
 
-@in_file
+@form.in_file
 class ImageReference:
     """Which image was clicked on.
 
@@ -107,18 +86,22 @@ class ImageReference:
     """
 
     path: Annotated[str, Field(min_length=1, max_length=4096)] | None
-    shape: Annotated[tuple[Side, ...], Field(min_length=2, max_length=MOST_AXES)]
+    shape: Annotated[
+        tuple[form.Side, ...], Field(min_length=2, max_length=form.MOST_AXES)
+    ]
     dtype: Annotated[str, Field(pattern=r"^(bool|u?int(8|16|32|64)|float(16|32|64))$")]
-    axes: Annotated[tuple[Text, ...], Field(min_length=2, max_length=MOST_AXES)]
-    fingerprint: Sha256
+    axes: Annotated[
+        tuple[form.Text, ...], Field(min_length=2, max_length=form.MOST_AXES)
+    ]
+    fingerprint: form.Sha256
     spacing: tuple[PixelSize, ...] | None = None
-    units: tuple[Text, ...] | None = None
-    level: Annotated[Int, Field(ge=0, le=64)] = 0
-    levels: Annotated[Int, Field(ge=1, le=64)] = 1
-    select: Annotated[tuple[Selected, ...], Field(max_length=MOST_AXES)] = ()
+    units: tuple[form.Text, ...] | None = None
+    level: Annotated[form.Int, Field(ge=0, le=64)] = 0
+    levels: Annotated[form.Int, Field(ge=1, le=64)] = 1
+    select: Annotated[tuple[Selected, ...], Field(max_length=form.MOST_AXES)] = ()
     channel_axis: AxisNumber | None = None
-    channels: Annotated[tuple[Index, ...], Field(max_length=MOST_CHANNELS)] = ()
-    order: Annotated[tuple[AxisNumber, ...], Field(max_length=MOST_AXES)] = ()
+    channels: Annotated[tuple[form.Index, ...], Field(max_length=MOST_CHANNELS)] = ()
+    order: Annotated[tuple[AxisNumber, ...], Field(max_length=form.MOST_AXES)] = ()
 
     def __post_init__(self) -> None:
         if len(self.axes) != len(self.shape) or len(set(self.axes)) != len(self.axes):
@@ -171,15 +154,15 @@ class ImageReference:
         return self.shape[depth], self.shape[depth + 1]
 
 
-@in_file
+@form.in_file
 class ModelReference:
     """Which weights computed the masks: the model's name, and its file's SHA-256."""
 
-    name: Text
-    sha256: Sha256 | None = None
+    name: form.Text
+    sha256: form.Sha256 | None = None
 
 
-@in_file
+@form.in_file
 class SessionSettings:
     """Settings that the result depends on, besides image, model and events.
 
@@ -189,24 +172,24 @@ class SessionSettings:
     event.
     """
 
-    device: Text = "cpu"
-    backend: Text = ""
+    device: form.Text = "cpu"
+    backend: form.Text = ""
     precision: Annotated[str, Field(pattern=r"^(auto|float32|bfloat16|float16)$")] = (
         "float32"
     )
-    threads: Annotated[Int, Field(ge=1, le=4096)] | None = None
-    rgb: Bool | None = None
-    scaling: ScalingField | None = None
-    refinement: RefinementField = DEFAULT_REFINEMENT
-    rule: Annotated[OverlapRule, named("overlap")] = OverlapRule.KEEP
+    threads: Annotated[form.Int, Field(ge=1, le=4096)] | None = None
+    rgb: form.Bool | None = None
+    scaling: form.ScalingField | None = None
+    refinement: form.RefinementField = DEFAULT_REFINEMENT
+    rule: Annotated[OverlapRule, form.named("overlap")] = OverlapRule.KEEP
 
 
-@in_file
+@form.in_file
 class Snapshot:
     """The labels after the first ``events`` events, plane by plane."""
 
-    events: Annotated[Int, Field(ge=0)]
-    labels: Annotated[tuple[PlaneLabels, ...], named("planes")] = ()
+    events: Annotated[form.Int, Field(ge=0)]
+    labels: Annotated[tuple[PlaneLabels, ...], form.named("planes")] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,32 +200,32 @@ class SessionContent:
     image: ImageReference
     model: ModelReference | None = None
     settings: SessionSettings = field(default_factory=SessionSettings)
-    events: tuple[Event, ...] = ()  #: what was done, in order
+    events: tuple[form.Event, ...] = ()  #: what was done, in order
     #: the labels when the file was last saved, or None
     snapshot: Snapshot | None = None
     #: which session it is, also after it was copied or renamed
     identity: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
-@in_file
+@form.in_file
 class ObjectLine:
     """One object in the end, for readers of the file."""
 
-    id: ObjectNumber
-    name: Text
-    colour: Colour
-    locked: Bool = False
-    object_class: Text = ""
-    threshold: Threshold = 0.5
-    clicks: Annotated[Int, Field(ge=0)] = 0
+    id: form.ObjectNumber
+    name: form.Text
+    colour: form.Colour
+    locked: form.Bool = False
+    object_class: form.Text = ""
+    threshold: form.Threshold = 0.5
+    clicks: Annotated[form.Int, Field(ge=0)] = 0
 
 
-class SessionHead(Part):
+class SessionHead(form.Part):
     """A session file without its events."""
 
     schema_version: Literal[4] = SCHEMA_VERSION
     session: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-    written_by: Text = ""
+    written_by: form.Text = ""
     image: ImageReference
     model: ModelReference | None = None
     settings: SessionSettings
@@ -252,7 +235,7 @@ class SessionHead(Part):
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a session file."""
-    events: Any = (list[any_event()], Field(default_factory=list))  # type: ignore[misc]  # built from the registry
+    events: Any = (list[form.any_event()], Field(default_factory=list))  # type: ignore[misc]  # built from the registry
     whole = create_model("Session", __base__=SessionHead, events=events)
     schema = TypeAdapter(whole).json_schema()
     return {

@@ -23,14 +23,8 @@ from napari_cfrseg.io.named_axes import OpenImage
 from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, filled_pixels
 from napari_cfrseg.model.weights_file import weights_sha256
 from napari_cfrseg.overlay import draw_overlay
+from napari_cfrseg.session import references
 from napari_cfrseg.session.format import ModelReference, SessionContent
-from napari_cfrseg.session.references import (
-    check_same,
-    find_image,
-    find_weights,
-    load_segmenter,
-    open_reference,
-)
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import export
 from napari_cfrseg.session.session_file import stem_of
@@ -106,7 +100,7 @@ def name_of(session: Path) -> str:
 
 
 def replay_session(
-    task: ReplayTask, segmenter_for: SegmenterSource = load_segmenter
+    task: ReplayTask, segmenter_for: SegmenterSource = references.load_segmenter
 ) -> Replayed:
     """Replay one session; what is wrong with it is in the result, not raised.
 
@@ -130,12 +124,12 @@ def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) 
     summary = session.objects()
     result.events, result.objects = len(content.events), len(summary)
     result.clicks = sum(o.click_count for o in summary)
-    image_path = task.image or find_image(session.image, task.session.parent)
-    weights = task.weights or find_weights(content.model)
+    image_path = task.image or references.find_image(session.image, task.session.parent)
+    weights = task.weights or references.find_weights(content.model)
     result.image, result.model = str(image_path), weights.stem
-    opened = open_reference(session.image, image_path)
+    opened = references.open_reference(session.image, image_path)
     if task.image is None:
-        check_same(session.image, opened.array, str(image_path))
+        references.check_same(session.image, opened.array, str(image_path))
     device = task.device or content.settings.device
     record = record_of(task, session, opened, weights, device)
     if task.only_changed and is_current(task, record):
@@ -181,7 +175,7 @@ def _labels(
     if follow_models:
 
         def source(model: ModelReference) -> tuple[SegmenterLike, str]:
-            found = find_weights(model)
+            found = references.find_weights(model)
             return job.segmenter_for(content, found, job.device), model.name
 
         annotator.begin_with(content.model, source)
@@ -222,7 +216,7 @@ def _compare(job: _Job, labels: AnyLabels, weights: Path, result: Replayed) -> N
 
 def _with_own_model(job: _Job) -> AnyLabels | None:
     try:
-        weights = find_weights(job.session.content.model)
+        weights = references.find_weights(job.session.content.model)
     except CfrSegError:
         return None
     return _labels(job, weights, follow_models=True)[0]

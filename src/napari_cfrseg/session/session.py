@@ -17,14 +17,9 @@ from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.io.axes import plane_of
 from napari_cfrseg.io.tiled_labels import AnyLabels
+from napari_cfrseg.session import references
 from napari_cfrseg.session.format import ImageReference, ModelReference, SessionContent
 from napari_cfrseg.session.recording import RecordedAnnotator, snapshot_array
-from napari_cfrseg.session.references import (
-    check_same,
-    find_image,
-    load_segmenter,
-    open_reference,
-)
 from napari_cfrseg.session.session_file import journal_path, parse_at, read_journal
 
 if TYPE_CHECKING:
@@ -82,9 +77,9 @@ class Session:
 
         A CfrSegError says that it is missing, cannot be read, or has other pixels.
         """
-        path = find_image(self.image, self.path.parent)
-        array = open_reference(self.image, path).array
-        check_same(self.image, array, str(path))
+        path = references.find_image(self.image, self.path.parent)
+        array = references.open_reference(self.image, path).array
+        references.check_same(self.image, array, str(path))
         return array
 
     def saved_labels(self) -> AnyLabels | None:
@@ -134,7 +129,7 @@ class Session:
         load = segmenter is None
         array: NDArray[Any] = self.open_image() if own else image
         if segmenter is None:
-            segmenter = load_segmenter(self.content)
+            segmenter = references.load_segmenter(self.content)
         leading, plane_shape = split_shape(self.image, tuple(array.shape))
         check_planes(self.content, leading)
         annotator = RecordedAnnotator(
@@ -149,7 +144,9 @@ class Session:
             content = self.content
 
             def source(model: ModelReference) -> tuple[SegmenterLike, str]:
-                return load_segmenter(replace(content, model=model)), model.name
+                return references.load_segmenter(
+                    replace(content, model=model)
+                ), model.name
 
             annotator.begin_with(content.model, source)
         return annotator

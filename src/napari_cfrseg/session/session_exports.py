@@ -13,13 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg import __version__
-from napari_cfrseg.annotation.events import (
-    ClickAdded,
-    ModelAdapted,
-    ModelChanged,
-    Propagated,
-    RefinementChanged,
-)
+from napari_cfrseg.annotation import events
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import SessionError
@@ -145,7 +139,7 @@ def _weights(content: SessionContent) -> str:
     used += [
         ModelReference(e.name, e.sha256)
         for e in content.events
-        if isinstance(e, ModelChanged)
+        if isinstance(e, events.ModelChanged)
     ]
     named = [
         f"{model.name} (weights SHA-256 {model.sha256})" if model.sha256 else model.name
@@ -156,7 +150,7 @@ def _weights(content: SessionContent) -> str:
     taught = [
         f", its first clicks adapted to {len(e.object_ids)} finished objects"
         for e in content.events
-        if isinstance(e, ModelAdapted) and e.object_ids
+        if isinstance(e, events.ModelAdapted) and e.object_ids
     ]
     names = f"the model{'s' if len(named) > 1 else ''} {', then '.join(named)}"
     return names + "".join(taught[-1:])
@@ -167,9 +161,9 @@ def _refinements(content: SessionContent) -> str:
     now = content.settings.refinement
     used = []
     for event in content.events:
-        if isinstance(event, RefinementChanged):
+        if isinstance(event, events.RefinementChanged):
             now = event.refinement
-        elif isinstance(event, ClickAdded):
+        elif isinstance(event, events.ClickAdded):
             used.append(str(now))
     return " and ".join(dict.fromkeys(used)) or str(now)
 
@@ -194,7 +188,7 @@ def _suggestions(objects: Sequence[ObjectState]) -> str:
 
 
 def _propagations(content: SessionContent) -> str:
-    count = sum(isinstance(event, Propagated) for event in content.events)
+    count = sum(isinstance(event, events.Propagated) for event in content.events)
     times = "once" if count == 1 else f"{count} times"
     return f" Objects were carried to further planes {times}." if count else ""
 

@@ -26,15 +26,9 @@ from cfrseg_training.loop.labelled import (
     to_uint8,
 )
 from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.evaluation import scores
 from napari_cfrseg.evaluation.datasets import BenchmarkObject, sample_objects
 from napari_cfrseg.evaluation.evaluate_objects import RunSettings, evaluate_objects
-from napari_cfrseg.evaluation.scores import (
-    ObjectRow,
-    bootstrap_means,
-    clicks_to,
-    mean_clicks_to,
-    mean_iou_at,
-)
 from napari_cfrseg.samples import load_sample, sample_names
 from napari_cfrseg.training_job import verdict_sentence
 
@@ -77,7 +71,7 @@ def bundled_objects() -> list[BenchmarkObject]:
 
 def judge(
     weights: Path, objects: Sequence[BenchmarkObject], threads: int | None = None
-) -> list[ObjectRow]:
+) -> list[scores.ObjectRow]:
     """Let the robot click the objects with a model; rows in the objects' order."""
     factory = partial(Segmenter.load, weights, device="auto", threads=threads)
     settings = RunSettings(max_clicks=20, target=0.90)
@@ -85,14 +79,14 @@ def judge(
     return [rows[item.key] for item in objects]
 
 
-def figures(rows: Sequence[ObjectRow]) -> Figures:
+def figures(rows: Sequence[scores.ObjectRow]) -> Figures:
     """Summarise rows."""
     runs = [row.ious for row in rows]
     return Figures(
         len(rows),
-        mean_clicks_to(runs, 0.85),
-        mean_clicks_to(runs, 0.90),
-        *(mean_iou_at(runs, click) for click in (1, 2, 3, 4, 5)),
+        scores.mean_clicks_to(runs, 0.85),
+        scores.mean_clicks_to(runs, 0.90),
+        *(scores.mean_iou_at(runs, click) for click in (1, 2, 3, 4, 5)),
     )
 
 
@@ -113,16 +107,16 @@ class Change:
 
 
 def compare(
-    before: Sequence[ObjectRow], after: Sequence[ObjectRow], seed: int
+    before: Sequence[scores.ObjectRow], after: Sequence[scores.ObjectRow], seed: int
 ) -> Change:
     """Compare two models on the same objects (bootstrap over images, then objects)."""
     was, now_is = (
-        np.array([clicks_to(row.ious, 0.90) for row in rows], float)
+        np.array([scores.clicks_to(row.ious, 0.90) for row in rows], float)
         for rows in (before, after)
     )
     change = now_is - was
     images = [row.image_name for row in before]
-    means = bootstrap_means(change, images, np.random.default_rng(seed))
+    means = scores.bootstrap_means(change, images, np.random.default_rng(seed))
     low, high = (float(v) for v in np.quantile(means, (0.025, 0.975)))
     mean, wider = float(change.mean()), _small_sample_factor(len(change))
     return Change(mean, mean - wider * (mean - low), mean + wider * (high - mean))

@@ -9,13 +9,8 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from cfrseg_training.loop import labelled
 from cfrseg_training.loop.atlas import AFTER_FIRST_CLICK, Atlas, WindowBatch
-from cfrseg_training.loop.labelled import (
-    MIN_AREA_PX,
-    LabelledData,
-    LabelledPlane,
-    MemorySource,
-)
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation.datasets import BenchmarkObject, sample_objects
 
@@ -35,8 +30,8 @@ CURVE_WINDOWS = 12
 class Fold:
     """Planes to train on and planes to judge on."""
 
-    trained: tuple[LabelledPlane, ...]
-    held_out: tuple[LabelledPlane, ...]
+    trained: tuple[labelled.LabelledPlane, ...]
+    held_out: tuple[labelled.LabelledPlane, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +50,7 @@ class Split:
         return tuple(dict.fromkeys(names))
 
 
-def split_data(data: LabelledData, seed: int) -> Split:
+def split_data(data: labelled.LabelledData, seed: int) -> Split:
     """Hold images out: a quarter; each in turn of two or three; halves of one.
 
     Raises DatasetError for one image whose halves do not both hold an object.
@@ -71,12 +66,12 @@ def split_data(data: LabelledData, seed: int) -> Split:
     return Split("held-out images", (_without(data, set(order[:count])),))
 
 
-def _without(data: LabelledData, names: set[str]) -> Fold:
+def _without(data: labelled.LabelledData, names: set[str]) -> Fold:
     trained = tuple(p for p in data.planes if p.name not in names)
     return Fold(trained, tuple(p for p in data.planes if p.name in names))
 
 
-def _halves(planes: tuple[LabelledPlane, ...]) -> Split:
+def _halves(planes: tuple[labelled.LabelledPlane, ...]) -> Split:
     if len(planes) >= 2 * FEWEST_TO_HOLD_OUT:
         middle, margin = len(planes) // 2, max(1, round(MARGIN * len(planes)))
         first, second = planes[: middle - margin // 2], planes[middle + margin :]
@@ -97,7 +92,7 @@ def _halves(planes: tuple[LabelledPlane, ...]) -> Split:
     )
 
 
-def _cut(plane: LabelledPlane, axis: int) -> int:
+def _cut(plane: labelled.LabelledPlane, axis: int) -> int:
     """Return where to cut so that half of the objects lie on either side."""
     boxes = [box[axis] for box in ndimage.find_objects(plane.labels) if box]
     places = sorted((box.start + box.stop) / 2 for box in boxes)
@@ -108,8 +103,8 @@ def _cut(plane: LabelledPlane, axis: int) -> int:
 
 
 def _cropped(
-    planes: Sequence[LabelledPlane], axis: int, start: int, stop: int
-) -> tuple[LabelledPlane, ...]:
+    planes: Sequence[labelled.LabelledPlane], axis: int, start: int, stop: int
+) -> tuple[labelled.LabelledPlane, ...]:
     """Cut out a range of rows or columns; leave out planes without an object there."""
     if stop - start < 16:
         return ()
@@ -117,7 +112,7 @@ def _cropped(
     cropped = []
     for plane in planes:
         labels = plane.labels[index]
-        if not (np.bincount(labels.ravel())[1:] >= MIN_AREA_PX).any():
+        if not (np.bincount(labels.ravel())[1:] >= labelled.MIN_AREA_PX).any():
             continue
         shift = [0.0, 0.0]
         shift[axis] = start
@@ -138,7 +133,7 @@ def judged_objects(fold: Fold, folds: int, seed: int) -> list[BenchmarkObject]:
     that no weights are chosen by what they are judged on. Raises DatasetError if there
     is none.
     """
-    objects = list(MemorySource("own", fold.held_out).objects())
+    objects = list(labelled.MemorySource("own", fold.held_out).objects())
     if not objects:
         names = ", ".join(dict.fromkeys(p.name for p in fold.held_out))
         raise DatasetError(f"no object to judge on in {names}: label more of it")

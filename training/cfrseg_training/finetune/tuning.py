@@ -24,18 +24,7 @@ from typing import Any, TypeAlias
 import torch
 
 from cfrseg_training.configuration import Settings, TrainConfig
-from cfrseg_training.finetune.gate import (
-    Change,
-    Outcome,
-    Verdict,
-    bundled_objects,
-    chance_of_fit,
-    compare,
-    decide,
-    figures,
-    judge,
-    suggestions,
-)
+from cfrseg_training.finetune import gate
 from cfrseg_training.finetune.held_out import (
     Fold,
     Split,
@@ -56,7 +45,7 @@ from napari_cfrseg.training_job import JobReporter
 
 _log = logging.getLogger(__name__)
 
-_NO_CHANGE = Change(0.0, 0.0, 0.0)
+_NO_CHANGE = gate.Change(0.0, 0.0, 0.0)
 
 
 class LogReporter:
@@ -91,7 +80,7 @@ def fine_tune(
     config: TrainConfig | None = None,
     work: Path | None = None,
     reporter: Reporter | None = None,
-) -> Outcome:
+) -> gate.Outcome:
     """Fine-tune a model and write it where it is better.
 
     ``settings`` has base model, output, minutes and so on; its ``data`` is not read.
@@ -137,7 +126,7 @@ class _FineTuning:
         self.objects = [
             judged_objects(fold, folds, settings.seed) for fold in self.split.folds
         ]
-        self.bundled = bundled_objects() if settings.forgetting else []
+        self.bundled = gate.bundled_objects() if settings.forgetting else []
         self.is_first = process_rank() == 0
         self.stopped = False
         self.keeps_work = True
@@ -145,11 +134,11 @@ class _FineTuning:
         self.steps = self._reported = 0
         self.start = time.monotonic()
 
-    def run(self) -> Outcome:
+    def run(self) -> gate.Outcome:
         """Judge, train, judge, decide, write."""
         self._check_same_data()
         self._report("judging before", 0.0, message=describe(self.data.planes))
-        chance = chance_of_fit(self.data.planes)
+        chance = gate.chance_of_fit(self.data.planes)
         began = time.monotonic()
         before = [
             self._judged(self.source, objects, f"before-{index}")
@@ -167,8 +156,10 @@ class _FineTuning:
             rows = self._judged(candidate, self.objects[index], f"after-{index}")
             after.append(rows)
         judged = [*chain(*before[: len(after)])], [*chain(*after)]
-        change = compare(*judged, self.settings.seed) if self.is_first else _NO_CHANGE
-        verdict: Verdict = decided_by_first(decide(change, chance))
+        change = (
+            gate.compare(*judged, self.settings.seed) if self.is_first else _NO_CHANGE
+        )
+        verdict: gate.Verdict = decided_by_first(gate.decide(change, chance))
         unproven = verdict == "not proven" and self.settings.keep_unproven
         wanted = verdict == "kept" or unproven
         # the user may keep a model that is not proven, so it is trained too
@@ -188,21 +179,21 @@ class _FineTuning:
 
     def _outcome(
         self,
-        change: Change,
-        verdict: Verdict,
+        change: gate.Change,
+        verdict: gate.Verdict,
         judged: tuple[list[ObjectRow], list[ObjectRow]],
         bundled: tuple[list[ObjectRow], list[ObjectRow]],
         chance: float,
-    ) -> Outcome:
-        before, after = (figures(rows) for rows in judged)
-        was, now_is = (figures(rows) if rows else None for rows in bundled)
+    ) -> gate.Outcome:
+        before, after = (gate.figures(rows) for rows in judged)
+        was, now_is = (gate.figures(rows) if rows else None for rows in bundled)
         facts = {
             "chance": chance,
             "before": before.noc90,
             "judged": float(before.objects),
             "minutes": self.settings.minutes,
         }
-        return Outcome(
+        return gate.Outcome(
             verdict,
             before,
             after,
@@ -216,7 +207,7 @@ class _FineTuning:
             was,
             now_is,
             chance,
-            tuple(suggestions(verdict, self.data, facts)),
+            tuple(gate.suggestions(verdict, self.data, facts)),
             dict(self.data.broken),
         )
 
@@ -326,7 +317,7 @@ class _FineTuning:
             rows = [ObjectRow.from_dict(values) for values in listed]
             if [row.key for row in rows] == [item.key for item in objects]:
                 return rows
-        rows = judge(weights, objects, self.settings.threads)
+        rows = gate.judge(weights, objects, self.settings.threads)
         _write_json(path, [asdict(row) for row in rows])
         return rows
 
@@ -336,7 +327,7 @@ class _FineTuning:
         if self.is_first:
             self.reporter.phase(phase, share, eta_s, message)
 
-    def _write(self, outcome: Outcome, candidate: Path) -> None:
+    def _write(self, outcome: gate.Outcome, candidate: Path) -> None:
         if outcome.model:
             network, metadata = checkpoint.load(candidate)
             write_weights(

@@ -20,17 +20,9 @@ import torch
 from torch import nn
 
 from cfrseg_training.configuration import TrainConfig
+from cfrseg_training.loop import run_state
 from cfrseg_training.loop.atlas import Atlas, WindowBatch
 from cfrseg_training.loop.augmentation import recombined, vary
-from cfrseg_training.loop.run_state import (
-    MovingAverage,
-    decided_by_first,
-    fresh_statistics,
-    process_count,
-    process_rank,
-    summed_over_processes,
-    write_state,
-)
 from cfrseg_training.loop.training_step import (
     RoundsConfig,
     StepResult,
@@ -94,7 +86,7 @@ class Trainer:
         self.stale = 0
         self.stopping = self.stopped = False
         self._saved_at = self._validated_at = 0.0
-        self.average = MovingAverage(self.network, config.ema)
+        self.average = run_state.MovingAverage(self.network, config.ema)
         groups: list[dict[str, Any]] = [
             {"params": [p for p in network.parameters() if p.ndim > 1]},
             {"params": [p for p in network.parameters() if p.ndim <= 1]}
@@ -134,7 +126,7 @@ class Trainer:
             self._validate_and_save(now)
             self.stopping |= now - start > limit
             start += self._ask_watcher()
-            if process_count() == 1:
+            if run_state.process_count() == 1:
                 self.stopped = self.stopping
         self.validate()
         self.save()
@@ -148,7 +140,7 @@ class Trainer:
         """Share of the budget that is used, 0 to 1."""
         shares = [0.0]
         if self.config.budget_s is not None:
-            alone = process_count() == 1
+            alone = run_state.process_count() == 1
             passed = self.elapsed_s if alone else self.agreed_s
             shares.append(passed / self.config.budget_s)
         if self.config.steps is not None:
@@ -222,12 +214,12 @@ class Trainer:
             yield 1.0
             return
         shared = self._shares_gradients()
-        first = own * process_rank() if shared else 0
+        first = own * run_state.process_rank() if shared else 0
         for number in range(first, first + own):
             seed = (1_000_003 * self.config.seed + self.step) * 4096 + number
             self.generator.manual_seed(seed)
             self.host.manual_seed(seed)
-            yield 1 / (own * (process_count() if shared else 1))
+            yield 1 / (own * (run_state.process_count() if shared else 1))
 
     def _evaluate(self, network: ClickNetwork, rounds: RoundsConfig) -> StepResult:
         """Draw a batch and run a network, in training mode, through its rounds."""
@@ -264,30 +256,30 @@ class Trainer:
         """
         network = self.average.network
         rounds = replace(self.config.rounds, earlier=0)
-        with fresh_statistics(network), torch.no_grad():
+        with run_state.fresh_statistics(network), torch.no_grad():
             for _ in range(batches):
                 self._evaluate(network, rounds)
 
     # -- several processes -----------------------------------------------------------
 
     def _shares_gradients(self) -> bool:
-        return self.config.synchronous and process_count() > 1
+        return self.config.synchronous and run_state.process_count() > 1
 
     @torch.no_grad()
     def _average_processes(self) -> None:
         """Average weights and normalisation statistics over the processes."""
-        if process_count() == 1:
+        if run_state.process_count() == 1:
             return
         tensors: list[torch.Tensor] = [*self.network.parameters()]
         tensors += [b for b in self.network.buffers() if b.is_floating_point()]
         sums = self._exchange(tensors)
         for tensor, total in zip(tensors, sums, strict=True):
-            tensor.copy_(total / process_count())
+            tensor.copy_(total / run_state.process_count())
 
     def _exchange(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         """Sum tensors over the processes; take the first's clock and wish to stop."""
         own = self.elapsed_s, self.stopping
-        sums, (self.agreed_s, stops) = summed_over_processes(tensors, own)
+        sums, (self.agreed_s, stops) = run_state.summed_over_processes(tensors, own)
         self.stopped = stops > 0
         return sums
 
@@ -341,7 +333,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write the state; with several processes the first one does."""
-        if process_rank():
+        if run_state.process_rank():
             return
         state = {name: part.state_dict() for name, part in self._parts().items()}
         state |= {
@@ -354,7 +346,7 @@ class Trainer:
             "best": self.best,
             "stale": self.stale,
         }
-        write_state(state, self.state_path)
+        run_state.write_state(state, self.state_path)
 
     def _parts(self) -> dict[str, Any]:
         """Parts of the run with a state dictionary, by their names in the state."""
@@ -367,9 +359,9 @@ class Trainer:
 
     def _resume(self) -> None:
         state: dict[str, Any] | None = None
-        if process_rank() == 0 and self.state_path.exists():
+        if run_state.process_rank() == 0 and self.state_path.exists():
             state = torch.load(self.state_path, map_location="cpu", weights_only=True)
-        state = decided_by_first(state)
+        state = run_state.decided_by_first(state)
         if state is None:
             return
         for name, part in self._parts().items():
@@ -384,7 +376,7 @@ class Trainer:
         self.stale = state["stale"]
         patience = self.config.patience
         self.stopped = patience is not None and self.stale >= patience
-        if process_rank():
+        if run_state.process_rank():
             # the state is the first process's; the others draw windows of their own
             own = self.config.seed + self.step
             self.generator.manual_seed(own)

@@ -36,14 +36,7 @@ from napari_cfrseg.evaluation.datasets import (
     BenchmarkObject,
     find_components,
 )
-from napari_cfrseg.io.images import (
-    IMAGE_SUFFIXES,
-    image_files,
-    open_image,
-    read_labels,
-    reading,
-    whole_numbers,
-)
+from napari_cfrseg.io import images
 from napari_cfrseg.io.named_axes import OpenImage
 from napari_cfrseg.io.ome_zarr import is_zarr, open_zarr
 
@@ -137,7 +130,7 @@ class LabelFolder(_LabelledSet):
                 )
         if self.image_names is not None:
             return sorted(self.image_names)
-        names = list(image_files(self.folder / "labels"))
+        names = list(images.image_files(self.folder / "labels"))
         if not names:
             raise DatasetError(f"{self.folder / 'labels'} holds no image files")
         return names
@@ -156,12 +149,12 @@ class LabelFolder(_LabelledSet):
                 yield from self._objects_of(name, plane, labels[plane])
 
     def _pair(self, name: str) -> tuple[OpenImage, NDArray[np.integer]]:
-        labels = read_labels(find_file(self.folder / "labels", name))
+        labels = images.read_labels(find_file(self.folder / "labels", name))
         if labels.ndim > 3:
             msg = f"labels of shape {labels.shape}: expected (Y, X) or (Z, Y, X)"
             raise DatasetError(msg)
         path = find_file(self.folder / "images", name)
-        image = open_image(path, axes=self.axes)
+        image = images.open_image(path, axes=self.axes)
         return image.fitted(labels.shape, str(path)), labels
 
     def _largest_sections(
@@ -223,13 +216,13 @@ class OmeZarr(_LabelledSet):
         where = str(self.folder / image_name)
         image = self._open(image_name, labels=False).fitted(labels.shape, where)
         index = () if plane is None else (plane,)
-        ids = whole_numbers(labels.plane(*index), where)
+        ids = images.whole_numbers(labels.plane(*index), where)
         return self._annotate(image.plane(*index), ids)
 
     def _open(self, image_name: str, *, labels: bool) -> OpenImage:
         """Open the finest level: the first time, a few of many channels."""
         path = self.folder / image_name
-        with reading(path):
+        with images.reading(path):
             if labels:
                 opened = open_zarr(path, labels=self.label_name or "")
                 return opened.arranged(keep="zyx")
@@ -237,7 +230,7 @@ class OmeZarr(_LabelledSet):
 
 
 def find_file(
-    folder: Path, name: str, suffixes: Iterable[str] = (*IMAGE_SUFFIXES, ".zarr")
+    folder: Path, name: str, suffixes: Iterable[str] = (*images.IMAGE_SUFFIXES, ".zarr")
 ) -> Path:
     """Find ``folder/name.*`` with one of the suffixes, or raise DatasetError."""
     for suffix in suffixes:

@@ -23,13 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cfrseg.clicks import Click, points_array
+from napari_cfrseg.evaluation import papers
 from napari_cfrseg.evaluation.datasets import as_rgb
-from napari_cfrseg.evaluation.papers import (
-    Protocol,
-    Roi,
-    as_probability_array,
-    paste_roi,
-)
 from napari_cfrseg.model.blocks import resize
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
@@ -42,7 +37,7 @@ class PublishedPrediction:
     probability: NDArray[np.float32]
     #: (Y, X) float32, what the next window follows: the same, or M^u (FCFI)
     window_probability: NDArray[np.float32]
-    roi: Roi | None  #: the last evaluation's window; None: the whole image
+    roi: papers.Roi | None  #: the last evaluation's window; None: the whole image
     #: evaluations this click took (a first click predicted again counts twice)
     steps: int
     threshold: float  #: where ``mask`` cuts
@@ -56,11 +51,11 @@ class PublishedPrediction:
 class PublishedSegmenter:
     """A click network (in evaluation mode) run as its paper's evaluator ran it."""
 
-    def __init__(self, network: ClickNetwork, protocol: Protocol) -> None:
+    def __init__(self, network: ClickNetwork, protocol: papers.Protocol) -> None:
         self._network = network
         self._protocol = protocol
         self._image: Tensor | None = None
-        self._embedded: tuple[Roi | None, Any] | None = None
+        self._embedded: tuple[papers.Roi | None, Any] | None = None
 
     def set_image(self, image: NDArray[Any]) -> None:
         """Take a (Y, X) or (Y, X, C) image; uint8 is divided by 255, as published.
@@ -112,7 +107,7 @@ class PublishedSegmenter:
 
     def _choose(
         self, clicks: Sequence[Click], seen: PublishedPrediction | None
-    ) -> Roi | None:
+    ) -> papers.Roi | None:
         zoom = self._protocol.zoom
         if zoom is None:
             return None
@@ -124,7 +119,7 @@ class PublishedSegmenter:
         self,
         clicks: Sequence[Click],
         before: PublishedPrediction | None,
-        roi: Roi | None,
+        roi: papers.Roi | None,
     ) -> PublishedPrediction:
         zoom, image = self._protocol.zoom, self._ready()
         feedback = None
@@ -142,15 +137,15 @@ class PublishedSegmenter:
             if self._protocol.roi_from_updated and output.updated is not None:
                 followed = self._place(self._merge_flip(output.updated, size), roi)
         return PublishedPrediction(
-            as_probability_array(probability),
-            as_probability_array(followed),
+            papers.as_probability_array(probability),
+            papers.as_probability_array(followed),
             roi,
             1,
             self._protocol.threshold,
         )
 
     def _run(
-        self, clicks: Sequence[Click], feedback: Tensor | None, roi: Roi | None
+        self, clicks: Sequence[Click], feedback: Tensor | None, roi: papers.Roi | None
     ) -> tuple[NetworkOutput, tuple[int, int]]:
         embedding, size = self._embed(roi)
         limit = self._protocol.clicks_limit
@@ -171,7 +166,7 @@ class PublishedSegmenter:
         features = self._network.embed_clicks(embedding, slotted)
         return self._network.refine(features, feedback, last), size
 
-    def _embed(self, roi: Roi | None) -> tuple[Any, tuple[int, int]]:
+    def _embed(self, roi: papers.Roi | None) -> tuple[Any, tuple[int, int]]:
         """Embed the window's pixels, once while the window stays."""
         zoom, image = self._protocol.zoom, self._ready()
         if zoom is not None and roi is not None:
@@ -194,11 +189,11 @@ class PublishedSegmenter:
         straight, mirrored = values.chunk(2)
         return 0.5 * (straight + mirrored.flip(3))
 
-    def _place(self, values: Tensor, roi: Roi | None) -> Tensor:
+    def _place(self, values: Tensor, roi: papers.Roi | None) -> Tensor:
         if roi is None:
             return values
         height, width = self._ready().shape[2:]
-        return paste_roi(values, roi, (height, width))
+        return papers.paste_roi(values, roi, (height, width))
 
     def _ready(self) -> Tensor:
         if self._image is None:
