@@ -279,16 +279,11 @@ class MovePart(Part):
     yx: Annotated[list[Coordinate], Field(min_length=2, max_length=2)]
 
 
-def _read_mask(part: MaskPart) -> LabelRuns:
-    starts, lengths = part.rows(2).T
+def _read_runs(part: RunsPart) -> LabelRuns:
+    starts, lengths, *labels = part.rows(3 if isinstance(part, LabelsPart) else 2).T
     height, width = part.shape
-    return LabelRuns((height, width), starts, lengths, np.ones(len(starts), np.int32))
-
-
-def _read_labels(part: LabelsPart) -> LabelRuns:
-    starts, lengths, labels = part.rows(3).T
-    height, width = part.shape
-    return LabelRuns((height, width), starts, lengths, labels)
+    values = labels[0] if labels else np.ones(len(starts), np.int32)
+    return LabelRuns((height, width), starts, lengths, values)
 
 
 def _write_runs(runs: LabelRuns, *columns: NDArray[np.integer]) -> dict[str, Any]:
@@ -300,14 +295,14 @@ HintField = Annotated[FocusHint, _same_names(HintPart, FocusHint)]
 ScalingField = Annotated[Scaling, _same_names(ScalingPart, Scaling)]
 RefinementField = Annotated[Refinement, _same_names(RefinementPart, Refinement)]
 MaskField = Annotated[
-    LabelRuns, FileForm(MaskPart, LabelRuns, _read_mask, _write_runs, checks=False)
+    LabelRuns, FileForm(MaskPart, LabelRuns, _read_runs, _write_runs, checks=False)
 ]
 LabelsField = Annotated[
     LabelRuns,
     FileForm(
         LabelsPart,
         LabelRuns,
-        _read_labels,
+        _read_runs,
         lambda runs: _write_runs(runs, runs.after),
         checks=False,
     ),

@@ -155,21 +155,12 @@ def _relabel(draft: Draft, plane: Plane, mask: MaskPatch, label: int) -> None:
 
 
 @perform.register
-def _(event: ev.ObjectRenamed, draft: Draft) -> None:
-    whole = replace(draft.known(event.object_id), name=event.name)
-    draft.put(event.object_id, whole)
-
-
-@perform.register
-def _(event: ev.ObjectRecoloured, draft: Draft) -> None:
-    whole = replace(draft.known(event.object_id), colour=event.colour)
-    draft.put(event.object_id, whole)
-
-
-@perform.register
-def _(event: ev.ObjectClassified, draft: Draft) -> None:
-    whole = replace(draft.known(event.object_id), object_class=event.object_class)
-    draft.put(event.object_id, whole)
+def _(
+    event: ev.ObjectRenamed | ev.ObjectRecoloured | ev.ObjectClassified, draft: Draft
+) -> None:
+    names = ("name", "colour", "object_class")
+    told = {name: getattr(event, name) for name in names if hasattr(event, name)}
+    draft.put(event.object_id, replace(draft.known(event.object_id), **told))
 
 
 @perform.register
@@ -232,21 +223,14 @@ def _(event: ev.ClicksMoved, draft: Draft) -> None:
 
 
 @perform.register
-def _(event: ev.ClickRefocused, draft: Draft) -> None:
+def _(event: ev.ClickRefocused | ev.CandidateChosen, draft: Draft) -> None:
     ((object_id, plane, state, clicks),) = _on_planes(draft, (event.click_id,))
     ((index, entry),) = clicks.items()
     entries = list(state.entries)
-    shift = event.focus_shift
-    entries[index] = replace(entry, focus_shift=shift, given=False)
-    draft.replay(object_id, plane, entries, index)
-
-
-@perform.register
-def _(event: ev.CandidateChosen, draft: Draft) -> None:
-    ((object_id, plane, state, clicks),) = _on_planes(draft, (event.click_id,))
-    ((index, entry),) = clicks.items()
-    entries = list(state.entries)
-    entries[index] = replace(entry, candidate=event.candidate)
+    if isinstance(event, ev.CandidateChosen):
+        entries[index] = replace(entry, candidate=event.candidate)
+    else:
+        entries[index] = replace(entry, focus_shift=event.focus_shift, given=False)
     draft.replay(object_id, plane, entries, index)
 
 
