@@ -99,7 +99,6 @@ def options_of_command() -> argparse.Namespace:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--iou-weight", type=float, default=0.5)
-    parser.add_argument("--gain-weight", type=float, default=0.0)
     parser.add_argument("--earlier", type=int, default=0)
     parser.add_argument("--norm-momentum", type=float, default=0.1)
     parser.add_argument(
@@ -139,7 +138,6 @@ def config_of(options: argparse.Namespace, device: str, rank: int) -> TrainConfi
         rounds=RoundsConfig(
             iou_weight=options.iou_weight,
             earlier=options.earlier,
-            gain_weight=options.gain_weight,
         ),
     )
 

@@ -71,7 +71,6 @@ def test_refinements_share_their_first_steps_and_the_reference_stands_beside() -
         assert 2 <= adaptive.steps <= 5
     assert cost.grid_px == 64
     assert cost.parameters == sum(p.numel() for p in ours.network.parameters())
-    assert 0 < cost.matmul_share < 1
     assert cost.gmac > 0
 
 

@@ -225,7 +225,7 @@ def _lines(cost: NetworkCost, *, head: bool) -> Iterator[str]:
         yield "\t".join(
             ["network", "computed on", "Mparam", "px", "weights"]
             + [f"{c} {r}" for c in ("first", "next") for r in _REFINEMENTS]
-            + ["× first", "× next", "× next A-CFR-4", "GMAC", "of matmul", "peak MB"]
+            + ["× first", "× next", "× next A-CFR-4", "GMAC", "peak MB"]
         )
     if cost.error:
         yield "\t".join([cost.network, cost.arithmetic, cost.error])
@@ -247,7 +247,6 @@ def _lines(cost: NetworkCost, *, head: bool) -> Iterator[str]:
         f"{cost.cost('next', 'standard').ratio:.2f}",
         f"{cost.cost('next', 'A-CFR-4').ratio:.2f}",
         f"{cost.gmac:.1f}",
-        f"{100 * cost.matmul_share:.0f} %",
         f"{cost.peak_mb:.0f}",
     ]
     yield "\t".join(cells)

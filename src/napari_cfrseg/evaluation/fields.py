@@ -174,9 +174,9 @@ class Field:
         boxes = [box for mask in masks if (box := mask_box(mask)) is not None]
         self.region, inside = middle_of(boxes, self.shape, settings.most)
         # objects outside get the last numbers; sorting keeps the order drawn
-        order = sorted(
-            range(len(masks)), key=lambda i: (not inside[i], _is_cut(masks[i]))
-        )
+        rims = [(m[[0, -1]], m[:, [0, -1]]) for m in masks]
+        cut = [bool(rows.any() or columns.any()) for rows, columns in rims]
+        order = sorted(range(len(masks)), key=lambda i: (not inside[i], cut[i]))
         for number, index in enumerate(order, 1):
             self.numbers[masks[index]] = number
         self._areas = np.bincount(self.numbers.ravel(), minlength=len(drawn) + 1)
@@ -321,7 +321,3 @@ def middle_of(
     middle = (height // 2 - whole, width // 2 - whole, -(-height // 2), -(-width // 2))
     box = (*middle[:2], middle[2] + whole, middle[3] + whole)
     return overlap(box, (0, 0, height, width)), [one < reach for one in away]
-
-
-def _is_cut(mask: NDArray[np.bool_]) -> bool:
-    return bool(mask[[0, -1]].any() or mask[:, [0, -1]].any())

@@ -96,8 +96,6 @@ class NetworkCost:
     #: peak memory of these clicks: of the process on the CPU (0: unknown), of the
     #: tensors on CUDA
     peak_mb: float = 0.0
-    #: rate of arithmetic in these clicks over that of a large matrix product
-    matmul_share: float = 0.0
     #: costs by click and refinement; median of one refinement step
     clicks: tuple[ClickCost, ...] = ()
     refine_ms: float = 0.0
@@ -250,7 +248,6 @@ def measure(
                 )
             )
     every_step = [s for _, own in pairs for steps in own.steps for s in steps]
-    both_clicks = statistics.median(own.of(0, 1) + own.of(1, 1) for _, own in pairs)
     return NetworkCost(
         network="",
         parameters=sum(p.numel() for p in network.parameters()),
@@ -260,19 +257,9 @@ def measure(
         precision=timer.arithmetic.precision,
         gmac=gmac,
         peak_mb=peak_mb,
-        matmul_share=2 * gmac / both_clicks / matmul_gflops(timer),
         clicks=tuple(costs),
         refine_ms=1000 * statistics.median(every_step),
     )
-
-
-def matmul_gflops(timer: ClickTimer) -> float:
-    """Return 10⁹ operations a second of a matrix product in the timer's arithmetic."""
-    kind = getattr(torch, timer.arithmetic.precision)
-    size = 8192 if timer.device.type == "cuda" else 1024
-    left = torch.ones(size, size, dtype=kind, device=timer.device)
-    best = min(timer.timed(lambda: left @ left)[1] for _ in range(8))
-    return 2 * size**3 / 1e9 / best
 
 
 def _peak_mb(device: torch.device) -> float:

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -88,7 +88,12 @@ def run_benchmark(
     done = {row.key for row in _read_rows(rows_path, repair=True)}
     left = [item for item in objects if item.key not in done]
     with rows_path.open("a", encoding="utf-8") as file:
-        for row in _evaluate(spec, left, settings, workers, scheduler):
+        found = (
+            evaluate_objects(spec, left, settings=settings, workers=workers)
+            if scheduler is None
+            else evaluate_on_cluster(scheduler, spec, left, settings=settings)
+        )
+        for row in found:
             file.write(json.dumps(asdict(row)) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -96,18 +101,6 @@ def run_benchmark(
             if progress is not None:
                 progress(row, len(done), len(objects))
     return read_run(folder)
-
-
-def _evaluate(
-    spec: SegmenterSpec,
-    objects: Sequence[BenchmarkObject],
-    settings: RunSettings,
-    workers: int,
-    scheduler: str | None,
-) -> Iterator[ObjectRow]:
-    if scheduler is None:
-        return evaluate_objects(spec, objects, settings=settings, workers=workers)
-    return evaluate_on_cluster(scheduler, spec, objects, settings=settings)
 
 
 def read_run(folder: Path) -> Run:

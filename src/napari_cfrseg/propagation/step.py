@@ -154,7 +154,9 @@ def advance(
     feedback = Patch(planes.shape, box[0], box[1], (expected > 0).astype(np.float32))
     shared = _shared(feedback, windows)
     if shared is not None:  # a neighbour's click beyond it would ask for another one
-        clicks = [c for c in clicks if c.is_positive or _shows(shared, c)]
+        pixels = [(*c.pixel, c.pixel[0] + 1, c.pixel[1] + 1) for c in clicks]
+        pairs = zip(clicks, pixels, strict=True)
+        clicks = [c for c, pixel in pairs if c.is_positive or shared.holds(pixel)]
     window = run.window if shared is None else shared
     prediction = planes.carry(
         index, clicks, Prediction(feedback, window=window), settings.refinement
@@ -236,13 +238,14 @@ def found_again(
     template = _sampled(run.picture.over(frame), coarse)
     (ya, xa), (yb, xb) = centre(run.mask), centre(carried)
     there = _shift(frame, (round(yb - ya), round(xb - xa)))
-    wide = _margin(there, most * coarse)
+    room = most * coarse
+    wide = there[0] - room, there[1] - room, there[2] + room, there[3] + room
     inside = overlap(wide, (0, 0, *planes.shape))
     if min(template.shape) < 3 or template.std() < 1e-6 or 0 in shape_of(inside):
         return 0, 0
     grey = mean_plane(planes.read(index, inside))
-    room = [(inside[i] - wide[i], wide[i + 2] - inside[i + 2]) for i in (0, 1)]
-    around = _sampled(np.pad(grey, room, mode="edge"), coarse)
+    missing = [(inside[i] - wide[i], wide[i + 2] - inside[i + 2]) for i in (0, 1)]
+    around = _sampled(np.pad(grey, missing, mode="edge"), coarse)
     here = around[most:, most:][: template.shape[0], : template.shape[1]]
     if _correlation(here, template) >= settings.least_match:
         return 0, 0
@@ -261,10 +264,6 @@ def found_again(
 #: the other is found anywhere
 _MATCHED_PX = 12
 _LEAST_MATCHED_PX = 4
-
-
-def _margin(box: Box, by: int) -> Box:
-    return box[0] - by, box[1] - by, box[2] + by, box[3] + by
 
 
 def _sampled(grey: Floats, step: int) -> Floats:
@@ -307,11 +306,6 @@ def _shared(feedback: Patch, windows: Sequence[Window]) -> Window | None:
     if box is None:
         return None
     return next((window for window in windows if fits(window, box)), None)
-
-
-def _shows(window: Window, click: Click) -> bool:
-    y, x = click.pixel
-    return window.holds((y, x, y + 1, x + 1))
 
 
 def _nothing() -> Answer:

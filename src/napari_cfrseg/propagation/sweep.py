@@ -16,8 +16,8 @@ import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 
-from napari_cfrseg.geometry.masks import MaskPatch
-from napari_cfrseg.geometry.windows import Window
+from napari_cfrseg.geometry.masks import LabelArray, MaskPatch
+from napari_cfrseg.geometry.windows import Box, Window
 from napari_cfrseg.propagation import decisions
 from napari_cfrseg.propagation.planes import SegmenterPlanes, common_windows
 from napari_cfrseg.propagation.settings import PropagationSettings, StopReason
@@ -29,7 +29,6 @@ from napari_cfrseg.propagation.tracks import (
     Run,
     Stretch,
     Track,
-    others_of,
     sibling_labels,
     stretches_of,
 )
@@ -102,9 +101,9 @@ class _Sweep:
                     self.stopped = True
                     return
                 used = [answer.window for _, _, answer in answers]
-                others = others_of(here, run)
+                siblings = sibling_labels(here, run)
                 before = self._begin(run) if run.running is None else run.running
-                answer = self._advance(run, before, index, others, (window, *used))
+                answer = self._advance(run, before, index, siblings, (window, *used))
                 answers.append((run, before, answer))
             decisions.compete([answer for _, _, answer in answers])
             for run, before, answer in answers:
@@ -117,7 +116,7 @@ class _Sweep:
         run: Run,
         before: Running,
         index: int,
-        others: list[tuple[int, MaskPatch]],
+        siblings: Callable[[Box], LabelArray] | None,
         windows: Sequence[Window | None],
     ) -> Answer:
         stretch = run.stretch
@@ -130,7 +129,7 @@ class _Sweep:
             prior=prior_of(self.planes, stretch),
             sigma=sigma_of(self.planes, self.settings, stretch, index),
             trust=stretch.trust_on(index),
-            siblings=sibling_labels(others),
+            siblings=siblings,
             windows=tuple(dict.fromkeys(w for w in windows if w is not None)),
         )
 

@@ -167,19 +167,13 @@ def stretches_of(track: Track) -> list[Stretch]:
     ]
 
 
-def others_of(here: list[Run], own: Run) -> list[tuple[int, MaskPatch]]:
-    """Return the other objects' masks, where they were last."""
-    return [
+def sibling_labels(here: Sequence[Run], own: Run) -> Callable[[Box], LabelArray] | None:
+    """Return labels of the other objects' masks, where they were last."""
+    others = [
         (r.stretch.object_id, r.running.mask)
         for r in here
         if r.stretch.object_id != own.stretch.object_id and r.running is not None
     ]
-
-
-def sibling_labels(
-    others: Sequence[tuple[int, MaskPatch]],
-) -> Callable[[Box], LabelArray] | None:
-    """Return labels of the other objects' masks, where they were last."""
     if not others:
         return None
 

@@ -150,7 +150,9 @@ def _as_it_is(raw: dict[str, Any]) -> dict[str, Any]:
 def _to_3(raw: dict[str, Any]) -> dict[str, Any]:
     """Before version 3 a click corrected the mask cut at 1/2, whatever was shown."""
     events = raw.get("events")
-    if not isinstance(events, list) or not any(map(_sets_threshold, events)):
+    if not isinstance(events, list) or not any(
+        isinstance(one, dict) and "threshold" in one for one in events
+    ):
         return raw
     return {
         **raw,
@@ -161,10 +163,6 @@ def _to_3(raw: dict[str, Any]) -> dict[str, Any]:
             for one in events
         ],
     }
-
-
-def _sets_threshold(one: object) -> bool:
-    return isinstance(one, dict) and "threshold" in one
 
 
 #: version → how its file becomes one of the next version; 1 is the first ever written

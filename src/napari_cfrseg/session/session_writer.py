@@ -100,7 +100,8 @@ class SessionWriter:
             writer = cls(target, content, lock)
             writer._file_bytes = target.stat().st_size
             if found.lost:
-                _set_aside(journal)
+                stamp = time.strftime("%Y%m%d-%H%M%S")
+                journal.rename(journal.with_name(f"{journal.name}.lost-{stamp}"))
             else:
                 writer._journal = AppendOnly(journal, found.size)
         except BaseException:
@@ -252,12 +253,6 @@ class SessionWriter:
         if problem != self.problem:
             self.problem = problem
             self.on_problem(problem)
-
-
-def _set_aside(journal: Path) -> None:
-    """Keep a journal that cannot be used, under another name."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    journal.rename(journal.with_name(f"{journal.name}.lost-{stamp}"))
 
 
 def _remove(path: Path, journal: AppendOnly | None, lock: SessionLock | None) -> None:

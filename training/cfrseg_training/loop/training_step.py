@@ -31,7 +31,6 @@ from torch.nn import functional
 
 from cfrseg_training.loop.atlas import WindowBatch
 from cfrseg_training.loop.click_sampling import ClickSlots, initial_clicks, next_click
-from napari_cfrseg.model.blocks.clickmaps import click_distance
 from napari_cfrseg.model.cfrnet import CfrNet
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
@@ -52,7 +51,6 @@ class RoundsConfig:
     quality_weight: float = 0.3  #: of the expected-IoU output
     #: of the cross entropy of RITM's second output (published: 0.4)
     auxiliary_weight: float = 0.4
-    gain_weight: float = 0.0  #: of the error a click leaves (``error_left``)
     #: up to this many rounds without gradient come first (each number as likely), so
     #: that the late clicks of a long correction are trained, too; RITM's scheme
     earlier: int = 0
@@ -119,14 +117,14 @@ def train_step(
     for index, weight in enumerate(config.weights):
         features = network.embed_clicks(embedding, clicks.points)
         out = refine(features, feedback, clicks.newest)
-        loss = _round_loss(out, batch, config, feedback, clicks.newest)
+        loss = _round_loss(out, batch, config)
         total = total + weight * loss
         prob = torch.sigmoid(out.logits.detach().float())
         result.iou.append(mask_iou(prob > 0.5, batch.mask, batch.valid).mean())
         refine = network.refine
         if float(torch.rand((), generator=host)) < config.refined:
             out = refine(features, prob, clicks.newest)
-            loss = _round_loss(out, batch, config, feedback, clicks.newest)
+            loss = _round_loss(out, batch, config)
             total = total + 0.5 * weight * loss
             prob = torch.sigmoid(out.logits.detach().float())
         feedback = prob
@@ -154,20 +152,11 @@ def _starting(
     return partial(network.refine, gate=gate), rough_mask(batch.mask, generator) * gate
 
 
-def _round_loss(
-    out: NetworkOutput,
-    batch: WindowBatch,
-    config: RoundsConfig,
-    before: Tensor | None,
-    newest_click: Tensor,
-) -> Tensor:
+def _round_loss(out: NetworkOutput, batch: WindowBatch, config: RoundsConfig) -> Tensor:
     loss = normalized_focal_loss(out.logits, batch.mask, batch.valid)
     if config.iou_weight:
         overlap = soft_iou(out.logits, batch.mask, batch.valid)
         loss = loss + config.iou_weight * (1 - overlap)
-    if config.gain_weight and before is not None:
-        left = error_left(out.logits, batch.mask, batch.valid, before, newest_click)
-        loss = loss + config.gain_weight * left
     if out.corrected is not None and out.updated is not None:
         terms = feedback_loss(out.corrected, batch.mask, batch.valid, out.region)
         terms = terms + feedback_loss(out.updated, batch.mask, batch.valid)
@@ -280,30 +269,6 @@ def feedback_loss(
     if region is not None:
         known = known & (region > 0.99)
     return normalized_focal_loss(torch.logit(prob.float(), eps=1e-4), small, known)
-
-
-def error_left(
-    logits: Tensor, target: Tensor, valid: Tensor, before: Tensor, newest_click: Tensor
-) -> Tensor:
-    r"""Return the share of a mask's error that a click leaves.
-
-    .. math::  L = \frac{\sum w |p - y|}{\sum w |M - y| + 0.04 \sum y + 8},
-               \quad w = 1 + 2 e^{-|x - c|^2 / 2σ^2}
-
-    with M = ``before``, the mask that the click at c corrects (rows ``[y, x, label]``
-    in cells), and σ 12 cells. An IoU of 88 % leaves any other loss little to gain, and
-    what a late click repairs on one side is easily lost on another: here every click
-    has to repair the same share of the remaining error, most of all in its
-    neighbourhood. Returns (B,) float32. Not part of either paper.
-    """
-    prob = torch.sigmoid(logits.float())
-    distance = click_distance(newest_click.float(), (prob.shape[-2], prob.shape[-1]))
-    bell = torch.exp(-0.5 * (distance / 12) ** 2)
-    weight = valid * (1 + 2 * bell)
-    dims = (1, 2, 3)
-    was = (weight * ((before > 0.5).float() - target).abs()).sum(dims)
-    floor = 0.04 * (valid * target).sum(dims) + 8
-    return (weight * (prob - target).abs()).sum(dims) / (was + floor)
 
 
 def soft_iou(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:

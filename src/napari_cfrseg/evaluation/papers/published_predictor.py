@@ -155,7 +155,10 @@ class PublishedSegmenter:
             clicks, slots = clicks[:limit], max(1, min(limit, slots))
         views = [list(clicks)]
         if self._protocol.flip:
-            views.append([_mirror(click, size[1]) for click in clicks])
+            places = ((c.yx[0], size[1] - c.yx[1] - 1) for c in clicks)
+            views.append(
+                [Click(yx, c.is_positive) for yx, c in zip(places, clicks, strict=True)]
+            )
             feedback = None if feedback is None else _with_mirror(feedback)
         device = self._network.device
         points = np.stack([points_array(view, slots=slots) for view in views])
@@ -203,8 +206,3 @@ class PublishedSegmenter:
 
 def _with_mirror(values: Tensor) -> Tensor:
     return torch.cat([values, values.flip(3)])
-
-
-def _mirror(click: Click, width: int) -> Click:
-    y, x = click.yx
-    return Click((y, width - x - 1), is_positive=click.is_positive)

@@ -37,12 +37,8 @@ def _find_kernels() -> tuple[Any, Any]:
 _REORDER, _CONVOLVE = _find_kernels()
 
 
-def _has_half() -> bool:
-    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return bool(supported is not None and supported())
-
-
-_HAS_HALF = _CONVOLVE is not None and _has_half()
+_SUPPORTED = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+_HAS_HALF = _CONVOLVE is not None and bool(_SUPPORTED())
 _LIMITS = {"none": [], "relu": [], "hardtanh": [0.0, 6.0]}
 
 
@@ -198,8 +194,8 @@ def pack(root: nn.Module) -> None:
             conv = cast("nn.Conv2d", child)
             activation: Activation | None = None
             if isinstance(module, nn.Sequential):
-                rest = (c for c in children[number + 1 :] if not _is_nothing(c[1]))
-                after = next(rest, None)
+                rest = children[number + 1 :]
+                after = next((c for c in rest if type(c[1]) is not nn.Identity), None)
                 activation = None if after is None else activation_of(after[1])
                 if after is not None and activation is not None:
                     setattr(module, after[0], nn.Identity())
@@ -212,7 +208,3 @@ def forget_reordered(root: nn.Module) -> None:
         kept = getattr(module, "_reordered", None)
         if isinstance(kept, ReorderedWeights):
             kept.forget()
-
-
-def _is_nothing(module: nn.Module) -> bool:
-    return isinstance(module, nn.Identity)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from product_rounds import error_left
 from torch import Tensor
-
-from cfrseg_training.loop.training_step import error_left
 
 SIZE = 64
 ALL = torch.ones(1, 1, SIZE, SIZE, dtype=torch.bool)
