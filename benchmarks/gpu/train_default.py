@@ -120,12 +120,11 @@ def options_of_command() -> argparse.Namespace:
 
 def config_of(options: argparse.Namespace, device: str, rank: int) -> TrainConfig:
     """Turn the command line into the run's configuration."""
-    pairs = (pair.split(":") for pair in options.grids)
     return TrainConfig(
         budget_s=options.budget_s,
         stop_after_s=options.stop_after_s,
         batch=options.batch,
-        grids=tuple((float(share), int(grid)) for share, grid in pairs),
+        grids=grids_of(options.grids),
         ema=options.ema,
         validate_every_s=options.validate_every_s,
         learning_rate=options.learning_rate,
@@ -151,14 +150,25 @@ def prepare(options: argparse.Namespace) -> tuple[str, int]:
     torch.manual_seed(options.seed)
     if options.threads:
         torch.set_num_threads(options.threads)
+    return device, join_processes(options.out, device)
+
+
+def join_processes(out: Path, device: str = "cpu") -> int:
+    """Join the launcher's other processes, start the log; return this one's rank."""
     rank = 0
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
         rank = dist.get_rank()
     level = logging.WARNING if rank else logging.INFO
     logging.basicConfig(level=level, stream=sys.stdout, format="%(message)s")
-    options.out.mkdir(parents=True, exist_ok=True)
-    return device, rank
+    out.mkdir(parents=True, exist_ok=True)
+    return rank
+
+
+def grids_of(pairs: list[str]) -> tuple[tuple[float, int], ...]:
+    """Return (share of the budget, grid) of each SHARE:GRID."""
+    parts = (pair.split(":") for pair in pairs)
+    return tuple((float(share), int(grid)) for share, grid in parts)
 
 
 def make_network(options: argparse.Namespace) -> ClickNetwork:

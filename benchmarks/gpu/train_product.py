@@ -17,14 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
-import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import train_default
 from packs import open_atlas, read_side, save_atlas
 from product_rounds import ProductConfig, ProductStep
 from torch import Tensor
@@ -41,15 +40,7 @@ from napari_cfrseg.model.published.starting_weights import start_from
 _log = logging.getLogger(__name__)
 
 TRAINING_DATA = [
-    "BBBC038v1 (Data Science Bowl 2018), CC0",
-    "TNBC H&E nuclei (Naylor et al.), CC BY 4.0",
-    "T98G phase contrast, MIT",
-    "axon SEM (AxonDeepSeg), MIT",
-    "powder SEM, spheroidite SEM, superalloy SEM, melt pools, MIT",
-    "ganglioneuroblastoma fluorescence, CC0",
-    "Fluocells (neurons), Apache-2.0 excerpt of a CC BY-SA data set",
-    "E. coli DAPI and bright field (2 sets), MIT",
-    "BBBC050 mouse embryo, planes, CC0",
+    *train_default.TRAINING_DATA,
     "chloroplasts in electron micrographs, MIT",
     "gravel photographs, BSD-3; pebble photographs, Apache-2.0",
     "synthetic scenes of this project",
@@ -188,12 +179,11 @@ def settle_new(
 
 def config_of(options: argparse.Namespace, rank: int) -> TrainConfig:
     """Turn the command line into the run's configuration."""
-    pairs = (pair.split(":") for pair in options.grids)
     return TrainConfig(
         budget_s=options.budget_s,
         stop_after_s=options.stop_after_s,
         batch=options.batch,
-        grids=tuple((float(share), int(grid)) for share, grid in pairs),
+        grids=train_default.grids_of(options.grids),
         ema=options.ema,
         validate_every_s=1e9,
         save_every_s=150,
@@ -256,13 +246,7 @@ def main() -> None:
     options = options_of_command()
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    rank = 0
-    if "WORLD_SIZE" in os.environ:
-        dist.init_process_group("gloo")
-        rank = dist.get_rank()
-    level = logging.WARNING if rank else logging.INFO
-    logging.basicConfig(level=level, stream=sys.stdout, format="%(message)s")
-    options.out.mkdir(parents=True, exist_ok=True)
+    rank = train_default.join_processes(options.out)
     if options.export:
         export(options)
         return
