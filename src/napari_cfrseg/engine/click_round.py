@@ -347,7 +347,6 @@ class ClickRound:
             touches_border=touches,
             corrected=corrected,
             stages=watch.read(),
-            scaling=self.image.scaling,
             threshold=task.threshold,
             choices=self._choices(best, look.tried) if look.tried else (),
         )

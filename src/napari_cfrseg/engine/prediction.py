@@ -97,7 +97,7 @@ class Prediction:
     #: wall time of the round, and the same by stage
     seconds: float = 0.0
     stages: StageSeconds = StageSeconds()
-    scaling: Scaling | None = None  #: the image values painted black and white
+    scaling: Scaling | None = None  #: the image's, as it was set
     threshold: float = 0.5  #: where ``mask`` cuts: probability > threshold
     #: at a first click whose window the automatic focus chose: the different masks it
     #: found, best first, and which of them this is

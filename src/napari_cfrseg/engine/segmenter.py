@@ -110,6 +110,8 @@ class Segmenter:
         self.focus = FocusSettings() if focus is None else focus
         self.name = name
         self._image: PlaneImage | None = None
+        #: as objects are seen, by the pixel of their first click
+        self._seen: dict[tuple[int, int], PlaneImage] = {}
         self._adaptation: Adaptation | None = None
 
     @classmethod
@@ -198,7 +200,8 @@ class Segmenter:
             Whether 3 or 4 channels are RGB(A); by default if uint8.
         scaling
             Values painted black and white, to repeat an earlier session; by default
-            the 0.1th and 99.9th percentile of a sample.
+            the 0.1th and 99.9th percentile of a sample. An object whose first click
+            lies far outside them widens them for itself.
 
         A wrong shape or dtype, or no finite pixel, raises ImageError.
         """
@@ -212,7 +215,8 @@ class Segmenter:
         ``early`` are functions that return :meth:`embed_ahead`'s results, by window.
         """
         self._image = image
-        self._stages.forget(early)
+        self._seen.clear()
+        self._stages.forget({(image.crop, w): f for w, f in (early or {}).items()})
 
     @property
     def embeds_ahead(self) -> bool:
@@ -359,8 +363,8 @@ class Segmenter:
 
         For inspecting a choice and for tuning ``FocusSettings``.
         """
-        image = self._ready()
-        check_inside(click, image.shape)
+        check_inside(click, self._ready().shape)
+        image = self._seeing([click])
         start = Prediction.empty(image.shape)
         task = Task((click,), start, Refinement.standard(), hint)
         watch = Stopwatch(self._stages.device)
@@ -422,6 +426,7 @@ class Segmenter:
         start = time.perf_counter()
         if not task.effective.positive.any() and not task.previous.has_mask:
             return Prediction.empty(image.shape, task.clicks, task.threshold)
+        image = self._seeing(task.clicks)
         try:
             result = self._computer(image).compute(task)
         except torch.OutOfMemoryError:
@@ -429,7 +434,18 @@ class Segmenter:
                 raise
             self._stages.fall_back()
             result = self._computer(image).compute(task)
-        return replace(result, seconds=time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return replace(result, seconds=seconds, scaling=self.scaling)
+
+    def _seeing(self, clicks: Sequence[Click]) -> PlaneImage:
+        """Return the image with black and white for the object the clicks are on."""
+        image = self._ready()
+        for click in clicks:
+            if click.is_positive:
+                if click.pixel not in self._seen:
+                    self._seen[click.pixel] = image.seeing(click.pixel)
+                return self._seen[click.pixel]
+        return image
 
     def _computer(self, image: PlaneImage) -> ClickRound:
         return ClickRound(self._stages, self.focus, image)

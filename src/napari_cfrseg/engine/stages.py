@@ -10,12 +10,11 @@ batches: their masks are recorded.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -27,10 +26,12 @@ from napari_cfrseg.engine import devices
 from napari_cfrseg.engine.backends import Backend, choose, shared
 from napari_cfrseg.engine.side_by_side import Stopwatch, run_side_by_side
 from napari_cfrseg.geometry.windows import Window
+from napari_cfrseg.latest import Latest
 from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-ValueT = TypeVar("ValueT")
+#: gives a window's (3, grid, grid) float32 pixels
+Read: TypeAlias = Callable[[Window], NDArray[np.float32]]
 
 #: Clicks farther outside the window than this many cells leave no trace in it.
 _CLICK_REACH = 6.0
@@ -69,30 +70,6 @@ class FirstLook:
     features: Any
     output: NetworkOutput
     quality: float | None
-
-
-@dataclass(slots=True)
-class _Recent:
-    """The latest values by key, within a byte budget; the oldest is forgotten first."""
-
-    kept: OrderedDict[Hashable, tuple[Any, int]] = field(default_factory=OrderedDict)
-    held_bytes: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def get(self, key: Hashable, make: Callable[[], ValueT]) -> ValueT:
-        with self.lock:
-            if key in self.kept:
-                self.kept.move_to_end(key)
-                known: ValueT = self.kept[key][0]
-                return known
-        made = make()
-        with self.lock:
-            _, before = self.kept.pop(key, (None, 0))  # made by another thread, too
-            self.kept[key] = made, _bytes_of(made)
-            self.held_bytes += self.kept[key][1] - before
-            while self.held_bytes > _KEPT_BYTES and len(self.kept) > _LEAST_KEPT:
-                self.held_bytes -= self.kept.popitem(last=False)[1][1]
-        return made
 
 
 def _bytes_of(value: Any) -> int:
@@ -192,13 +169,17 @@ class Stages:
         can_prepare, precision = chosen.can_prepare, self.precision
         return devices.Placement(device, chosen.name, reason, can_prepare, precision)
 
-    def forget(self, early: Mapping[Window, Callable[[], Any]] | None = None) -> None:
+    def forget(
+        self, early: Mapping[tuple[Read, Window], Callable[[], Any]] | None = None
+    ) -> None:
         """Drop the kept embeddings: another image is coming.
 
-        ``early`` returns the embedding that :meth:`embed_ahead` made, by window.
+        ``early`` returns the embedding that :meth:`embed_ahead` made, by what reads the
+        image and window.
         """
-        self._images = _Recent()
-        self._clicks = _Recent()
+        self._images, self._clicks = (
+            Latest(_KEPT_BYTES, _bytes_of, _LEAST_KEPT) for _ in range(2)
+        )
         self._early = dict(early or {})
 
     @property
@@ -210,20 +191,19 @@ class Stages:
         self,
         window: Window,
         clicks: Sequence[Click],
-        read: Callable[[Window], NDArray[np.float32]],
+        read: Read,
         watch: Stopwatch,
     ) -> Any:
         """Return the network's features of a window and its clicks.
 
-        ``read`` gives the window's (3, grid, grid) float32 pixels; it is only called
-        for a window that is not kept.
+        ``read`` is only called for a window that is not kept.
         """
         points = grid_points(window, clicks)
 
         def embed_image() -> Any:
-            if window in self._early:
+            if (read, window) in self._early:
                 with watch.time("embed_image"):
-                    early = self._early.pop(window)()
+                    early = self._early.pop((read, window))()
                 if isinstance(early, Embedded) and early.state is self._state:
                     return early.value
             self.give_way()
@@ -234,11 +214,11 @@ class Stages:
                 return self._fast.embed_image(image)
 
         def embed_clicks() -> Any:
-            embedding = self._images.get(window, embed_image)
+            embedding = self._images.get((read, window), embed_image)
             with watch.time("embed_clicks"), self._arithmetic():
                 return self._fast.embed_clicks(embedding, self._tensor(points[None]))
 
-        return self._clicks.get((window, points.tobytes()), embed_clicks)
+        return self._clicks.get((read, window, points.tobytes()), embed_clicks)
 
     @property
     def at_once(self) -> int:
@@ -250,7 +230,7 @@ class Stages:
         windows: Sequence[Window],
         clicks: Sequence[Click],
         newest: Click,
-        read: Callable[[Window], NDArray[np.float32]],
+        read: Read,
         watch: Stopwatch,
     ) -> list[FirstLook]:
         """Look at several windows without a mask, on the CPU side by side.
@@ -290,9 +270,7 @@ class Stages:
         """Whether another thread may embed: torch's MPS backend cannot."""
         return self.device.type in ("cpu", "cuda")
 
-    def embed_ahead(
-        self, window: Window, read: Callable[[Window], NDArray[np.float32]]
-    ) -> Embedded | None:
+    def embed_ahead(self, window: Window, read: Read) -> Embedded | None:
         """Embed a window on another thread, for an image that is not set yet.
 
         None (it is embedded when needed) without enough memory, or if the network moves
@@ -333,7 +311,7 @@ class Stages:
         self,
         windows: Sequence[Window],
         clicks: Sequence[Click],
-        read: Callable[[Window], NDArray[np.float32]],
+        read: Read,
     ) -> list[Answer]:
         """Answer one positive click in each window, all in one batch; nothing is kept.
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import os
 import re
-import threading
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from napari_cfrseg.latest import Latest
 
 #: decoded pieces that are kept, in bytes
 _KEPT_BYTES = 1 << 27
@@ -24,43 +24,8 @@ _JPEG, _IN_ONE_PLANE = 7, 1
 _JPEG_START, _JPEG_END, _SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
 _STRAY = re.compile(rb"\xff[^\x00\xff\xd0-\xd7\xd9\xc4\xda\xdb\xdd\xfe]")
 
-#: whose piece, of which page, and its number there
-_Key = tuple[object, int, int]
-
-
-class _Kept:
-    """The latest pieces by key, within a budget."""
-
-    def __init__(self) -> None:
-        self._pieces: OrderedDict[_Key, NDArray[Any]] = OrderedDict()
-        self._held_bytes = 0
-        # a file may go, and be dropped, in a garbage collection that begins in here
-        self._lock = threading.RLock()
-
-    def get(self, key: _Key) -> NDArray[Any] | None:
-        with self._lock:
-            if key in self._pieces:
-                self._pieces.move_to_end(key)
-            return self._pieces.get(key)
-
-    def put(self, key: _Key, piece: NDArray[Any]) -> None:
-        with self._lock:
-            if key in self._pieces or piece.nbytes > _KEPT_BYTES // 4:
-                return
-            self._pieces[key] = piece
-            self._held_bytes += piece.nbytes
-            while self._held_bytes > _KEPT_BYTES:
-                self._held_bytes -= self._pieces.popitem(last=False)[1].nbytes
-
-    def drop(self, owner: object) -> None:
-        """Forget the pieces whose key begins with an owner."""
-        with self._lock:
-            for key in [*self._pieces]:
-                if key[0] is owner and key in self._pieces:
-                    self._held_bytes -= self._pieces.pop(key).nbytes
-
-
-_kept = _Kept()
+#: by whose piece it is, of which page, and its number there
+_kept = Latest(_KEPT_BYTES, lambda piece: piece.nbytes)
 
 
 def is_in_pieces(series: Any, depth: int) -> bool:
@@ -145,10 +110,13 @@ class Pieces:
 
     def _piece(self, page: Any, number: int, row: int, column: int) -> NDArray[Any]:
         index = row * -(-self.shape[self._depth + 1] // self._sides[1]) + column
+        size = math.prod(self.chunks) * self.dtype.itemsize
+        if size > _KEPT_BYTES // 4:
+            return self._decoded(page, index)
         key = self._owner, number, index
-        known = _kept.get(key)
-        if known is not None:
-            return known
+        return _kept.get(key, lambda: self._decoded(page, index))
+
+    def _decoded(self, page: Any, index: int) -> NDArray[Any]:
         offset, count = page.dataoffsets[index], page.databytecounts[index]
         data = self._read(offset, count) if offset and count else None
         options = {}
@@ -166,10 +134,7 @@ class Pieces:
         ):
             _check_jpeg(data)
         piece = np.asarray(decoded, self.dtype)[0, : shape[1], : shape[2]]
-        if self._first.ndim == 2:
-            piece = piece[..., 0]
-        _kept.put(key, piece)
-        return piece
+        return piece[..., 0] if self._first.ndim == 2 else piece
 
     def _read(self, offset: int, count: int) -> bytes:
         if self._state() != self._opened:
