@@ -232,3 +232,54 @@ def test_black_and_white_come_from_where_something_is() -> None:
     assert open_plane(lazy[0]).scaling.low == (200.0,)
     low = open_plane(Pyramid(lazy)).scaling.low[0]
     assert 10 <= low < 40
+
+
+def almost_empty(ground: float, *objects: tuple[int, int]) -> ArrayView:
+    """Return a lazy field of noise with objects of 12² px: their corner, brightness."""
+    rng = np.random.default_rng(0)
+    field = (ground + rng.integers(0, 8, (3000, 3000))).astype(np.uint16)
+    if not ground:
+        field[:] = 0
+    for place, value in objects:
+        field[place : place + 12, place : place + 12] = value
+    return ArrayView(field, (0, 1), {})
+
+
+@pytest.mark.parametrize("ground", [0, 100])
+def test_an_object_in_an_almost_empty_field_widens_the_range(ground: int) -> None:
+    plane = open_plane(almost_empty(ground, (800, 900), (805, 1200), (2000, 130)))
+    noise = plane.scaling
+    assert noise.high[0] < ground + 8
+    bright = plane.seeing((806, 806))
+    assert bright.scaling == Scaling(noise.low, (1200.0,))
+    inside = bright.crop(Window(806, 806, 4, 4))
+    assert len(np.unique(inside)) == 1  # not everything is white
+    assert plane.seeing((2005, 2005)).scaling.high == (130.0,)
+    assert plane.scaling == noise
+
+
+def test_an_object_much_darker_than_black_does_too() -> None:
+    plane = open_plane(almost_empty(1000, (0, 10)))
+    assert plane.scaling.low[0] >= 1000
+    assert plane.seeing((3, 3)).scaling == Scaling((10.0,), plane.scaling.high)
+
+
+def test_what_is_within_the_range_changes_nothing() -> None:
+    image = almost_empty(100, (800, 900))
+    plane = open_plane(image)
+    assert plane.seeing((100, 2999)) is plane
+    whole_range = open_plane(image, scaling=Scaling((0.0,), (900.0,)))
+    assert whole_range.seeing((806, 806)) is whole_range
+    nowhere = open_plane(np.array([[np.nan, np.nan], [1, 2]]))
+    assert nowhere.seeing((0, 0)) is nowhere
+
+
+def test_colours_are_widened_together_and_channels_apart() -> None:
+    field = np.zeros((1200, 1200, 3), np.uint8)
+    field[..., 1] = np.arange(1200) % 7
+    field[300:312, 300:312] = 90, 4, 5
+    lazy = ArrayView(field, (0, 1, 2), {})
+    colours = open_plane(lazy, rgb=True).seeing((305, 305)).scaling
+    assert colours == Scaling((0.0,) * 3, (90.0,) * 3)
+    apart = open_plane(lazy, rgb=False).seeing((305, 305)).scaling
+    assert apart == Scaling((0.0,) * 3, (90.0, 6.0, 5.0))

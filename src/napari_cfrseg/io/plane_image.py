@@ -2,14 +2,14 @@
 
 Any integer, float or boolean plane, (Y, X) or (Y, X, C) with 1–4 channels or RGB(A),
 becomes three channels in [0, 1]. The range comes from robust percentiles of a sample
-taken once, when the image is set; it is kept with every prediction, so a replay sees
-the same pixels. Nothing ever reads a whole lazy image.
+taken once, when the image is set; a session keeps it, so a replay sees the same pixels.
+An object far outside it widens it for itself. Nothing ever reads a whole lazy image.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -26,6 +26,9 @@ LOW_PERCENT, HIGH_PERCENT = 0.1, 99.9
 SAMPLE_PX = 1_000_000
 #: A lazy image is sampled in this many tiles per axis.
 _TILES = 6
+#: An object is outside the range that by this part of it exceeds it, in the median of
+#: the pixels next to a click; then this far around the click is looked at.
+_BEYOND, _NEXT_PX, _AROUND_PX = 0.25, 1, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,36 @@ class PlaneImage:
         values = values[..., None] if values.ndim == 2 else values
         planes = _three(self._convert(values).transpose(2, 0, 1))
         return np.ascontiguousarray(planes.transpose(1, 2, 0))
+
+    def seeing(self, pixel: tuple[int, int]) -> PlaneImage:
+        """Return the plane with black and white for an object clicked at (y, x).
+
+        Of an almost empty field the sample shows noise or nothing, and an object much
+        brighter or darker would be lost: they are moved as far as its surroundings
+        ask. An object within them changes nothing.
+        """
+        now = list(zip(self.scaling.low, self.scaling.high, strict=True))
+        near = self._around(pixel, _NEXT_PX)
+        lost = [_is_outside(n, *pair) for n, pair in zip(near.T, now, strict=True)]
+        if not any(lost):
+            return self
+        found = _ranges(self._around(pixel, _AROUND_PX), joint=self.rgb)
+        pairs = [
+            (min(one[0], new[0]), max(one[1], new[1]))
+            if new is not None and (is_lost or self.rgb)
+            else one
+            for one, new, is_lost in zip(now, found, lost, strict=True)
+        ]
+        return replace(self, scaling=Scaling(*zip(*pairs, strict=True)))
+
+    def _around(self, pixel: tuple[int, int], reach: int) -> NDArray[Any]:
+        """Return the (N, channels) pixels at most ``reach`` rows and columns away."""
+        (y, x), (height, width) = pixel, self.shape
+        rows = slice(max(y - reach, 0), min(y + reach + 1, height))
+        columns = slice(max(x - reach, 0), min(x + reach + 1, width))
+        values = np.asarray(self.array[rows, columns])
+        layers = 1 if values.ndim == 2 else values.shape[2]
+        return values.reshape(-1, layers)[:, : self.channels]
 
     def _convert(self, values: NDArray[Any]) -> NDArray[np.float32]:
         return self.scaling.apply(values[:, :, : self.channels])
@@ -227,13 +260,27 @@ def _tile_starts(length: int, tile: int) -> list[int]:
 def _measure(array: PlaneLike, channels: int, *, joint: bool) -> Scaling:
     if np.dtype(array.dtype) == bool:
         return Scaling((0.0,) * channels, (1.0,) * channels)
-    pixels = _sample(array)[:, :channels]
-    columns = [pixels.ravel()] * channels if joint else list(pixels.T)
-    ranges = [_range(columns[0])] * channels if joint else [_range(c) for c in columns]
+    ranges = _ranges(_sample(array)[:, :channels], joint=joint)
     if all(found is None for found in ranges):
         raise ImageError("the image has no finite pixel (all NaN or infinite)")
     pairs = [found or (0.0, 0.0) for found in ranges]
     return Scaling(tuple(low for low, _ in pairs), tuple(high for _, high in pairs))
+
+
+def _ranges(pixels: NDArray[Any], *, joint: bool) -> list[tuple[float, float] | None]:
+    """Return black and white of each channel of (N, C) pixels, or of all together."""
+    if joint:
+        return [_range(pixels.ravel())] * pixels.shape[1]
+    return [_range(channel) for channel in pixels.T]
+
+
+def _is_outside(values: NDArray[Any], low: float, high: float) -> bool:
+    """Whether an object's pixels are far darker than black or brighter than white."""
+    finite = values[np.isfinite(values)]
+    if low == high or not finite.size:
+        return low == high
+    middle, room = float(np.median(finite)), _BEYOND * (high - low)
+    return not low - room <= middle <= high + room
 
 
 def _range(values: NDArray[Any]) -> tuple[float, float] | None:
