@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +24,17 @@ from napari.utils.notifications import notification_manager
 from npe2 import PluginManifest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QMessageBox
+from served import Stalling, served, serving
 
 from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.errors import SessionError
 from napari_cfrseg.gui.segment import dock as dock_module
 from napari_cfrseg.gui.segment import lazy_pixels
+from napari_cfrseg.gui.segment.layers import camera_of
 from napari_cfrseg.gui.session.session_panel import picture_path
 from napari_cfrseg.io.images import open_image
+from napari_cfrseg.io.label_exports import write_ome_zarr
+from napari_cfrseg.io.tiled_labels import TiledLabels, label_runs
 from napari_cfrseg.session.session import Session, objects_after
 
 pytestmark = pytest.mark.gui
@@ -48,38 +52,6 @@ class Greedy(FloodNetwork):
         return super().embed_image(image)
 
 
-class Stalling(SimpleHTTPRequestHandler):
-    """Serves files; stalls in the middle of an answer while ``stalled`` is set.
-
-    Where there is ``held``, an answer that stalled stays so until it is set.
-    """
-
-    stalled = False
-    held: threading.Event | None = None
-    refused = 0  #: the status of all answers, where it is not 0
-
-    def do_GET(self) -> None:
-        if Stalling.refused:
-            self.send_error(Stalling.refused)
-            return
-        if not Stalling.stalled:
-            super().do_GET()
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", "100000")
-        self.end_headers()
-        self.wfile.write(b"half of it")
-        self.wfile.flush()
-        if Stalling.held is not None:
-            Stalling.held.wait(TIMEOUT_MS / 1000)
-        while Stalling.stalled and Stalling.held is None:
-            time.sleep(0.02)
-        self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def open_window(make_napari_viewer, qtbot, npe2pm, monkeypatch, tmp_path):
     """Open the dock on an array, with a closed-form network."""
@@ -94,7 +66,10 @@ def open_window(make_napari_viewer, qtbot, npe2pm, monkeypatch, tmp_path):
 
     def made(pixels) -> Window:
         viewer = make_napari_viewer(show=True)
-        if len(pixels.shape) > 2:
+        if isinstance(pixels, list):
+            viewer.add_image(pixels, multiscale=True, contrast_limits=(0, 255))
+            opened.append(Window(viewer, qtbot))
+        elif len(pixels.shape) > 2:
             viewer.add_image(pixels, name="stack")
             viewer.dims.set_current_step(0, 0)
             opened.append(PlanesWindow(viewer, qtbot))
@@ -212,28 +187,6 @@ def test_a_store_deleted_while_open(open_window, store):
     window = open_window(zarr.open_array(store, mode="r"))
     fail = partial(shutil.rmtree, store)
     check(window, fail, lambda: shutil.copytree(kept, store), "gone")
-
-
-@contextmanager
-def served(store: Path, **options: object) -> Iterator[zarr.Array]:
-    """Open a store through a local server that can stall."""
-    pytest.importorskip("aiohttp")
-    pytest.importorskip("fsspec")
-    handler = partial(Stalling, directory=str(store.parent))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/{store.name}"
-        found = zarr.storage.FsspecStore.from_url(
-            url, storage_options=options, read_only=True
-        )
-        try:
-            yield zarr.open_array(found, mode="r")
-        finally:
-            Stalling.stalled, Stalling.refused = False, 0
-            if Stalling.held is not None:
-                Stalling.held.set()
-            Stalling.held = None
-            server.shutdown()
 
 
 def test_a_server_that_stalls_in_the_middle_of_an_answer(open_window, store):
@@ -461,6 +414,40 @@ def test_a_session_on_lazy_pixels_is_opened_by_the_worker(open_window, tmp_path)
     assert window.area(1) == area
     assert window.viewer.layers[0].name == "again"
     assert pixels.readers == {"cfrseg-reader"}
+
+
+def test_a_session_on_a_server_is_opened_by_its_address(open_window, tmp_path):
+    """A script gave Zarr arrays to the layer; they know where they lie."""
+    pixels, path = TiledLabels((1000, 9000), np.uint16), tmp_path / "far.cfrseg.json"
+    pixels[480:540, 4480:4540] = np.full((60, 60), 200, np.uint16)
+    write_ome_zarr(tmp_path / "served" / "slide.zarr", pixels, axes=("y", "x"))
+    with serving(tmp_path / "served") as host:
+        group = zarr.open_group(f"{host}/slide.zarr", mode="r")
+        window = open_window([group[str(level)] for level in range(5)])
+        camera_of(window.viewer).center, camera_of(window.viewer).zoom = (510, 4510), 2
+        window.settle()
+        assert next_object(window, (510, 4510)) == []
+        before = label_runs(window.labels.data[0])
+        assert 3_000 < before.size < 4_000
+        window.dock.sessions.keeper.save(path)
+        said = Session.open(path).image
+        assert (said.path, said.levels) == (f"{host}/slide.zarr", 5)
+        window.viewer.layers.clear()
+        window.until(lambda: window.dock.controller is None)
+        Stalling.refused = 403
+        with pytest.raises(SessionError, match=f"{host}.*403.*open the image yourself"):
+            window.dock.open_session(path)
+        Stalling.refused = 0
+        window.dock.open_session(path)
+        window.until(lambda: window.dock.controller is not None)
+        window.until(lambda: not window.view.loading and bool(window.view.objects))
+        window.settle()
+        assert label_runs(window.labels.data[0]) == before
+        window.dock.sessions.keeper.save(tmp_path / "elsewhere" / "moved.cfrseg.json")
+        moved = Session.open(tmp_path / "elsewhere" / "moved.cfrseg.json")
+        assert moved.image == said
+        again = moved.apply(segmenter=Segmenter(FloodNetwork(0.2), device="cpu"))
+        assert label_runs(again) == before
 
 
 def save_with_image(window: Window, monkeypatch, path: Path) -> None:

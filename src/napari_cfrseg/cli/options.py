@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import ImageError
+from napari_cfrseg.io.addresses import address_of
 from napari_cfrseg.io.images import open_image, reading
 from napari_cfrseg.io.named_axes import MOST_CHANNELS
 
@@ -98,6 +99,14 @@ ChannelsOption = Annotated[
         help="Channels to use, up to 4 [all, or of more than 4 the first 3].",
     ),
 ]
+
+
+def parse_image(text: str) -> Path:
+    """Read the path of an image that exists, or an address, which is not tried."""
+    path = Path(text)
+    if address_of(path) is None and not path.exists():
+        raise typer.BadParameter(f"Path {text!r} does not exist.")
+    return path
 
 
 def open_arranged(

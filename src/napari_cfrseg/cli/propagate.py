@@ -61,7 +61,12 @@ def parse_voxel(text: str) -> tuple[float, float, float]:
 
 
 def propagate(
-    image: Annotated[Path, typer.Argument(exists=True, help="A stack: TIFF, OME-Zarr")],
+    image: Annotated[
+        Path,
+        typer.Argument(
+            parser=options.parse_image, metavar="IMAGE", help="A stack: TIFF, OME-Zarr."
+        ),
+    ],
     clicks: Annotated[
         list[Any],
         typer.Option(

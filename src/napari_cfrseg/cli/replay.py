@@ -14,6 +14,7 @@ import typer
 
 from napari_cfrseg.cli import options
 from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.io.addresses import absolute, address_of
 from napari_cfrseg.io.atomic import check_folder
 from napari_cfrseg.model import weights_file as checkpoint
 
@@ -107,7 +108,7 @@ def replay(
 def _images(image: str | None) -> list[Path] | None:
     if image is None:
         return None
-    if Path(image).exists():
+    if address_of(Path(image)) is not None or Path(image).exists():
         return [Path(image)]
     found = [Path(p) for p in sorted(glob.glob(image, recursive=True))]  # noqa: PTH207 - absolute patterns, too
     if not found:
@@ -146,7 +147,7 @@ def _tasks(
                 session.absolute(),
                 output.absolute(),
                 f"{name}.{number}" if several else name,
-                None if path is None else path.absolute(),
+                None if path is None else absolute(path),
                 weights,
                 device,
                 "zarr" if output_format == "zarr" else "tiff",

@@ -32,7 +32,12 @@ Examples:
 
 def segment(
     image: Annotated[
-        Path, typer.Argument(exists=True, help="TIFF, OME-Zarr, NPY, PNG, JPEG, …")
+        Path,
+        typer.Argument(
+            parser=options.parse_image,
+            metavar="IMAGE",
+            help="TIFF, NPY, PNG, JPEG, …, OME-Zarr (also https://…, s3://…).",
+        ),
     ],
     clicks: Annotated[
         list[Click],

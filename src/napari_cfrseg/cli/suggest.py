@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from napari_cfrseg.cli.options import FolderOption, JsonOption, SessionDeviceOption
+from napari_cfrseg.cli.options import (
+    FolderOption,
+    JsonOption,
+    SessionDeviceOption,
+    parse_image,
+)
 from napari_cfrseg.errors import SessionError
+from napari_cfrseg.io.addresses import absolute
 from napari_cfrseg.io.atomic import check_folder
 
 if TYPE_CHECKING:
@@ -34,7 +40,8 @@ def suggest(
         list[Path] | None,
         typer.Option(
             "--image",
-            exists=True,
+            parser=parse_image,
+            metavar="PATH",
             help="Suggest on another image of the same kind; again for each further "
             "one [the session's own].",
         ),
@@ -79,7 +86,7 @@ def suggest(
             said = content.image
             image = reference_of(
                 found.array,
-                path=path.resolve(),
+                path=absolute(path),
                 folder=output.resolve(),
                 axes=said.axes,
                 spacing=found.spacing,

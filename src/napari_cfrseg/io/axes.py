@@ -115,15 +115,25 @@ def stacked(parts: Sequence[Any]) -> Any:
     return ChannelStack(parts)
 
 
-def _check_present(array: Any) -> None:
-    """Raise an error for a Zarr array whose folder is gone.
+def _check_present(array: Any, found: NDArray[Any]) -> None:
+    """Raise an error for a Zarr array that is gone.
 
-    Its pieces are missing then, and Zarr takes missing pieces for empty ones.
+    Its pieces are missing then, and Zarr takes missing pieces for empty ones. A server
+    is asked where nothing else was found.
     """
     store = getattr(array, "store", None)
-    root = getattr(getattr(store, "_store", store), "root", None)
-    if isinstance(root, Path) and not root.exists():
+    inner: Any = getattr(store, "_store", store)
+    root = getattr(inner, "root", None)
+    if isinstance(root, Path) and not (root / array.path).exists():
         raise FileNotFoundError(errno.ENOENT, "the folder is gone", str(root))
+    if hasattr(inner, "fs") and np.all(found == array.fill_value):
+        import zarr
+
+        try:
+            zarr.open_array(store, path=array.path, mode="r")
+        except (FileNotFoundError, ValueError) as error:
+            msg = f"nothing is there any more at {inner.path}/{array.path}"
+            raise FileNotFoundError(errno.ENOENT, msg) from error
 
 
 def in_memory(array: NDArray[Any]) -> NDArray[Any]:
@@ -185,7 +195,7 @@ class ArrayView:
             own[axis] = part if isinstance(part, slice) else int(part)
         try:
             found = np.asarray(self._array[tuple(own)])
-            _check_present(self._array)
+            _check_present(self._array, found)
         except ImageError:
             raise
         except Exception as error:

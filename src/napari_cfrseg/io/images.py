@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.errors import ImageError
+from napari_cfrseg.io.addresses import address_of
 from napari_cfrseg.io.axes import IN_MEMORY_BYTES, Pyramid, in_memory
 from napari_cfrseg.io.named_axes import (
     MOST_BYTES,
@@ -53,13 +54,14 @@ def open_image(
     """Open an image; ImageError if there is none, or no such level.
 
     The path is a TIFF, NPY, PNG, JPEG or BMP, or whatever else Pillow reads; or an
-    OME-Zarr folder. ``level`` is of its pyramid, 0 the finest; so many ``levels`` from
-    this one on become one pyramid. ``axes`` are the axes' letters as a person names
-    them (:meth:`.OpenImage.named`). ``as_labels``: the pixels are object numbers, and a
+    OME-Zarr folder, or its address on a server (``https://…``, ``s3://…``). ``level``
+    is of its pyramid, 0 the finest; so many ``levels`` from this one on become one
+    pyramid. ``axes`` are the axes' letters as a person names them
+    (:meth:`.OpenImage.named`). ``as_labels``: the pixels are object numbers, and a
     palette's colours do not count.
     """
     with reading(path):
-        if path.is_dir():
+        if address_of(path) is not None or path.is_dir():
             from napari_cfrseg.io.ome_zarr import open_zarr
 
             opened = open_zarr(path, level)
@@ -169,15 +171,17 @@ def check_regular(path: Path) -> None:
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn whatever a decoder raises into an ImageError that names the file."""
+    name = address_of(path) or str(path)
     try:
         yield
     except ImageError as error:
-        if str(path) in str(error):
-            raise
-        raise ImageError(f"{path} cannot be read: {error}") from error
+        said = str(error).replace(str(path), name)
+        if name not in said:
+            said = f"{name} cannot be read: {said}"
+        raise ImageError(said) from error
     except Exception as error:  # decoders of broken files raise whatever they like
         said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ImageError(f"{path} cannot be read as an image: {said}") from error
+        raise ImageError(f"{name} cannot be read as an image: {said}") from error
 
 
 def _open_file(path: Path, level: int, levels: int, *, as_labels: bool) -> OpenImage:

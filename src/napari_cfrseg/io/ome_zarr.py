@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cfrseg.errors import ImageError
+from napari_cfrseg.io.addresses import address_of, remote_store
 from napari_cfrseg.io.axes import ArrayView
 from napari_cfrseg.io.named_axes import OpenImage, axis_names, unit_name
 from napari_cfrseg.io.tiff import check_chunks
@@ -26,18 +27,21 @@ def is_zarr(path: Path) -> bool:
 def open_zarr(path: Path, level: int = 0, *, labels: str | None = None) -> OpenImage:
     """Open an OME-Zarr image, or its labels; nothing is read.
 
-    The folder is an image, its parent as bioformats2raw writes it (the first image is
-    taken), or an array; ``level`` is of its pyramid, 0 the finest. ``labels`` opens the
-    image's labels of that name; "" the first listed. Raises ImageError if it is none,
-    or has no such level or labels.
+    The folder, or an address on a server, is an image, its parent as bioformats2raw
+    writes it (the first image is taken), or an array; ``level`` is of its pyramid, 0
+    the finest. ``labels`` opens the image's labels of that name; "" the first
+    listed. Raises ImageError if it is none, or has no such level or labels.
     """
     import zarr
     from zarr.storage import LocalStore
 
-    _check_regular(path)
-    if not is_zarr(path):
-        raise ImageError(f"{path} is a folder, and no OME-Zarr")
-    store = _checked_store()(LocalStore(path, read_only=True))
+    address = address_of(path)
+    if address is None:
+        _check_regular(path)
+        if not is_zarr(path):
+            raise ImageError(f"{path} is a folder, and no OME-Zarr")
+    inner = remote_store(address) if address else LocalStore(path, read_only=True)
+    store = _checked_store()(inner)
     node: Any = zarr.open(store, mode="r")
     if isinstance(node, zarr.Array):
         names = axis_names(node.ndim, has_channels=False)

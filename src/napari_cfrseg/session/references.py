@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cfrseg.errors import CfrSegError, CheckpointError, ImageError, SessionError
+from napari_cfrseg.io.addresses import address_of
 from napari_cfrseg.io.axes import (
     Order,
     Pyramid,
@@ -84,7 +85,13 @@ def reference_of(
 def relative_path(
     path: Path, folder: str | os.PathLike[str] | None, *, absolute: bool = False
 ) -> str | None:
-    """Return a path as a session in a folder writes it; None: there is no way to."""
+    """Return a path as a session in a folder writes it; None: there is no way to.
+
+    An address is written as it is.
+    """
+    address = address_of(path)
+    if address is not None:
+        return address
     whole = path.resolve()
     if absolute or folder is None:
         return whole.as_posix()
@@ -97,13 +104,17 @@ def relative_path(
 def find_image(reference: ImageReference, folder: Path) -> Path:
     """Return where a session's image is: as written, else by its name beside it.
 
+    An address of a server is returned unasked.
+
     A SessionError says that it is in no file, or at neither place.
     """
     if reference.path is None:
         raise SessionError(
-            "the session's image was in no file: give one of the same pixels "
-            "(--image PATH, or apply(image=…))"
+            "the session's image was in no file: give one of the same pixels (--image "
+            "PATH, or apply(image=…)); in the window open it first, then the session"
         )
+    if address_of(Path(reference.path)) is not None:
+        return Path(reference.path)
     written = PurePosixPath(reference.path.replace("\\", "/"))
     for candidate in (folder / written, folder / written.name):
         try:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.gui.segment.working_image import WorkingImage, layer_pixels
+from napari_cfrseg.io.addresses import whereabouts
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.io.axes import Pyramid, back, select_from, turned, view_of
 from napari_cfrseg.io.images import (
@@ -105,15 +106,15 @@ def _place_in_file(image: WorkingImage) -> dict[str, Any]:
         return _place_of_one(image)
     used = [image.layers[i] for i in image.channels]
     places = [_found_in_file(layer, image) for layer in used]
-    paths = {layer.source.path for layer in used}
+    paths = {file_of(layer) for layer in used}
     selects = [() if place is None else place[0] for place in places]
     axes = {select[0][0] for select in selects if select}
     if len(paths) > 1 or len(axes) != 1 or not all(selects):
         return {}
     indices = tuple(select[0][1] for select in selects)
     if len(used) == 1:
-        return {"path": used[0].source.path, "select": selects[0]}
-    return {"path": used[0].source.path, "channels": (axes.pop(), indices)}
+        return {"path": file_of(used[0]), "select": selects[0]}
+    return {"path": file_of(used[0]), "channels": (axes.pop(), indices)}
 
 
 def _place_of_one(image: WorkingImage) -> dict[str, Any]:
@@ -121,12 +122,31 @@ def _place_of_one(image: WorkingImage) -> dict[str, Any]:
     if found is None:
         return {}
     (select, kept), axis = found, image.channel_axis
-    said: dict[str, Any] = {"path": image.layer.source.path, "select": select}
+    said: dict[str, Any] = {"path": file_of(image.layer), "select": select}
     if axis is not None and len(image.channels) > 1:
         said["channels"] = kept[axis], image.channels
     elif axis is not None:
         said["select"] = (*select, (kept[axis], image.channels[0]))
     return said
+
+
+def file_of(layer: Image) -> str | None:
+    """Return the file or address that a layer was read from; None: there is none.
+
+    A script gives Zarr arrays without it: they say where they lie, levels of an image
+    in one folder.
+    """
+    path: str | None = layer.source.path
+    if path is not None:
+        return path
+    places = [
+        whereabouts(a) for a in (layer.data if layer.multiscale else [layer.data])
+    ]
+    if None in places:
+        return None
+    folders = {str(place).rpartition("/")[0] for place in places}
+    one_of = folders if layer.multiscale else set(places)
+    return one_of.pop() if len(one_of) == 1 else None
 
 
 def _found_in_file(
@@ -136,12 +156,13 @@ def _found_in_file(
 
     Second, which axis of that each of the layer's axes is.
     """
-    if layer.source.path is None:
+    path = file_of(layer)
+    if path is None:
         return None
     pixels = layer_pixels(layer, image.order, image.channel_axis)
     try:
         levels = len(pixels.levels) if isinstance(pixels, Pyramid) else 1
-        array = open_image(Path(layer.source.path), levels=levels).array
+        array = open_image(Path(path), levels=levels).array
     except CfrSegError:
         return None
     wanted = tuple(int(n) for n in pixels.shape)

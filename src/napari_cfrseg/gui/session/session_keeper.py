@@ -16,6 +16,7 @@ from napari_cfrseg.gui.segment.layer_axes import METADATA_AXES
 from napari_cfrseg.gui.segment.worker import Failure, Job, Report
 from napari_cfrseg.gui.session.layer_references import (
     axes_in_session,
+    file_of,
     layer_reference,
     write_pixels,
 )
@@ -397,10 +398,10 @@ class SessionKeeper:
             # it was compared with its file, on the worker, when the session began
             if writer.content.image.path is None:
                 return writer.content.image
-            path = getattr(layer.source, "path", None)
+            path = file_of(layer)
         if path is not None and writer is not None:
-            relative = relative_path(Path(path), folder)
-            return replace(writer.content.image, path=relative)
+            where = relative_path(Path(path), folder)
+            return replace(writer.content.image, path=where)
         return layer_reference(self.controller.image, folder)
 
     def _note_whereabouts(self, writer: SessionWriter) -> None:
@@ -423,9 +424,8 @@ class SessionKeeper:
     def note_axes(self) -> None:
         """Write the axes' names down, after a person gave them others."""
         if self.writer is not None:
-            known = self.writer.content.image
             axes = axes_in_session(self.controller.image)
-            self.writer.update(image=replace(known, axes=axes))
+            self.writer.update(image=replace(self.writer.content.image, axes=axes))
 
     def _mark_layers(self, _: object = None) -> None:
         """Note in our layers' metadata which session they belong to."""

@@ -20,6 +20,7 @@ from napari_cfrseg.gui.segment.working_image import METADATA_ORDER, WorkingImage
 from napari_cfrseg.gui.session.layer_imports import said_by
 from napari_cfrseg.gui.session.layer_references import layer_reference
 from napari_cfrseg.gui.session.session_keeper import METADATA_IMAGE, METADATA_KEY
+from napari_cfrseg.io.addresses import address_of
 from napari_cfrseg.io.axes import Pyramid, select_from
 from napari_cfrseg.io.images import open_image, read_small, reading
 from napari_cfrseg.io.named_axes import OpenImage, axis_names
@@ -185,7 +186,13 @@ def _find_pixels(session: Session) -> tuple[OpenImage, Path]:
         if asked is None:
             raise
         path = asked
-    shown = open_as_shown(session.image, path)
+    try:
+        shown = open_as_shown(session.image, path)
+    except ImageError as error:
+        if address_of(path) is None:
+            raise
+        msg = f"{error}; or open the image yourself, choose its layer, then Open again"
+        raise SessionError(msg) from error
     try:
         check_same(session.image, as_clicked(session.image, shown), str(path))
     except ValueError as error:
@@ -278,7 +285,7 @@ def _moved(session: Session, folder: Path) -> SessionContent:
     """Return a session's content for a file in another folder, as a new session."""
     content = session.content
     image = content.image
-    if image.path is not None:
+    if image.path is not None and address_of(Path(image.path)) is None:
         where = relative_path(session.path.parent / image.path, folder)
         image = replace(image, path=where)
     return replace(content, image=image, identity=SessionContent(image).identity)
