@@ -199,9 +199,8 @@ class Segmenter:
         rgb
             Whether 3 or 4 channels are RGB(A); by default if uint8.
         scaling
-            Values painted black and white, to repeat an earlier session; by default
-            the 0.1th and 99.9th percentile of a sample. An object whose first click
-            lies far outside them widens them for itself.
+            Values painted black and white; by default a sample's 0.1th and 99.9th
+            percentile. An object clicked far outside them widens them for itself.
 
         A wrong shape or dtype, or no finite pixel, raises ImageError.
         """
@@ -306,7 +305,7 @@ class Segmenter:
                 on_step,
                 threshold=result.threshold,
             )
-            result = self._round(task, image)
+            result = self._round(task)
         return result
 
     def carry(
@@ -342,7 +341,7 @@ class Segmenter:
             forced=False,
             on_window=on_window,
         )
-        return replace(self._round(task, image), clicks=())
+        return replace(self._round(task), clicks=())
 
     @contextmanager
     def giving_way(self, check: Callable[[], None]) -> Iterator[None]:
@@ -422,11 +421,10 @@ class Segmenter:
             raise ValueError("no image set: call set_image first")
         return self._image
 
-    def _round(self, task: Task, image: PlaneImage) -> Prediction:
-        start = time.perf_counter()
+    def _round(self, task: Task) -> Prediction:
+        start, image = time.perf_counter(), self._seeing(task.clicks)
         if not task.effective.positive.any() and not task.previous.has_mask:
             return Prediction.empty(image.shape, task.clicks, task.threshold)
-        image = self._seeing(task.clicks)
         try:
             result = self._computer(image).compute(task)
         except torch.OutOfMemoryError:
