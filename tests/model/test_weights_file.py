@@ -51,6 +51,13 @@ def stored(tmp_path, network):
     return path
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="it has other permissions")
+def test_others_may_read_it_as_any_new_file(stored):
+    beside = stored.with_name("any.txt")
+    beside.touch()
+    assert stored.stat().st_mode == beside.stat().st_mode
+
+
 def test_what_is_saved_comes_back(stored, network):
     loaded, metadata = checkpoint.load(stored)
     assert metadata == META

@@ -7,9 +7,16 @@ import pytest
 import tifffile
 import torch
 
+from cfrseg_training.finetune.held_out import split_data
 from cfrseg_training.loop.atlas import Atlas, WindowRecipe
 from cfrseg_training.loop.click_sampling import initial_clicks
-from cfrseg_training.loop.labelled import DataRequest, labelled, read_data
+from cfrseg_training.loop.labelled import (
+    DataRequest,
+    LabelledData,
+    MemorySource,
+    labelled,
+    read_data,
+)
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.session.session import Session
@@ -211,6 +218,51 @@ def test_a_session_brings_its_real_clicks_negatives_too(tmp_path):
         y, x, label = clicks.newest[index].tolist()
         assert label == 0
         assert batch.mask[index, 0, round(y), round(x)] == 0
+
+
+def test_images_of_one_name_in_two_folders_stay_apart(tmp_path):
+    for folder, shift in (("a", 0), ("b", 7)):
+        labels = labels_of(shift=shift)
+        write(tmp_path / folder, "001", image_of(labels), labels)
+    data = read_data(DataRequest(folders=(tmp_path / "a", tmp_path / "b")))
+    assert data.names == ["001", "001 (2)"]
+    source = MemorySource("own", data.planes)
+    for name, plane in zip(data.names, data.planes, strict=True):
+        assert source.read_plane(name, None).image is plane.image
+
+
+def test_two_sessions_on_one_image_are_one_image(tmp_path):
+    labels = labels_of()
+    first = write_session(tmp_path, labels)
+    second = tmp_path / "again.cfrseg.json"
+    second.write_bytes(first.read_bytes())
+    other = labels_of(shift=7)
+    write(tmp_path / "more", "other", image_of(other), other)
+    sessions = (first, second)
+    data = read_data(DataRequest(sessions=sessions, folders=(tmp_path / "more",)))
+    assert data.groups() == [{"other"}, {"cells", "again"}]
+    split = split_data(data, 0)
+    assert split.how == "leave one image out"
+    for fold in split.folds:
+        trained, held = (
+            {p.image.tobytes() for p in planes}
+            for planes in (fold.trained, fold.held_out)
+        )
+        assert not trained & held
+    alone = split_data(read_data(DataRequest(sessions=sessions)), 0)
+    assert alone.how == "halves of the one image"
+
+
+def test_two_sessions_on_one_stack_are_cut_at_the_same_plane():
+    labels = np.stack([labels_of(shift=z % 3) for z in range(10)])
+    planes = [*labelled("a", image_of(labels), labels)]
+    twins = [*labelled("b", image_of(labels), labels)]
+    split = split_data(LabelledData((*planes, *twins)), 0)
+    assert split.how == "halves of the one stack"
+    for fold in split.folds:
+        trained, held = ({p.plane for p in s} for s in (fold.trained, fold.held_out))
+        assert not trained & held
+        assert {p.name for p in fold.trained} == {"a", "b"}
 
 
 def test_nothing_usable_says_why(tmp_path):

@@ -20,7 +20,12 @@ from cfrseg_training.configuration import (
     settings_of,
 )
 from cfrseg_training.finetune import tuning
-from cfrseg_training.finetune.gate import chance_of_fit, compare, decide
+from cfrseg_training.finetune.gate import (
+    chance_of_fit,
+    compare,
+    decide,
+    report_text,
+)
 from cfrseg_training.finetune.held_out import judged_objects, split_data
 from cfrseg_training.finetune.tuning import fine_tune
 from cfrseg_training.loop.labelled import LabelledData, LabelledPlane, labelled
@@ -201,6 +206,18 @@ def test_a_killed_fine_tuning_does_not_judge_twice(tuned, tmp_path, monkeypatch)
     assert not calls
     assert again.before == first.before
     assert again.after == first.after
+
+
+def test_a_model_that_is_not_proven_is_not_thrown_away(tmp_path, base):
+    output = tmp_path / "disks.safetensors"
+    settings = Settings(output=output, base=str(base), forgetting=False)
+    still = replace(QUICK, steps=1, learning_rate=0.0, frozen_norms=True)
+    outcome = fine_tune(made_data(4), settings, config=still)
+    assert (outcome.verdict, outcome.model) == ("not proven", "")
+    assert not output.exists()
+    assert outcome.candidate == str(tmp_path / "disks.unproven.safetensors")
+    assert checkpoint.read_metadata(outcome.candidate).validation["difference"] == 0
+    assert f"It is {outcome.candidate}: use it, or delete it." in report_text(outcome)
 
 
 def write_pairs(folder, count):

@@ -79,7 +79,10 @@ def save(
     text = json.dumps({"format_version": FORMAT_VERSION, **asdict(metadata)})
     tensors = {k: _stored(k, v, half=half) for k, v in network.state_dict().items()}
     with atomic_path(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(tensors, temporary, metadata={_KEY: text})
+        temporary.chmod(mode)  # save_file lets nobody but its user read the file
 
 
 def read_metadata(path: str | os.PathLike[str]) -> Metadata:

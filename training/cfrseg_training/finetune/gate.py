@@ -161,7 +161,7 @@ def suggestions(
         )
     if facts["before"] <= 2.5:
         texts.append("the base model needs few clicks already: there is little to win")
-    if len(data.names) < FEWEST_TO_HOLD_OUT:
+    if len(data.groups()) < FEWEST_TO_HOLD_OUT:
         texts.append("label more images: with few of them little can be proven")
     if facts["judged"] < 20:
         texts.append(f"only {facts['judged']:.0f} objects could be judged: label more")
@@ -250,9 +250,9 @@ class Outcome:
     suggestions: tuple[str, ...]  #: what to try where the model was not kept
     left_out: Mapping[str, str]  #: files that could not be used, with the reason
     model: str = ""  #: path of the new weights
-    candidate: str = (
-        ""  #: path of the weights in the job's folder, whatever the verdict
-    )
+    #: path of the weights in the job's folder, whatever the verdict; without one, of
+    #: weights beside the output where their gain is not proven
+    candidate: str = ""
 
 
 def report_text(outcome: Outcome) -> str:
@@ -275,7 +275,7 @@ def report_text(outcome: Outcome) -> str:
     )
     end = "The old model stays."
     if outcome.verdict == "not proven":
-        end = "(--keep-unproven writes it)"
+        end = f"It is {outcome.candidate}: use it, or delete it."
     sentence = verdict_sentence(asdict(outcome))
     lines.append(f"{outcome.verdict}: {sentence} {outcome.model or end}")
     lines += [f"  - {text}" for text in outcome.suggestions]

@@ -55,15 +55,16 @@ def split_data(data: labelled.LabelledData, seed: int) -> Split:
 
     Raises DatasetError for one image whose halves do not both hold an object.
     """
-    names = data.names
-    if len(names) == 1:
+    images = data.groups()
+    if len(images) == 1:
         return _halves(data.planes)
-    order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
-    if len(names) < FEWEST_TO_HOLD_OUT:
-        folds = tuple(_without(data, {name}) for name in sorted(names))
+    if len(images) < FEWEST_TO_HOLD_OUT:
+        folds = tuple(_without(data, names) for names in sorted(images, key=min))
         return Split("leave one image out", folds)
-    count = max(1, round(HELD_OUT * len(names)))
-    return Split("held-out images", (_without(data, set(order[:count])),))
+    order = np.random.default_rng(seed).permutation(len(images))
+    count = max(1, round(HELD_OUT * len(images)))
+    held = set().union(*(images[i] for i in order[:count]))
+    return Split("held-out images", (_without(data, held),))
 
 
 def _without(data: labelled.LabelledData, names: set[str]) -> Fold:
@@ -72,9 +73,12 @@ def _without(data: labelled.LabelledData, names: set[str]) -> Fold:
 
 
 def _halves(planes: tuple[labelled.LabelledPlane, ...]) -> Split:
-    if len(planes) >= 2 * FEWEST_TO_HOLD_OUT:
-        middle, margin = len(planes) // 2, max(1, round(MARGIN * len(planes)))
-        first, second = planes[: middle - margin // 2], planes[middle + margin :]
+    at = sorted({plane.plane or 0 for plane in planes})
+    if len(at) >= 2 * FEWEST_TO_HOLD_OUT:
+        middle, margin = len(at) // 2, max(1, round(MARGIN * len(at)))
+        below, above = at[middle - margin // 2], at[middle + margin]
+        first = tuple(p for p in planes if (p.plane or 0) < below)
+        second = tuple(p for p in planes if (p.plane or 0) >= above)
         how = "halves of the one stack"
         return Split(how, (Fold(first, second), Fold(second, first)))
     for axis in np.argsort([-n for n in planes[0].labels.shape]):

@@ -168,10 +168,13 @@ class _FineTuning:
         self._report("judging after", 0.95)
         bundled = bundled_before, self._judged(candidate, self.bundled, "bundled-after")
         outcome = self._outcome(change, verdict, judged, bundled, chance)
+        spare = ""
+        if verdict == "not proven" and not wanted:
+            spare = str(self.output.with_suffix(".unproven.safetensors"))
         outcome = replace(
             outcome,
             model=str(self.output) if wanted else "",
-            candidate=str(candidate) if self.keeps_work else "",
+            candidate=str(candidate) if self.keeps_work else spare,
         )
         if self.is_first:
             self._write(outcome, candidate)
@@ -328,11 +331,11 @@ class _FineTuning:
             self.reporter.phase(phase, share, eta_s, message)
 
     def _write(self, outcome: gate.Outcome, candidate: Path) -> None:
-        if outcome.model:
+        target = outcome.model or ("" if self.keeps_work else outcome.candidate)
+        if target:
             network, metadata = checkpoint.load(candidate)
-            write_weights(
-                self.output, network, replace(metadata, validation=asdict(outcome))
-            )
+            metadata = replace(metadata, validation=asdict(outcome))
+            write_weights(Path(target), network, metadata)
         _write_json(self.output.with_suffix(".report.json"), asdict(outcome))
 
 

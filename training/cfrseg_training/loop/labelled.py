@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -73,6 +74,22 @@ class LabelledData:
     def names(self) -> list[str]:
         """Names of the images, each once, in order."""
         return list(dict.fromkeys(plane.name for plane in self.planes))
+
+    def groups(self) -> list[set[str]]:
+        """Names by image: two sessions on one image, or two copies, share its pixels.
+
+        In order; what is trained on and what is judged on must not share a group.
+        """
+        groups = {name: {name} for name in self.names}
+        first: dict[bytes, str] = {}
+        for plane in self.planes:
+            pixels = np.ascontiguousarray(plane.image)
+            digest = hashlib.sha256(repr((pixels.shape, pixels.dtype)).encode())
+            digest.update(pixels.tobytes())
+            twin = first.setdefault(digest.digest(), plane.name)
+            joined = groups[twin] | groups[plane.name]
+            groups |= dict.fromkeys(joined, joined)
+        return list({id(group): group for group in groups.values()}.values())
 
     def fingerprint(self) -> str:
         """SHA-256 of all pixels, labels and clicks."""
@@ -236,11 +253,19 @@ def read_data(request: DataRequest) -> LabelledData:
             continue
         if not usable:
             broken[name] = f"no labelled object of {MIN_AREA_PX} px or more"
-        planes += usable
+            continue
+        free = _free_name(usable[0].name, {plane.name for plane in planes})
+        planes += [replace(plane, name=free) for plane in usable]
     if not planes:
         reasons = "; ".join(f"{k}: {v}" for k, v in list(broken.items())[:3])
         raise DatasetError(f"no usable labelled image ({reasons or 'none was given'})")
     return LabelledData(tuple(planes), broken)
+
+
+def _free_name(name: str, taken: Set[str]) -> str:
+    """Return a name no image has yet: two folders may both hold ``001.tif``."""
+    numbered = (f"{name} ({number})" for number in itertools.count(2))
+    return next(n for n in itertools.chain([name], numbered) if n not in taken)
 
 
 def _is_usable(plane: LabelledPlane) -> bool:
