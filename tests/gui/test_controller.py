@@ -429,6 +429,25 @@ def test_only_the_callbacks_named_are_spared(bench):
     assert bench.viewer.layers.selection.active is bench.points
 
 
+def test_layers_come_without_showing_others_controls_and_get_their_tools(qtbot):
+    bench = Bench()
+    seen = []
+    bench.viewer.layers.selection.events.active.connect(
+        lambda event: seen.append(event.value)
+    )
+    image = bench.viewer.add_image(squares(), name="more")
+    second = Controller(
+        bench.viewer, image, bench.runner, lambda: None, lambda *_: None
+    )
+    assert second.labels.layer not in seen
+    assert seen[-1] is second.clicks.layer
+    assert list(bench.viewer.layers)[-2:] == [second.labels.layer, second.clicks.layer]
+    tools = second.labels.layer._overlays
+    qtbot.waitUntil(lambda: tools["polygon"].visible and tools["brush_stroke"].visible)
+    second.close()
+    bench.controller.close()
+
+
 def test_closing_leaves_layers_alone(bench):
     bench.click(20, 20)
     bench.controller.close()

@@ -31,7 +31,7 @@ from napari_cfrseg.gui.segment.dock_view import DockView
 from napari_cfrseg.gui.segment.event_queue import EventQueue, Pending, Step, row_of
 from napari_cfrseg.gui.segment.label_layer import LabelLayer, make_labels
 from napari_cfrseg.gui.segment.large_labels import LargeLabelLayer
-from napari_cfrseg.gui.segment.layers import PlaneView, kept_in_place
+from napari_cfrseg.gui.segment.layers import PlaneView, add_unselected, kept_in_place
 from napari_cfrseg.gui.segment.learning import Learning
 from napari_cfrseg.gui.segment.projection import Projection
 from napari_cfrseg.gui.segment.propagator import Propagator
@@ -112,8 +112,8 @@ class Controller:
             tiles = TiledLabels(self.image.shape, np.uint16, pyramid=True)
         labels = make_labels(self.image, f"{image_layer.name} objects", tiles)
         points = make_points(self.image, f"{image_layer.name} clicks")
-        viewer.add_layer(labels)
-        viewer.add_layer(points)
+        for layer in (labels, points):
+            add_unselected(viewer, layer)
         self.planes = PlaneView(viewer, self.image, labels)
         parts = (labels, self.planes, self.submit, self.select, self.say)
         self.labels: LabelLayer = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox
@@ -30,7 +29,7 @@ from napari_cfrseg.gui.segment.axes_panel import AxesPanel
 from napari_cfrseg.gui.segment.canvas_extras import CanvasExtras
 from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.gui.segment.dock_view import DockView
-from napari_cfrseg.gui.segment.layers import Listener
+from napari_cfrseg.gui.segment.layers import Listener, import_for_layers
 from napari_cfrseg.gui.segment.model_loading import (
     SegmenterLoader,
     ShortCollections,
@@ -300,7 +299,7 @@ class ClickDock(DockWidget):
         self._show(DockView(loading=True, status="Getting ready …"))
         self._runner.submit(
             Job(
-                lambda _: self._opened.wait() and import_module("pandas"),
+                lambda _: self._opened.wait() and import_for_layers(),
                 lambda _: self._on_image(self.image_choice.value),
                 lambda error: notify("error", str(error)),
             )

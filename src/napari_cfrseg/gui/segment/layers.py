@@ -10,12 +10,15 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from importlib import import_module
 from itertools import islice
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from qtpy.QtCore import QTimer
 from scipy import ndimage
 
 from napari_cfrseg.annotation.state import ObjectState
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Layer, Points
 
+#: between a layer's tools, so that the window answers
+_TOOLS_MS = 10
 #: labels the Labels layer's 16 bits hold
 MOST_OBJECTS = 65_535
 #: objects whose sizes are taken as a hint for the next one
@@ -198,6 +203,39 @@ def unheard(emitter: Any, name: str) -> ExitStack:
         if isinstance(found, tuple) and found[1] == name and found[0]() is not None:
             blocks.enter_context(emitter.blocker(getattr(found[0](), name)))
     return blocks
+
+
+def import_for_layers() -> ModuleType:
+    """Import what napari does for its first Labels and its first Points layer."""
+    with suppress(ImportError):
+        import_module("skimage.color.colorconv")
+    return import_module("pandas")
+
+
+def add_unselected(
+    viewer: ViewerModel, layer: Layer, above: Layer | None = None
+) -> None:
+    """Add a layer on top or above another one; the selection stays.
+
+    SPEED: napari selects it, and would show its controls, and then the others'. It
+    makes what its painting tools draw with it, for 50 ms more: each of these comes
+    in a turn of the event loop of its own. There is no public way to them.
+    """
+    tools = [t for t in vars(layer).get("_overlays", {}).values() if t.visible]
+    for tool in tools:
+        tool.visible = False
+    layers = viewer.layers
+    with layers.selection.events.blocker_all():
+        active = layers.selection.active
+        layers.insert(len(layers) if above is None else layers.index(above) + 1, layer)
+        layers.selection.active = active
+
+    def show_next() -> None:
+        if tools:
+            tools.pop().visible = True
+            QTimer.singleShot(_TOOLS_MS, show_next)
+
+    QTimer.singleShot(_TOOLS_MS, show_next)
 
 
 def kept_in_place(image: WorkingImage, *layers: Layer) -> Listener:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QTimer
 
 from napari_cfrseg.gui.segment.label_layer import OUTLINE_PX
-from napari_cfrseg.gui.segment.layers import PlaneView, to_rgba
+from napari_cfrseg.gui.segment.layers import PlaneView, add_unselected, to_rgba
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -38,9 +37,6 @@ class OutlineLayer:
         self._name = name
         self._colours = [(0.0, 0.0, 0.0, 0.0), *map(to_rgba, colours)]
         self._hidden = False
-        self._tools: list[Any] = []
-        self._timer = QTimer(singleShot=True, interval=0)
-        self._timer.timeout.connect(self._show_next_tool)
         self.layer: Labels | None = None
 
     def prepare(self, index: Sequence[int]) -> None:
@@ -76,7 +72,8 @@ class OutlineLayer:
             colormap = CyclicLabelColormap(np.array(self._colours))
             layer = Labels(data, name=name, colormap=colormap, opacity=1.0, **place)
             layer.contour = OUTLINE_PX
-            self._add(layer)
+            add_unselected(self._viewer, layer, above=self._labels)
+            self.layer = layer
             return
         self.layer.data = data
         for name in ("scale", "translate"):
@@ -84,30 +81,6 @@ class OutlineLayer:
                 setattr(self.layer, name, place[name])
         if self._hidden:
             self._hidden, self.layer.visible = False, True
-
-    def _add(self, layer: Labels) -> None:
-        """Add the layer.
-
-        SPEED: napari selects it, and would show its controls, and then the others'. It
-        makes what its painting tools draw with it, for 50 ms more: each of these comes
-        in a turn of the event loop of its own. There is no public way to them.
-        """
-        tools = vars(layer).get("_overlays", {}).values()
-        self._tools = [tool for tool in tools if tool.visible]
-        for tool in self._tools:
-            tool.visible = False
-        layers = self._viewer.layers
-        with layers.selection.events.blocker_all():
-            active = layers.selection.active
-            layers.insert(layers.index(self._labels) + 1, layer)
-            layers.selection.active = active
-        self.layer = layer
-        self._timer.start()
-
-    def _show_next_tool(self) -> None:
-        if self._tools:
-            self._tools.pop().visible = True
-            self._timer.start()
 
     def hide(self) -> None:
         """Show nothing until the next call of :meth:`paint`."""
