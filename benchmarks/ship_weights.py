@@ -47,7 +47,10 @@ def main() -> None:
     if options.validation:
         summary = json.loads((options.validation / "summary.json").read_text())
         figures = {**figures, **pooled_figures(summary)}
-    metadata = replace(metadata, name=options.name, validation=figures)
+    described = network.architecture()
+    metadata = replace(
+        metadata, architecture=described, name=options.name, validation=figures
+    )
     path = WEIGHTS / f"{options.name}.safetensors"
     checkpoint.save(path, network, metadata)
     size = path.stat().st_size / 1e6

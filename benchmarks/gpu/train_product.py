@@ -62,7 +62,6 @@ def options_of_command() -> argparse.Namespace:
     parser.add_argument("--fine-feedback", type=int, default=64)
     parser.add_argument("--fine-width", type=int, default=32)
     parser.add_argument("--judge-width", type=int, default=48)
-    parser.add_argument("--offset-width", type=int, default=64)
     parser.add_argument("--budget-s", type=float, default=7000)
     parser.add_argument("--stop-after-s", type=float)
     parser.add_argument("--batch", type=int, default=8)
@@ -93,7 +92,6 @@ def make_network(options: argparse.Namespace, atlas: Atlas | None) -> CfrNet:
         second_backbone=options.second_backbone,
         deepened=True,
         judge_width=options.judge_width,
-        offset_width=options.offset_width,
         late_push=(0.0,),
         change_width=0,
     )

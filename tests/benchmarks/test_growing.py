@@ -33,7 +33,6 @@ def test_a_grown_network_draws_the_same() -> None:
         deepened=True,
         second_backbone="tf_efficientnet_lite0",
         judge_width=8,
-        offset_width=8,
     )
     new = grown(old, config).eval()
     generator = torch.Generator().manual_seed(2)
@@ -51,7 +50,6 @@ def test_the_folded_copy_of_a_grown_network_agrees() -> None:
         deepened=True,
         second_backbone="tf_efficientnet_lite0",
         judge_width=8,
-        offset_width=8,
     )
     network = CfrNet(config).eval()
     folded = network.for_inference()

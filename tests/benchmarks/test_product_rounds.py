@@ -25,7 +25,6 @@ SMALL = CfrNetConfig(
     head_width=8,
     fine_feedback=4,
     judge_width=4,
-    offset_width=4,
 )
 
 

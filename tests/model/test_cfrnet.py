@@ -88,11 +88,11 @@ def test_the_feedbacks_maps_cover_the_window_and_not_its_filling(network, size):
 
 def test_a_file_that_is_older_than_an_option_means_it_off():
     described = registry.complete({"family": "cfrnet", "grid_size": 64})
-    for option in ("second_backbone", "judge_width", "offset_width"):
+    for option in ("second_backbone", "judge_width"):
         del described[option]
     network = registry.build(described)
     assert isinstance(network, CfrNet)
-    assert (network.second, network.offset, network.head.judge) == (None, None, None)
+    assert (network.second, network.head.judge) == (None, None)
 
 
 def test_default_is_light():

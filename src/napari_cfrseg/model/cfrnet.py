@@ -60,8 +60,6 @@ class CfrNetConfig:
     deepened: bool = False  #: whether the head looks at its finest features once more
     #: channels inside the head that judges a mask (``extensions``); 0: pooled numbers
     judge_width: int = 0
-    #: numbers inside the head that moves the whole outline (``extensions``); 0: none
-    offset_width: int = 0
     late_push: tuple[float, ...] = LATE_PUSH  #: see ``ClickNetwork.late_push``
     #: numbers inside what weighs late clicks' changes (``extensions``); 0: none
     change_width: int = 0
@@ -84,7 +82,6 @@ class ClickFeatures(NamedTuple):
     fusion: FusionState  # CFFM's share that no mask changes, the features among it
     fine: Tensor | None  # (B, mid, H/4, W/4) the fine feedback's share
     detail: Tensor  # (B, 16, H/2, W/2), the image embedding's
-    clicks: Tensor  # (B, 2, H/4, W/4), where the clicks lie
     padded: tuple[int, int]  # (H, W) filled up to whole strides
     size: tuple[int, int]  # (H, W) of the window
 
@@ -95,9 +92,6 @@ class Approached(NamedTuple):
     fused: Tensor  # (B, C, H/4, W/4)
     detail: Tensor  # (B, 16, H/2, W/2)
     fine: Tensor | None  # (B, 16, H/2, W/2) the fine feedback's addition
-    clicks: Tensor  # (B, 2, H/4, W/4), where the clicks lie
-    before: Tensor | None  # (B, 1, H, W) the previous mask, None without one
-    newest_click: Tensor  # (B, 3)
     feedback: tuple[Tensor, Tensor, Tensor, Tensor]  # M^r, M^u, box, affinity
     size: tuple[int, int]  # (H, W) of the window
 
@@ -156,8 +150,6 @@ class CfrNet(ClickNetwork):
             self.second = extensions.SecondEncoder(name, joined, stem=24, detail=fine)
         mid = self.config.fine_feedback
         self.fine = FineFeedback(widths[0], mid, fine) if mid else None
-        mid = self.config.offset_width
-        self.offset = extensions.Offset(widths[0], mid) if mid else None
         mid = self.config.change_width
         self.change_odds = extensions.ChangeOdds(mid) if mid else None
         #: whether this is a copy that ``for_inference`` made
@@ -209,7 +201,6 @@ class CfrNet(ClickNetwork):
             self.cffm.prepare(features),
             None if self.fine is None else self.fine.prepare(features),
             embedding.detail,
-            small,
             (maps.shape[-2], maps.shape[-1]),
             embedding.size,
         )
@@ -261,9 +252,6 @@ class CfrNet(ClickNetwork):
             fused,
             features.detail,
             fine,
-            features.clicks,
-            None if filled is None else filled * gate,
-            newest_click,
             (shown[0], shown[1], shown[2], shown[3]),
             features.size,
         )
@@ -272,11 +260,6 @@ class CfrNet(ClickNetwork):
         """Draw the mask and judge it; see ``ClickNetwork.draw``."""
         given = approached
         logits, hidden = self.head.draw(given.fused, given.detail, given.fine)
-        if self.offset is not None:
-            move = self.offset(
-                hidden, logits, given.clicks, given.before, given.newest_click
-            )
-            logits = logits + move.to(logits.dtype)
         # a step of a cascade that another one follows is never judged
         quality = None if self.is_folded else self.head.expect(hidden, logits)
         corrected, updated, region, affinity = given.feedback

@@ -128,6 +128,8 @@ def load(
     """
     from safetensors.torch import load_file
 
+    from napari_cfrseg.model import registry
+
     metadata = read_metadata(path)
     try:
         network = _build_empty(metadata.architecture)
@@ -136,7 +138,9 @@ def load(
             f"{path}: expected an architecture this version knows, found "
             f"{metadata.architecture} ({error})"
         ) from error
-    tensors, expected = load_file(path, device="cpu"), network.state_dict()
+    retired, expected = tuple(registry.RETIRED.values()), network.state_dict()
+    found = load_file(path, device="cpu")
+    tensors = {k: v for k, v in found.items() if not k.startswith(retired)}
     try:
         check_fit(expected, tensors, missing=expected.keys() - tensors.keys())
     except CheckpointError as error:

@@ -8,10 +8,6 @@ It is paid once per window, no click repeats it, and its joins start at zero.
 too wide and beside the object, and has to find the one whose mask is meant; a few
 pooled numbers cannot tell, so it looks at the mask cell by cell.
 
-``Offset``: moves all logits by one amount. The right outline is often the one of
-another threshold: annotators differ in where a blurred border lies, and clicks say on
-which side of it this one is. It starts at zero.
-
 ``ChangeOdds``: says of each cell that a late click may change whether the change would
 be right. Late answers follow the image more than the click; what the click, its
 distance and the clicks before it tell is weighed here.
@@ -28,7 +24,6 @@ from torch.nn import functional
 
 from napari_cfrseg.model.blocks import conv_norm
 from napari_cfrseg.model.blocks.encoders import encoder
-from napari_cfrseg.model.blocks.fine_feedback import FARTHEST, distance_to_outline
 
 #: strides of the maps a second encoder gives: the detail's, then the pyramid's. Coarser
 #: ones cost most, and a window has few cells of them.
@@ -88,8 +83,6 @@ class SecondEncoder(nn.Module):
 #: Share of the judgement's gradient that reaches the features it reads: they may learn
 #: to tell a doubtful mask, but are there to draw masks.
 GRADIENT_SHARE = 0.2
-#: no logit is moved farther than this
-FARTHEST_MOVE = 4.0
 
 
 def _on_cells(values: Tensor, like: Tensor) -> Tensor:
@@ -138,78 +131,6 @@ class Judge(nn.Module):
             summary = torch.cat([*pooled, area, unsure, edges, crossed], dim=1)
             judged: Tensor = self.decide(summary)[:, 0]
             return judged
-
-
-class Offset(nn.Module):
-    """Features, logits, clicks and previous mask → what to add to all logits.
-
-    Reads the features in the mask, along its outline and under the clicks, and compares
-    the logits with what the clicks demand. ``width`` and ``mid`` are the channels of
-    the features and the numbers inside.
-    """
-
-    def __init__(self, width: int, mid: int) -> None:
-        super().__init__()
-        self.read = nn.Sequential(
-            nn.Linear(4 * width + 13, mid), nn.ReLU(), nn.Linear(mid, mid)
-        )
-        self.decide = nn.Linear(mid, 1)
-        nn.init.zeros_(self.decide.weight)
-        nn.init.zeros_(self.decide.bias)
-
-    def forward(
-        self,
-        hidden: Tensor,
-        logits: Tensor,
-        clicks: Tensor,
-        before: Tensor | None,
-        newest_click: Tensor,
-    ) -> Tensor:
-        """Return (B, 1, 1, 1) float in (−4, 4).
-
-        ``hidden`` are the head's features, (B, C, h, w), ``logits`` the mask's, (B, 1,
-        H, W); ``clicks``, (B, 2, h, w), show where positive and negative clicks lie;
-        ``before`` is the previous mask, (B, 1, H, W) in [0, 1], None without one;
-        ``newest_click`` holds (B, 3) rows ``[y, x, label]`` in cells, label −1: nothing
-        is new.
-        """
-        with torch.autocast(hidden.device.type, enabled=False):
-            x, known = hidden.float(), logits.detach().float().clamp(-8, 8)
-            prob = torch.sigmoid(known)
-            maps = torch.cat([prob, 4 * prob * (1 - prob), known], dim=1)
-            inside, edge, level = _on_cells(maps, x).chunk(3, dim=1)
-            dims = (2, 3)
-            places = clicks.float()
-            weights = torch.cat([inside, edge, places], dim=1)  # B 4 h w
-            share = weights.mean(dims)
-            pooled = torch.einsum("bchw,bkhw->bkc", x, weights)
-            pooled = pooled / (x.shape[-2] * x.shape[-1])
-            pooled = pooled / (share[..., None] + 1e-3)
-            demanded = (level * places).mean(dims) / (share[:, 2:] + 1e-3)
-            least = torch.where(places[:, :1] > 0, level, 8.0).amin(dims)
-            most = torch.where(places[:, 1:] > 0, level, -8.0).amax(dims)
-            numbers = [share, demanded / 4, least / 8, most / 8]
-            numbers.append(_changes(inside, before, newest_click))
-            seen = torch.cat([pooled.flatten(1), *numbers], dim=1)
-            raw = self.decide(functional.relu(self.read(seen)))
-            move = FARTHEST_MOVE * torch.tanh(raw / FARTHEST_MOVE)
-            return move.view(-1, 1, 1, 1)
-
-
-def _changes(inside: Tensor, before: Tensor | None, newest_click: Tensor) -> Tensor:
-    """(B, 5): the newest click, and how the answer differs from the mask before."""
-    label = newest_click[:, 2:].float()
-    sign = torch.where(label < 0, torch.zeros_like(label), 2 * label - 1)
-    if before is None:
-        return torch.cat([sign, sign.new_zeros(len(sign), 4)], dim=1)
-    mask = before.float()
-    reach = distance_to_outline(mask, newest_click).flatten(1) / FARTHEST
-    small = _on_cells(mask, inside)
-    dims = (2, 3)
-    area, change = small.mean(dims), inside - small
-    grown = change.clamp(min=0).mean(dims) / (area + 1e-2)
-    shrunk = (-change).clamp(min=0).mean(dims) / (area + 1e-2)
-    return torch.cat([sign, sign * reach, area, grown, shrunk], dim=1)
 
 
 #: numbers that ``engine.one_way.measure`` takes of each cell
