@@ -17,6 +17,9 @@ A wrong *argument* of a Python call is a plain ``ValueError`` or ``TypeError``.
 
 from __future__ import annotations
 
+import errno
+import re
+
 
 class CfrSegError(Exception):
     """An error that the user can correct; the message says how."""
@@ -59,6 +62,21 @@ class JobCancelled(BaseException):
 
     Like KeyboardInterrupt it is no error: no reader of pixels takes it for its own.
     """
+
+
+def said_of(error: BaseException) -> str:
+    """Return an error in one line; for a full disk with the remedy.
+
+    Examples
+    --------
+    >>> said_of(OSError(28, "No space left on device"))
+    'No space left on device; make room'
+    """
+    said = re.sub(r"^\[Errno \d+\] ", "", " ".join(str(error).split()))
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if isinstance(error, OSError) and error.errno in full:
+        said += "; make room"
+    return said or type(error).__name__
 
 
 #: Environment variable: gigabytes that this process may take on its device.

@@ -160,6 +160,8 @@ def on_cluster(
         msg = '--scheduler needs dask: python -m pip install "napari-cfrseg[cluster]"'
         raise DeviceError(msg) from error
     try:
+        # a Client of an address that cannot be parsed prints a traceback when it goes
+        distributed.comm.addressing.get_address_host_port(scheduler)
         client = distributed.Client(scheduler, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         msg = f"no Dask scheduler answers at {scheduler}: {error}"

@@ -153,7 +153,7 @@ def test_a_failing_session_stops_nobody_and_is_listed(recorded, tmp_path: Path) 
     assert [r["status"] for r in lines(printed)] == ["done", "failed", "failed", "done"]
     assert f"failed: {bad}" in errors
     assert "gone.tif is not there" in errors
-    assert "2 of 4 sessions failed" in errors
+    assert "2 of 4 failed" in errors
     for path in good:
         name = path.name.removesuffix(".cfrseg.json")
         assert np.array_equal(tifffile.imread(out / f"{name}.labels.tif"), labels)
@@ -284,15 +284,61 @@ def test_other_images_of_the_same_kind(recorded, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(session, "--image", tmp_path / "t*.tif", "-o", out)
     assert {p.name for p in out.glob("*.tif")} == {
-        "cells.1.labels.tif",
-        "cells.2.labels.tif",
+        "cells.t0.labels.tif",
+        "cells.t1.labels.tif",
     }
-    record = json.loads((out / "cells.2.replay.json").read_text())
+    record = json.loads((out / "cells.t1.replay.json").read_text())
     assert record["image"]["name"] == "t1.tif"
     assert record["image"]["is_the_session_s"] is False
     tifffile.imwrite(tmp_path / "small.tif", pixels()[:10])
-    _, errors = run(session, "--image", tmp_path / "small.tif", "-o", out, code=1)
+    small = tmp_path / "small.tif"
+    _, errors = run(session, "--image", small, "-o", out, code=1)
     assert "outside" in errors
+    assert str(small) in errors
+    both = ("--image", tmp_path / "t1.tif", "--image", small)
+    printed, errors = run(session, *both, "-o", out / "both", code=1)
+    assert printed.startswith("cells.t1: 2 objects")
+    assert f"failed: {session} on {small}: " in errors
+    np.save(tmp_path / "t1.npy", pixels())
+    result = CliRunner().invoke(
+        app, ["replay", str(session), "--image", str(tmp_path / "t1.*")]
+    )
+    assert (result.exit_code, "overwrite each other" in result.output) == (2, True)
+
+
+def test_what_fails_is_said_once(recorded, tmp_path: Path) -> None:
+    _, session = recorded
+    lost = tmp_path / "lost.cfrseg.json"
+    printed, errors = run(lost, code=1)
+    assert printed == ""
+    assert errors.count("lost.cfrseg.json") == errors.count("\n") == 1
+    device = ("--device", "cuda:99")
+    printed, errors = run(*copies(session, tmp_path / "in", 2), *device, code=1)
+    assert (printed, errors.count("cuda:99")) == ("", 1)
+
+
+def test_new_labels_never_stand_beside_an_old_record(recorded, tmp_path: Path) -> None:
+    _, session = recorded
+    run(session, "-o", tmp_path)
+    (tmp_path / "cells.labels.tif").unlink()
+    (tmp_path / "cells.labels.tif").mkdir()  # the labels cannot be written
+    run(session, "-o", tmp_path, code=1)
+    assert not (tmp_path / "cells.replay.json").exists()
+
+
+def test_an_address_without_a_port_is_one_line(recorded, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    _, session = recorded
+    script = "from napari_cfrseg.cli import main; main()"
+    arguments = ["replay", str(session), "-o", str(tmp_path), "--scheduler", "nowhere"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "no Dask scheduler answers at nowhere" in done.stderr
 
 
 def test_wrong_usage(recorded, tmp_path: Path) -> None:

@@ -87,3 +87,22 @@ def test_the_next_image_gets_suggestions_only(session: Path, tmp_path: Path):
     result = Session.open(tmp_path / "day2.suggested.cfrseg.json")
     assert all(o.is_as_suggested() for o in result.objects())
     assert (np.asarray(result.open_image()) == _discs(2)).all()
+
+
+def test_one_of_several_images_that_fails_stops_no_other(session: Path, tmp_path: Path):
+    for name in ("plate.a1", "plate.a2"):
+        tifffile.imwrite(tmp_path / f"{name}.tif", _discs(2))
+    (tmp_path / "plate.a0.tif").write_bytes(b"no image")
+    images = ("--image", tmp_path / "plate.*.tif")
+    printed = _run(session, *images, "--output", tmp_path / "out", "--json", code=1)
+    assert f"failed: {tmp_path / 'plate.a0.tif'}: " in printed
+    assert "1 of 3 failed" in printed
+    assert {p.name for p in (tmp_path / "out").glob("*.tif")} == {
+        "plate.a1.suggested.tif",
+        "plate.a2.suggested.tif",
+    }
+    (tmp_path / "other").mkdir()
+    tifffile.imwrite(tmp_path / "other" / "plate.a1.tif", _discs(2))
+    twice = ("--image", tmp_path / "*" / "plate.a1.tif")
+    said = _run(session, *images, *twice, "--output", tmp_path / "out", code=2)
+    assert "overwrite each other" in said

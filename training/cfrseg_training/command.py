@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_cfrseg.errors import CfrSegError, TrainingError
+from napari_cfrseg.errors import CfrSegError, TrainingError, said_of
 from napari_cfrseg.io.atomic import check_folder, let_streams_print_anything
 from napari_cfrseg.training_job import (
     JobReporter,
@@ -167,11 +166,9 @@ def train(
 
 def _explained(error: CfrSegError | OSError, job: TrainingJob | None) -> str:
     """Return one line: the problem and what to do."""
-    text = " ".join(str(error).split())
+    text = said_of(error)
     if isinstance(error, CfrSegError):
         return text
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        text += "; make room"
     state = "" if job is None else f" to go on from {job.folder}"
     return f"{text}; then run the same command again{state}"
 

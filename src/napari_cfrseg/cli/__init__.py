@@ -21,7 +21,7 @@ from napari_cfrseg import __version__
 from napari_cfrseg.cli import bench, demo, evaluate, propagate, replay, segment, suggest
 from napari_cfrseg.cli.models import models
 from napari_cfrseg.cli.options import Command
-from napari_cfrseg.errors import CfrSegError, TrainingError, as_memory_error
+from napari_cfrseg.errors import CfrSegError, TrainingError, as_memory_error, said_of
 from napari_cfrseg.io.atomic import let_streams_print_anything
 
 
@@ -37,7 +37,7 @@ class _OneLineErrors(TyperGroup):
             said = error if known else as_memory_error(error)
             if said is None:
                 raise
-            typer.echo(f"cfrseg: {' '.join(str(said).split())}", err=True)
+            typer.echo(f"cfrseg: {said_of(said)}", err=True)
             raise typer.Exit(1) from error
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -107,6 +109,32 @@ def parse_image(text: str) -> Path:
     if address_of(path) is None and not path.exists():
         raise typer.BadParameter(f"Path {text!r} does not exist.")
     return path
+
+
+def images_named(patterns: Sequence[str] | None) -> list[Path]:
+    """Return the images of paths, addresses and patterns; each must name one."""
+    found: list[Path] = []
+    for text in patterns or ():
+        if address_of(Path(text)) is not None or Path(text).exists():
+            found.append(Path(text))
+            continue
+        paths = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - absolute patterns, too
+        if not paths:
+            msg = f"{text!r} names no image"
+            raise typer.BadParameter(msg, param_hint="--image")
+        found += map(Path, paths)
+    return found
+
+
+def check_apart(names: Sequence[str]) -> None:
+    """Refuse results of the same name."""
+    doubled = [name for name, count in Counter(names).items() if count > 1]
+    if doubled:
+        msg = (
+            f"several results would be called {doubled[0]!r} and overwrite each other: "
+            "write them into different folders"
+        )
+        raise typer.BadParameter(msg)
 
 
 def open_arranged(

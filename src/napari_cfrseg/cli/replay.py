@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import json
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,8 +12,9 @@ import typer
 
 from napari_cfrseg.cli import options
 from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.io.addresses import absolute, address_of
+from napari_cfrseg.io.addresses import absolute
 from napari_cfrseg.io.atomic import check_folder
+from napari_cfrseg.io.images import stem_of
 from napari_cfrseg.model import weights_file as checkpoint
 
 if TYPE_CHECKING:
@@ -39,11 +38,12 @@ def replay(
     sessions: Annotated[
         list[Path], typer.Argument(metavar="SESSION…", help="Click-session files.")
     ],
-    image: Annotated[
-        str | None,
+    images: Annotated[
+        list[str] | None,
         typer.Option(
+            "--image",
             metavar="PATH|GLOB",
-            help="Replay on another image of the same kind (or on each of several).",
+            help="Replay on another image of the same kind, or on each of several.",
         ),
     ] = None,
     output: options.FolderOption = Path(),
@@ -74,8 +74,9 @@ def replay(
 
     Each session gives NAME.labels.tif (or .zarr) and NAME.replay.json, which records
     what the labels were made from. On the session's own image and model the labels are
-    those the window showed, bit for bit. With --json one JSON value is printed for
-    each session. Sessions that fail are listed at the end; then the exit code is 1.
+    those the window showed, bit for bit. On each of several images they are called
+    NAME.IMAGE. With --json one JSON value is printed for each result. What fails is
+    listed at the end; then the exit code is 1.
     """
     if output_format not in _FORMATS:
         msg = f"{output_format!r} is none of tiff, zarr"
@@ -83,43 +84,42 @@ def replay(
     if not dry_run:
         check_folder(output)
     tasks = _tasks(
-        sessions, _images(image), output, output_format, model, device,
+        sessions, options.images_named(images), output, output_format, model, device,
         only_changed=only_changed, dry_run=dry_run,
     )  # fmt: skip
     failed: list[Replayed] = []
     compared: list[Path] = []
     for result in _run(tasks, workers, scheduler):
-        typer.echo(json.dumps(asdict(result)) if as_json else _line(result))
         if result.status == "failed":
             failed.append(result)
+        if as_json:
+            typer.echo(json.dumps(asdict(result)))
+        elif result.status != "failed":
+            typer.echo(_line(result))
         if result.changed:
-            stem = Path(result.labels).name.partition(".labels.")[0]
-            compared.append(output / f"{stem}.compare.png")
+            compared.append(output / f"{result.name}.compare.png")
     if compared:
         from napari_cfrseg.session.replay_session import write_contact_sheet
 
         write_contact_sheet(output / "contact-sheet.png", sorted(compared))
     if failed:
-        for result in failed:
-            typer.echo(f"failed: {result.session}: {result.reason}", err=True)
-        raise _SomeFailedError(f"{len(failed)} of {len(tasks)} sessions failed")
+        raise _SomeFailedError(_failures(failed, len(tasks)))
 
 
-def _images(image: str | None) -> list[Path] | None:
-    if image is None:
-        return None
-    if address_of(Path(image)) is not None or Path(image).exists():
-        return [Path(image)]
-    found = [Path(p) for p in sorted(glob.glob(image, recursive=True))]  # noqa: PTH207 - absolute patterns, too
-    if not found:
-        msg = f"{image!r} names no image"
-        raise typer.BadParameter(msg, param_hint="--image")
-    return found
+def _failures(failed: Sequence[Replayed], count: int) -> str:
+    """List what failed; return the last line of it."""
+    said = [
+        f"{r.session}{f' on {r.image}' if r.image else ''}: {r.reason}" for r in failed
+    ]
+    if count == 1:
+        return said[0]
+    typer.echo("\n".join(f"failed: {text}" for text in said), err=True)
+    return f"{len(failed)} of {count} failed"
 
 
 def _tasks(
     sessions: list[Path],
-    images: list[Path] | None,
+    images: list[Path],
     output: Path,
     output_format: str,
     model: str | None,
@@ -131,22 +131,16 @@ def _tasks(
     from napari_cfrseg.session.replay_session import ReplayTask, name_of
 
     weights = None if model is None else checkpoint.resolve(model).resolve()
-    names = [name_of(session) for session in sessions]
-    doubled = [name for name, count in Counter(names).items() if count > 1]
-    if doubled:
-        msg = (
-            f"several sessions are called {doubled[0]!r}: their results would "
-            "overwrite each other; replay them into different folders"
-        )
-        raise typer.BadParameter(msg, param_hint="SESSION")
     tasks = []
-    for session, name in zip(sessions, names, strict=True):
-        for number, path in enumerate(images or [None], start=1):
-            several = images is not None and len(images) > 1
+    for session in sessions:
+        for path in images or (None,):
+            name = name_of(session)
+            if path is not None and len(images) > 1:
+                name += f".{stem_of(path)}"
             task = ReplayTask(
                 session.absolute(),
                 output.absolute(),
-                f"{name}.{number}" if several else name,
+                name,
                 None if path is None else absolute(path),
                 weights,
                 device,
@@ -155,6 +149,7 @@ def _tasks(
                 dry_run,
             )
             tasks.append(task)
+    options.check_apart([task.name for task in tasks])
     return tasks
 
 
@@ -167,6 +162,10 @@ def _run(
     if scheduler is not None:
         results = replay_on_cluster(tasks, scheduler)
     else:
+        if tasks[0].device is not None:
+            from napari_cfrseg.engine.devices import resolve_device
+
+            resolve_device(tasks[0].device)  # one that is missing is said once
         results = replay_all(tasks, workers)
     if len(tasks) == 1:
         yield from results
@@ -176,13 +175,10 @@ def _run(
 
 
 def _line(result: Replayed) -> str:
-    name = Path(result.session).name
-    if result.status == "failed":
-        return f"{name}: failed: {result.reason}"
     if result.status != "done":
-        return f"{name}: {result.status}"
+        return f"{result.name}: {result.status}"
     line = (
-        f"{name}: {result.objects} objects, {result.clicks} clicks, "
+        f"{result.name}: {result.objects} objects, {result.clicks} clicks, "
         f"{result.seconds:.2f} s → {result.labels}"
     )
     if result.changed:

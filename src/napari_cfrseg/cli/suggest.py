@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,35 +15,38 @@ from napari_cfrseg.cli.options import (
     FolderOption,
     JsonOption,
     SessionDeviceOption,
-    parse_image,
+    check_apart,
+    images_named,
+    track,
 )
-from napari_cfrseg.errors import SessionError
+from napari_cfrseg.errors import CfrSegError, SessionError, said_of
 from napari_cfrseg.io.addresses import absolute
 from napari_cfrseg.io.atomic import check_folder
+from napari_cfrseg.io.images import stem_of as image_stem
 
 if TYPE_CHECKING:
     from napari_cfrseg.annotation import events as ev
     from napari_cfrseg.engine.likeness import Likeness
-    from napari_cfrseg.session.format import SessionContent
+    from napari_cfrseg.io.named_axes import OpenImage
+    from napari_cfrseg.session.format import ImageReference, SessionContent
     from napari_cfrseg.session.recording import RecordedAnnotator
 
 EXAMPLES = """\b
 Examples:
   cfrseg suggest cells.cfrseg.json
-  cfrseg suggest cells.cfrseg.json --image day2.tif --image day3.tif -o suggested
+  cfrseg suggest cells.cfrseg.json --image "day*.tif" --output suggested
 """
 
 
 def suggest(
     session: Annotated[Path, typer.Argument(help="A session with finished objects.")],
     images: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             "--image",
-            parser=parse_image,
-            metavar="PATH",
-            help="Suggest on another image of the same kind; again for each further "
-            "one [the session's own].",
+            metavar="PATH|GLOB",
+            help="Suggest on another image of the same kind, or on each of several "
+            "[the session's own].",
         ),
     ] = None,
     output: FolderOption = Path(),
@@ -60,13 +63,62 @@ def suggest(
 
     Each image gives NAME.suggested.tif, the labels, and NAME.suggested.cfrseg.json, a
     session with every object marked as suggested, to be looked through and corrected
-    in the window. On the session's own image its objects are kept.
+    in the window. On the session's own image its objects are kept. With --json one
+    JSON value is printed for each image.
+    """
+    wanted: list[Path | None] = [*images_named(images)] or [None]
+    targets = list(zip(wanted, _targets(session, wanted, output), strict=True))
+    several = len(targets) > 1
+    suggest_on = _suggester(session, device, above, output)
+    failed: list[str] = []
+    for path, labels in track(targets, "images") if several else targets:
+        try:
+            count = suggest_on(path, labels)
+        except (CfrSegError, OSError) as error:
+            if not several:
+                raise
+            failed.append(f"failed: {path}: {said_of(error)}")
+            continue
+        if as_json:
+            typer.echo(json.dumps({"output": str(labels), "suggested": count}))
+        else:
+            typer.echo(f"{labels}: {count} objects suggested")
+    if failed:
+        typer.echo("\n".join(failed), err=True)
+        raise SessionError(f"{len(failed)} of {len(targets)} failed")
+
+
+def _targets(session: Path, images: list[Path | None], output: Path) -> list[Path]:
+    """Return where the labels go; refuse what would overwrite something."""
+    from napari_cfrseg.session.session_file import stem_of
+
+    names = [stem_of(session) if path is None else image_stem(path) for path in images]
+    check_apart(names)
+    check_folder(output)
+    for name in names:
+        target = output / f"{name}.suggested.cfrseg.json"
+        if target.exists():
+            msg = f"{target} exists: move it, or choose another folder with --output"
+            raise SessionError(msg)
+    return [output / f"{name}.suggested.tif" for name in names]
+
+
+def _suggester(
+    session: Path, device: str | None, above: float | None, output: Path
+) -> Callable[[Path | None, Path], int]:
+    """Learn from a session; return what suggests on an image and writes the results.
+
+    It takes an image (None: the session's own) and where its labels go, and returns
+    the number of objects suggested.
     """
     from napari_cfrseg.engine.suggestions import ACCEPT_FROM
-    from napari_cfrseg.session.references import find_weights, load_segmenter
+    from napari_cfrseg.session.references import (
+        find_weights,
+        load_segmenter,
+        open_reference,
+    )
     from napari_cfrseg.session.session import Session
 
-    check_folder(output)
     opened = Session.open(session)
     content = opened.content
     chosen = device or content.settings.device
@@ -75,37 +127,39 @@ def suggest(
     for _ in own.restore(content):
         pass
     known = own.learn()
-    wanted: list[Path | None] = [*images] if images else [None]
-    for path in wanted:
-        annotator, target = own, content
-        if path is not None:
-            from napari_cfrseg.session.references import open_reference, reference_of
+    least = ACCEPT_FROM if above is None else above
 
+    def suggest_on(path: Path | None, labels: Path) -> int:
+        annotator, made = own, content
+        if path is not None:
             found = open_reference(content.image, path)
             annotator = opened.annotator(found.array, segmenter)
-            said = content.image
-            image = reference_of(
-                found.array,
-                path=absolute(path),
-                folder=output.resolve(),
-                axes=said.axes,
-                spacing=found.spacing,
-                select=said.select,
-                channels=said.used_channels,
-                order=said.order,
-            )
-            target = replace(content, image=image, events=(), snapshot=None)
-        name = (session if path is None else path).name.split(".")[0]
-        least = ACCEPT_FROM if above is None else above
+            image = _reference(content.image, found, path, output)
+            made = replace(content, image=image, events=(), snapshot=None)
         events = tuple(_accepted(annotator, known, least))
-        target = replace(target, events=(*target.events, *events), snapshot=None)
-        labels = output / f"{name}.suggested.tif"
-        count = sum(len(event.accepted) for event in events)
-        _write(annotator, target, labels)
-        if as_json:
-            typer.echo(json.dumps({"output": str(labels), "suggested": count}))
-        else:
-            typer.echo(f"{labels}: {count} objects suggested")
+        made = replace(made, events=(*made.events, *events), snapshot=None)
+        _write(annotator, made, labels)
+        return sum(len(event.accepted) for event in events)
+
+    return suggest_on
+
+
+def _reference(
+    said: ImageReference, found: OpenImage, path: Path, folder: Path
+) -> ImageReference:
+    """Return the reference to another image, opened as a session's own is."""
+    from napari_cfrseg.session.references import reference_of
+
+    return reference_of(
+        found.array,
+        path=absolute(path),
+        folder=folder.resolve(),
+        axes=said.axes,
+        spacing=found.spacing,
+        select=said.select,
+        channels=said.used_channels,
+        order=said.order,
+    )
 
 
 def _accepted(
@@ -137,9 +191,6 @@ def _write(annotator: RecordedAnnotator, content: SessionContent, path: Path) ->
     from napari_cfrseg.session.session_writer import SessionWriter
 
     target = path.with_name(path.name.removesuffix(".tif") + ".cfrseg.json")
-    if target.exists():
-        msg = f"{target} exists: move it, or choose another folder with --output"
-        raise SessionError(msg)
     labels = annotator.labels_array(annotator.leading)
     export(path, content, tuple(annotator.objects.values()), labels)
     writer = SessionWriter.create(target, content)

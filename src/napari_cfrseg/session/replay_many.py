@@ -9,15 +9,22 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_cfrseg.errors import said_of
 from napari_cfrseg.io.atomic import clear_leftovers
 from napari_cfrseg.processes import in_processes, on_cluster
 from napari_cfrseg.session.format import SessionContent
 from napari_cfrseg.session.references import backend_of
-from napari_cfrseg.session.replay_session import Replayed, ReplayTask, replay_session
+from napari_cfrseg.session.replay_session import (
+    Replayed,
+    ReplayTask,
+    begun,
+    replay_session,
+)
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.backends import Backend
@@ -119,7 +126,7 @@ def _replay_on_worker(task: ReplayTask) -> Replayed:
 
 
 def _failed(task: ReplayTask, error: Exception) -> Replayed:
-    return Replayed(str(task.session), "failed", " ".join(str(error).split())[:300])
+    return replace(begun(task), reason=said_of(error)[:300])
 
 
 def _tidy(tasks: Sequence[ReplayTask]) -> None:

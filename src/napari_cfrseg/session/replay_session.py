@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from napari_cfrseg import __version__
 from napari_cfrseg.annotation.event_fields import event_line
 from napari_cfrseg.annotation.events import ClickAdded
-from napari_cfrseg.errors import CfrSegError, SessionError
+from napari_cfrseg.errors import CfrSegError, SessionError, said_of
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.io.images import fingerprint
 from napari_cfrseg.io.named_axes import OpenImage
@@ -46,8 +46,8 @@ class ReplayTask:
 
     session: Path  #: its file
     output: Path  #: folder for the results
-    #: what the results are called: the session's stem, numbered if there are several
-    #: images
+    #: what the results are called: the session's stem, with the image's if there are
+    #: several images
     name: str
     #: another image of the same kind, another model's weights, another device; None:
     #: the session's own
@@ -76,6 +76,7 @@ class Replayed:
     """The result of one session; printed as its result line."""
 
     session: str
+    name: str  #: what the results are called
     status: Status
     reason: str = ""
     labels: str = ""
@@ -99,6 +100,12 @@ def name_of(session: Path) -> str:
     return stem
 
 
+def begun(task: ReplayTask) -> Replayed:
+    """Return a task's result before anything of it is done."""
+    image = "" if task.image is None else str(task.image)
+    return Replayed(str(task.session), task.name, "failed", image=image)
+
+
 def replay_session(
     task: ReplayTask, segmenter_for: SegmenterSource = references.load_segmenter
 ) -> Replayed:
@@ -107,13 +114,12 @@ def replay_session(
     A source of segmenters that remembers them saves time.
     """
     start = time.perf_counter()
-    result = Replayed(str(task.session), "failed")
+    result = begun(task)
     try:
         _replay(task, segmenter_for, result)
     except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
         result.status = "failed"
-        said = " ".join(str(error).split()) or type(error).__name__
-        result.reason = said[:500]
+        result.reason = said_of(error).removeprefix(f"{task.session}: ")[:500]
     result.seconds = round(time.perf_counter() - start, 4)
     return result
 
@@ -144,6 +150,8 @@ def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) 
     labels, network_s = _labels(job, weights, follow_models=own_models)
     result.network_s = round(network_s, 4)
     _compare(job, labels, weights, result)
+    # a process killed in between must not leave new labels with an old record
+    task.record_path.unlink(missing_ok=True)
     export(task.labels_path, content, summary, labels)
     record["areas"] = areas_of(labels)
     record["labels_sha256"] = labels_sha256(labels)
