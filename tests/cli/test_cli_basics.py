@@ -187,3 +187,16 @@ def test_demo_without_a_display_names_headless(
     (line,) = run.stderr.splitlines()
     assert words in line
     assert "cfrseg demo --headless OUT" in line
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_without_a_word():
+    command = [sys.executable, "-c", _MAIN, "models", "list"]
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        done = subprocess.run(
+            command, stdout=write_end, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(write_end)
+    assert done.stderr == ""

@@ -32,6 +32,8 @@ class _OneLineErrors(TyperGroup):
         """Run the subcommand."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # `cfrseg … | head`: the reader has seen enough
+            raise
         except (CfrSegError, OSError, MemoryError, RuntimeError) as error:
             known = isinstance(error, CfrSegError | OSError)
             said = error if known else as_memory_error(error)
