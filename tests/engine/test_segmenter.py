@@ -6,13 +6,18 @@ import torch
 from similarity import SimilarityNetwork
 
 from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.click_round import Attempt, Look, ranked
 from napari_cfrseg.engine.focus import FocusHint, FocusSettings
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.engine.window_score import WindowEvidence
 from napari_cfrseg.errors import DeviceError, ImageError
+from napari_cfrseg.evaluation import metrics
+from napari_cfrseg.geometry.windows import Window
 from napari_cfrseg.io.plane_image import Scaling
 from napari_cfrseg.model.network import NetworkOutput
+from napari_cfrseg.samples import load_sample
 
 SQUARE = (slice(60, 100), slice(80, 120))
 
@@ -75,6 +80,30 @@ def test_the_best_supported_of_the_tried_windows_is_taken():
     assert made.predict([click]).window == best.look.window
     assert best.evidence is not None
     assert best.probability.shape == (32, 32)
+
+
+@pytest.mark.parametrize("yx", [(82, 273), (80, 270), (120, 88), (99, 100)])
+def test_a_first_click_on_a_particle_finds_more_than_a_dot(yx):
+    """Narrow windows agree on a dot; the network expects little of it."""
+    sample = load_sample("powder_sem")
+    made = Segmenter.load("default", device="cpu")
+    made.set_image(sample.image)
+    truth = sample.labels == sample.labels[yx]
+    assert metrics.iou(made.predict([yx]).mask, truth) > 0.8
+
+
+def test_a_window_that_leads_by_quality_comes_first():
+    look = Look(Window(0, 0, 32, 8), None)
+
+    def attempt(score, quality):
+        evidence = WindowEvidence(quality, 0.5, 0.0, 1.0, 1.0)
+        return Attempt(look, np.zeros((8, 8), np.float32), evidence, score)
+
+    dot, part, whole = attempt(0.7, 0.5), attempt(0.6, 0.69), attempt(0.2, 0.9)
+    missed = Attempt(look, np.zeros((8, 8), np.float32), None, -0.5)
+    assert ranked((part, dot, missed), 0.2) == (dot, part, missed)
+    assert ranked((part, dot, whole), 0.2) == (whole, dot, part)
+    assert ranked((missed,), 0.2) == (missed,)
 
 
 def test_wide_windows_are_not_tried_where_a_narrow_one_is_sure():

@@ -105,6 +105,19 @@ class Attempt:
     score: float
 
 
+def ranked(attempts: Sequence[Attempt], quality_lead: float) -> tuple[Attempt, ...]:
+    """Return the windows tried, best first: by score, unless one leads by quality."""
+    best, *others = sorted(attempts, key=lambda attempt: -attempt.score)
+    if best.evidence is not None:
+        least = best.evidence.quality + quality_lead
+        likely = [a for a in others if a.evidence and a.evidence.quality >= least]
+        likely.sort(key=lambda a: -(a.evidence.quality if a.evidence else 0.0))
+        if likely:
+            others.remove(likely[0])
+            return (likely[0], best, *others)
+    return (best, *others)
+
+
 class ClickRound:
     """Computes one click's Prediction from the one before it."""
 
@@ -214,13 +227,19 @@ class ClickRound:
                 tried[i] = self._compared(tried[i], others)
             best = max(tried, key=lambda attempt: attempt.score)
             wider = len(tried) - 1 - tried.index(best)
-            if best.score > self.focus.sure_score and wider >= self.focus.sure_after:
+            if wider >= self.focus.sure_after and self._is_sure(best):
                 break
         fitted = self._fitted(best, task)
         if fitted is None:
             return tuple(tried)
         (last,) = self._in_turn([fitted], task, watch)
         return (*tried, self._compared(last, (best,)))
+
+    def _is_sure(self, attempt: Attempt) -> bool:
+        """Whether no wider window is worth trying."""
+        evidence, least = attempt.evidence, self.focus.sure_quality
+        is_likely = evidence is not None and evidence.quality >= least
+        return is_likely and attempt.score > self.focus.sure_score
 
     def _compared(self, attempt: Attempt, others: tuple[Attempt, ...]) -> Attempt:
         """Weigh an attempt again, now with the masks of neighbouring windows."""
@@ -293,8 +312,7 @@ class ClickRound:
 
     def _search(self, task: Task, watch: Stopwatch) -> Look:
         """Automatic focus: keep the window of the best supported mask."""
-        attempts = self.attempts(task, watch)
-        tried = tuple(sorted(attempts, key=lambda attempt: -attempt.score))
+        tried = ranked(self.attempts(task, watch), self.focus.quality_lead)
         look, yx = tried[0].look, task.target.yx
         window = shifted(
             look.window, yx, task.focus_shift, self.image.shape, self.focus

@@ -62,10 +62,15 @@ class FocusSettings:
     #: share of the score that depends on the next narrower or wider window showing the
     #: same mask
     agreement_weight: float = 0.3
-    #: the search ends once the best score is above the first and so many wider windows
-    #: were no better
+    #: the search ends once the best score and the IoU that the network expects there
+    #: are above the first two, and so many wider windows were no better: narrow windows
+    #: agree on a dot, of which it expects little
     sure_score: float = 0.7
+    sure_quality: float = 0.65
     sure_after: int = 2
+    #: a window of which the network expects so much more IoU than of the one that
+    #: scores best is taken instead
+    quality_lead: float = 0.2
     shift_factor: float = math.sqrt(2)  #: of the side, per step of ``focus_shift``
 
 
