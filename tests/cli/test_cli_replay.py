@@ -23,6 +23,7 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.cli import app
 from napari_cfrseg.engine.adaptation import fingerprint, light_numbers
 from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.io.atomic import temporary_beside
 from napari_cfrseg.session.format import SessionContent, SessionSettings
 from napari_cfrseg.session.recording import RecordedAnnotator
 from napari_cfrseg.session.references import model_reference, reference_of
@@ -180,6 +181,29 @@ def test_only_changed_keeps_what_is_still_true(recorded, tmp_path: Path) -> None
     assert [r["status"] for r in lines(third)] == ["kept", "kept"]
     other, _ = run(*arguments, "--model", "other")
     assert [r["status"] for r in lines(other)] == ["done", "done"]
+
+
+def test_labels_whose_record_could_not_be_written_are_made_again(
+    recorded, tmp_path: Path
+) -> None:
+    """The record of earlier labels must not speak for those of another model."""
+    (printed, _) = run(recorded[1], "-o", tmp_path, "--json")
+    record, labels = tmp_path / "cells.replay.json", Path(lines(printed)[0]["labels"])
+    own = tifffile.imread(labels)
+    temporary_beside(record).mkdir()  # as on a full disk
+    other = ("--model", "other", "-o", tmp_path)
+    assert f"{record} was not written" in run(recorded[1], *other, code=1)[1]
+    assert not np.array_equal(tifffile.imread(labels), own)
+    temporary_beside(record).rmdir()
+    (printed, _) = run(recorded[1], "-o", tmp_path, "--json", "--only-changed")
+    assert lines(printed)[0]["status"] == "done"
+    assert np.array_equal(tifffile.imread(labels), own)
+
+
+def test_labels_that_cannot_be_written_are_named(recorded, tmp_path: Path) -> None:
+    temporary_beside(tmp_path / "cells.labels.tif").mkdir()
+    _, said = run(recorded[1], "-o", tmp_path, code=1)
+    assert f"{tmp_path / 'cells.labels.tif'} was not written (Is a directory" in said
 
 
 def test_dry_run_checks_and_writes_nothing(recorded, tmp_path: Path) -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
+import os
 import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from napari_cfrseg.errors import OutputError
 from napari_cfrseg.io.atomic import (
     check_folder,
     let_streams_print_anything,
+    temporary_beside,
     write_or_save_aside,
 )
-from napari_cfrseg.io.label_exports import check_labels_output
+from napari_cfrseg.io.images import open_image
+from napari_cfrseg.io.label_exports import check_labels_output, write_ome_zarr
 
 
 @pytest.mark.parametrize(
@@ -39,34 +44,73 @@ def test_what_cannot_be_written_is_said_first(tmp_path, name, planes, reason):
     (tmp_path / "folder.tif").mkdir()
     before = sorted(tmp_path.iterdir())
     with pytest.raises(OutputError, match=reason):
-        check_labels_output(tmp_path / name, planes, overwrite=False)
+        check_labels_output(tmp_path / name, (planes, 8, 8), overwrite=False)
     assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("name", ["new/a.tif", "a.ome.tif", "a.png", "a.zarr", "A.TIF"])
 def test_what_can_be_written_passes_and_leaves_nothing(tmp_path, name):
-    check_labels_output(tmp_path / name, 1, overwrite=False)
+    check_labels_output(tmp_path / name, (8, 8), overwrite=False)
     check_folder(tmp_path / "new" / "er")
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.BMP"])
+def test_a_picture_of_a_slide_is_refused_with_the_remedy(tmp_path, name):
+    check_labels_output(tmp_path / name, (16_384, 16_384), overwrite=False)
+    with pytest.raises(OutputError, match=r"10000 million pixels.*write \.tif or"):
+        check_labels_output(tmp_path / name, (100_000, 100_000), overwrite=False)
+    check_labels_output(tmp_path / "a.tif", (100_000, 100_000), overwrite=False)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.zarr"])
+def test_what_a_killed_process_began_goes_before_the_next(tmp_path, name):
+    """Of this machine's processes; what one that runs is writing stays."""
+    here = temporary_beside(tmp_path / name)
+    (gone := here.with_name(here.name.replace(str(os.getpid()), "999999999"))).mkdir()
+    here.touch()
+    check_labels_output(tmp_path / name, (8, 8), overwrite=False)
+    assert here.exists()
+    assert not gone.exists()
+
+
+def _write_often(path, number):
+    for _ in range(15):
+        write_ome_zarr(path, np.full((8, 8), number, np.int32), axes=("y", "x"))
+
+
+def test_processes_that_write_one_zarr_at_once_all_succeed(tmp_path):
+    path = tmp_path / "a.zarr"
+    start = multiprocessing.get_context("spawn").Process
+    jobs = [start(target=_write_often, args=(path, n)) for n in (1, 2, 3)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    assert [job.exitcode for job in jobs] == [0, 0, 0]
+    assert len(np.unique(np.asarray(open_image(path).array))) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+
+
 def test_overwriting_must_be_asked_for(tmp_path):
     (tmp_path / "a.tif").touch()
-    check_labels_output(tmp_path / "a.tif", 1, overwrite=True)
+    check_labels_output(tmp_path / "a.tif", (8, 8), overwrite=True)
 
 
 def test_a_result_is_saved_elsewhere_when_its_place_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     def write(path):
-        if path.parent != tmp_path:
+        if path.parent.name == "full":
             raise OSError(28, "No space left on device")
         path.write_text("result")
 
-    with pytest.raises(OutputError, match="No space left") as raised:
-        write_or_save_aside(tmp_path / "full" / "a.tif", write)
-    assert str(tmp_path / "a.tif") in str(raised.value)
-    assert (tmp_path / "a.tif").read_text() == "result"
+    for _ in range(2):  # a result of another job stays
+        with pytest.raises(OutputError, match="No space left") as raised:
+            write_or_save_aside(tmp_path / "full" / "a.tif", write)
+    first, second = tmp_path.rglob("a.tif")
+    assert str(first) in str(raised.value) or str(second) in str(raised.value)
+    assert first.read_text() == second.read_text() == "result"
     with pytest.raises(OutputError, match="cannot be written"):
         write_or_save_aside(
             tmp_path / "full" / "b.tif",

@@ -125,7 +125,7 @@ def propagate(
     if len(opened.axes) - opened.has_channels != 3:
         msg = f"{image} has axes {' '.join(opened.axes)}: expected one axis before y, x"
         raise ImageError(msg)
-    check_labels_output(target, opened.shape[0], overwrite=overwrite)
+    check_labels_output(target, opened.shape[:3], overwrite=overwrite)
     axis = "zyx".index(along)
     count = opened.shape[axis]
     end = count - 1 if last is None else last
@@ -137,8 +137,10 @@ def propagate(
     turned = [_turned(plane, click, axis) for plane, click in clicks]
     annotator = _clicked(opened, axis, turned, model, device)
     annotator.apply(ev.Propagated((1,), (0,), 0, first, end, count, spacing, spans))
-    labels = np.moveaxis(np.asarray(annotator.labels_array((count,))), 0, axis)
-    labels = np.ascontiguousarray(labels, np.uint16)
+    labels = annotator.labels_array((count,))
+    if axis or isinstance(labels, np.ndarray):
+        labels = np.moveaxis(np.asarray(labels), 0, axis)
+        labels = np.ascontiguousarray(labels, np.uint16)
     placed = opened.placement("".join(opened.axes[:3]))
     write_or_save_aside(target, lambda path: write_labels(path, labels, **placed))
     typer.echo(_report(target, annotator, as_json=as_json))

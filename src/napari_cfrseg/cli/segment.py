@@ -80,9 +80,9 @@ def segment(
     from napari_cfrseg.io.tiled_labels import TiledLabels, is_large
 
     target = output or Path(f"{image.stem}.mask.tif")
-    check_labels_output(target, 1, overwrite=overwrite)
     opened = options.open_arranged(image, axes, rgb, channels)
     pixels = _plane_of(opened, plane, image)
+    check_labels_output(target, pixels.shape[:2], overwrite=overwrite)
     try:
         for click in clicks:
             check_inside(click, (pixels.shape[0], pixels.shape[1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,17 +17,18 @@ from napari_cfrseg.cli.options import (
     JsonOption,
     SessionDeviceOption,
     check_apart,
+    counting,
     images_named,
     track,
 )
 from napari_cfrseg.errors import CfrSegError, SessionError, said_of
-from napari_cfrseg.io.addresses import absolute
 from napari_cfrseg.io.atomic import check_folder
 from napari_cfrseg.io.images import stem_of as image_stem
 
 if TYPE_CHECKING:
     from napari_cfrseg.annotation import events as ev
     from napari_cfrseg.engine.likeness import Likeness
+    from napari_cfrseg.engine.suggestions import ObjectSuggestion
     from napari_cfrseg.io.named_axes import OpenImage
     from napari_cfrseg.session.format import ImageReference, SessionContent
     from napari_cfrseg.session.recording import RecordedAnnotator
@@ -112,10 +114,13 @@ def _suggester(
     the number of objects suggested.
     """
     from napari_cfrseg.engine.suggestions import ACCEPT_FROM
+    from napari_cfrseg.session.format import SessionContent
     from napari_cfrseg.session.references import (
+        find_image,
         find_weights,
         load_segmenter,
         open_reference,
+        relative_path,
     )
     from napari_cfrseg.session.session import Session
 
@@ -130,14 +135,17 @@ def _suggester(
     least = ACCEPT_FROM if above is None else above
 
     def suggest_on(path: Path | None, labels: Path) -> int:
-        annotator, made = own, content
-        if path is not None:
+        annotator, before = own, content.events
+        if path is None:
+            place = find_image(content.image, session.parent)
+            image = replace(content.image, path=relative_path(place, output))
+        else:
             found = open_reference(content.image, path)
-            annotator = opened.annotator(found.array, segmenter)
+            annotator, before = opened.annotator(found.array, segmenter), ()
             image = _reference(content.image, found, path, output)
-            made = replace(content, image=image, events=(), snapshot=None)
         events = tuple(_accepted(annotator, known, least))
-        made = replace(made, events=(*made.events, *events), snapshot=None)
+        done = (*before, *events)
+        made = SessionContent(image, content.model, content.settings, done)
         _write(annotator, made, labels)
         return sum(len(event.accepted) for event in events)
 
@@ -152,10 +160,12 @@ def _reference(
 
     return reference_of(
         found.array,
-        path=absolute(path),
-        folder=folder.resolve(),
+        path=path,
+        folder=folder,
         axes=said.axes,
         spacing=found.spacing,
+        units=found.units,
+        level=said.level,
         select=said.select,
         channels=said.used_channels,
         order=said.order,
@@ -173,8 +183,14 @@ def _accepted(
     ]
     click_id = max(used, default=0) + 1
     for plane in np.ndindex(annotator.leading):
-        batches = annotator.suggest(plane, known=known)
-        found = [s for batch in batches for s in batch.found if s.score >= above]
+        found: list[ObjectSuggestion] = []
+        with ExitStack() as stack:
+            report = None
+            for batch in annotator.suggest(plane, known=known):
+                found += [s for s in batch.found if s.score >= above]
+                if report is None:
+                    report = stack.enter_context(counting("suggesting", batch.total))
+                report(batch.done)
         if not found:
             continue
         shape = annotator.plane_shape

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from platformdirs import user_data_path
 
-from napari_cfrseg.errors import OutputError
+from napari_cfrseg.errors import OutputError, said_of
 
 _BINARY = getattr(os, "O_BINARY", 0)
 #: seconds for which the temporary file of an unknown process is left alone
@@ -189,12 +189,16 @@ class AppendOnly:
 
 
 def check_output(path: Path, *, overwrite: bool = True) -> None:
-    """Raise OutputError unless a file can be written there; leaves nothing behind."""
+    """Raise OutputError unless a file can be written there; leaves nothing behind.
+
+    What a process that was killed had begun to write there is removed.
+    """
     if path.is_dir():
         raise OutputError(f"{path} is a folder: name a file")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists: choose another --output, or add --overwrite")
     check_folder(path.parent)
+    clear_leftovers(path.parent, {path.stem})
 
 
 def check_folder(folder: Path) -> None:
@@ -210,6 +214,16 @@ def check_folder(folder: Path) -> None:
         raise OutputError(msg) from error
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError into an OutputError that names what was not written."""
+    try:
+        yield
+    except OSError as error:
+        msg = f"{path} was not written ({said_of(error)})"
+        raise OutputError(msg) from error
+
+
 def write_or_save_aside(path: Path, write: Callable[[Path], None]) -> None:
     """Write a result; where that fails, write it to the system's temporary folder.
 
@@ -219,8 +233,8 @@ def write_or_save_aside(path: Path, write: Callable[[Path], None]) -> None:
         write(path)
     except OSError as error:
         reason = error.strerror or str(error)
-        aside = Path(tempfile.gettempdir()) / path.name
         with suppress(OSError):
+            aside = Path(tempfile.mkdtemp(prefix="cfrseg-")) / path.name
             write(aside)
             msg = f"{path} cannot be written ({reason}); the result is {aside}"
             raise OutputError(msg) from error

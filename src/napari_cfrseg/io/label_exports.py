@@ -9,6 +9,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +23,7 @@ from napari_cfrseg.io.atomic import (
     behind_links,
     check_folder,
     check_output,
+    clear_leftovers,
     temporary_beside,
 )
 from napari_cfrseg.io.images import TIFF_SUFFIXES
@@ -33,24 +35,33 @@ from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, labelled_tiles
 _OME_AXES = "tcz"
 #: pictures that keep every pixel: of one plane only
 _PICTURES = (".png", ".bmp")
+#: larger ones are refused: they are written whole, and few programs read them
+_MOST_PICTURE_PX = 1 << 28
 #: side of the pieces that labels are written in, those of large planes and others
 _TILE_PX, _CHUNK_PX = 512, 1024
 
 
-def check_labels_output(path: Path, planes: int, *, overwrite: bool) -> None:
-    """Raise OutputError unless labels of so many planes can be written there."""
+def check_labels_output(path: Path, shape: Sequence[int], *, overwrite: bool) -> None:
+    """Raise OutputError unless labels of a shape (…, Y, X) can be written there."""
+    planes, pixels = math.prod(shape[:-2]), math.prod(shape[-2:])
     suffix = path.suffix.lower()
     if suffix == ".zarr":
         if path.exists() and not overwrite:
             msg = f"{path} exists: choose another --output, or add --overwrite"
             raise OutputError(msg)
         check_folder(path.parent)
+        clear_leftovers(path.parent, {path.stem})
         return
     if suffix not in (*TIFF_SUFFIXES, *_PICTURES):
         raise OutputError(f"{path}: expected the ending .tif, .zarr, .png or .bmp")
     if suffix in _PICTURES and planes > 1:
         msg = f"{path}: a picture holds one plane; write {planes} as .tif or .zarr"
         raise OutputError(msg)
+    if suffix in _PICTURES and pixels > _MOST_PICTURE_PX:
+        raise OutputError(
+            f"{path}: a picture of {pixels / 1e6:.0f} million pixels, at most "
+            f"{_MOST_PICTURE_PX / 1e6:.0f}: write .tif or .zarr, which have levels"
+        )
     check_output(path, overwrite=overwrite)
 
 
@@ -232,15 +243,24 @@ def _write_array(folder: Path, level: Any, side: int, names: Sequence[str]) -> N
 
 
 def _replace_folder(temporary: Path, target: Path) -> None:
-    """Put a folder in another's place, or a file's; a reader finds the old or new."""
-    old = temporary_beside(target, "-old")
-    if target.exists():
-        target.rename(old)
-    temporary.rename(target)
-    if old.is_dir():
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        old.unlink(missing_ok=True)
+    """Put a folder in another's place, or a file's; a reader finds the old or new.
+
+    Of several processes that do so at once the last one wins.
+    """
+    old, is_there = temporary_beside(target, "-old"), False
+    while not is_there:
+        with suppress(FileNotFoundError):
+            target.rename(old)
+        try:
+            temporary.rename(target)
+            is_there = True
+        except OSError:
+            if not target.exists():
+                raise
+        if old.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.unlink(missing_ok=True)
 
 
 def _ngff(

@@ -17,7 +17,7 @@ from napari_cfrseg import __version__
 from napari_cfrseg.annotation.event_fields import event_line
 from napari_cfrseg.annotation.events import ClickAdded
 from napari_cfrseg.errors import CfrSegError, SessionError, said_of
-from napari_cfrseg.io.atomic import atomic_path
+from napari_cfrseg.io.atomic import atomic_path, writing
 from napari_cfrseg.io.images import fingerprint
 from napari_cfrseg.io.named_axes import OpenImage
 from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, filled_pixels
@@ -156,7 +156,7 @@ def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) 
     record["areas"] = areas_of(labels)
     record["labels_sha256"] = labels_sha256(labels)
     record["result"] = {"seconds": round(network_s, 4), "changed": result.changed}
-    with atomic_path(task.record_path) as temporary:
+    with writing(task.record_path), atomic_path(task.record_path) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     result.labels, result.status = str(task.labels_path), "done"
 

@@ -20,6 +20,7 @@ from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import BoolMask
 from napari_cfrseg.geometry.windows import slices
 from napari_cfrseg.io import object_exports as formats
+from napari_cfrseg.io.atomic import writing
 from napari_cfrseg.io.axes import Order, back, put, turned
 from napari_cfrseg.io.click_tables import TableClick, clicks_csv
 from napari_cfrseg.io.label_exports import write_ome_tiff, write_ome_zarr
@@ -52,7 +53,7 @@ def export(
 
     The ending is one of :data:`FORMATS`, else SessionError. Labels are (…, Y, X)
     integers; ``pixels`` is the image with their leading axes, for intensities (None:
-    none are measured).
+    none are measured). An OutputError says why nothing was written.
     """
     target = Path(path)
     ending = next((e for e in FORMATS if target.name.lower().endswith(e)), None)
@@ -66,32 +67,32 @@ def export(
         "spacing": None if image.spacing is None else image.spacing[: labels.ndim],
         "units": None if image.units is None else image.units[: labels.ndim],
     }
-    match ending:
-        case ".ome.tif" | ".tif":
-            write_ome_tiff(target, labels, **place)
-        case ".zarr":
-            write_ome_zarr(target, labels, rows, **place)
-        case ".coco.json":
-            name = Path(image.path or "").name
-            formats.write_coco(target, labels, rows, file_name=name)
-        case ".geojson":
-            formats.write_geojson(target, labels, rows, place["axes"])
-        case ".zip":
-            formats.write_imagej_rois(target, labels, rows, place["axes"])
-        case ".measurements.csv":
-            pixels = (
-                None if pixels is None else turned(pixels, back(content.image.order))
-            )
-            table = measure(labels, objects, image, pixels)
-            formats.write_text(target, table_csv(table))
-        case ".csv":
-            clicks = _click_rows(objects, content.image.order)
-            formats.write_text(target, clicks_csv(clicks, labels.ndim - 2))
-        case ".txt":
-            formats.write_text(target, methods_paragraph(content, objects) + "\n")
-        case _:
-            msg = f"{target.name}: expected one of the endings {', '.join(FORMATS)}"
-            raise SessionError(msg)
+    with writing(target):
+        match ending:
+            case ".ome.tif" | ".tif":
+                write_ome_tiff(target, labels, **place)
+            case ".zarr":
+                write_ome_zarr(target, labels, rows, **place)
+            case ".coco.json":
+                name = Path(image.path or "").name
+                formats.write_coco(target, labels, rows, file_name=name)
+            case ".geojson":
+                formats.write_geojson(target, labels, rows, place["axes"])
+            case ".zip":
+                formats.write_imagej_rois(target, labels, rows, place["axes"])
+            case ".measurements.csv":
+                if pixels is not None:
+                    pixels = turned(pixels, back(content.image.order))
+                table = measure(labels, objects, image, pixels)
+                formats.write_text(target, table_csv(table))
+            case ".csv":
+                clicks = _click_rows(objects, content.image.order)
+                formats.write_text(target, clicks_csv(clicks, labels.ndim - 2))
+            case ".txt":
+                formats.write_text(target, methods_paragraph(content, objects) + "\n")
+            case _:
+                msg = f"{target.name}: expected one of the endings {', '.join(FORMATS)}"
+                raise SessionError(msg)
     return target
 
 
