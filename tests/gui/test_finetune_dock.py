@@ -174,6 +174,16 @@ def click(viewer, qtbot, y, x):
 
 
 @pytest.mark.gui
+def test_the_only_layer_of_a_kind_is_chosen(viewer):
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, TUNE)
+    assert dock.image.value is viewer.layers["disks"]
+    assert dock.labels.value is None
+    labels = np.zeros(viewer.layers["disks"].data.shape, np.int32)
+    painted = viewer.add_labels(labels, name="painted")
+    assert dock.labels.value is painted
+
+
+@pytest.mark.gui
 @pytest.mark.timeout(900)
 def test_half_a_minute_of_fine_tuning_makes_a_model_that_clicks(viewer, qtbot):
     """Paint, fine-tune, close the dock meanwhile, keep the model, click with it."""

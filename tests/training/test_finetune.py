@@ -30,7 +30,7 @@ from cfrseg_training.finetune.held_out import judged_objects, split_data
 from cfrseg_training.finetune.tuning import fine_tune
 from cfrseg_training.loop.labelled import LabelledData, LabelledPlane, labelled
 from cfrseg_training.loop.training_step import RoundsConfig
-from napari_cfrseg.errors import CfrSegError, DatasetError
+from napari_cfrseg.errors import CfrSegError, DatasetError, TrainingError
 from napari_cfrseg.evaluation.scores import ObjectRow
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
@@ -200,12 +200,31 @@ def test_a_killed_fine_tuning_does_not_judge_twice(tuned, tmp_path, monkeypatch)
     work = tmp_path / "work"
     shutil.copytree(finished, work)
     calls = []
-    monkeypatch.setattr(tuning, "judge", lambda *a: calls.append(a))
+    monkeypatch.setattr(tuning.gate, "judge", lambda *a: calls.append(a))
     settings = replace(settings, output=tmp_path / "b.safetensors")
     again = fine_tune(made_data(4), settings, config=QUICK, work=work)
     assert not calls
     assert again.before == first.before
     assert again.after == first.after
+
+
+def test_more_training_in_the_same_folder_is_judged_again(tuned, tmp_path):
+    settings, finished, _ = tuned
+    assert not list(finished.glob("*.pt"))
+    work = tmp_path / "work"
+    shutil.copytree(finished, work)
+    settings = replace(settings, output=tmp_path / "b.safetensors")
+    fine_tune(made_data(4), settings, config=replace(QUICK, steps=5), work=work)
+    assert len(list(work.glob("before-0*.json"))) == 1
+    assert len(list(work.glob("after-0*.json"))) == 2
+    other = tmp_path / "other.safetensors"
+    torch.manual_seed(1)
+    network = CfrNet(SMALL)
+    metadata = checkpoint.Metadata(architecture=network.architecture(), name="other")
+    checkpoint.save(other, network, metadata)
+    settings = replace(settings, base=str(other))
+    with pytest.raises(TrainingError, match="base model"):
+        fine_tune(made_data(4), settings, config=QUICK, work=work)
 
 
 def test_a_model_that_is_not_proven_is_not_thrown_away(tmp_path, base):

@@ -85,7 +85,10 @@ def train(
         ),
     ] = None,
     keep_unproven: Annotated[
-        bool, typer.Option(help="Write the model even if its gain is not proven.")
+        bool,
+        typer.Option(
+            "--keep-unproven", help="Write the model even if its gain is not proven."
+        ),
     ] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of all chance. [0]")] = None,
     threads: Annotated[
@@ -94,8 +97,9 @@ def train(
     dry_run: Annotated[
         bool,
         typer.Option(
+            "--dry-run",
             help="Do not train: list the data, time a step, and write a contact "
-            "sheet of samples with their clicks (OUTPUT.sheet.png)."
+            "sheet of samples with their clicks (OUTPUT.sheet.png).",
         ),
     ] = False,
     job: Annotated[
@@ -115,7 +119,9 @@ def train(
     ] = None,
     background: Annotated[
         bool,
-        typer.Option(help="Use only the processor time that other programs leave."),
+        typer.Option(
+            "--background", help="Use only the processor time other programs leave."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

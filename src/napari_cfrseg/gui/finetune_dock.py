@@ -64,6 +64,7 @@ class FineTuneDock(DockWidget):
         self._layer_events = (events.inserted, events.removed, events.renamed)
         for event in self._layer_events:
             event.connect(self._on_layers)
+        self._on_layers()
         self.run.find()
         self.look()
         self._timer.start()
@@ -303,8 +304,11 @@ class FineTuneDock(DockWidget):
         self.fill_with(inner, 300)
 
     def _on_layers(self, _: Any = None) -> None:
-        self.image.reset_choices()
-        self.labels.reset_choices()
+        for choice in (self.image, self.labels):
+            choice.reset_choices()
+            there = [layer for layer in choice.choices if layer is not None]
+            if choice.value is None and len(there) == 1:
+                choice.value = there[0]
 
     def let_go(self) -> None:
         """Stop updating; a running training continues."""

@@ -8,6 +8,7 @@ the model that is kept was trained on all.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import platform
@@ -178,6 +179,8 @@ class _FineTuning:
         )
         if self.is_first:
             self._write(outcome, candidate)
+            for state in self.work.glob("training-*.pt"):
+                state.unlink()  # ten times the size of the model, which is kept
         return outcome
 
     def _outcome(
@@ -216,7 +219,8 @@ class _FineTuning:
 
     def _check_same_data(self) -> None:
         """Refuse data that are not those of the states, in all processes alike."""
-        path, own = self.work / "data.json", self.data.fingerprint()
+        path = self.work / "data.json"
+        own = f"{self.data.fingerprint()} {_tensors_sha256(self.source)}"
         began_with = own
         if self.is_first and path.exists():
             began_with = json.loads(path.read_text(encoding="utf-8"))
@@ -226,7 +230,7 @@ class _FineTuning:
         if own != began_with:
             lost = "; ".join(f"{k}: {v}" for k, v in self.data.broken.items())
             raise TrainingError(
-                f"the data are not those this training began with"
+                f"the data or the base model are not those this training began with"
                 f"{f' ({lost[:300]})' if lost else ''}: put them back to go on from "
                 f"{self.work}, or begin again in another folder"
             )
@@ -314,7 +318,7 @@ class _FineTuning:
         """Click objects, or read what a killed run had clicked already."""
         if not self.is_first or not objects:
             return []
-        path = self.work / f"{kept_as}.json"
+        path = self.work / f"{kept_as}-{_tensors_sha256(weights)[:16]}.json"
         if path.exists():
             listed = json.loads(path.read_text(encoding="utf-8"))
             rows = [ObjectRow.from_dict(values) for values in listed]
@@ -337,6 +341,13 @@ class _FineTuning:
             metadata = replace(metadata, validation=asdict(outcome))
             write_weights(Path(target), network, metadata)
         _write_json(self.output.with_suffix(".report.json"), asdict(outcome))
+
+
+def _tensors_sha256(weights: Path) -> str:
+    """Return the SHA-256 of a weights file without its description, which has times."""
+    with weights.open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))  # safetensors' header
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_json(path: Path, values: Any) -> None:
