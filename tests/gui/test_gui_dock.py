@@ -16,18 +16,8 @@ from npe2 import PluginManifest
 from qtpy.QtCore import Qt
 
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.gui.segment import dock as dock_module
-from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.samples import load_sample
-
-
-def has_weights() -> bool:
-    try:
-        checkpoint.resolve("default")
-    except CfrSegError:
-        return False
-    return True
 
 
 class Cycle:
@@ -85,13 +75,7 @@ BOTH_NETWORKS = pytest.mark.parametrize(
     "window",
     [
         pytest.param(flood_loader, id="closed-form"),
-        pytest.param(
-            None,
-            id="default-weights",
-            marks=pytest.mark.skipif(
-                not has_weights(), reason="the default weights are not there"
-            ),
-        ),
+        pytest.param(None, id="default-weights"),
     ],
     indirect=True,
 )

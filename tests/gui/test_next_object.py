@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from closed_form import FloodNetwork
-from test_controller import PLACEMENT, Bench
+from controller_bench import PLACEMENT, Bench
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator

@@ -19,8 +19,6 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.unsaved_sessions import recent_sessions, unsaved_sessions
 
@@ -29,18 +27,9 @@ CONTROL = Qt.KeyboardModifier.ControlModifier
 PARTICLES = ((82, 271), (212, 382), (299, 82), (154, 339), (31, 203))
 
 
-def has_weights() -> bool:
-    try:
-        checkpoint.resolve("default")
-    except CfrSegError:
-        return False
-    return True
-
-
 pytestmark = [
     pytest.mark.gui,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(not has_weights(), reason="the default weights are not there"),
 ]
 
 

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from replayed import replay
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.samples import load_demo, load_sample
 
 
-def has_weights() -> bool:
-    try:
-        checkpoint.resolve("default")
-    except CfrSegError:
-        return False
-    return True
-
-
-@pytest.mark.skipif(not has_weights(), reason="the default weights are not there")
 def test_bfloat16_moves_few_pixels() -> None:
     demo = load_demo()
     image = load_sample(demo.sample).image

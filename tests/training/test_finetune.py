@@ -348,10 +348,6 @@ def test_a_job_is_written_followed_and_stopped_through_its_folder(
 @pytest.mark.parametrize("turned", [False, True])
 def test_labels_of_another_image_are_refused(tmp_path, turned):
     """The shipped model, a real micrograph and a short training."""
-    try:
-        checkpoint.resolve("default")
-    except CfrSegError:
-        pytest.skip("the default weights are not there")
     sample = load_sample("powder_sem")
     image, labels = sample.image[:224, :224], sample.labels[:224, :224]
     if turned:
