@@ -39,48 +39,31 @@ class Published:
 MAE = "CC-BY-NC-4.0 (fine-tuned from MAE weights)"
 UNLICENSED = "none given: all rights reserved"
 
+_FILES = (
+    "sbd_h18_itermask",
+    "coco_lvis_h18_baseline",
+    "coco_lvis_h18s_itermask",
+    "coco_lvis_h18_itermask",
+    "coco_lvis_h32_itermask",
+)
+_VIT = f"{_DRIVE}/drive/folders/1qpK0gtAPkVMF7VC42UA9XF4xMWr5KJmL"
+_ICL = "https://github.com/TitorX/CFR-ICL-Interactive-Segmentation/releases"
+_SIZES = ("base", "large", "huge")
+#: name, page and licence
+_PAGES = (
+    *((f"cocolvis_vit_{size}", _VIT, MAE) for size in _SIZES),
+    *((f"sbd_vit_{size}", _VIT, MAE) for size in _SIZES),
+    ("cocolvis_icl_vit_huge", _ICL, "CC-BY-NC-4.0"),
+    ("fcfi_r101_sbd", f"{_DRIVE}/file/d/1bxfaDRZAv7qNfHZXtVeNken2ndpFJ7BF", UNLICENSED),
+    (
+        "fcfi_h18s_cocolvis",
+        f"{_DRIVE}/file/d/1RzUKXWIydewf6qZy48HyLoU21arOVZg2",
+        UNLICENSED,
+    ),
+)
 PUBLISHED = {
-    entry.name: entry
-    for entry in (
-        *(
-            Published(name, f"{_RITM}/v1.0/{name}.pth", "MIT")
-            for name in (
-                "sbd_h18_itermask",
-                "coco_lvis_h18_baseline",
-                "coco_lvis_h18s_itermask",
-                "coco_lvis_h18_itermask",
-                "coco_lvis_h32_itermask",
-            )
-        ),
-        *(
-            Published(
-                f"{data}_vit_{size}",
-                f"{_DRIVE}/drive/folders/1qpK0gtAPkVMF7VC42UA9XF4xMWr5KJmL",
-                MAE,
-                by_hand=True,
-            )
-            for data in ("cocolvis", "sbd")
-            for size in ("base", "large", "huge")
-        ),
-        Published(
-            "cocolvis_icl_vit_huge",
-            "https://github.com/TitorX/CFR-ICL-Interactive-Segmentation/releases",
-            "CC-BY-NC-4.0",
-            by_hand=True,
-        ),
-        Published(
-            "fcfi_r101_sbd",
-            f"{_DRIVE}/file/d/1bxfaDRZAv7qNfHZXtVeNken2ndpFJ7BF",
-            UNLICENSED,
-            by_hand=True,
-        ),
-        Published(
-            "fcfi_h18s_cocolvis",
-            f"{_DRIVE}/file/d/1RzUKXWIydewf6qZy48HyLoU21arOVZg2",
-            UNLICENSED,
-            by_hand=True,
-        ),
-    )
+    **{name: Published(name, f"{_RITM}/v1.0/{name}.pth", "MIT") for name in _FILES},
+    **{page[0]: Published(*page, by_hand=True) for page in _PAGES},
 }
 
 
