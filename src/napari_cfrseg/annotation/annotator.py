@@ -321,16 +321,8 @@ class Annotator:
         if if_apart and is_beyond(self._objects, events[-1]):
             return self._perform(if_apart, on_preview)
         click_ids = self._new_click_ids(events)
-        draft = Draft(
-            self._objects,
-            self._labels_of,
-            self._computer,
-            self.plane_shape,
-            self._settings,
-            self._stamp,
-            on_preview,
-            self.judged,
-        )
+        own = self._objects, self._labels_of, self._computer, self.plane_shape
+        draft = Draft(*own, self._settings, self._stamp, on_preview, self.judged)
         runs = self._computer.runs
         try:
             recorded = tuple(_record(event, draft) for event in events)

@@ -241,14 +241,8 @@ def carried_to(
         ]
         planes = computer.planes(ends.__getitem__, 2, spacing, taken)
         found = [
-            ObjectSuggestion(
-                result.mask,
-                innermost(result.mask),
-                result.confidence,
-                (),
-                result.object_id,
-            )
-            for result in list(propagate(planes, tracks))
-            if result.mask.mask.size
+            ObjectSuggestion(r.mask, innermost(r.mask), r.confidence, (), r.object_id)
+            for r in list(propagate(planes, tracks))
+            if r.mask.mask.size
         ]
         yield Batch(tuple(found), 0, 1)

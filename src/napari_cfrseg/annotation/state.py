@@ -65,15 +65,9 @@ class ClickEntry:
         cls, event: ev.ClickAdded, refinement: Refinement, threshold: float
     ) -> ClickEntry:
         """Return the entry that an event adds to an object cut at ``threshold``."""
-        return cls(
-            event.click_id,
-            event.click,
-            refinement,
-            event.focus_shift,
-            event.hint,
-            threshold if event.threshold is None else event.threshold,
-            box=event.box,
-        )
+        cut = threshold if event.threshold is None else event.threshold
+        made = event.click_id, event.click, refinement
+        return cls(*made, event.focus_shift, event.hint, cut, box=event.box)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

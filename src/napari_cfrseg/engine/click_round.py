@@ -35,7 +35,7 @@ from napari_cfrseg.engine.window_score import (
     score,
     weigh,
 )
-from napari_cfrseg.geometry.windows import Window, crop, mask_box
+from napari_cfrseg.geometry.windows import Box, Window, crop, mask_box
 from napari_cfrseg.io.plane_image import PlaneImage
 from napari_cfrseg.model.network import NetworkOutput
 
@@ -147,16 +147,14 @@ class ClickRound:
         window = result.window
         if window is None or not result.touches_border:
             return None
-        wider = next_window(
-            result.patch.mask_box(task.threshold),
-            task.effective,
-            self.image.shape,
-            window.grid,
-            self.focus,
-            old=window,
-            old_touched=True,
-        )
+        area = result.patch.mask_box(task.threshold)
+        wider = self._zoom_in(area, task, old=window, old_touched=True)
         return wider if wider.side > window.side else None
+
+    def _zoom_in(self, area: Box | None, task: Task, **old: Any) -> Window:
+        """Lay a window around a mask and the clicks; ``old`` as for ``next_window``."""
+        plane, grid = self.image.shape, self.stages.grid
+        return next_window(area, task.effective, plane, grid, self.focus, **old)
 
     def _answer(self, task: Task, look: Look, watch: Stopwatch) -> Prediction:
         """Run the cascade in a window and put its answer back into the plane."""
@@ -192,20 +190,13 @@ class ClickRound:
 
     def _look(self, task: Task, watch: Stopwatch) -> Look:
         """Choose the window and embed it."""
-        previous, grid = task.previous, self.stages.grid
-        clicks = task.effective
+        previous, shift = task.previous, task.focus_shift
         area = previous.patch.mask_box(task.threshold)
         if area is None and previous.window is None:
             return self._search(task, watch)
-        window = next_window(
-            area,
-            clicks,
-            self.image.shape,
-            grid,
-            self.focus,
-            old=previous.window,
-            old_touched=previous.touches_border,
-            focus_shift=task.focus_shift,
+        old, touched = previous.window, previous.touches_border
+        window = self._zoom_in(
+            area, task, old=old, old_touched=touched, focus_shift=shift
         )
         return Look(window, self._embed(window, task, watch))
 
@@ -297,13 +288,7 @@ class ClickRound:
         box = None if component is None else mask_box(component)
         if box is None:
             return None
-        fitted = next_window(
-            window.plane_box(box),
-            task.effective,
-            self.image.shape,
-            window.grid,
-            self.focus,
-        )
+        fitted = self._zoom_in(window.plane_box(box), task)
         ratio = fitted.side / window.side
         return None if 1 / SAME_SIDE < ratio < SAME_SIDE else fitted
 

@@ -291,20 +291,13 @@ class Segmenter:
             check_inside(click, image.shape)
         if threshold is not None:
             result = result.with_threshold(threshold)
-        known = ClickList.of(result.clicks)
+        known, how = ClickList.of(result.clicks), as_refinement(refinement)
+        cut = result.threshold
         for count, click in enumerate(clicks[len(known) :], len(known) + 1):
             # a list given as such has its arrays
             is_all = count == len(clicks)
             known = ClickList.of(clicks) if is_all else known.followed_by(click)
-            task = Task(
-                known,
-                result,
-                as_refinement(refinement),
-                hint,
-                focus_shift,
-                on_step,
-                threshold=result.threshold,
-            )
+            task = Task(known, result, how, hint, focus_shift, on_step, threshold=cut)
             result = self._round(task)
         return result
 
@@ -333,15 +326,10 @@ class Segmenter:
             )
         for click in clicks:
             check_inside(click, image.shape)
-        task = Task(
-            tuple(clicks),
-            replace(previous, clicks=(), touches_border=False),
-            as_refinement(refinement),
-            None,
-            forced=False,
-            on_window=on_window,
-        )
-        return replace(self._round(task), clicks=())
+        start = replace(previous, clicks=(), touches_border=False)
+        task = Task(tuple(clicks), start, as_refinement(refinement), None, forced=False)
+        found = self._round(replace(task, on_window=on_window))
+        return replace(found, clicks=())
 
     @contextmanager
     def giving_way(self, check: Callable[[], None]) -> Iterator[None]:

@@ -237,16 +237,10 @@ def measure(
         for name, most in (("standard", 1), ("CFR-1", 2), (str(CASCADE), 5)):
             seconds = [own.of(kind, most) for _, own in pairs]
             ratios = [own.of(kind, most) / ref.of(kind, 1) for ref, own in pairs]
-            steps = [min(most, len(own.steps[kind])) for _, own in pairs]
-            costs.append(
-                ClickCost(
-                    click,
-                    name,
-                    statistics.fmean(steps),
-                    1000 * statistics.median(seconds),
-                    statistics.median(ratios),
-                )
-            )
+            counts = [min(most, len(own.steps[kind])) for _, own in pairs]
+            steps = statistics.fmean(counts)
+            ms, ratio = 1000 * statistics.median(seconds), statistics.median(ratios)
+            costs.append(ClickCost(click, name, steps, ms, ratio))
     every_step = [s for _, own in pairs for steps in own.steps for s in steps]
     return NetworkCost(
         network="",

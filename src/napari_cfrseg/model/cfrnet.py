@@ -196,14 +196,10 @@ class CfrNet(ClickNetwork):
         features = self.clicks(maps, embedding.pyramid)
         small = functional.adaptive_max_pool2d(maps, features.shape[-2:])
         context = torch.cat([embedding.image, small.to(features.dtype)], dim=1)
-        return ClickFeatures(
-            self.ffcm.prepare(features, context),
-            self.cffm.prepare(features),
-            None if self.fine is None else self.fine.prepare(features),
-            embedding.detail,
-            (maps.shape[-2], maps.shape[-1]),
-            embedding.size,
-        )
+        shares = self.ffcm.prepare(features, context), self.cffm.prepare(features)
+        fine = None if self.fine is None else self.fine.prepare(features)
+        padded = maps.shape[-2], maps.shape[-1]
+        return ClickFeatures(*shares, fine, embedding.detail, padded, embedding.size)
 
     def refine(
         self,

@@ -112,7 +112,10 @@ class NamedNetwork:
 
 _FULL_18 = {"family": "hrnet", "small": False, "ocr_width": 64}
 _FCFI_HRNET = {"family": "hrnet", "relu_after_exchange": False, "feedback_width": 64}
+_NO_MASK = {**_FULL_18, "mask_at_input": False}
+_FULL_FCFI = {**_FCFI_HRNET, "small": False}
 _PAPER = {"family": "hrnet", "mask_at_input": False, "feedback_width": 64}
+_VIT_B = {"family": "plain_vit", "feedback_width": 64}
 _VIT_XT = {"dim": 160, "depth": 8, "heads": 4, "pyramid": (96, 192, 288, 384)}
 _VIT_L = {"dim": 1024, "depth": 24, "heads": 16, "pyramid": (192, 384, 768, 1536)}
 _VIT_H = {"dim": 1280, "depth": 32, "heads": 16, "pyramid": (240, 480, 960, 1920)}
@@ -138,62 +141,30 @@ def _simpleclick(size: str, parameters: int, **settings: object) -> NamedNetwork
     )
 
 
+_BASELINE = "RITM's baseline on HRNet-18: no previous mask"
+_AS_PUBLISHED = 'FCFI on HRNet-18 as published (there called "HRNet18s")'
+_TRUE_18S = "FCFI's code on a true HRNet-18s"
+_AS_ITS_PAPER = "FCFI as its paper says: mask in deep features only; cheap refinement"
+_R101 = "FCFI on ResNet-101 DeepLabV3+; cheap refinement"
+_VIT_FCFI = "FCFI at the pyramid of a plain ViT-B; refinement repeats no block"
+#: name, parameters, input sizes, licence, summary and architecture
+_OTHERS: tuple[tuple[Any, ...], ...] = (
+    ("ritm_hrnet18_baseline", 10_006_915, (400, 600), "MIT", _BASELINE, _NO_MASK),
+    ("fcfi_hrnet18", 10_142_790, (480, 720), UNLICENSED, _AS_PUBLISHED, _FULL_FCFI),
+    ("fcfi_hrnet18s", 4_441_250, (400, 480), _YOURS, _TRUE_18S, _FCFI_HRNET),
+    ("fcfi_hrnet18s_paper", 4_440_658, (400, 480), _YOURS, _AS_ITS_PAPER, _PAPER),
+    ("fcfi_r101", 58_540_599, (480, 640), UNLICENSED, _R101, {"family": "deeplab"}),
+)
 _ENTRIES = (
     _ritm("18s", 4_205_839, {}),
     _ritm("18", 10_006_931, _FULL_18),
     _ritm("32", 30_852_035, {"width": 32, "small": False, "ocr_width": 128}),
-    NamedNetwork(
-        "ritm_hrnet18_baseline",
-        10_006_915,
-        (400, 600),
-        "MIT",
-        "RITM's baseline on HRNet-18: no previous mask",
-        {**_FULL_18, "mask_at_input": False},
-    ),
-    NamedNetwork(
-        "fcfi_hrnet18",
-        10_142_790,
-        (480, 720),
-        UNLICENSED,
-        'FCFI on HRNet-18 as published (there called "HRNet18s")',
-        {**_FCFI_HRNET, "small": False},
-    ),
-    NamedNetwork(
-        "fcfi_hrnet18s",
-        4_441_250,
-        (400, 480),
-        _YOURS,
-        "FCFI's code on a true HRNet-18s",
-        _FCFI_HRNET,
-    ),
-    NamedNetwork(
-        "fcfi_hrnet18s_paper",
-        4_440_658,
-        (400, 480),
-        _YOURS,
-        "FCFI as its paper says: mask in deep features only; cheap refinement",
-        _PAPER,
-    ),
-    NamedNetwork(
-        "fcfi_r101",
-        58_540_599,
-        (480, 640),
-        UNLICENSED,
-        "FCFI on ResNet-101 DeepLabV3+; cheap refinement",
-        {"family": "deeplab"},
-    ),
+    *(NamedNetwork(*entry) for entry in _OTHERS),
     _simpleclick("xtiny", 3_845_281, **_VIT_XT, head_width=128),
     _simpleclick("base", 97_067_969),
     _simpleclick("large", 322_991_809, **_VIT_L),
     _simpleclick("huge", 660_713_201, **_VIT_H, patch=14),
-    NamedNetwork(
-        "vit_base_fcfi",
-        97_015_174,
-        (448, 672),
-        _YOURS,
-        "FCFI at the pyramid of a plain ViT-B; refinement repeats no block",
-        {"family": "plain_vit", "feedback_width": 64},
-    ),
+    NamedNetwork("vit_base_fcfi", 97_015_174, (448, 672), _YOURS, _VIT_FCFI, _VIT_B),
 )
 _NAMED = {entry.name: entry for entry in _ENTRIES}
 

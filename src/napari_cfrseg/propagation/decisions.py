@@ -117,14 +117,9 @@ COEFFICIENTS: tuple[float, ...] = (-1.267, 0.008, 1.198, 1.212, 1.505, -2.024)
 
 def features(evidence: Evidence) -> tuple[float, ...]:
     """Return the factors of the weights, a leading 1 first."""
-    return (
-        1.0,
-        evidence.agreement,
-        evidence.certainty,
-        evidence.passes,
-        evidence.trust,
-        math.log1p(evidence.distance),
-    )
+    e = evidence
+    distance = math.log1p(e.distance)
+    return 1.0, e.agreement, e.certainty, e.passes, e.trust, distance
 
 
 def confidence_of(

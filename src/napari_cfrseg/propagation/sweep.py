@@ -233,13 +233,5 @@ def _result(
     evidence: Evidence,
     stop: StopReason | None,
 ) -> PlaneResult:
-    return PlaneResult(
-        stretch.object_id,
-        index,
-        mask,
-        decisions.confidence_of(evidence),
-        stop,
-        stretch.below,
-        stretch.above,
-        evidence,
-    )
+    found = stretch.object_id, index, mask, decisions.confidence_of(evidence), stop
+    return PlaneResult(*found, stretch.below, stretch.above, evidence)

@@ -100,14 +100,8 @@ def _parsed(data: bytes) -> SessionContent:
     for number, part in enumerate(listed):
         events.append(parse_event(part, f"event {number}"))
         listed[number] = None  # a long session is not held twice
-    return SessionContent(
-        head.image,
-        head.model,
-        head.settings,
-        tuple(events),
-        head.snapshot,
-        head.session,
-    )
+    about = head.image, head.model, head.settings
+    return SessionContent(*about, tuple(events), head.snapshot, head.session)
 
 
 def parse_at(path: Path) -> SessionContent:
@@ -224,15 +218,8 @@ def session_lines(
 
 
 def _object(found: ObjectState) -> ObjectLine:
-    return ObjectLine(
-        found.object_id,
-        found.name,
-        found.colour,
-        found.locked,
-        found.object_class,
-        found.threshold,
-        found.click_count,
-    )
+    told = found.object_id, found.name, found.colour, found.locked, found.object_class
+    return ObjectLine(*told, found.threshold, found.click_count)
 
 
 def _listed(name: str, lines: Iterable[str]) -> Iterator[str]:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -199,23 +200,12 @@ class _FineTuning:
             "judged": float(before.objects),
             "minutes": self.settings.minutes,
         }
-        return gate.Outcome(
-            verdict,
-            before,
-            after,
-            change.difference,
-            change.low,
-            change.high,
-            self.split.how,
-            self.split.held_out,
-            self.steps,
-            time.monotonic() - self.start,
-            was,
-            now_is,
-            chance,
-            tuple(gate.suggestions(verdict, self.data, facts)),
-            dict(self.data.broken),
-        )
+        interval = change.difference, change.low, change.high
+        held_out = self.split.how, self.split.held_out
+        done = self.steps, time.monotonic() - self.start
+        advice = tuple(gate.suggestions(verdict, self.data, facts))
+        result = (verdict, before, after, *interval, *held_out, *done, was, now_is)
+        return gate.Outcome(*result, chance, advice, dict(self.data.broken))
 
     def _check_same_data(self) -> None:
         """Refuse data that are not those of the states, in all processes alike."""
@@ -252,14 +242,8 @@ class _FineTuning:
             windows, own = curve_windows(fold, judged, network.grid_size, device)
         keep_best = own and self.config.budget_s is not None
         config = replace(self.config, keep_best=keep_best)
-        trainer = Trainer(
-            network,
-            atlas,
-            config,
-            self.work / f"training-{index}.pt",
-            windows,
-            watch=lambda trainer: self._watch(index, trainer),
-        )
+        state, watch = self.work / f"training-{index}.pt", partial(self._watch, index)
+        trainer = Trainer(network, atlas, config, state, windows, watch=watch)
         self._reported = len(trainer.history)
         tuned = trainer.run()
         self.stopped = trainer.stopped and trainer.progress() < 1.0

@@ -153,15 +153,8 @@ def train_by_recipe(
     )
     write_weights(output, trained, metadata, half=False)
     state.unlink(missing_ok=True)
-    return RecipeOutcome(
-        recipe.name,
-        recipe.network.name,
-        trainer.epoch,
-        trainer.steps,
-        trainer.loss,
-        time.monotonic() - began,
-        str(output),
-    )
+    done = trainer.epoch, trainer.steps, trainer.loss, time.monotonic() - began
+    return RecipeOutcome(recipe.name, recipe.network.name, *done, str(output))
 
 
 class RecipeTrainer:

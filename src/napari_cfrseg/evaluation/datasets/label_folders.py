@@ -23,7 +23,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from napari_cfrseg.evaluation.datasets import (
     MIN_AREA_PX,
     AnnotatedPlane,
     BenchmarkObject,
+    Source,
     find_components,
 )
 from napari_cfrseg.io import images
@@ -84,21 +85,14 @@ class _LabelledSet(ABC):
     def _objects_of(
         self, image_name: str, plane: int | None, labels: NDArray[Any]
     ) -> Iterator[BenchmarkObject]:
+        own = cast("Source", self)  # both layouts read planes
+        source = own, self.name, image_name, plane
         for layer, label, anchor, area in find_components(
             self._annotate(labels, labels),
             min_area_px=self.min_area_px,
             max_plane_share=self.max_plane_share,
         ):
-            yield BenchmarkObject(
-                self,  # type: ignore[arg-type]  # both layouts read planes
-                self.name,
-                image_name,
-                plane,
-                label,
-                layer,
-                anchor,
-                area,
-            )
+            yield BenchmarkObject(*source, label, layer, anchor, area)
 
     def _annotate(self, image: NDArray[Any], labels: NDArray[Any]) -> AnnotatedPlane:
         ignored = None if self.ignore_value is None else labels == self.ignore_value
