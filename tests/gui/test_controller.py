@@ -12,6 +12,7 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment.click_layer import POINT_PX
+from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.gui.segment.layers import unheard
 
 

@@ -30,7 +30,7 @@ from cfrseg_training.finetune.held_out import judged_objects, split_data
 from cfrseg_training.finetune.tuning import fine_tune
 from cfrseg_training.loop.labelled import LabelledData, LabelledPlane, labelled
 from cfrseg_training.loop.training_step import RoundsConfig
-from napari_cfrseg.errors import CfrSegError, DatasetError, TrainingError
+from napari_cfrseg.errors import DatasetError, TrainingError
 from napari_cfrseg.evaluation.scores import ObjectRow
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
