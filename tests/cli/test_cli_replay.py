@@ -200,6 +200,16 @@ def test_labels_whose_record_could_not_be_written_are_made_again(
     assert np.array_equal(tifffile.imread(labels), own)
 
 
+def test_a_replay_never_replaces_its_image(recorded, tmp_path: Path) -> None:
+    session, image = tmp_path / "cells.cfrseg.json", tmp_path / "cells.labels.tif"
+    text = recorded[1].read_text()
+    assert '"cells.tif"' in text
+    session.write_text(text.replace('"cells.tif"', f'"{image.name}"'))
+    image.write_bytes(pixels := recorded[1].with_name("cells.tif").read_bytes())
+    assert "is the image itself" in run(session, "-o", tmp_path, code=1)[1]
+    assert image.read_bytes() == pixels
+
+
 def test_labels_that_cannot_be_written_are_named(recorded, tmp_path: Path) -> None:
     temporary_beside(tmp_path / "cells.labels.tif").mkdir()
     _, said = run(recorded[1], "-o", tmp_path, code=1)

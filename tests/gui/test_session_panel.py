@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 import tifffile
 from napari.components import ViewerModel
+from napari.layers._source import Source
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 from session_cases import PLACES, SHAPE, flood_segmenter, pixels, record
 from sync_runner import SyncRunner
@@ -152,6 +153,12 @@ def test_exports_by_ending_and_says_what_is_wrong(
     wanted = tmp_path / "a.docx"
     desk.panel.export_button.click()
     assert "expected one of the endings" in desk.said[-1][1]
+    wanted = tmp_path / "image.tif"  # the file dialog asks, and one says yes too soon
+    tifffile.imwrite(wanted, pixels())
+    desk.controller.image.layer._source = Source(path=str(wanted))
+    desk.panel.export_button.click()
+    assert "is the image itself" in desk.said[-1][1]
+    assert np.array_equal(tifffile.imread(wanted), pixels())
 
 
 def test_labels_are_imported_from_the_menu_and_clicks_correct_them(desk: Desk) -> None:

@@ -109,3 +109,9 @@ def test_commands_read_from_a_server(
     )
     assert gone.exit_code == 1
     assert address in gone.output
+
+
+def test_a_level_that_is_named_and_missing_says_so(store: Path) -> None:
+    shutil.rmtree(store / "1")
+    with pytest.raises(ImageError, match="names a level '1' that is not there"):
+        open_image(store, levels=3)

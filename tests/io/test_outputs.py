@@ -22,6 +22,8 @@ from napari_cfrseg.io.atomic import (
 from napari_cfrseg.io.images import open_image
 from napari_cfrseg.io.label_exports import check_labels_output, write_ome_zarr
 
+IMAGE = Path("image.tif")
+
 
 @pytest.mark.parametrize(
     ("name", "planes", "reason"),
@@ -44,23 +46,33 @@ def test_what_cannot_be_written_is_said_first(tmp_path, name, planes, reason):
     (tmp_path / "folder.tif").mkdir()
     before = sorted(tmp_path.iterdir())
     with pytest.raises(OutputError, match=reason):
-        check_labels_output(tmp_path / name, (planes, 8, 8), overwrite=False)
+        check_labels_output(tmp_path / name, (planes, 8, 8), IMAGE, overwrite=False)
     assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("name", ["new/a.tif", "a.ome.tif", "a.png", "a.zarr", "A.TIF"])
 def test_what_can_be_written_passes_and_leaves_nothing(tmp_path, name):
-    check_labels_output(tmp_path / name, (8, 8), overwrite=False)
+    check_labels_output(tmp_path / name, (8, 8), IMAGE, overwrite=False)
     check_folder(tmp_path / "new" / "er")
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("place", ["a.zarr", "a.zarr/0", "b.tif"])
+def test_the_image_itself_is_never_overwritten(tmp_path, monkeypatch, place):
+    (tmp_path / "a.zarr" / "0").mkdir(parents=True)
+    (tmp_path / "b.tif").touch()
+    monkeypatch.chdir(tmp_path)
+    target = Path(place).parts[0]
+    with pytest.raises(OutputError, match=f"{target} is the image itself"):
+        check_labels_output(Path(target), (8, 8), tmp_path / place, overwrite=True)
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.BMP"])
 def test_a_picture_of_a_slide_is_refused_with_the_remedy(tmp_path, name):
-    check_labels_output(tmp_path / name, (16_384, 16_384), overwrite=False)
+    check_labels_output(tmp_path / name, (16_384, 16_384), IMAGE, overwrite=False)
     with pytest.raises(OutputError, match=r"10000 million pixels.*write \.tif or"):
-        check_labels_output(tmp_path / name, (100_000, 100_000), overwrite=False)
-    check_labels_output(tmp_path / "a.tif", (100_000, 100_000), overwrite=False)
+        check_labels_output(tmp_path / name, (100_000, 100_000), IMAGE, overwrite=False)
+    check_labels_output(tmp_path / "a.tif", (100_000, 100_000), IMAGE, overwrite=False)
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.zarr"])
@@ -69,7 +81,7 @@ def test_what_a_killed_process_began_goes_before_the_next(tmp_path, name):
     here = temporary_beside(tmp_path / name)
     (gone := here.with_name(here.name.replace(str(os.getpid()), "999999999"))).mkdir()
     here.touch()
-    check_labels_output(tmp_path / name, (8, 8), overwrite=False)
+    check_labels_output(tmp_path / name, (8, 8), IMAGE, overwrite=False)
     assert here.exists()
     assert not gone.exists()
 
@@ -94,7 +106,7 @@ def test_processes_that_write_one_zarr_at_once_all_succeed(tmp_path):
 
 def test_overwriting_must_be_asked_for(tmp_path):
     (tmp_path / "a.tif").touch()
-    check_labels_output(tmp_path / "a.tif", (8, 8), overwrite=True)
+    check_labels_output(tmp_path / "a.tif", (8, 8), IMAGE, overwrite=True)
 
 
 def test_a_result_is_saved_elsewhere_when_its_place_fails(tmp_path, monkeypatch):

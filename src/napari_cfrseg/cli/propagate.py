@@ -125,7 +125,7 @@ def propagate(
     if len(opened.axes) - opened.has_channels != 3:
         msg = f"{image} has axes {' '.join(opened.axes)}: expected one axis before y, x"
         raise ImageError(msg)
-    check_labels_output(target, opened.shape[:3], overwrite=overwrite)
+    check_labels_output(target, opened.shape[:3], image, overwrite=overwrite)
     axis = "zyx".index(along)
     count = opened.shape[axis]
     end = count - 1 if last is None else last

@@ -82,7 +82,7 @@ def segment(
     target = output or Path(f"{image.stem}.mask.tif")
     opened = options.open_arranged(image, axes, rgb, channels)
     pixels = _plane_of(opened, plane, image)
-    check_labels_output(target, pixels.shape[:2], overwrite=overwrite)
+    check_labels_output(target, pixels.shape[:2], image, overwrite=overwrite)
     try:
         for click in clicks:
             check_inside(click, (pixels.shape[0], pixels.shape[1]))

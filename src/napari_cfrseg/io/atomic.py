@@ -201,6 +201,13 @@ def check_output(path: Path, *, overwrite: bool = True) -> None:
     clear_leftovers(path.parent, {path.stem})
 
 
+def check_spares(path: Path, image: Path) -> None:
+    """Raise OutputError if a result there would replace its image, or its folder."""
+    whole = image.resolve()
+    if path.exists() and path.resolve() in (whole, *whole.parents):
+        raise OutputError(f"{path} is the image itself: choose another place")
+
+
 def check_folder(folder: Path) -> None:
     """Raise OutputError unless files can be made in a folder, which need not exist."""
     existing = folder

@@ -23,6 +23,7 @@ from napari_cfrseg.io.atomic import (
     behind_links,
     check_folder,
     check_output,
+    check_spares,
     clear_leftovers,
     temporary_beside,
 )
@@ -41,8 +42,14 @@ _MOST_PICTURE_PX = 1 << 28
 _TILE_PX, _CHUNK_PX = 512, 1024
 
 
-def check_labels_output(path: Path, shape: Sequence[int], *, overwrite: bool) -> None:
-    """Raise OutputError unless labels of a shape (…, Y, X) can be written there."""
+def check_labels_output(
+    path: Path, shape: Sequence[int], image: Path, *, overwrite: bool
+) -> None:
+    """Raise OutputError unless labels of a shape (…, Y, X) can be written there.
+
+    What would replace the image that they are of is refused, or its folder.
+    """
+    check_spares(path, image)
     planes, pixels = math.prod(shape[:-2]), math.prod(shape[-2:])
     suffix = path.suffix.lower()
     if suffix == ".zarr":

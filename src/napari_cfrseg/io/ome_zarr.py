@@ -56,7 +56,10 @@ def open_zarr(path: Path, level: int = 0, *, labels: str | None = None) -> OpenI
     datasets = scale["datasets"]
     if level >= len(datasets):
         raise ImageError(f"{where} has no pyramid level {level}")
-    array = group[datasets[level]["path"]]
+    inside = datasets[level]["path"]
+    if inside not in group:
+        raise ImageError(f"{where} names a level {inside!r} that is not there")
+    array = group[inside]
     names, units = _axes(scale, array.ndim, where)
     sizes = _sizes(datasets[level], array.ndim)
     if sizes is not None:

@@ -26,8 +26,13 @@ from napari_cfrseg.gui.session.layer_imports import (
     import_points,
     importable,
 )
-from napari_cfrseg.gui.session.session_keeper import METADATA_KEY, SessionKeeper
-from napari_cfrseg.io.atomic import atomic_path
+from napari_cfrseg.gui.session.layer_references import file_of
+from napari_cfrseg.gui.session.session_keeper import (
+    METADATA_IMAGE,
+    METADATA_KEY,
+    SessionKeeper,
+)
+from napari_cfrseg.io.atomic import atomic_path, check_spares
 from napari_cfrseg.io.axes import Pyramid
 from napari_cfrseg.io.tiled_labels import is_large
 from napari_cfrseg.overlay import VERMILION, draw_overlay, hex_of
@@ -221,7 +226,14 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         filters = ";;".join(f"{said} (*{ending})" for ending, said in FORMATS.items())
         chosen, _ = QFileDialog.getSaveFileName(self, "Export", "", filters)
         if chosen:
-            self._try(lambda: keeper.export_later(Path(chosen)))
+            layer = keeper.controller.image.layer
+            image = layer.metadata.get(METADATA_IMAGE) or file_of(layer) or ""
+
+            def export() -> None:
+                check_spares(Path(chosen), Path(image))
+                keeper.export_later(Path(chosen))
+
+            self._try(export)
 
     def _import(self, layer: Labels | Points) -> None:
         """Import a layer, hide it, and let clicks correct it."""
