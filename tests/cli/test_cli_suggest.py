@@ -90,6 +90,17 @@ def test_the_next_image_gets_suggestions_only(session: Path, tmp_path: Path):
     assert (np.asarray(result.open_image()) == _discs(2)).all()
 
 
+def test_a_session_of_a_model_that_is_gone_takes_another(session: Path, tmp_path: Path):
+    sha256 = model_reference("default").sha256 or ""
+    old = session.with_name("old.cfrseg.json")
+    old.write_text(session.read_text().replace(sha256, "0" * 64))
+    said = _run(old, "--output", tmp_path, code=1)
+    assert "choose another model with --model" in said
+    _run(old, "--output", tmp_path, "--model", "default")
+    made = Session.open(tmp_path / "old.suggested.cfrseg.json")
+    assert made.content.model == model_reference("default")
+
+
 def test_one_of_several_images_that_fails_stops_no_other(session: Path, tmp_path: Path):
     for name in ("plate.a1", "plate.a2"):
         tifffile.imwrite(tmp_path / f"{name}.tif", _discs(2))

@@ -34,6 +34,10 @@ ModelOption = Annotated[
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")
 ]
+SessionModelOption = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="Another model, by name or file [session's]."),
+]
 SessionDeviceOption = Annotated[
     str | None,
     typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps [session's]."),

@@ -16,6 +16,7 @@ from napari_cfrseg.cli.options import (
     FolderOption,
     JsonOption,
     SessionDeviceOption,
+    SessionModelOption,
     check_apart,
     counting,
     images_named,
@@ -24,6 +25,7 @@ from napari_cfrseg.cli.options import (
 from napari_cfrseg.errors import CfrSegError, SessionError, said_of
 from napari_cfrseg.io.atomic import check_folder
 from napari_cfrseg.io.images import stem_of as image_stem
+from napari_cfrseg.model.weights_file import resolve
 
 if TYPE_CHECKING:
     from napari_cfrseg.annotation import events as ev
@@ -58,6 +60,7 @@ def suggest(
             min=0.0, max=1.0, help="Least probability to be right [as in the window]."
         ),
     ] = None,
+    model: SessionModelOption = None,
     device: SessionDeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -71,7 +74,7 @@ def suggest(
     wanted: list[Path | None] = [*images_named(images)] or [None]
     targets = list(zip(wanted, _targets(session, wanted, output), strict=True))
     several = len(targets) > 1
-    suggest_on = _suggester(session, device, above, output)
+    suggest_on = _suggester(session, model, device, above, output)
     failed: list[str] = []
     for path, labels in track(targets, "images") if several else targets:
         try:
@@ -106,7 +109,11 @@ def _targets(session: Path, images: list[Path | None], output: Path) -> list[Pat
 
 
 def _suggester(
-    session: Path, device: str | None, above: float | None, output: Path
+    session: Path,
+    model: str | None,
+    device: str | None,
+    above: float | None,
+    output: Path,
 ) -> Callable[[Path | None, Path], int]:
     """Learn from a session; return what suggests on an image and writes the results.
 
@@ -119,6 +126,7 @@ def _suggester(
         find_image,
         find_weights,
         load_segmenter,
+        model_reference,
         open_reference,
         relative_path,
     )
@@ -126,8 +134,10 @@ def _suggester(
 
     opened = Session.open(session)
     content = opened.content
+    weights = find_weights(content.model) if model is None else resolve(model)
+    content = replace(content, model=model_reference(weights))
     chosen = device or content.settings.device
-    segmenter = load_segmenter(content, find_weights(content.model), chosen)
+    segmenter = load_segmenter(content, weights, chosen)
     own = opened.annotator(segmenter=segmenter)
     for _ in own.restore(content):
         pass
