@@ -128,7 +128,8 @@ class Trainer:
             start += self._ask_watcher()
             if run_state.process_count() == 1:
                 self.stopped = self.stopping
-        if not self.history or "noc90" not in self.history[-1]:
+        last = self.history[-1] if self.history else {}
+        if "noc90" not in last or last["step"] != self.step:
             self.validate()
         self.save()
         if self.best is not None:
