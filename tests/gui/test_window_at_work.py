@@ -156,6 +156,43 @@ def test_a_frame_is_whole_whatever_happens_before_it_is_shown(window):
     assert shown.lightness() > 150
 
 
+def test_layers_that_change_before_the_window_is_shown_are_drawn_in_a_turn(window):
+    """A mask may come between the request to show the window and its answer."""
+    beats, log = [], []
+    heart = QTimer(interval=1, timerType=Qt.TimerType.PreciseTimer)
+    heart.timeout.connect(lambda: beats.append(0))
+
+    def note(what: str) -> None:
+        log.append((len(beats), what))
+        time.sleep(0.005)  # a beat is due
+
+    class Changes(QObject):
+        requests = 0
+
+        def eventFilter(self, watched, event) -> bool:
+            self.requests += event.type() == QEvent.Type.UpdateRequest
+            if self.requests == 2 and window.image.visible:
+                window.image.visible = False  # the second one was to be answered
+            return False
+
+    window.qtbot.wait(100)
+    window.canvas._vispy_canvas.events.draw.connect(lambda _: note("drawn"))
+    window.canvas.aboutToCompose.connect(lambda: note("shown"))
+    changes = Changes()
+    window.canvas.window().installEventFilter(changes)
+    heart.start()
+    window.canvas.update()
+    window.until(
+        lambda: not window.image.visible and "shown" in dict(map(reversed, log))
+    )
+    window.until(lambda: log[-1][1] == "shown")
+    heart.stop()
+    window.canvas.window().removeEventFilter(changes)
+    (drawn, *is_drawn), (shown, *is_shown) = log[-2:]
+    assert [*is_drawn, *is_shown] == ["drawn", "shown"]
+    assert drawn < shown, log
+
+
 def test_canvas_is_drawn_as_before_once_the_dock_is_closed(window):
     assert "paintGL" in vars(window.canvas)
     window.dock.let_go()
