@@ -75,6 +75,25 @@ def test_other_discs_are_proposed_once_and_the_finished_ones_not(segmenter):
     assert square == []
 
 
+def test_objects_of_an_almost_empty_field_are_seen_apart():
+    """The sample shows noise: without more, discs and what is under them are white."""
+    field = np.random.default_rng(0).integers(0, 8, (4000, 4000)).astype(np.uint16)
+    field[2000:2110, 2000:2110] = 500
+    places = [(2015 + 26 * y, 2015 + 26 * x) for y in range(4) for x in range(4)]
+    rows, columns = np.indices((13, 13)) - 6
+    disc = rows**2 + columns**2 <= 36
+    masks = [MaskPatch.from_mask(disc, (y - 6, x - 6)) for y, x in places]
+    for mask in masks:
+        field[slices(mask.box)][disc] = 900
+    made = Segmenter(SimilarityNetwork(64), device="cpu")
+    made.set_image(field)
+    known = made.learn(masks[:3])
+    batches = made.suggest(known, region=(1990, 1990, 2120, 2120))
+    found = [s for batch in batches for s in batch.found if s.score >= 0.5]
+    hits = [any(shared(s.mask, mask) > 0.8 for s in found) for mask in masks[3:]]
+    assert np.mean(hits) > 0.8
+
+
 def test_a_mask_is_looked_at_again_from_its_middle(segmenter, discs):
     known = segmenter.learn([_mask(*place) for place in PLACES[:3]])
     stages = Stages(segmenter.network, "cpu")

@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 
 from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.geometry.windows import Box, Window, crop, mask_box, overlap
-from napari_cfrseg.io.plane_image import PlaneImage
+from napari_cfrseg.io.plane_image import PlaneImage, Scaling
 
 #: blobs this much weaker than the finished objects are no seeds
 _WEAKEST = 0.2
@@ -83,6 +83,8 @@ class Likeness:
     elongation: float  #: longer side of their boxes over that diameter
     looks: tuple[Appearance, ...]  #: what is seen of them
     scales: tuple[Scale, ...]  #: the smallest first
+    #: black and white where the finished objects lie outside those of their plane
+    scaling: Scaling | None = None
 
     @property
     def step(self) -> int:

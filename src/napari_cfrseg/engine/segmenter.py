@@ -31,6 +31,7 @@ from napari_cfrseg.engine.refinement import Refinement, as_refinement
 from napari_cfrseg.engine.side_by_side import Stopwatch
 from napari_cfrseg.engine.stages import Embedded, Precision, Stages
 from napari_cfrseg.engine.suggestions import Batch, Suggester, Verdict
+from napari_cfrseg.geometry.distances import innermost
 from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.geometry.windows import Box, PlaneLike, Window
 from napari_cfrseg.io.plane_image import PlaneImage, Scaling, open_plane
@@ -362,11 +363,15 @@ class Segmenter:
 
         ValueError if no image is set, or no mask holds a pixel.
         """
-        return learn(self._ready(), finished, self._stages.grid)
+        image = self._seeing_all(finished)
+        known = learn(image, finished, self._stages.grid)
+        is_widened = image.scaling != self._ready().scaling
+        return replace(known, scaling=image.scaling if is_widened else None)
 
     def lesson(self, finished: Sequence[Finished]) -> Lesson:
         """Prepare to learn from finished objects of the image, for :meth:`adapt`."""
-        return Lesson(self.network, self.focus, self._ready(), finished)
+        image = self._seeing_all([one.mask for one in finished])
+        return Lesson(self.network, self.focus, image, finished)
 
     def adapt(self, adaptation: Adaptation | None) -> None:
         """Draw first clicks as a lesson of this network taught; None: forget it."""
@@ -399,10 +404,11 @@ class Segmenter:
             def taken(box: Box) -> NDArray[np.bool_]:
                 return np.zeros((box[2] - box[0], box[3] - box[1]), bool)
 
-        suggester = Suggester(
-            self._stages, self._ready(), known, taken, verdicts, earlier
-        )
-        return suggester.run(region)
+        image = self._ready()
+        if known.scaling is not None:
+            image = replace(image, scaling=known.scaling)
+        asked = Suggester(self._stages, image, known, taken, verdicts, earlier)
+        return asked.run(region)
 
     def _ready(self) -> PlaneImage:
         if self._image is None:
@@ -432,6 +438,10 @@ class Segmenter:
                     self._seen[click.pixel] = image.seeing(click.pixel)
                 return self._seen[click.pixel]
         return image
+
+    def _seeing_all(self, finished: Sequence[MaskPatch]) -> PlaneImage:
+        """Return the image with black and white for some finished objects."""
+        return self._ready().seeing(*(innermost(m) for m in finished if m.area))
 
     def _computer(self, image: PlaneImage) -> ClickRound:
         return ClickRound(self._stages, self.focus, image)

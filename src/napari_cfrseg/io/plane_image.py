@@ -99,26 +99,29 @@ class PlaneImage:
         planes = _three(self._convert(values).transpose(2, 0, 1))
         return np.ascontiguousarray(planes.transpose(1, 2, 0))
 
-    def seeing(self, pixel: tuple[int, int]) -> PlaneImage:
-        """Return the plane with black and white for an object clicked at (y, x).
+    def seeing(self, *pixels: tuple[int, int]) -> PlaneImage:
+        """Return the plane with black and white for objects that hold (y, x) pixels.
 
         Of an almost empty field the sample shows noise or nothing, and an object much
         brighter or darker would be lost: they are moved as far as its surroundings
         ask. An object within them changes nothing.
         """
-        now = list(zip(self.scaling.low, self.scaling.high, strict=True))
-        near = self._around(pixel, _NEXT_PX)
-        lost = [_is_outside(n, *pair) for n, pair in zip(near.T, now, strict=True)]
-        if not any(lost):
-            return self
-        found = _ranges(self._around(pixel, _AROUND_PX), joint=self.rgb)
-        pairs = [
-            (min(one[0], new[0]), max(one[1], new[1]))
-            if new is not None and (is_lost or self.rgb)
-            else one
-            for one, new, is_lost in zip(now, found, lost, strict=True)
-        ]
-        return replace(self, scaling=Scaling(*zip(*pairs, strict=True)))
+        image = self
+        for pixel in pixels:
+            now = list(zip(image.scaling.low, image.scaling.high, strict=True))
+            near = self._around(pixel, _NEXT_PX)
+            lost = [_is_outside(n, *pair) for n, pair in zip(near.T, now, strict=True)]
+            if not any(lost):
+                continue
+            found = _ranges(self._around(pixel, _AROUND_PX), joint=self.rgb)
+            pairs = [
+                (min(one[0], new[0]), max(one[1], new[1]))
+                if new is not None and (is_lost or self.rgb)
+                else one
+                for one, new, is_lost in zip(now, found, lost, strict=True)
+            ]
+            image = replace(image, scaling=Scaling(*zip(*pairs, strict=True)))
+        return image
 
     def _around(self, pixel: tuple[int, int], reach: int) -> NDArray[Any]:
         """Return the (N, channels) pixels at most ``reach`` rows and columns away."""
