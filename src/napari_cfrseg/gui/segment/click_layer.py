@@ -37,7 +37,7 @@ BORDER = 0.1
 #: size of a point on the screen: larger ones hide small objects. napari's own limits
 #: of it would widen the border over the point, and draw a dot into the image's corner
 #: where no point is
-POINT_PX = 10
+POINT_PX = 12
 #: pixels of the screen that the mouse may move between press and release, as napari's
 DRAG_PX = 5
 #: after the last change, until the list of layers shows the points
