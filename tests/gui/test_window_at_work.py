@@ -248,6 +248,19 @@ def test_after_undoing_and_redoing_all_the_next_click_goes_to_the_last_object(wi
     assert [one.clicks for one in window.view.objects] == [7, 8]
 
 
+def test_an_earlier_object_goes_with_its_clicks(window):
+    """Those left have other colours: napari draws these while it still knows more."""
+    window.click(*FIRST)
+    window.press(Qt.Key.Key_N)
+    window.click(*SECOND)
+    window.click(20, 60, Qt.MouseButton.RightButton)
+    window.dock.controller.select(1)
+    window.dock.controller.delete_selected()
+    window.qtbot.waitUntil(lambda: len(window.points.data) == 2)
+    assert [row.object_id for row in window.dock.controller.clicks.rows] == [2, 2]
+    assert [str(one) for one in window.points.symbol] == ["disc", "x"]
+
+
 def test_a_click_in_a_neighbour_says_why_its_pixel_stays(window):
     window.click(*FIRST)
     window.press(Qt.Key.Key_N)

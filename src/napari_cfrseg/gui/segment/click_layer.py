@@ -193,7 +193,8 @@ class ClickLayer:
         self._rows = rows
         places = [self._image.to_own(row.index) for row in rows[first:]]
         data = np.array(places, float).reshape(-1, self.layer.ndim)
-        with self._events.own_writes(), self._one_change():
+        shrinks = first + len(data) < len(found)
+        with self._events.own_writes(), self._one_change(shrinks=shrinks):
             if not (same_length and np.allclose(data, found[first:])):
                 if self.layer.selected_data:
                     self.layer.selected_data = set()
@@ -202,18 +203,20 @@ class ClickLayer:
         self._hide_others()
 
     @contextmanager
-    def _one_change(self) -> Iterator[None]:
+    def _one_change(self, *, shrinks: bool) -> Iterator[None]:
         """Change the layer, and have it drawn and announced once.
 
         SPEED: napari slices and draws at each part of a change, and its viewer goes
         through all layers for how far they reach, which points on an image never alter.
         There is no public way around either: without these names it does so again.
+        Where points go (``shrinks``) it has to slice: a new colour is drawn at once,
+        and what was shown before has more points than there are.
         """
         layer = self.layer
-        with (
-            layer.events.blocker_all(),
-            getattr(layer, "_block_refresh", nullcontext)(),
-        ):
+        at_once = (
+            nullcontext if shrinks else getattr(layer, "_block_refresh", nullcontext)
+        )
+        with layer.events.blocker_all(), at_once():
             yield
         layer.refresh(thumbnail=False)
         self._at_rest.start()
