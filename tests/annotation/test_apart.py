@@ -108,7 +108,7 @@ def test_without_a_mask_before_or_at_the_click_nothing_is_apart() -> None:
     ],
 )
 def test_fused_objects_are_told_by_the_click_alone(place, found, apart, quality):
-    """Whatever is expected of the mask before; see also that of the click alone."""
+    """Also where the network expects little of the mask before."""
     before, after = scene(gap=3, bridge=30)
     before = begun(before.mask.to_mask((200, 200)), quality)
     mask = np.zeros((200, 200), bool)

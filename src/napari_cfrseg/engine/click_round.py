@@ -107,15 +107,17 @@ class Attempt:
 
 def ranked(attempts: Sequence[Attempt], quality_lead: float) -> tuple[Attempt, ...]:
     """Return the windows tried, best first: by score, unless one leads by quality."""
-    best, *others = sorted(attempts, key=lambda attempt: -attempt.score)
-    if best.evidence is not None:
-        least = best.evidence.quality + quality_lead
-        likely = [a for a in others if a.evidence and a.evidence.quality >= least]
-        likely.sort(key=lambda a: -(a.evidence.quality if a.evidence else 0.0))
-        if likely:
-            others.remove(likely[0])
-            return (likely[0], best, *others)
-    return (best, *others)
+
+    def quality(attempt: Attempt) -> float:
+        return attempt.evidence.quality if attempt.evidence else -math.inf
+
+    found = sorted(attempts, key=lambda attempt: -attempt.score)
+    leader = max(found, key=quality)
+    leads = quality(leader) >= quality(found[0]) + quality_lead
+    if leads and found[0].evidence is not None:
+        found.remove(leader)
+        found.insert(0, leader)
+    return tuple(found)
 
 
 class ClickRound:

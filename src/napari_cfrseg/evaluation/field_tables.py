@@ -105,9 +105,13 @@ def _figures(rows: Sequence[FieldRow]) -> list[float]:
     from napari_cfrseg.engine.suggestions import ACCEPT_FROM
 
     costs = [
-        [row.clicked.acceptable, *(value for cost in with_help for value in cost[:2])]
+        [
+            row.clicked.acceptable,
+            *row.one_by_one[:2],
+            *row.at_once[:2],
+            *row.with_noise[:2],
+        ]
         for row in rows
-        for with_help in [(row.one_by_one, row.at_once, row.with_noise)]
     ]
     proposed, right = np.sum([row.found(ACCEPT_FROM) for row in rows], axis=0)
     objects = sum(row.objects - TAUGHT for row in rows)

@@ -87,9 +87,14 @@ def draw_objects(choice: DataChoice) -> list[BenchmarkObject]:
         msg = "axes can be named for a folder with images/ and labels/ only"
         raise DatasetError(msg)
     if choice.split is not None:
-        data, sets, seed = choice.data, choice.sets, choice.seed
-        how = {"max_per_set": per_set, "seed": seed}
-        return micro_objects(data, choice.split, choice.side, sets=sets, **how)
+        return micro_objects(
+            choice.data,
+            choice.split,
+            choice.side,
+            max_per_set=per_set,
+            sets=choice.sets,
+            seed=choice.seed,
+        )
     objects = list(_open(choice, layout).objects())
     if layout in PUBLISHED and choice.max_objects is None:
         return objects
@@ -100,8 +105,14 @@ def _open(choice: DataChoice, layout: str) -> ObjectList:
     name, ignore = choice.data.resolve().name, choice.ignore_value
     least = choice.min_area_px
     if layout == "folder":
-        how = {"per_object": choice.per_object, "axes": choice.axes}
-        return LabelFolder(choice.data, name, ignore, least, **how)  # type: ignore[arg-type]  # by name
+        return LabelFolder(
+            choice.data,
+            name,
+            ignore,
+            least,
+            per_object=choice.per_object,
+            axes=choice.axes,
+        )
     if layout == "ome-zarr":
         return OmeZarr(choice.data, name, ignore, least)
     if layout not in PUBLISHED:

@@ -242,10 +242,10 @@ class Controller:
         elif isinstance(first, ev.SuggestionsAccepted):
             next_id = first.object_id + len(first.accepted)
             changes = {"selected": first.object_id, "next_id": next_id}
+        elif step.if_apart:
+            changes = {"next_id": self.view.next_id + 1}
         elif isinstance(first, ev.ClickAdded):
             changes = {"selected": first.object_id}
-        if step.if_apart:
-            changes = {"next_id": self.view.next_id + 1}
         with self._shown.in_a_moment(**changes):
             self.submit(*step.events, if_apart=step.if_apart)
 
