@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 
 import cfrseg_training
-from napari_cfrseg.former_paths import RENAMED, new_places
+from napari_cfrseg.former_paths import NEW_PLACES, RENAMED
 
 #: names that the documentation of 0.1.0 imported, and where from
 DOCUMENTED = {
@@ -36,9 +36,9 @@ def first_import(name: str) -> object:
     return import_module(name)
 
 
-@pytest.mark.parametrize("former", sorted(new_places()))
+@pytest.mark.parametrize("former", sorted(NEW_PLACES))
 def test_a_former_module_names_its_new_place(former: str) -> None:
-    places = new_places()[former]
+    places = NEW_PLACES[former]
     with pytest.warns(DeprecationWarning, match=rf"{former} is now {places[0]}"):
         module = first_import(former)
     for place in places:
@@ -55,12 +55,12 @@ def test_documented_names_are_the_ones_of_the_new_place(
         module = first_import(former)
     for name in names:
         wanted = RENAMED.get((former, name), name)
-        places = [import_module(place) for place in new_places()[former]]
+        places = [import_module(place) for place in NEW_PLACES[former]]
         assert getattr(module, name) in [getattr(p, wanted, None) for p in places]
 
 
 def test_a_module_that_never_was_is_not_found() -> None:
-    assert cfrseg_training.__name__ not in new_places()
+    assert cfrseg_training.__name__ not in NEW_PLACES
     for name in ("napari_cfrseg.nothing", "napari_cfrseg.session.nothing"):
         with pytest.raises(ModuleNotFoundError):
             import_module(name)
