@@ -36,8 +36,8 @@ from napari_cfrseg.propagation import (
     Track,
     propagate,
 )
-from napari_cfrseg.propagation.shapes import interpolate, prior_of
-from napari_cfrseg.propagation.tracks import stretches_of
+from napari_cfrseg.propagation.shapes import interpolate
+from napari_cfrseg.propagation.stretches import prior_of, stretches_of
 
 Gap = tuple[int | None, int | None]
 FillerName = Literal["propagation", "free", "interpolation", "copying", "prior"]

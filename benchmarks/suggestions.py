@@ -5,14 +5,14 @@
     python benchmarks/suggestions.py times
     python benchmarks/suggestions.py fit DATA
 
-``measure`` runs fields of the validation side (at least 30 objects) through
-``napari_cfrseg.evaluation.fields``, as ``cfrseg evaluate --suggest`` does, and prints
-its table; then the share of proposals that are right (precision) and of objects that
-have a right one (recall) from a score on, and those of a classical pipeline tuned on
-the same three objects. ``--unseen``: kinds of images that the defaults before run 9
-were not trained on. Fields that OUT has are not measured again. ``times``: processor
-time and memory on 100 discs in 1024² and on a plane of 10,000². ``fit`` prints the
-weights of the score, and what they are worth on sets they were not fitted to.
+``measure`` runs fields of the validation side (at least 30 objects), as
+``cfrseg evaluate --suggest`` does, and prints its table; then the share of proposals
+that are right (precision) and of objects that have a right one (recall) from a score
+on, and those of a classical pipeline tuned on the same three objects. ``--unseen``:
+kinds of images that the defaults before run 9 were not trained on. Fields that OUT has
+are not measured again. ``times``: processor time and memory on 100 discs in 1024² and
+on a plane of 10,000². ``fit`` prints the weights of the score, and what they are worth
+on sets they were not fitted to.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ from napari_cfrseg.engine.likeness import (
 )
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.engine.stages import Stages
-from napari_cfrseg.evaluation.accepting import ACCEPTED_IOU
 from napari_cfrseg.evaluation.datasets import BenchmarkObject
 from napari_cfrseg.evaluation.datasets.choice import read_split
 from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
-from napari_cfrseg.evaluation.field_tables import (
-    TAUGHT,
+from napari_cfrseg.evaluation.evaluate_fields import (
     FieldRow,
-    FieldSettings,
+    evaluate_fields,
     format_fields,
 )
 from napari_cfrseg.evaluation.fields import (
+    ACCEPTED_IOU,
+    TAUGHT,
     Field,
-    evaluate_fields,
+    FieldSettings,
     fields_of,
     pixels_of,
 )

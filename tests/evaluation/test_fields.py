@@ -15,13 +15,12 @@ from napari_cfrseg.engine.suggestions import ACCEPT_FROM, ObjectSuggestion
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation.accepting import Suggested
 from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
-from napari_cfrseg.evaluation.field_tables import FieldSettings, format_fields
-from napari_cfrseg.evaluation.fields import (
-    Field,
+from napari_cfrseg.evaluation.evaluate_fields import (
     evaluate_field,
     evaluate_fields,
-    fields_of,
+    format_fields,
 )
+from napari_cfrseg.evaluation.fields import Field, FieldSettings, fields_of
 from napari_cfrseg.geometry.masks import MaskPatch
 
 

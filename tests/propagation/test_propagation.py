@@ -443,7 +443,7 @@ class TestProfile:
         anchors = {5: self.ball(5), 15: self.ball(15)}
         profile = Profile(anchors, ends)
         bridge = Bridge(5, 15, anchors[5], anchors[15], (1.0, 1.0), profile)
-        cap = Cap(15, anchors[15], (1.0, 1.0), profile)
+        cap = Cap(anchors[15], (1.0, 1.0), profile)
         prior = bridge if index < 15 else cap
         return prior.field(index, (0, 0, SIZE, SIZE)).mask()
 
@@ -468,7 +468,7 @@ class TestProfile:
             7: MaskPatch.from_mask(disk((9, 9), 9)),
         }
         profile = Profile(anchors, (0, 40))
-        found = Cap(5, anchors[5], (1.0, 1.0), profile).field(6, (0, 0, SIZE, SIZE))
+        found = Cap(anchors[5], (1.0, 1.0), profile).field(6, (0, 0, SIZE, SIZE))
         assert found.mask().area < 2.5 * wide.sum()
 
 

@@ -40,7 +40,7 @@ from napari_cfrseg.io.plane_image import Scaling
 from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, empty_labels
 
 #: objects worked on last that suggestions are learnt from
-_MOST_LEARNT = 12
+MOST_LEARNT = 12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,7 +186,7 @@ class Annotator:
             raise SessionError(msg)
         if plane not in finished:
             plane = max(finished, key=lambda index: len(finished[index]))
-        newest = sorted(finished[plane], key=lambda one: -one[0])[:_MOST_LEARNT]
+        newest = sorted(finished[plane], key=lambda one: -one[0])[:MOST_LEARNT]
         return self._computer.on(plane).learn([mask for _, mask in newest])
 
     def lesson(

@@ -340,8 +340,8 @@ def _suggest(
 ) -> None:
     """Measure suggestions field by field; a killed run continues."""
     from napari_cfrseg.engine.segmenter import Segmenter
-    from napari_cfrseg.evaluation.field_tables import FieldSettings, format_fields
-    from napari_cfrseg.evaluation.fields import MIN_OBJECTS, evaluate_fields, fields_of
+    from napari_cfrseg.evaluation.evaluate_fields import evaluate_fields, format_fields
+    from napari_cfrseg.evaluation.fields import MIN_OBJECTS, FieldSettings, fields_of
 
     planes = fields_of(objects, fields)
     if not planes or not spec.is_network:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,18 +26,12 @@ from napari_cfrseg.engine.suggestions import (
     Verdict,
     rescored,
 )
-from napari_cfrseg.evaluation import metrics
-from napari_cfrseg.evaluation.field_tables import TAUGHT
+from napari_cfrseg.evaluation.fields import ACCEPTED_IOU, TAUGHT, Field
 from napari_cfrseg.geometry.distances import innermost
 from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.geometry.windows import overlap, shape_of
 
-if TYPE_CHECKING:
-    from napari_cfrseg.evaluation.fields import Field
-
-#: a suggestion that covers an object this well is accepted
-ACCEPTED_IOU = metrics.ACCEPTABLE_LOWER_IOU
-#: one that covers it less is rejected, not corrected
+#: a suggestion that covers an object less is rejected, not corrected
 CORRECTED_IOU = 0.5
 #: how many a stroke accepts at most, and how many diameters the next one is away
 MOST_IN_STROKE, STROKE_STEP = 5, 3.0

@@ -1,41 +1,32 @@
-"""Measure suggestions on whole fields: three objects clicked, the rest proposed.
+"""Fields: planes with many labelled objects, of which three are clicked at first.
 
-A field is a plane with many labelled objects. The robot clicks three of them until each
-outline is acceptable (NoC@ok), asks for suggestions, accepts, corrects or rejects them
-(:mod:`~napari_cfrseg.evaluation.accepting`) and clicks the other objects. Beside it
-stand the same objects, each clicked from scratch.
-
-To correct and to click hundreds of objects takes long, so a random sample of them
-stands for all; suggestions are judged on all.
+A robot clicks three objects until each outline is acceptable (NoC@ok) and asks for
+suggestions of the others.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cfrseg.annotation.annotator import MOST_LEARNT
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation import metrics
-from napari_cfrseg.evaluation.accepting import ACCEPTED_IOU, Suggested
 from napari_cfrseg.evaluation.datasets import (
     BenchmarkObject,
     group_by_plane,
     sample_objects,
 )
-from napari_cfrseg.evaluation.field_tables import TAUGHT, Cost, FieldRow, FieldSettings
 from napari_cfrseg.evaluation.robots import ExactRobot
-from napari_cfrseg.evaluation.scores import MAX_CLICKS, mean
+from napari_cfrseg.evaluation.scores import MAX_CLICKS
 from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.geometry.windows import mask_box, overlap, shape_of, slices
 
@@ -46,8 +37,10 @@ if TYPE_CHECKING:
 
 #: planes with fewer objects are no fields
 MIN_OBJECTS = 30
-#: finished objects that suggestions are learnt from
-MOST_LEARNT = 12
+#: objects clicked before the first suggestions
+TAUGHT = 3
+#: a suggestion that covers an object this well is accepted
+ACCEPTED_IOU = metrics.ACCEPTABLE_LOWER_IOU
 
 
 def fields_of(
@@ -66,87 +59,14 @@ def fields_of(
     ]
 
 
-def evaluate_fields(
-    path: Path,
-    segmenter: Segmenter,
-    fields: Sequence[Sequence[BenchmarkObject]],
-    settings: FieldSettings,
-    identity: Mapping[str, Any],
-) -> Iterator[FieldRow]:
-    """Measure fields and append a line for each to a file; finished ones are read.
+@dataclass(frozen=True, slots=True)
+class FieldSettings:
+    """How fields are measured."""
 
-    ``identity`` says what is measured. Raises DatasetError if the file is of another
-    run.
-    """
-    head = json.loads(json.dumps({**identity, "settings": asdict(settings)}))
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    if lines and json.loads(lines[0]) != head:
-        msg = f"{path} holds another run: name another folder, or delete it"
-        raise DatasetError(msg)
-    done = {row.key: row for row in map(_read, lines[1:])}
-    with path.open("a", encoding="utf-8") as file:
-        if not lines:
-            file.write(json.dumps(head) + "\n")
-        for objects in fields:
-            row = done.get(objects[0].plane_key)
-            if row is None:
-                row = evaluate_field(segmenter, objects, settings)
-                file.write(json.dumps(asdict(row)) + "\n")
-                file.flush()
-            yield row
-
-
-def _read(line: str) -> FieldRow:
-    row = json.loads(line)
-    for name in ("clicked", "one_by_one", "at_once", "with_noise"):
-        row[name] = Cost(*row[name])
-    return FieldRow(**row)
-
-
-def evaluate_field(
-    segmenter: Segmenter, objects: Sequence[BenchmarkObject], settings: FieldSettings
-) -> FieldRow:
-    """Measure one field: all its objects, which lie on one plane."""
-    plane = Field(segmenter, objects, settings)
-    sample = plane.others[: settings.max_objects]
-    clicked = {number: plane.click(number)[0] for number in sample}
-
-    def per_object(suggested: Suggested | None = None) -> Cost:
-        costs = []
-        for number in sample:
-            ok, close = clicked[number]
-            cost = (ok, ok, close)
-            if suggested is not None:
-                cost = suggested.finish(number, clicked[number])
-            costs.append(cost)
-        rest = np.mean(costs, axis=0) * len(plane.others)
-        taught = np.sum([(ok, ok, close) for ok, close in plane.taught], axis=0)
-        acts = 0 if suggested is None else suggested.actions
-        return Cost(*((taught + rest + acts) / plane.count).tolist())
-
-    def run(wrong_share: float = 0.0, *, at_once: bool = False) -> Suggested:
-        suggested = Suggested(plane)
-        suggested.run(wrong_share, at_once=at_once, seed=settings.seed)
-        return suggested
-
-    one_by_one = run()
-    accepted = [number for number in sample if number in one_by_one.accepted]
-    return FieldRow(
-        key=objects[0].plane_key,
-        set_name=objects[0].set_name,
-        objects=plane.count,
-        clicked=per_object(),
-        one_by_one=per_object(one_by_one),
-        at_once=per_object(run(at_once=True)),
-        with_noise=per_object(run(settings.wrong_share)),
-        scored=plane.scored,
-        accepted=len(one_by_one.accepted),
-        as_they_are=mean(
-            [plane.mend(one_by_one.accepted[n], n)[0] == 0 for n in accepted] or [0.0]
-        ),
-        first_s=plane.first_s,
-        all_s=plane.all_s,
-    )
+    max_objects: int = 40  #: objects clicked or corrected per field; a sample beyond
+    wrong_share: float = 0.1  #: acceptances that are wrong in the run with noise
+    seed: int = 0  #: of the objects taught and sampled, and of the noise
+    most: int | None = None  #: only so many objects around the plane's middle
 
 
 class Field:

@@ -33,9 +33,6 @@ from scipy.interpolate import CubicSpline
 
 from napari_cfrseg.geometry.masks import BoolMask, MaskPatch, box_of
 from napari_cfrseg.geometry.windows import Box, overlap, shape_of, slices, union
-from napari_cfrseg.propagation.planes import SegmenterPlanes
-from napari_cfrseg.propagation.settings import PropagationSettings
-from napari_cfrseg.propagation.tracks import Stretch, Track
 
 #: masks whose IoU is below this are moved onto each other before they are mixed
 ALIGN_BELOW = 0.5
@@ -231,7 +228,6 @@ class Bridge:
 class Cap:
     """From the outermost anchor to a known end of the object."""
 
-    anchor: int
     mask: MaskPatch
     sampling: tuple[float, float]
     profile: Profile
@@ -255,51 +251,3 @@ def _swollen(shape: Field, radius: float) -> Field:
     own = math.sqrt(np.count_nonzero(inside) / math.pi)
     change = min(radius / own, _MOST_CHANGE) - 1
     return Field(shape.box, shape.values + change * float(shape.values.max()))
-
-
-def prior_of(planes: SegmenterPlanes, stretch: Stretch) -> Prior | None:
-    """Return the bridge between two anchors, or the cap towards a known end."""
-    below, above = stretch.below, stretch.above
-    anchors, sampling = stretch.track.anchors, planes.px_sampling
-    ends = _ends(planes, stretch.track)
-    profile = None if ends == (None, None) else Profile(anchors, ends)
-    if below is not None and above is not None:
-        first, second = anchors[below], anchors[above]
-        return Bridge(below, above, first, second, sampling, profile)
-    anchor = above if below is None else below
-    end = ends[0] if below is None else ends[1]
-    if end is None or anchor is None or profile is None:
-        return None
-    return Cap(anchor, anchors[anchor], sampling, profile)
-
-
-def _ends(planes: SegmenterPlanes, track: Track) -> tuple[int | None, int | None]:
-    """Return the first planes without the object, where they are known."""
-    if not track.spans:
-        return None, None
-    first = track.first - 1 if track.first > 0 else None
-    last = track.last + 1 if track.last < planes.count - 1 else None
-    return first, last
-
-
-def sigma_of(
-    planes: SegmenterPlanes, settings: PropagationSettings, stretch: Stretch, index: int
-) -> float:
-    """Return how uncertain the prior is, in pixels.
-
-    Between two known places it grows like a Brownian bridge; with nothing but the plane
-    before, by ``drift_alone`` a plane. A share of the radius limits both.
-    """
-    ends = stretch.ends
-    areas = [stretch.track.anchors[e].area for e in ends]
-    outer = _ends(planes, stretch.track)
-    end = None if stretch.is_gap else outer[0 if stretch.below is None else 1]
-    if end is not None:
-        ends.append(end)
-    drift = settings.drift_alone
-    if len(ends) == 2:
-        one, other = abs(index - ends[0]), abs(index - ends[1])
-        drift = settings.drift * math.sqrt(one * other / (one + other))
-    radius = math.sqrt(max(areas, default=0) / math.pi)
-    most = settings.most_drift * radius
-    return max(settings.drift_floor, min(drift * planes.plane_steps, most))

@@ -21,17 +21,17 @@ from napari_cfrseg.geometry.windows import Box, Window
 from napari_cfrseg.propagation import decisions
 from napari_cfrseg.propagation.planes import SegmenterPlanes, common_windows
 from napari_cfrseg.propagation.settings import PropagationSettings, StopReason
-from napari_cfrseg.propagation.shapes import overlap_iou, prior_of, sigma_of
+from napari_cfrseg.propagation.shapes import overlap_iou
 from napari_cfrseg.propagation.step import Answer, Running, advance, look_at
-from napari_cfrseg.propagation.tracks import (
-    Evidence,
-    PlaneResult,
+from napari_cfrseg.propagation.stretches import (
     Run,
     Stretch,
-    Track,
+    prior_of,
     sibling_labels,
+    sigma_of,
     stretches_of,
 )
+from napari_cfrseg.propagation.tracks import Evidence, PlaneResult, Track
 
 
 def propagate(

@@ -1,30 +1,33 @@
-"""A row of figures for each field of suggestions, and their table as Markdown."""
+"""Measure suggestions on whole fields: three objects clicked, the rest proposed.
+
+A robot accepts, corrects or rejects the suggestions of a field
+(:mod:`~napari_cfrseg.evaluation.accepting`) and clicks the other objects. Beside it
+stand the same objects, each clicked from scratch. To correct and to click hundreds of
+objects takes long, so a random sample of them stands for all; suggestions are judged on
+all.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import filterfalse
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from napari_cfrseg.errors import DatasetError
+from napari_cfrseg.evaluation.accepting import Suggested
+from napari_cfrseg.evaluation.datasets import BenchmarkObject
+from napari_cfrseg.evaluation.fields import TAUGHT, Field, FieldSettings
 from napari_cfrseg.evaluation.scores import mean
 
-#: objects clicked before the first suggestions
-TAUGHT = 3
-
-
-@dataclass(frozen=True, slots=True)
-class FieldSettings:
-    """How fields are measured."""
-
-    max_objects: int = 40  #: objects clicked or corrected per field; a sample beyond
-    wrong_share: float = 0.1  #: acceptances that are wrong in the run with noise
-    seed: int = 0  #: of the objects taught and sampled, and of the noise
-    most: int | None = None  #: only so many objects around the plane's middle
+if TYPE_CHECKING:
+    from napari_cfrseg.engine.segmenter import Segmenter
 
 
 class Cost(NamedTuple):
@@ -59,6 +62,89 @@ class FieldRow:
         """Return how many were suggested at a score or above, and how many right."""
         chosen = [right for score, right in self.scored if score >= threshold]
         return len(chosen), sum(chosen)
+
+
+def evaluate_fields(
+    path: Path,
+    segmenter: Segmenter,
+    fields: Sequence[Sequence[BenchmarkObject]],
+    settings: FieldSettings,
+    identity: Mapping[str, Any],
+) -> Iterator[FieldRow]:
+    """Measure fields and append a line for each to a file; finished ones are read.
+
+    ``identity`` says what is measured. Raises DatasetError if the file is of another
+    run.
+    """
+    head = json.loads(json.dumps({**identity, "settings": asdict(settings)}))
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    if lines and json.loads(lines[0]) != head:
+        msg = f"{path} holds another run: name another folder, or delete it"
+        raise DatasetError(msg)
+    done = {row.key: row for row in map(_read, lines[1:])}
+    with path.open("a", encoding="utf-8") as file:
+        if not lines:
+            file.write(json.dumps(head) + "\n")
+        for objects in fields:
+            row = done.get(objects[0].plane_key)
+            if row is None:
+                row = evaluate_field(segmenter, objects, settings)
+                file.write(json.dumps(asdict(row)) + "\n")
+                file.flush()
+            yield row
+
+
+def _read(line: str) -> FieldRow:
+    row = json.loads(line)
+    for name in ("clicked", "one_by_one", "at_once", "with_noise"):
+        row[name] = Cost(*row[name])
+    return FieldRow(**row)
+
+
+def evaluate_field(
+    segmenter: Segmenter, objects: Sequence[BenchmarkObject], settings: FieldSettings
+) -> FieldRow:
+    """Measure one field: all its objects, which lie on one plane."""
+    plane = Field(segmenter, objects, settings)
+    sample = plane.others[: settings.max_objects]
+    clicked = {number: plane.click(number)[0] for number in sample}
+
+    def per_object(suggested: Suggested | None = None) -> Cost:
+        costs = []
+        for number in sample:
+            ok, close = clicked[number]
+            cost = (ok, ok, close)
+            if suggested is not None:
+                cost = suggested.finish(number, clicked[number])
+            costs.append(cost)
+        rest = np.mean(costs, axis=0) * len(plane.others)
+        taught = np.sum([(ok, ok, close) for ok, close in plane.taught], axis=0)
+        acts = 0 if suggested is None else suggested.actions
+        return Cost(*((taught + rest + acts) / plane.count).tolist())
+
+    def run(wrong_share: float = 0.0, *, at_once: bool = False) -> Suggested:
+        suggested = Suggested(plane)
+        suggested.run(wrong_share, at_once=at_once, seed=settings.seed)
+        return suggested
+
+    one_by_one = run()
+    accepted = [number for number in sample if number in one_by_one.accepted]
+    return FieldRow(
+        key=objects[0].plane_key,
+        set_name=objects[0].set_name,
+        objects=plane.count,
+        clicked=per_object(),
+        one_by_one=per_object(one_by_one),
+        at_once=per_object(run(at_once=True)),
+        with_noise=per_object(run(settings.wrong_share)),
+        scored=plane.scored,
+        accepted=len(one_by_one.accepted),
+        as_they_are=mean(
+            [plane.mend(one_by_one.accepted[n], n)[0] == 0 for n in accepted] or [0.0]
+        ),
+        first_s=plane.first_s,
+        all_s=plane.all_s,
+    )
 
 
 def format_fields(rows: Sequence[FieldRow], settings: FieldSettings) -> str:
