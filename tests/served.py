@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,8 +18,13 @@ import zarr
 class Stalling(SimpleHTTPRequestHandler):
     """Serves files; stalls in the middle of an answer while ``stalled`` is set.
 
-    Where there is ``held``, an answer that stalled stays so until it is set.
+    Where there is ``held``, an answer that stalled stays so until it is set. Parts of
+    files are sent (``Range``) unless ``whole`` is set.
     """
+
+    sent_bytes = 0  #: of all files, so far
+    wait_s = 0.0  #: before each answer
+    whole = False
 
     stalled = False
     held: threading.Event | None = None
@@ -28,8 +34,9 @@ class Stalling(SimpleHTTPRequestHandler):
         if Stalling.refused:
             self.send_error(Stalling.refused)
             return
+        time.sleep(Stalling.wait_s)
         if not Stalling.stalled:
-            super().do_GET()
+            self._send()
             return
         self.send_response(200)
         self.send_header("Content-Length", "100000")
@@ -41,6 +48,26 @@ class Stalling(SimpleHTTPRequestHandler):
         while Stalling.stalled and Stalling.held is None:
             time.sleep(0.02)
         self.close_connection = True
+
+    def _send(self) -> None:
+        path = Path(self.translate_path(self.path))
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if not path.is_file():
+            self.send_error(404)
+            return
+        data = path.read_bytes()
+        if asked is None or Stalling.whole:
+            self.send_response(200)
+        else:
+            first, last = int(asked[1]), min(int(asked[2]), len(data) - 1)
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+            data = data[first : last + 1]
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        with suppress(ConnectionError):
+            self.wfile.write(data)
+        Stalling.sent_bytes += len(data)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -67,7 +94,8 @@ def serving(folder: Path) -> Iterator[str]:
         try:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
-            Stalling.stalled, Stalling.refused = False, 0
+            Stalling.stalled, Stalling.refused, Stalling.whole = False, 0, False
+            Stalling.wait_s = 0.0
             if Stalling.held is not None:
                 Stalling.held.set()
             Stalling.held = None

@@ -36,7 +36,7 @@ def segment(
         typer.Argument(
             parser=options.parse_image,
             metavar="IMAGE",
-            help="TIFF, NPY, PNG, JPEG, …, OME-Zarr (also https://…, s3://…).",
+            help="TIFF, OME-Zarr (also https://…, s3://…), NPY, PNG, JPEG, ….",
         ),
     ],
     clicks: Annotated[

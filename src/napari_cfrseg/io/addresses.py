@@ -6,13 +6,17 @@ makes one slash of two; here it gets them back.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from napari_cfrseg.errors import ImageError
+from napari_cfrseg.errors import ImageError, said_of
 
 #: a server that says nothing for so long is given up
-_SILENCE_S = 30.0
+SILENCE_S = 30.0
+#: aiohttp's errors where a connection ends too early
+_BROKEN_OFF = ("ClientPayloadError", "ServerDisconnectedError")
 
 
 def address_of(path: Path) -> str | None:
@@ -56,14 +60,53 @@ def remote_store(address: str) -> Any:
     """Return a Zarr store on a server; ImageError if what reads it is not installed."""
     from zarr.storage import FsspecStore
 
-    options: dict[str, Any] = {}
-    try:
-        if address.startswith("http"):
-            import aiohttp
+    with needing(address):
+        return FsspecStore.from_url(address, server_options(address), read_only=True)
 
-            wait = aiohttp.ClientTimeout(total=None, sock_read=_SILENCE_S)
-            options = {"client_kwargs": {"timeout": wait}}
-        return FsspecStore.from_url(address, options, read_only=True)
+
+def server_options(address: str) -> dict[str, Any]:
+    """Return how fsspec asks a server, for how long it waits among it."""
+    if not address.startswith("http"):
+        return {}
+    import aiohttp
+
+    wait = aiohttp.ClientTimeout(
+        total=None, sock_connect=SILENCE_S, sock_read=SILENCE_S
+    )
+    plain = {"Accept-Encoding": "identity"}  # lengths are those of the file
+    return {"client_kwargs": {"timeout": wait, "headers": plain}}
+
+
+@contextmanager
+def needing(address: str) -> Iterator[None]:
+    """Turn a missing package that reads from servers into an ImageError."""
+    try:
+        yield
     except ImportError as error:
         msg = f'{address} is on a server: pip install "napari-cfrseg[remote]"'
         raise ImageError(msg) from error
+
+
+@contextmanager
+def answering(address: str) -> Iterator[None]:
+    """Turn whatever an unanswered question raises into an ImageError of one line."""
+    try:
+        yield
+    except Exception as error:  # each kind of server has errors of its own
+        raise ImageError(f"{address}: {_why(error)}") from error
+
+
+def _why(error: BaseException) -> str:
+    """Return why a server did not answer; what fsspec makes of it hides the reason."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    kind, status = type(error).__name__, getattr(error, "status", None)
+    if status == 404 or (status is None and isinstance(error, FileNotFoundError)):
+        return "there is no such file on the server"
+    if status is not None:
+        return f"the server answers {status} ({getattr(error, 'message', '')})"
+    if isinstance(error, TimeoutError):
+        return f"the server has not answered for {SILENCE_S:.0f} s: try again"
+    if isinstance(error, ConnectionResetError) or kind in _BROKEN_OFF:
+        return "the server broke its answer off: try again"
+    return said_of(error)[:200]

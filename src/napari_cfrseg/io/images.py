@@ -34,6 +34,7 @@ from napari_cfrseg.io.named_axes import (
 TIFF_SUFFIXES = (".tif", ".tiff", ".lsm", ".stk", ".btf", ".tf8")
 #: TIFFs by other names, of slide scanners; only read
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".bif", ".qptiff", ".ptif", ".ptiff")
+_TIFFS = (*TIFF_SUFFIXES, *SLIDE_SUFFIXES)
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 #: files that hold images, in the order in which they are looked for
 IMAGE_SUFFIXES = (*TIFF_SUFFIXES, *SLIDE_SUFFIXES, *PICTURE_SUFFIXES, ".npy")
@@ -54,19 +55,24 @@ def open_image(
     """Open an image; ImageError if there is none, or no such level.
 
     The path is a TIFF, NPY, PNG, JPEG or BMP, or whatever else Pillow reads; or an
-    OME-Zarr folder, or its address on a server (``https://…``, ``s3://…``). ``level``
+    OME-Zarr folder; or the address of a TIFF or an OME-Zarr on a server
+    (``https://…``, ``s3://…``). ``level``
     is of its pyramid, 0 the finest; so many ``levels`` from this one on become one
     pyramid. ``axes`` are the axes' letters as a person names them
     (:meth:`.OpenImage.named`). ``as_labels``: the pixels are object numbers, and a
     palette's colours do not count.
     """
     with reading(path):
-        if address_of(path) is not None or path.is_dir():
+        suffix, address = suffix_of(path), address_of(path)
+        if address is not None and suffix in (*PICTURE_SUFFIXES, ".npy"):
+            raise ImageError("of servers, TIFF and OME-Zarr are read: download it")
+        if path.is_dir() or (address is not None and suffix not in _TIFFS):
             from napari_cfrseg.io.ome_zarr import open_zarr
 
             opened = open_zarr(path, level)
         else:
-            check_regular(path)
+            if address is None:
+                check_regular(path)
             opened = _open_file(path, level, levels, as_labels=as_labels)
         kind = np.dtype(opened.array.dtype).kind
         if kind not in "buif" or 0 in opened.shape or len(opened.shape) < 2:
@@ -89,7 +95,7 @@ def axes_in(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
         if path.is_dir():
             opened = open_image(path)
             return opened.axes, opened.shape
-        if path.suffix.lower() in (*TIFF_SUFFIXES, *SLIDE_SUFFIXES):
+        if path.suffix.lower() in _TIFFS:
             from napari_cfrseg.io.tiff import tiff_axes
 
             check_regular(path)
@@ -116,7 +122,9 @@ def read_image(path: Path) -> NDArray[Any]:
 
 
 def read_small(array: Any, path: Path) -> Any:
-    """Return an array's pixels where they are few; a large one stays as it is."""
+    """Return an array's pixels where they are few, and not on a server."""
+    if address_of(path) is not None:
+        return array
     if math.prod(array.shape) * np.dtype(array.dtype).itemsize > IN_MEMORY_BYTES:
         return array
     with reading(path):
@@ -139,6 +147,13 @@ def whole_numbers(labels: NDArray[Any], where: str) -> NDArray[np.integer]:
     if labels.dtype.kind not in "bui":
         raise ImageError(f"{where}: labels of type {labels.dtype}; expected integers")
     return labels.astype(np.uint8) if labels.dtype.kind == "b" else labels
+
+
+def suffix_of(path: Path) -> str:
+    """Return the ending that says a file's format; a query of an address is none."""
+    address = address_of(path)
+    name = path.name if address is None else address.partition("?")[0]
+    return Path(name).suffix.lower()
 
 
 def stem_of(path: Path) -> str:
@@ -185,8 +200,8 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def _open_file(path: Path, level: int, levels: int, *, as_labels: bool) -> OpenImage:
-    suffix = path.suffix.lower()
-    if suffix in (*TIFF_SUFFIXES, *SLIDE_SUFFIXES):
+    suffix = suffix_of(path)
+    if suffix in _TIFFS:
         from napari_cfrseg.io.tiff import open_tiff
 
         return open_tiff(path, level, levels=levels, as_labels=as_labels)

@@ -7,6 +7,8 @@ import re
 import struct
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.errors import ImageError
+from napari_cfrseg.io.addresses import address_of
 from napari_cfrseg.io.axes import ArrayView, Pyramid, in_memory, view_of
 from napari_cfrseg.io.named_axes import OpenImage, axis_names, unit_name
-from napari_cfrseg.io.tiff_pieces import Pieces, is_in_pieces
+from napari_cfrseg.io.server_files import ServerFile
+from napari_cfrseg.io.tiff_pieces import Pieces, Rows, is_in_pieces
 
 #: larger pages are read tile by tile, or strip by strip, where they are stored so
 _SMALL_PAGE_BYTES, _WHOLE_PAGE_BYTES = 1 << 25, 1 << 28
@@ -30,16 +34,17 @@ _PALETTE = 3
 def open_tiff(
     path: Path, level: int, *, levels: int = 1, as_labels: bool = False
 ) -> OpenImage:
-    """Open the main image of a regular TIFF file, without decoding its pixels.
+    """Open the main image of a TIFF, on a server too, without decoding its pixels.
 
     ``level`` is of its pyramid, 0 the finest; so many ``levels`` from it on become one
     pyramid. ``as_labels`` returns the numbers of a palette's colours, not the colours.
     """
-    import tifffile
-
-    file = tifffile.TiffFile(path)
+    held = _HeldOpen(path)
+    file = held.file
     try:
         _check_pages_end(file)
+        if held.server is not None:
+            _check_alone(file)
         main = _main_series(file)
         if level + levels > len(main.levels):
             missing = max(level, len(main.levels))
@@ -50,7 +55,6 @@ def open_tiff(
         spacing, units = _calibration(file, main, axes, series.shape)
         page = series.keyframe
         palette = page.colormap if int(page.photometric) == _PALETTE else None
-        held = _HeldOpen(file)
         arrays = [_pixels(held, main, level + i, path) for i in range(levels)]
         array = Pyramid(arrays) if levels > 1 else arrays[0]
     except BaseException:
@@ -71,26 +75,20 @@ def open_tiff(
 
 def tiff_axes(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Return names and lengths of the main image's axes."""
-    import tifffile
-
-    with tifffile.TiffFile(path) as file:
+    with _briefly(path) as file:
         series = _main_series(file)
         return _axes_of(series)[0], tuple(int(n) for n in series.shape)
 
 
 def count_levels(path: Path) -> int:
     """Return how many levels the main image's pyramid has; 1: none."""
-    import tifffile
-
-    with tifffile.TiffFile(path) as file:
+    with _briefly(path) as file:
         return len(_main_series(file).levels)
 
 
 def left_out(path: Path) -> str:
     """Return what of a slide is not shown, in one line; "" where nothing is missing."""
-    import tifffile
-
-    with tifffile.TiffFile(path) as file:
+    with _briefly(path) as file:
         main, said = _main_series(file), []
         rest = [s for s in file.series if s is not main]
         others = sum(len(s.levels) > 1 or s.shape == main.shape for s in rest)
@@ -137,6 +135,13 @@ def _check_pages_end(file: Any) -> None:
         handle.seek(place + form.tagnosize + tags * form.tagsize)
 
 
+def _check_alone(file: Any) -> None:
+    """Raise ImageError for one file of several on a server: only it would be found."""
+    said = file.ome_metadata if file.is_ome else None
+    if len(set(re.findall(r"\bFileName\s*=\s*[\"']([^\"']+)", said or ""))) > 1:
+        raise ImageError("it is one of several files of an image: download them all")
+
+
 def _check_codec(page: Any) -> None:
     """Raise ImageError where a page's pixels cannot be decoded here."""
     try:
@@ -176,12 +181,28 @@ def _coloured(values: NDArray[Any], palette: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 class _HeldOpen:
-    """Keeps a file open until the last array that reads it is gone."""
+    """Keeps a file open until the last array that reads it is gone.
 
-    def __init__(self, file: Any) -> None:
-        self.file = file
+    ``server`` is the file where it is on a server, else None.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import tifffile
+
+        address = address_of(path)
+        self.server = None if address is None else ServerFile(address)
+        self.file = file = tifffile.TiffFile(path if address is None else self.server)
         file.filehandle.set_lock(True)  # levels are read from several threads
         weakref.finalize(self, file.close)
+
+
+@contextmanager
+def _briefly(path: Path) -> Iterator[Any]:
+    held = _HeldOpen(path)
+    try:
+        yield held.file
+    finally:
+        held.file.close()
 
 
 def _pixels(held: _HeldOpen, main: Any, level: int, path: Path) -> Any:
@@ -190,14 +211,18 @@ def _pixels(held: _HeldOpen, main: Any, level: int, path: Path) -> Any:
 
     series = main.levels[level]
     size = math.prod(series.shape) * series.dtype.itemsize
-    if level == 0 and series.dataoffset is not None and size:
+    is_far = held.server is not None
+    if is_far and size and series.dataoffset is not None and "YX" in series.axes:
+        rows = Rows(held, series)
+        return ArrayView(rows, range(rows.ndim), {}, str(path))
+    if level == 0 and not is_far and series.dataoffset is not None and size:
         number = held.file.series.index(main)
         mapped = tifffile.memmap(path, series=number, mode="r").reshape(series.shape)
         return in_memory(mapped)
     page_shape = tuple(int(n) for n in series.keyframe.shape)
     depth = len(series.shape) - len(page_shape)
     page_bytes = math.prod(page_shape) * series.dtype.itemsize
-    if page_bytes > _SMALL_PAGE_BYTES and is_in_pieces(series, depth):
+    if (is_far or page_bytes > _SMALL_PAGE_BYTES) and is_in_pieces(series, depth):
         pieces = Pieces(held, series, depth)
         check_chunks(pieces)
         return ArrayView(pieces, range(pieces.ndim), {}, str(path))

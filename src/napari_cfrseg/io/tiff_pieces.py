@@ -1,4 +1,4 @@
-"""Read large pages of a TIFF tile by tile, or strip by strip, and keep the latest.
+"""Read pages of a TIFF tile by tile, strip by strip or row by row; keep the latest.
 
 A first click reads several windows around one place, and the next click reads there
 again: decoded pieces are kept for all open files together, within one budget.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,11 @@ _JPEG, _IN_ONE_PLANE = 7, 1
 #: markers other than a stuffed byte, a restart, padding, and those of further scans
 _JPEG_START, _JPEG_END, _SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
 _STRAY = re.compile(rb"\xff[^\x00\xff\xd0-\xd7\xd9\xc4\xda\xdb\xdd\xfe]")
+
+#: so much is read at once of pixels that lie in no pieces
+_ROWS_BYTES = 1 << 18
+#: a page's number and a piece's there
+_Place = tuple[int, int]
 
 #: by whose piece it is, of which page, and its number there
 _kept = Latest(_KEPT_BYTES, lambda piece: piece.nbytes)
@@ -53,7 +60,11 @@ class Pieces:
         self.chunks = (*(1,) * depth, *series.keyframe.chunks)
         self._depth, self._pages, self._first = depth, series.pages, series.keyframe
         self._sides = tuple(int(n) for n in series.keyframe.chunks[:2])
-        self._held = held  # stays open as long as this does
+        self._hold(held)
+
+    def _hold(self, held: Any) -> None:
+        """Keep a file open as long as this is there."""
+        self._held = held
         self._handle = held.file.filehandle
         self._lock = self._handle.lock
         self._opened = self._state()
@@ -73,34 +84,32 @@ class Pieces:
             return wanted.copy()
         sizes = self.shape[: self._depth]
         leading, (rows, columns, *rest) = key[: self._depth], key[self._depth :]
-        planes = np.arange(math.prod(sizes)).reshape(sizes)[leading]
-        parts = [self._plane(int(i), rows, columns) for i in planes.ravel()]
+        planes = np.arange(math.prod(sizes)).reshape(sizes)[leading].ravel()
+        ahead = self._fetched([int(i) for i in planes], rows, columns)
+        parts = [self._plane(int(i), rows, columns, ahead) for i in planes]
         found: NDArray[Any] = np.stack(parts)
         if rest:
             found = found[(*(slice(None),) * (found.ndim - 1), *rest)]
         return found.reshape(wanted.shape)
 
-    def _plane(self, number: int, rows: Any, columns: Any) -> NDArray[Any]:
+    def _ends(self, rows: Any, columns: Any) -> tuple[tuple[int, int], ...]:
+        size = self.shape[self._depth : self._depth + 2]
+        return tuple(_ends(k, n) for k, n in zip((rows, columns), size, strict=True))
+
+    def _plane(
+        self, number: int, rows: Any, columns: Any, ahead: Mapping[_Place, bytes]
+    ) -> NDArray[Any]:
         """Return rows and columns of a page."""
-        page, size = self._pages[number], self.shape[self._depth : self._depth + 2]
-        (top, bottom), (left, right) = (
-            _ends(k, n) for k, n in zip((rows, columns), size, strict=True)
-        )
+        (top, bottom), (left, right) = self._ends(rows, columns)
         rest = self.shape[self._depth + 2 :]
         out = np.empty((max(bottom - top, 0), max(right - left, 0), *rest), self.dtype)
         tall, wide = self._sides
-        if page is None:  # a page that the file's metadata promise, and that is missing
-            out[...] = 0
-        elif out.size:
-            for row in range(top // tall, -(-bottom // tall)):
-                for column in range(left // wide, -(-right // wide)):
-                    y, x = row * tall, column * wide
-                    piece = self._piece(page, number, row, column)
-                    inner = piece[
-                        max(top - y, 0) : bottom - y, max(left - x, 0) : right - x
-                    ]
-                    y, x = max(y - top, 0), max(x - left, 0)
-                    out[y : y + inner.shape[0], x : x + inner.shape[1]] = inner
+        for row, column in self._grid(rows, columns):
+            y, x = row * tall, column * wide
+            piece = self._piece(number, row, column, ahead)
+            inner = piece[max(top - y, 0) : bottom - y, max(left - x, 0) : right - x]
+            y, x = max(y - top, 0), max(x - left, 0)
+            out[y : y + inner.shape[0], x : x + inner.shape[1]] = inner
         return out[
             tuple(
                 slice(None, None, k.step) if isinstance(k, slice) else 0
@@ -108,17 +117,47 @@ class Pieces:
             )
         ]
 
-    def _piece(self, page: Any, number: int, row: int, column: int) -> NDArray[Any]:
-        index = row * -(-self.shape[self._depth + 1] // self._sides[1]) + column
-        size = math.prod(self.chunks) * self.dtype.itemsize
-        if size > _KEPT_BYTES // 4:
-            return self._decoded(page, index)
-        key = self._owner, number, index
-        return _kept.get(key, lambda: self._decoded(page, index))
+    def _grid(self, rows: Any, columns: Any) -> Iterator[tuple[int, int]]:
+        """Yield the (row, column) of each piece that rows and columns lie in."""
+        tall, wide = self._sides
+        (top, bottom), (left, right) = self._ends(rows, columns)
+        return product(
+            range(top // tall, -(-bottom // tall)),
+            range(left // wide, -(-right // wide)),
+        )
 
-    def _decoded(self, page: Any, index: int) -> NDArray[Any]:
+    def _index(self, row: int, column: int) -> int:
+        across = -(-self.shape[self._depth + 1] // self._sides[1])
+        return row * across + column
+
+    def _piece(
+        self, number: int, row: int, column: int, ahead: Mapping[_Place, bytes]
+    ) -> NDArray[Any]:
+        index = self._index(row, column)
+
+        def make() -> NDArray[Any]:
+            place = self._place(number, index)
+            data = ahead.get((number, index))
+            if data is None and place is not None:
+                data = self._read(*place)
+            return self._decoded(number, index, data)
+
+        if math.prod(self.chunks) * self.dtype.itemsize > _KEPT_BYTES // 4:
+            return make()
+        return _kept.get((self._owner, number, index), make)
+
+    def _place(self, number: int, index: int) -> tuple[int, int] | None:
+        """Return a piece's offset and length; None: it was left out."""
+        page = self._pages[number]
+        if page is None:  # a page that the file's metadata promise, and that is missing
+            return None
         offset, count = page.dataoffsets[index], page.databytecounts[index]
-        data = self._read(offset, count) if offset and count else None
+        return (offset, count) if offset and count else None
+
+    def _decoded(self, number: int, index: int, data: bytes | None) -> NDArray[Any]:
+        page = self._pages[number]
+        if page is None:
+            return np.zeros(self.chunks[self._depth :], self.dtype)
         options = {}
         if page.jpegtables is not None:
             options["jpegtables"] = page.jpegtables
@@ -136,7 +175,26 @@ class Pieces:
         piece = np.asarray(decoded, self.dtype)[0, : shape[1], : shape[2]]
         return piece[..., 0] if self._first.ndim == 2 else piece
 
+    def _fetched(
+        self, planes: Sequence[int], rows: Any, columns: Any
+    ) -> dict[_Place, bytes]:
+        """Return what a server sends for pieces that are not kept, asked at once."""
+        if self._held.server is None:
+            return {}
+        wanted = {
+            (number, index): place
+            for number in planes
+            for index in (self._index(*at) for at in self._grid(rows, columns))
+            if (self._owner, number, index) not in _kept
+            and (place := self._place(number, index)) is not None
+        }
+        found = self._held.server.fetch(list(wanted.values()))
+        return dict(zip(wanted, found, strict=True))
+
     def _read(self, offset: int, count: int) -> bytes:
+        if self._held.server is not None:
+            sent: list[bytes] = self._held.server.fetch([(offset, count)])
+            return sent[0]
         if self._state() != self._opened:
             raise ValueError("it was changed after it was opened: open it again")
         with self._lock:
@@ -153,6 +211,35 @@ class Pieces:
         except (OSError, AttributeError, ValueError):
             return None
         return found.st_mtime_ns, found.st_size
+
+
+class Rows(Pieces):
+    """Pixels that lie in a file as they are, without pages; rows are what is read."""
+
+    def __init__(self, held: Any, series: Any) -> None:
+        self.shape = tuple(int(n) for n in series.shape)
+        self.dtype = np.dtype(series.dtype).newbyteorder("=")
+        self.ndim = len(self.shape)
+        self._depth = series.axes.index("Y")
+        width = self.shape[self._depth + 1]
+        self._row = math.prod(self.shape[self._depth + 1 :])
+        tall = max(_ROWS_BYTES // (self._row * self.dtype.itemsize), 1)
+        self._sides = (min(tall, self.shape[self._depth]), width)
+        rest = self.shape[self._depth + 2 :]
+        self.chunks = (*(1,) * self._depth, *self._sides, *rest)
+        self._start, self._order = series.dataoffset, series.keyframe.parent.byteorder
+        self._hold(held)
+
+    def _place(self, number: int, index: int) -> tuple[int, int] | None:
+        tall, height = self._sides[0], self.shape[self._depth]
+        rows = min(tall, height - index * tall)
+        size = self._row * self.dtype.itemsize
+        return self._start + (number * height + index * tall) * size, rows * size
+
+    def _decoded(self, number: int, index: int, data: bytes | None) -> NDArray[Any]:
+        found = np.frombuffer(data or b"", self.dtype.newbyteorder(self._order))
+        shape = (-1, *self.shape[self._depth + 1 :])
+        return found.astype(self.dtype).reshape(shape)
 
 
 def _ends(key: Any, length: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.gui.segment.working_image import WorkingImage, layer_pixels
-from napari_cfrseg.io.addresses import whereabouts
+from napari_cfrseg.io.addresses import address_of, whereabouts
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.io.axes import Pyramid, back, select_from, turned, view_of
 from napari_cfrseg.io.images import (
@@ -190,7 +190,7 @@ def read_whole(layer: Image) -> str:
     """Return one line where napari holds a file's finest level only, else ""."""
     path = Path(layer.source.path or "")
     is_whole = not layer.multiscale and isinstance(layer.data, np.ndarray)
-    if not is_whole or path.suffix.lower() not in TIFF_SUFFIXES:
+    if not is_whole or path.suffix.lower() not in TIFF_SUFFIXES or address_of(path):
         return ""
     if not is_large(layer.data.shape[: layer.ndim][-2:]):
         return ""
