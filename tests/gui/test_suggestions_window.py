@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gui_window import Window
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator
@@ -142,10 +142,36 @@ def test_a_stroke_accepts_or_rejects_all_that_it_touches(window):
     window.press(Qt.Key.Key_Z, ctrl)
     assert layer.data[shown].all()
     assert len(window.view.objects) == 3
-    # begun beside them it is a stroke of clicks, as ever
-    window.drag((row[0][0] - 25, row[0][1]), row[1], ctrl)
-    assert len(window.view.objects) == 4
-    assert len(window.points.data) > 4
+    # begun beside them it accepts them too, with clicks well inside
+    window.drag((row[0][0], row[0][1] - 18), row[1], ctrl)
+    assert len(window.view.objects) == 5
+    assert window.view.status == f"Accepted 2 suggestions; {count - 2} left."
+    clicked = sorted(window.points.data[-2:], key=lambda place: place[1])
+    assert np.hypot(*(np.array(clicked) - row[:2]).T).max() < 9
+    # from the selected object it is that one's clicks
+    before = len(window.points.data)
+    window.drag(row[0], row[2], ctrl)
+    assert len(window.view.objects) == 5
+    assert len(window.points.data) > before + 1
+    assert window.view.selected == 4
+
+
+def test_what_is_said_and_shown_leaves_the_buttons_in_their_places(window):
+    panel = window.dock.objects
+    places = [w.mapToGlobal(QPoint()) for w in (panel.suggest, window.dock.status)]
+    sure, count = window.view.suggestions.sure, len(window.view.suggestions.scores)
+    assert f"{count} suggestions, {sure} sure (bright)." in window.view.status
+    window.press(Qt.Key.Key_Delete, Qt.KeyboardModifier.ShiftModifier)
+    window.qtbot.waitUntil(lambda: not panel.suggested.isVisible())
+    window.dock.controller.say("Short.")
+    window.qtbot.wait(100)
+    assert places == [
+        w.mapToGlobal(QPoint()) for w in (panel.suggest, window.dock.status)
+    ]
+    # all were rejected, so there is nothing to suggest
+    window.press(Qt.Key.Key_F)
+    window.until(lambda: not window.view.suggestions.running)
+    assert "Nothing else like the finished objects" in window.view.status
 
 
 def test_suggestions_follow_the_view_and_the_switch_stops_them(window, qtbot):

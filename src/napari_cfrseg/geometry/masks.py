@@ -78,6 +78,13 @@ class MaskPatch:
         out[slices(shared, box)] = self.mask[slices(shared, self.box)]
         return out
 
+    def holds(self, pixels: NDArray[np.integer[Any]]) -> BoolMask:
+        """Return which of (N, 2) pixels (row, column) are set, (N,) bool."""
+        y0, x0, y1, x1 = self.box
+        held: BoolMask = np.all((pixels >= (y0, x0)) & (pixels < (y1, x1)), axis=1)
+        held[held] = self.mask[tuple((pixels[held] - (y0, x0)).T)]
+        return held
+
     def to_mask(self, shape: tuple[int, int]) -> BoolMask:
         """Return the mask on the whole plane, (Y, X) bool."""
         return self.window((0, 0, shape[0], shape[1]))

@@ -107,8 +107,10 @@ class TextLine(QWidget):  # type: ignore[misc]  # qtpy is untyped
         super().__init__()
         self.label = QLabel(self)
         self.label.setWordWrap(True)
-        self._least = lines * self.label.fontMetrics().lineSpacing()
-        self.setMinimumHeight(self._least)
+        self.label.setIndent(0)  # Qt would leave room above it
+        #: never shown; as high as so many lines in the theme and font there are then
+        self._lines = QLabel("\n".join("0" * lines), self)
+        self._lines.hide()
 
     def text(self) -> str:
         """Return what it says."""
@@ -126,7 +128,8 @@ class TextLine(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self._fit()
 
     def _fit(self) -> None:
-        needed = max(self._least, self.label.heightForWidth(self.width()))
+        least = self._lines.sizeHint().height()
+        needed = max(least, self.label.heightForWidth(self.width()))
         if needed != self.minimumHeight():
             self.setMinimumHeight(needed)
         self.label.resize(self.width(), max(self.height(), needed))

@@ -283,12 +283,13 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         column = column_in(self, 4)
         column.addLayout(row(self.positive, self.negative, self.other))
         column.addWidget(self.table, stretch=1)
-        column.addLayout(row(self.new, self.undo, self.redo, self.suggest))
-        self.suggested = QWidget()  # in sight while there are suggestions
+        # in sight while there are suggestions; all below it stays where it is
+        self.suggested = QWidget()
         self.suggested.setLayout(row(self.follow, self.sure, self.accept, self.reject))
         self.suggested.layout().setContentsMargins(0, 0, 0, 0)
         self.suggested.hide()
         column.addWidget(self.suggested)
+        column.addLayout(row(self.new, self.undo, self.redo, self.suggest))
         #: seldom needed, and laid out elsewhere
         self.more = row(self.closer, self.wider, self.reset, self.delete)
 

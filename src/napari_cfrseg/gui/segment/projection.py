@@ -25,7 +25,7 @@ from napari_cfrseg.gui.segment.label_layer import LabelLayer
 from napari_cfrseg.gui.segment.lazy_pixels import SLOW_S
 from napari_cfrseg.gui.segment.learning import Learning
 from napari_cfrseg.gui.segment.propagator import Propagator
-from napari_cfrseg.gui.segment.suggesting import Suggesting
+from napari_cfrseg.gui.segment.suggesting import Suggesting, counted
 from napari_cfrseg.gui.segment.worker import Failure, Job
 from napari_cfrseg.io.tiled_labels import filled_pixels
 
@@ -236,8 +236,8 @@ class Projection:
             for one in changes:
                 if one.runs:
                     self.show(seconds=one.seconds, steps=one.steps)
-            self._say_what_happened(pending.event, pending.began(changes[0]))
             self.suggesting.refresh()
+            self._say_what_happened(pending.event, pending.began(changes[0]))
             self.show_placement()
             self.learning.consider(self.objects, self.view.selected, len(self.pending))
             for note in change.notes:
@@ -335,9 +335,9 @@ class Projection:
             part = self.objects[event.new_id].name
             self.show(status=f"{part}: split off, {self._areas[event.new_id]} px.")
         elif isinstance(event, ev.SuggestionsAccepted):
-            self.show(status=f"Accepted {_suggestions(event.accepted)}.")
+            self._say_judged("Accepted", len(event.accepted))
         elif isinstance(event, ev.SuggestionsRejected):
-            self.show(status=f"Rejected {_suggestions(event.rejected)}.")
+            self._say_judged("Rejected", len(event.rejected))
         elif isinstance(event, ev.ClickAdded) and event.object_id in self.objects:
             whole = self.objects[event.object_id]
             count, px = whole.on(event.plane).click_count, self._areas[event.object_id]
@@ -345,6 +345,10 @@ class Projection:
             kept = sum(state.mask.area for state in whole.planes.values()) - px
             others = f"; {kept} px more stay with neighbours" if kept > 0 else ""
             self.show(status=f"{whole.name}: {clicks}, {px} px{others}.")
+
+    def _say_judged(self, act: str, count: int) -> None:
+        left = len(self.suggesting.found) or "none"
+        self.show(status=f"{act} {counted(count)}; {left} left.")
 
     def _follow(self, event: ev.Event, touched: set[int]) -> None:
         """Keep the selection on an object that exists, and its number free.
@@ -386,7 +390,3 @@ class Projection:
         """Take back what a stroke did to pixels it may not change."""
         if isinstance(event, ev.Painted):
             self._labels.restore({event.plane: self._annotator.labels(event.plane)})
-
-
-def _suggestions(found: Sequence[object]) -> str:
-    return "the suggestion" if len(found) == 1 else f"{len(found)} suggestions"

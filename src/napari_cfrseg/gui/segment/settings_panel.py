@@ -41,7 +41,7 @@ _MOUSE = (
     ("Alt+click", "select the object there"),
     ("Shift+drag", "a box around an object: its first mask ends there"),
     ("Ctrl+drag", "a stroke: clicks along it (right button: the other sign)"),
-    ("… from a suggestion", "accept (right button: reject) all it touches"),
+    ("… over suggestions", "accept (right button: reject) all it touches"),
     ("Ctrl+wheel", "outline wider, tighter (in a stack: Shift+wheel)"),
     ("Tab, Shift+Tab", "another mask, the mask before"),
 )

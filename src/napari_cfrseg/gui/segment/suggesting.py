@@ -71,6 +71,11 @@ class _Searched:
     recorded: int = 0
 
 
+def counted(number: int) -> str:
+    """Return so many suggestions in words."""
+    return "1 suggestion" if number == 1 else f"{number} suggestions"
+
+
 class Suggesting:
     """Suggestions on the plane shown."""
 
@@ -227,11 +232,14 @@ class Suggesting:
 
     def _end(self, before: str) -> None:
         self._say(running=False)
-        count = len(self.found)
-        text = f"{before}{count} suggestions: accept by a click, several by Ctrl+drag."
-        self._owner.show(
-            progress=(0, 0), status=text if count else f"{before}none found."
-        )
+        none = "Nothing else like the finished objects is in view."
+        text = "nothing so far." if before else none
+        if self.found:
+            text = (
+                f"{counted(len(self.found))}, {self.view.sure} sure (bright). Click "
+                "accepts, right-click rejects, Ctrl+drag does several."
+            )
+        self._owner.show(progress=(0, 0), status=before + text)
         self._record()
 
     def _record(self) -> None:
@@ -250,20 +258,22 @@ class Suggesting:
     ) -> ev.Event | None:
         """Return what a click or a stroke does to the suggestions there.
 
-        ``path`` holds its (row, column) places; it must begin in one, else None. A
-        positive one accepts those it touches, a negative one rejects them.
+        ``path`` holds its (row, column) places. A positive one accepts those it
+        touches, a negative one rejects them. None where it touches none; and where it
+        begins in none and touches the selected object: it is that one's.
         """
-        if self.found_at(plane, (path[0, 0], path[0, 1])) is None:
+        pixels = np.round(path).astype(int)
+        here = self.found if plane == self._plane else []
+        touched, begins = {}, False
+        for suggestion in here:
+            inside = np.flatnonzero(suggestion.mask.holds(pixels))
+            if inside.size:
+                touched[suggestion] = path[inside[inside.size // 2]]
+                begins |= bool(inside[0] == 0)
+        own = self._owner.objects.get(self._owner.view.selected or 0)
+        is_own = own is not None and own.on(plane).mask.holds(pixels).any()
+        if not touched or (is_own and not begins):
             return None
-        pixels, touched = np.round(path).astype(int), {}
-        for suggestion in self.found:
-            y0, x0, y1, x1 = suggestion.mask.box
-            near = np.flatnonzero(
-                ((pixels >= (y0, x0)) & (pixels < (y1, x1))).all(axis=1)
-            )
-            inside = suggestion.mask.mask[tuple((pixels[near] - (y0, x0)).T)]
-            if inside.any():
-                touched[suggestion] = path[near[inside.argmax()]]
         # a second click is another one
         self.found = [s for s in self.found if s not in touched]
         if not is_positive:
@@ -274,10 +284,9 @@ class Suggesting:
         self, plane: Plane, yx: tuple[float, float]
     ) -> ObjectSuggestion | None:
         """Return the suggestion that is there, None where there is none."""
-        y, x = (round(v) for v in yx)
-        box = (y, x, y + 1, x + 1)
+        pixel = np.round([yx]).astype(int)
         here = self.found if plane == self._plane else ()
-        return next((s for s in here if s.mask.window(box).any()), None)
+        return next((s for s in here if s.mask.holds(pixel).any()), None)
 
     def accept_sure(self) -> None:
         """Accept all that are at least as sure as the slider says."""
