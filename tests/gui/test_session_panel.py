@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def test_menu_lists_lost_and_recent_sessions(desk: Desk, tmp_path: Path) -> None
     desk.panel.menu.actions()[2].trigger()
     assert desk.opened == [path, writer.path]
     fresh = Desk()
-    said = "1 unsaved session from before: see Open."
+    said = "1 unsaved session from before: Session → Open."
     assert fresh.panel.label.text() == said
 
 
@@ -139,6 +140,45 @@ def test_saving_asks_for_a_name_and_for_the_pixels(
     assert labels.metadata["cfrseg_session"] == str(tmp_path / "b.cfrseg.json")
 
 
+def test_a_name_gets_the_ending_of_the_kind_chosen_and_replaces_nothing_unasked(
+    desk: Desk, tmp_path: Path, monkeypatch
+) -> None:
+    asked, starts, answer = [], [], QMessageBox.StandardButton.No
+    chosen = (str(tmp_path / "a.v2"), "GeoJSON polygons (*.geojson)")
+
+    def name(_, __, start, kinds):
+        starts.append(start)
+        return chosen
+
+    def question(*said) -> QMessageBox.StandardButton:
+        asked.append(said[-1])
+        return answer
+
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", name)
+    monkeypatch.setattr(QMessageBox, "question", question)
+    desk.controller.clicks.layer.add([20.0, 20.0])
+    desk.controller.image.layer._source = Source(path=str(tmp_path / "image.tif"))
+    desk.panel.export_button.click()
+    made = json.loads((tmp_path / "a.v2.geojson").read_text())
+    assert len(made["features"]) == 1
+    assert not asked
+    # it begins where the image is
+    assert starts == [str(tmp_path / f"{desk.controller.image.layer.name} objects")]
+    other = tmp_path / "s.cfrseg.json"
+    other.write_text("of another day")
+    for typed in ("s", "s.json"):
+        chosen = (str(tmp_path / typed), "")
+        desk.panel.save_button.click()
+        assert asked.pop() == "Replace s.cfrseg.json?"
+        assert other.read_text() == "of another day"
+    assert not desk.keeper.is_saved
+    answer = QMessageBox.StandardButton.Yes
+    desk.panel.save_button.click()
+    assert desk.panel.label.text().startswith("s.cfrseg.json: 2 actions")
+    desk.panel.export_button.click()
+    assert starts[-1] == str(tmp_path / f"{desk.controller.image.layer.name} objects")
+
+
 def test_exports_by_ending_and_says_what_is_wrong(
     desk: Desk, tmp_path: Path, monkeypatch
 ) -> None:
@@ -150,9 +190,6 @@ def test_exports_by_ending_and_says_what_is_wrong(
     wanted = tmp_path / "a.txt"
     desk.panel.export_button.click()
     assert "1 objects were outlined with 1 clicks" in wanted.read_text()
-    wanted = tmp_path / "a.docx"
-    desk.panel.export_button.click()
-    assert "expected one of the endings" in desk.said[-1][1]
     wanted = tmp_path / "image.tif"  # the file dialog asks, and one says yes too soon
     tifffile.imwrite(wanted, pixels())
     desk.controller.image.layer._source = Source(path=str(wanted))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error, show_info, show_warning
@@ -11,10 +12,12 @@ from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QCheckBox,
     QDockWidget,
+    QFileDialog,
     QFormLayout,
     QHBoxLayout,
     QLabel,
     QMainWindow,
+    QMessageBox,
     QPushButton,
     QScrollArea,
     QSizePolicy,
@@ -228,6 +231,32 @@ def on_current(
             action(controller)
 
     return run
+
+
+def asks(parent: QWidget, title: str, question: str) -> bool:
+    """Ask a question; return whether the answer is yes."""
+    answer = QMessageBox.question(parent, title, question)
+    return bool(answer == QMessageBox.StandardButton.Yes)
+
+
+def ask_where(
+    parent: QWidget, title: str, start: str, kinds: Mapping[str, str]
+) -> Path | None:
+    """Ask where a file is to be written; None for nowhere.
+
+    ``kinds`` are names of formats by their endings. A name without any gets that of the
+    kind chosen; Qt has not looked then whether there is such a file.
+    """
+    endings = {f"{said} (*{ending})": ending for ending, said in kinds.items()}
+    chosen, kind = QFileDialog.getSaveFileName(parent, title, start, ";;".join(endings))
+    path = Path(chosen)
+    if not chosen or path.name.lower().endswith(tuple(kinds)):
+        return path if chosen else None
+    ending = endings.get(kind, next(iter(kinds)))
+    stem = path.name.removesuffix(".json" if ending.endswith(".json") else "")
+    path = path.with_name(stem + ending)
+    there = path.exists() and not asks(parent, title, f"Replace {path.name}?")
+    return None if there else path
 
 
 _TELL = {"info": show_info, "warning": show_warning, "error": show_error}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox, FloatSlider, SpinBox
 from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtWidgets import QFileDialog, QLabel, QMessageBox, QProgressBar, QWidget
+from qtpy.QtWidgets import QLabel, QMessageBox, QProgressBar, QWidget
 
 from napari_cfrseg.annotation.events import OverlapRule
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.gui.dock_widget import (
     TextLine,
+    ask_where,
     button,
     check_box,
     column_in,
@@ -158,11 +158,8 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         folder = models_folder()
         folder.mkdir(parents=True, exist_ok=True)
         start = str(folder / f"{controller.image.layer.name} adapted{SUFFIX}")
-        path, _ = QFileDialog.getSaveFileName(
-            self, "Save as model", start, f"Model (*{SUFFIX})"
-        )
-        if path:
-            target = Path(path).with_suffix(SUFFIX)
+        target = ask_where(self, "Save as model", start, {SUFFIX: "Model"})
+        if target is not None:
             controller.learning.save(target, controller.say)
 
     @property

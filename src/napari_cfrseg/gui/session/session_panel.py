@@ -14,12 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QIcon
-from qtpy.QtWidgets import QFileDialog, QMenu, QMessageBox, QWidget
+from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
 from superqt.utils import ensure_main_thread
 
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.geometry.masks import Plane
-from napari_cfrseg.gui.dock_widget import TextLine, button, column_in, row
+from napari_cfrseg.gui.dock_widget import (
+    TextLine,
+    ask_where,
+    asks,
+    button,
+    column_in,
+    row,
+)
 from napari_cfrseg.gui.session.layer_imports import (
     import_csv,
     import_labels,
@@ -104,7 +111,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.keeper = keeper
         lost = sum(_age_s(path) < _REMINDED_S for path in unsaved_sessions())
         unsaved = "1 unsaved session" if lost == 1 else f"{lost} unsaved sessions"
-        self._lost = f"{unsaved} from before: see Open." if lost else ""
+        self._lost = f"{unsaved} from before: Session → Open." if lost else ""
         if keeper is not None:
             keeper.changed.connect(self._follow)
             keeper.controller.changed.connect(self._follow)
@@ -183,7 +190,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Delete sessions that were never saved, if the person really wants it."""
         paths = unsaved_sessions()
         listed = "\n".join(_listed(path)[0] for path in paths)
-        if self._asks("Discard", f"Delete these sessions for good?\n\n{listed}"):
+        if asks(self, "Discard", f"Delete these sessions for good?\n\n{listed}"):
 
             def discard() -> None:
                 for path in paths:
@@ -199,39 +206,43 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if keeper is None or not keeper.has_events:
             self._notify("info", "Nothing was done yet.")
             return
-        name = f"{keeper.controller.image.layer.name}{SUFFIX}"
-        chosen, _ = QFileDialog.getSaveFileName(self, "Save as", name, _FILTER)
-        if chosen:
-            said = "This image is not in a file. Save its pixels beside the session?"
+        start = self._beside(keeper, SUFFIX)
+        chosen = ask_where(self, "Save as", start, {SUFFIX: "Click sessions"})
+        if chosen is None:
+            return
+        said = "This image is not in a file. Save its pixels beside the session?"
 
-            def save() -> None:
-                small = not is_large(keeper.controller.image.plane_shape)
-                lacks = small and keeper.lacks_file
-                if lacks and self._asks("Save the image too?", said):
-                    keeper.save_later(Path(chosen))
-                else:
-                    keeper.save(Path(chosen))
+        def save() -> None:
+            small = not is_large(keeper.controller.image.plane_shape)
+            lacks = small and keeper.lacks_file
+            if lacks and asks(self, "Save the image too?", said):
+                keeper.save_later(chosen)
+            else:
+                keeper.save(chosen)
 
-            self._try(save)
+        self._try(save)
 
-    def _asks(self, title: str, question: str) -> bool:
-        """Ask a question; return whether the answer is yes."""
-        answer = QMessageBox.question(self, title, question)
-        return bool(answer == QMessageBox.StandardButton.Yes)
+    def _beside(self, keeper: SessionKeeper, ending: str) -> str:
+        """Return a name beside the session if it was saved, else beside the image."""
+        layer = keeper.controller.image.layer
+        writer = keeper.writer if keeper.is_saved else None
+        file = file_of(layer) if writer is None else str(writer.path)
+        name = f"{layer.name}{ending}".replace("/", "-")
+        folder = Path(file or "").parent
+        return str(folder / name) if folder.is_dir() else name
 
     def _export(self) -> None:
         keeper = self.keeper
         if keeper is None:
             return
-        filters = ";;".join(f"{said} (*{ending})" for ending, said in FORMATS.items())
-        chosen, _ = QFileDialog.getSaveFileName(self, "Export", "", filters)
-        if chosen:
+        chosen = ask_where(self, "Export", self._beside(keeper, " objects"), FORMATS)
+        if chosen is not None:
             layer = keeper.controller.image.layer
             image = layer.metadata.get(METADATA_IMAGE) or file_of(layer) or ""
 
             def export() -> None:
-                check_spares(Path(chosen), Path(image))
-                keeper.export_later(Path(chosen))
+                check_spares(chosen, Path(image))
+                keeper.export_later(chosen)
 
             self._try(export)
 
