@@ -26,9 +26,10 @@ class Latest:
         # an owner may go, and be dropped, in a garbage collection that begins in here
         self._lock = threading.RLock()
 
-    def __contains__(self, key: tuple[Hashable, ...]) -> bool:
+    def find(self, key: tuple[Hashable, ...]) -> Any:
+        """Return a key's value, None where it is not kept."""
         with self._lock:
-            return key in self._kept
+            return self._kept.get(key, (None,))[0]
 
     def get(self, key: tuple[Hashable, ...], make: Callable[[], ValueT]) -> ValueT:
         """Return a key's value, made now where it is not kept."""

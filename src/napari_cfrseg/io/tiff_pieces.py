@@ -185,7 +185,7 @@ class Pieces:
             (number, index): place
             for number in planes
             for index in (self._index(*at) for at in self._grid(rows, columns))
-            if (self._owner, number, index) not in _kept
+            if _kept.find((self._owner, number, index)) is None
             and (place := self._place(number, index)) is not None
         }
         found = self._held.server.fetch(list(wanted.values()))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.errors import ImageError, SessionError
+from napari_cfrseg.errors import ImageError, JobCancelled, SessionError
 from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.gui.dock_widget import notify
 from napari_cfrseg.gui.segment.click_layer import COLOURS, SYMBOLS, features_of
@@ -19,6 +19,7 @@ from napari_cfrseg.gui.segment.layers import MOST_OBJECTS, labels_on, points_on
 from napari_cfrseg.gui.segment.working_image import METADATA_ORDER, WorkingImage
 from napari_cfrseg.gui.session.layer_imports import said_by
 from napari_cfrseg.gui.session.layer_references import layer_reference
+from napari_cfrseg.gui.session.server_layers import arriving, wait_for
 from napari_cfrseg.gui.session.session_keeper import METADATA_IMAGE, METADATA_KEY
 from napari_cfrseg.io.addresses import address_of
 from napari_cfrseg.io.axes import Pyramid, select_from
@@ -45,6 +46,9 @@ from napari_cfrseg.session.session_writer import SessionWriter
 from napari_cfrseg.session.unsaved_sessions import note_recent
 
 LayerData = tuple[Any, dict[str, Any], str]
+ValueT = TypeVar("ValueT")
+#: napari's word for a file that gives no layers
+_NO_LAYERS: list[Any] = [(None,)]
 
 
 def get_session_reader(path: str | list[str]) -> Callable[..., list[LayerData]] | None:
@@ -61,7 +65,10 @@ def read_session(path: str | list[str]) -> list[LayerData]:
     """
     file = Path(path if isinstance(path, str) else path[0])
     session = Session.open(file)
-    shown, found = _find_pixels(session)
+    try:
+        found, shown, (pixels, more) = _find_pixels(session)
+    except JobCancelled:
+        return _NO_LAYERS
     note_recent(file)
     stem = file.name.removesuffix(SUFFIX)
     image = _image_of(session, shown)
@@ -78,10 +85,7 @@ def read_session(path: str | list[str]) -> list[LayerData]:
             METADATA_CHANNELS: session.image.channels,
         },
     }
-    pixels = shown.array
-    if isinstance(pixels, Pyramid):
-        pixels, described["multiscale"] = list(pixels.levels), True
-    layers: list[LayerData] = [(pixels, described, "image")]
+    layers: list[LayerData] = [(pixels, {**described, **more}, "image")]
     labels = session.saved_labels()
     own = {**image.placement(), "metadata": metadata}
     if labels is not None:
@@ -122,17 +126,31 @@ def get_slide_reader(path: str | list[str]) -> Callable[..., list[LayerData]] | 
 def read_slide(path: str | list[str]) -> list[LayerData]:
     """Return an image as a layer, or as one for each channel that is no colour.
 
-    A large pyramid is a layer of levels.
+    A large pyramid is a layer of levels; of one on a server all levels are.
     """
     file = Path(path if isinstance(path, str) else path[0])
+    try:
+        return _unless_far(file, lambda: _slide_layers(file))
+    except JobCancelled:
+        return _NO_LAYERS
+
+
+def _unless_far(file: Path, work: Callable[[], ValueT]) -> ValueT:
+    """Do what reads a file; where it is on a server, while the window answers."""
+    address = address_of(file)
+    if address is None:
+        return work()
+    return wait_for(work, f"Opening {address} …")
+
+
+def _slide_layers(file: Path) -> list[LayerData]:
     with reading(file):
         levels, missing = count_levels(file), left_out(file)
     image = open_image(file)
     sides = [n for n, name in zip(image.shape, image.axes, strict=True) if name in "yx"]
     placed: dict[str, Any] = {"rgb": image.is_rgb}
-    if levels > 1 and is_large(sides):
+    if levels > 1 and (is_large(sides) or address_of(file) is not None):
         image = open_image(file, levels=levels)
-        placed["multiscale"] = True
     if missing:
         notify("info", missing)
     image = image.arranged()
@@ -140,20 +158,29 @@ def read_slide(path: str | list[str]) -> list[LayerData]:
         placed["scale"] = image.spacing
     if image.units is not None:
         placed["units"] = image.units
-    parts = [image.array]
+    parts, counted = [image.array], len(image.shape) - image.has_channels
+    if address_of(file) is not None:  # napari does not look into it
+        placed["metadata"] = {METADATA_AXES: image.axes[:counted]}
     if image.has_channels and not image.is_rgb:
-        counted, placed["blending"] = len(image.shape) - 1, "additive"
+        placed["blending"] = "additive"
         parts = [
             select_from(image.array, ((counted, i),)) for i in range(image.shape[-1])
         ]
-    return [
-        (
-            list(part.levels) if isinstance(part, Pyramid) else read_small(part, file),
-            dict(placed),
-            "image",
-        )
-        for part in parts
-    ]
+    found = [_as_layer(part, file, rgb=image.is_rgb) for part in parts]
+    return [(data, {**placed, **more}, "image") for data, more in found]
+
+
+def _as_layer(array: Any, file: Path, *, rgb: bool) -> tuple[Any, dict[str, Any]]:
+    """Return an image's pixels as a layer shows them, and what to say of them."""
+    levels = list(array.levels) if isinstance(array, Pyramid) else [array]
+    more: dict[str, Any] = {}
+    if address_of(file) is not None:
+        levels, more = arriving(levels, rgb)
+    elif len(levels) == 1:
+        levels = [read_small(array, file)]
+    if isinstance(array, Pyramid):
+        return levels, {**more, "multiscale": True}
+    return levels[0], more
 
 
 def _points(
@@ -177,27 +204,36 @@ def _points(
     return np.array(places, float).reshape(-1, image.own_ndim), kwargs
 
 
-def _find_pixels(session: Session) -> tuple[OpenImage, Path]:
+#: an image's file, how it is shown, and its pixels as a layer's
+_Found = tuple[Path, OpenImage, tuple[Any, dict[str, Any]]]
+
+
+def _find_pixels(session: Session) -> _Found:
     """Open the session's image; where it is gone, ask for its new place."""
+    image = session.image
     try:
-        path = find_image(session.image, session.path.parent)
+        path = find_image(image, session.path.parent)
     except SessionError:
-        asked = ask_for_image(session.image)
+        asked = ask_for_image(image)
         if asked is None:
             raise
         path = asked
+
+    def find() -> _Found:
+        shown = open_as_shown(image, path)
+        try:
+            check_same(image, as_clicked(image, shown), str(path))
+        except ValueError as error:
+            raise ImageError(f"{path}: {error}") from error
+        return path, shown, _as_layer(shown.array, path, rgb=shown.is_rgb)
+
     try:
-        shown = open_as_shown(session.image, path)
+        return _unless_far(path, find)
     except ImageError as error:
         if address_of(path) is None:
             raise
         msg = f"{error}; or open the image yourself, choose its layer, then Open again"
         raise SessionError(msg) from error
-    try:
-        check_same(session.image, as_clicked(session.image, shown), str(path))
-    except ValueError as error:
-        raise ImageError(f"{path}: {error}") from error
-    return shown, path
 
 
 def ask_for_image(image: ImageReference) -> Path | None:

@@ -1,0 +1,187 @@
+"""Images on a slow server in a real window, which answers meanwhile."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from closed_form import FloodNetwork
+from gui_window import PLUGIN, Window
+from napari.utils.notifications import notification_manager
+from npe2 import PluginManifest
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication, QProgressDialog, QPushButton
+from served import Stalling, serving
+
+from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.gui.segment import dock as dock_module
+from napari_cfrseg.gui.segment.layers import camera_of
+from napari_cfrseg.gui.session import server_layers
+from napari_cfrseg.session.session import Session
+
+pytestmark = pytest.mark.gui
+WAIT_S, ANSWERS_S = 1.0, 0.7
+
+
+class Ticks:
+    """The longest time in which the window did not answer, because it waited.
+
+    Gaps in which its thread computed (napari makes layers) do not count.
+    """
+
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+        self._last = time.perf_counter(), time.thread_time()
+        self._timer = QTimer()
+        self._timer.timeout.connect(self._tick)
+        self._timer.start(5)
+
+    def _tick(self) -> None:
+        now = time.perf_counter(), time.thread_time()
+        gap, computed = (b - a for a, b in zip(self._last, now, strict=True))
+        if computed < gap / 8:
+            self.longest_s = max(self.longest_s, gap)
+        self._last = now
+
+
+@pytest.fixture
+def viewer(make_napari_viewer, npe2pm, monkeypatch, tmp_path):
+    npe2pm.register(PluginManifest.from_distribution(PLUGIN))
+    monkeypatch.setenv("CFRSEG_SESSIONS", str(tmp_path / "sessions"))
+
+    def load(_: str) -> Segmenter:
+        return Segmenter(FloodNetwork(0.2), device="cpu")
+
+    monkeypatch.setattr(dock_module.ClickDock.__init__, "__defaults__", (load, None))
+    return make_napari_viewer(show=True)
+
+
+def write_pyramid(path: Path, side: int) -> np.ndarray:
+    """Write two levels with one object, and return the finest."""
+    pixels = np.random.default_rng(0).integers(0, 20, (side, side), np.uint16)
+    pixels[200:260, 300:360] += 200
+    path.parent.mkdir()
+    with tifffile.TiffWriter(path) as file:
+        options = {"tile": (128, 128), "compression": "zlib"}
+        file.write(pixels, subifds=1, metadata={"axes": "YX"}, **options)
+        file.write(pixels[::2, ::2], subfiletype=1, **options)
+    return pixels
+
+
+@pytest.fixture
+def field(tmp_path: Path) -> np.ndarray:
+    """A field of which a view shows the coarser level, in a file to be served."""
+    return write_pyramid(tmp_path / "served" / "slide.ome.tif", 4096)
+
+
+def told() -> list[str]:
+    return [note.message for note in notification_manager.records]
+
+
+def shown(layer) -> np.ndarray:
+    """What napari shows of a layer now."""
+    return np.asarray(layer._slice.image.raw)
+
+
+def test_a_session_on_a_slow_server_opens_while_the_window_answers(
+    viewer, qtbot, tmp_path
+):
+    path = tmp_path / "far.cfrseg.json"
+    write_pyramid(tmp_path / "served" / "slide.ome.tif", 512)
+    with serving(tmp_path / "served") as host:
+        viewer.open(f"{host}/slide.ome.tif", plugin=PLUGIN)
+        window = Window(viewer, qtbot)
+        window.click(230, 330)
+        area = window.area(1)
+        assert 3_500 < area < 3_700
+        window.dock.sessions.keeper.save(path)
+        assert Session.open(path).image.path == f"{host}/slide.ome.tif"
+        viewer.layers.clear()
+        window.until(lambda: window.dock.controller is None)
+
+        Stalling.wait_s, ticks = WAIT_S, Ticks()
+        start = time.perf_counter()
+        window.dock.open_session(path)
+        assert time.perf_counter() - start > WAIT_S  # the server was asked
+        camera_of(viewer).zoom = 4
+        window.until(lambda: window.dock.controller is not None)
+        window.until(lambda: not window.view.loading and bool(window.view.objects))
+        window.until(lambda: shown(viewer.layers[0]).any())
+        assert window.area(1) == area
+        assert ticks.longest_s < ANSWERS_S
+        Stalling.wait_s = 0.0
+        window.settle()
+
+
+def test_opening_is_given_up_by_cancel(viewer, field, tmp_path):
+    with serving(tmp_path / "served") as host:
+        Stalling.wait_s = 30.0
+
+        def cancel() -> None:
+            (dialog,) = (
+                w for w in QApplication.topLevelWidgets()
+                if isinstance(w, QProgressDialog) and w.isVisible()
+            )  # fmt: skip
+            assert host in dialog.labelText()
+            dialog.findChild(QPushButton).click()
+
+        QTimer.singleShot(1500, cancel)
+        start = time.perf_counter()
+        assert viewer.open(f"{host}/slide.ome.tif", plugin=PLUGIN) == []
+        assert time.perf_counter() - start < 10
+        assert len(viewer.layers) == 0
+        Stalling.wait_s = 0.0
+        (layer,) = viewer.open(f"{host}/slide.ome.tif", plugin=PLUGIN)
+        assert np.array_equal(np.asarray(layer.data[0]), field)
+
+
+def test_what_is_in_view_comes_from_a_slow_server_later(viewer, field, qtbot, tmp_path):
+    with serving(tmp_path / "served") as host:
+        (layer,) = viewer.open(f"{host}/slide.ome.tif", plugin=PLUGIN)
+        assert layer.multiscale
+        assert layer.contrast_limits == [0, 19]
+        Stalling.wait_s, ticks = WAIT_S, Ticks()
+        camera_of(viewer).center, camera_of(viewer).zoom = (230, 330), 8
+        qtbot.waitUntil(lambda: layer.data_level == 0)
+        assert shown(layer).any()  # the coarser level
+        assert not fine(layer, field)
+        qtbot.waitUntil(lambda: fine(layer, field), timeout=20_000)
+        assert ticks.longest_s < ANSWERS_S
+
+
+def fine(layer, field) -> bool:
+    """Whether napari shows the finest level's own pixels."""
+    (y, x), (bottom, right) = layer.corner_pixels[:, -2:]
+    return np.array_equal(shown(layer), field[y : bottom + 1, x : right + 1])
+
+
+def test_a_view_that_does_not_come_is_said_once(
+    viewer, field, qtbot, tmp_path, monkeypatch
+):
+    """And comes by itself once the server answers again."""
+    monkeypatch.setattr(server_layers, "_AGAIN_MS", 300)
+    with serving(tmp_path / "served") as host:
+        (layer,) = viewer.open(f"{host}/slide.ome.tif", plugin=PLUGIN)
+        before = len(told())
+        Stalling.refused = 503
+        for zoom in (4, 8):
+            camera_of(viewer).center, camera_of(viewer).zoom = (230, 330), zoom
+            qtbot.wait(700)
+            assert not fine(layer, field)
+        assert len(told()) == before + 1
+        assert "503" in told()[-1]
+        Stalling.refused = 0
+        qtbot.waitUntil(lambda: fine(layer, field), timeout=20_000)
+
+
+def test_others_get_the_pixels_of_such_a_layer(viewer, field, tmp_path):
+    """A filter or an export in the window's thread must not get what is shown."""
+    with serving(tmp_path / "served") as host:
+        (layer,) = viewer.open(f"{host}/slide.ome.tif", plugin=PLUGIN)
+        assert np.array_equal(np.asarray(layer.data[0][200:300]), field[200:300])
+        saved = tmp_path / "copy.npy"
+        np.save(saved, viewer.layers[0].data[1])
+        assert np.array_equal(np.load(saved), field[::2, ::2])
