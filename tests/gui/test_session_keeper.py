@@ -18,7 +18,7 @@ from session_cases import (
     record_with,
     save_model,
 )
-from sync_runner import SyncRunner
+from sync_runner import HeldRunner, SyncRunner
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.engine.segmenter import Segmenter
@@ -40,11 +40,12 @@ def sessions_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class Window:
     """A viewer with a controller and its session."""
 
-    def __init__(self, viewer: ViewerModel, layer, load=None) -> None:
+    def __init__(self, viewer: ViewerModel, layer, load=None, runner=None) -> None:
         self.viewer = viewer
         self.said: list[tuple[str, str]] = []
+        runner = runner or SyncRunner()
         self.controller = Controller(
-            viewer, layer, SyncRunner(), flood_segmenter, self.tell, "absent"
+            viewer, layer, runner, flood_segmenter, self.tell, "absent"
         )
         self.keeper = SessionKeeper(
             self.controller, load or (lambda _: flood_segmenter()), self.tell
@@ -70,14 +71,14 @@ def open_image(folder: Path) -> Window:
     return Window(viewer, layer)
 
 
-def open_session(path: Path, load=None) -> Window:
+def open_session(path: Path, load=None, runner=None) -> Window:
     """Do as napari does: add what the reader returns; then the dock attaches."""
     viewer = ViewerModel()
     reader = session_files.get_session_reader(str(path))
     assert reader is not None
     for data, kwargs, kind in reader(str(path)):
         getattr(viewer, f"add_{kind}")(data, **kwargs)
-    return Window(viewer, viewer.layers[0], load)
+    return Window(viewer, viewer.layers[0], load, runner)
 
 
 def work(window: Window) -> None:
@@ -152,6 +153,28 @@ def test_reopened_window_goes_on_with_undo(tmp_path: Path) -> None:
     window.keeper.close()
     again = Session.open(path)
     assert np.array_equal(again.apply(segmenter=flood_segmenter()), expected)
+
+
+def test_clicks_made_while_a_session_is_reopened_follow_it(tmp_path: Path) -> None:
+    window = open_image(tmp_path)
+    window.click(PLACES[1])
+    window.keeper.save(tmp_path / "a.cfrseg.json")
+    window.controller.close()
+    window.keeper.close()
+    runner = HeldRunner()
+    runner.hold()
+    again = open_session(tmp_path / "a.cfrseg.json", runner=runner)
+    again.controller.new_object()
+    again.click(PLACES[2])
+    assert "Your clicks are kept" in again.controller.view.status
+    assert not again.controller.view.objects
+    runner.release()
+    # the number and the object that the session left free
+    objects = again.controller.view.objects
+    assert [(one.object_id, one.clicks) for one in objects] == [(1, 1), (2, 1)]
+    assert not again.said
+    again.controller.undo()
+    assert len(again.controller.view.objects) == 1
 
 
 def test_layers_of_the_reader_lie_on_the_image(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -175,6 +176,9 @@ class ClickSteps:
         self, path: Sequence[Sequence[float]], *, is_box: bool, is_other: bool
     ) -> None:
         """Take a path of world positions; ``is_other``: of the other sign."""
+        again = partial(self.drawn, path, is_box=is_box, is_other=is_other)
+        if self._controller.holds(again):
+            return
         if self.is_seen(path[0]):
             step = self._box(path) if is_box else self._stroke(path, is_other)
             self._controller.send(step)

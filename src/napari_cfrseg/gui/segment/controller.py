@@ -221,6 +221,8 @@ class Controller:
 
     def clicked(self, world: Sequence[float], gesture: Gesture = Gesture.CLICK) -> None:
         """Take a click at a world position, or select the object that is there."""
+        if self.holds(lambda: self.clicked(world, gesture)):
+            return
         self.labels.notice()
         is_positive = self.view.is_positive != (gesture is Gesture.OTHER)
         step = Step()
@@ -229,6 +231,14 @@ class Controller:
         elif gesture is not Gesture.NONE and self.steps.is_seen(world):
             step = self.steps.click(world, is_positive)
         self.send(step)
+
+    def holds(self, act: Callable[[], None]) -> bool:
+        """Keep an act for later while a session is being reopened; False if none is."""
+        held = self._queue.holds(act)
+        if held:
+            self._shown.show_pending()
+            self.say(f"{_REOPENING} Your clicks are kept until then.")
+        return held
 
     def send(self, step: Step) -> None:
         """Submit the step that clicks are; show the points as they are without one."""
@@ -417,7 +427,8 @@ class Controller:
     ) -> None:
         """Apply a session's events on the runner, and go on from there.
 
-        Nothing was done here before, and nothing is shown if it fails.
+        Nothing was done here before, and nothing is shown if it fails. What is clicked
+        meanwhile follows.
         """
 
         def done(last: Change | None) -> None:

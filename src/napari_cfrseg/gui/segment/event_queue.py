@@ -100,6 +100,8 @@ class EventQueue:
         self._preview = preview
         self._stalled = stalled
         self._closed = False
+        #: what waits until a session is restored; None: none is being restored
+        self._held: list[Callable[[], None]] | None = None
         self.pending: list[Pending] = []
 
     def submit(self, step: Step, rows: tuple[ClickRow, ...] = ()) -> None:
@@ -150,7 +152,19 @@ class EventQueue:
         failed: Callable[[Failure], None],
         reported: Callable[[Progress], None],
     ) -> None:
-        """Apply a session's events, and pass what its last one changed to done."""
+        """Apply a session's events, and pass what its last one changed to done.
+
+        Acts that are held meanwhile follow, in order, also where it failed.
+        """
+        self._held = []
+
+        def ended(call: Callable[[], None]) -> None:
+            held, self._held = self._held or [], None
+            try:
+                call()
+            finally:
+                for act in () if self._closed else held:
+                    act()
 
         def work(report: Report) -> Change | None:
             last, total = None, len(content.events)
@@ -159,7 +173,24 @@ class EventQueue:
                 report(Progress(number, total))
             return last
 
-        self._runner.submit(Job(work, done, failed, reported, self._stalled))
+        job = Job(
+            work,
+            lambda last: ended(lambda: done(last)),
+            lambda error: ended(lambda: failed(error)),
+            reported,
+            self._stalled,
+        )
+        self._runner.submit(job)
+
+    def holds(self, act: Callable[[], None]) -> bool:
+        """Keep an act that needs numbers of its own while a session is restored.
+
+        False: none is.
+        """
+        if self._held is None:
+            return False
+        self._held.append(act)
+        return True
 
     def cancel_newest(self) -> bool:
         """Cancel the newest step that is not done; False if there is none."""
