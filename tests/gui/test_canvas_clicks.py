@@ -294,6 +294,14 @@ def test_a_key_takes_the_next_mask_and_brackets_move_the_outline(window):
     window.settle()
     assert window.area(1) != best
     assert network.calls == calls
+    assert window.view.status.endswith(f", {window.area(1)} px.")
+    # a mask that its own marker hides is said to be there
+    camera = window.viewer.scene.camera
+    camera.zoom /= 100
+    window.settle()
+    window.press(Qt.Key.Key_C)
+    assert "under its marker: zoom in to see it" in window.view.status
+    camera.zoom *= 100
     window.press(Qt.Key.Key_BracketRight)
     assert window.view.threshold == pytest.approx(0.55)
     window.press(Qt.Key.Key_BracketLeft)

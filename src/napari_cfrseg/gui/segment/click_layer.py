@@ -289,6 +289,11 @@ class ClickLayer:
         self.layer.symbol = [*self.layer.symbol[:first], *symbols]
         self.layer.face_color = np.concatenate([self.layer.face_color[:first], painted])
 
+    @property
+    def marker_px(self) -> float:
+        """Diameter of a click's marker, in pixels of the image."""
+        return self._size
+
     def of_point(self, world: Sequence[float]) -> tuple[float, ...]:
         """Return the world position that a point has which is added at one."""
         return tuple(self.layer.data_to_world(self.layer.world_to_data(world)))

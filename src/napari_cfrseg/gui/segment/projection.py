@@ -14,7 +14,7 @@ from qtpy.QtCore import QTimer
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator, Change
-from napari_cfrseg.annotation.state import ObjectState, PlaneState
+from napari_cfrseg.annotation.state import ClickEntry, ObjectState, PlaneState
 from napari_cfrseg.annotation.transaction import Progress
 from napari_cfrseg.errors import CfrSegError, JobCancelled, as_memory_error
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
@@ -203,13 +203,11 @@ class Projection:
         None, and the status says so, where only one was found.
         """
         found = self.objects.get(self.view.selected or 0)
-        state = PlaneState() if found is None else found.on(plane)
-        first = next(iter(state.clicks), None)
-        count = 0 if first is None else state.rounds[state.entries.index(first)].masks
+        first, chosen, count = _masks_found(found, plane)
         if found is None or first is None or count < 2:
             self.show(status="There is no other mask here.")
             return None
-        chosen = (min(first.candidate, count - 1) + step) % count
+        chosen = (chosen + step) % count
         self.show(status=f"{found.name}: mask {chosen + 1} of {count}.")
         return ev.CandidateChosen(first.click_id, chosen)
 
@@ -331,6 +329,8 @@ class Projection:
             act = "Undone" if isinstance(event, ev.Undone) else "Redone"
             goes = "a new object" if found is None else found.name
             self.show(status=f"{act}. The next click goes to {goes}.")
+        elif isinstance(event, ev.CandidateChosen):
+            self._say_mask_chosen(event.click_id)
         elif isinstance(event, ev.ObjectSplit) and event.new_id in self.objects:
             part = self.objects[event.new_id].name
             self.show(status=f"{part}: split off, {self._areas[event.new_id]} px.")
@@ -345,6 +345,18 @@ class Projection:
             kept = sum(state.mask.area for state in whole.planes.values()) - px
             others = f"; {kept} px more stay with neighbours" if kept > 0 else ""
             self.show(status=f"{whole.name}: {clicks}, {px} px{others}.")
+
+    def _say_mask_chosen(self, click_id: int) -> None:
+        """Say which mask it is, and where its click's marker hides it."""
+        for found in self.objects.values():
+            for plane, state in found.planes.items():
+                first, chosen, count = _masks_found(found, plane)
+                if first is None or first.click_id != click_id:
+                    continue
+                is_hidden = max(state.mask.mask.shape) <= self._clicks.marker_px
+                dot = ", under its marker: zoom in to see it" if is_hidden else ""
+                text = f"{found.name}: mask {chosen + 1} of {count}"
+                self.show(status=f"{text}, {state.mask.area} px{dot}.")
 
     def _say_judged(self, act: str, count: int) -> None:
         left = len(self.suggesting.found) or "none"
@@ -390,3 +402,15 @@ class Projection:
         """Take back what a stroke did to pixels it may not change."""
         if isinstance(event, ev.Painted):
             self._labels.restore({event.plane: self._annotator.labels(event.plane)})
+
+
+def _masks_found(
+    found: ObjectState | None, plane: Plane
+) -> tuple[ClickEntry | None, int, int]:
+    """Return an object's first click on a plane, its mask taken, and of how many."""
+    state = PlaneState() if found is None else found.on(plane)
+    first = next(iter(state.clicks), None)
+    if first is None:
+        return None, 0, 0
+    count = state.rounds[state.entries.index(first)].masks
+    return first, min(first.candidate, max(count, 1) - 1), count
