@@ -314,7 +314,8 @@ def test_a_click_reads_its_windows_whatever_the_image():
         windows.append(previous.window)
         masks.append(previous.patch.read((300, 300, 500, 500)) > 0.5)
     most = (4 * 32) ** 2  # OVERSAMPLING · grid, per window
-    assert all(px <= 6 * most for count, px in costs if count == 1)
+    around = 288**2  # the small windows of a first click, read at once
+    assert all(px <= around + 5 * most for count, px in costs if count == 1)
     assert all(px <= most for count, px in costs if count > 1)
     # seen in the same windows, the object gets the same mask
     assert len(set(windows)) == 1

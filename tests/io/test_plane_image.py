@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -283,3 +285,39 @@ def test_colours_are_widened_together_and_channels_apart() -> None:
     assert colours == Scaling((0.0,) * 3, (90.0,) * 3)
     apart = open_plane(lazy, rgb=False).seeing((305, 305)).scaling
     assert apart == Scaling((0.0,) * 3, (90.0, 6.0, 5.0))
+
+
+class Counted:
+    """A lazy array that counts how often it is read."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array, self.shape, self.dtype = array, array.shape, array.dtype
+        self.reads = 0
+
+    def __getitem__(self, key: object) -> np.ndarray:
+        self.reads += 1
+        return self._array[key]
+
+
+@pytest.mark.parametrize("at", [(1500, 1400), (3, 2998), (1500, 2)])
+def test_a_first_click_reads_what_lies_around_it_once(at: tuple[int, int]) -> None:
+    field = np.random.default_rng(0).integers(0, 9, (3000, 3000), np.uint16)
+    field[at[0] - 3 : at[0] + 4, at[1] - 2 : at[1] + 3] = 900
+    lazy = Counted(field)
+    plane, whole = open_plane(lazy), open_plane(field)
+    lazy.reads = 0
+    plane.begin_at(at)
+    seen = plane.seeing(at)
+    assert seen.scaling.high == (900.0,)
+    for side in (32, 64, 128, 256):
+        window = Window(at[0] - side // 2, at[1] - side // 2, side, 64)
+        pixels = replace(whole, scaling=seen.scaling).crop(window)
+        assert np.array_equal(seen.crop(window), pixels)
+    assert lazy.reads == 1
+    plane.begin_at((700, 700))
+    field[700:710] = 5
+    assert np.array_equal(plane.array[690:710, 690:720], field[690:710, 690:720])
+    assert lazy.reads == 2
+    far = Window(0, 0, 900, 64)
+    assert np.array_equal(plane.crop(far), whole.crop(far))
+    assert lazy.reads == 3

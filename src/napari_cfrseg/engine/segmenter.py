@@ -432,12 +432,14 @@ class Segmenter:
     def _seeing(self, clicks: Sequence[Click]) -> PlaneImage:
         """Return the image with black and white for the object the clicks are on."""
         image = self._ready()
-        for click in clicks:
-            if click.is_positive:
-                if click.pixel not in self._seen:
-                    self._seen[click.pixel] = image.seeing(click.pixel)
-                return self._seen[click.pixel]
-        return image
+        pixel = next((click.pixel for click in clicks if click.is_positive), None)
+        if pixel is None:
+            return image
+        if len(clicks) == 1:
+            image.begin_at(pixel)
+        if pixel not in self._seen:
+            self._seen[pixel] = image.seeing(pixel)
+        return self._seen[pixel]
 
     def _seeing_all(self, finished: Sequence[MaskPatch]) -> PlaneImage:
         """Return the image with black and white for some finished objects."""

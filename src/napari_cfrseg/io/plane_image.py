@@ -29,6 +29,9 @@ _TILES = 6
 #: An object is outside the range that by this part of it exceeds it, in the median of
 #: the pixels next to a click; then this far around the click is looked at.
 _BEYOND, _NEXT_PX, _AROUND_PX = 0.25, 1, 64
+#: so far around a first click a lazy image is read at once: its windows of 256 pixels
+#: lie within, off the click by what their grids and the search for a centre take
+_NEAR_PX = 144
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,18 @@ class PlaneImage:
             image = replace(image, scaling=Scaling(*zip(*pairs, strict=True)))
         return image
 
+    def begin_at(self, pixel: tuple[int, int]) -> None:
+        """Expect a first click at a (y, x) pixel.
+
+        It looks at several windows within each other: what they read of a lazy image
+        next to the click then comes with one request.
+        """
+        finest = self.array
+        if isinstance(finest, Pyramid):
+            finest = finest.levels[0]
+        if isinstance(finest, _ReadOnce):
+            finest.expect(pixel)
+
     def _around(self, pixel: tuple[int, int], reach: int) -> NDArray[Any]:
         """Return the (N, channels) pixels at most ``reach`` rows and columns away."""
         (y, x), (height, width) = pixel, self.shape
@@ -134,6 +149,49 @@ class PlaneImage:
 
     def _convert(self, values: NDArray[Any]) -> NDArray[np.float32]:
         return self.scaling.apply(values[:, :, : self.channels])
+
+
+class _ReadOnce(ArrayView):
+    """A lazy plane of which what lies around one pixel is read once, when needed."""
+
+    _box: tuple[slice, slice] | None = None
+    _near: NDArray[Any] | None = None
+
+    def expect(self, pixel: tuple[int, int]) -> None:
+        """Read around this pixel next; what was read before is forgotten."""
+        y, x = (
+            slice(max(at - _NEAR_PX, 0), min(at + _NEAR_PX, n))
+            for at, n in zip(pixel, self.shape, strict=False)
+        )
+        self._box, self._near = (y, x), None
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        box, near = self._box, self._near
+        if box is None or not _lies_within(key, box):
+            return super().__getitem__(key)
+        if near is None:
+            near = super().__getitem__(box)
+            if self._box is box:
+                self._near = near
+        rows, columns = (
+            slice(part.start - whole.start, part.stop - whole.start)
+            for part, whole in zip(key, box, strict=True)
+        )
+        return near[rows, columns]
+
+
+def _lies_within(key: Any, box: tuple[slice, slice]) -> bool:
+    return (
+        isinstance(key, tuple)
+        and len(key) == len(box)
+        and all(
+            isinstance(part, slice)
+            and part.step in (None, 1)
+            and None not in (part.start, part.stop)
+            and whole.start <= part.start <= part.stop <= whole.stop
+            for part, whole in zip(key, box, strict=True)
+        )
+    )
 
 
 def _three(planes: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -205,7 +263,7 @@ def _guarded(array: Any) -> Any:
         return array
     if isinstance(array, Pyramid):
         return Pyramid([_guarded(level) for level in array.levels])
-    return ArrayView(array, range(len(array.shape)), {}, "the image")
+    return _ReadOnce(array, range(len(array.shape)), {}, "the image")
 
 
 def _sample(array: PlaneLike) -> NDArray[Any]:
