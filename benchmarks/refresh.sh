@@ -125,7 +125,10 @@ run_part() {
         python "$here/stack_ends.py" --data "$data" | tee "$out/stacks-ends.txt"
         python "$here/stack_ends.py" --data "$data" --moving 0.8 --objects 5 |
             tee "$out/stacks-moving.txt"
-        stack speed | tee "$out/stacks-speed.txt"
+        for planes in 50 1000; do
+            stack speed --planes "$planes"
+            stack speed --planes "$planes" --one-by-one
+        done | tee "$out/stacks-speed.txt"
         stack ahead | tee "$out/stacks-ahead.txt" ;;
     base)
         python "$here/fine_tuning.py" base "${PACKS:?}" "$out/finetune" \

@@ -8,9 +8,9 @@
 ``evaluate`` writes ``stacks-SIDE.md`` and the rows as JSON into ``--out``; with
 ``--side test`` it measures the test stacks, which no constant was chosen on.
 ``calibrate`` fits the confidence on validation stacks and prints its constants and the
-reliability table. ``speed`` measures planes per second and peak memory on stacks of 50
-and 1,000 planes that are read lazily; ``ahead`` compares, in turn in one process, walks
-that read and embed the next plane ahead with ones that do not.
+reliability table. ``speed`` measures planes per second and peak memory on a stack of
+``--planes`` that is read lazily; ``ahead`` compares, in turn in one process, walks that
+read and embed the next plane ahead with ones that do not (``--one-by-one``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import argparse
 import hashlib
 import json
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -204,44 +203,6 @@ def reliability(expected: np.ndarray, found: np.ndarray) -> str:
 
 
 def speed(arguments: argparse.Namespace) -> None:
-    """Measure with reading and embedding ahead and without, in turn.
-
-    Each measurement has a process of its own: peak memory is a process's.
-    """
-    for count in (50, 1000):
-        rows: dict[bool, list[dict[str, float]]] = {True: [], False: []}
-        for _ in range(arguments.repeats):
-            for ahead, found in rows.items():
-                found.append(one_process(arguments, count, ahead=ahead))
-        for ahead, found in rows.items():
-            median = {k: float(np.median([f[k] for f in found])) for k in found[0]}
-            print(
-                f"{count} planes, {'ahead' if ahead else 'one by one'}: "
-                f"{median['rate']:.1f} planes/s, {median['cpu_ms']:.0f} ms of CPU time "
-                f"each, {median['early']:.0%} of the windows embedded ahead, peak "
-                f"memory {median['peak']:.0f} MiB ({median['grown']:+.0f} MiB while "
-                f"propagating; the stack is {median['stack']:.0f} MiB)",
-                flush=True,
-            )
-        ratios = [a["rate"] / b["rate"] for a, b in zip(*rows.values(), strict=True)]
-        print(
-            f"ratio: {np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        )
-
-
-def one_process(
-    arguments: argparse.Namespace, count: int, *, ahead: bool
-) -> dict[str, float]:
-    command = [sys.executable, __file__, "one-speed", "--planes", str(count)]
-    command += ["--threads", str(arguments.threads), "--model", arguments.model]
-    command += ["--device", arguments.device, "--format", arguments.format]
-    command += ["--shift", str(arguments.shift), *([] if ahead else ["--one-by-one"])]
-    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    found: dict[str, float] = json.loads(said)
-    return found
-
-
-def one_speed(arguments: argparse.Namespace) -> None:
     """Write a lazily read stack, carry a tube through it, print rate and peak."""
     segmenter = load(arguments)
     size, count = 512, arguments.planes
@@ -367,7 +328,6 @@ def main() -> None:
         ("evaluate", evaluate),
         ("calibrate", calibrate),
         ("speed", speed),
-        ("one-speed", one_speed),
         ("ahead", ahead),
     ):
         one = commands.add_parser(name)

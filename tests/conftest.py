@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
@@ -86,3 +88,16 @@ def _sessions_apart(
     monkeypatch.setenv("CFRSEG_BACKEND", "torch")
     folder = tmp_path_factory.getbasetemp() / "sessions"
     monkeypatch.setenv("CFRSEG_SESSIONS", str(folder))
+
+
+@pytest.fixture(autouse=True)
+def _short_collections(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let napari, when layers go, collect what is new and not all that torch brought.
+
+    It does so for drivers on Windows; here it would be a quarter of a window's test.
+    """
+    if request.node.get_closest_marker("gui") is not None:
+        quick = SimpleNamespace(collect=partial(gc.collect, 1))
+        monkeypatch.setattr("napari._vispy.canvas.gc", quick)

@@ -13,7 +13,6 @@ from napari_cfrseg.cli import app
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.engine.suggestions import ACCEPT_FROM, ObjectSuggestion
 from napari_cfrseg.errors import DatasetError
-from napari_cfrseg.evaluation.accepting import Suggested
 from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
 from napari_cfrseg.evaluation.evaluate_fields import (
     evaluate_field,
@@ -21,6 +20,7 @@ from napari_cfrseg.evaluation.evaluate_fields import (
     format_fields,
 )
 from napari_cfrseg.evaluation.fields import Field, FieldSettings, fields_of
+from napari_cfrseg.evaluation.suggestion_robot import SuggestionRobot
 from napari_cfrseg.geometry.masks import MaskPatch
 
 
@@ -75,7 +75,7 @@ def test_accepting_all_sure_ones_is_repeated_while_it_saves_actions(
     write_field(tmp_path, "disks", 6)
     (objects,) = fields_of(objects_in(tmp_path))
     field = Field(segmenter, objects, FieldSettings(max_objects=1))
-    one_by_one, at_once = Suggested(field), Suggested(field)
+    one_by_one, at_once = SuggestionRobot(field), SuggestionRobot(field)
     one_by_one.run()
     at_once.run(at_once=True)
     assert set(at_once.accepted) == set(one_by_one.accepted)
@@ -98,7 +98,7 @@ def test_an_open_suggestion_at_an_object_is_corrected_or_rejected(tmp_path, segm
         return ObjectSuggestion(MaskPatch.from_mask(part), seed, 0.3, ())
 
     def left(first, last, **more):
-        suggested = Suggested(field, open=[rows_of(first, last)], **more)
+        suggested = SuggestionRobot(field, open=[rows_of(first, last)], **more)
         return suggested.finish(4, (7, 5))
 
     # IoU between 0.5 and 0.75: the accepting click, and corrections
@@ -127,13 +127,13 @@ def test_sure_near_misses_are_kept_to_be_corrected(tmp_path, segmenter):
         return ObjectSuggestion(MaskPatch.from_mask(part), (0, 0), 0.9, ())
 
     near, poor = sure(4, 0.7), sure(5, 0.3)
-    result = Suggested(field, open=[near, poor, *(sure(n, 1) for n in (6, 7, 8))])
+    result = SuggestionRobot(field, open=[near, poor, *(sure(n, 1) for n in (6, 7, 8))])
     result.accept_sure()
     assert set(result.accepted) == {4, 6, 7, 8}
     assert result.actions == 2  # accepting all, and removing the poor one
 
     # each saves the click that would accept it before it is corrected
-    result = Suggested(field, open=[sure(n, 0.6) for n in (4, 5, 6)])
+    result = SuggestionRobot(field, open=[sure(n, 0.6) for n in (4, 5, 6)])
     result.accept_sure()
     assert set(result.accepted) == {4, 5, 6}
     assert result.actions == 1
@@ -155,7 +155,7 @@ def test_the_slider_is_moved_and_the_rest_rejected_where_that_saves_actions(
 
     right = [suggested(n, 0.6) for n in (4, 5, 6, 7)]
     poor = [suggested(n, 0.4, 0.2) for n in (8, 9, 10)]
-    result = Suggested(field, open=[*right, *poor])
+    result = SuggestionRobot(field, open=[*right, *poor])
     result.accept_sure()
     assert set(result.accepted) == {4, 5, 6, 7}
     assert result.threshold == 0.6
@@ -166,7 +166,7 @@ def test_the_slider_is_moved_and_the_rest_rejected_where_that_saves_actions(
     assert result.open == []
     assert result.finish(8, (3, 2)) == (3, 3, 2)
     # one is in the way, and one will be corrected: they stay
-    result = Suggested(field, open=[suggested(8, 0.4, 0.6), poor[1]])
+    result = SuggestionRobot(field, open=[suggested(8, 0.4, 0.6), poor[1]])
     result.reject_rest()
     assert result.actions == 0
     assert len(result.open) == 2
@@ -185,7 +185,7 @@ def test_a_stroke_accepts_up_to_five_and_touches_no_wrong_one(tmp_path, segmente
 
     def acts(right, *wrong):
         found = [suggested(field.numbers == number) for number in right]
-        result = Suggested(field, open=[*found, *wrong])
+        result = SuggestionRobot(field, open=[*found, *wrong])
         result.accept_right(by_strokes=True)
         assert set(result.accepted) == {*right}
         return result.actions

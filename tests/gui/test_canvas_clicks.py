@@ -32,22 +32,27 @@ def window(make_napari_viewer, qtbot, npe2pm, plugin_settings, monkeypatch):
         yield made
 
 
-@pytest.mark.parametrize("layer", ["image", "labels"])
-def test_click_counts_whichever_layer_of_the_image_is_selected(window, layer):
-    window.viewer.layers.selection.active = getattr(window, layer)
-    window.click(*FIRST)
-    assert window.labels.data[FIRST] == 1
-    window.click(60, 75, Qt.MouseButton.RightButton)
-    assert list(window.points.features["polarity"]) == ["positive", "negative"]
+def test_click_counts_whichever_layer_of_the_image_is_selected(window):
+    places = (FIRST, (60, 75)), (SECOND, (60, 195))
+    layers = window.image, window.labels
+    for number, (layer, (place, beside)) in enumerate(
+        zip(layers, places, strict=True), 1
+    ):
+        window.viewer.layers.selection.active = layer
+        window.press(Qt.Key.Key_N)
+        window.click(*place)
+        assert window.labels.data[place] == number
+        window.viewer.layers.selection.active = layer
+        window.click(*beside, Qt.MouseButton.RightButton)
+        signs = ["positive", "negative"] * number
+        assert list(window.points.features["polarity"]) == signs
 
 
-def test_dragging_the_image_is_no_click(window):
+def test_dragging_the_image_and_painting_are_no_clicks(window):
     window.viewer.layers.selection.active = window.image
     window.drag(FIRST, (90, 120))
     assert not window.labels.data.any()
-
-
-def test_painting_is_no_click(window):
+    window.viewer.reset_view()
     window.click(*FIRST)
     window.viewer.layers.selection.active = window.labels
     window.labels.mode = "paint"
@@ -258,19 +263,23 @@ def test_tab_takes_the_next_mask_and_back_while_the_canvas_has_the_focus(window)
     assert window.dock.findChildren(QMessageBox)
 
 
-@pytest.mark.parametrize("key", ["ControlModifier", "ShiftModifier"])
-def test_wheel_moves_the_outline_in_one_undo_step(window, key):
+def test_wheel_moves_the_outline_in_one_undo_step(window):
     click_on_nested_rings(window)
     zoom, depth = window.viewer.scene.camera.zoom, window.view.undo_depth
-    wheel(window, Qt.KeyboardModifier[key], 1)
-    wheel(window, Qt.KeyboardModifier[key], 1)
-    assert window.view.threshold == pytest.approx(0.46)
-    assert window.view.undo_depth == depth + 1
-    assert window.viewer.scene.camera.zoom == zoom
-    wheel(window, Qt.KeyboardModifier[key], -1)
-    assert window.view.threshold == pytest.approx(0.48)
-    window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
-    assert window.view.threshold == pytest.approx(0.5)
+    control, shift = (
+        Qt.KeyboardModifier.ControlModifier,
+        Qt.KeyboardModifier.ShiftModifier,
+    )
+    for key in (control, shift):
+        wheel(window, key, 1)
+        wheel(window, key, 1)
+        assert window.view.threshold == pytest.approx(0.46)
+        assert window.view.undo_depth == depth + 1
+        assert window.viewer.scene.camera.zoom == zoom
+        wheel(window, key, -1)
+        assert window.view.threshold == pytest.approx(0.48)
+        window.press(Qt.Key.Key_Z, control)
+        assert window.view.threshold == pytest.approx(0.5)
 
 
 def test_wheel_with_ctrl_still_moves_through_a_stack(window):
@@ -315,16 +324,17 @@ def replayed(window) -> np.ndarray:
     return replay(events, squares(), Segmenter(FloodNetwork(0.2), device="cpu"))
 
 
-@pytest.mark.parametrize("layer", ["image", "points"])
-def test_dragged_box_limits_the_first_mask_and_begins_an_object(window, layer):
-    window.viewer.layers.selection.active = getattr(window, layer)
+def test_dragged_box_limits_the_first_mask_and_begins_an_object(window):
+    window.viewer.layers.selection.active = window.image
     centre = tuple(window.viewer.scene.camera.center)
     window.drag((35, 35), (85, 60), Qt.KeyboardModifier.ShiftModifier)
     assert tuple(window.viewer.scene.camera.center) == centre
     assert window.labels.data[60, 55] == 1
     assert not window.labels.data[:, 62:].any()
     assert len(window.points.data) == 1
+    window.viewer.layers.selection.active = window.points
     window.drag((35, 155), (85, 205), Qt.KeyboardModifier.ShiftModifier)
+    assert tuple(window.viewer.scene.camera.center) == centre
     assert [one.object_id for one in window.view.objects] == [1, 2]
     assert window.labels.data[SECOND] == 2
     window.dock.settings.auto_next.setChecked(False)

@@ -485,14 +485,18 @@ def test_saving_an_image_that_does_not_come_is_given_up(
     assert window.view.progress == (0, 0)
 
 
-@pytest.mark.parametrize("kind", [np, torch])
-def test_memory_that_runs_out(open_window, kind):
+def test_memory_that_runs_out(open_window):
     window = open_window(squares())
 
-    def fail() -> None:
+    def fail(kind=np) -> None:
         Greedy.trouble = lambda: kind.empty(2**55)
 
     check(window, fail, lambda: setattr(Greedy, "trouble", None), "enough memory")
+    fail(torch)
+    (told,) = next_object(window, (140, 20))
+    assert "enough memory" in told
+    assert "\n" not in told
+    assert [row.object_id for row in window.view.objects] == [1, 2]
 
 
 def test_a_cap_on_the_memory(open_window):

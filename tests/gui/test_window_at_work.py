@@ -288,22 +288,23 @@ def test_sections_open_as_they_were_left_in_the_next_dock(window):
     dock.let_go()
 
 
-@pytest.mark.parametrize("height", [720, 1000])
-def test_a_section_that_would_not_fit_folds_the_others(window, height):
-    window.viewer.window.resize(1280, height)
+def test_a_section_that_would_not_fit_folds_the_others(window):
     dock, sections = window.dock, window.dock.sections
     dock.sections["stack"].show()
-    for name in ("session", "stack", "outline"):
-        sections[name].collapse(animate=False)
-        sections[name].toggleButton().click()
-        QTest.qWait(50)
-    window.until(lambda: sections["stack"].isExpanded() == (height == 1000))
-    assert sections["outline"].isExpanded()
     inner, area = dock.area.widget(), dock.area
-    assert not area.horizontalScrollBar().isVisible()
-    window.until(lambda: inner.minimumSizeHint().height() <= dock.height())
-    bar = area.verticalScrollBar().sizeHint().width()
-    assert inner.minimumSizeHint().width() + bar <= dock.minimumWidth()
+    for height, all_fit in ((1000, True), (720, False)):
+        window.viewer.window.resize(1280, height)
+        for name in ("session", "stack", "outline"):
+            sections[name].collapse(animate=False)
+        for name in ("session", "stack", "outline"):
+            sections[name].toggleButton().click()
+            QTest.qWait(50)
+        window.until(lambda fit=all_fit: sections["stack"].isExpanded() == fit)
+        assert sections["outline"].isExpanded()
+        assert not area.horizontalScrollBar().isVisible()
+        window.until(lambda: inner.minimumSizeHint().height() <= dock.height())
+        bar = area.verticalScrollBar().sizeHint().width()
+        assert inner.minimumSizeHint().width() + bar <= dock.minimumWidth()
 
 
 def test_all_keys_fit_a_small_screen(window):

@@ -50,20 +50,28 @@ def state_of(path):
     return torch.load(path, weights_only=True)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Sums come out the same in every process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 def test_a_killed_and_resumed_training_equals_the_uninterrupted_one(tmp_path):
     options = {"steps": 9, "save_every_s": 0.0}
     whole, parts = tmp_path / "whole.pt", tmp_path / "parts.pt"
-    uninterrupted = program((whole, options))
     killed = program((parts, {**options, "pause_s": 1.0}))
+    run(whole, dict(options))
     deadline = time.monotonic() + 250
     while not parts.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
     assert 0 < state_of(parts)["step"] < 9
-    finished(program((parts, options)))
-    finished(uninterrupted)
+    run(parts, dict(options))
     assert result(parts) == result(whole)
     one, two = state_of(whole), state_of(parts)
     for part in ("network", "average"):
@@ -71,14 +79,32 @@ def test_a_killed_and_resumed_training_equals_the_uninterrupted_one(tmp_path):
             assert torch.equal(value, two[part][key]), key
 
 
-def run_two(runs):
-    """Let two processes train together; return the steps of each, run by run.
+#: no batch statistics (frozen normalisations), gradients shared over gloo
+ALIKE = {"steps": 4, "frozen_norms": True}
 
-    Parameters
-    ----------
-    runs
-        Of each run the two processes' states and options.
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Two processes that train together, run after run: a state, the steps of each.
+
+    First one run of ``ALIKE``; then those whose second process has a clock that runs
+    late, no watcher, or no state of its own, with shared weights and with gradients.
     """
+    folder = tmp_path_factory.mktemp("pair")
+    shared = folder / "shared.pt"
+    runs = [[(shared, {**ALIKE, "synchronous": True})] * 2]
+    for synchronous in (False, True):
+        (inner := folder / str(synchronous)).mkdir()
+        options = {"steps": 10**6, "average_every": 2, "synchronous": synchronous}
+        # a watcher's pauses do not count, so the second clock shows less
+        clock = {**options, "stop_after_s": 0.5}
+        late = {**clock, "pause_s": 0.1}
+        runs.append([(inner / "a.pt", clock), (inner / "b.pt", late)])
+        watched = {**options, "stop_at": 4}
+        runs.append([(inner / "c.pt", watched), (inner / "d.pt", options)])
+        made_trainer(inner / "e.pt", steps=4).run()
+        eight = {**options, "steps": 8}
+        runs.append([(inner / "e.pt", eight), (inner / "f.pt", eight)])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -92,42 +118,23 @@ def run_two(runs):
         )
         for rank in range(2)
     ]
-    return list(zip(*(finished(process) for process in both), strict=True))
+    steps = list(zip(*(finished(process) for process in both), strict=True))
+    return shared, steps
 
 
-def test_two_processes_take_the_steps_of_one_with_the_doubled_batch(tmp_path):
-    """No batch statistics (frozen normalisations), gradients shared over gloo."""
-    options = {"steps": 4, "frozen_norms": True}
-    alone, shared = tmp_path / "alone.pt", tmp_path / "shared.pt"
-    run(alone, {**options, "accumulate": 2})
-    run_two([[(shared, {**options, "synchronous": True})] * 2])
-    expected, shown = result(alone), result(shared)
+def test_two_processes_take_the_steps_of_one_with_the_doubled_batch(pair, tmp_path):
+    alone = tmp_path / "alone.pt"
+    run(alone, {**ALIKE, "accumulate": 2})
+    expected, shown = result(alone), result(pair[0])
     assert len(shown["losses"]) == 4
     assert shown["losses"] == pytest.approx(expected["losses"], rel=1e-4)
     assert shown["weights"] == pytest.approx(expected["weights"], rel=1e-5)
 
 
-def test_two_processes_end_together_by_the_decisions_of_the_first(tmp_path):
-    """The second one's clock runs late, it has no watcher, no state of its own."""
-    runs = []
-    for synchronous in (False, True):
-        folder = tmp_path / str(synchronous)
-        folder.mkdir()
-        options = {"steps": 10**6, "average_every": 2, "synchronous": synchronous}
-        # a watcher's pauses do not count, so the second clock shows less
-        clock = {**options, "stop_after_s": 1.0}
-        runs.append(
-            [(folder / "a.pt", clock), (folder / "b.pt", {**clock, "pause_s": 0.1})]
-        )
-        runs.append(
-            [(folder / "c.pt", {**options, "stop_at": 4}), (folder / "d.pt", options)]
-        )
-        made_trainer(folder / "e.pt", steps=4).run()
-        eight = {**options, "steps": 8}
-        runs.append([(folder / "e.pt", eight), (folder / "f.pt", eight)])
-    steps = run_two(runs)
+def test_two_processes_end_together_by_the_decisions_of_the_first(pair):
+    steps = pair[1]
     assert all(first == second for first, second in steps), steps
-    assert [first for first, _ in steps[2::3]] == [8, 8]
+    assert [first for first, _ in steps[3::3]] == [8, 8]
 
 
 @pytest.mark.parametrize("half", ["bfloat16", "float16"])

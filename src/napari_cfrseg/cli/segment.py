@@ -20,7 +20,6 @@ from napari_cfrseg.io.images import read_small
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.prediction import Prediction
-    from napari_cfrseg.engine.refinement import Refinement
     from napari_cfrseg.io.named_axes import OpenImage
 
 EXAMPLES = """\b

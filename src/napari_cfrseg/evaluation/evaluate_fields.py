@@ -1,10 +1,10 @@
 """Measure suggestions on whole fields: three objects clicked, the rest proposed.
 
 A robot accepts, corrects or rejects the suggestions of a field
-(:mod:`~napari_cfrseg.evaluation.accepting`) and clicks the other objects. Beside it
-stand the same objects, each clicked from scratch. To correct and to click hundreds of
-objects takes long, so a random sample of them stands for all; suggestions are judged on
-all.
+(:mod:`~napari_cfrseg.evaluation.suggestion_robot`) and clicks the other objects.
+Beside it stand the same objects, each clicked from scratch. To correct and to click
+hundreds of objects takes long, so a random sample of them stands for all; suggestions
+are judged on all.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from napari_cfrseg.errors import DatasetError
-from napari_cfrseg.evaluation.accepting import Suggested
 from napari_cfrseg.evaluation.datasets import BenchmarkObject
 from napari_cfrseg.evaluation.fields import TAUGHT, Field, FieldSettings
 from napari_cfrseg.evaluation.scores import mean
+from napari_cfrseg.evaluation.suggestion_robot import SuggestionRobot
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.segmenter import Segmenter
@@ -109,7 +109,7 @@ def evaluate_field(
     sample = plane.others[: settings.max_objects]
     clicked = {number: plane.click(number)[0] for number in sample}
 
-    def per_object(suggested: Suggested | None = None) -> Cost:
+    def per_object(suggested: SuggestionRobot | None = None) -> Cost:
         costs = []
         for number in sample:
             ok, close = clicked[number]
@@ -122,8 +122,8 @@ def evaluate_field(
         acts = 0 if suggested is None else suggested.actions
         return Cost(*((taught + rest + acts) / plane.count).tolist())
 
-    def run(wrong_share: float = 0.0, *, at_once: bool = False) -> Suggested:
-        suggested = Suggested(plane)
+    def run(wrong_share: float = 0.0, *, at_once: bool = False) -> SuggestionRobot:
+        suggested = SuggestionRobot(plane)
         suggested.run(wrong_share, at_once=at_once, seed=settings.seed)
         return suggested
 

@@ -26,15 +26,24 @@ from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.evaluation.evaluate_objects import AnySegmenter
-from napari_cfrseg.evaluation.peers import MODEL_TYPES, SamSegmenter
+from napari_cfrseg.evaluation.peers import (
+    MODEL_TYPES,
+    GrabCut,
+    MarkerWatershed,
+    RandomWalker,
+    SamSegmenter,
+)
 from napari_cfrseg.io.atomic import file_sha256
 from napari_cfrseg.model import weights_file as checkpoint
 
 if TYPE_CHECKING:
-    from napari_cfrseg.engine.refinement import Refinement
     from napari_cfrseg.engine.segmenter import Prediction, Segmenter
 
-PEERS = ("random-walker", "watershed", "grabcut")
+PEERS: dict[str, Callable[[], AnySegmenter]] = {
+    "random-walker": RandomWalker,
+    "watershed": MarkerWatershed,
+    "grabcut": GrabCut,
+}
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -106,10 +115,7 @@ class SegmenterSpec:
     def __call__(self) -> AnySegmenter:
         """Build it; raise CfrSegError if weights, a package or factory are missing."""
         if self.segmenter in PEERS:
-            from napari_cfrseg.evaluation import peers
-
-            kinds = (peers.RandomWalker, peers.MarkerWatershed, peers.GrabCut)
-            return kinds[PEERS.index(self.segmenter)]()
+            return PEERS[self.segmenter]()
         if self.segmenter.startswith("sam:"):
             return self._build_sam()
         if self._is_factory:

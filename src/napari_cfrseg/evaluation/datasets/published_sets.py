@@ -111,15 +111,14 @@ def coco_mval(folder: Path) -> MaskFolder:
 
 @dataclass(frozen=True, slots=True)
 class Sbd:
-    """Semantic Boundaries Dataset: every instance of the listed images."""
+    """Semantic Boundaries Dataset: the 6671 instances of the images in ``val.txt``."""
 
-    folder: Path  #: with ``img/``, ``inst/`` and the lists
-    listed: str = "val"  #: ``"val"`` (6671 instances) or ``"train"``
+    folder: Path  #: with ``img/``, ``inst/`` and the list
     name: str = "SBD"  #: what the set is called in tables
 
     def objects(self) -> Iterator[BenchmarkObject]:
         """List every instance; all ``inst`` files are read for it."""
-        for stem in _read_list(self.name, self.folder / f"{self.listed}.txt"):
+        for stem in _read_list(self.name, self.folder / "val.txt"):
             for label in _labels_in(self._instances(stem)):
                 yield BenchmarkObject(self, self.name, stem, None, label)
 
@@ -146,17 +145,15 @@ class Sbd:
 
 @dataclass(frozen=True, slots=True)
 class PascalVoc:
-    """Pascal VOC segmentation: every instance of the listed images."""
+    """Pascal VOC segmentation: the 3427 instances of the images in ``val.txt``."""
 
     folder: Path  #: with ``JPEGImages``, ``SegmentationObject`` and ``ImageSets``
-    #: name of the list in ``ImageSets/Segmentation``; ``"val"`` has 3427 instances
-    listed: str = "val"
     name: str = "PascalVOC"  #: what the set is called in tables
 
     def objects(self) -> Iterator[BenchmarkObject]:
         """List every instance; all mask files are read for it."""
         lists = self.folder / "ImageSets" / "Segmentation"
-        for stem in _read_list(self.name, lists / f"{self.listed}.txt"):
+        for stem in _read_list(self.name, lists / "val.txt"):
             for label in _labels_in(self._instances(stem)):
                 if label != VOC_IGNORE:
                     yield BenchmarkObject(self, self.name, stem, None, label)
@@ -214,15 +211,14 @@ _KNOWN = {
 
 @dataclass(frozen=True, slots=True)
 class CocoLvis:
-    """COCO+LVIS with layered masks."""
+    """The validation images of COCO+LVIS, with layered masks."""
 
     folder: Path  #: holds the splits
-    split: str = "val"  #: ``"train"`` or ``"val"``
     name: str = "COCO+LVIS"  #: what the set is called in tables
 
     def objects(self) -> Iterator[BenchmarkObject]:
         """List every instance (no stuff), image by image; all masks are opened."""
-        path = self.folder / self.split / "hannotation.pickle"
+        path = self.folder / "val" / "hannotation.pickle"
         annotation = _read_pickle(path)
         if not isinstance(annotation, dict):
             msg = f"{path} holds a {type(annotation).__name__}, expected a dict"
@@ -238,9 +234,9 @@ class CocoLvis:
     def read_plane(self, image_name: str, plane: int | None) -> AnnotatedPlane:
         """Read an image and its layers."""
         del plane
-        folder = self.folder / self.split / "images"
+        folder = self.folder / "val" / "images"
         if not folder.is_dir():
-            folder = self.folder / f"{self.split}2017"
+            folder = self.folder / "val2017"
         image = read_image(folder / f"{image_name}.jpg")
         layers, _ = self._layers(image_name)
         labels = np.stack(layers)
@@ -248,7 +244,7 @@ class CocoLvis:
         return AnnotatedPlane(image, labels)
 
     def _masks(self, image_name: str) -> Path:
-        return self.folder / self.split / "masks" / f"{image_name}.pickle"
+        return self.folder / "val" / "masks" / f"{image_name}.pickle"
 
     def _layers(
         self, image_name: str

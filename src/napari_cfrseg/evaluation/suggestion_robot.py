@@ -50,7 +50,7 @@ class _Act(NamedTuple):
 
 
 @dataclass(slots=True)
-class Suggested:
+class SuggestionRobot:
     """The state of a field's suggestions, and the actions so far."""
 
     plane: Field
