@@ -1,6 +1,6 @@
 """A fine-tuning that is killed or loses its images or its disk loses only time.
 
-Separate programs meet SIGKILL, a quota or a full file system; this process continues
+Separate programs meet SIGKILL or a full file system, this process a quota; it continues
 from their states and must end with the weights of an undisturbed run.
 """
 
@@ -81,7 +81,7 @@ def go_on(folder, monkeypatch):
     return CliRunner().invoke(app, arguments(folder))
 
 
-def program(folder, **options):
+def program(folder):
     return subprocess.Popen(
         [sys.executable, "-m", "cfrseg_training.command", *arguments(folder)],
         cwd=folder,
@@ -89,7 +89,6 @@ def program(folder, **options):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
     )
 
 
@@ -211,16 +210,17 @@ def test_an_image_spoilt_before_the_resume_is_named_and_may_be_put_back(
     assert_same_weights(candidate(interrupted), undisturbed)
 
 
-def with_quota(folder):
-    """Run with files limited to half of the state's size."""
+@contextmanager
+def quota(most):
+    """Let no file of this process grow beyond ``most`` bytes."""
     import resource
 
-    most = (folder / "job" / "training-0.pt").stat().st_size // 2
-    limits = (most, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
-    process = program(
-        folder, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    )
-    return process.communicate(timeout=250)[1], process.returncode
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def on_full_disk(folder, room_kb):
@@ -269,7 +269,9 @@ def test_a_full_disk_is_one_error_and_the_run_goes_on_once_there_is_room(
     state = interrupted / "job" / "training-0.pt"
     before = state.read_bytes()
     if how == "quota":
-        errors, code = with_quota(interrupted)
+        with quota(len(before) // 2):
+            done = go_on(interrupted, monkeypatch)
+        errors, code = done.stderr, done.exit_code
     else:
         room_kb = 0 if how == "full to the brim" else 2000
         errors, code = on_full_disk(interrupted, room_kb)
@@ -327,19 +329,6 @@ def test_the_pixels_of_a_session_are_its_own(tmp_path):
     (plane,) = labelled("mapped", np.asarray(mapped), labels)
     assert not np.shares_memory(plane.image, mapped)
     np.testing.assert_array_equal(plane.image, mapped)
-
-
-@contextmanager
-def quota(most):
-    """Let no file of this process grow beyond ``most`` bytes."""
-    import resource
-
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @posix
