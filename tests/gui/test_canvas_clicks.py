@@ -293,6 +293,7 @@ def test_wheel_with_ctrl_still_moves_through_a_stack(window):
 def test_a_key_takes_the_next_mask_and_brackets_move_the_outline(window):
     network = click_on_nested_rings(window)
     best = window.area(1)
+    assert window.view.status == f"Object 1: 1 click, {best} px."
     calls = dict(network.calls)
     window.press(Qt.Key.Key_C)
     assert "mask 2 of" in window.view.status
@@ -310,6 +311,9 @@ def test_a_key_takes_the_next_mask_and_brackets_move_the_outline(window):
     window.settle()
     window.press(Qt.Key.Key_C)
     assert "under its marker: zoom in to see it" in window.view.status
+    window.click(100, 100)
+    assert "under its marker: zoom in to see it" in window.view.status
+    window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
     camera.zoom *= 100
     window.press(Qt.Key.Key_BracketRight)
     assert window.view.threshold == pytest.approx(0.55)

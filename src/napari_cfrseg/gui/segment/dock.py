@@ -432,7 +432,7 @@ class ClickDock(DockWidget):
         inside.addLayout(form(self.model_choice))
         self.sections = {
             "outline": Section("Outline, display and model", folded),
-            "stack": Section("Stack", self.stack),
+            "stack": Section("Stack: fill the other planes", self.stack),
             "session": Section("Session", self.sessions),
         }
         self.fold_where_full(self.sections.values())

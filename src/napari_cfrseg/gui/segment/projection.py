@@ -318,10 +318,11 @@ class Projection:
 
     def _say_what_happened(self, event: ev.Event, made: int) -> None:
         self.show_stack()
-        if made in self.objects and self.begun[0] in self.objects:
-            before, key = self.objects[self.begun[0]].name, self.join_key
-            text = f"{self.objects[made].name} started. {key} joins it to {before}."
-            self.show(status=text)
+        begins = made in self.objects and self.begun[0] in self.objects
+        if begins and isinstance(event, ev.ClickAdded):
+            before, new = self.objects[self.begun[0]], self.objects[made]
+            said = f"{new.name} started{self._hidden(new.on(event.plane))}."
+            self.show(status=f"{said} {self.join_key} joins it to {before.name}.")
         elif isinstance(event, ev.Propagated):
             self.show(status=self.stack.summary(), progress=(0, 0))
         elif isinstance(event, ev.Undone | ev.Redone):
@@ -344,19 +345,23 @@ class Projection:
             clicks = "1 click" if count == 1 else f"{count} clicks"
             kept = sum(state.mask.area for state in whole.planes.values()) - px
             others = f"; {kept} px more stay with neighbours" if kept > 0 else ""
-            self.show(status=f"{whole.name}: {clicks}, {px} px{others}.")
+            hidden = self._hidden(whole.on(event.plane))
+            self.show(status=f"{whole.name}: {clicks}, {px} px{others}{hidden}.")
 
     def _say_mask_chosen(self, click_id: int) -> None:
-        """Say which mask it is, and where its click's marker hides it."""
+        """Say which of the masks found it is."""
         for found in self.objects.values():
             for plane, state in found.planes.items():
                 first, chosen, count = _masks_found(found, plane)
                 if first is None or first.click_id != click_id:
                     continue
-                is_hidden = max(state.mask.mask.shape) <= self._clicks.marker_px
-                dot = ", under its marker: zoom in to see it" if is_hidden else ""
                 text = f"{found.name}: mask {chosen + 1} of {count}"
-                self.show(status=f"{text}, {state.mask.area} px{dot}.")
+                self.show(status=f"{text}, {state.mask.area} px{self._hidden(state)}.")
+
+    def _hidden(self, state: PlaneState) -> str:
+        """Return what to say of a mask that a click's marker hides, "" if none does."""
+        is_hidden = 0 < max(state.mask.mask.shape) <= self._clicks.marker_px
+        return ", under its marker: zoom in to see it" if is_hidden else ""
 
     def _say_judged(self, act: str, count: int) -> None:
         left = len(self.suggesting.found) or "none"

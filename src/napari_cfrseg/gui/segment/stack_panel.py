@@ -102,8 +102,8 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.both = button("Both", "To all planes; what is up to date stays (Shift+D)")
         self.forward = button("Forward ▶", "From this plane to the last (D)")
         self.first, self.last = QSpinBox(), QSpinBox()
-        self.range = button("Only", "Propagate within these planes")
-        said = "Only: the object is on every one of these planes, and ends on none"
+        self.range = button("Fill", "Carry the object to these planes only")
+        said = "Fill: the object is on every one of these planes, and ends on none"
         self.spans = check_box("on each", said)
         said = "Every unlocked object, not just the selected one"
         self.every = check_box("all objects", said)
