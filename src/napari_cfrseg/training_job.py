@@ -4,7 +4,7 @@ The window writes the control and the program ``cfrseg-train --job FOLDER`` writ
 progress; either runs without the other. In the folder::
 
     job.json        the request (the command's settings)
-    control         "run", "pause" or "stop": what the user wants now
+    control         "run", "pause", "stop" or "cancel": what the user wants now
     status.json     phase, progress, seconds left, a message
     beat            touched every two seconds while the program runs
     progress.jsonl  a line per entry of the curve: loss, clicks to 90 %
@@ -34,6 +34,8 @@ VARIABLE = "CFRSEG_JOBS"
 #: a program whose heartbeat is older is not running
 DEAD_AFTER_S = 60.0
 BEAT_S = 2.0
+#: exit code of a program that was cancelled
+_CANCELLED = 130
 FINISHED = ("done", "failed", "stopped")
 
 
@@ -115,7 +117,7 @@ class TrainingJob:
 
     @property
     def control(self) -> str:
-        """The user's wish: "run", "pause" or "stop"."""
+        """The user's wish: "run", "pause", "stop" or "cancel"."""
         with suppress(OSError):
             return (self.folder / "control").read_text("utf-8").strip()
         return "run"
@@ -140,9 +142,9 @@ class TrainingJob:
         return rows
 
     def set_control(self, what: str) -> None:
-        """Ask the program to "run", "pause" or "stop"."""
-        if what not in ("run", "pause", "stop"):
-            raise ValueError(f"{what!r}: expected run, pause or stop")
+        """Ask the program to "run", "pause", "stop", or "cancel" (end as if killed)."""
+        if what not in ("run", "pause", "stop", "cancel"):
+            raise ValueError(f"{what!r}: expected run, pause, stop or cancel")
         self._write("control", what)
 
     def write_status(self, status: JobStatus) -> None:
@@ -150,13 +152,20 @@ class TrainingJob:
         self._write("status.json", json.dumps(asdict(status)))
 
     def start_heartbeat(self) -> None:
-        """Touch ``beat`` until the process ends (the program does)."""
+        """Touch ``beat`` until the process ends, or end it (the program does).
+
+        A cancelled program can be anywhere: its states are whole at any time, and it
+        can be continued.
+        """
         beat = self.folder / "beat"
         beat.touch()
 
         def go_on() -> None:
             while self.folder.is_dir():
                 with suppress(OSError):
+                    if self.control == "cancel":
+                        beat.unlink()
+                        os._exit(_CANCELLED)
                     beat.touch()
                 time.sleep(BEAT_S)
 
@@ -202,15 +211,18 @@ def verdict_sentence(report: Mapping[str, Any]) -> str:
     --------
     >>> verdict_sentence({"verdict": "refused", "difference": 1.74})
     'Needs 1.7 clicks more per object than before on your images: not kept.'
+    >>> verdict_sentence({"verdict": "refused", "difference": 0.02})
+    'Needs as many clicks per object as before on your images: not kept.'
     """
     if not report:
         return ""
     verdict, change = report["verdict"], float(report["difference"])
-    direction = "more" if change > 0 else "fewer"
-    clicks = (
-        f"Needs {abs(change):.1f} clicks {direction} per object than before on your "
-        "images"
-    )
+    count, chance = "as many clicks per object as", ""
+    if f"{abs(change):.1f}" != "0.0":
+        direction = "more" if change > 0 else "fewer"
+        count = f"{abs(change):.1f} clicks {direction} per object than"
+        chance = ", which may be chance"
+    clicks = f"Needs {count} before on your images"
     if verdict == "kept":
         return f"{clicks}: kept."
     if verdict == "refused":
@@ -218,8 +230,8 @@ def verdict_sentence(report: Mapping[str, Any]) -> str:
             return f"{clicks}: not kept."
         return "The labels do not follow the images: not kept."
     if report.get("model"):
-        return f"{clicks}, which may be chance: kept as you asked."
-    return f"{clicks}, which may be chance: not kept unless you decide so."
+        return f"{clicks}{chance}: kept as you asked."
+    return f"{clicks}{chance}: not kept unless you decide so."
 
 
 class JobReporter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from qtpy.QtCore import QPoint, Qt
 from cfrseg_training.loop.labelled import DataRequest, read_data
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.gui.finetune_job import (
+    FineTuneRun,
     free_name,
     pixels_of,
     request_of,
@@ -124,8 +126,30 @@ def test_a_job_is_found_by_its_folder_and_knows_whether_it_lives(folders):
     assert first.is_running
     first.write_status(JobStatus("done", 1.0))
     assert not first.is_running
-    with pytest.raises(ValueError, match="expected run, pause or stop"):
+    with pytest.raises(ValueError, match="expected run, pause, stop or cancel"):
         first.set_control("sing")
+
+
+def test_a_program_that_another_window_started_can_be_cancelled(folders):
+    """It reads the wish wherever it is, and it is known at once that it ended."""
+    request = request_of("m", "tiny", 1, sparse=True, folder=None)
+    job = TrainingJob.create("m", request)
+    script = (
+        "import sys, time; from pathlib import Path; "
+        "from napari_cfrseg.training_job import TrainingJob; "
+        "TrainingJob(Path(sys.argv[1])).start_heartbeat(); time.sleep(600)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(job.folder)])
+    deadline = time.monotonic() + 120
+    while not job.is_running:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    run = FineTuneRun()
+    run.find()
+    assert run.is_active
+    run.cancel()
+    assert process.wait(60) == 130
+    assert run.is_interrupted
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="priorities are read otherwise")
@@ -178,9 +202,14 @@ def test_the_only_layer_of_a_kind_is_chosen(viewer):
     _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, TUNE)
     assert dock.image.value is viewer.layers["disks"]
     assert dock.labels.value is None
+    assert dock.status.text() == "Choose an image and its labels, or a folder."
+    assert not dock.use_button.isVisible()
+    assert dock.area.widget().minimumSizeHint().width() <= dock.minimumWidth()
     labels = np.zeros(viewer.layers["disks"].data.shape, np.int32)
     painted = viewer.add_labels(labels, name="painted")
     assert dock.labels.value is painted
+    dock.look()
+    assert dock.status.text().startswith("Start trains a new model on these labels")
 
 
 @pytest.mark.gui
@@ -215,7 +244,7 @@ def test_half_a_minute_of_fine_tuning_makes_a_model_that_clicks(viewer, qtbot):
     assert dock.job.status.phase == "done", (folder / "log.txt").read_text()
     assert dock.curve.loss
     assert dock.table.item(1, 3).text()
-    assert dock.job.report["how"] == "halves of the one image"
+    assert dock.job.report["how"] == "each half of the image in turn"
     assert dock.job.status.verdict != "refused"
     assert dock.status.text() == verdict_sentence(dock.job.report)
 
@@ -263,6 +292,8 @@ def test_jobs_that_ended_while_napari_was_closed_are_listed_with_their_result(
     assert dock.status.text().startswith("Needs 0.3 clicks fewer per object")
     assert dock.table.item(0, 3).text() == "4"
     assert dock.start_button.text() == "Start"
+    # nothing is cut off, however long a job's line is
+    assert dock.area.widget().minimumSizeHint().width() <= dock.minimumWidth()
     dock.use_button.click()
     assert (folders / "models" / "maybe.safetensors").is_file()
     assert "maybe" in clicks.model_choice.choices
@@ -275,6 +306,10 @@ def test_jobs_that_ended_while_napari_was_closed_are_listed_with_their_result(
     dock.delete_button.click()
     assert [job.status.verdict for job in list_jobs()] == ["not proven"]
     assert dock.status.text().startswith("Needs 0.3")
+    dock.delete_button.click()
+    assert not list_jobs()
+    assert not dock.table.isVisible()
+    assert not dock.use_button.isVisible()
     clicks.let_go()
     dock.let_go()
 
@@ -293,7 +328,13 @@ def test_a_killed_program_is_reported_and_continues(viewer, qtbot):
     os.kill(dock.run.process.pid, signal.SIGKILL)
     qtbot.waitUntil(lambda: dock.start_button.text() == "Go on", timeout=60_000)
     assert "Interrupted" in dock.status.text()
-    dock.job.set_control("stop")
+    dock.start_button.click()
+    qtbot.waitUntil(lambda: dock.run.is_active, timeout=60_000)
+    assert not dock.pause_button.isEnabled()  # it does not train yet
+    dock.cancel_button.click()
+    qtbot.waitUntil(lambda: dock.start_button.text() == "Go on", timeout=60_000)
+    assert dock.status.text().startswith("Cancelled. Go on continues")
+    assert not dock.cancel_button.isEnabled()
     dock.start_button.click()
     assert dock.job.control == "run"
     qtbot.waitUntil(lambda: dock.job.status.phase == "training", timeout=300_000)

@@ -242,7 +242,7 @@ def test_two_sessions_on_one_image_are_one_image(tmp_path):
     data = read_data(DataRequest(sessions=sessions, folders=(tmp_path / "more",)))
     assert data.groups() == [{"other"}, {"cells", "again"}]
     split = split_data(data, 0)
-    assert split.how == "leave one image out"
+    assert split.how == "each image in turn"
     for fold in split.folds:
         trained, held = (
             {p.image.tobytes() for p in planes}
@@ -250,7 +250,7 @@ def test_two_sessions_on_one_image_are_one_image(tmp_path):
         )
         assert not trained & held
     alone = split_data(read_data(DataRequest(sessions=sessions)), 0)
-    assert alone.how == "halves of the one image"
+    assert alone.how == "each half of the image in turn"
 
 
 def test_two_sessions_on_one_stack_are_cut_at_the_same_plane():
@@ -258,7 +258,7 @@ def test_two_sessions_on_one_stack_are_cut_at_the_same_plane():
     planes = [*labelled("a", image_of(labels), labels)]
     twins = [*labelled("b", image_of(labels), labels)]
     split = split_data(LabelledData((*planes, *twins)), 0)
-    assert split.how == "halves of the one stack"
+    assert split.how == "each half of the stack in turn"
     for fold in split.folds:
         trained, held = ({p.plane for p in s} for s in (fold.trained, fold.held_out))
         assert not trained & held

@@ -134,9 +134,9 @@ def test_interval_is_wider_where_gains_come_from_few_images():
 @pytest.mark.parametrize(
     ("count", "how", "folds"),
     [
-        (1, "halves of the one image", 2),
-        (2, "leave one image out", 2),
-        (3, "leave one image out", 3),
+        (1, "each half of the image in turn", 2),
+        (2, "each image in turn", 2),
+        (3, "each image in turn", 3),
         (8, "held-out images", 1),
     ],
 )

@@ -11,6 +11,7 @@ from qtpy.QtCore import QEvent, Qt, QTimer, Signal
 from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QCheckBox,
+    QComboBox,
     QDockWidget,
     QFileDialog,
     QFormLayout,
@@ -180,6 +181,9 @@ def form(*widgets: Any) -> QFormLayout:
     for widget in widgets:
         policy = QSizePolicy.Policy
         widget.native.setSizePolicy(policy.Expanding, policy.Fixed)
+        if isinstance(widget.native, QComboBox):  # long names would widen the dock
+            shorten = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+            widget.native.setSizeAdjustPolicy(shorten)
         layout.addRow(widget.label, widget.native)
         if widget.tooltip:
             layout.labelForField(widget.native).setToolTip(widget.tooltip)

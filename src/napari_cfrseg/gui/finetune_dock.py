@@ -82,8 +82,7 @@ class FineTuneDock(DockWidget):
             self.run.go_on()
             self.look()
             return
-        name, chosen = free_name(self.name.value), self.folder.value
-        folder = None if str(chosen) in ("None", "", ".") else Path(chosen)
+        name, folder = free_name(self.name.value), self._chosen_folder()
         image, labels = self.image.value, self.labels.value
         pixels = None
         if folder is None and (image is None or labels is None):
@@ -106,6 +105,10 @@ class FineTuneDock(DockWidget):
         self._shown = None
         self.look()
 
+    def _chosen_folder(self) -> Path | None:
+        chosen = self.folder.value
+        return None if str(chosen) in ("None", "", ".") else Path(chosen)
+
     def pause(self) -> None:
         """Pause, or go on."""
         if self.job is not None:
@@ -117,6 +120,11 @@ class FineTuneDock(DockWidget):
         if self.job is not None:
             self.job.set_control("stop")
             self.look()
+
+    def cancel(self) -> None:
+        """End the training now; it can go on later."""
+        self.run.cancel()
+        self.look()
 
     def use(self) -> None:
         """Choose the shown job's model in the docks that segment."""
@@ -153,15 +161,20 @@ class FineTuneDock(DockWidget):
         self._list_jobs()
         self.start_button.setEnabled(not self.run.is_busy)
         self.start_button.setText("Go on" if interrupted else "Start")
-        self.pause_button.setEnabled(active)
+        trains = active and status.phase in ("training", "paused")
         paused = job is not None and job.control == "pause"
+        self.pause_button.setEnabled(trains)
         self.pause_button.setText("Go on" if paused and active else "Pause")
-        self.stop_button.setEnabled(active and status.phase in ("training", "paused"))
+        self.stop_button.setEnabled(trains)
+        self.cancel_button.setEnabled(active)
+        self.progress.setVisible(job is not None and not job.is_finished)
+        for made in (self.use_button, self.delete_button):
+            made.setVisible(job is not None)
         self.delete_button.setEnabled(job is not None and not active)
         self.progress.setValue(round(1000 * status.share))
         self.status.setText(self._sentence(status, interrupted=interrupted))
         self.curve.show_rows([] if job is None else job.curve())
-        shown = None if job is None else (job.folder, status.phase)
+        shown = () if job is None else (job.folder, status.phase)
         if shown != self._shown:
             self._shown = shown
             self._show_result(job, status)
@@ -180,9 +193,17 @@ class FineTuneDock(DockWidget):
 
     def _sentence(self, status: JobStatus, *, interrupted: bool) -> str:
         if self.job is None:
-            return "Choose an image and its labels, or a folder."
+            layers = self.image.value is not None and self.labels.value is not None
+            if not layers and self._chosen_folder() is None:
+                return "Choose an image and its labels, or a folder."
+            return (
+                "Start trains a new model on these labels. You can go on clicking, and "
+                "close napari, meanwhile."
+            )
         if interrupted:
-            return f"Interrupted ({last_words(self.job)}). Go on where it stopped?"
+            cancelled = self.job.control == "cancel"
+            why = "Cancelled" if cancelled else f"Interrupted ({last_words(self.job)})"
+            return f"{why}. Go on continues where it stopped, Delete removes it."
         return verdict_sentence(self.job.report) or progress_text(status)
 
     def _show_result(self, job: TrainingJob | None, status: JobStatus) -> None:
@@ -198,21 +219,21 @@ class FineTuneDock(DockWidget):
 
     def _offer(self, model: Path, *, choose: bool = False) -> None:
         """Put a model into the lists of the docks that segment; maybe choose it."""
-        name = model.stem
-        for dock in self.viewer.window.dock_widgets.values():
-            if isinstance(dock, ClickDock):
-                choice = dock.model_choice
-                chosen = choice.value
-                with choice.changed.blocked():
-                    choice.choices = sorted({*choice.choices, name})
-                    choice.value = chosen
-                if choose:
-                    choice.value = name
+        name, docks = model.stem, self.viewer.window.dock_widgets.values()
+        choices = [d.model_choice for d in docks if isinstance(d, ClickDock)]
+        for choice in choices:
+            chosen = choice.value
+            with choice.changed.blocked():
+                choice.choices = sorted({*choice.choices, name})
+                choice.value = chosen
+            if choose:
+                choice.value = name
         chosen = self.base.value
         self.base.choices = sorted({*self.base.choices, name})
         self.base.value = chosen
         if choose:
-            show_info(f"The model {name} is chosen in the segmentation dock.")
+            said = "is in use in" if choices else "was kept: choose it as Model in"
+            show_info(f"The model {name} {said} Segment with clicks.")
 
     # -- widgets -----------------------------------------------------------------------
 
@@ -240,7 +261,7 @@ class FineTuneDock(DockWidget):
         )
         said = "Every object is labelled. Off: the rest may be anything"
         self.all_labelled = CheckBox(label="Labelled", value=False, tooltip=said)
-        self.all_labelled.native.setText("every object is labelled")
+        self.all_labelled.native.setText("every object")
         self.base = ComboBox(
             label="Base model",
             choices=sorted({DEFAULT_MODEL, *installed_models()}),
@@ -280,12 +301,15 @@ class FineTuneDock(DockWidget):
 
         self.start_button = button("Start", self.start)
         self.pause_button = button("Pause", self.pause)
-        self.stop_button = button("Stop, keep best", self.stop)
+        said = "Stop training, and judge the best model so far"
+        self.stop_button = button("Stop, keep best", self.stop, said)
+        self.cancel_button = button("Cancel", self.cancel, "End it now; Go on resumes")
         said = "Choose it for clicking, even if it is not proven"
         self.use_button = button("Use this model", self.use, said)
         said = "Delete this job; a model that was kept stays"
         self.delete_button = button("Delete", self.delete, said)
-        column.addLayout(row(self.start_button, self.pause_button, self.stop_button))
+        does = (self.start_button, self.pause_button, self.stop_button)
+        column.addLayout(row(*does, self.cancel_button))
         self.progress = QProgressBar()
         self.progress.setRange(0, 1000)
         self.progress.setTextVisible(False)

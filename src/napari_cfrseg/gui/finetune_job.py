@@ -180,7 +180,8 @@ def advice(report: Mapping[str, Any]) -> str:
         lines.insert(
             0,
             f"Change {report['difference']:+.2f} clicks (95 % interval "
-            f"{report['low']:+.2f} to {report['high']:+.2f}), by {report['how']}.",
+            f"{report['low']:+.2f} to {report['high']:+.2f}), tested on "
+            f"{report['how']}.",
         )
     return "\n".join(f"• {line}" for line in lines)
 
@@ -190,9 +191,18 @@ def title_of(job: TrainingJob) -> str:
     stamp, _, rest = job.folder.name.partition("-")
     clock, _, rest = rest.partition("-")
     name = rest.partition("-")[2] or job.folder.name
-    day = f"{stamp[:4]}-{stamp[4:6]}-{stamp[6:]} {clock[:2]}:{clock[2:4]}"
+    day = f"{stamp[4:6]}-{stamp[6:]} {clock[:2]}:{clock[2:4]}"
     status = job.status
-    return f"{name} · {day} · {status.verdict or status.phase}"
+    return f"{name} · {status.verdict or status.phase} · {day}"
+
+
+_PHASES = {
+    "waiting": "Starting the program that trains …",
+    "reading": "Reading images and labels …",
+    "judging before": "Counting the clicks that the base model needs …",
+    "training": "Training",
+    "judging after": "Counting the clicks that the new model needs …",
+}
 
 
 def progress_text(status: JobStatus) -> str:
@@ -201,7 +211,8 @@ def progress_text(status: JobStatus) -> str:
     if seconds is not None and status.phase not in ("done", "failed"):
         time = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
         left = f" · {time} left"
-    return f"{status.phase.capitalize()}{left}\n{status.message}"
+    phase = _PHASES.get(status.phase, status.phase.capitalize())
+    return f"{phase}{left}\n{status.message}"
 
 
 class FineTuneRun:
@@ -264,7 +275,8 @@ class FineTuneRun:
         def work() -> None:
             try:
                 write_pixels(pixels, job.folder)
-                self._processes[job.folder] = start_program(job)
+                if job.control != "cancel":
+                    self._processes[job.folder] = start_program(job)
             except (CfrSegError, OSError, ValueError) as error:
                 self._write_error = f"the labels cannot be handed over: {error}"
                 job.write_status(JobStatus("failed", 0.0, None, self._write_error))
@@ -276,6 +288,14 @@ class FineTuneRun:
         """Start the program of the shown job, which may have been interrupted."""
         if self.job is not None:
             self._processes[self.job.folder] = start_program(self.job)
+
+    def cancel(self) -> None:
+        """End the shown job's program now; it can go on later."""
+        if self.job is None:
+            return
+        self.job.set_control("cancel")
+        if self.process is not None:  # it need not be so far as to read that
+            self.process.kill()
 
     def delete(self) -> None:
         """Remove the shown job, which must have ended, and show another."""

@@ -7,24 +7,24 @@ from typing import Any
 
 from qtpy.QtCore import QPointF, QRectF, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
-from qtpy.QtWidgets import QTableWidget, QTableWidgetItem, QWidget
+from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
 from napari_cfrseg.overlay import ORANGE, SKY_BLUE
 
-_COLUMNS = ("", "objects", "NoC@85", "NoC@90", "IoU@1", "IoU@5")
-
-
-_KEYS = ("objects", "noc85", "noc90", "iou1", "iou5")
-
-
-_ROWS = (
-    ("held out, before", "before"),
-    ("held out, after", "after"),
-    ("bundled, before", "bundled_before"),
-    ("bundled, after", "bundled_after"),
+#: what stands in a report, its title and its meaning
+_COLUMNS = (
+    ("objects", "objects", "Objects that a robot user clicked"),
+    ("noc85", "to 85 %", "Clicks until the mask overlaps the object by 85 %"),
+    ("noc90", "to 90 %", "Clicks until the mask overlaps the object by 90 %"),
+    ("iou1", "IoU 1", "Overlap with the object after the first click"),
+    ("iou5", "IoU 5", "Overlap with the object after five clicks"),
 )
-
-
+_ROWS = (
+    ("before", "yours, before"),
+    ("after", "yours, after"),
+    ("bundled_before", "samples, before"),
+    ("bundled_after", "samples, after"),
+)
 _ROW_PX = 24
 
 
@@ -32,23 +32,28 @@ class ReportTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
     """Clicks and IoU before and after; hidden until there is a report."""
 
     def __init__(self) -> None:
-        super().__init__(len(_ROWS), len(_COLUMNS))
-        self.setHorizontalHeaderLabels(list(_COLUMNS))
+        super().__init__(len(_ROWS), 1 + len(_COLUMNS))
+        said = ("", "Your images that it did not learn from; the bundled micrographs")
+        for column, (title, hint) in enumerate((said, *(c[1:] for c in _COLUMNS))):
+            item = QTableWidgetItem(title)
+            item.setToolTip(hint)
+            self.setHorizontalHeaderItem(column, item)
         self.verticalHeader().hide()
         self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        for index, (title, _) in enumerate(_ROWS):
+        for index, (_, title) in enumerate(_ROWS):
             self.setItem(index, 0, QTableWidgetItem(title))
             self.setRowHeight(index, _ROW_PX)
-        self.resizeColumnsToContents()
-        header = self.horizontalHeader().height()
-        self.setFixedHeight(_ROW_PX * len(_ROWS) + header + 20)
+        header = self.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
+        self.setFixedHeight(_ROW_PX * len(_ROWS) + header.height() + 4)
         self.hide()
 
     def show_report(self, report: Mapping[str, Any]) -> None:
         """Show a job's report; an empty one hides the table."""
-        for index, (_, key) in enumerate(_ROWS):
+        for index, (key, _) in enumerate(_ROWS):
             figures = report.get(key) or {}
-            for column, name in enumerate(_KEYS, 1):
+            for column, (name, *_) in enumerate(_COLUMNS, 1):
                 value = figures.get(name)
                 text = "" if value is None else f"{value:.3g}"
                 self.setItem(index, column, QTableWidgetItem(text))
@@ -59,7 +64,7 @@ LOSS_COLOUR, CLICKS_COLOUR = QColor(*SKY_BLUE), QColor(*ORANGE)
 
 
 class Curve(QWidget):  # type: ignore[misc]  # qtpy is untyped
-    """Two small plots above each other over the minutes of training."""
+    """Two small plots over the minutes of training; hidden while there is nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,6 +87,7 @@ class Curve(QWidget):  # type: ignore[misc]  # qtpy is untyped
                 self.clicks.append((last, entry["noc90"]))
             elif "loss" in entry:
                 self.loss.append((last, entry["loss"]))
+        self.setVisible(bool(self.loss or self.clicks))
         self.update()
 
     def paintEvent(self, _: QPaintEvent) -> None:

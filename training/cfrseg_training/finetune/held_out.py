@@ -38,8 +38,8 @@ class Fold:
 class Split:
     """How images are held out."""
 
-    #: "held-out images", "leave one image out", "halves of the one image" or "halves of
-    #: the one stack"
+    #: what models are tested on: "held-out images", "each image in turn", "each half of
+    #: the image in turn" or "each half of the stack in turn"
     how: str
     folds: tuple[Fold, ...]  #: one for held-out images, else one for each image or half
 
@@ -60,7 +60,7 @@ def split_data(data: labelled.LabelledData, seed: int) -> Split:
         return _halves(data.planes)
     if len(images) < FEWEST_TO_HOLD_OUT:
         folds = tuple(_without(data, names) for names in sorted(images, key=min))
-        return Split("leave one image out", folds)
+        return Split("each image in turn", folds)
     order = np.random.default_rng(seed).permutation(len(images))
     count = max(1, round(HELD_OUT * len(images)))
     held = set().union(*(images[i] for i in order[:count]))
@@ -79,7 +79,7 @@ def _halves(planes: tuple[labelled.LabelledPlane, ...]) -> Split:
         below, above = at[middle - margin // 2], at[middle + margin]
         first = tuple(p for p in planes if (p.plane or 0) < below)
         second = tuple(p for p in planes if (p.plane or 0) >= above)
-        how = "halves of the one stack"
+        how = "each half of the stack in turn"
         return Split(how, (Fold(first, second), Fold(second, first)))
     for axis in np.argsort([-n for n in planes[0].labels.shape]):
         cut = _cut(planes[0], int(axis))
@@ -88,7 +88,7 @@ def _halves(planes: tuple[labelled.LabelledPlane, ...]) -> Split:
         first = _cropped(planes, int(axis), 0, cut - gap)
         second = _cropped(planes, int(axis), cut + gap, side)
         if first and second:
-            how = "halves of the one image"
+            how = "each half of the image in turn"
             return Split(how, (Fold(first, second), Fold(second, first)))
     raise DatasetError(
         "one image whose halves do not both hold an object: label objects on both "

@@ -263,7 +263,7 @@ class _FineTuning:
         budget = self.config.budget_s or trainer.elapsed_s / max(done, 1e-6)
         left = budget * (1 - done + self.trainings - 1 - index) + self.judging_s
         message = f"training {index + 1} of {self.trainings}, step {trainer.step}"
-        self._report("training", share, left, f"{message}; {self.split.how}")
+        self._report("training", share, left, f"{message}; tested on {self.split.how}")
         return self.reporter.may_continue()
 
     def _description(

@@ -133,8 +133,9 @@ def describe(planes: Sequence[LabelledPlane]) -> str:
     images = len({plane.name for plane in planes})
     objects = sum(len(np.unique(p.labels)) - 1 for p in planes)
     clicks = sum(len(p.clicks) for p in planes)
-    extra = f", {clicks} clicks a person made" if clicks else ""
-    return f"{images} images, {len(planes)} planes, {objects} labels{extra}"
+    amounts = [(images, "image"), (len(planes), "plane"), (objects, "label")]
+    text = ", ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in amounts)
+    return text + (f", {clicks} clicks a person made" if clicks else "")
 
 
 def labelled(
