@@ -25,9 +25,10 @@ from scipy import ndimage
 from skimage import measure
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.apart import is_apart, is_beyond
+from napari_cfrseg.annotation.apart import is_apart, is_part
 from napari_cfrseg.annotation.handlers import new_object
-from napari_cfrseg.annotation.state import ClickEntry, PlaneState, Round
+from napari_cfrseg.annotation.rounds import RoundComputer
+from napari_cfrseg.annotation.state import ClickEntry, PlaneState, Round, Settings
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.refinement import Refinement
@@ -61,22 +62,18 @@ def robot_of(
 
 
 def begins(
-    segmenter: Segmenter, clicks: list[Click], shown: Prediction, click: Click
+    computer: RoundComputer, clicks: list[Click], shown: Prediction, click: Click
 ) -> bool:
     """Whether a further click begins another object, as in the window."""
     entries = tuple(ClickEntry(0, one, Refinement()) for one in clicks)
     mask = MaskPatch.from_mask(shown.mask)
     before = PlaneState(entries=entries, rounds=(Round(shown),), mask=mask)
-    event = ev.ClickAdded(1, (), click.yx, True, 1)
-    if is_beyond({1: new_object(1).with_plane((), before)}, event):
+    event, first = (ev.ClickAdded(i, (), click.yx, True, 1) for i in (1, 2))
+    objects = {1: new_object(1).with_plane((), before)}
+    if is_apart(objects, computer, Settings(), event, (first,)):
         return True
-    after = segmenter.predict([*clicks, click], previous=shown).mask
-    return is_apart(
-        before,
-        MaskPatch.from_mask(after),
-        click.pixel,
-        lambda: segmenter.predict([click]),
-    )
+    after = computer.on(()).predict([*clicks, click], previous=shown).mask
+    return is_part(before, MaskPatch.from_mask(after), click.pixel)
 
 
 def neighbours(
@@ -99,9 +96,10 @@ def neighbours(
 
 
 def count(
-    segmenter: Segmenter, item: BenchmarkObject, plane: AnnotatedPlane, human: bool
+    computer: RoundComputer, item: BenchmarkObject, plane: AnnotatedPlane, human: bool
 ) -> Counted:
     """Click an object, and other objects instead of its next click."""
+    segmenter = computer.on(())
     truth = item.mask_in(plane)
     others = neighbours(item, plane, truth)
     robot, clicks, finished = robot_of(item, truth, human), [], False
@@ -110,7 +108,7 @@ def count(
         mask = None if shown is None else shown.mask
         click = robot.next_click(mask)
         if shown is not None and click.is_positive and mask.any():
-            yield item.set_name, "correction", begins(segmenter, clicks, shown, click)
+            yield item.set_name, "correction", begins(computer, clicks, shown, click)
         clicks.append(click)
         shown = segmenter.predict(clicks, previous=shown)
         iou = metrics.iou(shown.mask, truth)
@@ -120,7 +118,7 @@ def count(
             for other, away in others:
                 there = robot_of(item, other, human).next_click()
                 if not shown.mask[there.pixel]:
-                    found = begins(segmenter, clicks, shown, there)
+                    found = begins(computer, clicks, shown, there)
                     yield item.set_name, state, found
                     yield item.set_name, "near" if away < NEAR_PX else "away", found
         finished |= is_ok
@@ -143,11 +141,12 @@ def main() -> None:
     for group in group_by_plane(objects):
         first = group[0]
         plane = first.source.read_plane(first.image_name, first.plane)
-        segmenter.set_image(plane.image)
+        shape = plane.image.shape[:2]
+        computer = RoundComputer(lambda _, at=plane: at.image, shape, segmenter)
         for item in group:
             for human in (False, True):
                 robot = "human" if human else "exact"
-                for name, kind, began in count(segmenter, item, plane, human):
+                for name, kind, began in count(computer, item, plane, human):
                     for key in ((robot, kind), (name, kind), ("all", kind)):
                         counts[key].append(began)
     kinds = ("correction", "finished", "begun", "near", "away")

@@ -6,15 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from closed_form import FloodNetwork
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator
-from napari_cfrseg.annotation.apart import is_apart
+from napari_cfrseg.annotation.apart import is_part, leaves_out
 from napari_cfrseg.annotation.state import PlaneState, Round
+from napari_cfrseg.engine.click_round import Attempt, Look
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.engine.window_score import WindowEvidence
 from napari_cfrseg.geometry.masks import MaskPatch
+from napari_cfrseg.geometry.windows import Window
 from napari_cfrseg.io.tiled_labels import label_runs
 
 DISC = np.hypot(*np.mgrid[-20:21, -20:21]) <= 20
@@ -42,14 +46,9 @@ def begun(mask, quality=None) -> PlaneState:
     return PlaneState(start=patch, rounds=(Round(prediction),), mask=patch)
 
 
-def alone(mask, quality=None):
-    """Return what gives the click's mask as an object's first one."""
-    return lambda: replace(Prediction.from_mask(mask), quality=quality)
-
-
 def joins(before, after, place) -> bool:
-    """Whether a click is a part of the mask: alone it would give the same object."""
-    return not is_apart(before, after, place, alone(after.to_mask((1400, 1400)), 0.9))
+    """Whether a click is a part of the mask."""
+    return not is_part(before, after, place)
 
 
 @pytest.mark.parametrize(
@@ -98,24 +97,34 @@ def test_without_a_mask_before_or_at_the_click_nothing_is_apart() -> None:
     assert joins(before, after, (150, 150))
 
 
-@pytest.mark.parametrize("quality", [0.8, 0.5])
+@pytest.mark.parametrize("scale", [1, 9])
 @pytest.mark.parametrize(
-    ("place", "found", "apart"),
+    ("found", "quality", "is_left_out"),
     [
-        ((60, 104), (60, 104), True),
-        ((60, 104), (60, 78), False),  # alone it finds this object, too
-        ((60, 84), (60, 104), False),  # at the rim: a correction
+        ((60, 104), 0.8, True),
+        ((60, 104), 0.5, False),  # hardly an object
+        ((60, 78), 0.8, False),  # the object before, too
     ],
 )
-def test_fused_objects_are_told_by_the_click_alone(place, found, apart, quality):
-    """Also where the network expects little of the mask before."""
-    before, after = scene(gap=3, bridge=30)
-    before = begun(before.mask.to_mask((200, 200)), quality)
-    mask = np.zeros((200, 200), bool)
-    disc_at(mask, *found)
-    assert is_apart(before, after, place, alone(mask, 0.8)) is apart
-    assert not is_apart(before, after, place, alone(mask, 0.5))
-    assert not is_apart(before, after, place, alone(mask))
+def test_a_likely_mask_beside_an_object_leaves_it_out(
+    scale, found, quality, is_left_out
+) -> None:
+    before, alone = np.zeros((2, 200, 200), bool)
+    disc_at(before, 60, 60)
+    disc_at(alone, *found)
+    mask = MaskPatch.from_mask(np.kron(before, np.ones((scale, scale), bool)))
+    window = Window(20 * scale, 50 * scale, 96 * scale, grid=96)
+    seen = alone[20:116, 50:146]
+    attempt = Attempt(
+        Look(window, None),
+        seen.astype(np.float32),
+        WindowEvidence(quality, 0.5, 0.0, 1.0, 1.0),
+        0.9,
+        quality,
+    )
+    assert leaves_out(mask, attempt) is is_left_out
+    assert not leaves_out(mask, replace(attempt, evidence=None))  # misses the click
+    assert not leaves_out(mask, replace(attempt, quality=None))
 
 
 def pixels() -> np.ndarray:
@@ -130,11 +139,20 @@ def click(object_id, y, x, click_id, is_positive=True):
     return ev.ClickAdded(object_id, (), (float(y), float(x)), is_positive, click_id)
 
 
-def annotated() -> Annotator:
+class SureNetwork(FloodNetwork):
+    """Expects a good mask everywhere."""
+
+    def judge(self, output):
+        return torch.full((len(output.logits),), 3.0)
+
+    def for_inference(self):
+        return self
+
+
+def annotated(network=None) -> Annotator:
     """Return an annotator with the first square as object 1."""
-    made = Annotator(
-        lambda _: pixels(), (80, 100), Segmenter(FloodNetwork(), device="cpu")
-    )
+    segmenter = Segmenter(network or FloodNetwork(), device="cpu")
+    made = Annotator(lambda _: pixels(), (80, 100), segmenter)
     made.apply(ev.ObjectCreated(1), click(1, 20, 20, 1))
     return made
 
@@ -190,6 +208,40 @@ def test_what_is_computed_ahead_is_the_object_that_begins() -> None:
     made.apply(step, if_apart=NEXT)
     assert network.calls == calls
     assert np.array_equal(made.labels() == 2, expected.to_mask((80, 100)))
+
+
+def test_a_likely_object_costs_no_window_but_its_own() -> None:
+    """The correction that the click is not is never computed."""
+    asked, begun_by_hand = SureNetwork(), SureNetwork()
+    made, by_hand = annotated(asked), annotated(begun_by_hand)
+    made.apply(click(1, 20, 70, 2), if_apart=NEXT)
+    by_hand.apply(*NEXT)
+    assert np.array_equal(made.labels(), by_hand.labels())
+    assert set(made.objects) == {1, 2}
+    assert asked.calls["embed_image"] == begun_by_hand.calls["embed_image"]
+    assert asked.calls["embed_clicks"] == begun_by_hand.calls["embed_clicks"]
+
+
+def test_an_image_that_cannot_be_read_is_read_once_for_a_click() -> None:
+    reads = []
+
+    def plane(_):
+        reads.append(1)
+        if len(reads) > 1:
+            raise OSError("gone")
+        return pixels()
+
+    made = Annotator(plane, (80, 100), Segmenter(SureNetwork(), device="cpu"))
+    made.apply(ev.ObjectCreated(1), click(1, 20, 20, 1))
+    made.use(Segmenter(SureNetwork(), device="cpu"))  # it reads the plane again
+    step = click(1, 20, 70, 2)
+    for act in (
+        lambda: made.look_ahead(step, if_apart=NEXT, check=lambda: None),
+        lambda: made.apply(step, if_apart=NEXT),
+    ):
+        with pytest.raises(OSError, match="gone"):
+            act()
+    assert len(reads) == 2
 
 
 def test_events_instead_must_follow_each_other() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.apart import alone, is_apart, is_beyond
+from napari_cfrseg.annotation.apart import is_apart, is_part
 from napari_cfrseg.annotation.handlers import new_object
 from napari_cfrseg.annotation.rounds import RoundComputer, shown_mask
 from napari_cfrseg.annotation.state import ClickEntry, ObjectState, Round, Settings
@@ -41,7 +41,7 @@ def mask_after(
         if isinstance(event, ev.ObjectCreated):
             whole = new_object(event.object_id, threshold=event.threshold)
     own = objects, computer, settings, labels_of
-    if if_apart and is_beyond(objects, click):
+    if is_apart(objects, computer, settings, click, if_apart, check):
         return mask_after(*own, if_apart, (), check)
     if whole is None or whole.locked:
         return MaskPatch.empty()
@@ -51,10 +51,8 @@ def mask_after(
     entries = (*state.entries, entry)
     rounds = (*state.rounds, Round(prediction=found))
     mask = shown_mask(state.start, entries, rounds, whole.threshold)
-    if if_apart:
-        first = alone(computer, settings, if_apart, check)
-        if is_apart(state, mask, click.click.pixel, first):
-            return mask_after(*own, if_apart, (), check)
+    if if_apart and is_part(state, mask, click.click.pixel):
+        return mask_after(*own, if_apart, (), check)
     if not mask.mask.size:
         return mask
     labels = labels_of(click.plane)[slices(mask.box)]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.ahead import first_click_s, lesson, mask_after
-from napari_cfrseg.annotation.apart import is_beyond
+from napari_cfrseg.annotation.apart import is_apart
 from napari_cfrseg.annotation.handlers import perform
 from napari_cfrseg.annotation.propagated_planes import carried_to
 from napari_cfrseg.annotation.rounds import RoundComputer, SegmenterLike
@@ -292,7 +292,7 @@ class Annotator:
         :class:`~napari_cfrseg.annotation.transaction.Progress`; where it returns True,
         the propagation ends and keeps the planes done. ``if_apart`` are applied instead
         where the last event is a click apart from its object
-        (:func:`~napari_cfrseg.annotation.apart.is_apart`): its creation of another one.
+        (:mod:`~napari_cfrseg.annotation.apart`): its creation of another one.
 
         Raises LockedObjectError if an event would change a locked object, SessionError
         if one does not fit the objects, clicks or image there are. After any exception
@@ -318,7 +318,8 @@ class Annotator:
         on_preview: PatchCallback | None,
         if_apart: tuple[ev.Event, ...] = (),
     ) -> Change:
-        if if_apart and is_beyond(self._objects, events[-1]):
+        known = self._objects, self._computer, self._settings
+        if is_apart(*known, events[-1], if_apart):
             return self._perform(if_apart, on_preview)
         click_ids = self._new_click_ids(events)
         own = self._objects, self._labels_of, self._computer, self.plane_shape
@@ -326,7 +327,7 @@ class Annotator:
         runs = self._computer.runs
         try:
             recorded = tuple(_record(event, draft) for event in events)
-            if if_apart and draft.is_apart(recorded[-1], if_apart):
+            if if_apart and draft.is_apart(recorded[-1]):
                 draft.roll_back()
                 return self._perform(if_apart, on_preview)
             transaction = draft.transaction(recorded[-1])

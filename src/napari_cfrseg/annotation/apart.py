@@ -4,29 +4,32 @@ A positive click on the next nucleus looks like a correction of the one before. 
 network tells them apart: it fuses a correction with the object, and leaves the next
 object beside it, or joined by a narrow neck. Where the mask before is hardly what was
 meant, such as a dot on a large object, a click corrects it. Objects that touch are
-often fused all the same: well outside the mask, the click is also computed as the first
-of a new object, which it is if that mask is a likely one and leaves this object out.
-How often this is right is measured by ``benchmarks/next_object.py``; the numbers come
-from validation objects.
+often fused all the same: well outside the mask, one window is first looked at as if
+the click began an object, which it does if that shows a likely mask that leaves this
+object out. How often this is right is measured by ``benchmarks/next_object.py``; the
+numbers come from validation objects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.rounds import RoundComputer, mask_patch
+from napari_cfrseg.annotation.rounds import RoundComputer
 from napari_cfrseg.annotation.state import (
     ClickEntry,
     ObjectState,
     PlaneState,
     Settings,
 )
-from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.geometry.masks import MaskPatch
+
+if TYPE_CHECKING:
+    from napari_cfrseg.engine.click_round import Attempt
 
 #: farther from a mask's box than so many times its longer side, no click corrects it
 _FAR = 2.0
@@ -36,21 +39,75 @@ _NECK = 0.6
 _LEAST_QUALITY = 0.6
 #: a click nearer to the mask than so many of its half-widths is no new object's
 _OUTSIDE = 0.8
-#: a new object's first mask: the IoU that the network expects at least, and the share
+#: side of the window that is looked at for a new object, over the mask's longer side
+_GLANCE = 2.0
+#: a new object's mask there: the IoU that the network expects at least, and the share
 #: of the smaller mask that it and the object before have in common at most
 _LEAST_ALONE, _MOST_SHARED = 0.7, 0.05
 #: masks are compared on a grid of at most so many cells a side
 _MOST_CELLS = 96
 
 
-def is_beyond(objects: Mapping[int, ObjectState], event: ev.Event) -> bool:
-    """Return whether no click there corrects its object: locked, or far away."""
-    if not isinstance(event, ev.ClickAdded) or event.object_id not in objects:
+def is_apart(
+    objects: Mapping[int, ObjectState],
+    computer: RoundComputer,
+    settings: Settings,
+    event: ev.Event,
+    if_apart: Sequence[ev.Event],
+    check: Callable[[], None] = lambda: None,
+) -> bool:
+    """Return whether a click is another object's, asked before it is computed.
+
+    Its own object is locked, far away, or has a likely one beside it, where
+    ``if_apart``, which begins that one, ends with its first click. ``check`` as in
+    :meth:`RoundComputer.look_ahead`.
+    """
+    if not (if_apart and isinstance(event, ev.ClickAdded)):
         return False
-    whole = objects[event.object_id]
-    state = whole.on(event.plane)
-    is_far = _is_right(state) and _is_far(state.mask, event.click.pixel)
-    return whole.locked or is_far
+    whole, first = objects.get(event.object_id), if_apart[-1]
+    if whole is None or not isinstance(first, ev.ClickAdded):
+        return False
+    state, pixel = whole.on(event.plane), event.click.pixel
+    if whole.locked or (_is_right(state) and _is_far(state.mask, pixel)):
+        return True
+    if not _is_outside(state.mask, pixel):
+        return False
+    entry = ClickEntry.of(first, settings.refinement, whole.threshold)
+    side_px = _GLANCE * max(state.mask.mask.shape)
+    return leaves_out(state.mask, computer.glance(event.plane, entry, side_px, check))
+
+
+def leaves_out(mask: MaskPatch, seen: Attempt) -> bool:
+    """Whether a window shows a likely object that has next to nothing of a mask."""
+    if seen.evidence is None or (seen.quality or 0.0) < _LEAST_ALONE:
+        return False
+    window, alone, step = seen.look.window, seen.probability > 0.5, _step(mask)
+    places = np.argwhere(mask.mask[::step, ::step]) * step + mask.offset
+    cells = np.floor(window.on_grid(places.astype(float)) + 0.5).astype(np.intp)
+    inside = ((cells >= 0) & (cells < window.grid)).all(axis=1)
+    shared = step**2 * np.count_nonzero(alone[tuple(cells[inside].T)])
+    smaller = min(np.count_nonzero(alone) * window.px_per_cell**2, mask.area)
+    return bool(shared < _MOST_SHARED * smaller)
+
+
+def is_part(before: PlaneState, after: MaskPatch, pixel: tuple[int, int]) -> bool:
+    """Return whether a click's part of a mask leaves the one before out.
+
+    ``after`` is the mask once the click on ``pixel`` was added. False where there was
+    no mask before or it may not be right, and where the click is not in the mask.
+    """
+    (y, x), (y0, x0, y1, x1) = pixel, after.box
+    inside = y0 <= y < y1 and x0 <= x < x1 and after.mask[y - y0, x - x0]
+    if not inside or not before.mask.mask.size or not _is_right(before):
+        return False
+    step = _step(after)
+    y, x = y - y0, x - x0
+    cells = np.s_[y % step :: step, x % step :: step]  # the click's pixel is a cell
+    depths = ndimage.distance_transform_edt(np.pad(after.mask[cells], 1))[1:-1, 1:-1]
+    here = y // step, x // step
+    parts, _ = ndimage.label(depths >= _NECK * depths[here], np.ones((3, 3)))
+    part = parts == parts[here]
+    return not (part & before.mask.window(after.box)[cells]).any()
 
 
 def _is_right(state: PlaneState) -> bool:
@@ -68,54 +125,11 @@ def _is_far(mask: MaskPatch, pixel: tuple[int, int]) -> bool:
     return bool(gap > _FAR * max(mask.mask.shape))
 
 
-def alone(
-    computer: RoundComputer,
-    settings: Settings,
-    if_apart: Sequence[ev.Event],
-    check: Callable[[], None] = lambda: None,
-) -> Callable[[], Prediction]:
-    """Return what computes the first click of the object that would begin.
-
-    ``if_apart`` ends with it; its mask is kept for it. ``check`` as in
-    :meth:`RoundComputer.look_ahead`.
-    """
-    *_, click = if_apart
-    cuts = [one.threshold for one in if_apart if isinstance(one, ev.ObjectCreated)]
-    if not isinstance(click, ev.ClickAdded):
-        raise TypeError(f"{type(click).__name__} is not a click")
-    entry = ClickEntry.of(click, settings.refinement, cuts[0])
-    return lambda: computer.look_ahead(click.plane, PlaneState(), entry, check)
-
-
-def is_apart(
-    before: PlaneState,
-    after: MaskPatch,
-    pixel: tuple[int, int],
-    first: Callable[[], Prediction],
-) -> bool:
-    """Return whether a click is on another object than the one before.
-
-    ``after`` is the mask once the click on ``pixel`` was added, ``first`` returns what
-    it gives as the first click of an object (:func:`alone`). False where there was no
-    mask before.
-    """
-    if not before.mask.mask.size:
-        return False
-    if _is_part(before, after, pixel):
-        return True
-    if not _is_outside(before.mask, pixel):
-        return False
-    found = first()
-    mask = mask_patch(found, found.threshold)
-    shared = np.count_nonzero(mask.mask & before.mask.window(mask.box))
-    smaller = min(mask.area, before.mask.area)
-    is_likely = found.quality is not None and found.quality >= _LEAST_ALONE
-    return is_likely and bool(shared < _MOST_SHARED * smaller)
-
-
 def _is_outside(mask: MaskPatch, pixel: tuple[int, int]) -> bool:
     """Whether a pixel lies well outside a mask, by its half-widths."""
-    step = -(-max(mask.mask.shape) // _MOST_CELLS)
+    if not mask.mask.size:
+        return False
+    step = _step(mask)
     cells = mask.mask[::step, ::step]
     if not cells.any():
         return False
@@ -124,20 +138,6 @@ def _is_outside(mask: MaskPatch, pixel: tuple[int, int]) -> bool:
     return bool(np.hypot(*away.T).min() >= _OUTSIDE * half_width)
 
 
-def _is_part(before: PlaneState, after: MaskPatch, pixel: tuple[int, int]) -> bool:
-    """Whether a click's part of a mask leaves the one before out.
-
-    False where the one before may not be right, and where the click is not in the mask.
-    """
-    (y, x), (y0, x0, y1, x1) = pixel, after.box
-    inside = y0 <= y < y1 and x0 <= x < x1 and after.mask[y - y0, x - x0]
-    if not inside or not _is_right(before):
-        return False
-    step = -(-max(after.mask.shape) // _MOST_CELLS)
-    y, x = y - y0, x - x0
-    cells = np.s_[y % step :: step, x % step :: step]  # the click's pixel is a cell
-    depths = ndimage.distance_transform_edt(np.pad(after.mask[cells], 1))[1:-1, 1:-1]
-    here = y // step, x // step
-    parts, _ = ndimage.label(depths >= _NECK * depths[here], np.ones((3, 3)))
-    part = parts == parts[here]
-    return not (part & before.mask.window(after.box)[cells]).any()
+def _step(mask: MaskPatch) -> int:
+    """Return how many pixels a cell has on the grid that masks are compared on."""
+    return -(-int(max(mask.mask.shape)) // _MOST_CELLS)

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from scipy import ndimage
@@ -40,13 +40,16 @@ from napari_cfrseg.io.plane_image import Scaling
 from napari_cfrseg.propagation.planes import SegmenterPlanes
 
 if TYPE_CHECKING:
+    from napari_cfrseg.engine.click_round import Attempt
     from napari_cfrseg.engine.segmenter import Segmenter
 
+FoundT = TypeVar("FoundT")
 #: the annotator's segmenter, as a name that needs no torch
 SegmenterLike: TypeAlias = "Segmenter"
 PreviewCallback = Callable[[MaskPatch], None]
 #: first clicks whose other masks are kept: those of earlier ones are computed again
 _KEPT_CHOICES = 8
+_NO_MODEL = "no model is loaded, so nothing can be"
 
 
 def mask_patch(prediction: Prediction, threshold: float) -> MaskPatch:
@@ -127,10 +130,11 @@ class _Asked:
     clicks: ClickList
     entry: ClickEntry
     scaling: Scaling | None
+    side_px: float | None = None  #: of the one window looked at; None: all
 
 
 #: what was asked, the prediction it starts from, and what came of it
-_Known: TypeAlias = tuple[_Asked, Prediction | None, Prediction | CfrSegError | OSError]
+_Known: TypeAlias = tuple[_Asked, Prediction | None, Any]
 
 
 class RoundComputer:
@@ -157,8 +161,8 @@ class RoundComputer:
         self._segmenter = segmenter
         self._plane: Plane | None = None
         self._adaptation: Adaptation | None = None
-        # a click's, and that of the object it would begin
-        self._ahead: deque[_Known] = deque(maxlen=2)
+        # a click's, a glance at the object it would begin, and that one's first click
+        self._ahead: deque[_Known] = deque(maxlen=3)
         self._with_choices: deque[_Known] = deque(maxlen=_KEPT_CHOICES)
         self._shelf = Shelf()
         self.steps = 0
@@ -206,8 +210,7 @@ class RoundComputer:
         A plane's black and white are recorded with its first click, and these are none.
         """
         if self._segmenter is None:
-            msg = "no model is loaded, so nothing can be propagated: load one first"
-            raise CheckpointError(msg)
+            raise CheckpointError(f"{_NO_MODEL} propagated: load one first")
         self._plane = None
         return SegmenterPlanes(
             self._segmenter,
@@ -224,8 +227,7 @@ class RoundComputer:
     def on(self, plane: Plane) -> SegmenterLike:
         """Return the segmenter with a plane's image set."""
         if self._segmenter is None:
-            msg = "no model is loaded, so nothing can be computed: load one first"
-            raise CheckpointError(msg)
+            raise CheckpointError(f"{_NO_MODEL} computed: load one first")
         self.prepare(plane)
         self._segmenter.adapt(self._adaptation)
         return self._segmenter
@@ -368,17 +370,45 @@ class RoundComputer:
         made = _clicks_of(state, len(state.entries))
         asked = self._asked(plane, made.followed_by(entry.click), entry)
         previous = self._feedback(state, state.rounds, made)
-        known = _answer(self._ahead, asked, previous)
-        if isinstance(known, Prediction):
+        return self._look(asked, previous, check, lambda: self._run(asked, previous))
+
+    def glance(
+        self,
+        plane: Plane,
+        entry: ClickEntry,
+        side_px: float,
+        check: Callable[[], None],
+    ) -> Attempt:
+        """Look at an object's first click in one window only, of about this side."""
+        asked = self._asked(plane, ClickList.of([entry.click]), entry)
+
+        def look() -> Attempt:
+            return self.on(plane).try_windows(entry.click, entry.hint, side_px)[0]
+
+        return self._look(replace(asked, side_px=side_px), None, check, look)
+
+    def _look(
+        self,
+        asked: _Asked,
+        previous: Prediction | None,
+        check: Callable[[], None],
+        work: Callable[[], FoundT],
+    ) -> FoundT:
+        """Return what comes of a question, computed now unless that is known."""
+        known: FoundT | Exception | None = _answer(self._ahead, asked, previous)
+        if isinstance(known, Exception):
+            self._ahead.clear()  # the next one tries again
+            raise known
+        if known is not None:
             return known
         try:
-            with self.on(plane).giving_way(check):
-                prediction = self._run(asked, previous)
+            with self.on(asked.plane).giving_way(check):
+                found = work()
         except (CfrSegError, OSError) as error:
             self._ahead.append((asked, previous, error))
             raise
-        self._ahead.append((asked, previous, prediction))
-        return prediction
+        self._ahead.append((asked, previous, found))
+        return found
 
     def _count(self, prediction: Prediction) -> None:
         self.runs += 1
@@ -386,9 +416,7 @@ class RoundComputer:
         self.steps, self.seconds = prediction.steps, prediction.seconds
 
 
-def _answer(
-    known: Iterable[_Known], asked: _Asked, previous: Prediction | None
-) -> Prediction | CfrSegError | OSError | None:
+def _answer(known: Iterable[_Known], asked: _Asked, previous: Prediction | None) -> Any:
     """Return what came of the same question; None where it was not asked."""
     for one in known:
         if one[1] is previous and one[0] == asked:

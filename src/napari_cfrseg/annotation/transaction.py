@@ -11,14 +11,14 @@ Masks of objects may overlap; a label is one object's. An object whose mask chan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.apart import alone, is_apart
+from napari_cfrseg.annotation.apart import is_part
 from napari_cfrseg.annotation.rounds import RoundComputer, shown_mask
 from napari_cfrseg.annotation.state import (
     Entry,
@@ -178,18 +178,14 @@ class Draft:
                 f"{click.pixel}: unlock it, or click elsewhere"
             )
 
-    def is_apart(self, event: ev.Event, if_apart: Sequence[ev.Event]) -> bool:
-        """Return whether a click that was performed lies apart from its object.
-
-        ``if_apart`` would begin another one.
-        """
+    def is_apart(self, event: ev.Event) -> bool:
+        """Return whether the part of a click that was performed lies apart."""
         if not isinstance(event, ev.ClickAdded):
             return False
         before = self._before.get(event.object_id)
         after = self.objects[event.object_id].on(event.plane).mask
-        first = alone(self.computer, self.settings, if_apart)
-        return before is not None and is_apart(
-            before.on(event.plane), after, event.click.pixel, first
+        return before is not None and is_part(
+            before.on(event.plane), after, event.click.pixel
         )
 
     def use_scaling(self, plane: Plane, scaling: Scaling | None) -> bool:

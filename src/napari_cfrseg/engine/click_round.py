@@ -96,13 +96,14 @@ class Attempt:
 
     ``probability`` is the network's (grid, grid) float32 answer; ``evidence`` is None
     where its mask misses the click; ``score`` is in [0, 1], or in [−1, 0) without a
-    mask.
+    mask; ``quality`` the IoU that the network expects, None if it gives none.
     """
 
     look: Look
     probability: NDArray[np.float32]
     evidence: WindowEvidence | None
     score: float
+    quality: float | None = None
 
 
 def ranked(attempts: Sequence[Attempt], quality_lead: float) -> tuple[Attempt, ...]:
@@ -202,16 +203,22 @@ class ClickRound:
         )
         return Look(window, self._embed(window, task, watch))
 
-    def attempts(self, task: Task, watch: Stopwatch) -> tuple[Attempt, ...]:
+    def attempts(
+        self, task: Task, watch: Stopwatch, side_px: float | None = None
+    ) -> tuple[Attempt, ...]:
         """Try the automatic focus's windows, small to large, then one that fits.
 
         Wide windows are left out where a narrower one is sure. The last one is laid
         around the best mask so far as Zoom-In would lay it: the ladder finds the
-        object's size within a factor, the fitted window settles it.
+        object's size within a factor, the fitted window settles it. With ``side_px``
+        only the window of the nearest side is tried.
         """
         windows = candidate_windows(
             task.target.yx, self.image.shape, self.stages.grid, self.focus, task.hint
         )
+        if side_px is not None:
+            nearest = min(windows, key=lambda one: abs(math.log(one.side / side_px)))
+            return tuple(self._in_turn([nearest], task, watch))
         tried: list[Attempt] = []
         for attempt in self._in_turn(windows, task, watch):
             tried.append(attempt)
@@ -279,9 +286,8 @@ class ClickRound:
                 min(max(v, 0), window.grid - 1) for v in window.cell(task.target.yx)
             )
             value = float(probability[y, x]) - 1
-        return Attempt(
-            Look(window, look.features, output), probability, evidence, value
-        )
+        seen = Look(window, look.features, output)
+        return Attempt(seen, probability, evidence, value, look.quality)
 
     def _fitted(self, best: Attempt, task: Task) -> Window | None:
         """Return the window that fits the best mask, None if its own nearly does."""
@@ -370,9 +376,8 @@ class ClickRound:
                 agreement(mine, (other.probability, other.window)) < SAME_MASK
                 for other in chosen
             ):
-                affinity = _affinity(output, window)
-                quality = None if best.quality is None else attempt.evidence.quality
-                chosen.append(Candidate.of(probability, window, affinity, quality))
+                found = _affinity(output, window), attempt.quality
+                chosen.append(Candidate.of(probability, window, *found))
         return tuple(chosen)
 
 

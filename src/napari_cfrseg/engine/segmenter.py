@@ -345,18 +345,21 @@ class Segmenter:
             self._stages.give_way = lambda: None
 
     def try_windows(
-        self, click: Click, hint: FocusHint | None = None
+        self,
+        click: Click,
+        hint: FocusHint | None = None,
+        side_px: float | None = None,
     ) -> tuple[Attempt, ...]:
         """Return the windows the automatic focus tries at a first, positive click.
 
-        For inspecting a choice and for tuning ``FocusSettings``.
+        With ``side_px`` only the one of the nearest side. None of them is chosen.
         """
         check_inside(click, self._ready().shape)
         image = self._seeing([click])
         start = Prediction.empty(image.shape)
         task = Task((click,), start, Refinement.standard(), hint)
         watch = Stopwatch(self._stages.device)
-        return self._computer(image).attempts(task, watch)
+        return self._computer(image).attempts(task, watch, side_px)
 
     def learn(self, finished: Sequence[MaskPatch]) -> Likeness:
         """Learn from finished objects of the image what :meth:`suggest` looks for.
