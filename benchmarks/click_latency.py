@@ -58,19 +58,24 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import napari
 import numpy as np
-from gui_gap import run_until
-from hands import Hands
+from gui_gap import Ticker, run_until
+from hands import Hands, Pointer
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QWidget
 
+from napari_cfrseg.gui.manifest import layer_of
 from napari_cfrseg.samples import load_sample
 
 HOPS = ("recorded", "waits", "computed", "handed", "shown", "painted")
+#: the dock's width, which the canvas lacks
+DOCK_PX = 376
 #: clicks that torch and the window prepare themselves with
 WARM_UP = 6
 
@@ -81,9 +86,9 @@ def resident_mb() -> int:
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
 
 
-def pause() -> None:
+def pause(seconds: float = 0.02) -> None:
     """Let the window answer, as between two things that a hand does."""
-    end = time.perf_counter() + 0.02
+    end = time.perf_counter() + seconds
     run_until(lambda: time.perf_counter() >= end)
 
 
@@ -139,8 +144,7 @@ class Timed:
         pause()
         release = time.perf_counter() + self._held_s
         QTest.mousePress(canvas, button, pos=place)
-        run_until(lambda: time.perf_counter() >= release)
-        QApplication.processEvents()
+        pause(release - time.perf_counter())
         self._marks.clear()
         self._mark(0)
         QTest.mouseRelease(canvas, button, pos=place)
@@ -197,17 +201,73 @@ class Timed:
         return round(sum(held) / 1e6)
 
 
-def summary(spent: list[np.ndarray]) -> dict[str, str]:
+def summary(spent: list[np.ndarray], hops: Sequence[str] = HOPS) -> dict[str, str]:
     """Return median and 95th percentile of each hop, and its processor time."""
     whole = 1e3 * np.array(spent)
     parts = {"total": whole.sum(axis=1)}
-    parts |= {hop: whole[:, i] for i, hop in enumerate(HOPS)}
+    parts |= {hop: whole[:, i] for i, hop in enumerate(hops)}
     return {
         name: "median {:.1f}, p95 {:.1f} ms; processor {:.1f} ms".format(
             *np.percentile(part[:, 0], (50, 95)), np.median(part[:, 1])
         )
         for name, part in parts.items()
     }
+
+
+def stalls(ticker: Ticker) -> dict[str, int]:
+    """Return how often, and how long, the window's events waited."""
+    wall_s, processor_s = ticker.read_s()
+    return {
+        "stalls_over_30_ms": ticker.counted,
+        "stalls_over_30_ms_processor": ticker.counted_cpu,
+        "longest_stall_ms": round(1e3 * wall_s),
+        "longest_stall_processor_ms": round(1e3 * processor_s),
+    }
+
+
+def napari_alone(sample: str, count: int, held_ms: float) -> dict[str, Any]:
+    """Add a point with the mouse and paint an object, without the plugin."""
+    labels = load_sample(sample).labels
+    viewer, dock = napari.Viewer(), QWidget()
+    dock.setFixedWidth(DOCK_PX)
+    viewer.window.add_dock_widget(dock, area="right")
+    pointer = Pointer(viewer, dock)
+    data, kwargs, _ = layer_of(load_sample(sample))
+    image = viewer.add_image(data, **kwargs)
+    objects = viewer.add_labels(np.zeros(labels.shape, np.uint16), opacity=0.45)
+    points = viewer.add_points(ndim=2, size=12)
+    for layer in (objects, points):
+        layer.scale, layer.translate = image.scale, image.translate
+    viewer.reset_view()
+    points.mode = "add"
+    marks: list[tuple[float, float]] = []
+
+    def mark() -> None:
+        marks.append((time.perf_counter(), time.thread_time()))
+
+    pointer.canvas.frameSwapped.connect(mark)
+    numbers, spent = np.unique(labels)[1:], []
+    for number in range(count):
+        inside = np.nonzero(labels == numbers[number % len(numbers)])
+        place = pointer.over(image.data_to_world([one.mean() for one in inside]))
+        pointer.move_to(place)
+        pause()
+        QTest.mousePress(pointer.canvas, Qt.MouseButton.LeftButton, pos=place)
+        pause(held_ms / 1000)
+        marks.clear()
+        mark()
+        QTest.mouseRelease(pointer.canvas, Qt.MouseButton.LeftButton, pos=place)
+        objects.data_setitem(inside, number + 1)
+        mark()
+        run_until(lambda: len(marks) > 2)
+        if number == WARM_UP:
+            pointer.ticker.restart()
+        if number > WARM_UP:
+            spent.append(np.diff(np.array(marks[:3]), axis=0))
+    shown = summary(spent, ("shown", "painted"))
+    return {"clicks": count, "points": len(points.data), **shown} | stalls(
+        pointer.ticker
+    )
 
 
 def main() -> None:
@@ -219,7 +279,14 @@ def main() -> None:
         "--held-ms", type=float, default=70, help="from the press to the release"
     )
     parser.add_argument("--sample", default="glioblastoma_phase")
+    parser.add_argument(
+        "--bare", action="store_true", help="napari's own layers, without the plugin"
+    )
     options = parser.parse_args()
+    if options.bare:
+        alone = napari_alone(options.sample, options.clicks, options.held_ms)
+        print(json.dumps({"napari alone": alone}, indent=2), flush=True)
+        os._exit(0)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["CFRSEG_SESSIONS"] = folder
         window = Timed(options.sample, options.held_ms)
@@ -227,12 +294,7 @@ def main() -> None:
 
         torch.set_num_threads(options.threads)
         report = window.annotate(options.clicks)
-        wall_s, processor_s = window.hands.ticker.read_s()
-        ticker = window.hands.ticker
-        report["stalls_over_30_ms"] = ticker.counted
-        report["stalls_over_30_ms_processor"] = ticker.counted_cpu
-        report["longest_stall_ms"] = round(1e3 * wall_s)
-        report["longest_stall_processor_ms"] = round(1e3 * processor_s)
+        report |= stalls(window.hands.ticker)
         report["problems"] = window.hands.problems
         print(json.dumps(report, indent=2, ensure_ascii=False), flush=True)
         os._exit(0)

@@ -7,6 +7,7 @@ import sys
 import napari
 import numpy as np
 from gui_gap import Ticker, run_until
+from numpy.typing import ArrayLike
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
@@ -17,16 +18,12 @@ from napari_cfrseg.gui.segment.dock import ClickDock
 from napari_cfrseg.samples import load_sample
 
 
-class Hands:
-    """A window with the dock, and a mouse; ``problems`` is what went wrong."""
+class Pointer:
+    """A mouse over the canvas of the viewer that ``dock`` is in."""
 
-    def __init__(self) -> None:
-        self.problems: list[str] = []
-        sys.excepthook = lambda *error: self.problems.append(f"traceback: {error[1]!r}")
-        self.viewer = napari.Viewer()
-        self.viewer.window.resize(1280, 720)
-        _, dock = self.viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
-        self.dock: ClickDock = dock
+    def __init__(self, viewer: napari.Viewer, dock: QWidget) -> None:
+        self.viewer = viewer
+        viewer.window.resize(1280, 720)
         QApplication.processEvents()
         self.ticker = Ticker()
         self.canvas = next(
@@ -34,6 +31,32 @@ class Hands:
             for widget in dock.window().findChildren(QWidget)
             if type(widget).__module__.startswith("vispy.")
         )
+
+    def over(self, world: ArrayLike) -> QPoint:
+        """Return where a world position, (…, y, x), is on the canvas."""
+        camera = self.viewer.scene.camera
+        middle = np.array([self.canvas.height(), self.canvas.width()]) / 2
+        shift = np.asarray(world)[-2:] - np.asarray(camera.center[-2:])
+        row, column = shift * camera.zoom + middle
+        return QPoint(round(column), round(row))
+
+    def move_to(self, place: QPoint) -> None:
+        """Move the pointer on the canvas; QTest's own moves may come late."""
+        kind, button = QEvent.Type.MouseMove, Qt.MouseButton.NoButton
+        no_key, at = Qt.KeyboardModifier.NoModifier, QPointF(place)
+        event = QMouseEvent(kind, at, at, button, button, no_key)
+        QApplication.sendEvent(self.canvas, event)
+
+
+class Hands(Pointer):
+    """A window with the dock, and a mouse; ``problems`` is what went wrong."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        sys.excepthook = lambda *error: self.problems.append(f"traceback: {error[1]!r}")
+        viewer = napari.Viewer()
+        self.dock: ClickDock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)[1]
+        super().__init__(viewer, self.dock)
 
     def open(self, name: str) -> None:
         """Show a micrograph and choose it."""
@@ -55,20 +78,13 @@ class Hands:
 
     def place(self, y: float, x: float) -> QPoint:
         """Return where a pixel is on the canvas."""
-        controller, camera = self.dock.controller, self.viewer.scene.camera
+        controller = self.dock.controller
         index = controller.image.to_layer((*controller.current_plane, y, x))
-        world = np.asarray(controller.image.layer.data_to_world(index))[-2:]
-        middle = np.array([self.canvas.height(), self.canvas.width()]) / 2
-        row, column = (world - np.asarray(camera.center[-2:])) * camera.zoom + middle
-        return QPoint(round(column), round(row))
+        return self.over(controller.image.layer.data_to_world(index))
 
     def move(self, y: float, x: float) -> None:
-        """Move the pointer to a pixel; QTest's own moves may come late."""
-        place, button = QPointF(self.place(y, x)), Qt.MouseButton.NoButton
-        kind, no_key = QEvent.Type.MouseMove, Qt.KeyboardModifier.NoModifier
-        QApplication.sendEvent(
-            self.canvas, QMouseEvent(kind, place, place, button, button, no_key)
-        )
+        """Move the pointer to a pixel."""
+        self.move_to(self.place(y, x))
 
     def click(self, y: float, x: float, *, right: bool = False) -> None:
         """Click on a pixel; it must become a point, or the dock must say why not."""

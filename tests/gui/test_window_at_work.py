@@ -101,6 +101,26 @@ def test_nothing_repaints_while_a_click_is_computed(window):
     assert window.area(1) == 1600
 
 
+def test_pressing_the_other_button_paints_nothing(window):
+    """A frame then takes the processor from the click that is being computed."""
+    window.click(*FIRST)
+    place, paints = window.at(45, 45), Paints()
+    controls = window.viewer.window._qt_viewer.controls.findChildren(QWidget)
+    QTest.mouseMove(window.canvas, place)
+    window.qtbot.wait(700)  # what follows the click itself
+    for widget in controls:
+        widget.installEventFilter(paints)
+    QTest.mousePress(window.canvas, Qt.MouseButton.RightButton, pos=place)
+    window.qtbot.wait(300)
+    assert paints.count == 0
+    for widget in controls:
+        widget.removeEventFilter(paints)
+    QTest.mouseRelease(window.canvas, Qt.MouseButton.RightButton, pos=place)
+    window.settle()
+    assert [str(one) for one in window.points.symbol] == ["disc", "x"]
+    assert np.allclose(window.points.face_color[1], to_rgba(COLOURS[False]))
+
+
 def test_the_window_answers_between_a_mask_its_drawing_and_its_showing(window):
     """Changed layers are drawn, and what is drawn is shown, in turns of their own."""
     beats, log = [], []

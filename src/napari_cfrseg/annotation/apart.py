@@ -43,7 +43,7 @@ _OUTSIDE = 0.8
 _GLANCE = 2.0
 #: a new object's mask there: the IoU that the network expects at least, and the share
 #: of the smaller mask that it and the object before have in common at most
-_LEAST_ALONE, _MOST_SHARED = 0.7, 0.05
+_LEAST_ALONE, _MOST_SHARED = 0.65, 0.05
 #: masks are compared on a grid of at most so many cells a side
 _MOST_CELLS = 96
 

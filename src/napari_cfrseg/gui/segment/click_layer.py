@@ -257,7 +257,8 @@ class ClickLayer:
         self._next_look = is_positive
         with self._events.own_writes():
             # else napari would give the look to the points selected
-            self.layer.selected_data = set()
+            if self.layer.selected_data:
+                self.layer.selected_data = set()
             self.layer.current_symbol = SYMBOLS[is_positive]
             self.layer.current_face_color = COLOURS[is_positive]
 
@@ -306,9 +307,11 @@ class ClickLayer:
         self._gesture = gesture_of(event)
         start, self._pressed = np.asarray(event.pos), None
         if layer.mode == "add":
-            # SPEED: a look that is right from the start is not set for all points
+            # SPEED: a look that is right from the start is not set for all points; it
+            # is told to no one, or the canvas and the layer's controls would be painted
             is_other = self._gesture is Gesture.OTHER
-            self.set_polarity(self._listener.view.is_positive != is_other)
+            with layer.events.blocker_all():
+                self.set_polarity(self._listener.view.is_positive != is_other)
             self._pressed = event.position
         yield
         while event.type == "mouse_move":
