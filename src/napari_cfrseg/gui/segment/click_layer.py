@@ -198,6 +198,8 @@ class ClickLayer:
             if not (same_length and np.allclose(data, found[first:])):
                 if self.layer.selected_data:
                     self.layer.selected_data = set()
+                if len(data):  # SPEED: not set for all points where napari sets it
+                    self.set_polarity(rows[-1].is_positive)
                 self.layer.data = np.concatenate([found[:first], data])
             self._style(first)
         self._hide_others()
@@ -307,11 +309,6 @@ class ClickLayer:
         self._gesture = gesture_of(event)
         start, self._pressed = np.asarray(event.pos), None
         if layer.mode == "add":
-            # SPEED: a look that is right from the start is not set for all points; it
-            # is told to no one, or the canvas and the layer's controls would be painted
-            is_other = self._gesture is Gesture.OTHER
-            with layer.events.blocker_all():
-                self.set_polarity(self._listener.view.is_positive != is_other)
             self._pressed = event.position
         yield
         while event.type == "mouse_move":
