@@ -345,10 +345,7 @@ class Segmenter:
             self._stages.give_way = lambda: None
 
     def try_windows(
-        self,
-        click: Click,
-        hint: FocusHint | None = None,
-        side_px: float | None = None,
+        self, click: Click, hint: FocusHint | None = None, side_px: float | None = None
     ) -> tuple[Attempt, ...]:
         """Return the windows the automatic focus tries at a first, positive click.
 
