@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gui_window import flood_window
+from napari.qt import get_stylesheet
 from qtpy.QtCore import QItemSelectionModel, QPoint, Qt
+from qtpy.QtWidgets import QWidget
+
+from napari_cfrseg.gui.segment.dock_view import DockView, ObjectRow
+from napari_cfrseg.gui.segment.object_panel import ObjectTable
 
 pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 
@@ -63,6 +68,24 @@ def test_header_sorts_and_the_area_is_that_of_the_labels(window):
     assert shown(window, 3)[0] == f"{area:.3g} µm²"
     select(window, 0)
     assert window.view.selected == 2
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_the_boxes_that_lock_are_seen_in_both_themes(qtbot, theme):
+    around = QWidget()
+    qtbot.addWidget(around)
+    around.setStyleSheet(get_stylesheet(theme))
+    table = ObjectTable(around)
+    table.show_view(DockView(objects=(ObjectRow(1, "one", "#ff0000", 1, False),)))
+    table.resize(370, 100)
+    around.show()
+    picture = table.viewport().grab(table.visualItemRect(table.item(0, 5))).toImage()
+    light = [
+        picture.pixelColor(x, y).lightness()
+        for y in range(2, picture.height() - 2)
+        for x in range(2, picture.width() - 2)
+    ]
+    assert np.abs(np.array(light) - np.median(light)).max() > 60
 
 
 def test_rows_merge_and_undo_parts_them(window):

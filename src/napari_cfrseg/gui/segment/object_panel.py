@@ -42,6 +42,11 @@ _KEYS: dict[int, Callable[[ObjectRow], Any]] = {
     _CLICKS: lambda one: one.clicks,
     _LOCKED: lambda one: not one.locked,
 }
+#: Qt frames check boxes in a colour that the dark theme hides
+_BOXES = (
+    "QTableView::indicator:unchecked "
+    "{ border: 1px solid #8f8f8f; width: 12px; height: 12px; }"
+)
 _FIXED = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
 _CHECKABLE = _FIXED | Qt.ItemFlag.ItemIsUserCheckable
 
@@ -88,6 +93,7 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
         self.setMinimumHeight(72)  # with the stack's controls, too, 720 px suffice
         # keys stay with the canvas
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.setStyleSheet(_BOXES)
         self.setToolTip(
             "Click a row to continue with that object; double-click its name, class or "
             "colour to change it, its area to go there. Right-click: merge and more."
