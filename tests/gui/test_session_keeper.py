@@ -155,6 +155,23 @@ def test_reopened_window_goes_on_with_undo(tmp_path: Path) -> None:
     assert np.array_equal(again.apply(segmenter=flood_segmenter()), expected)
 
 
+def test_saving_as_leaves_the_file_saved_before(tmp_path: Path) -> None:
+    window = open_image(tmp_path)
+    first, second = tmp_path / "a.cfrseg.json", tmp_path / "b.cfrseg.json"
+    window.click(PLACES[1])
+    window.keeper.save(first)
+    window.controller.new_object()
+    window.click(PLACES[2])
+    window.keeper.save(second)
+    window.controller.new_object()
+    window.click(PLACES[3])
+    window.controller.close()
+    window.keeper.close()
+    counts = [len(list(Session.open(path).objects())) for path in (first, second)]
+    assert counts == [2, 3]
+    assert unsaved_sessions() == []
+
+
 def test_clicks_made_while_a_session_is_reopened_follow_it(tmp_path: Path) -> None:
     window = open_image(tmp_path)
     window.click(PLACES[1])

@@ -228,6 +228,21 @@ def test_moving_takes_everything_along(path: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in target.parent.iterdir()) == ["b.cfrseg.json"]
 
 
+def test_a_session_saved_under_another_name_leaves_the_first_as_it_was(
+    path: Path, tmp_path: Path
+) -> None:
+    writer = SessionWriter.create(path, content())
+    fill(writer, 3)
+    target = tmp_path / "b.cfrseg.json"
+    writer.move_to(target, content(), keep=True)
+    fill(writer, 5)
+    assert read(path) == expected(3)
+    assert not is_locked(lock_path(path))
+    assert not journal_path(path).exists()
+    assert read(target) == expected(5)
+    writer.close()
+
+
 # -- two windows ---------------------------------------------------------------------
 
 

@@ -155,9 +155,16 @@ class SessionWriter:
                 self._content = replace(self._content, snapshot=snapshot)
             self._compact()
 
-    def move_to(self, path: str | os.PathLike[str], content: SessionContent) -> None:
+    def move_to(
+        self,
+        path: str | os.PathLike[str],
+        content: SessionContent,
+        *,
+        keep: bool = False,
+    ) -> None:
         """Go on under another name; the old file goes away, and one there is replaced.
 
+        With ``keep`` the old file stays, with all that was done until now.
         ``content`` gives image, model and settings (the image's path is relative to the
         new folder). A SessionError says that the other session is open elsewhere; after
         an OSError the session stays where it was.
@@ -169,6 +176,12 @@ class SessionWriter:
                 self._compact()
                 return
             lock = SessionLock(lock_path(target))
+            if keep:
+                try:
+                    self._compact()
+                except BaseException:
+                    lock.release()
+                    raise
             before = (self.path, self._content, self._journal, self._lock)
             self._content = replace(content, events=())
             self.path, self._journal = target, None
@@ -179,7 +192,7 @@ class SessionWriter:
                 self.path, self._content, self._journal, self._lock = before
                 raise
             self._lock = lock
-            _remove(before[0], before[2], before[3])
+            _remove(before[0], before[2], before[3], keep=keep)
 
     def close(self) -> None:
         """Save, and let others open the session. Nothing is lost if saving fails."""
@@ -255,10 +268,17 @@ class SessionWriter:
             self.on_problem(problem)
 
 
-def _remove(path: Path, journal: AppendOnly | None, lock: SessionLock | None) -> None:
+def _remove(
+    path: Path,
+    journal: AppendOnly | None,
+    lock: SessionLock | None,
+    *,
+    keep: bool = False,
+) -> None:
+    """Remove a session's files; with ``keep`` all but the session itself."""
     if journal is not None:
         journal.close()
-    for name in (journal_path(path), path):
+    for name in (journal_path(path), *(() if keep else (path,))):
         with suppress(OSError):
             name.unlink()
     if lock is not None:

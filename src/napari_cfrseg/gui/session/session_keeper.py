@@ -225,12 +225,12 @@ class SessionKeeper:
             self._failed = None
             self._listen(writer)
             annotator.write_to(writer)
-        content = replace(writer.content, image=self._image_in(path.parent))
-        if keep_pixels and content.image.path is None:
-            written = write_pixels(self.controller.image, path, report)
-            content = replace(content, image=written)
         snapshot = annotator.snapshot(writer.event_count)
-        writer.move_to(path, replace(content, snapshot=snapshot))
+        image = self._image_in(path.parent)
+        if keep_pixels and image.path is None:
+            image = write_pixels(self.controller.image, path, report)
+        content = replace(writer.content, image=image, snapshot=snapshot)
+        writer.move_to(path, content, keep=self.is_saved)
 
     def _note_saved(self) -> None:
         self._mark_layers()
