@@ -65,18 +65,26 @@ class JobCancelled(BaseException):
 
 
 def said_of(error: BaseException) -> str:
-    """Return an error in one line; for a full disk with the remedy.
+    """Return an error in one line; what a disk refuses to write with the remedy.
 
     Examples
     --------
     >>> said_of(OSError(28, "No space left on device"))
     'No space left on device; make room'
+    >>> said_of(OSError(30, "Read-only file system", "cells.cfrseg.json"))
+    "Read-only file system: 'cells.cfrseg.json'; choose another folder"
     """
-    said = re.sub(r"^\[Errno \d+\] ", "", " ".join(str(error).split()))
-    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    if isinstance(error, OSError) and error.errno in full:
-        said += "; make room"
+    said = re.sub(r"^\[Errno -?\d+\] ", "", " ".join(str(error).split()))
+    if isinstance(error, OSError) and error.errno in _REMEDIES:
+        said += f"; {_REMEDIES[error.errno]}"
     return said or type(error).__name__
+
+
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EROFS: "choose another folder",
+}
 
 
 #: Environment variable: gigabytes that this process may take on its device.

@@ -95,6 +95,16 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], words: str) -> None:
     assert words in result.output
 
 
+def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
+    """What reads TIFF has a word of its own, on standard error."""
+    path = tmp_path / "cells.tif"
+    path.write_bytes(b"II*\0garbage")
+    run = cfrseg("segment", str(path), "-c", "1,1,+")
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    assert line.startswith(f"cfrseg: {path} cannot be read")
+
+
 def test_click_outside_the_image_is_wrong_usage(tmp_path: Path) -> None:
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, np.zeros((20, 30), np.uint8))

@@ -9,6 +9,7 @@ the command, so that ``cfrseg --help`` answers at once.
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from importlib.metadata import entry_points
@@ -30,6 +31,8 @@ class _OneLineErrors(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the subcommand."""
+        # what is wrong with a file is said in the one line, not before it
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL)
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # `cfrseg … | head`: the reader has seen enough

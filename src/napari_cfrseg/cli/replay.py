@@ -50,12 +50,7 @@ def replay(
     output_format: Annotated[
         str, typer.Option("--format", help="Of the labels: tiff or zarr (OME).")
     ] = "tiff",
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", help="Another model; reports what it changed [session's]."
-        ),
-    ] = None,
+    model: options.SessionModelOption = None,
     device: options.SessionDeviceOption = None,
     workers: options.WorkersOption = 1,
     scheduler: options.SchedulerOption = None,

@@ -17,6 +17,7 @@ from napari_cfrseg import __version__
 from napari_cfrseg.annotation.event_fields import event_line
 from napari_cfrseg.annotation.events import ClickAdded
 from napari_cfrseg.errors import CfrSegError, SessionError, said_of
+from napari_cfrseg.io.addresses import address_of
 from napari_cfrseg.io.atomic import atomic_path, check_spares, writing
 from napari_cfrseg.io.images import fingerprint
 from napari_cfrseg.io.named_axes import OpenImage
@@ -132,7 +133,8 @@ def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) 
     result.clicks = sum(o.click_count for o in summary)
     image_path = task.image or references.find_image(session.image, task.session.parent)
     weights = task.weights or references.find_weights(content.model)
-    result.image, result.model = str(image_path), weights.stem
+    result.image = address_of(image_path) or str(image_path)
+    result.model = weights.stem
     check_spares(task.labels_path, image_path)
     opened = references.open_reference(session.image, image_path)
     if task.image is None:

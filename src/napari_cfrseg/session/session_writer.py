@@ -261,7 +261,8 @@ class SessionWriter:
             waiting = len(self._lines) - self._written
             problem = (
                 f"{self.path.name} is not being saved ({error.strerror or error}): "
-                f"{waiting} acts wait in memory; free space or save elsewhere"
+                f"{waiting} act{'s' * (waiting != 1)} not on the disk yet; make room, "
+                "or save elsewhere"
             )
         if problem != self.problem:
             self.problem = problem

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psygnal import Signal
 
-from napari_cfrseg.errors import CfrSegError, JobCancelled, SessionError
+from napari_cfrseg.errors import CfrSegError, JobCancelled, SessionError, said_of
 from napari_cfrseg.gui.segment.layer_axes import METADATA_AXES
 from napari_cfrseg.gui.segment.worker import Failure, Job, Report
 from napari_cfrseg.gui.session.layer_references import (
@@ -286,7 +286,7 @@ class SessionKeeper:
                 return
             if not isinstance(error, CfrSegError | OSError):
                 raise error
-            self._notify("warning", str(error))
+            self._notify("warning", said_of(error))
 
         def reported(progress: tuple[int, int]) -> None:
             if not job.is_cancelled:

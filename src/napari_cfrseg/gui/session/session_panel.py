@@ -17,7 +17,7 @@ from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
 from superqt.utils import ensure_main_thread
 
-from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.errors import CfrSegError, said_of
 from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.gui.dock_widget import (
     TextLine,
@@ -280,7 +280,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         try:
             act()
         except (CfrSegError, OSError) as error:
-            self._notify("warning", str(error))
+            self._notify("warning", said_of(error))
 
 
 #: unsaved sessions older than this are in the menu, but not announced
