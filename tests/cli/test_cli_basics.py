@@ -117,10 +117,11 @@ def test_click_outside_the_image_is_wrong_usage(tmp_path: Path) -> None:
 def test_stack_without_a_plane_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     path = tmp_path / "stack.tif"
     tifffile.imwrite(path, np.zeros((5, 20, 30), np.uint8), metadata={"axes": "ZYX"})
-    run = cfrseg("segment", str(path), "-c", "5,5,+", "-o", str(tmp_path / "m.tif"))
-    assert run.returncode == 1
-    assert run.stdout == ""
-    assert run.stderr.splitlines() == [
+    arguments = ["segment", str(path), "-c", "5,5,+", "-o", str(tmp_path / "m.tif")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [
         f"cfrseg: {path} has 5 planes: choose one with --plane 0 … 4"
     ]
 

@@ -111,22 +111,6 @@ def test_python_gives_the_same_labels(recorded) -> None:
     assert np.array_equal(Session.open(session).apply(), labels)
 
 
-def test_a_process_of_its_own_gives_the_same_labels(recorded, tmp_path: Path) -> None:
-    labels, session = recorded
-    script = "from napari_cfrseg.cli import main; main()"
-    arguments = ["replay", str(session), "-o", str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        env={k: v for k, v in os.environ.items() if k != "DISPLAY"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "as saved" in done.stdout
-    assert np.array_equal(tifffile.imread(tmp_path / "cells.labels.tif"), labels)
-
-
 def test_labels_as_ome_zarr(recorded, tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
     labels, session = recorded

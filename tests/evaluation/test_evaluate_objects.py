@@ -45,12 +45,6 @@ class Empty(Flood):
         return np.zeros(self.image.shape, np.uint8)
 
 
-class Broken(Flood):
-    def predict(self, clicks, previous):
-        msg = "no such network"
-        raise OSError(msg)
-
-
 def write_plane(folder, name, image, labels):
     for part, array in (("images", image), ("labels", labels)):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -116,17 +110,11 @@ def test_processes_give_the_same_rows(squares):
         assert (row.clicks, row.ious) == (together[key].clicks, together[key].ious)
 
 
-def test_a_failing_worker_is_heard(squares):
-    with pytest.raises(RuntimeError, match="no such network"):
-        list(evaluate_objects(Broken, squares.objects(), workers=2))
-
-
-def test_what_a_worker_lacks_is_told_as_in_one_process(squares):
+def test_an_image_that_is_gone_is_named(squares):
     objects = list(squares.objects())
     (squares.folder / "images" / "b.tif").unlink()
-    for workers in (1, 2):
-        with pytest.raises(CfrSegError, match="has no b with suffix"):
-            list(evaluate_objects(Flood, objects, workers=workers))
+    with pytest.raises(CfrSegError, match="has no b with suffix"):
+        list(evaluate_objects(Flood, objects))
 
 
 def test_the_human_robot_depends_on_its_seed_and_the_object_only(squares):
