@@ -8,7 +8,7 @@ from similarity import SimilarityNetwork
 
 from napari_cfrseg.engine.likeness import Seed
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.engine.stages import Stages
+from napari_cfrseg.engine.stages import Answer, Stages
 from napari_cfrseg.engine.suggestions import (
     Suggester,
     Verdict,
@@ -16,7 +16,7 @@ from napari_cfrseg.engine.suggestions import (
     weights_after,
 )
 from napari_cfrseg.geometry.masks import MaskPatch
-from napari_cfrseg.geometry.windows import slices
+from napari_cfrseg.geometry.windows import Window, shape_of, slices
 from napari_cfrseg.io.plane_image import open_plane
 
 RADIUS = 9
@@ -106,6 +106,27 @@ def test_a_mask_is_looked_at_again_from_its_middle(segmenter, discs):
     assert first.seed == (y - 6, x + 2)
     assert second.seed == (y, x)
     assert shared(second.mask, _mask(y, x)) > 0.95
+
+
+def test_a_mask_is_cut_where_its_border_is_like_those_of_the_finished(segmenter, discs):
+    """Here the network is half sure 2.5 pixels within the disc's border."""
+    image = open_plane(discs)
+    known = segmenter.learn([_mask(*place) for place in PLACES[:3]])
+    stages = Stages(segmenter.network, "cpu")
+    suggester = Suggester(
+        stages, image, known, lambda box: np.zeros(shape_of(box), bool)
+    )
+    y, x = PLACES[20]
+    window = Window.centred((y, x), 48, 64, discs.shape)
+    rows, columns = (np.indices((64, 64)) + 0.5) * 0.75 - 0.5
+    away = np.hypot(rows - (y - window.y0), columns - (x - window.x0))
+    probability = np.clip(0.5 + (RADIUS - 2.5 - away) / 20, 0, 1).astype(np.float32)
+    answer = Answer(window, image.crop(window), probability, 0.9)
+    found = suggester._judged(Seed((y, x), 2.0 * RADIUS, 1.0), answer)
+    assert found is not None
+    area, truth = found[0].mask.area, _mask(y, x)
+    common = shared(found[0].mask, truth) * min(area, truth.area)
+    assert common / (area + truth.area - common) > 0.85
 
 
 def test_only_the_region_is_searched(segmenter):

@@ -83,6 +83,8 @@ class Likeness:
     elongation: float  #: longer side of their boxes over that diameter
     looks: tuple[Appearance, ...]  #: what is seen of them
     scales: tuple[Scale, ...]  #: the smallest first
+    #: weights of :func:`close_features_of` that tell their insides from close to them
+    border: NDArray[np.float64]
     #: black and white where the finished objects lie outside those of their plane
     scaling: Scaling | None = None
 
@@ -139,7 +141,7 @@ def learn(image: PlaneImage, finished: Sequence[MaskPatch], grid: int) -> Likene
     longer = [
         max(mask.mask.shape) / size for mask, size in zip(masks, sizes, strict=True)
     ]
-    looks = []
+    looks, closely = [], []
     for mask in masks:
         y0, x0, y1, x1 = mask.box
         centre = ((y0 + y1 - 1) / 2, (x0 + x1 - 1) / 2)
@@ -151,8 +153,15 @@ def learn(image: PlaneImage, finished: Sequence[MaskPatch], grid: int) -> Likene
         columns = slice(part[1] - window.x0, part[3] - window.x0)
         inside[rows, columns] = mask.window(part)
         body = crop(inside, Window(0, 0, side, grid))[0] > 0.5
-        looks.append(Appearance.at(image.crop(window), body, window.px_per_cell))
-    known = Likeness(sizes, float(np.median(longer)), tuple(looks), ())
+        pixels = image.crop(window)
+        looks.append(Appearance.at(pixels, body, window.px_per_cell))
+        away = ndimage.distance_transform_edt(np.where(body, 0, 1))
+        depth = ndimage.distance_transform_edt(body)
+        near = np.maximum(away, depth) <= 0.25 * math.sqrt(np.count_nonzero(body))
+        features = close_features_of(pixels[: image.channels])
+        closely.append((features, near & body, near & ~body))
+    border = _separate(closely)
+    known = Likeness(sizes, float(np.median(longer)), tuple(looks), (), border)
     return replace(known, scales=tuple(_scales(image, masks, known)))
 
 
@@ -267,6 +276,15 @@ def features_of(cells: NDArray[np.float32], middle: float) -> NDArray[np.float32
     fine = smooth(cells, middle / 16)
     varies = smooth(np.abs(cells - fine), middle / 8)
     return np.concatenate([fine, smooth(cells, middle / 6), varies])
+
+
+def close_features_of(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(4 C, h, w): a window's pixels at two scales, how they vary, and their slope."""
+    fine = ndimage.gaussian_filter(pixels, (0, 0.8, 0.8), mode="nearest")
+    wide = ndimage.gaussian_filter(pixels, (0, 2.5, 2.5), mode="nearest")
+    varies = ndimage.gaussian_filter(np.abs(pixels - fine), (0, 1.5, 1.5))
+    slope = [ndimage.gaussian_gradient_magnitude(one, 1.2) for one in pixels]
+    return np.concatenate([fine, wide, varies, slope])
 
 
 def project(

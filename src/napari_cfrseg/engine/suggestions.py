@@ -6,7 +6,8 @@ Three steps, of which only the second needs the network:
    surroundings; maxima of the Laplacian of Gaussian at the finished objects' sizes.
 2. Each seed is answered as a first click is, in a window of its blob's size, and its
    mask, unless hopeless, once more: as a click on its innermost pixel, in a window of
-   its size. The better of both counts. Windows are computed in batches and, where a
+   its size. The better of both counts. Each is cut where its border looks most like
+   those of the finished objects. Windows are computed in batches and, where a
    CPU has it, in bfloat16: results may differ from a click's in single pixels, so a
    mask is recorded with its acceptance and not computed again.
 3. Each mask gets the probability of being right, from the network's quality and
@@ -34,7 +35,9 @@ from napari_cfrseg.engine.likeness import (
     Appearance,
     Likeness,
     Seed,
+    close_features_of,
     find_seeds,
+    project,
     read_cells,
 )
 from napari_cfrseg.engine.window_score import border_cells, clicked_component
@@ -50,6 +53,12 @@ if TYPE_CHECKING:
 _FIRST_LOOK = 2.0
 #: side of a second window over the longer side of the first mask's box
 _SECOND_LOOK = 2.3
+#: where a mask may be cut; what a border is worth there: contrast like that of the
+#: finished objects', slope, distance of the cut from 0.5, the cut
+_CUTS = (0.3, 0.4, 0.5, 0.6)
+_BORDER = (0.51, 0.21, -1.08, -0.29)
+#: cells around the widest of these masks that are looked at
+_MARGIN = 8
 #: seeds answered at once: more cost as much each, and clicks wait longer
 _BATCH = 8
 #: diameters between places that are tried in turn: a texture has many strong seeds
@@ -303,18 +312,23 @@ class Suggester:
     ) -> tuple[ObjectSuggestion, bool] | None:
         """Return an answer as a suggestion, and whether no border cuts it."""
         window, plane = answer.window, self._image.shape
-        inside = answer.probability > 0.5
+        sure = clicked_component(answer.probability > 0.5, window, [Click(seed.yx)])
+        if sure is None:
+            return None
+        cut = self._cut(answer, seed)
+        inside = answer.probability > cut
         body = clicked_component(inside, window, [Click(seed.yx)])
         cells = None if body is None else mask_box(body)
         if body is None or cells is None:
             return None
-        mask = self._mask(answer.probability, body, ~inside, window, cells)
+        probability = np.where(body | ~inside, answer.probability, 0)
+        mask = self._mask(probability, cut, window, cells)
         known = sorted(self._known.sizes)
         size = 2 * math.sqrt(mask.area / math.pi)
         if not known[0] / _SIZES < size < known[-1] * _SIZES:
             return None
         look = Appearance.at(answer.image, body, window.px_per_cell)
-        confidence = float(np.abs(2 * answer.probability[body] - 1).mean())
+        confidence = float(np.abs(2 * answer.probability[sure] - 1).mean())
         quality = 0.5 if answer.quality is None else answer.quality
         traits = self._known.traits(look, quality, confidence, seed.response)
         suggestion = ObjectSuggestion(
@@ -322,11 +336,41 @@ class Suggester:
         )
         return suggestion, not border_cells(body, window, plane).any()
 
+    def _cut(self, answer: Answer, seed: Seed) -> float:
+        """Return where a mask's border looks most like one of the finished objects'."""
+        row, column = answer.window.cell(seed.yx)
+        labels, _ = ndimage.label(answer.probability > _CUTS[0])
+        y0, x0, y1, x1 = mask_box(labels == labels[row, column]) or (0, 0, 0, 0)
+        y0, x0 = max(y0 - _MARGIN, 0), max(x0 - _MARGIN, 0)
+        part = slice(y0, y1 + _MARGIN), slice(x0, x1 + _MARGIN)
+        channels = self._image.channels
+        features = close_features_of(answer.image[:channels, *part])
+        like = project(features, self._known.border)
+        slope = np.sqrt(np.mean(np.square(features[-channels:]), axis=0))
+        found = []
+        for cut in _CUTS:
+            labels, _ = ndimage.label(answer.probability[part] > cut)
+            label = labels[row - y0, column - x0]
+            if not label:
+                break
+            body = ndimage.binary_fill_holes(labels == label)
+            wide, narrow = ndimage.binary_dilation(body), ndimage.binary_erosion(body)
+            outer = ndimage.binary_dilation(wide) & ~body
+            inner = body & ~ndimage.binary_erosion(narrow)
+            around = like[outer].mean() if outer.any() else 0.0
+            contrast = like[inner].mean() - around
+            found.append((cut, contrast, slope[wide & ~narrow].mean()))
+        steepest = max(one[2] for one in found) + 1e-6
+        worth = [
+            np.dot(_BORDER, (contrast, steep / steepest, (cut - 0.5) ** 2, cut))
+            for cut, contrast, steep in found
+        ]
+        return found[int(np.argmax(worth))][0]
+
     def _mask(
         self,
         probability: NDArray[np.float32],
-        body: NDArray[np.bool_],
-        outside: NDArray[np.bool_],
+        cut: float,
         window: Window,
         cells: Box,
     ) -> MaskPatch:
@@ -341,7 +385,7 @@ class Suggester:
         )
         if box[0] >= box[2] or box[1] >= box[3]:
             return MaskPatch.empty()
-        pasted = paste(np.where(body | outside, probability, 0), window, box) > 0.5
+        pasted = paste(probability, window, box) > cut
         mask = ndimage.binary_fill_holes(pasted)
         free = mask & ~self._taken(box)
         if np.count_nonzero(free) < (1 - SAME_OBJECT) * np.count_nonzero(mask):
