@@ -154,8 +154,8 @@ class PlaneImage:
 class _ReadOnce(ArrayView):
     """A lazy plane of which what lies around one pixel is read once, when needed."""
 
-    _box: tuple[slice, slice] | None = None
-    _near: NDArray[Any] | None = None
+    #: which box, and its pixels once they were read: always changed together
+    _near: tuple[tuple[slice, slice], NDArray[Any] | None] | None = None
 
     def expect(self, pixel: tuple[int, int]) -> None:
         """Read around this pixel next; what was read before is forgotten."""
@@ -163,16 +163,16 @@ class _ReadOnce(ArrayView):
             slice(max(at - _NEAR_PX, 0), min(at + _NEAR_PX, n))
             for at, n in zip(pixel, self.shape, strict=False)
         )
-        self._box, self._near = (y, x), None
+        self._near = (y, x), None
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        box, near = self._box, self._near
-        if box is None or not _lies_within(key, box):
+        now = self._near
+        if now is None or not _lies_within(key, now[0]):
             return super().__getitem__(key)
+        box, near = now
         if near is None:
             near = super().__getitem__(box)
-            if self._box is box:
-                self._near = near
+            self._near = box, near
         rows, columns = (
             slice(part.start - whole.start, part.stop - whole.start)
             for part, whole in zip(key, box, strict=True)
