@@ -50,11 +50,11 @@ Since points are drawn once for a click and the list of layers is painted at res
 instead of 43 and 46, of which shown 8 and 9 instead of 16; no stall over 30 instead of
 4 and 5, the longest 23 and 22 instead of 47 and 37.
 
-Since one window is looked at where a click may begin the next object, instead of a whole
-search, and pressing the other button paints nothing, idle, 66 clicks, before and after:
-next 49 (132) and 53 (65), of which waits (84) and (15); frames per click 3.2 and 2.8, two
-of them napari's: the pointer's place in its status bar, the layers. ``--bare``, 110
-clicks: 51 (62), of which 28 painted; 60 stalls over 30 by processor time, longest 42.
+Since one window is looked at where a click may begin the next object, instead of a
+whole search, and pressing the other button paints nothing, idle, 66 clicks, before and
+after: next 49 (132) and 53 (65), of which waits (84) and (15); frames per click 3.2 and
+2.8: one for the pointer's place in napari's status bar, one for the layers. ``--bare``,
+110 clicks: 51 (62), 28 of it painted; 60 stalls over 30 by processor time, longest 42.
 """
 
 from __future__ import annotations
