@@ -83,6 +83,11 @@ class Work:
         view = self.dock.controller.view
         return not (view.pending or view.loading or view.progress[1])
 
+    def is_reopened(self) -> bool:
+        """Whether the session's objects are all there."""
+        controller = self.dock.controller
+        return bool(controller and controller.objects and self.is_idle())
+
     def open_dock(self) -> None:
         """Open the dock; its network is loaded."""
         dock = "Segment with clicks"
@@ -135,7 +140,7 @@ class Work:
         self.pump(lambda: self.dock.controller is None)
         with self.timed("reopen"):
             self.viewer.open(str(session), plugin="napari-cfrseg")
-            self.pump(lambda: self.dock.controller is not None)
+            self.pump(self.is_reopened)
         again = self.dock.controller.annotator.snapshot(0).labels
         self._replay(session)
         return {

@@ -177,6 +177,12 @@ def test_scaling_of_a_plane_is_written_once_and_read_back(tmp_path: Path) -> Non
     labels = changed.apply(segmenter=flood_segmenter())
     assert not np.array_equal(labels, annotator.labels_array((2,)))
     assert np.array_equal(labels[1], annotator.labels((1,)))
+    # also where the plane was looked at before the session came, as the window does
+    opened = RecordedAnnotator(lambda plane: image[plane], SHAPE, flood_segmenter())
+    opened.first_click_s((0,))
+    for _ in opened.restore(changed.content):
+        pass
+    assert np.array_equal(opened.labels_array((2,)), labels)
 
 
 def test_numpy_numbers_are_written_as_plain_ones(tmp_path: Path) -> None:

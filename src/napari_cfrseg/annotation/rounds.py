@@ -159,16 +159,14 @@ class RoundComputer:
         self._plane_image = plane_image
         self._plane_shape = plane_shape
         self._segmenter = segmenter
-        self._plane: Plane | None = None
+        self._set: tuple[Plane, Scaling | None] | None = None  # what the engine has
         self._adaptation: Adaptation | None = None
         # a click's, a glance at the object it would begin, and that one's first click
         self._ahead: deque[_Known] = deque(maxlen=3)
         self._with_choices: deque[_Known] = deque(maxlen=_KEPT_CHOICES)
         self._shelf = Shelf()
-        self.steps = 0
-        self.seconds = 0.0
-        self.runs = 0
-        self.network_s = 0.0
+        self.steps, self.runs = 0, 0
+        self.seconds, self.network_s = 0.0, 0.0
 
     @property
     def sees_pixels(self) -> bool:
@@ -178,7 +176,7 @@ class RoundComputer:
     def use(self, segmenter: SegmenterLike) -> None:
         """Compute further rounds with another segmenter."""
         self._segmenter = segmenter
-        self._plane = None
+        self._set = None
         self._forget()
 
     def _forget(self) -> None:
@@ -211,7 +209,7 @@ class RoundComputer:
         """
         if self._segmenter is None:
             raise CheckpointError(f"{_NO_MODEL} propagated: load one first")
-        self._plane = None
+        self._set = None
         return SegmenterPlanes(
             self._segmenter,
             lambda index: self._pixels(plane_at(index)),
@@ -234,12 +232,13 @@ class RoundComputer:
 
     def prepare(self, plane: Plane) -> None:
         """Set a plane's image, so that its first click need not."""
-        if self._segmenter is not None and self.sees_pixels and self._plane != plane:
-            self._plane = None
+        wanted = plane, self._scaling_of(plane)
+        if self._segmenter is not None and self.sees_pixels and self._set != wanted:
+            self._set = None
             self._segmenter.set_image(
-                self._pixels(plane), rgb=self._rgb, scaling=self._scaling_of(plane)
+                self._pixels(plane), rgb=self._rgb, scaling=wanted[1]
             )
-            self._plane = plane
+            self._set = wanted
 
     def _pixels(self, plane: Plane) -> Any:
         if self._plane_image is None:
@@ -322,8 +321,9 @@ class RoundComputer:
         found = found or self._run(asked, previous, on_step)
         if is_new:
             self._count(found)
-            if found.scaling is not None:
-                self.scalings.setdefault(plane, found.scaling)
+            if found.scaling is not None and plane not in self.scalings:
+                self.scalings[plane] = found.scaling
+                self._set = plane, found.scaling  # as the engine itself measured it
             if found.choices:
                 asked = self._asked(plane, clicks, entry)  # now with its scaling
                 self._with_choices.append((asked, previous, found))
