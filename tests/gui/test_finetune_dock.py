@@ -198,13 +198,15 @@ def click(viewer, qtbot, y, x):
 
 
 @pytest.mark.gui
-def test_the_only_layer_of_a_kind_is_chosen(viewer):
+def test_the_only_layer_of_a_kind_is_chosen(viewer, qtbot):
     _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, TUNE)
     assert dock.image.value is viewer.layers["disks"]
     assert dock.labels.value is None
     assert dock.status.text() == "Choose an image and its labels, or a folder."
     assert not dock.use_button.isVisible()
-    assert dock.area.widget().minimumSizeHint().width() <= dock.minimumWidth()
+    column = dock.area.widget()
+    # once the window's style has come
+    qtbot.waitUntil(lambda: column.minimumSizeHint().width() <= dock.minimumWidth())
     labels = np.zeros(viewer.layers["disks"].data.shape, np.int32)
     painted = viewer.add_labels(labels, name="painted")
     assert dock.labels.value is painted
@@ -282,7 +284,7 @@ def ended_job(name, verdict, difference, folders):
 
 @pytest.mark.gui
 def test_jobs_that_ended_while_napari_was_closed_are_listed_with_their_result(
-    viewer, folders
+    viewer, qtbot, folders
 ):
     ended_job("worse", "refused", 1.74, folders)
     ended_job("maybe", "not proven", -0.3, folders)
@@ -293,7 +295,9 @@ def test_jobs_that_ended_while_napari_was_closed_are_listed_with_their_result(
     assert dock.table.item(0, 3).text() == "4"
     assert dock.start_button.text() == "Start"
     # nothing is cut off, however long a job's line is
-    assert dock.area.widget().minimumSizeHint().width() <= dock.minimumWidth()
+    column = dock.area.widget()
+    # once the window's style has come
+    qtbot.waitUntil(lambda: column.minimumSizeHint().width() <= dock.minimumWidth())
     dock.use_button.click()
     assert (folders / "models" / "maybe.safetensors").is_file()
     assert "maybe" in clicks.model_choice.choices
