@@ -96,7 +96,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], words: str) -> None:
 
 
 def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
-    """What reads TIFF has a word of its own, on standard error."""
+    """The TIFF reader logs its own message to standard error."""
     path = tmp_path / "cells.tif"
     path.write_bytes(b"II*\0garbage")
     run = cfrseg("segment", str(path), "-c", "1,1,+")

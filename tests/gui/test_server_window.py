@@ -82,7 +82,7 @@ def told() -> list[str]:
 
 
 def shown(layer) -> np.ndarray:
-    """What napari shows of a layer now."""
+    """Return the pixels that napari shows of a layer now."""
     return np.asarray(layer._slice.image.raw)
 
 

@@ -143,7 +143,7 @@ class Arriving:
 
 
 class _Arrivals:
-    """What came of an image's levels, and what is on its way."""
+    """The parts of an image's levels that have come, and those on their way."""
 
     def __init__(self, levels: Sequence[Any]) -> None:
         self.levels = tuple(levels)
