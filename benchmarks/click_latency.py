@@ -24,37 +24,7 @@ the clicks: embeddings fill a fixed budget.
 All on two shared x86-64 cores, painted by software without a GPU, in ms. Wanted are a
 first click of 120, a next one of 45, no stall over 30 and memory that stays the same.
 
-Before clicks were computed from the press on, idle, 500 clicks, medians (95th
-percentile): first 113 (154), next 91 (113), longest stall 472. Then: first 43 (114),
-next 38 (49), longest stall 83, most processor time in one 57; memory 1,737 MB after 100
-clicks, 1,810 MB at the end.
-
-Since views are found by their place, a click computed ahead is painted once with its
-mask, and the dock's texts need no new layout, idle, 500 clicks: first 37 (46), next 36
-(42), of which 10 shown and 22 painted; six stalls over 30 by processor time, the
-longest 36; on the clock 298, the longest 54: the painting turn of most clicks. Memory:
-1,729 (embeddings 118), 1,741 (124), 1,752 MB (129). ``--held-ms 0``, 100 clicks: first
-106, next 49; 122 and 67 where a point waited for its mask 12 ms instead of 40.
-150 clicks before and after, one after the other, on a busy machine: 453 and 156 stalls
-over 30, the longest 249 and 60.
-
-Since layers change, the canvas is drawn and the window is composed in turns of their
-own (some 10, 4 and 15 ms), idle, 500 clicks, two runs: first 37 (52) and 42 (59), next
-38 (50) and 42 (57), 18 and 64 stalls over 30, none and 2 by processor time, the longest
-38 and 53. In turn with the version before, 120 clicks, twice: 2 and 5 instead of 71 and
-77 stalls. Memory 1,466 (118), 1,480 (128), 1,484 MB (133). ``--held-ms 0``, 100 clicks:
-first 106, next 59.
-
-Since points are drawn once for a click and the list of layers is painted at rest, busy,
-60 clicks, in turn with the version before, twice, by processor time: next 33 and 39
-instead of 43 and 46, of which shown 8 and 9 instead of 16; no stall over 30 instead of
-4 and 5, the longest 23 and 22 instead of 47 and 37.
-
-Since one window is looked at where a click may begin the next object, instead of a
-whole search, and pressing the other button paints nothing, idle, 66 clicks, before and
-after: next 49 (132) and 53 (65), of which waits (84) and (15); frames per click 3.2 and
-2.8: one for the pointer's place in napari's status bar, one for the layers. ``--bare``,
-110 clicks: 51 (62), 28 of it painted; 60 stalls over 30 by processor time, longest 42.
+What it printed is in docs/measurements.md.
 """
 
 from __future__ import annotations
