@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,3 +102,14 @@ def _short_collections(
     if request.node.get_closest_marker("gui") is not None:
         quick = SimpleNamespace(collect=partial(gc.collect, 1))
         monkeypatch.setattr("napari._vispy.canvas.gc", quick)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread: sums come out the same in every process."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -20,7 +20,7 @@ from napari_cfrseg.errors import TrainingError
 from napari_cfrseg.io.atomic import temporary_beside
 
 #: programs of their own on a busy machine
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("one_thread")]
 
 PROGRAM = Path(__file__).with_name("train_made.py")
 
@@ -48,15 +48,6 @@ def result(state):
 
 def state_of(path):
     return torch.load(path, weights_only=True)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Sums come out the same in every process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")

@@ -34,15 +34,7 @@ SMALL = CfrNetConfig(
 )
 STEPS = 5
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Sums come out the same in every process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def write_images(folder):
