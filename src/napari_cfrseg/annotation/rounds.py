@@ -14,7 +14,7 @@ its click is made (:meth:`RoundComputer.look_ahead`) is the same as one computed
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -315,9 +315,6 @@ class RoundComputer:
         found = _answer(self._with_choices, asked, previous)
         is_new = found is None
         found = found or _answer(self._ahead, asked, previous)
-        if isinstance(found, Exception):
-            self._ahead.clear()  # this click says so, the next one tries again
-            raise found
         found = found or self._run(asked, previous, on_step)
         if is_new:
             self._count(found)
@@ -395,10 +392,7 @@ class RoundComputer:
         work: Callable[[], FoundT],
     ) -> FoundT:
         """Return what comes of a question, computed now unless that is known."""
-        known: FoundT | Exception | None = _answer(self._ahead, asked, previous)
-        if isinstance(known, Exception):
-            self._ahead.clear()  # the next one tries again
-            raise known
+        known: FoundT | None = _answer(self._ahead, asked, previous)
         if known is not None:
             return known
         try:
@@ -416,10 +410,13 @@ class RoundComputer:
         self.steps, self.seconds = prediction.steps, prediction.seconds
 
 
-def _answer(known: Iterable[_Known], asked: _Asked, previous: Prediction | None) -> Any:
-    """Return what came of the same question; None where it was not asked."""
+def _answer(known: deque[_Known], asked: _Asked, previous: Prediction | None) -> Any:
+    """Return what came of the same question, or raise it; None: it was not asked."""
     for one in known:
         if one[1] is previous and one[0] == asked:
+            if isinstance(one[2], Exception):
+                known.clear()  # who asks now is told, the next one tries again
+                raise one[2]
             return one[2]
     return None
 
