@@ -166,7 +166,8 @@ def _slide_layers(file: Path) -> list[LayerData]:
         parts = [
             select_from(image.array, ((counted, i),)) for i in range(image.shape[-1])
         ]
-    found = [_as_layer(part, file, rgb=image.is_rgb) for part in parts]
+    read = [p if isinstance(p, Pyramid) else read_small(p, file) for p in parts]
+    found = [_as_layer(part, file, rgb=image.is_rgb) for part in read]
     return [(data, {**placed, **more}, "image") for data, more in found]
 
 
@@ -176,8 +177,6 @@ def _as_layer(array: Any, file: Path, *, rgb: bool) -> tuple[Any, dict[str, Any]
     more: dict[str, Any] = {}
     if address_of(file) is not None:
         levels, more = arriving(levels, rgb)
-    elif len(levels) == 1:
-        levels = [read_small(array, file)]
     if isinstance(array, Pyramid):
         return levels, {**more, "multiscale": True}
     return levels[0], more
