@@ -31,6 +31,7 @@ import torch
 from ablation_rows import TABLES, Row
 from ablation_tables import tables
 from gpu.packs import read_side
+from gpu.settled_norms import settle_norms
 from network_variants import VariantNet
 
 from cfrseg_training.configuration import TrainConfig
@@ -159,7 +160,7 @@ class Bench:
         trainer.generator.manual_seed(seed)
         trainer.host.manual_seed(seed)
         trainer.config = replace(trainer.config, suem=None, rounds=SETTLING)
-        trainer.settle_norms(options.settle)
+        settle_norms(trainer, options.settle)
         return trainer.average.network, trainer.step
 
     def _judge(self, network: ClickNetwork) -> list[dict[str, Any]]:

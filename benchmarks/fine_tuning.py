@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from gpu.packs import read_side
+from gpu.settled_norms import settle_norms
 
 from cfrseg_training.configuration import TrainConfig, default_config
 from cfrseg_training.finetune.gate import chance_of_fit, compare, decide, figures, judge
@@ -71,7 +72,7 @@ def train_base(options: argparse.Namespace) -> Path:
     )
     trainer = Trainer(network, Atlas(samples), config, options.out / "base.pt")
     trained = trainer.run()
-    trainer.settle_norms(options.settle)
+    settle_norms(trainer, options.settle)
     sets = sorted({s.dataset for s in samples})
     metadata = checkpoint.Metadata(
         architecture=network.architecture(),

@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from packs import read_side
+from settled_norms import settle_norms
 
 from cfrseg_training.configuration import TrainConfig
 from cfrseg_training.loop.atlas import (
@@ -218,7 +219,7 @@ def main() -> None:
     if rank:
         return
     if trainer.progress() >= 1:
-        trainer.settle_norms(options.settle_batches)
+        settle_norms(trainer, options.settle_batches)
     figures = trainer.validate()
     speed = trainer.step * options.batch / max(1e-9, trainer.elapsed_s)
     _log.info("%s: %.0f windows/s, %s", options.name, speed, figures)

@@ -26,12 +26,12 @@ import torch.distributed as dist
 import train_default
 from packs import open_atlas, read_side, save_atlas
 from product_rounds import ProductConfig, ProductStep
+from settled_norms import fresh_statistics
 from torch import Tensor
 
 from cfrseg_training.configuration import TrainConfig
 from cfrseg_training.loop.atlas import Atlas, WindowRecipe
 from cfrseg_training.loop.augmentation import PhotometricRecipe
-from cfrseg_training.loop.run_state import fresh_statistics
 from cfrseg_training.loop.trainer import Trainer
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig

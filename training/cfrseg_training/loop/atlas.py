@@ -20,12 +20,14 @@ from scipy import ndimage
 from skimage import measure
 from torch import Tensor
 
-from cfrseg_training.loop.click_sampling import RealClick, real_clicks
-
 #: interior points kept per object: the innermost, 4 near it, 4 anywhere inside
 POINTS = 9
 #: levels of each image: full, 1/2, 1/4, 1/8
 LEVELS = 4
+#: a person's click: (label, y, x, is positive)
+RealClick = tuple[int, float, float, bool]
+#: of one object's clicks this many are kept
+MOST_CLICKS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ class Atlas:
         self.object_box = torch.tensor(box, dtype=torch.float32, device=self.device)
         self.object_area = torch.tensor(inside, device=self.device).float()
         self.object_points = torch.from_numpy(np.stack(points)).to(self.device)
-        real = real_clicks(samples, image, points)
+        real = _real_clicks(samples, image, points)
         self.object_real = None if real is None else real.to(self.device)
         weights = _object_weights(samples, image, set_power)
         self.object_weight = torch.tensor(weights, device=self.device)
@@ -321,6 +323,40 @@ def _object_weights(
         of_set = len(groups[sample.dataset]) ** set_power
         weights.append(of_set * share / float(per_image[index]))
     return weights
+
+
+def _real_clicks(
+    samples: Sequence[Sample],
+    object_image: Sequence[int],
+    object_points: Sequence[NDArray[np.float32]],
+) -> Tensor | None:
+    """Return a person's clicks on each object, given its sample and points inside it.
+
+    (N, K, 3) float32 rows ``[y, x, label]``, label −1 where there is none; None if no
+    sample has clicks. An object is one connected component; a label of several gives
+    each of them the clicks from the first positive one that hits it on.
+    """
+    if not any(sample.clicks for sample in samples):
+        return None
+    out = torch.full((len(object_image), MOST_CLICKS, 3), -1.0)
+    for index, image in enumerate(object_image):
+        sample = samples[image]
+        y, x = (int(v) for v in object_points[index][0])
+        label = int(sample.labels[y, x])
+        own = [c[1:] for c in sample.clicks if c[0] == label]
+        while own and not _hits(sample.labels, label, own[0]):
+            own.pop(0)
+        for row, (click_y, click_x, positive) in enumerate(own[:MOST_CLICKS]):
+            out[index, row] = torch.tensor([click_y, click_x, float(positive)])
+    return out
+
+
+def _hits(
+    labels: NDArray[np.integer], label: int, click: tuple[float, float, bool]
+) -> bool:
+    y, x, positive = round(click[0]), round(click[1]), click[2]
+    inside = 0 <= y < labels.shape[0] and 0 <= x < labels.shape[1]
+    return positive and inside and int(labels[y, x]) == label
 
 
 def _levels(image: NDArray[np.uint8]) -> list[Tensor]:

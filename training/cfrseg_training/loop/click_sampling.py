@@ -9,25 +9,15 @@ GPU by eroding, without a transfer to the host; on a CPU by a distance transform
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
+from cfrseg_training.loop.atlas import WindowBatch
 from napari_cfrseg.geometry.windows import mask_box, slices
 
-if TYPE_CHECKING:
-    from cfrseg_training.loop.atlas import Sample, WindowBatch
-
-#: a person's click: (label, y, x, is positive)
-RealClick = tuple[int, float, float, bool]
-#: of one object's clicks this many are kept
-MOST_CLICKS = 8
 #: further clicks at a sample's beginning: at most, and the probability of each next one
 MOST_EXTRA, NEXT_SHARE = 6, 0.7
 #: share of next clicks on the deepest pixel
@@ -212,37 +202,3 @@ def next_click(
         region = depths > largest * share
     present = largest.flatten() > 0
     return pick(region, generator), positive, present
-
-
-def real_clicks(
-    samples: Sequence[Sample],
-    object_image: Sequence[int],
-    object_points: Sequence[NDArray[np.float32]],
-) -> Tensor | None:
-    """Return a person's clicks on each object, given its sample and points inside it.
-
-    (N, K, 3) float32 rows ``[y, x, label]``, label −1 where there is none; None if no
-    sample has clicks. An object is one connected component; a label of several gives
-    each of them the clicks from the first positive one that hits it on.
-    """
-    if not any(sample.clicks for sample in samples):
-        return None
-    out = torch.full((len(object_image), MOST_CLICKS, 3), -1.0)
-    for index, image in enumerate(object_image):
-        sample = samples[image]
-        y, x = (int(v) for v in object_points[index][0])
-        label = int(sample.labels[y, x])
-        own = [c[1:] for c in sample.clicks if c[0] == label]
-        while own and not _hits(sample.labels, label, own[0]):
-            own.pop(0)
-        for row, (click_y, click_x, positive) in enumerate(own[:MOST_CLICKS]):
-            out[index, row] = torch.tensor([click_y, click_x, float(positive)])
-    return out
-
-
-def _hits(
-    labels: NDArray[np.integer], label: int, click: tuple[float, float, bool]
-) -> bool:
-    y, x, positive = round(click[0]), round(click[1]), click[2]
-    inside = 0 <= y < labels.shape[0] and 0 <= x < labels.shape[1]
-    return positive and inside and int(labels[y, x]) == label

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cfrseg_training.loop.atlas import Sample
-from cfrseg_training.loop.click_sampling import RealClick
+from cfrseg_training.loop.atlas import RealClick, Sample
 from napari_cfrseg.errors import CfrSegError, DatasetError
 from napari_cfrseg.evaluation.datasets import (
     AnnotatedPlane,

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from napari_cfrseg.errors import TrainingError
 from napari_cfrseg.io.atomic import atomic_path, clear_leftovers
@@ -49,32 +49,6 @@ class MovingAverage:
             mine.lerp_(theirs, 1 - decay)
         for kept, new in zip(self.network.buffers(), network.buffers(), strict=True):
             kept.copy_(new)
-
-
-@contextmanager
-def fresh_statistics(network: nn.Module) -> Iterator[None]:
-    """Replace the running statistics by the plain mean over the batches run inside.
-
-    The network is in training mode inside and in evaluation mode afterwards.
-    Normalisations that keep no running statistics are not touched.
-    """
-    norms = [
-        m
-        for m in network.modules()
-        if isinstance(m, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001 # no public base
-        and m.track_running_stats
-    ]
-    momenta = [norm.momentum for norm in norms]
-    network.train()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # cumulative mean
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        network.eval()
 
 
 def write_state(state: Mapping[str, Any], path: Path) -> None:

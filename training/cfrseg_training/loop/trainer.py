@@ -192,7 +192,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss, reached = torch.zeros((), device=self.device), []
         for share in self._batches():
-            result = self._evaluate(self.network, self.config.rounds)
+            result = self.evaluate(self.network, self.config.rounds)
             torch.autograd.backward(self.scaler.scale(result.loss * share))
             loss = loss + result.loss.detach() * share
             reached.append(result.iou)
@@ -223,7 +223,7 @@ class Trainer:
             self.host.manual_seed(seed)
             yield 1 / (own * (run_state.process_count() if shared else 1))
 
-    def _evaluate(self, network: ClickNetwork, rounds: RoundsConfig) -> StepResult:
+    def evaluate(self, network: ClickNetwork, rounds: RoundsConfig) -> StepResult:
         """Draw a batch and run a network, in training mode, through its rounds."""
         grid, count = self.grid_and_batch()
         if self.run_step is not None:
@@ -246,21 +246,6 @@ class Trainer:
         image = vary(batch.image, self.generator, config.photometry)
         image = image.contiguous(memory_format=torch.channels_last)
         return replace(batch, image=image)
-
-    def settle_norms(self, batches: int) -> None:
-        """Recompute the average's normalisation statistics over many batches.
-
-        The running statistics that training leaves behind belong to the last few
-        batches and to weights that moved. On the validation split recomputing them
-        saved the shipped model half a click. The first clicks are run alone, without
-        the rounds that may come before them: with those rounds among the statistics a
-        first click's mask is worse by 0.02 of IoU.
-        """
-        network = self.average.network
-        rounds = replace(self.config.rounds, earlier=0)
-        with run_state.fresh_statistics(network), torch.no_grad():
-            for _ in range(batches):
-                self._evaluate(network, rounds)
 
     # -- several processes -----------------------------------------------------------
 

@@ -1,9 +1,8 @@
 """Normalisation statistics are recomputed over all batches run inside."""
 
 import torch
+from settled_norms import fresh_statistics
 from torch import nn
-
-from cfrseg_training.loop.run_state import fresh_statistics
 
 
 def test_statistics_are_the_plain_mean_over_all_batches():
