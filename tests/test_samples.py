@@ -58,7 +58,7 @@ def test_demo_clicks_each_mark_an_object_of_their_own() -> None:
 
 
 def test_no_sample_was_cut_from_a_test_image() -> None:
-    script = SPLIT.parents[1] / "scripts" / "make_samples.py"
+    script = SPLIT.parents[1] / "docs" / "make_samples.py"
     split = json.loads(SPLIT.read_text(encoding="utf-8"))["sets"]
     source = script.read_text(encoding="utf-8")
     for sides in split.values():

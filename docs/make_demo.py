@@ -1,6 +1,6 @@
 """Write the clicks of ``cfrseg demo --headless``.
 
-Usage: ``python scripts/make_demo.py SAMPLE ID [ID …] [--model NAME]``. The robot user
+Usage: ``python docs/make_demo.py SAMPLE ID [ID …] [--model NAME]``. The robot user
 clicks the given objects of a bundled micrograph's annotation, one after the other, as
 a person would who corrects what they see: until the mask is good, three clicks at most.
 """

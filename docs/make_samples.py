@@ -1,6 +1,6 @@
 """Cut the bundled sample micrographs out of the full data sets.
 
-Usage: ``python scripts/make_samples.py DATA_FOLDER``, where DATA_FOLDER holds
+Usage: ``python docs/make_samples.py DATA_FOLDER``, where DATA_FOLDER holds
 ``<set>/images/NAME.tif`` and ``<set>/labels/NAME.tif``. None of the images belongs to
 the test side of ``benchmarks/split.json``; the script refuses one that does.
 """

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from napari_cfrseg.session.format import json_schema
 
-TARGET = Path(__file__).parents[1] / "docs" / "session.schema.json"
+TARGET = Path(__file__).with_name("session.schema.json")
 
 
 def main() -> None:
     """Write the file."""
-    TARGET.parent.mkdir(exist_ok=True)
     TARGET.write_text(json.dumps(json_schema(), indent=1) + "\n", encoding="utf-8")
     print(f"wrote {TARGET.name}")
 
