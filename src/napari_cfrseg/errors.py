@@ -64,6 +64,17 @@ class JobCancelled(BaseException):
     """
 
 
+def counted(number: int, noun: str) -> str:
+    """Return so many of a thing in words.
+
+    Examples
+    --------
+    >>> counted(1, "click"), counted(3, "click")
+    ('1 click', '3 clicks')
+    """
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def said_of(error: BaseException) -> str:
     """Return an error in one line; what a disk refuses to write with the remedy.
 

@@ -78,6 +78,13 @@ def test_click_on_an_image_that_covers_ours_asks(window):
     window.until(lambda: not window.view.loading)
     window.click(*FIRST)
     assert window.labels.data.any()
+    other.visible = False
+    first = window.viewer.layers["cells"]
+    window.dock.image_choice.value = first
+    window.click(*FIRST)
+    window.dock.image_choice.value = other
+    window.dock.image_choice.value = first
+    assert window.view.status == "Clicks go to “cells” again."
 
 
 def test_click_goes_through_a_channel_that_is_added_on_top(window):
@@ -100,7 +107,7 @@ def test_click_on_an_image_switched_off_says_so(window):
     assert window.labels.data[FIRST] == 1
 
 
-def test_middle_and_control_and_shift_clicks_do_nothing(window):
+def test_middle_and_control_and_shift_clicks_say_why_they_do_nothing(window):
     modifiers = Qt.KeyboardModifier
     place = window.at(*FIRST)
     for layer in (window.points, window.image):
@@ -109,6 +116,8 @@ def test_middle_and_control_and_shift_clicks_do_nothing(window):
             window.qtbot.mouseClick(
                 window.canvas, Qt.MouseButton.LeftButton, modifier, place
             )
+            assert "Click without Ctrl and Shift" in window.view.status
+            window.dock.controller.say("")
         window.click(*FIRST, button=Qt.MouseButton.MiddleButton)
         assert len(window.points.data) == 0
         assert not window.labels.data.any()

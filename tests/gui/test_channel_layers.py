@@ -72,6 +72,22 @@ def test_labels_without_channels_and_points_are_imported(opened):
     assert (controller.annotator.labels((2,)) > 0)[10:30, 10:30].all()
 
 
+def test_clicks_count_while_any_of_the_channels_is_shown():
+    viewer = ViewerModel()
+    layers = viewer.add_image(stack()[0], channel_axis=0, name=["a", "b"])
+    controller, _ = begin(viewer, layers[1])
+    for shown in ((True, False), (False, True)):
+        for layer, visible in zip(layers, shown, strict=True):
+            layer.visible = visible
+        controller.new_object()
+        controller.clicked((20, 15))
+    assert len(controller.objects) == 2
+    for layer in layers:
+        layer.visible = False
+    controller.clicked((20, 15))
+    assert "is not shown" in controller.view.status
+
+
 def test_a_session_is_read_as_layers_and_written_again(opened, tmp_path):
     viewer, layer = opened
     controller, keeper = begin(viewer, layer)

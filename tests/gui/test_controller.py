@@ -173,6 +173,25 @@ def test_painting_updates_the_object(bench):
     assert bench.agrees()
 
 
+def test_a_stroke_through_several_planes_is_one_undo_step():
+    bench = Bench(squares((3, 80, 100)))
+    bench.labels.n_edit_dimensions = 3
+    bench.labels.brush_size = 4
+    bench.labels.paint((1, 50, 50), 7)
+    assert [bool((plane == 7).any()) for plane in bench.labels.data] == [True] * 3
+    assert bench.view.status == f"Painted. Object 7: {bench.area(7)} px."
+    bench.controller.undo()
+    assert not bench.labels.data.any()
+    bench.controller.redo()
+    assert bench.labels.data.any(axis=(1, 2)).all()
+    assert bench.agrees()
+    bench.controller.submit(ev.ObjectLocked(7, True))
+    before = bench.labels.data.copy()
+    bench.labels.paint((1, 50, 50), 0)  # refused on all planes
+    assert np.array_equal(bench.labels.data, before)
+    bench.controller.close()
+
+
 def test_painting_on_a_locked_object_is_put_back(bench):
     bench.click(20, 20)
     bench.controller.submit(ev.ObjectLocked(1, True))

@@ -290,10 +290,18 @@ def test_channel_split_off_a_file_is_found_again(tmp_path: Path) -> None:
 def test_missing_image_is_asked_for_and_checked(tmp_path: Path, monkeypatch) -> None:
     _, path = record(tmp_path)
     (tmp_path / "work.tif").rename(tmp_path / "renamed.tif")
-    monkeypatch.setattr(
-        session_files, "ask_for_image", lambda _: tmp_path / "renamed.tif"
-    )
-    assert session_files.read_session(str(path))[0][0].shape == SHAPE
+    starts = []
+
+    def ask(_, start: Path) -> Path:
+        starts.append(start)
+        return tmp_path / "renamed.tif"
+
+    monkeypatch.setattr(session_files, "ask_for_image", ask)
+    image, *own = session_files.read_session(str(path))
+    assert image[0].shape == SHAPE
+    names = [layer[1]["name"] for layer in (image, *own)]
+    assert names == ["renamed", "renamed objects", "renamed clicks"]
+    assert starts == [tmp_path]
     tifffile.imwrite(tmp_path / "renamed.tif", pixels() + 1)
     with pytest.raises(Exception, match="other pixels"):
         session_files.read_session(str(path))
@@ -305,7 +313,7 @@ def test_image_that_moved_is_written_down(tmp_path: Path, monkeypatch) -> None:
     elsewhere.mkdir()
     (tmp_path / "work.tif").rename(elsewhere / "renamed.tif")
     monkeypatch.setattr(
-        session_files, "ask_for_image", lambda _: elsewhere / "renamed.tif"
+        session_files, "ask_for_image", lambda *_: elsewhere / "renamed.tif"
     )
     window = open_session(path)
     assert np.array_equal(window.labels, annotator.labels())

@@ -176,7 +176,7 @@ def test_a_name_gets_the_ending_of_the_kind_chosen_and_replaces_nothing_unasked(
     desk.panel.save_button.click()
     assert desk.panel.label.text().startswith("s.cfrseg.json: 2 actions")
     desk.panel.export_button.click()
-    assert starts[-1] == str(tmp_path / f"{desk.controller.image.layer.name} objects")
+    assert starts[-1] == str(tmp_path / "s objects")  # or where the session is
 
 
 def test_exports_by_ending_and_says_what_is_wrong(
@@ -189,7 +189,7 @@ def test_exports_by_ending_and_says_what_is_wrong(
     assert np.array_equal(tifffile.imread(wanted), desk.labels)
     wanted = tmp_path / "a.txt"
     desk.panel.export_button.click()
-    assert "1 objects were outlined with 1 clicks" in wanted.read_text()
+    assert "outlines of 1 object were made with 1 click " in wanted.read_text()
     wanted = tmp_path / "image.tif"  # the file dialog asks, and one says yes too soon
     tifffile.imwrite(wanted, pixels())
     desk.controller.image.layer._source = Source(path=str(wanted))
@@ -208,7 +208,7 @@ def test_labels_are_imported_from_the_menu_and_clicks_correct_them(desk: Desk) -
     choose(desk.panel.import_menu, "cellpose")
     assert np.array_equal(desk.labels > 0, made > 0)
     assert [o.object_id for o in desk.controller.view.objects] == [1, 2]
-    assert ("info", "2 objects imported: click to correct them.") in desk.said
+    assert ("info", "2 objects imported: click to correct.") in desk.said
     desk.controller.select(1)
     desk.controller.clicks.layer.add([20.0, 11.0])
     assert desk.labels[20, 11] == 1
@@ -265,7 +265,14 @@ def test_clicks_come_from_a_table(desk: Desk, tmp_path: Path, monkeypatch) -> No
     rows = ["3,20,20,+,cell", "3,12,12,-,", "9,999,0,+,", "5,0,-9,+,", "6,60,20,+,",
             "5,20,80,+,"]  # fmt: skip
     table.write_text("\n".join(["object,y,x,sign,name", *rows]))
-    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(table), ""))
+    starts = []
+
+    def name(_, __, start, kinds):
+        starts.append(start)
+        return str(table), ""
+
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", name)
+    desk.controller.image.layer._source = Source(path=str(tmp_path / "image.tif"))
     desk.panel.fill_import_menu()
     choose(desk.panel.import_menu, "CSV")
     assert [(o.object_id, o.name) for o in desk.controller.view.objects] == [
@@ -273,6 +280,7 @@ def test_clicks_come_from_a_table(desk: Desk, tmp_path: Path, monkeypatch) -> No
         (5, "Object 5"),
         (6, "Object 6"),
     ]
+    assert starts == [str(tmp_path)]
     assert desk.said[-1][1] == "2 of 6 clicks are not on the image: left out."
     assert desk.labels[20, 20] == 3
     table.write_text("a,b\n")

@@ -249,6 +249,7 @@ class Painted(Event):
     plane: form.EventPlane
     labels: form.LabelsField
     holds: form.Bool = False
+    together: form.Bool = False
 
 
 @event("mask_imported")

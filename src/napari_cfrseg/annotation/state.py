@@ -332,6 +332,8 @@ def continues(first: ev.Event, second: ev.Event) -> bool:
     if isinstance(first, ev.ClickAdded) and isinstance(second, ev.ClickAdded):
         same = (first.object_id, first.plane) == (second.object_id, second.plane)
         return second.stroke and same
+    if isinstance(first, ev.Painted) and isinstance(second, ev.Painted):
+        return second.together
     if isinstance(first, _TABLE_EDITS) and isinstance(second, _TABLE_EDITS):
         return second.together
     return (

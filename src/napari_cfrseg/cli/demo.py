@@ -14,7 +14,7 @@ import numpy as np
 import typer
 
 from napari_cfrseg.cli.options import DeviceOption, JsonOption, ModelOption
-from napari_cfrseg.errors import DeviceError
+from napari_cfrseg.errors import DeviceError, counted
 from napari_cfrseg.io.atomic import check_folder
 from napari_cfrseg.samples import load_demo, load_sample
 
@@ -83,8 +83,7 @@ def _apply_clicks(out: Path, model: str, device: str, *, as_json: bool) -> None:
             {"object": number, "clicks": len(clicks), "area_px": area, "iou": iou}
         )
         if not as_json:
-            plural = "s" if len(clicks) > 1 else ""
-            clicked = f"{len(clicks)} click{plural}"
+            clicked = counted(len(clicks), "click")
             typer.echo(f"object {number}: {clicked}, {area} px, IoU {iou:.3f}")
     write_labels(out / "labels.tif", labels)
     write_picture(

@@ -192,6 +192,11 @@ class Snapshot:
     labels: Annotated[tuple[PlaneLabels, ...], form.named("planes")] = ()
 
 
+def new_identity() -> str:
+    """Return what names a session, also after it was copied or renamed."""
+    return uuid.uuid4().hex
+
+
 @dataclass(frozen=True, slots=True)
 class SessionContent:
     """Everything a session file holds."""
@@ -203,8 +208,7 @@ class SessionContent:
     events: tuple[form.Event, ...] = ()  #: what was done, in order
     #: the labels when the file was last saved, or None
     snapshot: Snapshot | None = None
-    #: which session it is, also after it was copied or renamed
-    identity: str = field(default_factory=lambda: uuid.uuid4().hex)
+    identity: str = field(default_factory=new_identity)
 
 
 @form.in_file

@@ -16,7 +16,7 @@ from napari_cfrseg import __version__
 from napari_cfrseg.annotation import events
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.errors import SessionError
+from napari_cfrseg.errors import SessionError, counted
 from napari_cfrseg.geometry.masks import BoolMask
 from napari_cfrseg.geometry.windows import slices
 from napari_cfrseg.io import object_exports as formats
@@ -28,6 +28,8 @@ from napari_cfrseg.io.object_exports import ObjectRow
 from napari_cfrseg.io.tiled_labels import AnyLabels, label_runs
 from napari_cfrseg.session.format import ImageReference, ModelReference, SessionContent
 
+#: columns by name
+Table = dict[str, list[Any]]
 #: file endings and what they hold
 FORMATS = {
     ".ome.tif": "OME-TIFF labels",
@@ -126,8 +128,9 @@ def methods_paragraph(content: SessionContent, objects: Sequence[ObjectState]) -
         f"{_weights(content)}, {_refinements(content)} inference, "
         f"{settings.precision} precision on {settings.device}{backend}. In an image of "
         f"{size} pixels "
-        f"({image.dtype}), {len(objects)} objects were outlined with {len(clicks)} "
-        f"clicks ({positive} positive, {len(clicks) - positive} negative; {mean} per "
+        f"({image.dtype}), the outlines of {counted(len(objects), 'object')} were "
+        f"made with {counted(len(clicks), 'click')} ({positive} positive, "
+        f"{len(clicks) - positive} negative; {mean} per "
         f"object){on_planes}.{_propagations(content)}{_suggestions(objects)} The "
         "session file holds every act in order and reproduces the labels (cfrseg "
         "replay)."
@@ -202,7 +205,7 @@ def measure(
     objects: Sequence[ObjectState],
     image: ImageReference,
     pixels: Any = None,
-) -> dict[str, list[Any]]:
+) -> Table:
     """Return a table by columns, a row for each object and plane it is on.
 
     Labels are (…, Y, X) integers, and every one has its object. ``image`` says what the
@@ -216,7 +219,7 @@ def measure(
     ``mean_0``, …
     """
     known = {found.object_id: found for found in objects}
-    table: dict[str, list[Any]] = {}
+    table: Table = {}
     for plane in np.ndindex(*labels.shape[:-2]):
         for number, mask in sorted(label_runs(labels, plane).masks().items()):
             found, seen = known[number], None

@@ -19,7 +19,7 @@ from pathlib import Path
 from napari_cfrseg.annotation.annotator import Annotator
 from napari_cfrseg.annotation.event_fields import Event, event_line
 from napari_cfrseg.annotation.state import ObjectState
-from napari_cfrseg.errors import CfrSegError, SessionError
+from napari_cfrseg.errors import CfrSegError, SessionError, counted
 from napari_cfrseg.io.atomic import AppendOnly, clear_leftovers, replace_file
 from napari_cfrseg.session.format import SessionContent, Snapshot
 from napari_cfrseg.session.session_file import (
@@ -261,8 +261,8 @@ class SessionWriter:
             waiting = len(self._lines) - self._written
             problem = (
                 f"{self.path.name} is not being saved ({error.strerror or error}): "
-                f"{waiting} act{'s' * (waiting != 1)} not on the disk yet; make room, "
-                "or save elsewhere"
+                f"{counted(waiting, 'act')} not on the disk yet; make room, or save "
+                "elsewhere"
             )
         if problem != self.problem:
             self.problem = problem

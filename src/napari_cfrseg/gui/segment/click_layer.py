@@ -414,5 +414,5 @@ class CanvasClicks:
         self._listener.show_band((), ())
         if drag and moved >= DRAG_PX:
             self._listener.steps.drawn(path, is_box=drag == "box", is_other=is_other)
-        elif not adds and moved < DRAG_PX and gesture is not Gesture.NONE:
+        elif not adds and moved < DRAG_PX:
             self._listener.clicked(path[0], gesture)

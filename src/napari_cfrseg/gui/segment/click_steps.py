@@ -78,7 +78,7 @@ class ClickSteps:
         controller = self._controller
         place = controller.planes.locate(world)
         covered = controller.planes.covering(world) is not None
-        if place is None or covered or not controller.image.layer.visible:
+        if place is None or covered or not controller.image.is_shown:
             return Step()
         if controller.suggestions.found_at(*place) is not None:
             return Step()
@@ -157,7 +157,7 @@ class ClickSteps:
     def is_seen(self, world: Sequence[float]) -> bool:
         """Whether the image is seen at a place; else say so and offer a button."""
         controller, layer = self._controller, self._controller.image.layer
-        if not layer.visible:
+        if not controller.image.is_shown:
             text = f"“{layer.name}” is not shown."
             remedy = Remedy("Show it", self._uncover)
         elif (other := controller.planes.covering(world)) is not None:

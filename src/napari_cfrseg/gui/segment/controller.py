@@ -228,7 +228,9 @@ class Controller:
         step = Step()
         if gesture is Gesture.PICK:
             self.pick(world)
-        elif gesture is not Gesture.NONE and self.steps.is_seen(world):
+        elif gesture is Gesture.NONE:
+            self.say("Click without Ctrl and Shift: they are for dragging.")
+        elif self.steps.is_seen(world):
             step = self.steps.click(world, is_positive)
         self.send(step)
 

@@ -333,6 +333,7 @@ class ClickDock(DockWidget):
             self._on_turned()
         else:
             show_planes_of(self.viewer, controller.image)
+            controller.say(f"Clicks go to “{layer.name}” again.")
 
     def _begin(self, layer: Image) -> Controller:
         first = not self._controllers

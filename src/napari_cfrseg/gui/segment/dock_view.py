@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
+from napari_cfrseg.errors import counted
 from napari_cfrseg.gui.segment.learning import LearningView
 from napari_cfrseg.gui.segment.propagator import StackView
 from napari_cfrseg.gui.segment.suggesting import SuggestionsView
@@ -78,7 +79,7 @@ class DockView:
         device = f"{self.device} ({by})" if by not in ("", "torch") else self.device
         if self.seconds is None:
             return device
-        steps = f"{self.steps} step" + ("s" if self.steps != 1 else "")
+        steps = counted(self.steps, "step")
         return f"{device} · {1000 * self.seconds:.0f} ms · {steps}".removeprefix(" · ")
 
     @property

@@ -50,7 +50,8 @@ def make_labels(
 class LabelLayer:
     """Writes patches to a Labels layer and reads strokes from it.
 
-    ``painted`` is called with each stroke a person painted, ``chosen`` with the label
+    ``painted`` is called with each stroke a person painted, an event for each plane
+    that it touched, ``chosen`` with the label
     they selected in the layer's controls, ``say`` with a line for the dock.
     """
 
@@ -58,7 +59,7 @@ class LabelLayer:
         self,
         layer: Labels,
         planes: PlaneView,
-        painted: Callable[[Painted], None],
+        painted: Callable[..., None],
         chosen: Callable[[int], None],
         say: Callable[[str], None],
     ) -> None:
@@ -229,17 +230,19 @@ class LabelLayer:
         planes: Iterable[Plane] = (self._planes.current_plane,)
         if everywhere or self.layer.n_edit_dimensions > 2:
             planes = np.ndindex(*self._image.shape[:-2])
-        found = False
+        strokes: list[Painted] = []
         for plane in planes:
             labels = self._on_layer(plane)
             shadow = self._shadow(plane)
             changed = labels != shadow
             if changed.any():
-                found = True
                 runs = LabelRuns.from_labels(labels, changed, self.plane_shape)
                 shadow[changed] = labels[changed]
-                self._painted(Painted(plane, runs, holds=True))
-        return found
+                stroke = Painted(plane, runs, holds=True, together=bool(strokes))
+                strokes.append(stroke)
+        if strokes:
+            self._painted(*strokes)
+        return bool(strokes)
 
     def _set_colours(self, own: dict[int, str], highest: int = 0) -> None:
         from napari.utils.colormaps import CyclicLabelColormap

@@ -57,7 +57,7 @@ class LargeLabelLayer(LabelLayer):
         self,
         layer: Labels,
         planes: PlaneView,
-        painted: Callable[[Painted], None],
+        painted: Callable[..., None],
         chosen: Callable[[int], None],
         say: Callable[[str], None],
         tiles: TiledLabels,

@@ -309,7 +309,7 @@ class PlaneView:
         layers = list(self.viewer.layers)
         above = layers[layers.index(self.image.layer) + 1 :]
         for layer in reversed(above):
-            if not _is_opaque_image(layer):
+            if layer in self.image.layers or not _is_opaque_image(layer):
                 continue
             place = world_to_index(layer, world)[-2:]
             if holds(layer.data.shape[: layer.ndim][-2:], place):

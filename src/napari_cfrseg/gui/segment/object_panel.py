@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.engine.suggestions import ACCEPT_FROM
+from napari_cfrseg.errors import counted
 from napari_cfrseg.gui.dock_widget import button, check_box, column_in, on_current, row
 from napari_cfrseg.gui.preferences import ACTIONS, shown_key
 from napari_cfrseg.gui.segment.click_layer import COLOURS
@@ -170,7 +171,7 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def _ask_class(self, controller: Controller, ids: Sequence[int]) -> None:
         known = sorted({one.object_class for one in self._rows})
-        said = f"Class of {len(ids)} object" + ("s" if len(ids) > 1 else "")
+        said = f"Class of {counted(len(ids), 'object')}"
         text, taken = QInputDialog.getItem(self, "Class", said, known, 0, True)
         if taken:
             controller.edits.classify(ids, text.strip())

@@ -16,7 +16,7 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator, Change
 from napari_cfrseg.annotation.state import ClickEntry, ObjectState, PlaneState
 from napari_cfrseg.annotation.transaction import Progress
-from napari_cfrseg.errors import CfrSegError, JobCancelled, as_memory_error
+from napari_cfrseg.errors import CfrSegError, JobCancelled, as_memory_error, counted
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickLayer
 from napari_cfrseg.gui.segment.dock_view import DockView, ObjectRow, Remedy
@@ -25,7 +25,7 @@ from napari_cfrseg.gui.segment.label_layer import LabelLayer
 from napari_cfrseg.gui.segment.lazy_pixels import SLOW_S
 from napari_cfrseg.gui.segment.learning import Learning
 from napari_cfrseg.gui.segment.propagator import Propagator
-from napari_cfrseg.gui.segment.suggesting import Suggesting, counted
+from napari_cfrseg.gui.segment.suggesting import Suggesting
 from napari_cfrseg.gui.segment.worker import Failure, Job
 from napari_cfrseg.io.tiled_labels import filled_pixels
 
@@ -193,7 +193,7 @@ class Projection:
             undo_depth=0 if last is None else last.undo_depth,
             redo_depth=0 if last is None else last.redo_depth,
             progress=(0, 0),
-            status=f"Session reopened: {len(self.objects)} objects.",
+            status=f"Session reopened: {counted(len(self.objects), 'object')}.",
         )
         self.show_stack()
 
@@ -235,18 +235,20 @@ class Projection:
                 if one.runs:
                     self.show(seconds=one.seconds, steps=one.steps)
             self.suggesting.refresh()
+            if isinstance(pending.event, ev.Painted):
+                self._say_painted(touched)
             self._say_what_happened(pending.event, pending.began(changes[0]))
             self.show_placement()
             self.learning.consider(self.objects, self.view.selected, len(self.pending))
             for note in change.notes:
                 self.show(status=note)
             if change.notes:
-                self._restore(pending.event)
+                self._restore(pending)
 
     def failed(self, pending: Pending, error: Failure) -> None:
         """Show the annotation without a step that was refused or cancelled."""
         self._labels.paste(())
-        self._restore(pending.event)
+        self._restore(pending)
         self._follow(pending.event, set())
         self.show(progress=(0, 0))
         self.show_pending()
@@ -342,11 +344,18 @@ class Projection:
         elif isinstance(event, ev.ClickAdded) and event.object_id in self.objects:
             whole = self.objects[event.object_id]
             count, px = whole.on(event.plane).click_count, self._areas[event.object_id]
-            clicks = "1 click" if count == 1 else f"{count} clicks"
+            clicks = counted(count, "click")
             kept = sum(state.mask.area for state in whole.planes.values()) - px
             others = f"; {kept} px more stay with neighbours" if kept > 0 else ""
             hidden = self._hidden(whole.on(event.plane))
             self.show(status=f"{whole.name}: {clicks}, {px} px{others}{hidden}.")
+
+    def _say_painted(self, touched: set[int]) -> None:
+        """Say what a stroke left of the objects it changed."""
+        found = [self.objects[i].name for i in sorted(touched) if i in self.objects]
+        px = sum(self._areas[i] for i in touched)
+        said = found[0] if len(found) == 1 else f"{len(found)} objects"
+        self.show(status=f"Painted. {said}: {px} px.")
 
     def _say_mask_chosen(self, click_id: int) -> None:
         """Say which of the masks found it is."""
@@ -365,7 +374,7 @@ class Projection:
 
     def _say_judged(self, act: str, count: int) -> None:
         left = len(self.suggesting.found) or "none"
-        self.show(status=f"{act} {counted(count)}; {left} left.")
+        self.show(status=f"{act} {counted(count, 'suggestion')}; {left} left.")
 
     def _follow(self, event: ev.Event, touched: set[int]) -> None:
         """Keep the selection on an object that exists, and its number free.
@@ -403,10 +412,11 @@ class Projection:
                     threshold = e.threshold
         self.show(threshold=threshold)
 
-    def _restore(self, event: ev.Event) -> None:
+    def _restore(self, pending: Pending) -> None:
         """Take back what a stroke did to pixels it may not change."""
-        if isinstance(event, ev.Painted):
-            self._labels.restore({event.plane: self._annotator.labels(event.plane)})
+        painted = [e.plane for e in pending.events if isinstance(e, ev.Painted)]
+        if painted:
+            self._labels.restore({p: self._annotator.labels(p) for p in painted})
 
 
 def _masks_found(

@@ -18,7 +18,7 @@ from qtpy.QtCore import QTimer
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.state import Judged
 from napari_cfrseg.engine.suggestions import ACCEPT_FROM, Batch, ObjectSuggestion
-from napari_cfrseg.errors import CfrSegError, JobCancelled
+from napari_cfrseg.errors import CfrSegError, JobCancelled, counted
 from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.geometry.windows import Box, overlap, shape_of
 from napari_cfrseg.gui.segment.layers import Listener, camera_of
@@ -69,11 +69,6 @@ class _Searched:
     tiles: list[Box] = field(default_factory=list)
     regions: list[Box] = field(default_factory=list)
     recorded: int = 0
-
-
-def counted(number: int) -> str:
-    """Return so many suggestions in words."""
-    return "1 suggestion" if number == 1 else f"{number} suggestions"
 
 
 class Suggesting:
@@ -236,8 +231,8 @@ class Suggesting:
         text = "nothing so far." if before else none
         if self.found:
             text = (
-                f"{counted(len(self.found))}, {self.view.sure} sure (bright). Click "
-                "accepts, right-click rejects, Ctrl+drag does several."
+                f"{counted(len(self.found), 'suggestion')}, {self.view.sure} sure "
+                "(bright). Click accepts, right-click rejects, Ctrl+drag does several."
             )
         self._owner.show(progress=(0, 0), status=before + text)
         self._record()

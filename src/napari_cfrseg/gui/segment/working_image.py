@@ -96,6 +96,11 @@ class WorkingImage:
         return channel_axis(self.layer, self.names)
 
     @property
+    def is_shown(self) -> bool:
+        """Whether any of its layers is visible."""
+        return any(layer.visible for layer in self.layers)
+
+    @property
     def is_rgb(self) -> bool:
         """Whether C holds the colours of one light."""
         return _is_rgb(self.layer)

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psygnal import Signal
 
-from napari_cfrseg.errors import CfrSegError, JobCancelled, SessionError, said_of
+from napari_cfrseg.errors import (
+    CfrSegError,
+    JobCancelled,
+    SessionError,
+    counted,
+    said_of,
+)
 from napari_cfrseg.gui.segment.layer_axes import METADATA_AXES
 from napari_cfrseg.gui.segment.worker import Failure, Job, Report
 from napari_cfrseg.gui.session.layer_references import (
@@ -27,6 +33,7 @@ from napari_cfrseg.session.format import (
     ModelReference,
     SessionContent,
     SessionSettings,
+    new_identity,
 )
 from napari_cfrseg.session.references import (
     check_same,
@@ -34,7 +41,7 @@ from napari_cfrseg.session.references import (
     find_weights,
     relative_path,
 )
-from napari_cfrseg.session.session_exports import export, measure
+from napari_cfrseg.session.session_exports import Table, export, measure
 from napari_cfrseg.session.session_file import parse_at
 from napari_cfrseg.session.session_writer import SessionWriter
 from napari_cfrseg.session.unsaved_sessions import note_recent, unsaved_path
@@ -43,8 +50,6 @@ if TYPE_CHECKING:
     from napari_cfrseg.annotation.rounds import SegmenterLike
     from napari_cfrseg.gui.segment.controller import Controller
 
-#: columns of a table, None where nothing was measured
-Measured = dict[str, list[Any]] | None
 #: where a layer's metadata say which session it came with
 METADATA_KEY = "cfrseg_session"
 #: where a session's image layer says which file it was found in
@@ -73,7 +78,7 @@ class SessionKeeper:
         self._reopening = False
         self._not_installed: list[str] = []
         self._failed: str | None = None
-        self._identity = SessionContent(_placeholder()).identity
+        self._identity = new_identity()
         controller.annotator.open_writer = self._begin
         controller.annotator.model_source = self._source
         controller.applied.connect(self._mark_layers)
@@ -118,7 +123,7 @@ class SessionKeeper:
             return "Reopening …"
         if writer is None:
             return "Nothing to save yet."
-        actions = f"{writer.event_count} action{'s' * (writer.event_count != 1)}"
+        actions = counted(writer.event_count, "action")
         if not self.is_saved:
             return f"Not saved yet; {actions} kept in case of a crash."
         return f"{writer.path.name}: {actions}, all on the disk."
@@ -153,7 +158,7 @@ class SessionKeeper:
             # acts from here on would not fit what the file says
             annotator.writer = None
             writer.close()
-            self._identity = SessionContent(_placeholder()).identity
+            self._identity = new_identity()
             self._notify("warning", f"{path.name} cannot be reopened: {error}")
             if not isinstance(error, CfrSegError | JobCancelled):
                 raise error
@@ -296,11 +301,10 @@ class SessionKeeper:
         controller.begin_long(job, doing)
         controller.runner.submit(job)
 
-    def _write(self, path: Path) -> tuple[Path, Measured]:
+    def _write(self, path: Path) -> tuple[Path, Table | None]:
         """Export; return where, and the measurements if they were asked for."""
-        image, writer = self.controller.image, self.writer
-        annotator = self.controller.annotator
-        labels = annotator.labels_array(image.shape[:-2])
+        image, annotator = self.controller.image, self.controller.annotator
+        writer, labels = self.writer, annotator.labels_array(image.shape[:-2])
         if writer is None:
             content = replace(self._content(path.parent), events=annotator.waiting)
         else:
@@ -311,10 +315,10 @@ class SessionKeeper:
             return written, None
         return written, measure(labels, objects, content.image, image.data)
 
-    def _show_measured(self, table: Measured) -> None:
+    def _show_measured(self, table: Table | None) -> None:
         if table is not None:
-            index = {"index": table.get("object", [])}
-            self.controller.labels.layer.features = {**index, **table}
+            named = {"index": table.get("object", []), **table}
+            self.controller.labels.layer.features = named
 
     def close(self) -> None:
         """Let go of the session; one that was not saved waits to be reopened."""
@@ -438,13 +442,9 @@ class SessionKeeper:
         """Take away the layers the reader showed: the controller makes its own."""
         found, layers = self.controller, self.controller.viewer.layers
         mine = {found.image.layer, found.labels.layer, found.clicks.layer}
-        for layer in [layer for layer in layers if layer not in mine]:
-            if layer.metadata.get(METADATA_KEY) == str(path):
-                layers.remove(layer)
+        read = [x for x in layers if x.metadata.get(METADATA_KEY) == str(path)]
+        for layer in set(read) - mine:
+            layers.remove(layer)
         # while those were there, ours got other names
         found.labels.layer.name = f"{found.image.layer.name} objects"
         found.clicks.layer.name = f"{found.image.layer.name} clicks"
-
-
-def _placeholder() -> ImageReference:
-    return ImageReference(None, (1, 1), "uint8", ("y", "x"), "0" * 64)

@@ -70,7 +70,7 @@ def read_session(path: str | list[str]) -> list[LayerData]:
     except JobCancelled:
         return _NO_LAYERS
     note_recent(file)
-    stem = file.name.removesuffix(SUFFIX)
+    stem = found.stem  # as napari names the image when it is opened alone
     image = _image_of(session, shown)
     metadata = {METADATA_KEY: str(file), METADATA_AXES: image.names}
     described: dict[str, Any] = {
@@ -213,7 +213,7 @@ def _find_pixels(session: Session) -> _Found:
     try:
         path = find_image(image, session.path.parent)
     except SessionError:
-        asked = ask_for_image(image)
+        asked = ask_for_image(image, session.path.parent)
         if asked is None:
             raise
         path = asked
@@ -235,14 +235,18 @@ def _find_pixels(session: Session) -> _Found:
         raise SessionError(msg) from error
 
 
-def ask_for_image(image: ImageReference) -> Path | None:
-    """Ask where a session's image is now; None without a window, or if cancelled."""
+def ask_for_image(image: ImageReference, start: Path) -> Path | None:
+    """Ask where a session's image is now, beginning in a folder.
+
+    None without a window, or if cancelled.
+    """
     from qtpy.QtWidgets import QApplication, QFileDialog
 
     if QApplication.instance() is None:
         return None
     name, size = Path(image.path or "the image").name, " × ".join(map(str, image.shape))
-    chosen, _ = QFileDialog.getOpenFileName(None, f"Where is {name} ({size}) now?")
+    asked = f"Where is {name} ({size}) now?"
+    chosen, _ = QFileDialog.getOpenFileName(None, asked, str(start))
     return Path(chosen) if chosen else None
 
 

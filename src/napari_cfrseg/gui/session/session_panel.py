@@ -17,7 +17,7 @@ from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
 from superqt.utils import ensure_main_thread
 
-from napari_cfrseg.errors import CfrSegError, said_of
+from napari_cfrseg.errors import CfrSegError, counted, said_of
 from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.gui.dock_widget import (
     TextLine,
@@ -110,7 +110,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self.keeper.controller.changed.disconnect(self._follow)
         self.keeper = keeper
         lost = sum(_age_s(path) < _REMINDED_S for path in unsaved_sessions())
-        unsaved = "1 unsaved session" if lost == 1 else f"{lost} unsaved sessions"
+        unsaved = counted(lost, "unsaved session")
         self._lost = f"{unsaved} from before: Session → Open." if lost else ""
         if keeper is not None:
             keeper.changed.connect(self._follow)
@@ -179,9 +179,14 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self._pictures.take(self.keeper.controller, identity)
 
     def _choose(self) -> None:
-        chosen, _ = QFileDialog.getOpenFileName(self, "Open a session", "", _FILTER)
+        chosen = self._ask("Open a session", _FILTER)
         if chosen:
             self._open(Path(chosen))
+
+    def _ask(self, title: str, kinds: str) -> str:
+        """Ask for a file, beginning where the session or the image is; "" for none."""
+        start = "" if self.keeper is None else str(self._place(self.keeper).parent)
+        return str(QFileDialog.getOpenFileName(self, title, start, kinds)[0])
 
     def _open(self, path: Path) -> None:
         self._try(lambda: self._open_file(path))
@@ -206,7 +211,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if keeper is None or not keeper.has_events:
             self._notify("info", "Nothing was done yet.")
             return
-        start = self._beside(keeper, SUFFIX)
+        start = str(self._place(keeper))
         chosen = ask_where(self, "Save as", start, {SUFFIX: "Click sessions"})
         if chosen is None:
             return
@@ -222,20 +227,21 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
         self._try(save)
 
-    def _beside(self, keeper: SessionKeeper, ending: str) -> str:
-        """Return a name beside the session if it was saved, else beside the image."""
+    def _place(self, keeper: SessionKeeper) -> Path:
+        """Return where the session is if it was saved, else a name beside the image."""
+        if keeper.writer is not None and keeper.is_saved:
+            return keeper.writer.path
         layer = keeper.controller.image.layer
-        writer = keeper.writer if keeper.is_saved else None
-        file = file_of(layer) if writer is None else str(writer.path)
-        name = f"{layer.name}{ending}".replace("/", "-")
-        folder = Path(file or "").parent
-        return str(folder / name) if folder.is_dir() else name
+        folder = Path(layer.metadata.get(METADATA_IMAGE) or file_of(layer) or "").parent
+        name = f"{layer.name}{SUFFIX}".replace("/", "-")
+        return folder / name if folder.is_dir() else Path(name)
 
     def _export(self) -> None:
         keeper = self.keeper
         if keeper is None:
             return
-        chosen = ask_where(self, "Export", self._beside(keeper, " objects"), FORMATS)
+        start = str(self._place(keeper)).removesuffix(SUFFIX) + " objects"
+        chosen = ask_where(self, "Export", start, FORMATS)
         if chosen is not None:
             layer = keeper.controller.image.layer
             image = layer.metadata.get(METADATA_IMAGE) or file_of(layer) or ""
@@ -262,8 +268,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def _import_csv(self) -> None:
         keeper = self.keeper
-        said = "Import clicks"
-        chosen, _ = QFileDialog.getOpenFileName(self, said, "", "Tables (*.csv)")
+        chosen = self._ask("Import clicks", "Tables (*.csv)")
         if chosen and keeper is not None:
             path = Path(chosen)
             self._try(lambda: self._say(*import_csv(keeper.controller, path)))
@@ -271,7 +276,8 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def _say(self, count: int, left: int | None = None) -> None:
         """Report what was imported: objects, or clicks and those that were left out."""
         if left is None:
-            self._notify("info", f"{count} objects imported: click to correct them.")
+            found = counted(count, "object")
+            self._notify("info", f"{found} imported: click to correct.")
         elif left:
             said = f"{left} of {count + left} clicks are not on the image: left out."
             self._notify("warning", said)
@@ -308,7 +314,7 @@ def _listed(path: Path) -> tuple[str, QIcon]:
             count = sum(1 for _ in session.objects())
             image = session.image.path
             facts = [] if image is None else [Path(image).name]
-            facts.append(f"{count} object" + ("s" if count != 1 else ""))
+            facts.append(counted(count, "object"))
     age = _age_s(path)
     units = ((86_400, "days"), (3600, "h"), (60, "min"))
     ages = [f"{age // s:.0f} {unit} ago" for s, unit in units if age >= s]
