@@ -229,12 +229,12 @@ def test_settings_are_events(bench):
 
 
 def test_focus_keys_recompute_the_newest_click(bench):
-    bench.controller.shift_focus(-1)
+    bench.controller.steps.shift_focus(-1)
     bench.click(20, 20)
     (_, entry), *_ = bench.controller.annotator.objects[1].clicks()
     assert entry.focus_shift == -1
-    bench.controller.shift_focus(+1)
-    bench.controller.shift_focus(+1)
+    bench.controller.steps.shift_focus(+1)
+    bench.controller.steps.shift_focus(+1)
     (_, entry), *_ = bench.controller.annotator.objects[1].clicks()
     assert entry.focus_shift == 1
     assert bench.agrees()

@@ -181,9 +181,9 @@ def test_clicks_made_while_a_session_is_reopened_follow_it(tmp_path: Path) -> No
     runner = HeldRunner()
     runner.hold()
     again = open_session(tmp_path / "a.cfrseg.json", runner=runner)
-    again.controller.new_object()
+    again.controller.do(lambda c: c.new_object())
     again.click(PLACES[2])
-    assert "Your clicks are kept" in again.controller.view.status
+    assert "What you do is kept" in again.controller.view.status
     assert not again.controller.view.objects
     runner.release()
     # the number and the object that the session left free

@@ -225,14 +225,26 @@ def row(*widgets: QWidget) -> QHBoxLayout:
 
 
 def on_current(
-    current: Current, action: Callable[[Controller], None]
+    current: Current,
+    action: Callable[..., None],
+    *,
+    takes: int = 0,
+    at_once: bool = False,
 ) -> Callable[..., None]:
-    """Return what acts on the controller there is then; it ignores what Qt sends."""
+    """Return what acts on the controller there is then.
 
-    def run(*_: Any) -> None:
+    ``action`` gets it, and the first values that Qt sends, as many as it ``takes``.
+    ``at_once``: also while a session is being reopened.
+    """
+
+    def run(*values: Any) -> None:
         controller = current()
-        if controller is not None:
-            action(controller)
+        if controller is None:
+            return
+        if at_once:
+            action(controller, *values[:takes])
+        else:
+            controller.do(lambda c: action(c, *values[:takes]))
 
     return run
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cfrseg.annotation.events import OverlapRule
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
+from napari_cfrseg.gui.dock_widget import on_current
 from napari_cfrseg.gui.segment.resting_pointer import Resting
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ class KeyAction:
     """A key and what it does.
 
     Preferences keep another key under ``name``; ``key`` is as napari writes it, and
-    ``layers`` are the controller's layers on which it is free.
+    ``layers`` are the controller's layers on which it is free. ``at_once``: also while
+    a session is being reopened.
     """
 
     name: str
@@ -35,6 +37,7 @@ class KeyAction:
     text: str
     run: Callable[[Controller], None]
     layers: tuple[str, ...] = ("clicks", "labels", "image")
+    at_once: bool = False
 
 
 _NO_IMAGE, _NO_LABELS = ("clicks", "labels"), ("clicks", "image")
@@ -64,7 +67,7 @@ ACTIONS = (
     KeyAction(
         "outline_tighter", "]", "outline tighter", lambda c: c.tighten(0.05), _NO_LABELS
     ),
-    KeyAction("pick", "G", "select the object pointed at", lambda c: c.pick()),
+    KeyAction("pick", "G", "select the object pointed at", lambda c: c.edits.pick()),
     # M and X are keys of Labels
     KeyAction(
         "merge",
@@ -85,7 +88,11 @@ ACTIONS = (
         "suggest", "F", "suggest objects", lambda c: c.suggestions.start(), _NO_LABELS
     ),
     KeyAction(
-        "reject", "Delete", "reject a suggestion", lambda c: c.reject(), ("clicks",)
+        "reject",
+        "Delete",
+        "reject a suggestion",
+        lambda c: c.edits.reject(),
+        ("clicks",),
     ),
     KeyAction(
         "reject_all",
@@ -96,13 +103,15 @@ ACTIONS = (
     KeyAction("undo", "Control-Z", "undo", lambda c: c.undo()),
     KeyAction("redo", "Control-Shift-Z", "redo", lambda c: c.redo()),
     KeyAction("reset_object", "R", "reset object", lambda c: c.reset_object()),
-    KeyAction("closer", "Q", "it is a smaller structure", lambda c: c.shift_focus(-1)),
+    KeyAction(
+        "closer", "Q", "it is a smaller structure", lambda c: c.steps.shift_focus(-1)
+    ),
     # E is the eraser on Labels
     KeyAction(
         "wider",
         "E",
         "it is a larger structure",
-        lambda c: c.shift_focus(+1),
+        lambda c: c.steps.shift_focus(+1),
         _NO_LABELS,
     ),
     KeyAction("forward", "D", "propagate forward", lambda c: c.stack.forward()),
@@ -113,8 +122,9 @@ ACTIONS = (
         "cancel the click being computed",
         lambda c: c.cancel_pending(),
         _NO_LABELS,
+        at_once=True,
     ),
-    KeyAction("help", "F1", "show all keys", lambda c: c.show_keys()),
+    KeyAction("help", "F1", "show all keys", lambda c: c.show_keys(), at_once=True),
 )
 
 
@@ -191,9 +201,10 @@ def bind_keys(
     controller.name_join_key(shown_key(chosen, "merge"))
     for action in ACTIONS:
         key = chosen[action.name]
+        act = on_current(lambda: controller, action.run, at_once=action.at_once)
         for name in action.layers:
             layer = getattr(controller, name).layer
-            layer.bind_key(key, lambda _, a=action: a.run(controller), overwrite=True)
+            layer.bind_key(key, lambda _, a=act: a(), overwrite=True)
             bound.append((layer, key))
 
     def unbind() -> None:

@@ -46,15 +46,16 @@ class CanvasExtras:
             frames = FramesInTurns.on(canvas)
             if frames is not None:
                 self._undo.append(frames.close)
-        for key, act in (
-            ("Tab", lambda c: c.other_mask()),
-            ("Shift+Tab", lambda c: c.other_mask(-1)),
-            ("?", lambda c: c.show_keys()),
+        for key, act, at_once in (
+            ("Tab", lambda c: c.other_mask(), False),
+            ("Shift+Tab", lambda c: c.other_mask(-1), False),
+            ("?", lambda c: c.show_keys(), True),
         ):
             for canvas in canvases:
                 shortcut = QShortcut(QKeySequence(key), canvas)
                 shortcut.setContext(Qt.ShortcutContext.WidgetShortcut)
-                shortcut.activated.connect(on_current(self._current, act))
+                does = on_current(self._current, act, at_once=at_once)
+                shortcut.activated.connect(does)
                 self._shortcuts.append(shortcut)
 
     def close(self) -> None:

@@ -334,7 +334,7 @@ class ClickLayer:
             gone = {int(i) % max(len(self._rows), 1) for i in event.data_indices}
             removed = [r for i, r in enumerate(self._rows) if i in gone]
             self._rows = [r for i, r in enumerate(self._rows) if i not in gone]
-            self._listener.points_removed(removed)
+            self._listener.do(lambda c: c.points_removed(removed))
         elif event.action == ActionType.CHANGED:
             self._moved(event.data_indices)
 
@@ -347,10 +347,14 @@ class ClickLayer:
         gesture, self._gesture = self._gesture, Gesture.CLICK
         pressed, self._pressed = self._pressed, None
         if pressed is not None:
-            self._listener.clicked(self.of_point(pressed), gesture)
-            return
-        for index in np.atleast_2d(coords):
-            self._listener.clicked(self.layer.data_to_world(index), gesture)
+            places = [self.of_point(pressed)]
+        else:
+            places = [*map(self.layer.data_to_world, np.atleast_2d(coords))]
+        for world in places:
+            self._click(world, gesture)
+
+    def _click(self, world: Sequence[float], gesture: Gesture) -> None:
+        self._listener.do(lambda c: c.clicked(world, gesture))
 
     def _moved(self, indices: Sequence[int]) -> None:
         data = np.asarray(self.layer.data)
@@ -362,7 +366,7 @@ class ClickLayer:
                 self._rows[index] = replace(row, yx=(y, x))
                 moved.append(self._rows[index])
         if moved:
-            self._listener.points_moved(moved)
+            self._listener.do(lambda c: c.points_moved(moved))
 
 
 class CanvasClicks:
@@ -392,7 +396,7 @@ class CanvasClicks:
         keys = ("Shift",) if moves_planes else ("Shift", "Control")
         if len(event.modifiers) == 1 and event.modifiers[0] in keys:
             steps = float(np.clip(np.sum(event.delta), -1, 1))
-            self._listener.tighten(-_WHEEL_STEP * steps)
+            self._listener.do(lambda c: c.tighten(-_WHEEL_STEP * steps))
 
     def _on_press(self, _: Any, event: Any) -> Iterator[None]:
         active = self._viewer.layers.selection.active
@@ -413,6 +417,7 @@ class CanvasClicks:
         path.append(event.position)
         self._listener.show_band((), ())
         if drag and moved >= DRAG_PX:
-            self._listener.steps.drawn(path, is_box=drag == "box", is_other=is_other)
+            kinds = {"is_box": drag == "box", "is_other": is_other}
+            self._listener.do(lambda c: c.steps.drawn(path, **kinds))
         elif not adds and moved < DRAG_PX:
-            self._listener.clicked(path[0], gesture)
+            self._listener.do(lambda c: c.clicked(path[0], gesture))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -83,6 +82,19 @@ class ClickSteps:
         if controller.suggestions.found_at(*place) is not None:
             return Step()
         return self._step(world, is_positive)[0]
+
+    def shift_focus(self, step: int) -> None:
+        """Look closer (−1) or wider (+1) at the newest click here, or at the next."""
+        owner = self._controller
+        found = owner.objects.get(owner.view.selected or 0)
+        clicks = () if found is None else found.on(owner.current_plane).clicks
+        if not clicks:
+            self.focus_shift += step
+            owner.say(f"Focus of the next click: {self.focus_shift:+d}")
+            return
+        shift = clicks[-1].focus_shift + step
+        owner.say(f"Focus of the newest click: {shift:+d}")
+        owner.submit(ev.ClickRefocused(clicks[-1].click_id, shift))
 
     def _step(
         self,
@@ -176,9 +188,6 @@ class ClickSteps:
         self, path: Sequence[Sequence[float]], *, is_box: bool, is_other: bool
     ) -> None:
         """Take a path of world positions; ``is_other``: of the other sign."""
-        again = partial(self.drawn, path, is_box=is_box, is_other=is_other)
-        if self._controller.holds(again):
-            return
         if self.is_seen(path[0]):
             step = self._box(path) if is_box else self._stroke(path, is_other)
             self._controller.send(step)
@@ -235,6 +244,26 @@ class ObjectEdits:
 
     def __init__(self, controller: Controller) -> None:
         self._owner = controller
+
+    def pick(self, world: Sequence[float] | None = None) -> None:
+        """Select the object at a world position, or under the pointer."""
+        at = self._owner.viewer.cursor.position if world is None else world
+        found = self._owner.object_at(at)
+        if found:
+            self._owner.choose(found)
+        else:
+            self._owner.say("There is no object here.")
+
+    def reject(self) -> None:
+        """Reject the suggestion pointed at; without one, delete the chosen clicks."""
+        place = self._owner.planes.locate(self._owner.viewer.cursor.position)
+        event = place and self._owner.suggestions.event_at(
+            place[0], np.array([place[1]]), is_positive=False
+        )
+        if event:
+            self._owner.submit(event)
+        else:
+            self._owner.clicks.layer.remove_selected()
 
     def go_to(self, object_id: int) -> None:
         """Show an object's middle, on the nearest of its planes."""

@@ -115,7 +115,7 @@ class Controller:
         for layer in (labels, points):
             add_unselected(viewer, layer)
         self.planes = PlaneView(viewer, self.image, labels)
-        parts = (labels, self.planes, self.submit, self.select, self.say)
+        parts = (labels, self.planes, self._painted, self._chosen, self.say)
         self.labels: LabelLayer = (
             LabelLayer(*parts) if tiles is None else LargeLabelLayer(*parts, tiles)
         )
@@ -129,6 +129,7 @@ class Controller:
         ends = (shown.settled, shown.failed, shown.preview, shown.stalled)
         self._queue = EventQueue(self.annotator, runner, *ends)
         self._shown.pending = self._queue.pending
+        self.hold, self.go_on = self._queue.hold, self._queue.go_on
         self.edits, self.steps = ObjectEdits(self), ClickSteps(self)
         self.stack = shown.stack = Propagator(self)
         self.suggestions = shown.suggesting = Suggesting(self)
@@ -191,6 +192,35 @@ class Controller:
 
     # -- events ----------------------------------------------------------------------
 
+    def do(self, act: Callable[[Controller], object]) -> None:
+        """Do what a person asks for; while a session is reopened, keep it for later.
+
+        It is then done as if the pointer, and the plane shown, were still where they
+        were. All that clicks, keys and buttons do comes through here.
+        """
+        cursor, dims = self.viewer.cursor, self.viewer.dims
+        then = cursor.position, dims.current_step
+
+        def later() -> None:
+            now = cursor.position, dims.current_step
+            cursor.position, dims.current_step = then
+            act(self)
+            if dims.current_step == then[1]:
+                cursor.position, dims.current_step = now
+
+        held = self._queue.holds(later)
+        if not held:
+            act(self)
+            return
+        self._shown.show_pending()
+        self.say(f"{_REOPENING} What you do is kept until then.", pending=held)
+
+    def _painted(self, *strokes: ev.Event) -> None:
+        self.do(lambda c: c.submit(*strokes))
+
+    def _chosen(self, object_id: int) -> None:
+        self.do(lambda c: c.select(object_id))
+
     def submit(self, *events: ev.Event, if_apart: Sequence[ev.Event] = ()) -> None:
         """Send events on their way, as one step."""
         clicks = [event for event in events if isinstance(event, ev.ClickAdded)]
@@ -221,26 +251,16 @@ class Controller:
 
     def clicked(self, world: Sequence[float], gesture: Gesture = Gesture.CLICK) -> None:
         """Take a click at a world position, or select the object that is there."""
-        if self.holds(lambda: self.clicked(world, gesture)):
-            return
         self.labels.notice()
         is_positive = self.view.is_positive != (gesture is Gesture.OTHER)
         step = Step()
         if gesture is Gesture.PICK:
-            self.pick(world)
+            self.edits.pick(world)
         elif gesture is Gesture.NONE:
             self.say("Click without Ctrl and Shift: they are for dragging.")
         elif self.steps.is_seen(world):
             step = self.steps.click(world, is_positive)
         self.send(step)
-
-    def holds(self, act: Callable[[], None]) -> bool:
-        """Keep an act for later while a session is being reopened; False if none is."""
-        held = self._queue.holds(act)
-        if held:
-            self._shown.show_pending()
-            self.say(f"{_REOPENING} Your clicks are kept until then.")
-        return held
 
     def send(self, step: Step) -> None:
         """Submit the step that clicks are; show the points as they are without one."""
@@ -261,29 +281,10 @@ class Controller:
         with self._shown.in_a_moment(**changes):
             self.submit(*step.events, if_apart=step.if_apart)
 
-    def pick(self, world: Sequence[float] | None = None) -> None:
-        """Select the object at a world position, or under the pointer."""
-        found = self.object_at(self.viewer.cursor.position if world is None else world)
-        if found:
-            self.choose(found)
-        else:
-            self._shown.show(status="There is no object here.")
-
     def object_at(self, world: Sequence[float]) -> int:
         """Return the object at a world position, 0 for none."""
         place = self.planes.locate(world)
         return 0 if place is None else self.labels.object_at(*place)
-
-    def reject(self) -> None:
-        """Reject the suggestion pointed at; without one, delete the chosen clicks."""
-        place = self.planes.locate(self.viewer.cursor.position)
-        event = place and self.suggestions.event_at(
-            place[0], np.array([place[1]]), is_positive=False
-        )
-        if event:
-            self.submit(event)
-        else:
-            self.clicks.layer.remove_selected()
 
     def refuse(self, text: str) -> None:
         """Say why something was not done."""
@@ -306,19 +307,6 @@ class Controller:
     def points_removed(self, rows: Sequence[ClickRow]) -> None:
         """Recompute without clicks that were deleted."""
         self.submit(ev.ClicksRemoved(tuple(r.click_id for r in rows)))
-
-    def shift_focus(self, step: int) -> None:
-        """Look closer (−1) or wider (+1) at the newest click here, or at the next."""
-        found = self._shown.objects.get(self.view.selected or 0)
-        clicks = () if found is None else found.on(self.current_plane).clicks
-        if not clicks:
-            self.steps.focus_shift += step
-            text = f"Focus of the next click: {self.steps.focus_shift:+d}"
-            self._shown.show(status=text)
-            return
-        shift = clicks[-1].focus_shift + step
-        self._shown.show(status=f"Focus of the newest click: {shift:+d}")
-        self.submit(ev.ClickRefocused(clicks[-1].click_id, shift))
 
     def other_mask(self, step: int = 1) -> None:
         """Take another of the masks found at the selected object's first click here."""
@@ -429,11 +417,12 @@ class Controller:
     ) -> None:
         """Apply a session's events on the runner, and go on from there.
 
-        Nothing was done here before, and nothing is shown if it fails. What is clicked
-        meanwhile follows.
+        Nothing was done here before, and nothing is shown if it fails. What is done
+        meanwhile follows (:meth:`do`); nothing can be painted.
         """
 
         def done(last: Change | None) -> None:
+            self.labels.let_paint(True)
             self.learning.follow(*content.events)
             used = [i for event in content.events for i in ev.click_ids(event)]
             self.next_click = max(used, default=0) + 1
@@ -442,5 +431,10 @@ class Controller:
             self.ready_to_click()
             restored()
 
+        def refused(error: Failure) -> None:
+            self.labels.let_paint(True)
+            failed(error)
+
+        self.labels.let_paint(False)  # a label there is another object's soon
         self._shown.show(status=_REOPENING, progress=(0, len(content.events)))
-        self._queue.restore(content, done, failed, self._shown.preview)
+        self._queue.restore(content, done, refused, self._shown.preview)

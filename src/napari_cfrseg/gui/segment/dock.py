@@ -47,9 +47,8 @@ from napari_cfrseg.gui.segment.working_image import (
     shown_order,
     working_order,
 )
-from napari_cfrseg.gui.session.layer_references import read_whole
+from napari_cfrseg.gui.session.layer_references import METADATA_IMAGE, read_whole
 from napari_cfrseg.gui.session.session_keeper import (
-    METADATA_IMAGE,
     METADATA_KEY,
     SessionKeeper,
 )
@@ -185,10 +184,10 @@ class ClickDock(DockWidget):
         def elsewhere() -> None:
             self.viewer.open(str(path), plugin=PLUGIN)
 
-        if keeper is not None and keeper.writer is None:
-            keeper.reopen_here(path, elsewhere)
-        else:
+        if keeper is None:
             elsewhere()
+        else:
+            keeper.reopen_here(path, elsewhere)
 
     # -- images ----------------------------------------------------------------------
 
@@ -405,7 +404,8 @@ class ClickDock(DockWidget):
 
     def _on_model(self, name: str) -> None:
         if self._controller is not None:
-            self._controller.load_model(partial(self._load_when_open, name), name)
+            load = partial(self._load_when_open, name)
+            self._controller.do(lambda c: c.load_model(load, name))
 
     # -- looks -----------------------------------------------------------------------
 

@@ -85,4 +85,5 @@ class DockView:
     @property
     def is_untouched(self) -> bool:
         """Whether nothing was done yet, so that starting again loses nothing."""
-        return not (self.objects or self.undo_depth or self.redo_depth or self.pending)
+        done = self.objects or self.undo_depth or self.redo_depth
+        return not (done or self.pending or self.progress[1])

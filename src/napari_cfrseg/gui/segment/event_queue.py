@@ -8,6 +8,7 @@ decides what is painted.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -100,8 +101,9 @@ class EventQueue:
         self._preview = preview
         self._stalled = stalled
         self._closed = False
-        #: what waits until a session is restored; None: none is being restored
-        self._held: list[Callable[[], None]] | None = None
+        #: whether a session is being restored, and what waits for that
+        self._restoring = False
+        self._held: deque[Callable[[], None]] = deque()
         self.pending: list[Pending] = []
 
     def submit(self, step: Step, rows: tuple[ClickRow, ...] = ()) -> None:
@@ -156,15 +158,13 @@ class EventQueue:
 
         Acts that are held meanwhile follow, in order, also where it failed.
         """
-        self._held = []
+        self.hold()
 
         def ended(call: Callable[[], None]) -> None:
-            held, self._held = self._held or [], None
             try:
                 call()
             finally:
-                for act in () if self._closed else held:
-                    act()
+                self.go_on()
 
         def work(report: Report) -> Change | None:
             last, total = None, len(content.events)
@@ -182,18 +182,35 @@ class EventQueue:
         )
         self._runner.submit(job)
 
-    def holds(self, act: Callable[[], None]) -> bool:
-        """Keep an act that needs numbers of its own while a session is restored.
+    def hold(self) -> None:
+        """Let acts wait until :meth:`go_on`."""
+        self._restoring = True
 
-        False: none is.
-        """
-        if self._held is None:
-            return False
-        self._held.append(act)
-        return True
+    def go_on(self) -> None:
+        """Do what waits, each act when those before it are done."""
+        self._restoring = False
+        self._next_held()
+
+    def holds(self, act: Callable[[], None]) -> int:
+        """Keep an act while others wait; return how many do, 0 where none need."""
+        if self._restoring or self._held:
+            self._held.append(act)
+        return len(self._held)
+
+    def _next_held(self) -> None:
+        while self._held and not (self._restoring or self.pending or self._closed):
+            act = self._held.popleft()
+            try:
+                act()
+            except Exception:
+                self._next_held()
+                raise
 
     def cancel_newest(self) -> bool:
-        """Cancel the newest step that is not done; False if there is none."""
+        """Cancel the newest act that is not done; False if there is none."""
+        if self._held:
+            self._held.pop()
+            return True
         for pending in reversed(self.pending):
             if pending.job is not None and not pending.job.is_cancelled:
                 pending.later = None
@@ -251,6 +268,7 @@ class EventQueue:
         if not self._closed:
             self._submit_later(pending)
             tell()
+            self._next_held()
 
 
 def _redirected(step: Step, goes_to: Mapping[int, int]) -> Step:

@@ -138,6 +138,10 @@ class LabelLayer:
         with self._listener.own_writes():
             self.layer.selected_label = label
 
+    def let_paint(self, on: bool) -> None:
+        """Offer napari's tools on the layer, or not."""
+        self.layer.editable = on
+
     def show_outlines(self, on: bool) -> None:
         """Draw objects as outlines, or filled."""
         self.layer.contour = OUTLINE_PX if on else 0

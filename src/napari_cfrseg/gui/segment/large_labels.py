@@ -126,8 +126,12 @@ class LargeLabelLayer(LabelLayer):
     def _show(self) -> None:
         self.layer.refresh(thumbnail=False, highlight=False, extent=False)
 
+    def let_paint(self, on: bool) -> None:
+        """Offer napari's tools on the layer, or not."""
+        super().let_paint(on and self._viewer.dims.ndisplay == 2)
+
     def _follow_view(self) -> None:
-        self.layer.editable = self._viewer.dims.ndisplay == 2
+        self.let_paint(True)
 
     # -- painting --------------------------------------------------------------------
 

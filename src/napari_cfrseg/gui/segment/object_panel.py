@@ -310,20 +310,20 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.reset.clicked.connect(does(lambda c: c.reset_object()))
         self.undo.clicked.connect(does(lambda c: c.undo()))
         self.redo.clicked.connect(does(lambda c: c.redo()))
-        self.closer.clicked.connect(does(lambda c: c.shift_focus(-1)))
-        self.wider.clicked.connect(does(lambda c: c.shift_focus(+1)))
+        self.closer.clicked.connect(does(lambda c: c.steps.shift_focus(-1)))
+        self.wider.clicked.connect(does(lambda c: c.steps.shift_focus(+1)))
         self.suggest.clicked.connect(does(lambda c: c.suggestions.start()))
         self.follow.toggled.connect(
-            lambda on: does(lambda c: c.suggestions.follow(on))()
+            does(lambda c, on: c.suggestions.follow(on), takes=1)
         )
         self.accept.clicked.connect(does(lambda c: c.suggestions.accept_sure()))
         self.reject.clicked.connect(does(lambda c: c.suggestions.reject_all()))
         self.sure.valueChanged.connect(
-            does(lambda c: c.suggestions.set_threshold(self.sure.value() / 100))
+            does(lambda c, score: c.suggestions.set_threshold(score / 100), takes=1)
         )
         self.delete.clicked.connect(does(lambda c: c.delete_selected()))
-        self.table.chosen.connect(lambda i: does(lambda c: c.choose(i))())
-        self.table.edited.connect(lambda act: does(act)())
+        self.table.chosen.connect(does(lambda c, i: c.choose(i), takes=1))
+        self.table.edited.connect(does(lambda c, act: act(c), takes=1))
 
     def show_view(self, view: DockView) -> None:
         """Show the state."""

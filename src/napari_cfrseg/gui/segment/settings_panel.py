@@ -133,16 +133,15 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def connect_to(self, current: Current) -> None:
         """Let the controls act on the controller that ``current`` returns."""
         does = partial(on_current, current)
+        refine = does(lambda c, refinement: c.set_refinement(refinement), takes=1)
         for widget in (self.kind, self.steps, self.changed_px):
             widget.changed.connect(self._enable)
-            widget.changed.connect(does(lambda c: c.set_refinement(self.refinement)))
+            widget.changed.connect(lambda _: refine(self.refinement))
         self.threshold.changed.connect(
-            does(lambda c: c.set_threshold(float(self.threshold.value)))
+            does(lambda c, value: c.set_threshold(float(value)), takes=1)
         )
-        self.rule.changed.connect(does(lambda c: c.set_rule(self.rule.value)))
-        self.learn.toggled.connect(
-            does(lambda c: c.learning.want(self.learn.isChecked()))
-        )
+        self.rule.changed.connect(does(lambda c, rule: c.set_rule(rule), takes=1))
+        self.learn.toggled.connect(does(lambda c, on: c.learning.want(on), takes=1))
         self.forget.clicked.connect(does(lambda c: c.learning.forget()))
         self.save_model.clicked.connect(does(self._save_model))
         for box in (self.outlines, self.own_clicks, self.auto_next):
@@ -232,8 +231,12 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def connect_to(self, current: Current) -> None:
         """Let the controls act on the controller that ``current`` returns."""
-        self.cancel.clicked.connect(on_current(current, lambda c: c.cancel_pending()))
-        self.remedy.clicked.connect(on_current(current, lambda c: c.mend()))
+        self.cancel.clicked.connect(
+            on_current(current, lambda c: c.cancel_pending(), at_once=True)
+        )
+        self.remedy.clicked.connect(
+            on_current(current, lambda c: c.mend(), at_once=True)
+        )
 
     def show_view(self, view: DockView) -> None:
         """Show the state."""

@@ -130,16 +130,16 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.forward.clicked.connect(does(lambda c: c.stack.forward()))
         self.backward.clicked.connect(does(lambda c: c.stack.backward()))
         self.both.clicked.connect(does(lambda c: c.stack.both()))
-        self.range.clicked.connect(does(self._over))
+        over = does(_over, takes=3)
+        self.range.clicked.connect(
+            lambda: over(self.first.value(), self.last.value(), self.spans.isChecked())
+        )
         self.worst.clicked.connect(does(lambda c: c.stack.jump_to_worst()))
         self.confirm.clicked.connect(does(lambda c: c.stack.confirm()))
-        self.every.toggled.connect(
-            does(lambda c: c.stack.choose_all(self.every.isChecked()))
-        )
-        self.axis.activated.connect(
-            does(lambda c: c.stack.choose_axis(self.axis.currentIndex()))
-        )
-        self.strip.chosen.connect(lambda i: does(lambda c: c.stack.jump(i))())
+        self.every.toggled.connect(does(lambda c, on: c.stack.choose_all(on), takes=1))
+        self.axis.activated.connect(does(lambda c, i: c.stack.choose_axis(i), takes=1))
+        jump = does(lambda c, i: c.stack.jump(i), takes=1, at_once=True)
+        self.strip.chosen.connect(jump)
 
     def show_view(self, view: DockView) -> None:
         """Show the state."""
@@ -160,7 +160,8 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.strip.show_view(stack)
         self.worst.setEnabled(stack.worst is not None)
 
-    def _over(self, controller: Controller) -> None:
-        controller.stack.spans = self.spans.isChecked()
-        controller.stack.over(self.first.value(), self.last.value())
-        controller.stack.spans = False
+
+def _over(controller: Controller, first: int, last: int, spans: bool) -> None:
+    controller.stack.spans = spans
+    controller.stack.over(first, last)
+    controller.stack.spans = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +25,32 @@ from napari_cfrseg.io.images import (
 from napari_cfrseg.io.tiff import count_levels
 from napari_cfrseg.io.tiled_labels import is_large
 from napari_cfrseg.session.format import SUFFIX, ImageReference
-from napari_cfrseg.session.references import reference_of
+from napari_cfrseg.session.references import reference_of, relative_path
 
 if TYPE_CHECKING:
     from napari.layers import Image
 
 #: (axis, index) pairs as a session has them
 Select = tuple[tuple[int, int], ...]
+#: where a session's image layer says which file it was found in
+METADATA_IMAGE = "cfrseg_image"
+
+
+def known_reference(
+    image: WorkingImage, known: ImageReference | None, folder: Path
+) -> ImageReference:
+    """Describe an image for a session in a folder, which may describe it by now."""
+    path = image.layer.metadata.get(METADATA_IMAGE)
+    if known is None:
+        return layer_reference(image, folder)
+    if path is None and not isinstance(image.data, np.ndarray):
+        # it was compared with its file, on the worker, when the session began
+        if known.path is None:
+            return known
+        path = file_of(image.layer)
+    if path is None:
+        return layer_reference(image, folder)
+    return replace(known, path=relative_path(Path(path), folder))
 
 
 def layer_reference(image: WorkingImage, folder: Path) -> ImageReference:

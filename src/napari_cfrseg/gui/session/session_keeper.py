@@ -22,8 +22,7 @@ from napari_cfrseg.gui.segment.layer_axes import METADATA_AXES
 from napari_cfrseg.gui.segment.worker import Failure, Job, Report
 from napari_cfrseg.gui.session.layer_references import (
     axes_in_session,
-    file_of,
-    layer_reference,
+    known_reference,
     write_pixels,
 )
 from napari_cfrseg.model.weights_file import installed_name
@@ -39,7 +38,6 @@ from napari_cfrseg.session.references import (
     check_same,
     described,
     find_weights,
-    relative_path,
 )
 from napari_cfrseg.session.session_exports import Table, export, measure
 from napari_cfrseg.session.session_file import parse_at
@@ -52,8 +50,6 @@ if TYPE_CHECKING:
 
 #: where a layer's metadata say which session it came with
 METADATA_KEY = "cfrseg_session"
-#: where a session's image layer says which file it was found in
-METADATA_IMAGE = "cfrseg_image"
 
 
 class SessionKeeper:
@@ -170,7 +166,10 @@ class SessionKeeper:
 
     def reopen_here(self, path: Path, elsewhere: Callable[[], object]) -> None:
         """Go on with a session made on these pixels; ``elsewhere`` opens another."""
-        image = self.controller.image
+        controller, image = self.controller, self.controller.image
+        if self.has_events or not controller.view.is_untouched:
+            elsewhere()
+            return
 
         def fits() -> bool:
             with suppress(CfrSegError):
@@ -181,12 +180,18 @@ class SessionKeeper:
         def go_on(same: bool) -> None:
             self.reopen(path) if same else elsewhere()
 
+        def ended() -> None:
+            if not self._reopening:
+                controller.go_on()
+
         if isinstance(image.data, np.ndarray):
             go_on(fits())
         else:
             said = f"Comparing the image with {path.name} …"
-            did_not = f"{path.name} was not opened."
-            self._later(lambda _: fits(), go_on, said, "", did_not)
+            did = "", f"{path.name} was not opened."
+            controller.hold()
+            controller.show(progress=(0, 1))
+            self._later(lambda _: fits(), go_on, said, *did, ended)
 
     def save(self, path: Path | None = None, *, keep_pixels: bool = False) -> None:
         """Save, under another name if one is given (``.cfrseg.json`` is added to it).
@@ -274,6 +279,7 @@ class SessionKeeper:
         doing: str,
         did: str,
         did_not: str,
+        ended: Callable[[], object] = lambda: None,
     ) -> None:
         """Do something on the worker, and say how far it is and how it ended."""
         controller = self.controller
@@ -282,11 +288,13 @@ class SessionKeeper:
             controller.say(did, progress=(0, 0))
             try:
                 done(found)
+                ended()
             except (CfrSegError, OSError) as error:
                 failed(error)
 
         def failed(error: Failure) -> None:
             controller.say(did_not, progress=(0, 0))
+            ended()
             if isinstance(error, JobCancelled):
                 return
             if not isinstance(error, CfrSegError | OSError):
@@ -395,18 +403,8 @@ class SessionKeeper:
         return self._load(name), name
 
     def _image_in(self, folder: Path) -> ImageReference:
-        layer, writer = self.controller.image.layer, self.writer
-        path = layer.metadata.get(METADATA_IMAGE)
-        is_lazy = not isinstance(self.controller.image.data, np.ndarray)
-        if path is None and is_lazy and writer is not None:
-            # it was compared with its file, on the worker, when the session began
-            if writer.content.image.path is None:
-                return writer.content.image
-            path = file_of(layer)
-        if path is not None and writer is not None:
-            where = relative_path(Path(path), folder)
-            return replace(writer.content.image, path=where)
-        return layer_reference(self.controller.image, folder)
+        known = None if self.writer is None else self.writer.content.image
+        return known_reference(self.controller.image, known, folder)
 
     def _note_whereabouts(self, writer: SessionWriter) -> None:
         """Record where the image is now, if the session has another place."""

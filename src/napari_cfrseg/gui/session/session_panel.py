@@ -33,9 +33,8 @@ from napari_cfrseg.gui.session.layer_imports import (
     import_points,
     importable,
 )
-from napari_cfrseg.gui.session.layer_references import file_of
+from napari_cfrseg.gui.session.layer_references import METADATA_IMAGE, file_of
 from napari_cfrseg.gui.session.session_keeper import (
-    METADATA_IMAGE,
     METADATA_KEY,
     SessionKeeper,
 )
@@ -256,22 +255,25 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         """Import a layer, hide it, and let clicks correct it."""
         from napari.layers import Labels
 
-        if self.keeper is None:
-            return
-        controller = self.keeper.controller
-        if isinstance(layer, Labels):
-            self._try(lambda: self._say(import_labels(controller, layer)))
-        else:
-            self._try(lambda: self._say(*import_points(controller, layer)))
-        layer.visible = False
-        controller.ready_to_click()
+        def take(controller: Controller) -> None:
+            if isinstance(layer, Labels):
+                self._try(lambda: self._say(import_labels(controller, layer)))
+            else:
+                self._try(lambda: self._say(*import_points(controller, layer)))
+            layer.visible = False
+            controller.ready_to_click()
+
+        if self.keeper is not None:
+            self.keeper.controller.do(take)
 
     def _import_csv(self) -> None:
         keeper = self.keeper
         chosen = self._ask("Import clicks", "Tables (*.csv)")
         if chosen and keeper is not None:
             path = Path(chosen)
-            self._try(lambda: self._say(*import_csv(keeper.controller, path)))
+            keeper.controller.do(
+                lambda c: self._try(lambda: self._say(*import_csv(c, path)))
+            )
 
     def _say(self, count: int, left: int | None = None) -> None:
         """Report what was imported: objects, or clicks and those that were left out."""
