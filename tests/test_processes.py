@@ -14,7 +14,7 @@ from napari_cfrseg.processes import in_processes
 Task = tuple[Path, str]
 
 
-def maker(_number: int) -> Callable[[Task], Iterator[str]]:
+def maker(_number: int | None) -> Callable[[Task], Iterator[str]]:
     return work
 
 

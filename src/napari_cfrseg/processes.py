@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache, partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -14,13 +16,37 @@ from napari_cfrseg.errors import CfrSegError, DeviceError
 
 TaskT = TypeVar("TaskT")
 ResultT = TypeVar("ResultT")
-#: is called once in each process, with its number; returns what yields a task's results
-Make = Callable[[int], Callable[[TaskT], Iterable[ResultT]]]
+#: is called once in each process, with its number (None: it is not one of several on
+#: this machine); returns what yields a task's results
+Make = Callable[[int | None], Callable[[TaskT], Iterable[ResultT]]]
 #: gets a task that was lost, and why; returns a result in its place, or raises
 GivenUp = Callable[[TaskT, Exception], ResultT]
 
 #: seconds within which a scheduler has to answer
 CONNECT_S = 10.0
+
+
+def spread(
+    make: Make[TaskT, ResultT],
+    tasks: Sequence[TaskT],
+    given_up: GivenUp[TaskT, ResultT],
+    tries: int,
+    *,
+    workers: int,
+    scheduler: str | None,
+) -> Iterator[ResultT]:
+    """Work on tasks on a cluster if there is a scheduler, else in so many processes.
+
+    One worker is this process. See :func:`on_cluster` and :func:`in_processes`.
+    """
+    if scheduler is not None:
+        yield from on_cluster(scheduler, make, tasks, given_up, tries)
+    elif workers > 1:
+        yield from in_processes(make, tasks, workers, given_up, tries)
+    elif tasks:
+        work = make(None)
+        for task in tasks:
+            yield from work(task)
 
 
 def in_processes(
@@ -143,16 +169,17 @@ def _serve(pipe: Connection, make: Make[Any, Any], number: int) -> None:
 
 def on_cluster(
     scheduler: str,
-    work: Callable[[TaskT], ResultT],
+    make: Make[TaskT, ResultT],
     tasks: Sequence[TaskT],
     given_up: GivenUp[TaskT, ResultT],
     tries: int,
 ) -> Iterator[ResultT]:
     """Work on tasks on a Dask scheduler's workers; yield results as they come.
 
-    ``given_up`` gets tasks that failed or whose workers died ``tries`` times. The
-    workers must see the same files under the same paths. Raises DeviceError if dask is
-    not installed or the scheduler, ``tcp://host:8786``, does not answer.
+    ``make``, which is hashable, is called once in each worker's thread. ``given_up``
+    gets tasks that failed or whose workers died ``tries`` times. The workers must see
+    the same files under the same paths. Raises DeviceError if dask is not installed or
+    the scheduler, ``tcp://host:8786``, does not answer.
     """
     try:
         import distributed
@@ -167,11 +194,24 @@ def on_cluster(
         msg = f"no Dask scheduler answers at {scheduler}: {error}"
         raise DeviceError(msg) from error
     with client:
-        futures = client.map(work, list(tasks), pure=False, retries=tries)
+        futures = client.map(
+            partial(_on_worker, make), list(tasks), pure=False, retries=tries
+        )
         by_key = {f.key: task for f, task in zip(futures, tasks, strict=True)}
         for future in distributed.as_completed(futures, loop=client.loop):
             if future.status == "finished":
-                yield future.result()
+                yield from future.result()
             else:
                 yield given_up(by_key[future.key], future.exception())
             future.release()
+
+
+def _on_worker(make: Make[TaskT, ResultT], task: TaskT) -> list[ResultT]:
+    return list(_made(make, threading.get_ident())(task))
+
+
+@lru_cache(maxsize=4)
+def _made(
+    make: Make[TaskT, ResultT], _thread: int
+) -> Callable[[TaskT], Iterable[ResultT]]:
+    return make(None)

@@ -366,7 +366,7 @@ def test_wrong_usage(recorded, tmp_path: Path) -> None:
     same.write_bytes(twin.read_bytes())
     assert "called 's000'" in run(twin, same, code=2)[1]
     assert "names no image" in run(session, "--image", "no*.tif", code=2)[1]
-    assert "none of tiff" in run(session, "--format", "png", code=2)[1]
+    assert "is not one of" in run(session, "--format", "png", code=2)[1]
     assert "no such" in run(tmp_path / "no.cfrseg.json", code=1)[1].lower()
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -27,7 +28,6 @@ Examples:
   cfrseg replay well_a1.cfrseg.json --image "plate/*.tif" --output labels
   cfrseg replay *.cfrseg.json --model finetuned.safetensors --output compared
 """
-_FORMATS = {"tiff", "zarr"}
 
 
 class _SomeFailedError(CfrSegError):
@@ -48,7 +48,8 @@ def replay(
     ] = None,
     output: options.FolderOption = Path(),
     output_format: Annotated[
-        str, typer.Option("--format", help="Of the labels: tiff or zarr (OME).")
+        Literal["tiff", "zarr"],
+        typer.Option("--format", help="Of the labels: tiff or zarr (OME)."),
     ] = "tiff",
     model: options.SessionModelOption = None,
     device: options.SessionDeviceOption = None,
@@ -73,15 +74,20 @@ def replay(
     NAME.IMAGE. With --json one JSON value is printed for each result. What fails is
     listed at the end; then the exit code is 1.
     """
-    if output_format not in _FORMATS:
-        msg = f"{output_format!r} is none of tiff, zarr"
-        raise typer.BadParameter(msg, param_hint="--format")
+    from napari_cfrseg.session.replay_session import ReplayTask, write_contact_sheet
+
     if not dry_run:
         check_folder(output)
-    tasks = _tasks(
-        sessions, options.images_named(images), output, output_format, model, device,
-        only_changed=only_changed, dry_run=dry_run,
-    )  # fmt: skip
+    task = partial(
+        ReplayTask,
+        output=output.absolute(),
+        weights=None if model is None else checkpoint.resolve(model).resolve(),
+        device=device,
+        format=output_format,
+        only_changed=only_changed,
+        dry_run=dry_run,
+    )
+    tasks = _tasks(sessions, options.images_named(images), task)
     failed: list[Replayed] = []
     compared: list[Path] = []
     for result in _run(tasks, workers, scheduler):
@@ -94,8 +100,6 @@ def replay(
         if result.changed:
             compared.append(output / f"{result.name}.compare.png")
     if compared:
-        from napari_cfrseg.session.replay_session import write_contact_sheet
-
         write_contact_sheet(output / "contact-sheet.png", sorted(compared))
     if failed:
         raise _SomeFailedError(_failures(failed, len(tasks)))
@@ -113,37 +117,19 @@ def _failures(failed: Sequence[Replayed], count: int) -> str:
 
 
 def _tasks(
-    sessions: list[Path],
-    images: list[Path],
-    output: Path,
-    output_format: str,
-    model: str | None,
-    device: str | None,
-    *,
-    only_changed: bool,
-    dry_run: bool,
+    sessions: Sequence[Path], images: Sequence[Path], task: Callable[..., ReplayTask]
 ) -> list[ReplayTask]:
-    from napari_cfrseg.session.replay_session import ReplayTask, name_of
+    """Return a task for each session, or for each on each of the images."""
+    from napari_cfrseg.session.replay_session import name_of
 
-    weights = None if model is None else checkpoint.resolve(model).resolve()
     tasks = []
     for session in sessions:
         for path in images or (None,):
             name = name_of(session)
             if path is not None and len(images) > 1:
                 name += f".{stem_of(path)}"
-            task = ReplayTask(
-                session.absolute(),
-                output.absolute(),
-                name,
-                None if path is None else absolute(path),
-                weights,
-                device,
-                "zarr" if output_format == "zarr" else "tiff",
-                only_changed,
-                dry_run,
-            )
-            tasks.append(task)
+            image = None if path is None else absolute(path)
+            tasks.append(task(session.absolute(), name=name, image=image))
     options.check_apart([task.name for task in tasks])
     return tasks
 
@@ -152,16 +138,13 @@ def _run(
     tasks: list[ReplayTask], workers: int, scheduler: str | None
 ) -> Iterator[Replayed]:
     """Yield results; say how many are done, where there are several."""
-    from napari_cfrseg.session.replay_many import replay_all, replay_on_cluster
+    from napari_cfrseg.session.replay_many import replay_all
 
-    if scheduler is not None:
-        results = replay_on_cluster(tasks, scheduler)
-    else:
-        if tasks[0].device is not None:
-            from napari_cfrseg.engine.devices import resolve_device
+    if scheduler is None and tasks[0].device is not None:
+        from napari_cfrseg.engine.devices import resolve_device
 
-            resolve_device(tasks[0].device)  # one that is missing is said once
-        results = replay_all(tasks, workers)
+        resolve_device(tasks[0].device)  # one that is missing is said once
+    results = replay_all(tasks, workers, scheduler)
     if len(tasks) == 1:
         yield from results
         return

@@ -25,11 +25,7 @@ from typing import Any
 
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation.datasets import BenchmarkObject
-from napari_cfrseg.evaluation.evaluate_objects import (
-    RunSettings,
-    evaluate_objects,
-    evaluate_on_cluster,
-)
+from napari_cfrseg.evaluation.evaluate_objects import RunSettings, evaluate_objects
 from napari_cfrseg.evaluation.scores import ObjectRow
 from napari_cfrseg.evaluation.segmenters import SegmenterSpec
 
@@ -88,10 +84,8 @@ def run_benchmark(
     done = {row.key for row in _read_rows(rows_path, repair=True)}
     left = [item for item in objects if item.key not in done]
     with rows_path.open("a", encoding="utf-8") as file:
-        found = (
-            evaluate_objects(spec, left, settings=settings, workers=workers)
-            if scheduler is None
-            else evaluate_on_cluster(scheduler, spec, left, settings=settings)
+        found = evaluate_objects(
+            spec, left, settings=settings, workers=workers, scheduler=scheduler
         )
         for row in found:
             file.write(json.dumps(asdict(row)) + "\n")

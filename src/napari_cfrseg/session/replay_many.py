@@ -7,7 +7,6 @@ yielded as they come.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from napari_cfrseg.errors import said_of
 from napari_cfrseg.io.atomic import clear_leftovers
-from napari_cfrseg.processes import in_processes, on_cluster
+from napari_cfrseg.processes import spread
 from napari_cfrseg.session.format import SessionContent
 from napari_cfrseg.session.references import backend_of
 from napari_cfrseg.session.replay_session import (
@@ -78,51 +77,31 @@ def _load(weights: Path, device: str, precision: str, backend: Backend) -> Segme
     )
 
 
-def replay_all(tasks: Sequence[ReplayTask], workers: int = 1) -> Iterator[Replayed]:
+def replay_all(
+    tasks: Sequence[ReplayTask], workers: int = 1, scheduler: str | None = None
+) -> Iterator[Replayed]:
     """Replay sessions and yield each one's result as soon as it is there.
 
-    Each of the processes takes one GPU in turn, where there are any.
-    """
-    try:
-        if workers <= 1 or len(tasks) <= 1:
-            segmenter_for = KeptSegmenters()
-            for task in tasks:
-                yield replay_session(task, segmenter_for)
-            return
-        yield from in_processes(_replayer, tasks, workers, _failed, TRIES)
-    finally:
-        _tidy(tasks)
-
-
-def replay_on_cluster(
-    tasks: Sequence[ReplayTask], scheduler: str
-) -> Iterator[Replayed]:
-    """Replay sessions on the workers of a Dask scheduler, ``tcp://host:8786``.
-
-    Its workers see the same files under the same paths; start them with one thread
+    Each of the processes takes one GPU in turn, where there are any. ``scheduler`` is
+    the address of a Dask scheduler, ``tcp://host:8786``, whose workers do the work
+    instead: they see the same files under the same paths; start them with one thread
     each. A DeviceError says that dask is not installed or nothing answers.
     """
+    count = workers if len(tasks) > 1 else 1
     try:
-        yield from on_cluster(scheduler, _replay_on_worker, tasks, _failed, TRIES)
+        yield from spread(
+            _replayer, tasks, _failed, TRIES, workers=count, scheduler=scheduler
+        )
     finally:
         _tidy(tasks)
 
 
-def _replayer(number: int) -> Callable[[ReplayTask], list[Replayed]]:
-    """Return what replays a session, in a process of its own."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+def _replayer(number: int | None) -> Callable[[ReplayTask], list[Replayed]]:
+    """Return what replays a session and keeps its model for the next one."""
+    if number is not None:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     segmenter_for = KeptSegmenters(number)
     return lambda task: [replay_session(task, segmenter_for)]
-
-
-_here = threading.local()
-
-
-def _replay_on_worker(task: ReplayTask) -> Replayed:
-    """Replay one session on a Dask worker; its models stay with its thread."""
-    if not hasattr(_here, "segmenters"):
-        _here.segmenters = KeptSegmenters()
-    return replay_session(task, _here.segmenters)
 
 
 def _failed(task: ReplayTask, error: Exception) -> Replayed:
