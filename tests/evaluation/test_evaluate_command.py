@@ -172,7 +172,7 @@ def test_a_split_of_sets_is_measured_side_by_side(data, tmp_path):
     ("arguments", "message"),
     [
         ([], "name the data folder and --output"),
-        (["DATA", "-o", "OUT", "--robot", "cat"], "expected exact or human"),
+        (["DATA", "-o", "OUT", "--robot", "cat"], "is not one of"),
         (["DATA", "-o", "OUT", "--layout", "odd"], "expected one of auto"),
         (["DATA", "-o", "OUT", "--protocol", "odd"], "no protocol 'odd'"),
         (["DATA", "-o", "OUT", "--refinement", "odd"], "refinement 'odd'"),

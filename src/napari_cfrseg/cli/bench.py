@@ -16,7 +16,7 @@ from napari_cfrseg.samples import load_sample, sample_names
 
 if TYPE_CHECKING:
     from napari_cfrseg.evaluation.click_times import BenchRow
-    from napari_cfrseg.evaluation.network_times import NetworkCost
+    from napari_cfrseg.evaluation.network_times import Arithmetic, NetworkCost
 
 
 EXAMPLES = """\b
@@ -72,25 +72,23 @@ def bench(
     its weights if it is installed, else random ones, beside RITM HRNet-18s; on --device
     auto the CPU and, where there is one, CUDA in float32, bfloat16 and float16.
     """
+    from napari_cfrseg.engine.devices import resolve_device
+    from napari_cfrseg.engine.segmenter import Segmenter
+    from napari_cfrseg.evaluation.click_times import arithmetics, run_bench
+
+    if sample not in sample_names():
+        msg = f"{sample!r} is none of {', '.join(sample_names())}"
+        raise typer.BadParameter(msg, param_hint="--sample")
     if all_models or network:
-        _check_sample(sample)
-        _bench_networks(
-            network or (),
-            device=device,
-            threads=threads,
-            cpu_time=cpu_time,
-            compiled=compiled,
-            repeats=repeats,
-            sample=sample,
-            as_json=as_json,
-        )
+        if device != "auto":
+            resolve_device(device)
+        try:
+            how = arithmetics(device, threads, cpu_time=cpu_time, compiled=compiled)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--cpu-time") from error
+        _bench_networks(network or (), how, repeats, sample, as_json=as_json)
         return
     sides = _parse_sizes(sizes)
-
-    from napari_cfrseg.engine.segmenter import Segmenter
-    from napari_cfrseg.evaluation.click_times import run_bench
-
-    _check_sample(sample)
     micrograph = load_sample(sample)
     try:
         segmenter = Segmenter.load(
@@ -118,12 +116,6 @@ def bench(
         typer.echo(f"{segmenter.name} on {segmenter.device}")
         typer.echo(segmenter.placement.reason)
         typer.echo("\n".join(_table(rows)))
-
-
-def _check_sample(name: str) -> None:
-    if name not in sample_names():
-        msg = f"{name!r} is none of {', '.join(sample_names())}"
-        raise typer.BadParameter(msg, param_hint="--sample")
 
 
 def _parse_sizes(text: str) -> tuple[int, ...]:
@@ -165,46 +157,21 @@ _REFINEMENTS = ("standard", "CFR-1", "A-CFR-4")
 
 def _bench_networks(
     names: Sequence[str],
-    *,
-    device: str,
-    threads: int | None,
-    cpu_time: bool,
-    compiled: bool,
+    how: Sequence[Arithmetic],
     repeats: int,
     sample: str,
+    *,
     as_json: bool,
 ) -> None:
     """Time networks and installed models, all where none is named.
 
     Their figures are printed as they come, or as one JSON value at the end.
     """
-    from napari_cfrseg.engine.devices import resolve_device
     from napari_cfrseg.evaluation.click_times import (
         all_networks,
-        arithmetics,
         bench_networks,
         record,
     )
-
-    if device != "auto":
-        resolve_device(device)
-    _check(names)
-    try:
-        how = arithmetics(device, threads, cpu_time=cpu_time, compiled=compiled)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--cpu-time") from error
-    chosen = tuple(names) or all_networks()
-    costs = []
-    for cost in bench_networks(chosen, how, repeats=repeats, sample=sample):
-        costs.append(cost)
-        record([cost])
-        if not as_json:
-            typer.echo("\n".join(_lines(cost, head=len(costs) == 1)))
-    if as_json:
-        typer.echo(json.dumps([asdict(cost) for cost in costs]))
-
-
-def _check(names: Sequence[str]) -> None:
     from napari_cfrseg.model.registry import named
 
     models = checkpoint.list_models()
@@ -214,6 +181,15 @@ def _check(names: Sequence[str]) -> None:
                 named(name)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--network") from error
+    chosen = tuple(names) or all_networks()
+    costs = []
+    for cost in bench_networks(chosen, how, repeats=repeats, sample=sample):
+        costs.append(cost)
+        record([cost])
+        if not as_json:
+            typer.echo("\n".join(_lines(cost, head=len(costs) == 1)))
+    if as_json:
+        typer.echo(json.dumps([asdict(cost) for cost in costs]))
 
 
 def _lines(cost: NetworkCost, *, head: bool) -> Iterator[str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -97,7 +97,8 @@ def evaluate(
         bool, typer.Option(help="Stacks: each 3-D object once, at its largest plane.")
     ] = False,
     robot: Annotated[
-        str, typer.Option(help="exact (the papers') or human (clicks as people do).")
+        Literal["exact", "human"],
+        typer.Option(help="exact (the papers') or human (clicks as people do)."),
     ] = "exact",
     seed: Annotated[
         list[int] | None, typer.Option(help="Seed of the human robot; repeat.")
@@ -150,8 +151,6 @@ def evaluate(
         return
     if data is None or output is None:
         raise typer.BadParameter("name the data folder and --output (or --compare A B)")
-    if robot not in ("exact", "human"):
-        raise typer.BadParameter(f"--robot {robot}: expected exact or human")
     from napari_cfrseg.evaluation.datasets.choice import (
         LAYOUTS,
         DataChoice,

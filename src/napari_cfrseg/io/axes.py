@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -143,7 +144,36 @@ def in_memory(array: NDArray[Any]) -> NDArray[Any]:
     return np.array(array, array.dtype.newbyteorder("="))
 
 
-class ArrayView:
+class LazyArray(ABC):
+    """What is asked of an array besides slices of it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Size when read whole."""
+        return self.size * self.dtype.itemsize
+
+    @abstractmethod
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Read by whole numbers and slices, one per axis from the first on."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[(slice(None),) * self.ndim], dtype=dtype)
+
+
+class ArrayView(LazyArray):
     """A lazy array with axes left out or in another order.
 
     Only what is sliced is read, with one request to the array itself, which has
@@ -163,23 +193,8 @@ class ArrayView:
         self._array = array
         self._axes = tuple(axes)
         self._fixed = dict(fixed)
-        self.shape: tuple[int, ...] = tuple(int(array.shape[i]) for i in self._axes)
+        self.shape = tuple(int(array.shape[i]) for i in self._axes)
         self.dtype = np.dtype(array.dtype)
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of values."""
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Size when read whole."""
-        return math.prod(self.shape) * int(self.dtype.itemsize)
 
     def narrowed(self, axes: Sequence[int], fixed: Mapping[int, int]) -> ArrayView:
         """Return a view of this view, on the same array."""
@@ -210,11 +225,8 @@ class ArrayView:
         ]
         return found.transpose([sorted(kept).index(axis) for axis in kept])
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self[(slice(None),) * self.ndim], dtype=dtype)
 
-
-class Pyramid:
+class Pyramid(LazyArray):
     """An array with coarser copies of itself; reads like the finest of them.
 
     ``levels`` have the same axes, the finest first.
@@ -222,9 +234,8 @@ class Pyramid:
 
     def __init__(self, levels: Sequence[Any]) -> None:
         self.levels = tuple(levels)
-        self.shape: tuple[int, ...] = tuple(int(n) for n in self.levels[0].shape)
+        self.shape = tuple(int(n) for n in self.levels[0].shape)
         self.dtype = np.dtype(self.levels[0].dtype)
-        self.ndim = len(self.shape)
 
     def narrowed(self, axes: Sequence[int], fixed: Mapping[int, int]) -> Pyramid:
         """Return a view of each level; coarser ones may have fewer planes."""
@@ -260,9 +271,6 @@ class Pyramid:
     def __getitem__(self, key: Any) -> NDArray[Any]:
         return np.asarray(self.levels[0][key])
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self.levels[0], dtype=dtype)
-
 
 def _factor(fine: int, coarse: int) -> float:
     """Return what shrank one side to another: a whole number where one explains it."""
@@ -276,7 +284,7 @@ def _per_axis(key: Any, ndim: int) -> tuple[Any, ...]:
     return (*key, *([slice(None)] * (ndim - len(key))))
 
 
-class ChannelStack:
+class ChannelStack(LazyArray):
     """Arrays of one shape, read as channels along a new last axis.
 
     There is one for each channel; NumPy, or lazy with ``shape``, ``dtype`` and slicing.
@@ -286,7 +294,6 @@ class ChannelStack:
         self._parts = tuple(parts)
         self.shape = (*(int(n) for n in parts[0].shape), len(self._parts))
         self.dtype = np.result_type(*(np.dtype(part.dtype) for part in parts))
-        self.ndim = len(self.shape)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read by whole numbers and slices, one per axis from the first on."""
@@ -296,11 +303,8 @@ class ChannelStack:
         read = [np.asarray(part[tuple(places)]) for part in self._parts[wanted]]
         return np.stack(read, -1).astype(self.dtype, copy=False)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self[()], dtype=dtype)
 
-
-class WithAxis:
+class WithAxis(LazyArray):
     """A lazy array with one more axis, of length 1.
 
     ``axis`` is its number in the result.
@@ -311,7 +315,6 @@ class WithAxis:
         shape = [int(n) for n in array.shape]
         self.shape = (*shape[:axis], 1, *shape[axis:])
         self.dtype = np.dtype(array.dtype)
-        self.ndim, self.size = len(self.shape), math.prod(self.shape)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read by whole numbers and slices, one per axis from the first on."""
@@ -322,6 +325,3 @@ class WithAxis:
             return found
         before = sum(isinstance(part, slice) for part in key[: self._axis])
         return np.expand_dims(found, before)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self[()], dtype=dtype)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.io.addresses import address_of
-from napari_cfrseg.io.axes import ArrayView, Pyramid, in_memory, view_of
+from napari_cfrseg.io.axes import ArrayView, LazyArray, Pyramid, in_memory, view_of
 from napari_cfrseg.io.named_axes import OpenImage, axis_names, unit_name
 from napari_cfrseg.io.server_files import ServerFile
 from napari_cfrseg.io.tiff_pieces import Pieces, Rows, is_in_pieces
@@ -248,22 +248,17 @@ def check_chunks(array: Any) -> None:
         )
 
 
-class _Pages:
+class _Pages(LazyArray):
     """Pages of a TIFF, decoded one at a time; the last one is kept."""
 
     def __init__(self, held: _HeldOpen, series: Any, depth: int) -> None:
-        self.shape: tuple[int, ...] = tuple(int(n) for n in series.shape)
+        self.shape = tuple(int(n) for n in series.shape)
         self.dtype = np.dtype(series.dtype).newbyteorder("=")
         self._depth = depth
         self._pages = series.pages
         self._kept: tuple[int, NDArray[Any]] | None = None
         self._lock = threading.Lock()
         self._held = held
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         key = key if isinstance(key, tuple) else (key,)

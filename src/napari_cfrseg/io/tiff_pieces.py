@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cfrseg.io.axes import LazyArray
 from napari_cfrseg.latest import Latest
 
 #: decoded pieces that are kept, in bytes
@@ -50,13 +51,12 @@ def is_in_pieces(series: Any, depth: int) -> bool:
     )
 
 
-class Pieces:
+class Pieces(LazyArray):
     """Pages of a TIFF, (…, Y, X) or (…, Y, X, S); only what is asked for is decoded."""
 
     def __init__(self, held: Any, series: Any, depth: int) -> None:
-        self.shape: tuple[int, ...] = tuple(int(n) for n in series.shape)
+        self.shape = tuple(int(n) for n in series.shape)
         self.dtype = np.dtype(series.dtype).newbyteorder("=")
-        self.ndim = len(self.shape)
         self.chunks = (*(1,) * depth, *series.keyframe.chunks)
         self._depth, self._pages, self._first = depth, series.pages, series.keyframe
         self._sides = tuple(int(n) for n in series.keyframe.chunks[:2])
@@ -219,7 +219,6 @@ class Rows(Pieces):
     def __init__(self, held: Any, series: Any) -> None:
         self.shape = tuple(int(n) for n in series.shape)
         self.dtype = np.dtype(series.dtype).newbyteorder("=")
-        self.ndim = len(self.shape)
         self._depth = series.axes.index("Y")
         width = self.shape[self._depth + 1]
         self._row = math.prod(self.shape[self._depth + 1 :])

@@ -23,6 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.geometry.windows import Box, overlap, slices, union
+from napari_cfrseg.io.axes import LazyArray
 
 #: side of a tile
 TILE_PX = 256
@@ -44,7 +45,7 @@ def is_large(plane_shape: Sequence[int]) -> bool:
     return max(plane_shape) > LONGEST_SIDE_PX
 
 
-class Tiles:
+class Tiles(LazyArray):
     """An array of (…, Y, X), 0 where nothing was written, in packed tiles.
 
     It is read by an index or a slice for each axis, and written by an index for each
@@ -54,7 +55,6 @@ class Tiles:
     def __init__(self, shape: Sequence[int], dtype: DTypeLike) -> None:
         self.shape = tuple(int(n) for n in shape)
         self.dtype = np.dtype(dtype)
-        self.ndim = len(self.shape)
         #: napari reads views extended to these, so that not each shift reads again
         self.chunks = (*(1,) * (self.ndim - 2), _VIEW_PX, _VIEW_PX)
         self._packed: dict[_Index, bytes] = {}
@@ -65,11 +65,6 @@ class Tiles:
     def plane_shape(self) -> tuple[int, int]:
         """(Y, X)."""
         return self.shape[-2], self.shape[-1]
-
-    @property
-    def size(self) -> int:
-        """Number of pixels."""
-        return math.prod(self.shape)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         key = key if isinstance(key, tuple) else (key,)
@@ -99,9 +94,6 @@ class Tiles:
                 found[place] = every[:: rows.step, :: columns.step]
         ints = tuple(slice(None) if isinstance(part, slice) else 0 for part in whole)
         return np.asarray(found[ints])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self[...], dtype=dtype)
 
     def __setitem__(self, key: tuple[Any, ...], values: Any) -> None:
         *plane, rows, columns = key
