@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from encoder_weights import start_encoder
 from packs import read_side
 from settled_norms import settle_norms
 
@@ -37,7 +38,6 @@ from cfrseg_training.loop.training_step import RoundsConfig
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 from napari_cfrseg.model.network import ClickNetwork
-from napari_cfrseg.model.published.starting_weights import start_from
 
 _log = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ def make_network(options: argparse.Namespace) -> ClickNetwork:
             if fits and (same_backbone or not key.startswith("backbone.")):
                 tensor.copy_(theirs[key])
     if options.backbone_weights:
-        start_from(network, options.backbone_weights)
+        start_encoder(network, options.backbone_weights)
     return network
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import train_default
+from encoder_weights import start_encoder
 from packs import open_atlas, read_side, save_atlas
 from product_rounds import ProductConfig, ProductStep
 from settled_norms import fresh_statistics
@@ -35,7 +36,6 @@ from cfrseg_training.loop.augmentation import PhotometricRecipe
 from cfrseg_training.loop.trainer import Trainer
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
-from napari_cfrseg.model.published.starting_weights import start_from
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def make_network(options: argparse.Namespace, atlas: Atlas | None) -> CfrNet:
         return network
     if network.second is not None and old.second is None and options.second:
         lent = CfrNet(CfrNetConfig(backbone=options.second_backbone))
-        start_from(lent, options.second)
+        start_encoder(lent, options.second)
         given = lent.backbone.state_dict()  # to its coarsest map, which is left out
         wanted = network.second.backbone.state_dict()
         network.second.backbone.load_state_dict({k: given[k] for k in wanted})

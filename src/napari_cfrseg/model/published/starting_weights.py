@@ -7,8 +7,6 @@ plain ViT          MAE or timm ViT                      click embedding, pyramid
 plain ViT + FCFI   SimpleClick / CFR-ICL (published)    FFCM, CFFM
 HRNet              HRNet ImageNet (official or timm)    click stem, OCR, FFCM, CFFM
 DeepLab            ResNet v1s ImageNet (gluon, timm)    click stem, ASPP, decoder, …
-default network    EfficientNet (efficientnet_pytorch,  pyramid, clicks, FFCM, CFFM,
-                   timm)                                head
 =================  ===================================  ==============================
 
 Every tensor of the named part must be in the file and fit; its other tensors must be
@@ -19,7 +17,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -27,7 +25,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_cfrseg.errors import CheckpointError
-from napari_cfrseg.model.cfrnet import CfrNet
 from napari_cfrseg.model.network import ClickNetwork
 from napari_cfrseg.model.published.fcfi import DeepLabClicks
 from napari_cfrseg.model.published.hrnet import HRNetClicks
@@ -38,32 +35,7 @@ from napari_cfrseg.model.weights_file import check_fit
 # tensors of pretraining that a click network does not have
 _VIT_REST = r"(cls_token|mask_token|norm\.|fc_norm\.|head\.|decoder_).*"
 _HRNET_REST = r"(incre_modules|downsamp_modules|final_layer|classifier|head)\..*"
-_RESNET_REST = r"(fc|head)\..*"
-_EFFICIENTNET_REST = r"(conv_head|bn2|classifier)\..*"
-
-# efficientnet_pytorch counts its blocks through and numbers the normalisations from the
-# expansion on, which timm's first block, having none, does not
-_EFFICIENTNET_TOP = {
-    "_conv_stem": "conv_stem",
-    "_bn0": "bn1",
-    "_conv_head": "conv_head",
-    "_bn1": "bn2",
-    "_fc": "classifier",
-}
-_EFFICIENTNET_PLAIN = {
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn1",
-    "_project_conv": "conv_pw",
-    "_bn2": "bn2",
-}
-_EFFICIENTNET_EXPANDED = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
+RESNET_REST = r"(fc|head)\..*"
 
 
 def start_from(network: ClickNetwork, path: Path) -> tuple[str, ...]:
@@ -72,26 +44,32 @@ def start_from(network: ClickNetwork, path: Path) -> tuple[str, ...]:
     Returns the names of the network's tensors that were not in the file. Raises
     CheckpointError if the file is not of that backbone.
     """
+    return give(network, path, lambda state: _translated(network, state))
+
+
+def give(
+    network: ClickNetwork,
+    path: Path,
+    translated: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+) -> tuple[str, ...]:
+    """Give a network the tensors of a file, named as its own by ``translated``.
+
+    Returns and raises as :func:`start_from` does.
+    """
     state = read_state(path)
     try:
-        given = _translate(network, state)
-        kept = _load(network, given)
+        return _load(network, translated(state))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return kept
 
 
-def _translate(network: ClickNetwork, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _translated(network: ClickNetwork, state: dict[str, Tensor]) -> dict[str, Tensor]:
     if isinstance(network, PlainViTClicks):
         return _plain_vit(network, state)
     if isinstance(network, HRNetClicks):
-        return _prefixed(state, _HRNET_REST)
+        return backbone_tensors(state, _HRNET_REST)
     if isinstance(network, DeepLabClicks):
-        return _prefixed(state, _RESNET_REST)
-    if isinstance(network, CfrNet):
-        if "_conv_stem.weight" in state:
-            state = _timm_efficientnet(state, list(network.backbone.state_dict()))
-        return _prefixed(state, _EFFICIENTNET_REST + "|" + _RESNET_REST)
+        return backbone_tensors(state, RESNET_REST)
     raise CheckpointError(
         f"{type(network).__name__} has no importable backbone; networks on timm "
         "backbones take timm's weights (pretrained = true)"
@@ -126,28 +104,8 @@ def _regrid(position: Tensor, count: int) -> Tensor:
     return grid.flatten(2).transpose(1, 2)
 
 
-def _timm_efficientnet(
-    state: Mapping[str, Tensor], names: list[str]
-) -> dict[str, Tensor]:
-    """Rename efficientnet_pytorch's tensors as timm's; ``names`` are timm's."""
-    stages = (re.match(r"blocks\.\d+\.\d+", name) for name in names)
-    blocks = list(dict.fromkeys(stage[0] for stage in stages if stage))
-    renamed = {}
-    for key, tensor in state.items():
-        part, _, rest = key.partition(".")
-        if part != "_blocks":
-            renamed[f"{_EFFICIENTNET_TOP.get(part, part)}.{rest}"] = tensor
-            continue
-        number, inner, rest = rest.split(".", 2)
-        expands = f"_blocks.{number}._expand_conv.weight" in state
-        table = _EFFICIENTNET_EXPANDED if expands else _EFFICIENTNET_PLAIN
-        if int(number) >= len(blocks) or inner not in table:
-            raise CheckpointError(f"{key}: not of this network's backbone")
-        renamed[f"{blocks[int(number)]}.{table[inner]}.{rest}"] = tensor
-    return renamed
-
-
-def _prefixed(state: Mapping[str, Tensor], rest: str) -> dict[str, Tensor]:
+def backbone_tensors(state: Mapping[str, Tensor], rest: str) -> dict[str, Tensor]:
+    """Name a state's tensors as a backbone's, without those that match ``rest``."""
     return {f"backbone.{key}": value for key, value in _without(state, rest).items()}
 
 
