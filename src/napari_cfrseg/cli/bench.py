@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_cfrseg.cli.options import DeviceOption, JsonOption, ModelOption, track
+from napari_cfrseg.cli.options import (
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    track,
+    usage,
+)
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.samples import load_sample, sample_names
 
@@ -82,23 +88,19 @@ def bench(
     if all_models or network:
         if device != "auto":
             resolve_device(device)
-        try:
+        with usage("--cpu-time"):
             how = arithmetics(device, threads, cpu_time=cpu_time, compiled=compiled)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--cpu-time") from error
         _bench_networks(network or (), how, repeats, sample, as_json=as_json)
         return
     sides = _parse_sizes(sizes)
     micrograph = load_sample(sample)
-    try:
+    with usage("--backend"):
         segmenter = Segmenter.load(
             model,
             device=device,
             threads=threads,
             backend=backend,  # type: ignore[arg-type]  # checked there
         )
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--backend") from error
     rows = [
         row
         for side in track(sides, "timing clicks, sizes")
@@ -176,11 +178,9 @@ def _bench_networks(
 
     models = checkpoint.list_models()
     for name in names:
-        try:
+        with usage("--network"):
             if name not in models:
                 named(name)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--network") from error
     chosen = tuple(names) or all_networks()
     costs = []
     for cost in bench_networks(chosen, how, repeats=repeats, sample=sample):

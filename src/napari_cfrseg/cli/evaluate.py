@@ -162,7 +162,7 @@ def evaluate(
     if layout not in LAYOUTS:
         msg = f"--layout {layout}: expected one of {', '.join(LAYOUTS)}"
         raise typer.BadParameter(msg)
-    try:
+    with options.usage():
         specs = _segmenters(
             segmenter or ("default",),
             refinement or ("standard",),
@@ -180,8 +180,6 @@ def evaluate(
             surfaces=surfaces or spacing is not None,
             spacing_um=spacing,
         )
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
     for spec in specs:
         spec.check()
     choice = DataChoice(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_cfrseg.cli.options import JsonOption, track
+from napari_cfrseg.cli.options import JsonOption, track, usage
 from napari_cfrseg.io.atomic import file_sha256
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.published.fetch import PUBLISHED, fetch, published
@@ -110,10 +110,8 @@ def _row(name: str) -> dict[str, Any]:
 
     if name in checkpoint.list_models():
         return _describe(name)
-    try:
+    with usage("NAMES"):
         entry = asdict(named(name))
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="NAMES") from error
     return {**entry, "licence": entry["weights_licence"], "path": None}
 
 
@@ -298,10 +296,8 @@ def _started(network_name: str, file: Path) -> tuple[ClickNetwork, Mapping[str, 
     from napari_cfrseg.model.published.starting_weights import start_from
     from napari_cfrseg.model.registry import build, named
 
-    try:
+    with usage("--start"):
         architecture = named(network_name).architecture
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--start") from error
     network = build(architecture)
     start_from(network, file)
     return network, architecture

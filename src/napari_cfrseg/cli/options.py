@@ -107,6 +107,15 @@ ChannelsOption = Annotated[
 ]
 
 
+@contextmanager
+def usage(option: str | None = None) -> Iterator[None]:
+    """Turn a ValueError into wrong usage of an option."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
+
+
 def parse_image(text: str) -> Path:
     """Read the path of an image that exists, or an address, which is not tried."""
     path = Path(text)

@@ -82,15 +82,14 @@ def segment(
     opened = options.open_arranged(image, axes, rgb, channels)
     pixels = _plane_of(opened, plane, image)
     check_labels_output(target, pixels.shape[:2], image, overwrite=overwrite)
-    try:
+    with options.usage("--click"):
         for click in clicks:
             check_inside(click, (pixels.shape[0], pixels.shape[1]))
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--click") from error
 
     from napari_cfrseg.engine.segmenter import Segmenter
 
-    steps = _parse_refinement(refinement)
+    with options.usage("--refinement"):
+        steps = Refinement.parse(refinement)
     segmenter = Segmenter.load(model, device=device)
     segmenter.set_image(pixels, rgb=opened.is_rgb)
     first = segmenter.predict(clicks[:1], refinement=steps)
@@ -126,13 +125,6 @@ def _choose(first: Prediction, candidate: int) -> Prediction:
         msg = f"{candidate}: the first click has {count} different masks"
         raise typer.BadParameter(msg, param_hint="--candidate")
     return first.choose(candidate - 1)
-
-
-def _parse_refinement(name: str) -> Refinement:
-    try:
-        return Refinement.parse(name)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--refinement") from error
 
 
 def _report(
