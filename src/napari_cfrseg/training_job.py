@@ -34,6 +34,8 @@ VARIABLE = "CFRSEG_JOBS"
 #: a program whose heartbeat is older is not running
 DEAD_AFTER_S = 60.0
 BEAT_S = 2.0
+#: between two readings of the control, or two status files
+EVERY_S = 0.5
 #: exit code of a program that was cancelled
 _CANCELLED = 130
 FINISHED = ("done", "failed", "stopped")
@@ -235,23 +237,19 @@ def verdict_sentence(report: Mapping[str, Any]) -> str:
 
 
 class JobReporter:
-    """Writes a training's progress into a job's folder and obeys its control.
+    """Writes a training's progress into a job's folder and obeys its control."""
 
-    ``every_s`` seconds lie between two readings of the control or two status files.
-    """
-
-    def __init__(self, job: TrainingJob, every_s: float = 0.5) -> None:
+    def __init__(self, job: TrainingJob) -> None:
         self.job = job
-        self.every_s = every_s
         self._written_at = self._read_at = 0.0
         self._last = JobStatus()
 
     def phase(
         self, name: str, share: float, eta_s: float | None = None, message: str = ""
     ) -> None:
-        """Write the status; within a phase not more often than ``every_s``."""
+        """Write the status; within a phase not more often than ``EVERY_S``."""
         now = time.monotonic()
-        if name == self._last.phase and now - self._written_at < self.every_s:
+        if name == self._last.phase and now - self._written_at < EVERY_S:
             return
         self._written_at = now
         self._last = JobStatus(name, min(1.0, share), eta_s, message)
@@ -265,14 +263,14 @@ class JobReporter:
     def may_continue(self) -> bool:
         """Wait while the control is "pause"; return False at "stop"."""
         now = time.monotonic()
-        if now - self._read_at < self.every_s:
+        if now - self._read_at < EVERY_S:
             return True
         self._read_at = now
         control = self.job.control
         if control == "pause":
             self.job.write_status(replace(self._last, phase="paused"))
             while control == "pause":
-                time.sleep(self.every_s)
+                time.sleep(EVERY_S)
                 control = self.job.control
             self.job.write_status(self._last)
         return control != "stop"

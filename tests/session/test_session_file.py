@@ -243,13 +243,9 @@ def test_missing_and_changed_images_are_told_apart(tmp_path: Path) -> None:
         session.open_image()
 
 
-def test_no_absolute_path_unless_asked(tmp_path: Path) -> None:
+def test_no_absolute_path(tmp_path: Path) -> None:
     _, path = record(tmp_path)
     assert str(tmp_path) not in path.read_text()
-    asked = reference_of(
-        pixels(), path=tmp_path / "work.tif", folder=tmp_path, absolute=True
-    )
-    assert asked.path == (tmp_path / "work.tif").as_posix()
 
 
 @pytest.mark.parametrize("path", sorted(VERSIONS.glob("v*.cfrseg.json")), ids=str)

@@ -113,7 +113,6 @@ def run_bench(
     refinements: Sequence[Refinement] = REFINEMENTS,
     clicks: int = 20,
     warm_up: int = 2,
-    seed: int = 0,
 ) -> list[BenchRow]:
     """Time first and next clicks: a row per size, kind of click and refinement.
 
@@ -124,7 +123,7 @@ def run_bench(
     rows: list[BenchRow] = []
     for side in sides:
         field = tiled(image, side)
-        chosen = list(trials(labels, side, clicks + warm_up, seed))
+        chosen = list(trials(labels, side, clicks + warm_up, seed=0))
         firsts: dict[str, list[Prediction]] = {str(r): [] for r in refinements}
         nexts: dict[str, list[Prediction]] = {str(r): [] for r in refinements}
         setting: list[float] = []

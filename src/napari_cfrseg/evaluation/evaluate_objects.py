@@ -123,7 +123,10 @@ def evaluate_object(
     """Click one object on the image that is set, until the target or the last click."""
     truth_mask, ignore_mask = item.mask_in(plane), plane.ignore_mask
     run = _Run(truth_mask, ignore_mask, settings)
-    robot = _make_robot(item, truth_mask, ignore_mask, settings)
+    robot = ExactRobot(truth_mask, ignore_mask)
+    if settings.human:
+        rng = np.random.default_rng([settings.seed, zlib.crc32(item.key.encode())])
+        robot = HumanRobot(truth_mask, ignore_mask, rng=rng)
     if isinstance(segmenter, TakesHint):
         segmenter.set_hint(max(shape_of(mask_box(truth_mask) or (0, 0, 0, 0))))
     clicks: list[Click] = []
@@ -273,18 +276,6 @@ def as_mask(result: object, shape: tuple[int, ...]) -> NDArray[np.bool_]:
             "one as .mask"
         )
     return mask if mask.dtype == bool else mask > 0
-
-
-def _make_robot(
-    item: BenchmarkObject,
-    truth_mask: NDArray[np.bool_],
-    ignore_mask: NDArray[np.bool_] | None,
-    settings: RunSettings,
-) -> ExactRobot:
-    if not settings.human:
-        return ExactRobot(truth_mask, ignore_mask)
-    rng = np.random.default_rng([settings.seed, zlib.crc32(item.key.encode())])
-    return HumanRobot(truth_mask, ignore_mask, rng=rng)
 
 
 Objects = Sequence[BenchmarkObject]

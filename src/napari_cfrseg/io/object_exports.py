@@ -20,6 +20,8 @@ from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, read_box
 
 PathLike = str | os.PathLike[str]
+#: category of objects without a class
+_NO_CLASS = "object"
 
 
 def write_coco(
@@ -28,13 +30,12 @@ def write_coco(
     rows: Sequence[ObjectRow] = (),
     *,
     file_name: str = "",
-    category: str = "object",
 ) -> None:
     """Write objects as COCO annotations: polygons; run lengths if there are holes.
 
     Labels are (…, Y, X) integers; each plane is one COCO image of the file
     ``file_name``. ``rows`` have the names and classes of the objects; each class is a
-    category, ``category`` that of objects without a class. The path ends in ``.json``.
+    category, "object" that of objects without a class. The path ends in ``.json``.
     """
     planes = list(np.ndindex(labels.shape[:-2]))
     height, width = labels.shape[-2:]
@@ -49,14 +50,14 @@ def write_coco(
         for i, plane in enumerate(planes)
     ]
     found = regions(labels, tuple(rows))
-    classes = sorted({r.row.object_class for r in found} - {"", category})
-    categories = {name: i for i, name in enumerate((category, *classes), start=1)}
+    classes = sorted({r.row.object_class for r in found} - {"", _NO_CLASS})
+    categories = {name: i for i, name in enumerate((_NO_CLASS, *classes), start=1)}
     ids = {plane: i + 1 for i, plane in enumerate(planes)}
     annotations = [
         {
             "id": number,
             "image_id": ids[region.plane],
-            "category_id": categories[region.row.object_class or category],
+            "category_id": categories[region.row.object_class or _NO_CLASS],
             **_coco_shape(region, (height, width)),
             "iscrowd": 0,
             "object_id": region.row.object_id,

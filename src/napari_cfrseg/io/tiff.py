@@ -62,11 +62,14 @@ def open_tiff(
         raise
     if palette is not None:
         if not as_labels:
+            table = (np.asarray(palette).T >> 8).astype(np.uint8)
             values = OpenImage(array, axes).read()
-            array, axes, is_rgb = _coloured(values, palette), (*axes, "c"), True
-    elif axes[-1] == "c" and not is_rgb and _has_alpha(page, array.shape[-1]):
-        axes = axes[:-1]
-        array = view_of(array, range(len(axes)))  # without alpha
+            array = table[np.minimum(values, len(table) - 1)]
+            axes, is_rgb = (*axes, "c"), True
+    elif array.shape[-1] == 2 and axes[-1] == "c" and not is_rgb:
+        has_alpha = any(int(kind) in (1, 2) for kind in page.extrasamples)
+        axes = axes[:-1] if has_alpha else axes
+        array = view_of(array, range(len(axes)))
     counted = len(axes) - (axes[-1] == "c")
     if spacing is not None and units is not None:
         spacing, units = spacing[:counted], units[:counted]
@@ -170,16 +173,6 @@ def _axes_of(series: Any) -> tuple[tuple[str, ...], bool]:
     return tuple(names), int(series.keyframe.photometric) in _COLOURS
 
 
-def _has_alpha(page: Any, samples: int) -> bool:
-    return samples == 2 and any(int(kind) in (1, 2) for kind in page.extrasamples)
-
-
-def _coloured(values: NDArray[Any], palette: NDArray[Any]) -> NDArray[np.uint8]:
-    table = (np.asarray(palette).T >> 8).astype(np.uint8)
-    colours: NDArray[np.uint8] = table[np.minimum(values, len(table) - 1)]
-    return colours
-
-
 class _HeldOpen:
     """Keeps a file open until the last array that reads it is gone.
 
@@ -266,17 +259,16 @@ class _Pages(LazyArray):
         if len(leading) == self._depth and not any(
             isinstance(i, slice) for i in leading
         ):
-            page: NDArray[Any] = self._page([int(i) for i in leading])[rest]
+            sizes, number = self.shape[: self._depth], 0
+            if sizes:
+                number = int(np.ravel_multi_index([int(i) for i in leading], sizes))
+            page: NDArray[Any] = self._flat(number)[rest]
             return page
         chosen = np.arange(math.prod(self.shape[: self._depth]))
         chosen = chosen.reshape(self.shape[: self._depth])[leading]
         found = [self._flat(int(i))[rest] for i in chosen.ravel()]
         whole = np.stack(found) if found else np.zeros((0, *self.shape[self._depth :]))
         return whole.reshape(*chosen.shape, *whole.shape[1:])
-
-    def _page(self, index: list[int]) -> NDArray[Any]:
-        shape = self.shape[: self._depth]
-        return self._flat(int(np.ravel_multi_index(index, shape)) if index else 0)
 
     def _flat(self, number: int) -> NDArray[Any]:
         with self._lock:

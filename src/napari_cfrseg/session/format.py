@@ -73,16 +73,16 @@ PlaneLabels = Annotated[
 class ImageReference:
     """Which image was clicked on.
 
-    ``path`` is relative to the session's folder, with forward slashes (absolute only on
-    request); None for an image that is in no file. ``shape`` are the leading axes, Y,
-    X, and C where there are channels; ``axes`` their names, that of channels "c";
-    ``spacing`` and ``units`` the size of a pixel along each but C (None: unknown). Of
-    the file's array, ``levels`` pyramid levels from ``level`` on were read, the (axis,
-    index) pairs ``select`` applied in order, and ``channels`` along ``channel_axis``
-    became C; (): C, if there is any, is the last axis. ``order`` is which of that
-    array's axes, C left out, comes where in the other fields and in all of the
-    session's planes (see :mod:`.axes`); (): as it is. ``fingerprint`` is the SHA-256 of
-    a sample of the pixels.
+    ``path`` is relative to the session's folder, with forward slashes; None for an
+    image that is in no file. ``shape`` are the leading axes, Y, X, and C where there
+    are channels; ``axes`` their names, that of channels "c"; ``spacing`` and ``units``
+    the size of a pixel along each but C (None: unknown). Of the file's array,
+    ``levels`` pyramid levels from ``level`` on were read, the (axis, index) pairs
+    ``select`` applied in order, and ``channels`` along ``channel_axis`` became C; ():
+    C, if there is any, is the last axis. ``order`` is which of that array's axes, C
+    left out, comes where in the other fields and in all of the session's planes (see
+    :mod:`.axes`); (): as it is. ``fingerprint`` is the SHA-256 of a sample of the
+    pixels.
     """
 
     path: Annotated[str, Field(min_length=1, max_length=4096)] | None

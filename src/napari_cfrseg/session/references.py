@@ -48,13 +48,11 @@ def reference_of(
     select: tuple[tuple[int, int], ...] = (),
     channels: tuple[int, tuple[int, ...]] | None = None,
     order: Order = (),
-    absolute: bool = False,
 ) -> ImageReference:
     """Describe an image, (…, Y, X) or (…, Y, X, C), for a session.
 
     ``path`` is the file that it was read from, written relative to the session's
-    folder; ``absolute`` keeps it absolute, so that the session works on this machine
-    only. ``channels`` are the axis and indices of the file's array that became C;
+    folder. ``channels`` are the axis and indices of the file's array that became C;
     ``order`` says in which order the array's axes, and all that is given of them,
     already are.
     """
@@ -64,7 +62,7 @@ def reference_of(
         axes = put(axis_names(len(shape), rgb or channels is not None), order)
     where = None
     if path is not None:
-        where = relative_path(Path(path), folder, absolute=absolute)
+        where = relative_path(Path(path), folder)
     return ImageReference(
         path=where,
         shape=shape,
@@ -82,9 +80,7 @@ def reference_of(
     )
 
 
-def relative_path(
-    path: Path, folder: str | os.PathLike[str] | None, *, absolute: bool = False
-) -> str | None:
+def relative_path(path: Path, folder: str | os.PathLike[str] | None) -> str | None:
     """Return a path as a session in a folder writes it; None: there is no way to.
 
     An address is written as it is.
@@ -93,7 +89,7 @@ def relative_path(
     if address is not None:
         return address
     whole = path.resolve()
-    if absolute or folder is None:
+    if folder is None:
         return whole.as_posix()
     try:
         return Path(os.path.relpath(whole, Path(folder).resolve())).as_posix()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -213,7 +214,9 @@ def _compare(job: _Job, labels: AnyLabels, weights: Path, result: Replayed) -> N
     own = job.session.content.model
     other_model = own is not None and weights_sha256(weights) != own.sha256
     if before is None and other_model:
-        before = _with_own_model(job)
+        with suppress(CfrSegError):  # it is not installed
+            installed = references.find_weights(own)
+            before, _ = _labels(job, installed, follow_models=True)
     if before is None:
         return
     old, new = filled_pixels(before, labels)
@@ -223,14 +226,6 @@ def _compare(job: _Job, labels: AnyLabels, weights: Path, result: Replayed) -> N
         if result.changed and not isinstance(labels, TiledLabels):
             path = task.output / f"{task.name}.compare.png"
             write_comparison(path, job.opened.array, np.asarray(before), labels)
-
-
-def _with_own_model(job: _Job) -> AnyLabels | None:
-    try:
-        weights = references.find_weights(job.session.content.model)
-    except CfrSegError:
-        return None
-    return _labels(job, weights, follow_models=True)[0]
 
 
 def record_of(

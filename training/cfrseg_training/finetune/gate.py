@@ -98,13 +98,6 @@ class Change:
     low: float
     high: float
 
-    @property
-    def verdict(self) -> Verdict:
-        """The verdict by the interval alone."""
-        if self.high < 0:
-            return "kept"
-        return "refused" if self.difference > 0 else "not proven"
-
 
 def compare(
     before: Sequence[scores.ObjectRow], after: Sequence[scores.ObjectRow], seed: int
@@ -134,13 +127,12 @@ def _small_sample_factor(count: int) -> float:
     return student * float(np.sqrt(count / (count - 1)))
 
 
-def decide(change: Change, chance: float) -> Verdict:
+def decide(change: Change, chance: float = 0.0) -> Verdict:
     """Return the verdict, given also how likely the labels fit by chance."""
-    if chance > LARGEST_CHANCE:
-        return "refused"
-    if chance > PROVEN_CHANCE and change.verdict == "kept":
-        return "not proven"
-    return change.verdict
+    if change.high < 0 and chance <= PROVEN_CHANCE:
+        return "kept"
+    worse = change.high >= 0 and change.difference > 0
+    return "refused" if worse or chance > LARGEST_CHANCE else "not proven"
 
 
 def suggestions(

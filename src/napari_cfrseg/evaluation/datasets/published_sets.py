@@ -220,16 +220,16 @@ class CocoLvis:
         """List every instance (no stuff), image by image; all masks are opened."""
         path = self.folder / "val" / "hannotation.pickle"
         annotation = _read_pickle(path)
-        if not isinstance(annotation, dict):
-            msg = f"{path} holds a {type(annotation).__name__}, expected a dict"
-            raise DatasetError(msg)
-        for image_id, sample in sorted(annotation.items()):
-            _, mapping = self._layers(str(image_id))
-            count = _instance_count(sample, path)
+        try:
+            samples = sorted(annotation.items())
+            counts = {str(i): int(one["num_instance_masks"]) for i, one in samples}
+        except (AttributeError, TypeError, KeyError) as error:
+            msg = f"{path} is not {{image: num_instance_masks, …}}: {error!r}"
+            raise DatasetError(msg) from error
+        for image_id, count in counts.items():
+            _, mapping = self._layers(image_id)
             for layer, label in mapping[:count]:
-                yield BenchmarkObject(
-                    self, self.name, str(image_id), None, int(label), int(layer)
-                )
+                yield BenchmarkObject(self, self.name, image_id, None, label, layer)
 
     def read_plane(self, image_name: str, plane: int | None) -> AnnotatedPlane:
         """Read an image and its layers."""
@@ -259,14 +259,6 @@ class CocoLvis:
         except (TypeError, ValueError, OSError) as error:
             msg = f"{path} is not ([PNG layer, …], [(layer, mask id), …]): {error!r}"
             raise DatasetError(msg) from error
-
-
-def _instance_count(sample: Any, path: Path) -> int:
-    try:
-        return int(sample["num_instance_masks"])
-    except (TypeError, KeyError) as error:
-        msg = f"{path}: a sample without num_instance_masks: {sample!r}"
-        raise DatasetError(msg) from error
 
 
 def _decode_png(encoded: Any) -> NDArray[Any]:

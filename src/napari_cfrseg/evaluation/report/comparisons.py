@@ -68,16 +68,14 @@ def compare_runs(
     first: Run,
     second: Run,
     *,
-    seed: int = 0,
     resamples: int = scores.RESAMPLES,
-    min_objects: int = scores.MIN_POOLED_OBJECTS,
 ) -> list[Difference]:
     """Compare two runs of the same protocol, A and B, on the objects both did.
 
     All measures are pooled (the same number of objects of every set; each over the
     objects where both runs have it), then NoC@90 of each set; sets with fewer paired
-    objects than ``min_objects`` are neither pooled nor listed. Raises DatasetError if
-    the runs share no object or their robots differ.
+    objects than ``MIN_POOLED_OBJECTS`` are neither pooled nor listed. Raises
+    DatasetError if the runs share no object or their robots differ.
     """
     if odd := differing_robots(first, second):
         raise DatasetError(
@@ -90,9 +88,9 @@ def compare_runs(
         msg = f"{first.folder} and {second.folder} have no object in common"
         raise DatasetError(msg)
     rows_a = [a for a, _ in pairs.values()]
-    pool = pooled_rows(rows_a, first.order, min_objects=min_objects)
+    pool = pooled_rows(rows_a, first.order)
     measures = _measures(first.settings.target, first.settings.max_clicks)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     paired = [pairs[row.key] for row in pool]
     found = [
         _difference(named, "pooled", paired, rng, resamples)
@@ -101,7 +99,7 @@ def compare_runs(
     noc = ("NoC@90", measures.get("NoC@90", measures["NoC@80"]))
     for set_name in sorted({row.set_name for row in rows_a}):
         group = [pairs[row.key] for row in rows_a if row.set_name == set_name]
-        if len(group) >= min_objects:
+        if len(group) >= scores.MIN_POOLED_OBJECTS:
             found.append(_difference(noc, set_name, group, rng, resamples))
     return [difference for difference in found if difference is not None]
 

@@ -194,7 +194,7 @@ def format_tables(results: Results) -> str:
         "allowed (fewer is better).",
         _by_set(results, _noc_cell),
         "IoU after 1 / 3 / 5 clicks.",
-        _by_set(results, _iou_cell),
+        _by_set(results, lambda s: _at_clicks(s.iou_at)),
     ]
     if any(s.boundary_iou_at for _, summaries in results for s in summaries):
         parts += [
@@ -245,16 +245,14 @@ def _noc_cell(summary: Summary) -> str:
     return f"{clicks[0]} / {clicks[1]} · {summary.nof.get(90, '–')}"
 
 
-def _iou_cell(summary: Summary) -> str:
-    return " / ".join(_number(summary.iou_at.get(n), 3) for n in IOU_CLICKS)
+def _at_clicks(means: Mapping[int, float]) -> str:
+    return " / ".join(_number(means.get(n), 3) for n in IOU_CLICKS)
 
 
 def _surface_cell(summary: Summary) -> str:
-    boundary = " / ".join(
-        _number(summary.boundary_iou_at.get(n), 3) for n in IOU_CLICKS
-    )
     last = IOU_CLICKS[-1]
-    cell = f"{boundary} · {_number(summary.assd_at.get(last), 2)}"
+    cell = _at_clicks(summary.boundary_iou_at)
+    cell += f" · {_number(summary.assd_at.get(last), 2)}"
     if summary.assd_um_at:
         cell += f" ({_number(summary.assd_um_at.get(last), 3)} µm)"
     return cell

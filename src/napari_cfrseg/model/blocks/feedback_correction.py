@@ -99,9 +99,8 @@ class FFCM(nn.Module):
     (published: 64 on HRNet, 32 on ResNet-101), ``context_channels`` (K) those of the
     further input maps: normalised RGB and the click maps (published: 3 + 3 on HRNet, 3
     + 2 on ResNet-101). ``ratio`` is the box's side over the window's (paper, Table 5:
-    0.3), ``affinity`` ``cosine`` or ``exponential`` (Table 4), ``sigma`` σ of the
-    exponential; by default ``mid_channels``, so that the mean squared difference
-    counts.
+    0.3), ``affinity`` ``cosine`` or ``exponential`` (Table 4) with ``mid_channels`` for
+    σ, so that the mean squared difference counts.
     """
 
     def __init__(
@@ -112,7 +111,6 @@ class FFCM(nn.Module):
         *,
         context_channels: int = 6,
         affinity: Affinity = "cosine",
-        sigma: float | None = None,
     ) -> None:
         super().__init__()
         if affinity not in AFFINITIES:
@@ -120,7 +118,7 @@ class FFCM(nn.Module):
             raise ValueError(msg)
         self.ratio = ratio
         self.affinity: Affinity = affinity
-        self.sigma = float(mid_channels) if sigma is None else sigma
+        self.sigma = float(mid_channels)
         self.first = SplitInputConv2d(
             (context_channels, 1, in_channels), mid_channels, 3
         )
