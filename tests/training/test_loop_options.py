@@ -152,7 +152,7 @@ def test_accumulated_gradients_are_the_mean_over_the_batches(tmp_path):
     for share in single._batches():
         assert share == 0.5
         single.optimizer.zero_grad()
-        single._evaluate(single.network, single.config.rounds).loss.backward()
+        single.evaluate(single.network, single.config.rounds).loss.backward()
         parts.append([p.grad.clone() for p in single.network.parameters()])
     for mean, first, second in zip(means, *parts, strict=True):
         torch.testing.assert_close(mean, (first + second) / 2, rtol=1e-4, atol=1e-6)
