@@ -16,7 +16,7 @@
 #   field        README: a wider field
 #   bench        README: time per click; the window's answer while it computes
 #   networks     docs/networks.md: a click of every network
-#   stacks       docs/stacks.md: volumes from a few planes, calibration, planes per second
+#   stacks       benchmarks/stacks.md: volumes from a few planes, calibration, planes per second
 #   finetune     benchmarks/fine_tuning.md (needs OUT/finetune/base.safetensors)
 #   pictures     docs/*.png (needs a display or xvfb-run)
 #   base         the model without five sets that finetune starts from (an hour; PACKS)
