@@ -22,7 +22,9 @@ from cfrseg_training.loop.labelled import DataRequest, read_data
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.gui.finetune_job import (
     FineTuneRun,
+    Pixels,
     free_name,
+    labelled_images,
     pixels_of,
     request_of,
     start_program,
@@ -71,7 +73,7 @@ def test_only_labelled_planes_are_handed_over(tmp_path):
     stack = np.stack([image, image // 2, image // 3])
     drawn = np.stack([labels * 0, labels, labels * 0])
     pixels = pixels_of(Image(stack, name="a/b c"), Labels(drawn))
-    write_pixels(pixels, tmp_path)
+    write_pixels([pixels], tmp_path)
     np.testing.assert_array_equal(
         tifffile.imread(tmp_path / "images" / "a_b_c.tif"), image // 2
     )
@@ -87,7 +89,37 @@ def test_layers_that_do_not_fit_and_empty_labels_are_refused(tmp_path):
     colours = np.repeat(image[..., None], 3, axis=2)
     pixels = pixels_of(Image(colours, rgb=True), Labels(labels * 0))
     with pytest.raises(DatasetError, match="empty"):
-        write_pixels(pixels, tmp_path)
+        write_pixels([pixels], tmp_path)
+
+
+def test_every_image_gets_the_labels_drawn_on_it(tmp_path):
+    image, drawn = disks()
+    layers = [
+        Image(image, name="cells"),
+        Image(image // 2, name="cells 2"),
+        Image(image[:50], name="other"),
+        Labels(drawn, name="cells objects"),
+        Labels(drawn * 2, name="cells 2 objects"),
+        Labels(drawn * 0, name="hidden", visible=False),
+        Labels(drawn[:50], name="masks"),
+        Image(image[:20], name="unlabelled"),
+        Labels(drawn[:7], name="of nothing"),
+    ]
+    found = labelled_images(layers)
+    assert [(x.name, y.name) for x, y in found] == [
+        ("cells", "cells objects"),
+        ("cells 2", "cells 2 objects"),
+        ("other", "masks"),
+    ]
+    images = [Pixels("a", x.data, y.data, False) for x, y in found]
+    write_pixels(images, tmp_path)  # of one name
+    data = read_data(DataRequest(folders=(tmp_path,)))
+    assert not data.broken
+    assert sorted(plane.labels.max() for plane in data.planes) == [
+        drawn[:50].max(),
+        drawn.max(),
+        2 * drawn.max(),
+    ]
 
 
 def test_of_a_pyramid_the_level_that_fits_is_taken():
@@ -103,7 +135,7 @@ def test_channels_are_handed_over_as_the_click_dock_uses_them(tmp_path):
     names = ("c", "y", "x")
     pixels = pixels_of(Image(five, name="five", axis_labels=names), Labels(labels))
     assert not pixels.rgb
-    write_pixels(pixels, tmp_path)
+    write_pixels([pixels], tmp_path)
     written = tifffile.imread(tmp_path / "images" / "five.tif")
     np.testing.assert_array_equal(written, five[:3])
     data = read_data(DataRequest(folders=(tmp_path,)))
@@ -158,7 +190,7 @@ def test_the_program_leaves_the_processor_to_clicks(folders):
     image, labels = disks()
     request = request_of("m", "tiny", 60, sparse=True, folder=None)
     job = TrainingJob.create("m", request)
-    write_pixels(pixels_of(Image(image, name="disks"), Labels(labels)), job.folder)
+    write_pixels([pixels_of(Image(image, name="disks"), Labels(labels))], job.folder)
     process = start_program(job)
     try:
         deadline = time.monotonic() + 280
@@ -212,6 +244,16 @@ def test_the_only_layer_of_a_kind_is_chosen(viewer, qtbot):
     assert dock.labels.value is painted
     dock.look()
     assert dock.status.text().startswith("Start trains a new model on these labels")
+    other = viewer.add_image(labels.astype(np.uint8), name="other")
+    viewer.add_labels(labels, name="other objects")
+    dock.image.value = dock.image.choices[-1]
+    assert not dock.labels.enabled
+    dock.look()
+    assert "2 images (“painted” on “disks”, “other objects” on “other”)" in (
+        dock.status.text()
+    )
+    dock.image.value = other
+    assert dock.labels.enabled
 
 
 @pytest.mark.gui

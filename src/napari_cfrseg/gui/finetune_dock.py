@@ -21,6 +21,7 @@ from napari_cfrseg.gui.finetune_job import (
     FineTuneRun,
     advice,
     free_name,
+    labelled_images,
     last_words,
     pixels_of,
     progress_text,
@@ -39,7 +40,10 @@ from napari_cfrseg.training_job import (
 
 if TYPE_CHECKING:
     import napari
+    from napari.layers import Image, Labels
 
+#: what is chosen for every image that has labels
+ALL_IMAGES = "all images with labels"
 #: milliseconds between two readings of the jobs' folder
 LOOK_MS = 500
 
@@ -55,6 +59,7 @@ class FineTuneDock(DockWidget):
         self.run = FineTuneRun()
         self._shown: object = None
         self._listed: list[tuple[str, Path]] = []
+        self._labelled: list[tuple[Image, Labels]] = []
         self._make_controls()
         self._lay_out()
         self._timer = QTimer(self)
@@ -83,14 +88,12 @@ class FineTuneDock(DockWidget):
             self.look()
             return
         name, folder = free_name(self.name.value), self._chosen_folder()
-        image, labels = self.image.value, self.labels.value
-        pixels = None
-        if folder is None and (image is None or labels is None):
+        pairs = self._chosen_layers() if folder is None else []
+        if folder is None and not pairs:
             show_error("choose an image layer and a labels layer, or a folder")
             return
         try:
-            if folder is None:
-                pixels = pixels_of(image, labels, self.viewer)
+            pixels = [pixels_of(*pair, self.viewer) for pair in pairs]
         except CfrSegError as error:
             show_error(str(error))
             return
@@ -104,6 +107,13 @@ class FineTuneDock(DockWidget):
         self.run.begin(name, request, pixels)
         self._shown = None
         self.look()
+
+    def _chosen_layers(self) -> list[tuple[Image, Labels]]:
+        """Return the images chosen, each with its labels."""
+        if self.image.value == ALL_IMAGES:
+            return self._labelled
+        pair = self.image.value, self.labels.value
+        return [] if None in pair else [pair]
 
     def _chosen_folder(self) -> Path | None:
         chosen = self.folder.value
@@ -193,11 +203,15 @@ class FineTuneDock(DockWidget):
 
     def _sentence(self, status: JobStatus, *, interrupted: bool) -> str:
         if self.job is None:
-            layers = self.image.value is not None and self.labels.value is not None
-            if not layers and self._chosen_folder() is None:
+            pairs, these = self._chosen_layers(), "these labels"
+            if not pairs and self._chosen_folder() is None:
                 return "Choose an image and its labels, or a folder."
+            if self.image.value == ALL_IMAGES and self._chosen_folder() is None:
+                listed = [f"“{y.name}” on “{x.name}”" for x, y in pairs]
+                shown = ", ".join([*listed[:4], *(["…"] if listed[4:] else [])])
+                these = f"{len(pairs)} images ({shown})"
             return (
-                "Start trains a new model on these labels. You can go on clicking, and "
+                f"Start trains a new model on {these}. You can go on clicking, and "
                 "close napari, meanwhile."
             )
         if interrupted:
@@ -242,10 +256,14 @@ class FineTuneDock(DockWidget):
 
         self.image = ComboBox(
             label="Image",
-            choices=lambda _: images_of(self.viewer),
+            choices=lambda _: [
+                *images_of(self.viewer),
+                *([ALL_IMAGES] if len(self._labelled) > 1 else []),
+            ],
             nullable=True,
             tooltip="The image the labels were drawn on",
         )
+        self.image.changed.connect(self._on_image)
         self.labels = ComboBox(
             label="Labels",
             choices=lambda _: [x for x in self.viewer.layers if isinstance(x, Labels)],
@@ -327,12 +345,18 @@ class FineTuneDock(DockWidget):
         column.addStretch()
         self.fill_with(inner, 300)
 
+    def _on_image(self, chosen: object) -> None:
+        self.labels.enabled = chosen != ALL_IMAGES
+
     def _on_layers(self, _: Any = None) -> None:
+        self._labelled = labelled_images(self.viewer.layers)
         for choice in (self.image, self.labels):
             choice.reset_choices()
             there = [layer for layer in choice.choices if layer is not None]
             if choice.value is None and len(there) == 1:
                 choice.value = there[0]
+        if self.image.value is None and len(self._labelled) > 1:
+            self.image.value = ALL_IMAGES
 
     def let_go(self) -> None:
         """Stop updating; a running training continues."""

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from napari_cfrseg.training_job import JobStatus, TrainingJob, list_jobs
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels
+    from napari.layers import Image, Labels, Layer
 
 
 #: the training program, which leaves the processor to clicks
@@ -44,6 +44,37 @@ class Pixels:
     image: Any
     labels: Any
     rgb: bool
+
+
+def labelled_images(layers: Iterable[Layer]) -> list[tuple[Image, Labels]]:
+    """Return images with the labels that were drawn on them, in the layers' order.
+
+    Labels belong to an image of their shape: to the one whose name theirs begins with
+    ("cells", "cells objects"), else to the nearest below them. Of several on one image
+    the topmost that are visible count.
+    """
+    from napari.layers import Image, Labels
+
+    listed, found = list(layers), dict[Image, Labels]()
+    drawn = [layer for layer in reversed(listed) if isinstance(layer, Labels)]
+    for labels in sorted(drawn, key=lambda layer: not layer.visible):
+        below = listed[: listed.index(labels)]
+        fits = [x for x in listed if type(x) is Image and _fits(x, labels)]
+        named = [x for x in fits if labels.name.startswith(x.name)]
+        named.sort(key=lambda image: len(image.name))
+        nearest = (named, [x for x in fits if x in below], fits)
+        image = next((some[-1] for some in nearest if some), None)
+        if image is not None:
+            found.setdefault(image, labels)
+    return sorted(found.items(), key=lambda pair: listed.index(pair[0]))
+
+
+def _fits(image: Image, labels: Labels) -> bool:
+    try:
+        pixels_of(image, labels)
+    except DatasetError:
+        return False
+    return True
 
 
 def pixels_of(
@@ -72,17 +103,24 @@ def pixels_of(
     )
 
 
-def write_pixels(pixels: Pixels, folder: Path) -> None:
+def write_pixels(images: Sequence[Pixels], folder: Path) -> None:
     """Write the labelled planes as ``images/NAME.tif`` and ``labels/NAME.tif``.
 
     Raises DatasetError if nothing is labelled.
     """
+    written = [_write_one(pixels, folder) for pixels in images]
+    if not any(written):
+        msg = "the labels are empty: paint or click at least two objects first"
+        raise DatasetError(msg)
+
+
+def _write_one(pixels: Pixels, folder: Path) -> bool:
+    """Write one image's labelled planes; False if there are none."""
     import tifffile
 
     planes = list(_labelled_planes(pixels))
     if not planes:
-        msg = "the labels are empty: paint or click at least two objects first"
-        raise DatasetError(msg)
+        return False
     step = max(1, len(planes) // MOST_PLANES)
     chosen = planes[::step][:MOST_PLANES]
     images = np.stack([image for image, _ in chosen])
@@ -94,11 +132,15 @@ def write_pixels(pixels: Pixels, folder: Path) -> None:
         images = np.moveaxis(images, -1, -3)
         said["metadata"] = {"axes": "QCYX"[-images.ndim :]}
     name = "".join(c if c.isalnum() or c in "-_" else "_" for c in pixels.name)
+    name = name or "image"
+    while (folder / "images" / f"{name}.tif").exists():
+        name += "_"
     grey = {"photometric": "minisblack"}
     for part, array, kind in (("images", images, said), ("labels", labels, grey)):
         (folder / part).mkdir(parents=True, exist_ok=True)
-        path = folder / part / f"{name or 'image'}.tif"
+        path = folder / part / f"{name}.tif"
         tifffile.imwrite(path, array, compression="zlib", **kind)
+    return True
 
 
 def _labelled_planes(
@@ -259,7 +301,7 @@ class FineTuneRun:
         self.job = next(iter((*unfinished, *jobs)), None)
 
     def begin(
-        self, name: str, request: Mapping[str, Any], pixels: Pixels | None
+        self, name: str, request: Mapping[str, Any], pixels: Sequence[Pixels]
     ) -> None:
         """Make a job and start its program, once pixels are written if there are any.
 
@@ -267,7 +309,7 @@ class FineTuneRun:
         """
         self.job = TrainingJob.create(name, request)
         self._write_error = ""
-        if pixels is None:
+        if not pixels:
             self.go_on()
             return
         job = self.job
