@@ -87,6 +87,7 @@ def test_earlier_names_of_options_are_accepted(
         (["segment", __file__, "-c", "1,2,*"], "ROW,COLUMN,+"),
         (["segment", __file__, "-c", "1"], "ROW,COLUMN,+"),
         (["segment", __file__, "-c", "nan,2,+"], "ROW,COLUMN,+"),
+        (["suggest", "a.cfrseg.json", "-o", "a.tif"], "leave .tif out"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(arguments: list[str], words: str) -> None:

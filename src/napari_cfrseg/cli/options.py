@@ -42,8 +42,25 @@ SessionDeviceOption = Annotated[
     str | None,
     typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps [session's]."),
 ]
+
+
+def _as_folder(path: Path) -> Path:
+    """Refuse what looks like a file: a folder of that name is a surprise."""
+    if path.suffix in (".tif", ".tiff", ".zarr", ".json") and not path.is_dir():
+        msg = f"{path.name!r} is to be a folder: leave {path.suffix} out"
+        raise typer.BadParameter(msg)
+    return path
+
+
 FolderOption = Annotated[
-    Path, typer.Option("--output", "-o", file_okay=False, help="Results' folder.")
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        file_okay=False,
+        help="Results' folder.",
+        callback=_as_folder,
+    ),
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as one JSON value.")

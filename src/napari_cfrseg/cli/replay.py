@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from napari_cfrseg.cli import options
-from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.errors import CfrSegError, counted
 from napari_cfrseg.io.addresses import absolute
 from napari_cfrseg.io.atomic import check_folder
 from napari_cfrseg.io.images import stem_of
@@ -156,7 +156,8 @@ def _line(result: Replayed) -> str:
     if result.status != "done":
         return f"{result.name}: {result.status}"
     line = (
-        f"{result.name}: {result.objects} objects, {result.clicks} clicks, "
+        f"{result.name}: {counted(result.objects, 'object')}, "
+        f"{counted(result.clicks, 'click')}, "
         f"{result.seconds:.2f} s → {result.labels}"
     )
     if result.changed:

@@ -13,7 +13,7 @@ import typer
 from napari_cfrseg.cli import options
 from napari_cfrseg.clicks import Click, check_inside
 from napari_cfrseg.engine.refinement import Refinement
-from napari_cfrseg.errors import ImageError
+from napari_cfrseg.errors import ImageError, counted
 from napari_cfrseg.io.atomic import write_or_save_aside
 from napari_cfrseg.io.axes import plane_of
 from napari_cfrseg.io.images import read_small
@@ -143,6 +143,6 @@ def _report(
             }
         )
     return (
-        f"{target}: {area} px; last click {prediction.steps} steps, "
+        f"{target}: {area} px; last click {counted(prediction.steps, 'step')}, "
         f"{prediction.seconds * 1e3:.0f} ms"
     )

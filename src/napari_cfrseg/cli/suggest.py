@@ -22,7 +22,7 @@ from napari_cfrseg.cli.options import (
     images_named,
     track,
 )
-from napari_cfrseg.errors import CfrSegError, SessionError, said_of
+from napari_cfrseg.errors import CfrSegError, SessionError, counted, said_of
 from napari_cfrseg.io.atomic import check_folder
 from napari_cfrseg.io.images import stem_of as image_stem
 from napari_cfrseg.model.weights_file import resolve
@@ -87,7 +87,7 @@ def suggest(
         if as_json:
             typer.echo(json.dumps({"output": str(labels), "suggested": count}))
         else:
-            typer.echo(f"{labels}: {count} objects suggested")
+            typer.echo(f"{labels}: {counted(count, 'object')} suggested")
     if failed:
         typer.echo("\n".join(failed), err=True)
         raise SessionError(f"{len(failed)} of {len(targets)} failed")
