@@ -24,6 +24,7 @@ from napari_cfrseg.gui.session.layer_imports import (
     import_csv,
     import_labels,
     import_points,
+    said_by,
 )
 from napari_cfrseg.gui.session.session_keeper import SessionKeeper
 from napari_cfrseg.gui.session.session_panel import SessionPanel, picture_path
@@ -385,3 +386,11 @@ def test_work_is_saved_elsewhere_when_the_sessions_folder_cannot_be_written(
     assert sum(o.click_count for o in session.objects()) == 2
     assert np.array_equal(session.apply(segmenter=flood_segmenter()), desk.labels)
     assert "all on the disk" in desk.panel.label.text()
+
+
+def test_signs_of_points_are_those_of_tables():
+    signs = ["+", "Positive", True, 1.0, "negative", "Negative", "-", False, 0, -1.0]
+    said = {"object": [1] * 10, "polarity": signs}
+    assert said_by(said) == ([1] * 10, [True] * 4 + [False] * 6)
+    with pytest.raises(SessionError, match="polarity: sign 'up': expected"):
+        said_by({"polarity": ["up"]})

@@ -25,6 +25,8 @@ def read(tmp_path, text, encoding="utf-8"):
         "y;x;object;sign\n1.5;2.5;1,0;false\n",
         "\r\nY , X ,Object,Polarity\r1.5,2.5,1.0,negative\r",
         'object,"y",sign,"x",note\n1,1.5,-,2.5,"a\nb"\n\n,,,\n',
+        "sep=;\r\ny;x;object;sign\r\n1,5;2,5;1;-1,0\r\n",
+        "# remarks, of any kind\n , ,\ny,x,object,sign\n1.5,2.5,1,0.0\n",
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
@@ -59,10 +61,13 @@ def test_planes_may_be_floats(tmp_path, head):
 
 def test_equal_numbers_are_one_object_and_other_texts_one_each(tmp_path):
     text = "y,x,object\n" + "".join(
-        f"1,2,{owner}\n" for owner in ("01", "1", "1.0", "+1", "1.5", "a", "A", "", "0")
+        f"1,2,{owner}\n"
+        for owner in ("01", "1", "1.0", "+1", "1.5", "a", "A", "", "0", "NaN")
     )
-    owners = [row[0] for row in read(tmp_path, text)]
-    assert owners == ["1", "1", "1", "1", "1.5", "a", "A", "line 9", "0"]
+    found = [row[:2] for row in read(tmp_path, text)]
+    assert [name for _, name in found] == [*[""] * 5, "a", "A", "", "", ""]
+    owners = [owner for owner, _ in found]
+    assert owners == ["1", "1", "1", "1", "1.5", "a", "A", "line 9", "0", "line 11"]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +79,8 @@ def test_equal_numbers_are_one_object_and_other_texts_one_each(tmp_path):
         ("y,x\n1,2\n1\n", "line 3"),
         ("y,x\n1,here\n", "line 2"),
         ("y,x\nnan,1\n", "no finite number"),
-        ("y,x,sign\n1,2,maybe\n", "sign 'maybe'"),
+        ("y,x,sign\n1,2,maybe\n", "sign 'maybe': expected + or -"),
+        ('y,x,name\n1,2,"a quote\n3,4,b\n', "line 2"),
         ("y,x,name\n1,2," + "n" * 140_000 + "\n", "line 2"),
         ("z,y,x\n1e999,1,2\n", "no finite number"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +115,39 @@ def test_tables_that_are_no_clicks_are_one_clear_line(
     with pytest.raises(SessionError, match=said) as caught:
         events_from_csv(path)
     assert "\n" not in str(caught.value)
+
+
+def numbers_and_names(events: list[ev.Event]) -> list[tuple[int, str]]:
+    return [(e.object_id, e.name) for e in events if isinstance(e, ev.ObjectCreated)]
+
+
+def test_a_table_s_names_and_large_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "clicks.csv"
+    path.write_text("y,x,object,name\n1,2,70000,\n3,4,70000,late\n5,6,2,\n7,8,b,\n")
+    assert numbers_and_names(events_from_csv(path)) == [
+        (70_000, "late"),
+        (2, ""),
+        (1, "b"),
+    ]
+    small = events_from_csv(path, first_object=4, most=65_535)
+    assert numbers_and_names(small) == [(5, "late"), (4, ""), (6, "b")]
+
+
+@pytest.mark.parametrize("row", ["-1,2,3,a", "1,1e300,3,a", "1,2,3," + "n" * 2000])
+def test_the_line_of_a_click_that_cannot_be(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "clicks.csv"
+    path.write_text(f"z,y,x,name\n1,2,3,a\n{row}\n")
+    with pytest.raises(SessionError, match=re.escape(f"{path}, line 3: ")):
+        events_from_csv(path)
+
+
+def test_points_that_cannot_be_clicks() -> None:
+    with pytest.raises(SessionError, match="point 1"):
+        events_from_points([[1, 2, 3], [np.inf, 2, 3]])
+    with pytest.raises(ValueError, match="shorter"):
+        events_from_points([[1, 2], [3, 4]], objects=["a"])
+    alone = events_from_points([[1, 2], [3, 4]], objects=[np.nan, np.nan])
+    assert numbers_and_names(alone) == [(1, ""), (2, "")]
 
 
 def test_points_become_objects_or_clicks_of_one() -> None:

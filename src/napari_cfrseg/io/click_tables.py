@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from napari_cfrseg.clicks import Click
@@ -18,6 +19,10 @@ MOST_BYTES = 1 << 28
 _POSITIVE = {"+", "1", "true", "positive", ""}
 _NEGATIVE = {"-", "−", "0", "-1", "false", "negative"}
 _AXIS = re.compile(r"axis[-_ ](\d+)")
+#: how programs write that a cell has no value
+_MISSING = {"nan", "none", "<na>"}
+#: so many lines are looked through for the names of the columns
+_LINES_ABOVE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +33,23 @@ class TableClick:
     name: str  #: the object's, or ""
     plane: tuple[int, ...]  #: index of the axes before Y
     click: Click
+    where: str = ""  #: the file and the line, or the point
 
 
 def read_clicks(path: Path) -> list[TableClick]:
     """Read a table with a row for each click and the names of its columns on top.
 
     Cells are separated by commas, semicolons or tabs; beside the last two a comma is a
-    decimal point. UTF-8, UTF-16 with its mark, or Windows' Latin letters.
+    decimal point. UTF-8, UTF-16 with its mark, or Windows' Latin letters. Lines above
+    the names of the columns (remarks, Excel's ``sep=;``) do not count.
 
     The columns are ``y`` and ``x``, after ``axis_0`` … or ``t``, ``z`` for the plane;
     or napari's ``axis-0`` …, the last two of which are Y and X. Planes are rounded.
     ``object`` names the object of a click: numbers that are equal (``01``, ``1``,
     ``1.0``) are one object, other texts one each, and without it every row is an object
     of its own. ``sign`` or ``polarity`` is + or − (+ by default). ``name`` names the
-    object; other columns do not count. A SessionError names the line that cannot be
-    read.
+    object, else a text in ``object`` does; other columns do not count. A SessionError
+    names the line that cannot be read.
     """
     try:
         if not path.is_file():
@@ -53,19 +60,18 @@ def read_clicks(path: Path) -> list[TableClick]:
         text = _decoded(path.read_bytes())
     except (OSError, ValueError) as error:
         raise SessionError(f"{path} cannot be read: {error}") from error
-    separator, columns = _columns(text, path)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    rows = []
+    lines = io.StringIO(text, newline="")
+    above, separator, columns = _columns(lines, path)
+    reader = csv.reader(lines, delimiter=separator, strict=True)
+    rows, begin = [], above + 1
     try:
-        next(cells for cells in reader if cells)  # the names
         for cells in reader:
             if any(cell.strip() for cell in cells):
-                rows.append(_row(cells, columns, separator, reader.line_num))
+                rows.append(_row(cells, columns, separator, path, begin))
+            begin = above + reader.line_num + 1
     except (ValueError, csv.Error) as error:
-        raise SessionError(
-            f"{path}, line {reader.line_num}: no click "
-            f"({' '.join(str(error).split())[:200]})"
-        ) from error
+        said = " ".join(str(error).split())[:200]
+        raise SessionError(f"{path}, line {begin}: no click ({said})") from error
     return rows
 
 
@@ -89,17 +95,20 @@ class _Columns:
     name: int | None
 
 
-def _columns(text: str, path: Path) -> tuple[str, _Columns]:
-    """Return the separator with which there are columns of coordinates, and these."""
-    head = re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0][:100_000]
-    for separator in ",;\t":
-        cells = next(csv.reader([head], delimiter=separator), [])
-        names = [cell.strip().lower() for cell in cells]
-        found = _places(names)
-        if found is not None:
-            return separator, found
-    msg = f"{path}: expected the columns y and x, found {' '.join(head.split())[:200]}"
-    raise SessionError(msg)
+def _columns(lines: Iterable[str], path: Path) -> tuple[int, str, _Columns]:
+    """Read on to the names of coordinates.
+
+    Returns the number of their line, the separator that parts them, and what is where.
+    """
+    first = ""
+    for count, line in enumerate(islice(lines, _LINES_ABOVE), start=1):
+        for separator in ",;\t":
+            cells = next(csv.reader([line[:100_000]], delimiter=separator), [])
+            found = _places([cell.strip().lower() for cell in cells])
+            if found is not None:
+                return count, separator, found
+        first = first or " ".join(line.split())[:200]
+    raise SessionError(f"{path}: expected the columns y and x, found {first}")
 
 
 def _places(names: list[str]) -> _Columns | None:
@@ -119,33 +128,50 @@ def _places(names: list[str]) -> _Columns | None:
     return _Columns((y, x), tuple(axes), owner, sign, place("name"))
 
 
-def _row(cells: list[str], columns: _Columns, separator: str, line: int) -> TableClick:
+def _row(
+    cells: list[str], columns: _Columns, separator: str, path: Path, line: int
+) -> TableClick:
     def cell(place: int | None) -> str:
         return cells[place].strip() if place is not None and place < len(cells) else ""
 
+    def with_point(place: int | None) -> str:
+        return cell(place) if separator == "," else cell(place).replace(",", ".")
+
     def number(place: int) -> float:
-        said = cell(place)
-        value = float(said if separator == "," else said.replace(",", "."))
+        value = float(with_point(place))
         if not math.isfinite(value):
-            raise ValueError(f"{said!r} is no finite number")
+            raise ValueError(f"{cell(place)!r} is no finite number")
         return value
 
-    sign = cell(columns.sign).lower()
-    if sign not in _POSITIVE | _NEGATIVE:
-        raise ValueError(f"sign {sign[:20]!r}")
     y, x = columns.yx
     plane = tuple(math.floor(number(place) + 0.5) for place in columns.plane)
-    click = Click((number(y), number(x)), sign in _POSITIVE)
-    owner = cell(columns.owner)
-    owner = object_key(owner if separator == "," else owner.replace(",", "."))
-    owner = owner or f"line {line}"
-    return TableClick(owner, cell(columns.name), plane, click)
+    click = Click((number(y), number(x)), is_positive(with_point(columns.sign)))
+    owner = object_key(with_point(columns.owner)) or f"line {line}"
+    name = cell(columns.name) or name_in(cell(columns.owner))
+    return TableClick(owner, name, plane, click, f"{path}, line {line}")
+
+
+def is_positive(sign: str) -> bool:
+    """Return whether a sign stands for a positive click; ValueError if for none."""
+    key = object_key(sign.lower())
+    if key not in _POSITIVE | _NEGATIVE:
+        raise ValueError(f"sign {sign[:20]!r}: expected + or -")
+    return key in _POSITIVE
 
 
 def object_key(text: str) -> str:
-    """Return a text that is equal for equal numbers: "01", "1" and "1.0" are "1"."""
-    whole = re.fullmatch(r"\+?(\d{1,18})(\.0*)?", text.strip())
-    return str(int(whole[1])) if whole else text.strip()
+    """Return a text that is equal for equal numbers: "01", "1" and "1.0" are "1".
+
+    It is "" where nothing is said (NaN).
+    """
+    said = text.strip()
+    whole = re.fullmatch(r"([+-]?\d{1,18})(\.0*)?", said)
+    return str(int(whole[1])) if whole else "" if said.lower() in _MISSING else said
+
+
+def name_in(text: str) -> str:
+    """Return what names an object where it has a text instead of a number."""
+    return text if object_key(text) and re.search(r"[^\W\d_]", text) else ""
 
 
 def clicks_csv(rows: Iterable[tuple[int, TableClick]], depth: int) -> str:

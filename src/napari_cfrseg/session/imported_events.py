@@ -14,19 +14,28 @@ from numpy.typing import NDArray
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.geometry.masks import LabelRuns
-from napari_cfrseg.io.click_tables import TableClick, object_key, read_clicks
+from napari_cfrseg.geometry.masks import MOST_LABEL, LabelRuns
+from napari_cfrseg.io.click_tables import (
+    TableClick,
+    name_in,
+    object_key,
+    read_clicks,
+)
 
 
 def events_from_csv(
-    path: str | os.PathLike[str], *, first_object: int = 1, first_click: int = 1
+    path: str | os.PathLike[str],
+    *,
+    first_object: int = 1,
+    first_click: int = 1,
+    most: int = MOST_LABEL,
 ) -> list[ev.Event]:
     """Read a table of clicks (:func:`~napari_cfrseg.io.click_tables.read_clicks`).
 
-    ``first_object`` and ``first_click`` are numbers that are free. A SessionError names
-    the line that cannot be read.
+    ``first_object`` and ``first_click`` are numbers that are free; objects of numbers
+    above ``most`` get others. A SessionError names the line that cannot be read.
     """
-    return _events(read_clicks(Path(path)), first_object, first_click)
+    return _events(read_clicks(Path(path)), first_object, first_click, most)
 
 
 def events_from_points(
@@ -36,23 +45,30 @@ def events_from_points(
     positive: Sequence[bool] | None = None,
     first_object: int = 1,
     first_click: int = 1,
+    most: int = MOST_LABEL,
 ) -> list[ev.Event]:
     """Make clicks of points, (N, D) in array indices (a napari Points layer's data).
 
     The leading D − 2 coordinates choose the plane. ``objects`` says whose click each is
     (by default every point is an object of its own), ``positive`` gives their signs (by
-    default all positive).
+    default all positive), each one for every point. The numbers are those of
+    :func:`events_from_csv`; a SessionError names the point that has no place.
     """
+    places = np.asarray(points, dtype=float)
+    owners = [""] * len(places) if objects is None else [str(o) for o in objects]
+    signs = [True] * len(places) if positive is None else positive
     rows = []
-    for number, point in enumerate(np.asarray(points, dtype=float)):
+    for number, (point, owner, sign) in enumerate(
+        zip(places, owners, signs, strict=True)
+    ):
+        if not np.isfinite(point).all():
+            raise SessionError(f"point {number}: {point.tolist()} is no place")
         *leading, y, x = (float(v) for v in point)
-        whose = (
-            f"point {number}" if objects is None else object_key(str(objects[number]))
-        )
-        sign = True if positive is None else bool(positive[number])
+        whose = object_key(owner) or f"point {number}"
         plane = tuple(math.floor(v + 0.5) for v in leading)
-        rows.append(TableClick(whose, "", plane, Click((y, x), sign)))
-    return _events(rows, first_object, first_click)
+        click = Click((y, x), bool(sign))
+        rows.append(TableClick(whose, name_in(owner), plane, click, f"point {number}"))
+    return _events(rows, first_object, first_click, most)
 
 
 def renumbered(
@@ -92,22 +108,29 @@ def events_from_labels(labels: NDArray[np.integer]) -> Iterator[ev.Event]:
 
 
 def _events(
-    rows: Sequence[TableClick], first_object: int, first_click: int
+    rows: Sequence[TableClick], first_object: int, first_click: int, most: int
 ) -> list[ev.Event]:
     """Give objects numbers as they appear; a plain number keeps itself."""
-    numeric = {row.owner for row in rows if row.owner.isdecimal()}
-    wanted = {w: int(w) for w in numeric if len(w) < 11 and 0 < int(w) < 2**31}
-    shift = max(0, first_object - min(wanted.values(), default=first_object))
-    used = {n + shift for n in wanted.values()}
+    numeric = {row.owner: int(row.owner) for row in rows if row.owner.isdecimal()}
+    lowest = min((n for n in numeric.values() if n > 0), default=first_object)
+    shift = max(0, first_object - lowest)
+    numbers = {w: n + shift for w, n in numeric.items() if 0 < n <= most - shift}
+    used = set(numbers.values())
     free = (n for n in itertools.count(first_object) if n not in used)
-    numbers: dict[str, int] = {}
+    names = {row.owner: row.name for row in reversed(rows) if row.name}
+    created: set[str] = set()
     events: list[ev.Event] = []
     for click_id, row in enumerate(rows, start=first_click):
         whose, click = row.owner, row.click
-        if whose not in numbers:
-            known = whose in wanted
-            numbers[whose] = wanted[whose] + shift if known else next(free)
-            events.append(ev.ObjectCreated(numbers[whose], row.name))
-        signed = (click.yx, click.is_positive, click_id)
-        events.append(ev.ClickAdded(numbers[whose], row.plane, *signed))
+        try:
+            if whose not in created:
+                created.add(whose)
+                if whose not in numbers:
+                    numbers[whose] = next(free)
+                named = numbers[whose], names.get(whose, "")
+                events.append(ev.ObjectCreated(*named))
+            signed = (click.yx, click.is_positive, click_id)
+            events.append(ev.ClickAdded(numbers[whose], row.plane, *signed))
+        except SessionError as error:
+            raise SessionError(f"{row.where}: {error}") from error
     return events

@@ -16,6 +16,7 @@ from napari_cfrseg.gui.segment.layers import (
     labels_on,
     points_on,
 )
+from napari_cfrseg.io.click_tables import is_positive
 from napari_cfrseg.session.imported_events import (
     events_from_csv,
     events_from_labels,
@@ -71,6 +72,7 @@ def import_points(controller: Controller, layer: Points) -> tuple[int, int]:
         positive=positive,
         first_object=controller.view.next_id,
         first_click=controller.next_click,
+        most=MOST_OBJECTS,
     )
     return _import(controller, events)
 
@@ -82,18 +84,26 @@ def import_csv(controller: Controller, path: Path) -> tuple[int, int]:
     SessionError if it is no table of clicks.
     """
     first, click = controller.view.next_id, controller.next_click
-    events = events_from_csv(path, first_object=first, first_click=click)
+    events = events_from_csv(
+        path, first_object=first, first_click=click, most=MOST_OBJECTS
+    )
     return _import(controller, events)
 
 
 def said_by(
     features: Mapping[str, Any],
 ) -> tuple[list[object] | None, list[bool] | None]:
-    """Return whose each point is and its sign, as far as feature columns say."""
+    """Return whose each point is and its sign, as far as feature columns say.
+
+    A SessionError names a sign that is none.
+    """
     objects = list(features["object"]) if "object" in features else None
     if "polarity" not in features:
         return objects, None
-    return objects, [str(sign) != "negative" for sign in features["polarity"]]
+    try:
+        return objects, [is_positive(str(sign)) for sign in features["polarity"]]
+    except ValueError as error:
+        raise SessionError(f"the feature polarity: {error}") from error
 
 
 def _import(controller: Controller, events: Iterable[ev.Event]) -> tuple[int, int]:
