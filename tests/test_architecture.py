@@ -171,12 +171,10 @@ def source_folders() -> set[str]:
     }
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"]
-)
-def test_every_link_leads_to_a_file(page: str) -> None:
-    links = links_of(page)
-    assert links
+def test_every_link_leads_to_a_file() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]
+    links = {link for page in pages for link in links_of(str(page.relative_to(ROOT)))}
+    assert len(links) > 150
     assert not {link for link in links if not (ROOT / link).exists()}
 
 
