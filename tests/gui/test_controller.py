@@ -179,7 +179,7 @@ def test_a_stroke_through_several_planes_is_one_undo_step():
     bench.labels.brush_size = 4
     bench.labels.paint((1, 50, 50), 7)
     assert [bool((plane == 7).any()) for plane in bench.labels.data] == [True] * 3
-    assert bench.view.status == f"Painted. Object 7: {bench.area(7)} px."
+    assert bench.view.status == f"Object 7: 0 clicks, {bench.area(7)} px."
     bench.controller.undo()
     assert not bench.labels.data.any()
     bench.controller.redo()
@@ -190,6 +190,22 @@ def test_a_stroke_through_several_planes_is_one_undo_step():
     bench.labels.paint((1, 50, 50), 0)  # refused on all planes
     assert np.array_equal(bench.labels.data, before)
     bench.controller.close()
+
+
+def test_the_status_says_what_an_act_left_of_its_objects(bench):
+    bench.click(20, 20)
+    bench.click(20, 24)
+    bench.points.selected_data = {1}
+    bench.points.remove_selected()
+    assert bench.view.status == f"Object 1: 1 click, {bench.area(1)} px."
+    bench.controller.edits.reject()
+    assert bench.view.status == "No suggestion is here, and no click is chosen."
+    bench.controller.new_object()
+    bench.click(20, 70)
+    bench.controller.edits.merge([1, 2])
+    assert bench.view.status == f"Object 1: 1 click, {bench.area(1)} px."
+    bench.controller.delete_selected()
+    assert bench.view.status == "Object 1 deleted."
 
 
 def test_painting_on_a_locked_object_is_put_back(bench):

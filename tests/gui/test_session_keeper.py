@@ -25,7 +25,8 @@ from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui import manifest
 from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.gui.session import session_layers as session_files
-from napari_cfrseg.gui.session.session_keeper import METADATA_KEY, SessionKeeper
+from napari_cfrseg.gui.session.layer_references import METADATA_KEY
+from napari_cfrseg.gui.session.session_keeper import SessionKeeper
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.unsaved_sessions import recent_sessions, unsaved_sessions
 

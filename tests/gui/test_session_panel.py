@@ -26,6 +26,7 @@ from napari_cfrseg.gui.session.layer_imports import (
     import_points,
     said_by,
 )
+from napari_cfrseg.gui.session.layer_references import session_of
 from napari_cfrseg.gui.session.session_keeper import SessionKeeper
 from napari_cfrseg.gui.session.session_panel import SessionPanel, picture_path
 from napari_cfrseg.session.format import ModelReference
@@ -139,6 +140,9 @@ def test_saving_asks_for_a_name_and_for_the_pixels(
     assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), pixels())
     labels = desk.controller.labels.layer
     assert labels.metadata["cfrseg_session"] == str(tmp_path / "b.cfrseg.json")
+    # what napari makes of our labels is no session's image
+    copied = desk.viewer.add_image(labels.data, metadata=labels.metadata)
+    assert session_of(copied) is None
 
 
 def test_a_name_gets_the_ending_of_the_kind_chosen_and_replaces_nothing_unasked(

@@ -262,8 +262,10 @@ class ObjectEdits:
         )
         if event:
             self._owner.submit(event)
-        else:
+        elif self._owner.clicks.layer.selected_data:
             self._owner.clicks.layer.remove_selected()
+        else:
+            self._owner.say("No suggestion is here, and no click is chosen.")
 
     def go_to(self, object_id: int) -> None:
         """Show an object's middle, on the nearest of its planes."""

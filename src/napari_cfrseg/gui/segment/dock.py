@@ -42,17 +42,17 @@ from napari_cfrseg.gui.segment.settings_panel import SettingsPanel, StatusPanel
 from napari_cfrseg.gui.segment.stack_panel import StackPanel
 from napari_cfrseg.gui.segment.worker import Job, Runner, Worker
 from napari_cfrseg.gui.segment.working_image import (
-    METADATA_ORDER,
     show_planes_of,
     shown_order,
     working_order,
 )
-from napari_cfrseg.gui.session.layer_references import METADATA_IMAGE, read_whole
-from napari_cfrseg.gui.session.session_keeper import (
-    METADATA_KEY,
-    SessionKeeper,
+from napari_cfrseg.gui.session.layer_references import (
+    forget_session,
+    read_whole,
+    session_of,
 )
-from napari_cfrseg.gui.session.session_panel import SessionPanel, came_with_session
+from napari_cfrseg.gui.session.session_keeper import SessionKeeper
+from napari_cfrseg.gui.session.session_panel import SessionPanel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -196,7 +196,7 @@ class ClickDock(DockWidget):
 
         images = images_of(self.viewer)
         active = self.viewer.layers.selection.active
-        of_sessions = [layer for layer in images if came_with_session(layer)]
+        of_sessions = [layer for layer in images if session_of(layer)]
         if isinstance(active, Image):
             self.image_choice.value = active
         elif images:
@@ -217,7 +217,7 @@ class ClickDock(DockWidget):
         images = images_of(self.viewer)
         nothing_chosen = self._controller is None and self.image_choice.value is None
         is_only = nothing_chosen and images == [event.value]
-        if came_with_session(event.value) or is_only:
+        if session_of(event.value) or is_only:
             # a session's labels and clicks are still to come
             QTimer.singleShot(0, lambda: self._choose(event.value))
 
@@ -251,8 +251,7 @@ class ClickDock(DockWidget):
         own = before.clicks.layer, before.labels.layer
         untouched = before.view.is_untouched
         self._drop(layer)
-        for key in (METADATA_KEY, METADATA_IMAGE, METADATA_ORDER):
-            layer.metadata.pop(key, None)
+        forget_session(layer)
         layer.metadata.update(said)
         if untouched:
             self._remove(own)

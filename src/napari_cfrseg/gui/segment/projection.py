@@ -33,6 +33,15 @@ from napari_cfrseg.io.tiled_labels import filled_pixels
 #: would delay the mask by some 20 ms where the processor draws; 40 ms nobody sees.
 _MOMENT_MS = 40
 
+#: acts after which the status says what is left of the objects they changed
+_OF_OBJECTS = (
+    ev.Painted,
+    ev.ClicksMoved,
+    ev.ClicksRemoved,
+    ev.ObjectDeleted,
+    ev.ObjectsMerged,
+)
+
 
 class Projection:
     """Shows the annotation in the layers and in the dock.
@@ -235,8 +244,8 @@ class Projection:
                 if one.runs:
                     self.show(seconds=one.seconds, steps=one.steps)
             self.suggesting.refresh()
-            if isinstance(pending.event, ev.Painted):
-                self._say_painted(touched)
+            if isinstance(pending.event, _OF_OBJECTS):
+                self._say_left(touched, before)
             self._say_what_happened(pending.event, pending.began(changes[0]))
             self.show_placement()
             self.learning.consider(self.objects, self.view.selected, len(self.pending))
@@ -350,12 +359,17 @@ class Projection:
             hidden = self._hidden(whole.on(event.plane))
             self.show(status=f"{whole.name}: {clicks}, {px} px{others}{hidden}.")
 
-    def _say_painted(self, touched: set[int]) -> None:
-        """Say what a stroke left of the objects it changed."""
-        found = [self.objects[i].name for i in sorted(touched) if i in self.objects]
-        px = sum(self._areas[i] for i in touched)
-        said = found[0] if len(found) == 1 else f"{len(found)} objects"
-        self.show(status=f"Painted. {said}: {px} px.")
+    def _say_left(self, touched: set[int], before: Mapping[int, ObjectState]) -> None:
+        """Say what an act left of the objects it changed, or that they are gone."""
+        left = [self.objects[i] for i in touched if i in self.objects]
+        found = left or [before[i] for i in touched]
+        said = found[0].name if len(found) == 1 else counted(len(found), "object")
+        if left:
+            clicks = counted(sum(state.click_count for state in left), "click")
+            px = sum(self._areas[i] for i in touched)
+            self.show(status=f"{said}: {clicks}, {px} px.")
+        else:
+            self.show(status=f"{said} deleted.")
 
     def _say_mask_chosen(self, click_id: int) -> None:
         """Say which of the masks found it is."""

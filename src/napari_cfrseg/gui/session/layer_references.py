@@ -12,7 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.errors import CfrSegError, SessionError
-from napari_cfrseg.gui.segment.working_image import WorkingImage, layer_pixels
+from napari_cfrseg.gui.segment.working_image import (
+    METADATA_ORDER,
+    WorkingImage,
+    layer_pixels,
+)
 from napari_cfrseg.io.addresses import address_of, whereabouts
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.io.axes import Pyramid, back, select_from, turned, view_of
@@ -28,12 +32,32 @@ from napari_cfrseg.session.format import SUFFIX, ImageReference
 from napari_cfrseg.session.references import reference_of, relative_path
 
 if TYPE_CHECKING:
-    from napari.layers import Image
+    from napari.layers import Image, Layer
 
 #: (axis, index) pairs as a session has them
 Select = tuple[tuple[int, int], ...]
 #: where a session's image layer says which file it was found in
 METADATA_IMAGE = "cfrseg_image"
+#: where a layer's metadata say which session it came with
+METADATA_KEY = "cfrseg_session"
+
+
+def forget_session(layer: Layer) -> None:
+    """Let a layer be one that came with no session."""
+    for key in (METADATA_KEY, METADATA_IMAGE, METADATA_ORDER):
+        layer.metadata.pop(key, None)
+
+
+def session_of(layer: Layer) -> Path | None:
+    """Return the session that an image layer was opened with, None for other layers.
+
+    napari copies the metadata of our labels to what it makes of them.
+    """
+    from napari.layers import Image
+
+    path = layer.metadata.get(METADATA_KEY)
+    own = type(layer) is Image and METADATA_IMAGE in layer.metadata
+    return Path(path) if own and isinstance(path, str | Path) else None
 
 
 def known_reference(

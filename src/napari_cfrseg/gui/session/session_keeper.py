@@ -21,8 +21,10 @@ from napari_cfrseg.errors import (
 from napari_cfrseg.gui.segment.layer_axes import METADATA_AXES
 from napari_cfrseg.gui.segment.worker import Failure, Job, Report
 from napari_cfrseg.gui.session.layer_references import (
+    METADATA_KEY,
     axes_in_session,
     known_reference,
+    session_of,
     write_pixels,
 )
 from napari_cfrseg.model.weights_file import installed_name
@@ -47,9 +49,6 @@ from napari_cfrseg.session.unsaved_sessions import note_recent, unsaved_path
 if TYPE_CHECKING:
     from napari_cfrseg.annotation.rounds import SegmenterLike
     from napari_cfrseg.gui.segment.controller import Controller
-
-#: where a layer's metadata say which session it came with
-METADATA_KEY = "cfrseg_session"
 
 
 class SessionKeeper:
@@ -78,9 +77,8 @@ class SessionKeeper:
         controller.annotator.open_writer = self._begin
         controller.annotator.model_source = self._source
         controller.applied.connect(self._mark_layers)
-        path = controller.image.layer.metadata.get(METADATA_KEY)
-        if isinstance(path, str | Path):
-            self.reopen(Path(path))
+        if path := session_of(controller.image.layer):
+            self.reopen(path)
 
     @property
     def writer(self) -> SessionWriter | None:

@@ -18,9 +18,12 @@ from napari_cfrseg.gui.segment.layer_axes import METADATA_AXES, METADATA_CHANNEL
 from napari_cfrseg.gui.segment.layers import MOST_OBJECTS, labels_on, points_on
 from napari_cfrseg.gui.segment.working_image import METADATA_ORDER, WorkingImage
 from napari_cfrseg.gui.session.layer_imports import said_by
-from napari_cfrseg.gui.session.layer_references import METADATA_IMAGE, layer_reference
+from napari_cfrseg.gui.session.layer_references import (
+    METADATA_IMAGE,
+    METADATA_KEY,
+    layer_reference,
+)
 from napari_cfrseg.gui.session.server_layers import arriving, wait_for
-from napari_cfrseg.gui.session.session_keeper import METADATA_KEY
 from napari_cfrseg.io.addresses import address_of
 from napari_cfrseg.io.axes import Pyramid, select_from
 from napari_cfrseg.io.images import open_image, read_small, reading

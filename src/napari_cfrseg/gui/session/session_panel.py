@@ -35,7 +35,6 @@ from napari_cfrseg.gui.session.layer_imports import (
 )
 from napari_cfrseg.gui.session.layer_references import METADATA_IMAGE, file_of
 from napari_cfrseg.gui.session.session_keeper import (
-    METADATA_KEY,
     SessionKeeper,
 )
 from napari_cfrseg.io.atomic import atomic_path, check_spares
@@ -53,7 +52,7 @@ from napari_cfrseg.session.unsaved_sessions import (
 )
 
 if TYPE_CHECKING:
-    from napari.layers import Labels, Layer, Points
+    from napari.layers import Labels, Points
 
     from napari_cfrseg.gui.segment.controller import Controller
 
@@ -325,13 +324,6 @@ def _listed(path: Path) -> tuple[str, QIcon]:
     return f"Not saved: {text}" if is_unsaved else f"{name}  ({text})", icon
 
 
-def came_with_session(layer: Layer) -> bool:
-    """Whether an image layer was opened by opening a session."""
-    from napari.layers import Image
-
-    return type(layer) is Image and METADATA_KEY in layer.metadata
-
-
 #: longest side of a picture
 SIDE_PX = 96
 #: pictures kept, and the bytes of a lazy plane up to which it is read for one
@@ -363,15 +355,16 @@ class PictureTaker:
             return
         plane = controller.current_plane
         labels, step = _labels(controller, plane)
+        target = picture_path(identity)
         work = partial(
-            _keep_picture, controller.image.plane(plane), labels, step, identity
+            _keep_picture, controller.image.plane(plane), labels, step, target
         )
         self._thread = threading.Thread(target=work, name="cfrseg-picture", daemon=True)
         self._thread.start()
 
 
 def _keep_picture(
-    pixels: Any, labels: NDArray[np.int32], step: int, identity: str
+    pixels: Any, labels: NDArray[np.int32], step: int, target: Path
 ) -> None:
     try:
         found = _picture(pixels, labels, step)
@@ -381,7 +374,6 @@ def _keep_picture(
         return
     from PIL import Image
 
-    target = picture_path(identity)
     with suppress(OSError):
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(target) as temporary:
