@@ -157,14 +157,12 @@ class _Rehearsal(Stages):
         newest: Click,
         read: Callable[[Window], NDArray[np.float32]],
         watch: Stopwatch,
-    ) -> list[FirstLook]:
+    ) -> Iterator[FirstLook]:
         """Look at windows one after the other: other work has the other threads."""
-        looks = []
         for window in windows:
             features = self.features(window, clicks, read, watch)
             output = self.refine(features, None, newest_row(window, newest), watch)
-            looks.append(FirstLook(features, output, self.judge(output)))
-        return looks
+            yield FirstLook(features, output, self.judge(output))
 
     def refine(
         self,

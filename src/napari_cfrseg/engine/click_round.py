@@ -264,14 +264,11 @@ class ClickRound:
         self, windows: Sequence[Window], task: Task, watch: Stopwatch
     ) -> Iterator[Attempt]:
         """Try windows in order, a few of them ahead where that costs no time."""
-        at_once = self.stages.at_once
-        for start in range(0, len(windows), at_once):
-            some = windows[start : start + at_once]
-            looks = self.stages.first_looks(
-                some, task.effective, task.clicks[-1], self.image.crop, watch
-            )
-            for window, look in zip(some, looks, strict=True):
-                yield self._attempt(window, task, look)
+        looks = self.stages.first_looks(
+            windows, task.effective, task.clicks[-1], self.image.crop, watch
+        )
+        for window, look in zip(windows, looks, strict=True):
+            yield self._attempt(window, task, look)
 
     def _attempt(self, window: Window, task: Task, look: FirstLook) -> Attempt:
         plane = self.image.shape

@@ -38,6 +38,8 @@ _CLICK_REACH = 6.0
 #: Embeddings kept: so many bytes of windows, and as many of clicks; but never fewer
 #: than the focus tries at a first click.
 _KEPT_BYTES, _LEAST_KEPT = 1 << 26, 8
+#: Bytes of first answers kept, and their features with them; but never fewer than one.
+_ANSWERS_BYTES = 1 << 24
 #: Bytes that a network takes for each cell of a window, at most: activations, features.
 _BYTES_PER_CELL = 1024
 
@@ -148,6 +150,7 @@ class Stages:
             if type(first) is not type(fast):  # torch cannot read OpenVINO's features
                 fast = self.network.for_inference()
         self._first = first
+        self._looks = Latest(_ANSWERS_BYTES, _bytes_of, 1)
         if fast is not self._fast:
             self._fast, self._state = fast, object()
             self.forget()
@@ -180,6 +183,7 @@ class Stages:
         self._images, self._clicks = (
             Latest(_KEPT_BYTES, _bytes_of, _LEAST_KEPT) for _ in range(2)
         )
+        self._looks = Latest(_ANSWERS_BYTES, _bytes_of, 1)
         self._early = dict(early or {})
 
     @property
@@ -220,11 +224,6 @@ class Stages:
 
         return self._clicks.get((read, window, points.tobytes()), embed_clicks)
 
-    @property
-    def at_once(self) -> int:
-        """How many windows :meth:`first_looks` looks at in the time of one."""
-        return torch.get_num_threads() if self.device.type == "cpu" else 1
-
     def first_looks(
         self,
         windows: Sequence[Window],
@@ -232,24 +231,38 @@ class Stages:
         newest: Click,
         read: Read,
         watch: Stopwatch,
-    ) -> list[FirstLook]:
-        """Look at several windows without a mask, on the CPU side by side.
+    ) -> Iterator[FirstLook]:
+        """Look at windows without a mask, in order.
 
-        ``newest`` is the newest click; the others as for :meth:`features`.
+        On the CPU a few are looked at ahead, side by side; what was looked at before is
+        known. ``newest`` is the newest click; the others as for :meth:`features`.
         """
-        watches = [Stopwatch(self.device) for _ in windows]
+
+        def key(window: Window) -> tuple[Hashable, ...]:
+            points = grid_points(window, clicks).tobytes()
+            return read, window, points, newest_row(window, newest)
 
         def look(window: Window, watch: Stopwatch) -> FirstLook:
             features = self.features(window, clicks, read, watch)
             output = self.refine(features, None, newest_row(window, newest), watch)
             with watch.time("refine"):
-                return FirstLook(features, output, self.judge(output))
+                found = FirstLook(features, output, self.judge(output))
+            return self._looks.get(key(window), lambda: found)
 
-        jobs = [partial(look, *one) for one in zip(windows, watches, strict=True)]
-        with watch.share(watches):
-            if self.device.type == "cpu" and self._has_room(len(jobs)):
-                return run_side_by_side(jobs)
-            return [job() for job in jobs]
+        at_once = torch.get_num_threads() if self.device.type == "cpu" else 1
+        known = {window: self._looks.find(key(window)) for window in windows}
+        for number, window in enumerate(windows):
+            if known[window] is None:
+                some = [w for w in windows[number:] if known[w] is None][:at_once]
+                watches = [Stopwatch(self.device) for _ in some]
+                jobs = [partial(look, *one) for one in zip(some, watches, strict=True)]
+                with watch.share(watches):
+                    if self.device.type == "cpu" and self._has_room(len(jobs)):
+                        found = run_side_by_side(jobs)
+                    else:
+                        found = [job() for job in jobs]
+                known |= zip(some, found, strict=True)
+            yield known[window]
 
     def _has_room(self, windows: int) -> bool:
         """Whether this many windows fit at once; a notice says where they do not."""
