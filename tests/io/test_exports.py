@@ -69,6 +69,28 @@ def test_geojson_by_shapely(tmp_path):
     np.testing.assert_array_equal(back, stack())
 
 
+def corners() -> np.ndarray:
+    """Return two holes, and a hole and the outside, that touch at corners only."""
+    out = np.zeros((12, 12), np.int32)
+    out[1:11, 1:11] = 1
+    out[4, 4] = out[5, 5] = out[9, 9] = out[10, 10] = 0
+    return out
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_polygons_never_touch_themselves(tmp_path, seed):
+    random = np.random.default_rng(seed).integers(0, 2, (12, 12))
+    labels = random if seed else corners()
+    write_geojson(tmp_path / "a.geojson", labels)
+    (feature,) = json.loads((tmp_path / "a.geojson").read_text())["features"]
+    found = shapely.from_geojson(json.dumps(feature["geometry"]))
+    if found.geom_type == "Polygon":
+        found = shapely.multipolygons([found])
+    assert all(part.is_valid for part in found.geoms)
+    rows, columns = np.mgrid[:12, :12] + 0.5
+    np.testing.assert_array_equal(shapely.contains_xy(found, columns, rows), labels)
+
+
 def test_imagej_rois_by_roifile(tmp_path):
     path = tmp_path / "a.zip"
     write_imagej_rois(path, stack(), ROWS, ("t", "z", "y", "x"))
@@ -127,6 +149,7 @@ def test_planes_of_labels_are_never_colours(tmp_path, count, write):
         assert "S" not in file.series[0].axes
         assert int(file.pages[0].photometric) == 1
         assert len(file.pages) == count
+        assert file.series[0].axes.endswith("ZYX" if count > 1 else "YX")
         np.testing.assert_array_equal(file.asarray().reshape(labels.shape), labels)
 
 

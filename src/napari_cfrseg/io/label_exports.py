@@ -140,28 +140,15 @@ def write_labels(
 ) -> None:
     """Write (…, Y, X) integer labels, 0 = background, whole or not at all.
 
-    ``.tif`` is a deflate TIFF, an OME-TIFF where the spacing is known or planes are
-    large; ``.zarr`` an OME-Zarr; anything else that Pillow writes a picture in which
-    the objects are white.
+    ``.tif`` is a deflate OME-TIFF; ``.zarr`` an OME-Zarr; anything else that Pillow
+    writes a picture in which the objects are white.
     ``axes``, ``spacing`` and ``units`` have one value for each axis of ``labels``.
     """
     if path.suffix.lower() == ".zarr":
         write_ome_zarr(path, labels, axes=axes, spacing=spacing, units=units)
         return
-    is_tiff, is_tiled = (
-        path.suffix.lower() in TIFF_SUFFIXES,
-        type(labels) is TiledLabels,
-    )
-    if is_tiff and (is_tiled or spacing is not None):
+    if path.suffix.lower() in TIFF_SUFFIXES:
         write_ome_tiff(path, labels, axes=axes, spacing=spacing, units=units)
-        return
-    if is_tiff:
-        import tifffile
-
-        with atomic_path(path) as temporary:
-            tifffile.imwrite(
-                temporary, labels, compression="zlib", photometric="minisblack"
-            )
         return
     write_picture(path, ((np.asarray(labels) > 0) * 255).astype(np.uint8))
 

@@ -238,15 +238,15 @@ def rings_of(region: Region) -> list[tuple[Ring, list[Ring]]]:
     """Return each connected part's outer ring and its holes.
 
     Rings are (N, 2) arrays of (row, column) corners, closed (first = last), in pixel
-    edges: the pixel (0, 0) is the square from 0 to 1. Parts that touch at a corner only
-    are apart.
+    edges: the pixel (0, 0) is the square from 0 to 1. Parts and holes that touch at a
+    corner only are apart, so no ring touches itself.
     """
     parts, _ = ndimage.label(region.mask)
     found = []
     for number, box in enumerate(ndimage.find_objects(parts), start=1):
         part = parts[box] == number
         place = _first(box, region.offset)
-        outside, _ = ndimage.label(~np.pad(part, 1), np.ones((3, 3)))
+        outside, _ = ndimage.label(~np.pad(part, 1))
         outside = outside[1:-1, 1:-1]
         holes = [
             _trace(outside[one] == hole, _first(one, place))
