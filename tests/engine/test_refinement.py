@@ -99,6 +99,11 @@ def test_names_are_read(name, expected):
     assert Refinement.parse(str(expected)) == expected
 
 
+def test_more_steps_than_anyone_waits_for_are_refused():
+    with pytest.raises(ValueError, match="at most 1000 steps"):
+        Refinement.parse("CFR-99999999")
+
+
 @pytest.mark.parametrize("name", ["", "cfr", "cfr-x", "b-cfr-4", "cfr--1"])
 def test_unknown_names_are_refused(name):
     with pytest.raises(ValueError, match="standard, CFR-n or A-CFR-n"):

@@ -20,7 +20,11 @@ from napari_cfrseg.io.atomic import (
     write_or_save_aside,
 )
 from napari_cfrseg.io.images import open_image
-from napari_cfrseg.io.label_exports import check_labels_output, write_ome_zarr
+from napari_cfrseg.io.label_exports import (
+    check_labels_output,
+    write_labels,
+    write_ome_zarr,
+)
 
 IMAGE = Path("image.tif")
 
@@ -65,6 +69,24 @@ def test_the_image_itself_is_never_overwritten(tmp_path, monkeypatch, place):
     target = Path(place).parts[0]
     with pytest.raises(OutputError, match=f"{target} is the image itself"):
         check_labels_output(Path(target), (8, 8), tmp_path / place, overwrite=True)
+
+
+def test_no_folder_that_is_still_to_be_made_hides_the_image(tmp_path):
+    (tmp_path / "b.tif").touch()
+    hidden = tmp_path / "new" / ".." / "b.tif"
+    with pytest.raises(OutputError, match="is the image itself"):
+        check_labels_output(hidden, (8, 8), tmp_path / "b.tif", overwrite=True)
+
+
+def test_a_name_that_is_too_long_loses_no_result(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    target = tmp_path / ("n" * 250 + ".tif")
+    with pytest.raises(OutputError, match=r"choose a shorter name\); the result is"):
+        write_or_save_aside(
+            target, lambda path: write_labels(path, np.ones((8, 8), np.uint16))
+        )
+    (aside,) = tmp_path.glob("cfrseg-*/*.tif")
+    assert open_image(aside).read().all()
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.BMP"])

@@ -40,7 +40,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import CoreSchema, core_schema
 
 from napari_cfrseg.engine.focus import FocusHint
-from napari_cfrseg.engine.refinement import Refinement
+from napari_cfrseg.engine.refinement import MOST_STEPS, Refinement
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import MOST_LABEL, LabelRuns
 from napari_cfrseg.io.plane_image import Scaling
@@ -244,7 +244,7 @@ class RefinementPart(Part):
     """
 
     kind: Annotated[str, Field(pattern=r"^(standard|cfr|a-cfr)$")] = "standard"
-    extra_steps: Annotated[Int, Field(ge=0, le=1000)] = 0
+    extra_steps: Annotated[Int, Field(ge=0, le=MOST_STEPS)] = 0
     stop_changed_px: Annotated[Int, Field(ge=0, le=2**31)] = 20
     ffcm_every_step: bool = True
 

@@ -22,6 +22,8 @@ from typing import Any, Literal, TypeVar
 ProbT = TypeVar("ProbT")
 
 RefinementKind = Literal["standard", "cfr", "a-cfr"]
+#: more steps than anyone waits for
+MOST_STEPS = 1000
 _NAME = re.compile(r"(?P<kind>a-?cfr|cfr)-?(?P<steps>\d+)", re.IGNORECASE)
 
 
@@ -42,6 +44,8 @@ class Refinement:
             raise ValueError(msg)
         if self.extra_steps < 0 or self.stop_changed_px < 0:
             raise ValueError(f"{self}: steps and changed pixels cannot be negative")
+        if self.extra_steps > MOST_STEPS:
+            raise ValueError(f"{self}: at most {MOST_STEPS} steps")
         if self.kind == "standard" and self.extra_steps:
             msg = f"standard inference has no extra steps, got {self.extra_steps}"
             raise ValueError(msg)

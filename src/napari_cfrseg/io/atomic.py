@@ -204,7 +204,7 @@ def check_output(path: Path, *, overwrite: bool = True) -> None:
 def check_spares(path: Path, image: Path) -> None:
     """Raise OutputError if a result there would replace its image, or its folder."""
     whole = image.resolve()
-    if path.exists() and path.resolve() in (whole, *whole.parents):
+    if path.resolve() in (whole, *whole.parents):
         raise OutputError(f"{path} is the image itself: choose another place")
 
 
@@ -239,9 +239,9 @@ def write_or_save_aside(path: Path, write: Callable[[Path], None]) -> None:
     try:
         write(path)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = said_of(error)
         with suppress(OSError):
-            aside = Path(tempfile.mkdtemp(prefix="cfrseg-")) / path.name
+            aside = Path(tempfile.mkdtemp(prefix="cfrseg-")) / path.name[-100:]
             write(aside)
             msg = f"{path} cannot be written ({reason}); the result is {aside}"
             raise OutputError(msg) from error
