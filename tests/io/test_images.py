@@ -181,7 +181,7 @@ def test_a_bioformats2raw_root_opens_its_first_image(tmp_path):
         ({"imagej": True}, {"spacing": 6.0, "unit": "um"}, (6.0, 0.5, 0.5)),
         ({"imagej": True}, {"spacing": 6.0, "unit": "\\u00B5m"}, (6.0, 0.5, 0.5)),
         ({"imagej": True}, {"unit": "micron"}, (0.5, 0.5, 0.5)),
-        ({"imagej": True}, {"spacing": 6.0}, None),
+        ({"imagej": True}, {"spacing": 6.0, "unit": "micrometers"}, (6.0, 0.5, 0.5)),
         (
             {"ome": True},
             {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.25, "PhysicalSizeZ": 6.0},
@@ -205,6 +205,47 @@ def test_voxel_sizes_come_from_the_file(tmp_path, options, metadata, size):
     assert opened.spacing == (None if size is None else pytest.approx(size))
     if size is not None:
         assert set(opened.units) == {"micrometer"}
+
+
+@pytest.mark.parametrize("unit", ["", "pixel", "furlong"])
+def test_imagej_s_depth_of_a_voxel_counts_without_a_known_unit(tmp_path, unit):
+    said = {"axes": "ZYX", "spacing": 6.0, **({"unit": unit} if unit else {})}
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, ramp(3, 6, 7), imagej=True, resolution=(2, 2), metadata=said)
+    opened = open_image(path)
+    assert (opened.spacing, set(opened.units)) == ((6.0, 0.5, 0.5), {"pixel"})
+
+
+def test_units_written_as_character_references(tmp_path):
+    xml = tifffile.OmeXml()
+    sizes = {f"PhysicalSize{a}": 0.5 for a in "XY"}
+    units = {f"PhysicalSize{a}Unit": "?" for a in "XY"}
+    xml.addimage(np.uint8, (6, 7), (1, 1, 1, 6, 7, 1), axes="YX", **sizes, **units)
+    said = xml.tostring().replace('"?"', '"&#181;m"').encode()
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, ramp(6, 7), description=said, metadata=None)
+    opened = open_image(path)
+    assert (opened.spacing, set(opened.units)) == ((0.5, 0.5), {"micrometer"})
+
+
+@pytest.mark.parametrize("scale", [[6, np.nan, 1], [np.inf, 1, 1], ["6", "1", "1"]])
+def test_sizes_that_are_none_are_left_out(tmp_path, scale):
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    said = ome("0.4", "zyx")
+    steps = [{"type": "scale", "scale": scale}]
+    said["multiscales"][0]["datasets"][0]["coordinateTransformations"] = steps
+    group.attrs.update(said)
+    group.create_array("0", data=ramp(3, 6, 7))
+    assert open_image(tmp_path / "a.zarr").spacing is None
+
+
+@pytest.mark.parametrize("name", ["stack", "stack.flex", "stack.png", "stack.tf2"])
+@pytest.mark.parametrize("options", [{}, {"bigtiff": True}, {"byteorder": ">"}])
+def test_a_tiff_of_another_name_has_all_its_planes(tmp_path, name, options):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, ramp(5, 6, 7), photometric="minisblack", **options)
+    opened = open_image(path.rename(tmp_path / name))
+    np.testing.assert_array_equal(opened.read(), ramp(5, 6, 7))
 
 
 def test_a_person_names_the_axes():

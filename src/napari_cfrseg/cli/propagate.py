@@ -14,6 +14,7 @@ from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.io.atomic import write_or_save_aside
 from napari_cfrseg.io.axes import plane_of, turned
+from napari_cfrseg.io.named_axes import walking_spacing
 
 if TYPE_CHECKING:
     from napari_cfrseg.annotation.annotator import Annotator
@@ -132,7 +133,8 @@ def propagate(
     if not first <= end < count:
         msg = f"planes {first} to {end} of {count}: no such range"
         raise typer.BadParameter(msg, param_hint="--first, --last")
-    z, y, x = voxel or opened.spacing or (1.0, 1.0, 1.0)
+    sizes = opened.spacing or (1.0, 1.0, 1.0)
+    z, y, x = voxel or walking_spacing(sizes, opened.units, opened.axes[0])
     spacing = {"z": (z, y, x), "y": (y, z, x), "x": (x, z, y)}[along]
     turned = [_turned(plane, click, axis) for plane, click in clicks]
     annotator = _clicked(opened, axis, turned, model, device)

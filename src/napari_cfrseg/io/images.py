@@ -36,6 +36,8 @@ TIFF_SUFFIXES = (".tif", ".tiff", ".lsm", ".stk", ".btf", ".tf8")
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".bif", ".qptiff", ".ptif", ".ptiff")
 _TIFFS = (*TIFF_SUFFIXES, *SLIDE_SUFFIXES)
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+#: how a TIFF begins, whatever its name
+_TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 #: files that hold images, in the order in which they are looked for
 IMAGE_SUFFIXES = (*TIFF_SUFFIXES, *SLIDE_SUFFIXES, *PICTURE_SUFFIXES, ".npy")
 #: names of leading axes in files that name none
@@ -201,13 +203,18 @@ def reading(path: Path) -> Iterator[None]:
 
 def _open_file(path: Path, level: int, levels: int, *, as_labels: bool) -> OpenImage:
     suffix = suffix_of(path)
-    if suffix in _TIFFS:
+    if suffix in _TIFFS or _begins_as_tiff(path):
         from napari_cfrseg.io.tiff import open_tiff
 
         return open_tiff(path, level, levels=levels, as_labels=as_labels)
     if level:
         raise ImageError(f"{path} has no pyramid level {level}")
     return _open_npy(path) if suffix == ".npy" else _open_picture(path, as_labels)
+
+
+def _begins_as_tiff(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) in _TIFF_MARKS
 
 
 def _open_npy(path: Path) -> OpenImage:

@@ -7,6 +7,7 @@ three are used unless a person chooses others.
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,16 +19,19 @@ from numpy.typing import NDArray
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.io.axes import channels_of, view_of
 
-#: units by their NGFF name: the sign that OME-XML has for them, and other spellings
+#: lengths by their NGFF name: the sign that OME-XML has for them, metres, other
+#: spellings in the singular
 _UNITS = {
-    "micrometer": ("µm", {"um", "μm", "micron", "microns", "micrometre"}),
-    "nanometer": ("nm", {"nanometre"}),
-    "millimeter": ("mm", {"millimetre"}),
-    "centimeter": ("cm", {"centimetre"}),
-    "meter": ("m", {"metre"}),
-    "picometer": ("pm", {"picometre"}),
-    "inch": ("in", set()),
-    "angstrom": ("Å", {"å"}),
+    "micrometer": ("µm", 1e-6, {"um", "μm", "micron", "micrometre"}),
+    "nanometer": ("nm", 1e-9, {"nanometre"}),
+    "millimeter": ("mm", 1e-3, {"millimetre"}),
+    "centimeter": ("cm", 1e-2, {"centimetre"}),
+    "decimeter": ("dm", 1e-1, {"decimetre"}),
+    "meter": ("m", 1.0, {"metre"}),
+    "kilometer": ("km", 1e3, {"kilometre"}),
+    "picometer": ("pm", 1e-12, {"picometre"}),
+    "inch": ("in", 0.0254, {"inche"}),
+    "angstrom": ("Å", 1e-10, {"å"}),
 }
 #: names of leading axes that have none
 _SPARE_NAMES = "tzqiwvuabdefghjklmnopr"
@@ -42,8 +46,9 @@ USED_OF_MANY = 3
 
 def unit_name(unit: object) -> str:
     """Return a unit's NGFF name; "pixel" for one that is unknown."""
-    said = str(unit or "").strip().replace("\\u00B5", "µ").lower()
-    for name, (sign, spellings) in _UNITS.items():
+    said = html.unescape(str(unit or "")).strip().replace("\\u00B5", "µ").lower()
+    said = said.removesuffix("s") if len(said) > 3 else said  # "ms" is none
+    for name, (sign, _, spellings) in _UNITS.items():
         if said in {name, sign.lower(), *spellings}:
             return name
     return "pixel"
@@ -51,8 +56,32 @@ def unit_name(unit: object) -> str:
 
 def unit_sign(unit: object) -> str:
     """Return the sign of a unit in OME-XML; "pixel" for one that is unknown."""
-    sign, _ = _UNITS.get(unit_name(unit), ("pixel", set()))
-    return sign
+    return _UNITS.get(unit_name(unit), ("pixel",))[0]
+
+
+def walking_spacing(
+    sizes: Sequence[float], units: Sequence[object] | None, along: str
+) -> tuple[float, float, float]:
+    """Return (between planes, y, x) in one unit, of which two sizes may have another.
+
+    Planes along an axis that has no length where pixels have one, or the other way
+    round, are taken for as near as pixels; so are moments (``along`` is "t").
+
+    Examples
+    --------
+    >>> walking_spacing((6, 500, 500), ("µm", "nm", "nm"), "z")
+    (6000.0, 500.0, 500.0)
+    >>> walking_spacing((60, 0.5, 0.5), ("second", "µm", "µm"), "t")
+    (0.5, 0.5, 0.5)
+    """
+    known = [_UNITS.get(unit_name(unit)) for unit in units or (None,) * len(sizes)]
+    metres = [1.0 if unit is None else unit[1] for unit in known]
+    between, y, x = (
+        round(size * one / metres[1], 12)
+        for size, one in zip(sizes, metres, strict=True)
+    )
+    is_apart = along == "t" or (known[0] is None) != (known[1] is None)
+    return (min(y, x) if is_apart else between), y, x
 
 
 def default_channels(count: int) -> tuple[int, ...]:

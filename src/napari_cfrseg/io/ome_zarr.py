@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import stat
 from collections.abc import Mapping
 from functools import cache
@@ -160,7 +161,11 @@ def _axes(
 def _sizes(said: Mapping[str, Any], ndim: int) -> tuple[float, ...] | None:
     for step in said.get("coordinateTransformations") or ():
         values = step.get("scale")
-        if isinstance(values, list) and len(values) == ndim and min(values) > 0:
+        if (
+            isinstance(values, list)
+            and len(values) == ndim
+            and all(isinstance(v, int | float) and 0 < v < math.inf for v in values)
+        ):
             return tuple(float(v) for v in values)
     return None
 

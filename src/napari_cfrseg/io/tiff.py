@@ -294,7 +294,7 @@ def _calibration(
         sizes = _ome_sizes(file.ome_metadata, file.series.index(main))
     elif file.is_imagej:
         sizes = _imagej_sizes(file)
-    elif file.is_svs or file.is_ndpi or file.is_scn or file.is_bif:
+    elif any((file.is_svs, file.is_ndpi, file.is_qpi, file.is_scn, file.is_bif)):
         size = _slide_size(file, main.shape)
         sizes = dict.fromkeys("yx", (size, "micrometer"))
     elif file.is_lsm:
@@ -317,7 +317,7 @@ def _calibration(
 def _slide_size(file: Any, shape: tuple[int, ...]) -> float:
     """Return the size of a scanner's pixel in µm; NaN where it is not said."""
     first = file.pages.first
-    if file.is_ndpi:  # Hamamatsu
+    if file.is_ndpi or file.is_qpi:  # Hamamatsu, Akoya
         per_um: float = first.get_resolution("micrometer")[0]
         return 1 / per_um if per_um else math.nan
     if file.is_scn:  # Leica: the field of view in nm
@@ -358,12 +358,13 @@ def _imagej_sizes(file: Any) -> dict[str, tuple[float, str]]:
     found = {}
     for axis in "yx":
         tag = file.pages[0].tags.get(f"{axis.upper()}Resolution")
-        if tag is not None and unit != "pixel":
+        if tag is not None:
             over, under = tag.value
             found[axis] = (under / over if over else 0.0), unit
     if found and "spacing" in said:
         found["z"] = abs(_number(said["spacing"])), unit
-    return found
+    is_said = unit != "pixel" or any(size != 1 for size, _ in found.values())
+    return found if is_said else {}
 
 
 def _number(text: object) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.state import ObjectState, PlaneState
 from napari_cfrseg.geometry.masks import Plane
+from napari_cfrseg.io.named_axes import walking_spacing
 from napari_cfrseg.propagation.decisions import Suggestion, suggest
 
 if TYPE_CHECKING:
@@ -191,18 +192,12 @@ class Propagator:
 
     def spacing(self) -> tuple[float, float, float]:
         """Return (between planes, y, x); moments are taken for as near as pixels."""
-        scale = self._image.spacing
-        y, x = scale[-2:]
         axis = self.view.axis
-        between = scale[axis]
-        if self.view.axes[axis] == "t" or self._other_unit(axis):
-            between = min(y, x)
-        return between, y, x
-
-    def _other_unit(self, axis: int) -> bool:
-        units = self._image.units
-        kinds = [getattr(units[i], "dimensionality", None) for i in (axis, -1)]
-        return bool(kinds[0] != kinds[1])
+        sizes, units = (
+            [said[i] for i in (axis, -2, -1)]
+            for said in (self._image.spacing, self._image.units)
+        )
+        return walking_spacing(sizes, units, self.view.axes[axis])
 
     def _chosen(self) -> tuple[int, ...]:
         """Return the objects in question: the one selected, or all that can be."""
