@@ -98,6 +98,7 @@ def test_folders_are_paired_and_what_does_not_fit_is_listed(tmp_path):
         "nothing": "no finite pixel",
     }.items():
         assert reason in data.broken[name]
+        assert not data.broken[name].startswith(name)
     same = read_data(DataRequest(folder / "images", folder / "labels"))
     assert same.fingerprint() == data.fingerprint()
 

@@ -25,6 +25,7 @@ from cfrseg_training.finetune.gate import (
     compare,
     decide,
     report_text,
+    suggestions,
 )
 from cfrseg_training.finetune.held_out import judged_objects, split_data
 from cfrseg_training.finetune.tuning import fine_tune
@@ -108,6 +109,15 @@ def test_verdict_follows_the_change_in_clicks(before, after, verdict):
     change = compare(rows(*before), rows(*after), seed=0)
     assert decide(change) == verdict
     assert change.low <= change.difference <= change.high
+
+
+def test_files_left_out_are_told_whatever_the_verdict():
+    data = LabelledData((), {f"{n}.tif": "no labels" for n in range(5)})
+    facts = {"chance": 0.0, "before": 5.0, "judged": 40.0, "minutes": 15.0}
+    told = suggestions("kept", data, facts)
+    assert told[0] == "left out 0.tif: no labels"
+    assert told[3:] == ["left out 2 more files"]
+    assert suggestions("not proven", data, facts)[:4] == told
 
 
 def test_labels_that_fit_by_chance_prove_nothing():

@@ -26,6 +26,7 @@ from cfrseg_training.loop.labelled import (
     to_uint8,
 )
 from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.errors import counted
 from napari_cfrseg.evaluation import scores
 from napari_cfrseg.evaluation.datasets import BenchmarkObject, sample_objects
 from napari_cfrseg.evaluation.evaluate_objects import RunSettings, evaluate_objects
@@ -35,6 +36,8 @@ from napari_cfrseg.training_job import verdict_sentence
 Verdict = Literal["kept", "not proven", "refused"]
 #: objects of the bundled images on which forgetting is measured
 FORGETTING_OBJECTS = 24
+#: files left out that are named
+SHOWN_BROKEN = 3
 #: p-values of the labels following their images: from which a gain counts as proven,
 #: and beyond which the model is refused
 PROVEN_CHANCE, LARGEST_CHANCE = 0.02, 0.04
@@ -138,14 +141,17 @@ def decide(change: Change, chance: float = 0.0) -> Verdict:
 def suggestions(
     verdict: Verdict, data: LabelledData, facts: Mapping[str, float]
 ) -> list[str]:
-    """Return what to try where the model was not kept.
+    """Return which files were left out, and what to try where the model was not kept.
 
     ``facts`` has the ``chance`` of fit, NoC@90 ``before``, the ``minutes`` and how
     many objects were ``judged``.
     """
+    broken = [f"left out {name}: {reason}" for name, reason in data.broken.items()]
+    texts = broken[:SHOWN_BROKEN]
+    if broken[SHOWN_BROKEN:]:
+        texts.append(f"left out {counted(len(broken) - SHOWN_BROKEN, 'more file')}")
     if verdict == "kept":
-        return []
-    texts = []
+        return texts
     if facts["chance"] > PROVEN_CHANCE:
         texts.append(
             "the labels follow their images no better than the same labels moved "
@@ -159,8 +165,6 @@ def suggestions(
         texts.append(f"only {facts['judged']:.0f} objects could be judged: label more")
     if facts["minutes"] < 10:
         texts.append("give it more minutes")
-    if data.broken:
-        texts.append(f"{len(data.broken)} files were left out: see the reasons")
     return texts
 
 

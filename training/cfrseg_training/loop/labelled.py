@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfrseg_training.loop.atlas import RealClick, Sample
-from napari_cfrseg.errors import CfrSegError, DatasetError
+from napari_cfrseg.errors import CfrSegError, DatasetError, counted
 from napari_cfrseg.evaluation.datasets import (
     AnnotatedPlane,
     BenchmarkObject,
@@ -133,8 +133,8 @@ def describe(planes: Sequence[LabelledPlane]) -> str:
     objects = sum(len(np.unique(p.labels)) - 1 for p in planes)
     clicks = sum(len(p.clicks) for p in planes)
     amounts = [(images, "image"), (len(planes), "plane"), (objects, "label")]
-    text = ", ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in amounts)
-    return text + (f", {clicks} clicks a person made" if clicks else "")
+    text = ", ".join(counted(n, what) for n, what in amounts)
+    return text + (f", {counted(clicks, 'click')} a person made" if clicks else "")
 
 
 def labelled(
@@ -249,7 +249,8 @@ def read_data(request: DataRequest) -> LabelledData:
         try:
             usable = [plane for plane in read() if _is_usable(plane)]
         except (CfrSegError, OSError, ValueError) as error:
-            broken[name] = " ".join(str(error).split())
+            said = " ".join(str(error).split())
+            broken[name] = said.removeprefix(f"{name}: ")
             continue
         if not usable:
             broken[name] = f"no labelled object of {MIN_AREA_PX} px or more"
