@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TextIO, TypeVar
+from typing import Annotated, Any, ClassVar, TextIO, TypeVar
 
 import typer
 from typer.core import TyperCommand
@@ -19,10 +19,7 @@ from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.io.addresses import address_of
 from napari_cfrseg.io.images import open_image, reading
-from napari_cfrseg.io.named_axes import MOST_CHANNELS
-
-if TYPE_CHECKING:
-    from napari_cfrseg.io.named_axes import OpenImage
+from napari_cfrseg.io.named_axes import MOST_CHANNELS, OpenImage
 
 T = TypeVar("T")
 #: a log gets a line when something ends or has gone on for so long

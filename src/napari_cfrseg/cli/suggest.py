@@ -25,13 +25,13 @@ from napari_cfrseg.cli.options import (
 from napari_cfrseg.errors import CfrSegError, SessionError, counted, said_of
 from napari_cfrseg.io.atomic import check_folder
 from napari_cfrseg.io.images import stem_of as image_stem
+from napari_cfrseg.io.named_axes import OpenImage
 from napari_cfrseg.model.weights_file import resolve
 
 if TYPE_CHECKING:
     from napari_cfrseg.annotation import events as ev
     from napari_cfrseg.engine.likeness import Likeness
     from napari_cfrseg.engine.suggestions import ObjectSuggestion
-    from napari_cfrseg.io.named_axes import OpenImage
     from napari_cfrseg.session.format import ImageReference, SessionContent
     from napari_cfrseg.session.recording import RecordedAnnotator
 

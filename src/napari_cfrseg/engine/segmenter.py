@@ -35,6 +35,7 @@ from napari_cfrseg.geometry.distances import innermost
 from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.geometry.windows import Box, PlaneLike, Window
 from napari_cfrseg.io.plane_image import PlaneImage, Scaling, open_plane
+from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.network import ClickNetwork
 
 __all__ = ["Prediction", "Refinement", "Segmenter", "StepCallback", "segment"]
@@ -140,8 +141,6 @@ class Segmenter:
         backend
             "torch", the reference, "openvino", or "auto": the faster one that is ready.
         """
-        from napari_cfrseg.model import weights_file as checkpoint
-
         resolve_device(device)  # before the weights are read: fails fast
         path = checkpoint.resolve(name_or_path)
         network, _ = checkpoint.load(path)

@@ -20,17 +20,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.refinement import Refinement
+from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.evaluation.network_times import (
     REFERENCE,
     Arithmetic,
     ClickTimer,
+    HalfOrFull,
     NetworkCost,
     measure,
 )
@@ -38,15 +42,11 @@ from napari_cfrseg.geometry.distances import depth_in
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.model import registry
 from napari_cfrseg.model import weights_file as checkpoint
+from napari_cfrseg.model.network import ClickNetwork
 from napari_cfrseg.model.registry import named, names
 from napari_cfrseg.model.weights_file import models_folder
 from napari_cfrseg.processes import in_processes
 from napari_cfrseg.samples import load_sample
-
-if TYPE_CHECKING:
-    from napari_cfrseg.engine.prediction import Prediction
-    from napari_cfrseg.engine.segmenter import Segmenter
-    from napari_cfrseg.model.network import ClickNetwork
 
 SIDES = (512, 2048, 8192)
 REFINEMENTS = (Refinement.standard(), Refinement.cfr(4), Refinement.adaptive(4))
@@ -193,18 +193,13 @@ def arithmetics(
     device: str, threads: int | None, *, cpu_time: bool = False, compiled: bool = False
 ) -> tuple[Arithmetic, ...]:
     """Return what to measure: on "auto" the CPU, and CUDA in three precisions."""
-    import torch
-
     found = []
     if device in ("auto", "cpu"):
         found.append(Arithmetic("cpu", "float32", compiled, threads, cpu_time))
     name = "cuda" if device == "auto" else device
     if name.startswith("cuda") and torch.cuda.is_available():
-        found += [
-            Arithmetic(name, "float32", compiled),
-            Arithmetic(name, "bfloat16", compiled),
-            Arithmetic(name, "float16", compiled),
-        ]
+        precisions: tuple[HalfOrFull, ...] = ("float32", "bfloat16", "float16")
+        found += [Arithmetic(name, each, compiled) for each in precisions]
     if device == "mps":
         found.append(Arithmetic("mps", "float32", compiled))
     return tuple(found)
@@ -246,8 +241,6 @@ def _lost(task: _Task, error: Exception) -> NetworkCost:
 
 def bench_network(name: str, how: Arithmetic, repeats: int, sample: str) -> NetworkCost:
     """Time one network in this process; see ``bench_networks``."""
-    import torch
-
     if how.threads is not None:
         torch.set_num_threads(how.threads)
     torch.backends.cuda.matmul.allow_tf32 = True
@@ -267,8 +260,6 @@ def bench_network(name: str, how: Arithmetic, repeats: int, sample: str) -> Netw
 
 def _load(name: str) -> tuple[ClickNetwork, str]:
     """Return a network and whose weights it has."""
-    import torch
-
     models = checkpoint.list_models()
     if name in models:
         return checkpoint.load(models[name])[0], name
@@ -277,8 +268,6 @@ def _load(name: str) -> tuple[ClickNetwork, str]:
 
 
 def _timer(network: ClickNetwork, how: Arithmetic, sample: str) -> ClickTimer:
-    import torch
-
     micrograph = load_sample(sample)
     side = network.grid_size
     field = tiled(micrograph.image, side).astype(np.float32) / 255

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from napari_cfrseg.engine.suggestions import ACCEPT_FROM
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation.datasets import BenchmarkObject
 from napari_cfrseg.evaluation.fields import TAUGHT, Field, FieldSettings
@@ -188,8 +189,6 @@ def format_fields(rows: Sequence[FieldRow], settings: FieldSettings) -> str:
 
 def _figures(rows: Sequence[FieldRow]) -> list[float]:
     """Mean over fields; precision and recall over their suggestions and objects."""
-    from napari_cfrseg.engine.suggestions import ACCEPT_FROM
-
     costs = [
         [
             row.clicked.acceptable,

@@ -28,12 +28,11 @@ from napari_cfrseg.evaluation.datasets import (
 from napari_cfrseg.evaluation.robots import ExactRobot
 from napari_cfrseg.evaluation.scores import MAX_CLICKS
 from napari_cfrseg.geometry.masks import MaskPatch
-from napari_cfrseg.geometry.windows import mask_box, overlap, shape_of, slices
+from napari_cfrseg.geometry.windows import Box, mask_box, overlap, shape_of, slices
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.segmenter import Segmenter
     from napari_cfrseg.engine.suggestions import ObjectSuggestion, Verdict
-    from napari_cfrseg.geometry.windows import Box
 
 #: planes with fewer objects are no fields
 MIN_OBJECTS = 30

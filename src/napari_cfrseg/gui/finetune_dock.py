@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, LineEdit
+from napari.layers import Image, Labels
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
@@ -40,7 +41,6 @@ from napari_cfrseg.training_job import (
 
 if TYPE_CHECKING:
     import napari
-    from napari.layers import Image, Labels
 
 #: what is chosen for every image that has labels
 ALL_IMAGES = "all images with labels"
@@ -252,8 +252,6 @@ class FineTuneDock(DockWidget):
     # -- widgets -----------------------------------------------------------------------
 
     def _make_controls(self) -> None:
-        from napari.layers import Labels
-
         self.image = ComboBox(
             label="Image",
             choices=lambda _: [

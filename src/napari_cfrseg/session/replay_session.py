@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from napari_cfrseg import __version__
 from napari_cfrseg.annotation.event_fields import event_line
 from napari_cfrseg.annotation.events import ClickAdded
+from napari_cfrseg.annotation.rounds import SegmenterLike
 from napari_cfrseg.errors import CfrSegError, SessionError, said_of
 from napari_cfrseg.io.addresses import address_of
 from napari_cfrseg.io.atomic import atomic_path, check_spares, writing
@@ -32,7 +33,6 @@ from napari_cfrseg.session.session_exports import export
 from napari_cfrseg.session.session_file import stem_of
 
 if TYPE_CHECKING:
-    from napari_cfrseg.annotation.rounds import SegmenterLike
     from napari_cfrseg.engine.segmenter import Segmenter
 
 

@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator, Change
+from napari_cfrseg.annotation.rounds import SegmenterLike
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.errors import CfrSegError, SessionError
 from napari_cfrseg.io.axes import plane_of
@@ -21,10 +22,6 @@ from napari_cfrseg.session import references
 from napari_cfrseg.session.format import ImageReference, ModelReference, SessionContent
 from napari_cfrseg.session.recording import RecordedAnnotator, snapshot_array
 from napari_cfrseg.session.session_file import journal_path, parse_at, read_journal
-
-if TYPE_CHECKING:
-    from napari_cfrseg.annotation.rounds import SegmenterLike
-    from napari_cfrseg.session.recording import RecordedAnnotator
 
 _TRIES = 20
 

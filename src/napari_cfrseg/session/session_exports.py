@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from skimage.measure import regionprops
 
 from napari_cfrseg import __version__
 from napari_cfrseg.annotation import events
@@ -235,8 +236,6 @@ def measure(
 
 
 def _row(mask: BoolMask, pixels: NDArray[Any] | None) -> dict[str, Any]:
-    from skimage.measure import regionprops
-
     (region,) = regionprops(mask.astype(np.uint8), intensity_image=pixels)
     row: dict[str, Any] = {
         "area_px": int(region.area),

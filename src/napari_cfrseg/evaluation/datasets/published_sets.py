@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.io import loadmat
 
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation.datasets import AnnotatedPlane, BenchmarkObject
@@ -131,11 +132,9 @@ class Sbd:
         return AnnotatedPlane(image, instances[None])
 
     def _instances(self, stem: str) -> NDArray[np.int32]:
-        from scipy import io
-
         path = self.folder / "inst" / f"{stem}.mat"
         try:
-            content = io.loadmat(path)
+            content = loadmat(path)
             instances = content["GTinst"]["Segmentation"][0, 0]
         except (OSError, ValueError, KeyError, IndexError) as error:
             msg = f"{path} holds no GTinst.Segmentation: {error!r}"

@@ -17,13 +17,12 @@ from napari_cfrseg.gui.segment.layer_axes import (
     meanings_of,
     sides_of,
 )
-from napari_cfrseg.gui.segment.working_image import channel_axis
+from napari_cfrseg.gui.segment.working_image import WorkingImage, channel_axis
 from napari_cfrseg.io.named_axes import MOST_CHANNELS
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.dock_widget import Current
     from napari_cfrseg.gui.segment.controller import Controller
-    from napari_cfrseg.gui.segment.working_image import WorkingImage
 
 
 class AxesPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped

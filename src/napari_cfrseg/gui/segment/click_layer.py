@@ -13,7 +13,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers.base import ActionType
+from napari.layers import Points
+from napari.layers.base import ActionType, LayerLock
 from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 
@@ -24,7 +25,6 @@ from napari_cfrseg.overlay import SKY_BLUE, VERMILION, hex_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Points
 
     from napari_cfrseg.gui.segment.controller import Controller
 
@@ -81,9 +81,6 @@ def drag_of(event: Any) -> str:
 
 def make_points(image: WorkingImage, name: str) -> Points:
     """Return a Points layer on an image's pixels, with the clicks' feature columns."""
-    from napari.layers import Points
-    from napari.layers.base import LayerLock
-
     layer = Points(
         np.zeros((0, image.own_ndim)),
         ndim=image.own_ndim,

@@ -39,13 +39,12 @@ from napari_cfrseg.gui.segment.suggesting import Suggesting
 from napari_cfrseg.gui.segment.worker import Failure, Runner
 from napari_cfrseg.gui.segment.working_image import WorkingImage
 from napari_cfrseg.io.tiled_labels import TiledLabels, is_large
+from napari_cfrseg.session.format import SessionContent
 from napari_cfrseg.session.recording import RecordedAnnotator
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image
-
-    from napari_cfrseg.session.format import SessionContent
 
 
 #: (column, row) on the canvas, or ()

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Change
@@ -23,10 +22,8 @@ from napari_cfrseg.errors import JobCancelled
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickRow
 from napari_cfrseg.gui.segment.worker import Failure, Job, Report, Runner
+from napari_cfrseg.session.format import SessionContent
 from napari_cfrseg.session.recording import RecordedAnnotator
-
-if TYPE_CHECKING:
-    from napari_cfrseg.session.format import SessionContent
 
 #: what was done to an object on a plane, and the points of its clicks there
 _Listed = tuple[tuple[Entry, ...], tuple[ClickRow, ...]]

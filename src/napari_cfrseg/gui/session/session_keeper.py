@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psygnal import Signal
 
+from napari_cfrseg.annotation.rounds import SegmenterLike
 from napari_cfrseg.errors import (
     CfrSegError,
     JobCancelled,
@@ -47,7 +48,6 @@ from napari_cfrseg.session.session_writer import SessionWriter
 from napari_cfrseg.session.unsaved_sessions import note_recent, unsaved_path
 
 if TYPE_CHECKING:
-    from napari_cfrseg.annotation.rounds import SegmenterLike
     from napari_cfrseg.gui.segment.controller import Controller
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from napari import current_viewer
+from napari.layers import Image, Labels, Layer, Points
+from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.errors import ImageError, JobCancelled, SessionError
@@ -105,8 +108,6 @@ def read_session(path: str | list[str]) -> list[LayerData]:
 
 def _image_of(session: Session, shown: OpenImage) -> WorkingImage:
     """Return where a session's image lies, by a layer that no viewer has."""
-    from napari.layers import Image
-
     ndim = len(shown.shape) - shown.is_rgb
     fits = shown.spacing is not None and len(shown.spacing) == ndim
     layer = Image(
@@ -243,8 +244,6 @@ def ask_for_image(image: ImageReference, start: Path) -> Path | None:
 
     None without a window, or if cancelled.
     """
-    from qtpy.QtWidgets import QApplication, QFileDialog
-
     if QApplication.instance() is None:
         return None
     name, size = Path(image.path or "the image").name, " × ".join(map(str, image.shape))
@@ -297,16 +296,12 @@ def _session_of(item: LayerData) -> str | None:
 
 
 def _layer(item: LayerData) -> Any:
-    from napari.layers import Layer
-
     data, kwargs, kind = item
     return Layer.create(data, dict(kwargs), kind)
 
 
 def _shown(data: Any) -> Any:
     """Return the open viewer's layer of this data, which knows its file; or None."""
-    from napari import current_viewer
-
     viewer = current_viewer()
     layers = () if viewer is None else viewer.layers
     return next((layer for layer in layers if layer.data is data), None)
@@ -373,8 +368,6 @@ def _added(
     image: WorkingImage, content: SessionContent, layers: Sequence[Any]
 ) -> list[ev.Event]:
     """Return the events that make objects of Labels, and clicks of Points layers."""
-    from napari.layers import Labels, Points
-
     known = objects_after(content.events, content.image.plane_shape)
     taken = {found.object_id for found in known}
     used = [c.click_id for found in known for _, c in found.clicks()]
