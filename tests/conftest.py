@@ -11,11 +11,15 @@ from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
+from npe2 import PluginManifest
 
 from napari_cfrseg.cli.demo import display_problem
 
 settings.register_profile("napari-cfrseg", deadline=None)
 settings.load_profile("napari-cfrseg")
+
+#: napari keeps its settings in memory: every window resets them, a person's own stay
+os.environ["NAPARI_CONFIG"] = ""
 
 _WINDOW_FIXTURES = {"make_napari_viewer", "make_napari_viewer_proxy", "qtbot", "qapp"}
 
@@ -89,6 +93,22 @@ def _sessions_apart(
     monkeypatch.setenv("CFRSEG_BACKEND", "torch")
     folder = tmp_path_factory.getbasetemp() / "sessions"
     monkeypatch.setenv("CFRSEG_SESSIONS", str(folder))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _manifests_read_once() -> Iterator[None]:
+    """Spare each window the reading of napari's and our manifest, a fifth of its time.
+
+    Every window still has its own copy of them.
+    """
+    read = cache(PluginManifest.from_file)
+
+    def copied(path: Path | str) -> PluginManifest:
+        return read(path).model_copy(deep=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PluginManifest, "from_file", copied)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -451,7 +451,7 @@ def test_failed_append_leaves_no_trace(tmp_path: Path) -> None:
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize(
     "count",
-    [20_000, pytest.param(10**6, marks=pytest.mark.slow)],
+    [5_000, pytest.param(10**6, marks=pytest.mark.slow)],
     ids=["many", "a million"],
 )
 def test_many_events_stay_usable(path: Path, count: int) -> None:

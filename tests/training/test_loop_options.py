@@ -72,6 +72,7 @@ def test_a_killed_and_resumed_training_equals_the_uninterrupted_one(tmp_path):
 
 #: no batch statistics (frozen normalisations), gradients shared over gloo
 ALIKE = {"steps": 4, "frozen_norms": True}
+ACCUMULATED = {"steps": 2, "accumulate": 2, "frozen_norms": True}
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +129,20 @@ def test_two_processes_end_together_by_the_decisions_of_the_first(pair):
     assert [first for first, _ in steps[3::3]] == [8, 8]
 
 
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """A run in full precision that accumulates."""
+    trainer = made_trainer(tmp_path_factory.mktemp("full") / "full.pt", **ACCUMULATED)
+    trainer.run()
+    return trainer
+
+
 @pytest.mark.parametrize("half", ["bfloat16", "float16"])
-def test_accumulation_is_the_same_with_and_without_mixed_precision(tmp_path, half):
-    options = {"steps": 2, "accumulate": 2, "frozen_norms": True}
-    full = made_trainer(tmp_path / "full.pt", **options)
-    mixed = made_trainer(tmp_path / "mixed.pt", autocast=half, **options)
-    for trainer in (full, mixed):
-        trainer.run()
+def test_accumulation_is_the_same_with_and_without_mixed_precision(
+    full, tmp_path, half
+):
+    mixed = made_trainer(tmp_path / "mixed.pt", autocast=half, **ACCUMULATED)
+    mixed.run()
     losses = [[r["loss"] for r in t.history if "loss" in r] for t in (full, mixed)]
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
     for a, b in zip(full.network.parameters(), mixed.network.parameters(), strict=True):
