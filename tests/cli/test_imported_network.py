@@ -87,3 +87,23 @@ def test_a_session_is_replayed_with_it(models: Path, tmp_path: Path) -> None:
     assert found.shape == before.shape
     assert found.any()
     assert (found != before).any()
+
+
+def test_a_fine_tuned_model_s_file_is_installed_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got = save_model(tmp_path / "mail", 1, "my cells")
+    monkeypatch.setenv("CFRSEG_MODELS", str(tmp_path / "models"))
+    for _ in range(2):
+        said = json.loads(run("models", "import", got, "--json"))
+        assert said["name"] == "my cells"
+        assert Path(said["path"]).read_bytes() == got.read_bytes()
+    assert "my cells" in run("models", "list")
+    other = save_model(tmp_path / "other", 2, "my cells")
+    refused = CliRunner().invoke(app, ["models", "import", str(other)])
+    assert "another name (--name)" in refused.output
+    run("models", "import", other, "--name", "theirs")
+    assert "theirs" in run("models", "list")
+    other.write_bytes(got.read_bytes()[:-1000])
+    broken = CliRunner().invoke(app, ["models", "import", str(other)])
+    assert broken.exit_code == 1

@@ -177,6 +177,7 @@ def _readable(value: object) -> str:
 IMPORT_EXAMPLES = """\b
 Examples:
   cfrseg models import coco_lvis_h18_itermask.pth
+  cfrseg models import my-cells.safetensors
   cfrseg models import mae_pretrain_vit_base.pth --start vit_base_fcfi
 """
 FETCH_EXAMPLES = """\b
@@ -196,7 +197,12 @@ LicenceOption = Annotated[
 
 @models.command(name="import", epilog=IMPORT_EXAMPLES)
 def import_file(
-    file: Annotated[Path, typer.Argument(help="RITM, SimpleClick, CFR-ICL or FCFI.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="RITM, SimpleClick, CFR-ICL, FCFI, or a fine-tuned model's file."
+        ),
+    ],
     name: NameOption = None,
     start: Annotated[
         str | None,
@@ -205,7 +211,7 @@ def import_file(
     licence: LicenceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Install a checkpoint as published; nothing the file pickled is executed."""
+    """Install a fine-tuned or published model; no code in the file is executed."""
     _report(install(file, name, start=start, licence=licence), as_json=as_json)
 
 
@@ -265,11 +271,13 @@ def install(
 
     With ``start`` the file is a pretrained backbone, to start that network from. By
     default the model is called after its network, else its file, and its licence is
-    what is known of it. Raises CheckpointError if the file cannot be read or does not
-    fit.
+    what is known of it. A file of our own is copied. Raises CheckpointError if the
+    file cannot be read or does not fit.
     """
     from napari_cfrseg.model.registry import complete
 
+    if start is None and checkpoint.is_own(file):
+        return checkpoint.install_copy(file, name or file.stem)
     architecture: Mapping[str, Any]
     if start is not None:
         network, architecture = _started(start, file)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -208,6 +209,22 @@ def _loaded(tensor: Tensor, like: Tensor) -> Tensor:
     return wanted.clone() if like.is_meta and wanted is tensor else wanted
 
 
+def install_copy(path: Path, name: str) -> Path:
+    """Copy a weights file among the installed models; return where it is then.
+
+    Raises CheckpointError if it cannot be used, or another model has the name.
+    """
+    load(path)
+    target = models_folder() / f"{name}{SUFFIX}"
+    if not target.exists():
+        with atomic_path(target) as temporary:
+            shutil.copyfile(path, temporary)
+    elif file_sha256(target) != file_sha256(path):
+        msg = f"another model is called {name!r}: give this one another name (--name)"
+        raise CheckpointError(msg)
+    return target
+
+
 def models_folder() -> Path:
     """Where installed models live; the variable ``CFRSEG_MODELS`` overrides it."""
     return data_folder("models", MODELS_VARIABLE)
@@ -238,6 +255,17 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
         f"no model is called {str(name_or_path)!r}; there are: {known} "
         f"(installed ones live in {models_folder()})"
     )
+
+
+def is_own(path: Path) -> bool:
+    """Return whether a file is a weights file as :func:`save` writes it."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return _KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def _parse(path: str | os.PathLike[str], strings: Mapping[str, str]) -> Metadata:

@@ -230,8 +230,8 @@ def find_weights(model: ModelReference | None) -> Path:
             return path
     raise CheckpointError(
         f"the session was made with {model.name[:80]!r}, weights "
-        f"{model.sha256[:12]}…, which are not installed: install them, or choose "
-        "another model with --model"
+        f"{model.sha256[:12]}…, which are not installed: install them (cfrseg models "
+        "import FILE), or choose another model with --model"
     )
 
 

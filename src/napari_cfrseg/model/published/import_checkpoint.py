@@ -69,7 +69,8 @@ def _load_file(path: Path) -> object:
         # torch reports a refused name and a broken file by many exception types
         # (UnpicklingError, RuntimeError, EOFError, KeyError, zipfile's …)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "weights_only" in reason:  # torch's advice to run what the file holds
+        # torch's advice to run what the file holds, or the pickle's unknown byte
+        if "weights_only" in reason or reason.isdigit():
             reason = "its pickle is broken, or holds more than tensors"
         refused = _refused(path)
         if refused:
