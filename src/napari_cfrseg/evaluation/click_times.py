@@ -235,7 +235,7 @@ def _lost(task: _Task, error: Exception) -> NetworkCost:
         arithmetic=str(how),
         device=how.device,
         precision=how.precision,
-        error=str(error),
+        error=str(error).splitlines()[0],
     )
 
 
@@ -254,7 +254,7 @@ def bench_network(name: str, how: Arithmetic, repeats: int, sample: str) -> Netw
             repeats,
         )
     except torch.OutOfMemoryError as error:
-        cost = NetworkCost("", error=str(error).splitlines()[0])
+        cost = _lost((name, how), error)
     return replace(cost, network=name, weights=weights)
 
 
