@@ -12,9 +12,9 @@ import tifffile
 from session_cases import record
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.errors import SessionError
+from napari_cfrseg.errors import OutputError, SessionError
 from napari_cfrseg.io.object_exports import ObjectRow
-from napari_cfrseg.session.format import ModelReference
+from napari_cfrseg.session.format import ImageReference, ModelReference, SessionContent
 from napari_cfrseg.session.imported_events import (
     events_from_csv,
     events_from_labels,
@@ -22,6 +22,7 @@ from napari_cfrseg.session.imported_events import (
 )
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import FORMATS, export, methods_paragraph
+from napari_cfrseg.session.session_writer import SessionWriter
 
 ROWS = (ObjectRow(1, "ring", "#ff0080", "vesicle"), ObjectRow(3, "two parts"))
 
@@ -167,3 +168,37 @@ def test_labels_become_objects_plane_by_plane() -> None:
     events = list(events_from_labels(stack))
     assert [e.plane for e in events] == [(0,), (2,)]
     assert set(events[0].labels.after) == {1, 3, 300}
+
+
+def test_an_export_never_replaces_its_image(tmp_path: Path) -> None:
+    image, labels = tmp_path / "image.tif", np.ones((4, 4), np.int32)
+    tifffile.imwrite(image, labels.astype(np.uint8))
+    content = SessionContent(
+        ImageReference("image.tif", (4, 4), "uint8", ("y", "x"), "0" * 64)
+    )
+    elsewhere = replace(content, image=replace(content.image, path="../image.tif"))
+    for one, source in ((content, None), (elsewhere, image)):
+        with pytest.raises(OutputError, match="is the image itself"):
+            export(image, one, [], labels, source=source)
+    assert tifffile.imread(image).dtype == np.uint8
+    export(tmp_path / "labels.tif", content, [], labels)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        *(
+            lambda p, c, e=e: export(f"{p}{e}", c, [], np.ones((4, 4), int))
+            for e in FORMATS
+        ),
+        lambda p, c: SessionWriter.create(f"{p}.cfrseg.json", c),
+        lambda p, c: SessionWriter.open(f"{p}.cfrseg.json"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path: Path, write) -> None:
+    content = SessionContent(
+        ImageReference(None, (4, 4), "uint8", ("y", "x"), "0" * 64)
+    )
+    with pytest.raises(OutputError, match=r"a\\0b.*: a name cannot hold the character"):
+        write(tmp_path / "a\0b", content)
+    assert not list(tmp_path.iterdir())

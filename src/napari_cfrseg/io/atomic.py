@@ -221,9 +221,18 @@ def check_folder(folder: Path) -> None:
         raise OutputError(msg) from error
 
 
+def whole_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path from the root; OutputError where no file can have the name."""
+    if "\0" in os.fspath(path):
+        said = os.fspath(path).replace("\0", "\\0")
+        raise OutputError(f"{said}: a name cannot hold the character \\0")
+    return Path(path).resolve()
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn an OSError into an OutputError that names what was not written."""
+    whole_path(path)
     try:
         yield
     except OSError as error:

@@ -156,7 +156,7 @@ def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) 
     _compare(job, labels, weights, result)
     # a process killed in between must not leave new labels with an old record
     task.record_path.unlink(missing_ok=True)
-    export(task.labels_path, content, summary, labels)
+    export(task.labels_path, content, summary, labels, source=image_path)
     record["areas"] = areas_of(labels)
     record["labels_sha256"] = labels_sha256(labels)
     record["result"] = {"seconds": round(network_s, 4), "changed": result.changed}

@@ -21,7 +21,7 @@ from napari_cfrseg.errors import SessionError, counted
 from napari_cfrseg.geometry.masks import BoolMask
 from napari_cfrseg.geometry.windows import slices
 from napari_cfrseg.io import object_exports as formats
-from napari_cfrseg.io.atomic import writing
+from napari_cfrseg.io.atomic import check_spares, writing
 from napari_cfrseg.io.axes import Order, back, put, turned
 from napari_cfrseg.io.click_tables import TableClick, clicks_csv
 from napari_cfrseg.io.label_exports import write_ome_tiff, write_ome_zarr
@@ -51,12 +51,15 @@ def export(
     objects: Sequence[ObjectState],
     labels: AnyLabels,
     pixels: Any = None,
+    source: Path | None = None,
 ) -> Path:
     """Write a session's results in the format that the file's ending says.
 
     The ending is one of :data:`FORMATS`, else SessionError. Labels are (…, Y, X)
     integers; ``pixels`` is the image with their leading axes, for intensities (None:
-    none are measured). An OutputError says why nothing was written.
+    none are measured). ``source`` is the image's file, which is never written to (None:
+    the session's own, if that lies in the same folder). An OutputError says why nothing
+    was written.
     """
     target = Path(path)
     ending = next((e for e in FORMATS if target.name.lower().endswith(e)), None)
@@ -71,6 +74,7 @@ def export(
         "units": None if image.units is None else image.units[: labels.ndim],
     }
     with writing(target):
+        check_spares(target, source or target.parent / (content.image.path or ""))
         match ending:
             case ".ome.tif" | ".tif":
                 write_ome_tiff(target, labels, **place)

@@ -20,7 +20,12 @@ from napari_cfrseg.annotation.annotator import Annotator
 from napari_cfrseg.annotation.event_fields import Event, event_line
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.errors import CfrSegError, SessionError, counted
-from napari_cfrseg.io.atomic import AppendOnly, clear_leftovers, replace_file
+from napari_cfrseg.io.atomic import (
+    AppendOnly,
+    clear_leftovers,
+    replace_file,
+    whole_path,
+)
 from napari_cfrseg.session.format import SessionContent, Snapshot
 from napari_cfrseg.session.session_file import (
     journal_line,
@@ -68,7 +73,7 @@ class SessionWriter:
         A SessionError says that there is one already, or that it is open elsewhere; an
         OSError that the folder cannot be written to.
         """
-        target = Path(path).resolve()
+        target = whole_path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = SessionLock(lock_path(target))
         try:
@@ -89,7 +94,7 @@ class SessionWriter:
         A SessionError says that it is no session, or open elsewhere; an OSError that
         the folder cannot be written to.
         """
-        target = Path(path).resolve()
+        target = whole_path(path)
         content = parse_at(target)  # before the lock: it may not be a session
         lock = SessionLock(lock_path(target))
         try:
@@ -170,7 +175,7 @@ class SessionWriter:
         an OSError the session stays where it was.
         """
         with self._guard:
-            target = Path(path).resolve()
+            target = whole_path(path)
             if target == self.path:
                 self._content = replace(content, events=())
                 self._compact()

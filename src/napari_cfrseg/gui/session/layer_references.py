@@ -174,6 +174,12 @@ def _place_of_one(image: WorkingImage) -> dict[str, Any]:
     return said
 
 
+def image_file(layer: Image) -> Path | None:
+    """Return the file that a layer's session was found to be made on, or its own."""
+    found = layer.metadata.get(METADATA_IMAGE) or file_of(layer)
+    return None if found is None else Path(found)
+
+
 def file_of(layer: Image) -> str | None:
     """Return the file or address that a layer was read from; None: there is none.
 

@@ -24,6 +24,7 @@ from napari_cfrseg.gui.segment.worker import Failure, Job, Report
 from napari_cfrseg.gui.session.layer_references import (
     METADATA_KEY,
     axes_in_session,
+    image_file,
     known_reference,
     session_of,
     write_pixels,
@@ -316,7 +317,8 @@ class SessionKeeper:
         else:
             content = writer.content
         objects = [o for _, o in sorted(annotator.objects.items())]
-        written = export(path, content, objects, labels, image.data)
+        own = (objects, labels, image.data, image_file(image.layer))
+        written = export(path, content, *own)
         if not path.name.endswith(".measurements.csv"):
             return written, None
         return written, measure(labels, objects, content.image, image.data)

@@ -33,11 +33,11 @@ from napari_cfrseg.gui.session.layer_imports import (
     import_points,
     importable,
 )
-from napari_cfrseg.gui.session.layer_references import METADATA_IMAGE, file_of
+from napari_cfrseg.gui.session.layer_references import image_file
 from napari_cfrseg.gui.session.session_keeper import (
     SessionKeeper,
 )
-from napari_cfrseg.io.atomic import atomic_path, check_spares
+from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.io.axes import Pyramid
 from napari_cfrseg.io.tiled_labels import is_large
 from napari_cfrseg.overlay import VERMILION, draw_overlay, hex_of
@@ -230,7 +230,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if keeper.writer is not None and keeper.is_saved:
             return keeper.writer.path
         layer = keeper.controller.image.layer
-        folder = Path(layer.metadata.get(METADATA_IMAGE) or file_of(layer) or "").parent
+        folder = (image_file(layer) or Path()).parent
         name = f"{layer.name}{SUFFIX}".replace("/", "-")
         return folder / name if folder.is_dir() else Path(name)
 
@@ -241,14 +241,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         start = str(self._place(keeper)).removesuffix(SUFFIX) + " objects"
         chosen = ask_where(self, "Export", start, FORMATS)
         if chosen is not None:
-            layer = keeper.controller.image.layer
-            image = layer.metadata.get(METADATA_IMAGE) or file_of(layer) or ""
-
-            def export() -> None:
-                check_spares(chosen, Path(image))
-                keeper.export_later(chosen)
-
-            self._try(export)
+            self._try(lambda: keeper.export_later(chosen))
 
     def _import(self, layer: Labels | Points) -> None:
         """Import a layer, hide it, and let clicks correct it."""
