@@ -73,11 +73,13 @@ def walking_spacing(
     (6000.0, 500.0, 500.0)
     >>> walking_spacing((60, 0.5, 0.5), ("second", "µm", "µm"), "t")
     (0.5, 0.5, 0.5)
+    >>> walking_spacing((6e-13, 5e-13, 5e-13), None, "z")
+    (6e-13, 5e-13, 5e-13)
     """
     known = [_UNITS.get(unit_name(unit)) for unit in units or (None,) * len(sizes)]
     metres = [1.0 if unit is None else unit[1] for unit in known]
     between, y, x = (
-        round(size * one / metres[1], 12)
+        float(f"{size * one / metres[1]:.12g}")
         for size, one in zip(sizes, metres, strict=True)
     )
     is_apart = along == "t" or (known[0] is None) != (known[1] is None)
