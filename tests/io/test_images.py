@@ -348,6 +348,16 @@ def test_files_that_lie_about_their_size_are_refused(tmp_path):
         open_image(tmp_path / "a.png")
 
 
+def test_planes_that_no_file_can_hold_are_refused_at_once(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    xml = tifffile.OmeXml()
+    xml.addimage(np.uint8, (6, 7), (1, 1, 1, 6, 7, 1), axes="YX")
+    said = xml.tostring().replace('SizeZ="1"', 'SizeZ="1000000000"').encode()
+    tifffile.imwrite(path, ramp(6, 7), description=said, metadata=None)
+    with pytest.raises(ImageError, match=r"says it has .*1000000000.* planes"):
+        open_image(path)
+
+
 def test_damaged_files_end_in_one_line(tmp_path):
     """A list of pages that leads back to itself, half a piece, an endless header."""
     pages = tmp_path / "a.tif"

@@ -24,11 +24,15 @@ from napari_cfrseg.io.tiff_pieces import Pieces, Rows, is_in_pieces
 
 #: larger pages are read tile by tile, or strip by strip, where they are stored so
 _SMALL_PAGE_BYTES, _WHOLE_PAGE_BYTES = 1 << 25, 1 << 28
+#: files that say that they have more planes are damaged: a list of them is made
+_MOST_PLANES = 1 << 20
 #: what must be decoded at once may be this large
 MOST_CHUNK_BYTES = 1 << 31
 #: TIFF's codes of pixels that are colours: RGB, CMYK, YCbCr, CIELab
 _COLOURS = {2, 5, 6, 8}
 _PALETTE = 3
+#: OME-XML's element for the pixels of an image
+_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
 
 
 def open_tiff(
@@ -108,6 +112,12 @@ def left_out(path: Path) -> str:
 
 def _main_series(file: Any) -> Any:
     """Return the first image, or the slide of a file that begins with its overview."""
+    for pixels in _PIXELS.findall(file.ome_metadata or "" if file.is_ome else ""):
+        sizes = re.findall(r"\bSize[ZCT]\s*=\s*[\"'](\d{1,18})", pixels)
+        if math.prod(map(int, sizes)) > _MOST_PLANES:
+            raise ImageError(
+                f"it says it has {' × '.join(sizes)} planes: it is damaged"
+            )
     if not file.series:
         raise ImageError("it holds no image that can be read")
     first, *others = file.series
@@ -338,7 +348,7 @@ def _slide_size(file: Any, shape: tuple[int, ...]) -> float:
 
 
 def _ome_sizes(xml: str | None, number: int) -> dict[str, tuple[float, str]]:
-    pixels = re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", xml or "")
+    pixels = _PIXELS.findall(xml or "")
     if not pixels:
         return {}
     one = pixels[min(number, len(pixels) - 1)]
