@@ -273,7 +273,7 @@ class FineTuneDock(DockWidget):
             mode="d",
             nullable=True,
             value=None,
-            tooltip="With images/ and labels/, *.zarr or sessions; used before layers",
+            tooltip="With images/ and labels/, *.zarr or sessions; then no layers",
         )
         said = "Every object is labelled. Off: the rest may be anything"
         self.all_labelled = CheckBox(label="Labelled", value=False, tooltip=said)

@@ -101,8 +101,8 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             label="At rest",
             choices=list(_RESTING.items()),
             value=preferences.resting,
-            tooltip="Where the pointer rests on the image: the click is computed ahead "
-            "of you, and then answered at once (not on battery)",
+            tooltip="While the pointer rests, the click is computed ahead, "
+            "so that it is answered at once (not on battery)",
         )
         said = "Where the network sees another object, a click begins that one"
         self.auto_next = check_box("a click apart begins the next object", said)
@@ -113,7 +113,7 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.own_clicks = check_box("hide others' clicks", said)
         said = (
             "Adapt first clicks and suggestions to your finished objects while nothing "
-            "else is computed; kept only if others of your objects gain by it"
+            "else is computed; used only if it helps other objects of yours"
         )
         self.learn = check_box("learn from finished objects", said)
         self.forget = button("Forget", "Draw first clicks as the model itself does")
