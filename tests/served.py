@@ -100,3 +100,35 @@ def serving(folder: Path) -> Iterator[str]:
                 Stalling.held.set()
             Stalling.held = None
             server.shutdown()
+
+
+@contextmanager
+def bucket(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Serve a folder's files as S3 does, on this machine; yields their address."""
+    reason = "needs a server that answers as S3 does: pip install 'moto[server]'"
+    server = pytest.importorskip("moto.server", reason=reason).ThreadedMotoServer(
+        "127.0.0.1", port=0, verbose=False
+    )
+    s3fs = pytest.importorskip("s3fs")
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        for name, value in (
+            ("ENDPOINT_URL", f"http://{host}:{port}"),
+            ("ACCESS_KEY_ID", "known"),
+            ("SECRET_ACCESS_KEY", "secret"),
+            ("DEFAULT_REGION", "us-east-1"),
+            ("EC2_METADATA_DISABLED", "true"),
+        ):
+            monkeypatch.setenv(f"AWS_{name}", value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        files = s3fs.S3FileSystem()
+        with suppress(FileExistsError):  # of a test before
+            files.mkdir("slides")
+        for path in folder.rglob("*"):
+            if path.is_file():
+                files.put(str(path), f"slides/{path.relative_to(folder).as_posix()}")
+        yield "s3://slides"
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()
+        server.stop()

@@ -14,7 +14,7 @@ from napari.utils.notifications import notification_manager
 from npe2 import PluginManifest
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QProgressDialog, QPushButton
-from served import Stalling, serving
+from served import Stalling, bucket, serving
 
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment import dock as dock_module
@@ -114,6 +114,26 @@ def test_a_session_on_a_slow_server_opens_while_the_window_answers(
         assert ticks.longest_s < ANSWERS_S
         Stalling.wait_s = 0.0
         window.settle()
+
+
+def test_a_session_on_s3_is_made_and_reopened(viewer, qtbot, tmp_path, monkeypatch):
+    path = tmp_path / "far.cfrseg.json"
+    write_pyramid(tmp_path / "served" / "slide.ome.tif", 512)
+    with bucket(tmp_path / "served", monkeypatch) as address:
+        viewer.open(f"{address}/slide.ome.tif", plugin=PLUGIN)
+        window = Window(viewer, qtbot)
+        window.click(230, 330)
+        area = window.area(1)
+        assert 3_500 < area < 3_700
+        window.dock.sessions.keeper.save(path)
+        assert Session.open(path).image.path == f"{address}/slide.ome.tif"
+        viewer.layers.clear()
+        window.until(lambda: window.dock.controller is None)
+        window.dock.open_session(path)
+        window.until(lambda: window.dock.controller is not None)
+        window.until(lambda: not window.view.loading and bool(window.view.objects))
+        assert window.area(1) == area
+        window.dock.let_go()
 
 
 def test_opening_is_given_up_by_cancel(viewer, field, tmp_path):

@@ -17,6 +17,17 @@ from napari_cfrseg.errors import ImageError, said_of
 SILENCE_S = 30.0
 #: aiohttp's errors where a connection ends too early
 _BROKEN_OFF = ("ClientPayloadError", "ServerDisconnectedError")
+#: what S3 answers, and what botocore raises before it asks, with the remedy
+_OF_S3 = {
+    "NoSuchBucket": "there is no such bucket: check the address",
+    "NoCredentialsError": "there are no credentials for S3: set AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "InvalidAccessKeyId": "S3 does not know these credentials: check AWS_ACCESS_KEY_ID",
+    "SignatureDoesNotMatch": "S3 refuses the key: check AWS_SECRET_ACCESS_KEY",
+    "AccessDenied": "these credentials may not read it: ask its owner",
+    "EndpointConnectionError": "no server answers there: check the connection, and "
+    "AWS_ENDPOINT_URL",
+}
 
 
 def address_of(path: Path) -> str | None:
@@ -101,6 +112,11 @@ def _why(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     kind, status = type(error).__name__, getattr(error, "status", None)
+    answer = getattr(error, "response", None)
+    if isinstance(answer, dict):
+        kind = str(answer.get("Error", {}).get("Code"))
+    if kind in _OF_S3:
+        return _OF_S3[kind]
     if status == 404 or (status is None and isinstance(error, FileNotFoundError)):
         return "there is no such file on the server"
     if status is not None:

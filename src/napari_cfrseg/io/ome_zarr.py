@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import stat
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from napari_cfrseg.errors import ImageError
-from napari_cfrseg.io.addresses import address_of, remote_store
+from napari_cfrseg.io.addresses import address_of, answering, remote_store
 from napari_cfrseg.io.axes import ArrayView
 from napari_cfrseg.io.named_axes import OpenImage, axis_names, unit_name
 from napari_cfrseg.io.tiff import check_chunks
@@ -43,7 +44,8 @@ def open_zarr(path: Path, level: int = 0, *, labels: str | None = None) -> OpenI
             raise ImageError(f"{path} is a folder, and no OME-Zarr")
     inner = remote_store(address) if address else LocalStore(path, read_only=True)
     store = _checked_store()(inner)
-    node: Any = zarr.open(store, mode="r")
+    with answering(address) if address else nullcontext():
+        node: Any = zarr.open(store, mode="r")
     if isinstance(node, zarr.Array):
         names = axis_names(node.ndim, has_channels=False)
         return _opened(node, names, None, None, str(path))
