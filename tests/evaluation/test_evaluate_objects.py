@@ -206,6 +206,18 @@ def test_stacks_can_be_asked_object_by_object(tmp_path):
     assert (item.plane, item.label, item.area_px) == (7, 2, 80)
 
 
+@pytest.mark.parametrize("per_object", [False, True])
+def test_labels_below_0_are_no_objects(tmp_path, per_object):
+    labels = np.full((5, 30, 40), -1, np.int32)
+    labels[:, :, :30] = 0
+    labels[:, 5:13, 5:13] = 2
+    write_plane(tmp_path, "zyx", (labels * 9 + 9).astype(np.uint8), labels)
+    objects = list(LabelFolder(tmp_path, "set", per_object=per_object).objects())
+    assert {o.label for o in objects} == {2}
+    plane = objects[0].source.read_plane("zyx", objects[0].plane)
+    assert plane.ignore_mask.sum() == 300
+
+
 def test_ignored_pixels_do_not_count(tmp_path):
     labels = np.zeros((30, 40), np.uint8)
     labels[5:15, 5:15] = 1

@@ -52,7 +52,7 @@ class _LabelledSet(ABC):
 
     folder: Path  #: its path (OME-Zarr: one image, or a folder of them)
     name: str  #: name of the set in tables
-    ignore_value: int | None = None  #: label of pixels that do not count, or None
+    ignore_value: int | None = None  #: of pixels that do not count; nor do those < 0
     #: smaller or larger objects are left out
     min_area_px: int = MIN_AREA_PX
     max_plane_share: float = MAX_PLANE_SHARE
@@ -95,8 +95,10 @@ class _LabelledSet(ABC):
             yield BenchmarkObject(*source, label, layer, anchor, area)
 
     def _annotate(self, image: NDArray[Any], labels: NDArray[Any]) -> AnnotatedPlane:
-        ignored = None if self.ignore_value is None else labels == self.ignore_value
-        return AnnotatedPlane(image, labels[None], ignored)
+        ignored = labels < 0
+        if self.ignore_value is not None:
+            ignored |= labels == self.ignore_value
+        return AnnotatedPlane(image, labels[None], ignored if ignored.any() else None)
 
     def _planes_of(self, depth: int) -> list[int]:
         return spread_planes(depth, min(self.planes_per_stack, depth))
@@ -162,7 +164,7 @@ class LabelFolder(_LabelledSet):
         most = self.max_plane_share * labels[0].size
         for label, per_plane in sorted(areas.items()):
             z = int(per_plane.argmax())
-            counts = label != 0 and label != self.ignore_value
+            counts = label > 0 and label != self.ignore_value
             if counts and self.min_area_px <= per_plane[z] <= most:
                 area = int(per_plane[z])
                 yield BenchmarkObject(self, self.name, name, z, label, area_px=area)
