@@ -12,6 +12,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import Annotated, Any
 
@@ -26,24 +28,35 @@ from napari_cfrseg.errors import CfrSegError, TrainingError, as_memory_error, sa
 from napari_cfrseg.io.atomic import let_streams_print_anything
 
 
+@contextmanager
+def _said_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # `cfrseg … | head`: the reader has seen enough
+        raise
+    except (CfrSegError, OSError, MemoryError, RuntimeError) as error:
+        known = isinstance(error, CfrSegError | OSError)
+        said = error if known else as_memory_error(error)
+        if said is None:
+            raise
+        typer.echo(f"cfrseg: {said_of(said)}", err=True)
+        raise typer.Exit(1) from error
+
+
 class _OneLineErrors(TyperGroup):
     """Turns an error that the user can fix into one line and exit code 1."""
+
+    def make_context(self, *given: Any, **options: Any) -> Any:
+        """Read the options before a subcommand; print help or the version."""
+        with _said_in_one_line():
+            return super().make_context(*given, **options)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the subcommand."""
         # what is wrong with a file is said in the one line, not before it
         logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-        try:
+        with _said_in_one_line():
             return super().invoke(ctx)
-        except BrokenPipeError:  # `cfrseg … | head`: the reader has seen enough
-            raise
-        except (CfrSegError, OSError, MemoryError, RuntimeError) as error:
-            known = isinstance(error, CfrSegError | OSError)
-            said = error if known else as_memory_error(error)
-            if said is None:
-                raise
-            typer.echo(f"cfrseg: {said_of(said)}", err=True)
-            raise typer.Exit(1) from error
 
 
 #: the training program parses its own options and prints its own help
