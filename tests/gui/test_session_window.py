@@ -182,7 +182,7 @@ def test_session_dropped_on_an_open_dock_takes_its_place(
     window.viewer.open(str(target), plugin=PLUGIN)
     window.until(lambda: window.dock.controller not in (first, None))
     window.until(lambda: window.view.status.startswith("Session reopened"))
-    assert window.dock.image_choice.value.name == "one"
+    assert window.dock.image_choice.value.name == "powder [1]"  # its image's
     assert np.array_equal(window.labels.data, expected)
     assert len(window.viewer.layers) == 6
     assert window.dock.sessions.label.text().startswith("one.cfrseg.json")
