@@ -192,6 +192,21 @@ def test_a_stroke_through_several_planes_is_one_undo_step():
     bench.controller.close()
 
 
+def test_a_stroke_where_no_object_is_selected_begins_one(bench):
+    bench.click(20, 20)
+    before = bench.area(1)
+    bench.controller.new_object()
+    bench.labels.paint((50, 50), bench.labels.selected_label)
+    assert bench.area(1) == before
+    assert bench.view.selected == 2
+    assert bench.labels.selected_label == 2
+    bench.click(52, 52)
+    assert bench.view.objects[1].clicks == 1
+    for _ in range(2):
+        bench.controller.undo()
+    assert len(bench.view.objects) == 1
+
+
 def test_the_status_says_what_an_act_left_of_its_objects(bench):
     bench.click(20, 20)
     bench.click(20, 24)

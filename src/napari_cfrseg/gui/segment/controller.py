@@ -320,6 +320,7 @@ class Controller:
         said = f"Click on the next object (object {self.view.next_id})."
         self._shown.show(selected=None, is_positive=True, status=said)
         self._shown.show_stack()
+        self.labels.select(self.view.next_id)
         self.clicks.set_polarity(True)
         self.ready_to_click()
 

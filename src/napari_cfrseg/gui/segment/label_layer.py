@@ -136,7 +136,7 @@ class LabelLayer:
     def select(self, label: int) -> None:
         """Let the layer's own tools paint an object's label."""
         with self._listener.own_writes():
-            self.layer.selected_label = label
+            self.layer.selected_label = min(label, MOST_OBJECTS)
 
     def let_paint(self, on: bool) -> None:
         """Offer napari's tools on the layer, or not."""

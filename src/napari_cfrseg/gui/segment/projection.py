@@ -204,6 +204,7 @@ class Projection:
             progress=(0, 0),
             status=f"Session reopened: {counted(len(self.objects), 'object')}.",
         )
+        self._labels.select(self.view.next_id)
         self.show_stack()
 
     def other_mask(self, plane: Plane, step: int) -> ev.CandidateChosen | None:
@@ -237,6 +238,9 @@ class Projection:
             self._show_objects(change.objects)
             both = before.keys() | self.objects.keys()
             touched = {i for i in both if before.get(i) is not self.objects.get(i)}
+            made = self.objects.keys() - before.keys()
+            if isinstance(pending.event, ev.Painted) and len(made) == 1:
+                self.show(selected=made.pop())
             self._select_begun(pending, changes[0])
             self._follow(pending.event, touched)
             self.show(undo_depth=change.undo_depth, redo_depth=change.redo_depth)
@@ -409,9 +413,9 @@ class Projection:
         if selected is not None and selected not in known:
             before, made = self.begun
             selected = before if selected == made and before in known else None
-        if selected is not None:
-            self._labels.select(selected)
-        self.show(selected=selected, next_id=max(known, default=0) + 1)
+        free = max(known, default=0) + 1
+        self._labels.select(selected or free)
+        self.show(selected=selected, next_id=free)
         self.follow_threshold()
 
     def follow_threshold(self) -> None:
