@@ -67,9 +67,8 @@ def test_methods_paragraph_counts_what_is_there(tmp_path: Path) -> None:
     session = Session.open(path)
     text = methods_paragraph(session.content, tuple(session.objects()))
     clicks = sum(o.click_count for o in annotator.objects.values())
-    assert (
-        f"{len(annotator.objects)} objects were outlined with {clicks} clicks" in text
-    )
+    made = f"{len(annotator.objects)} objects were made with {clicks} clicks"
+    assert made in text
     assert "80 × 100 pixels" in text
     assert "\n" not in text
     assert "an unnamed model" in text
