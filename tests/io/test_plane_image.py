@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -172,6 +173,18 @@ def test_a_lazy_image_is_sampled_not_read():
     # the tiles reach from corner to corner
     assert plane.scaling.low[0] < 2_000
     assert plane.scaling.high[0] > 58_000
+
+
+def test_a_slow_image_is_sampled_with_several_requests_at_once() -> None:
+    together = threading.Barrier(4)
+
+    class Slow(Lazy):
+        def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+            together.wait(timeout=10)  # BrokenBarrierError where they come one by one
+            return super().__getitem__(key)
+
+    in_turn = open_plane(Lazy((30_000, 30_000)))
+    assert open_plane(Slow((30_000, 30_000))).scaling == in_turn.scaling
 
 
 def test_dask_arrays_work_window_by_window():

@@ -9,6 +9,8 @@ An object far outside it widens it for itself. Nothing ever reads a whole lazy i
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -24,8 +26,8 @@ from napari_cfrseg.io.axes import ArrayView, Pyramid
 LOW_PERCENT, HIGH_PERCENT = 0.1, 99.9
 #: Pixels looked at to find them.
 SAMPLE_PX = 1_000_000
-#: A lazy image is sampled in this many tiles per axis.
-_TILES = 6
+#: A lazy image is sampled in this many tiles per axis, so many of them at once.
+_TILES, _AT_ONCE = 6, 12
 #: An object is outside the range that by this part of it exceeds it, in the median of
 #: the pixels next to a click; then this far around the click is looked at.
 _BEYOND, _NEXT_PX, _AROUND_PX = 0.25, 1, 64
@@ -278,11 +280,21 @@ def _sample(array: PlaneLike) -> NDArray[Any]:
         return array[::step, ::step].reshape(-1, layers)
     # Strides would load every chunk of a lazy image: read tiles instead.
     tile = max(1, math.isqrt(budget) // _TILES)
-    blocks = []
-    for y, x in _tile_places(array, tile):
-        block = np.asarray(array[y : y + tile, x : x + tile])
-        blocks.append(block.reshape(-1, layers))
-    return np.concatenate(blocks)
+
+    def read(place: tuple[int, int]) -> NDArray[Any]:
+        y, x = place
+        return np.asarray(array[y : y + tile, x : x + tile]).reshape(-1, layers)
+
+    # a server takes as long to answer one request as several
+    pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="cfrseg-sample")
+    try:
+        blocks = [
+            pool.submit(copy_context().run, read, place)
+            for place in _tile_places(array, tile)
+        ]
+        return np.concatenate([block.result() for block in blocks])
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _tile_places(array: PlaneLike, tile: int) -> list[tuple[int, int]]:
