@@ -92,7 +92,8 @@ def test_work_that_gives_way_keeps_what_was_embedded():
     alone = NestedNetwork(64)
     annotator(alone).apply(CREATED, CLICK)
     assert before > 0
-    assert network.calls["embed_image"] == alone.calls["embed_image"]
+    # windows looked at one by one: none is looked at ahead in vain
+    assert network.calls["embed_image"] <= alone.calls["embed_image"]
 
 
 def test_pixels_that_a_neighbour_keeps_are_not_expected():
