@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +41,16 @@ def _said_in_one_line() -> Iterator[None]:
         if said is None:
             raise
         typer.echo(f"cfrseg: {said_of(said)}", err=True)
+        _drop_unwritten()
         raise typer.Exit(1) from error
+
+
+def _drop_unwritten() -> None:
+    """Drop output that finds no room: Python would try again at its end, and say so."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _OneLineErrors(TyperGroup):
