@@ -98,3 +98,22 @@ def test_a_click_that_is_to_look_closer_does_not_look_wider():
     closer = segment_twice(FocusSettings(), shift=-1)[1]
     never = segment_twice(FocusSettings(most_widenings=0), shift=-1)[1]
     assert closer.window == never.window
+
+
+def test_a_negative_click_far_from_its_object_changes_nothing():
+    plane = np.full((300, 900), 20, dtype=np.uint8)
+    plane[60:100, 80:120] = 220
+    made = Segmenter(SimilarityNetwork(inertia=0.0), device="cpu")
+    made.set_image(plane)
+    first = made.predict([(80, 100)])
+    runs = made.network.calls["refine"]
+    far = made.predict([(80, 100), (250, 850)], [1, 0], previous=first)
+    assert made.network.calls["refine"] == runs
+    assert np.array_equal(far.mask, first.mask)
+    # the next click is seen as if it had not been there
+    with_it = made.predict([(80, 100), (250, 850), (70, 90)], [1, 0, 1], previous=far)
+    without = made.predict([(80, 100), (70, 90)], [1, 1], previous=first)
+    assert with_it.window == without.window
+    assert np.array_equal(with_it.mask, without.mask)
+    near = made.predict([(80, 100), (80, 130)], [1, 0], previous=first)
+    assert near.steps == 1  # beside the object it may tell where that ends

@@ -23,7 +23,12 @@ from napari_cfrseg.engine.focus import (
     shifted,
 )
 from napari_cfrseg.engine.one_way import settle
-from napari_cfrseg.engine.prediction import Candidate, Prediction, touches_border
+from napari_cfrseg.engine.prediction import (
+    Candidate,
+    Prediction,
+    StageSeconds,
+    touches_border,
+)
 from napari_cfrseg.engine.probability_patch import put_back
 from napari_cfrseg.engine.refinement import Refinement, run_cascade
 from napari_cfrseg.engine.side_by_side import Stopwatch
@@ -35,7 +40,7 @@ from napari_cfrseg.engine.window_score import (
     score,
     weigh,
 )
-from napari_cfrseg.geometry.windows import Box, Window, crop, mask_box
+from napari_cfrseg.geometry.windows import Box, Window, crop, mask_box, shape_of
 from napari_cfrseg.io.plane_image import PlaneImage
 from napari_cfrseg.model.network import NetworkOutput
 
@@ -131,6 +136,8 @@ class ClickRound:
 
     def compute(self, task: Task) -> Prediction:
         """Return the Prediction after the task's newest click."""
+        if task.forced and _is_aside(task):
+            return _kept_as_it_is(task)
         watch = Stopwatch(self.stages.device)
         look = self._look(task, watch)
         result = self._answer(task, look, watch)
@@ -156,8 +163,10 @@ class ClickRound:
 
     def _zoom_in(self, area: Box | None, task: Task, **old: Any) -> Window:
         """Lay a window around a mask and the clicks; ``old`` as for ``next_window``."""
-        plane, grid = self.image.shape, self.stages.grid
-        return next_window(area, task.effective, plane, grid, self.focus, **old)
+        plane, grid, clicks = self.image.shape, self.stages.grid, task.effective
+        if aside := task.previous.aside:
+            clicks = ClickList.of([click for click in clicks if click not in aside])
+        return next_window(area, clicks, plane, grid, self.focus, **old)
 
     def _answer(self, task: Task, look: Look, watch: Stopwatch) -> Prediction:
         """Run the cascade in a window and put its answer back into the plane."""
@@ -356,6 +365,7 @@ class ClickRound:
             corrected=corrected,
             stages=watch.read(),
             threshold=task.threshold,
+            aside=before.aside,
             choices=self._choices(best, look.tried) if look.tried else (),
         )
 
@@ -376,6 +386,33 @@ class ClickRound:
                 found = _affinity(output, window), attempt.quality
                 chosen.append(Candidate.of(probability, window, *found))
         return tuple(chosen)
+
+
+def _is_aside(task: Task) -> bool:
+    """Whether the newest click takes away where nothing of the object is near.
+
+    That is farther from the mask's box than its longer side.
+    """
+    click, area = task.clicks[-1], task.previous.patch.mask_box(task.threshold)
+    if click.is_positive or area is None:
+        return False
+    (y, x), (y0, x0, y1, x1), reach = click.pixel, area, max(shape_of(area))
+    return not (y0 - reach <= y < y1 + reach and x0 - reach <= x < x1 + reach)
+
+
+def _kept_as_it_is(task: Task) -> Prediction:
+    """Return the Prediction after a click that changes nothing."""
+    return replace(
+        task.previous,
+        clicks=task.clicks,
+        steps=0,
+        stages=StageSeconds(),
+        threshold=task.threshold,
+        corrected=(),
+        aside=(*task.previous.aside, task.clicks[-1]),
+        choices=(),
+        choice=0,
+    )
 
 
 def _probability(output: NetworkOutput) -> Tensor:

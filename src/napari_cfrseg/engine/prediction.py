@@ -94,6 +94,9 @@ class Prediction:
     #: click looks wider
     touches_border: bool = False
     corrected: tuple[Click, ...] = ()  #: ignored by the network, honoured by correction
+    #: negative ones far from the mask of their time: they took nothing away, and no
+    #: window is widened to hold them
+    aside: tuple[Click, ...] = ()
     #: wall time of the round, and the same by stage
     seconds: float = 0.0
     stages: StageSeconds = StageSeconds()
