@@ -1,4 +1,4 @@
-"""What is done while a session is being reopened, by mouse and keys."""
+"""Clicks and keys while a session is being reopened: kept, and done afterwards."""
 
 from __future__ import annotations
 

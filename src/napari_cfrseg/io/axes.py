@@ -145,7 +145,7 @@ def in_memory(array: NDArray[Any]) -> NDArray[Any]:
 
 
 class LazyArray(ABC):
-    """What is asked of an array besides slices of it."""
+    """What every lazy array has, besides how its pixels are read."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
