@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pytest
 import tifffile
@@ -127,6 +128,22 @@ def test_of_a_pyramid_the_level_that_fits_is_taken():
     pyramid = Image([image, image[::2, ::2]], multiscale=True)
     pixels = pixels_of(pyramid, Labels(labels[::2, ::2]))
     assert tuple(pixels.image.shape) == (48, 72)
+
+
+def test_labels_are_matched_with_their_image_without_reading_them():
+    read = []
+
+    def block(numbers):
+        read.append(numbers)
+        return numbers
+
+    stack = da.from_array(np.zeros((6, 8, 8), np.int32), chunks=(1, 8, 8))
+    lazy = Labels(stack.map_blocks(block, meta=np.zeros((0, 0, 0), np.int32)))
+    names = ("c", "z", "y", "x")
+    image = Image(np.zeros((2, 6, 8, 8), np.uint16), axis_labels=names)
+    read.clear()
+    assert labelled_images([image, lazy]) == [(image, lazy)]
+    assert not read
 
 
 def test_channels_are_handed_over_as_the_click_dock_uses_them(tmp_path):

@@ -70,11 +70,32 @@ def labelled_images(layers: Iterable[Layer]) -> list[tuple[Image, Labels]]:
 
 
 def _fits(image: Image, labels: Labels) -> bool:
-    try:
-        pixels_of(image, labels)
-    except DatasetError:
-        return False
-    return True
+    """Whether labels have an image's shape; no pixel is read."""
+    counts_channels = _leave_channels_out(WorkingImage.of(image), labels)
+    return counts_channels or _level_of(image, labels) is not None
+
+
+def _leave_channels_out(found: WorkingImage, labels: Labels) -> bool:
+    """Whether labels have an image's shape but for the axis that counts channels."""
+    counted = found.channel_axis is not None or len(found.layers) > 1
+    return counted and _shape_of(labels) == found.to_own(found.shape, 1)
+
+
+def _level_of(image: Image, labels: Labels) -> Any:
+    """Return the level of an image that labels were drawn on, None if there is none."""
+    for level in _levels(image):
+        size = tuple(int(n) for n in level.shape)
+        if (size[:-1] if image.rgb else size) == _shape_of(labels):
+            return level
+    return None
+
+
+def _levels(image: Image) -> list[Any]:
+    return list(image.data) if image.multiscale else [image.data]
+
+
+def _shape_of(labels: Labels) -> tuple[int, ...]:
+    return tuple(int(n) for n in labels.data.shape)
 
 
 def pixels_of(
@@ -85,21 +106,17 @@ def pixels_of(
     Channels, along an axis or as layers of ``viewer``, are those that the click dock
     uses. Raises DatasetError if no level of the image has the labels' shape.
     """
-    shape = tuple(int(n) for n in labels.data.shape)
     found = WorkingImage.of(image, viewer)
-    counted = found.channel_axis is not None or len(found.layers) > 1
-    if counted and shape == found.to_own(found.shape, 1):
+    if _leave_channels_out(found, labels):
         own = found.of_own_array(np.asarray(labels.data))
         return Pixels(image.name, found.data, own, False)
-    levels = list(image.data) if image.multiscale else [image.data]
-    for level in levels:
-        size = tuple(int(n) for n in level.shape)
-        if (size[:-1] if image.rgb else size) == shape:
-            return Pixels(image.name, level, labels.data, bool(image.rgb))
-    shapes = ", ".join(str(tuple(level.shape)) for level in levels)
+    level = _level_of(image, labels)
+    if level is not None:
+        return Pixels(image.name, level, labels.data, bool(image.rgb))
+    shapes = ", ".join(str(tuple(level.shape)) for level in _levels(image))
     raise DatasetError(
-        f"{labels.name} has shape {shape}, {image.name} {shapes}: choose the labels "
-        "that were drawn on this image"
+        f"{labels.name} has shape {_shape_of(labels)}, {image.name} {shapes}: choose "
+        "the labels that were drawn on this image"
     )
 
 
