@@ -86,22 +86,30 @@ def shown(layer) -> np.ndarray:
     return np.asarray(layer._slice.image.raw)
 
 
+def saved_far(viewer, qtbot, address: str, path: Path) -> tuple[Window, int]:
+    """Click an object of an image on a server, save, close the image.
+
+    Returns the window and the object's area.
+    """
+    viewer.open(address, plugin=PLUGIN)
+    window = Window(viewer, qtbot)
+    window.click(230, 330)
+    area = window.area(1)
+    assert 3_500 < area < 3_700
+    window.dock.sessions.keeper.save(path)
+    assert Session.open(path).image.path == address
+    viewer.layers.clear()
+    window.until(lambda: window.dock.controller is None)
+    return window, area
+
+
 def test_a_session_on_a_slow_server_opens_while_the_window_answers(
     viewer, qtbot, tmp_path
 ):
     path = tmp_path / "far.cfrseg.json"
     write_pyramid(tmp_path / "served" / "slide.ome.tif", 512)
     with serving(tmp_path / "served") as host:
-        viewer.open(f"{host}/slide.ome.tif", plugin=PLUGIN)
-        window = Window(viewer, qtbot)
-        window.click(230, 330)
-        area = window.area(1)
-        assert 3_500 < area < 3_700
-        window.dock.sessions.keeper.save(path)
-        assert Session.open(path).image.path == f"{host}/slide.ome.tif"
-        viewer.layers.clear()
-        window.until(lambda: window.dock.controller is None)
-
+        window, area = saved_far(viewer, qtbot, f"{host}/slide.ome.tif", path)
         Stalling.wait_s, ticks = WAIT_S, Ticks()
         start = time.perf_counter()
         window.dock.open_session(path)
@@ -120,15 +128,7 @@ def test_a_session_on_s3_is_made_and_reopened(viewer, qtbot, tmp_path, monkeypat
     path = tmp_path / "far.cfrseg.json"
     write_pyramid(tmp_path / "served" / "slide.ome.tif", 512)
     with bucket(tmp_path / "served", monkeypatch) as address:
-        viewer.open(f"{address}/slide.ome.tif", plugin=PLUGIN)
-        window = Window(viewer, qtbot)
-        window.click(230, 330)
-        area = window.area(1)
-        assert 3_500 < area < 3_700
-        window.dock.sessions.keeper.save(path)
-        assert Session.open(path).image.path == f"{address}/slide.ome.tif"
-        viewer.layers.clear()
-        window.until(lambda: window.dock.controller is None)
+        window, area = saved_far(viewer, qtbot, f"{address}/slide.ome.tif", path)
         window.dock.open_session(path)
         window.until(lambda: window.dock.controller is not None)
         window.until(lambda: not window.view.loading and bool(window.view.objects))

@@ -246,16 +246,19 @@ class Stages:
             features = self.features(window, clicks, read, watch)
             output = self.refine(features, None, newest_row(window, newest), watch)
             with watch.time("refine"):
-                found = FirstLook(features, output, self.judge(output))
-            return self._looks.get(key(window), lambda: found)
+                return FirstLook(features, output, self.judge(output))
+
+        def kept(window: Window, watch: Stopwatch) -> FirstLook:
+            return self._looks.get(keys[window], lambda: look(window, watch))
 
         at_once = torch.get_num_threads() if self.device.type == "cpu" else 1
-        known = {window: self._looks.find(key(window)) for window in windows}
+        keys = {window: key(window) for window in windows}
+        known = {window: self._looks.find(keys[window]) for window in windows}
         for number, window in enumerate(windows):
             if known[window] is None:
                 some = [w for w in windows[number:] if known[w] is None][:at_once]
                 watches = [Stopwatch(self.device) for _ in some]
-                jobs = [partial(look, *one) for one in zip(some, watches, strict=True)]
+                jobs = [partial(kept, *one) for one in zip(some, watches, strict=True)]
                 with watch.share(watches):
                     if self.device.type == "cpu" and self._has_room(len(jobs)):
                         found = run_side_by_side(jobs)

@@ -145,7 +145,7 @@ def in_memory(array: NDArray[Any]) -> NDArray[Any]:
 
 
 class LazyArray(ABC):
-    """What every lazy array has, besides how its pixels are read."""
+    """An array whose pixels are read when it is sliced."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]

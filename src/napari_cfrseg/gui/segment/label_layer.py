@@ -51,8 +51,8 @@ class LabelLayer:
     """Writes patches to a Labels layer and reads strokes from it.
 
     ``painted`` is called with each stroke a person painted, an event for each plane
-    that it touched, ``chosen`` with the label
-    they selected in the layer's controls, ``say`` with a line for the dock.
+    that it touched, ``chosen`` with the label they selected in the layer's controls,
+    ``say`` with a line for the dock.
     """
 
     def __init__(
