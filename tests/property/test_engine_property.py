@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from similarity import SimilarityNetwork
 
@@ -55,10 +55,10 @@ def segmenter(seed: int, focus: FocusSettings | None = None, **options: object):
 def test_every_click_is_honoured(listed, seed, refinement, start, stubborn):
     made = segmenter(seed, stubborn=stubborn)
     prediction = made.predict(listed, previous=mask_of(start), refinement=refinement)
-    if prediction.window is None:
-        assert not prediction.mask.any()
-        return
     mask = prediction.mask
+    if prediction.window is None:  # nothing to find, or clicks that change nothing
+        began = mask_of(start)
+        assert np.array_equal(mask, np.zeros(PLANE, bool) if began is None else began)
     for click in effective_clicks(listed):
         assert mask[click.pixel] == click.is_positive
         # the probability itself says so: it is what is stored and fed back
@@ -116,15 +116,22 @@ def test_a_late_click_only_adds_or_only_removes(listed, seed, refinement):
 
 @settings(max_examples=25)
 @given(click_lists, seeds)
-def test_the_window_holds_the_newest_click(listed, seed):
+@example([Click((0, 29)), *(Click((0, 0), up) for up in (False, True, False))], 0)
+def test_the_window_holds_the_newest_click_that_changes_something(listed, seed):
     made = segmenter(seed, FocusSettings(first_side=16, min_side=16, max_side=40))
-    previous = None
+    before = None
     for count in range(1, len(listed) + 1):
-        previous = made.predict(listed[:count], previous=previous)
-        if previous.window is not None:
-            y, x = listed[count - 1].pixel
-            assert previous.window.holds((y, x, y + 1, x + 1))
-            assert previous.window.side <= 40
+        click = listed[count - 1]
+        made_now = made.predict(listed[:count], previous=before)
+        if made_now.aside[-1:] == (click,):
+            assert not click.is_positive
+            assert made_now.window == before.window
+            assert np.array_equal(made_now.mask, before.mask)
+        elif made_now.window is not None:
+            y, x = click.pixel
+            assert made_now.window.holds((y, x, y + 1, x + 1))
+            assert made_now.window.side <= 40
+        before = made_now
 
 
 @given(

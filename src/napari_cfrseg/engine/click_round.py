@@ -94,6 +94,12 @@ class Task:
         """The newest positive click: the centre of the automatic focus."""
         return next(c for c in reversed(self.effective) if c.is_positive)
 
+    @property
+    def aside(self) -> tuple[Click, ...]:
+        """Earlier clicks that changed nothing and that no click has replaced."""
+        newest = self.clicks[-1].pixel
+        return tuple(c for c in self.previous.aside if c.pixel != newest)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attempt:
@@ -164,7 +170,7 @@ class ClickRound:
     def _zoom_in(self, area: Box | None, task: Task, **old: Any) -> Window:
         """Lay a window around a mask and the clicks; ``old`` as for ``next_window``."""
         plane, grid, clicks = self.image.shape, self.stages.grid, task.effective
-        if aside := task.previous.aside:
+        if aside := task.aside:
             clicks = ClickList.of([click for click in clicks if click not in aside])
         return next_window(area, clicks, plane, grid, self.focus, **old)
 
@@ -365,7 +371,7 @@ class ClickRound:
             corrected=corrected,
             stages=watch.read(),
             threshold=task.threshold,
-            aside=before.aside,
+            aside=task.aside,
             choices=self._choices(best, look.tried) if look.tried else (),
         )
 
@@ -409,7 +415,7 @@ def _kept_as_it_is(task: Task) -> Prediction:
         stages=StageSeconds(),
         threshold=task.threshold,
         corrected=(),
-        aside=(*task.previous.aside, task.clicks[-1]),
+        aside=(*task.aside, task.clicks[-1]),
         choices=(),
         choice=0,
     )
