@@ -22,7 +22,7 @@ from napari_cfrseg.samples import load_demo, load_sample
 def run(*arguments: object) -> str:
     result = CliRunner().invoke(app, [str(a) for a in arguments])
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,15 @@ def test_segment_writes_the_mask_of_the_api(
     assert said["area_px"] == np.count_nonzero(expected)
     assert written[289, 197] == 1
     assert written[300, 100] == 0
+
+
+def test_segment_says_that_a_click_was_too_far_away(
+    tmp_path: Path, image_path: Path
+) -> None:
+    clicks = "-c", "289,197,+", "-c", "5,5,-"
+    output = str(tmp_path / "mask.tif")
+    done = CliRunner().invoke(app, ["segment", str(image_path), *clicks, "-o", output])
+    assert "1 negative click too far from the object to change it" in done.stderr
 
 
 def test_segment_writes_another_candidate_of_the_first_click(

@@ -72,6 +72,20 @@ def test_right_click_is_the_other_polarity_once(bench):
     assert bench.agrees()
 
 
+def test_a_negative_click_too_far_away_to_count_says_so():
+    bench = Bench(squares((80, 400)))
+    bench.click(20, 20)
+    before = bench.area(1)
+    bench.click(70, 390, right=True)
+    assert bench.area(1) == before
+    assert f"2 clicks, still {before} px" in bench.view.status
+    assert "too far" in bench.view.status
+    bench.click(20, 27, right=True)
+    assert "3 clicks" in bench.view.status
+    assert "too far" not in bench.view.status
+    bench.controller.close()
+
+
 def test_polarity_does_not_recolour_the_point_just_set(bench):
     bench.click(20, 20)
     bench.controller.toggle_polarity()

@@ -102,6 +102,9 @@ def segment(
     placed = opened.placement("yx")
     write_or_save_aside(target, lambda path: write_labels(path, labels, **placed))
     typer.echo(_report(target, prediction, max(len(first.choices), 1), as_json=as_json))
+    if far := len(prediction.aside):
+        said = f"{counted(far, 'negative click')} too far from the object to change it"
+        typer.echo(said, err=True)
 
 
 def _plane_of(opened: OpenImage, plane: int | None, path: Path) -> Any:

@@ -14,10 +14,11 @@ from qtpy.QtCore import QTimer
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator, Change
-from napari_cfrseg.annotation.state import ClickEntry, ObjectState, PlaneState
+from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.annotation.transaction import Progress
 from napari_cfrseg.errors import CfrSegError, JobCancelled, as_memory_error, counted
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
+from napari_cfrseg.gui.segment import status_lines
 from napari_cfrseg.gui.segment.click_layer import ClickLayer
 from napari_cfrseg.gui.segment.dock_view import DockView, ObjectRow, Remedy
 from napari_cfrseg.gui.segment.event_queue import Pending, RowsToShow
@@ -25,6 +26,7 @@ from napari_cfrseg.gui.segment.label_layer import LabelLayer
 from napari_cfrseg.gui.segment.lazy_pixels import SLOW_S
 from napari_cfrseg.gui.segment.learning import Learning
 from napari_cfrseg.gui.segment.propagator import Propagator
+from napari_cfrseg.gui.segment.status_lines import hidden, masks_found
 from napari_cfrseg.gui.segment.suggesting import Suggesting
 from napari_cfrseg.gui.segment.worker import Failure, Job
 from napari_cfrseg.io.tiled_labels import filled_pixels
@@ -213,7 +215,7 @@ class Projection:
         None, and the status says so, where only one was found.
         """
         found = self.objects.get(self.view.selected or 0)
-        first, chosen, count = _masks_found(found, plane)
+        first, chosen, count = masks_found(found, plane)
         if found is None or first is None or count < 2:
             self.show(status="There is no other mask here.")
             return None
@@ -249,7 +251,10 @@ class Projection:
                     self.show(seconds=one.seconds, steps=one.steps)
             self.suggesting.refresh()
             if isinstance(pending.event, _OF_OBJECTS):
-                self._say_left(touched, before)
+                left = [self.objects[i] for i in touched if i in self.objects]
+                px = sum(self._areas[i] for i in touched)
+                gone = (before[i] for i in touched if i in before)
+                self.show(status=status_lines.of_left(left, gone, px))
             self._say_what_happened(pending.event, pending.began(changes[0]))
             self.show_placement()
             self.learning.consider(self.objects, self.view.selected, len(self.pending))
@@ -336,8 +341,9 @@ class Projection:
         begins = made in self.objects and self.begun[0] in self.objects
         if begins and isinstance(event, ev.ClickAdded):
             before, new = self.objects[self.begun[0]], self.objects[made]
-            said = f"{new.name} started{self._hidden(new.on(event.plane))}."
-            self.show(status=f"{said} {self.join_key} joins it to {before.name}.")
+            under = hidden(new.on(event.plane), self._clicks.marker_px)
+            joins = f"{self.join_key} joins it to {before.name}."
+            self.show(status=f"{new.name} started{under}. {joins}")
         elif isinstance(event, ev.Propagated):
             self.show(status=self.stack.summary(), progress=(0, 0))
         elif isinstance(event, ev.Undone | ev.Redone):
@@ -346,7 +352,9 @@ class Projection:
             goes = "a new object" if found is None else found.name
             self.show(status=f"{act}. The next click goes to {goes}.")
         elif isinstance(event, ev.CandidateChosen):
-            self._say_mask_chosen(event.click_id)
+            px = self._clicks.marker_px
+            said = status_lines.of_mask_chosen(self.objects, event.click_id, px)
+            self.show(status=said or self.view.status)
         elif isinstance(event, ev.ObjectSplit) and event.new_id in self.objects:
             part = self.objects[event.new_id].name
             self.show(status=f"{part}: split off, {self._areas[event.new_id]} px.")
@@ -355,40 +363,9 @@ class Projection:
         elif isinstance(event, ev.SuggestionsRejected):
             self._say_judged("Rejected", len(event.rejected))
         elif isinstance(event, ev.ClickAdded) and event.object_id in self.objects:
-            whole = self.objects[event.object_id]
-            count, px = whole.on(event.plane).click_count, self._areas[event.object_id]
-            clicks = counted(count, "click")
-            kept = sum(state.mask.area for state in whole.planes.values()) - px
-            others = f"; {kept} px more stay with neighbours" if kept > 0 else ""
-            hidden = self._hidden(whole.on(event.plane))
-            self.show(status=f"{whole.name}: {clicks}, {px} px{others}{hidden}.")
-
-    def _say_left(self, touched: set[int], before: Mapping[int, ObjectState]) -> None:
-        """Say what an act left of the objects it changed, or that they are gone."""
-        left = [self.objects[i] for i in touched if i in self.objects]
-        found = left or [before[i] for i in touched]
-        said = found[0].name if len(found) == 1 else counted(len(found), "object")
-        if left:
-            clicks = counted(sum(state.click_count for state in left), "click")
-            px = sum(self._areas[i] for i in touched)
-            self.show(status=f"{said}: {clicks}, {px} px.")
-        else:
-            self.show(status=f"{said} deleted.")
-
-    def _say_mask_chosen(self, click_id: int) -> None:
-        """Say which of the masks found it is."""
-        for found in self.objects.values():
-            for plane, state in found.planes.items():
-                first, chosen, count = _masks_found(found, plane)
-                if first is None or first.click_id != click_id:
-                    continue
-                text = f"{found.name}: mask {chosen + 1} of {count}"
-                self.show(status=f"{text}, {state.mask.area} px{self._hidden(state)}.")
-
-    def _hidden(self, state: PlaneState) -> str:
-        """Return what to say of a mask that a click's marker hides, "" if none does."""
-        is_hidden = 0 < max(state.mask.mask.shape) <= self._clicks.marker_px
-        return ", under its marker: zoom in to see it" if is_hidden else ""
+            found, px = self.objects[event.object_id], self._areas[event.object_id]
+            said = status_lines.of_click(found, event, px, self._clicks.marker_px)
+            self.show(status=said)
 
     def _say_judged(self, act: str, count: int) -> None:
         left = len(self.suggesting.found) or "none"
@@ -435,15 +412,3 @@ class Projection:
         painted = [e.plane for e in pending.events if isinstance(e, ev.Painted)]
         if painted:
             self._labels.restore({p: self._annotator.labels(p) for p in painted})
-
-
-def _masks_found(
-    found: ObjectState | None, plane: Plane
-) -> tuple[ClickEntry | None, int, int]:
-    """Return an object's first click on a plane, its mask taken, and of how many."""
-    state = PlaneState() if found is None else found.on(plane)
-    first = next(iter(state.clicks), None)
-    if first is None:
-        return None, 0, 0
-    count = state.rounds[state.entries.index(first)].masks
-    return first, min(first.candidate, max(count, 1) - 1), count
