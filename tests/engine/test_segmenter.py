@@ -6,12 +6,12 @@ import torch
 from similarity import SimilarityNetwork
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.click_round import Attempt, Look, ranked
 from napari_cfrseg.engine.focus import FocusHint, FocusSettings
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.engine.window_score import WindowEvidence
+from napari_cfrseg.engine.window_search import Attempt, Look, ranked
 from napari_cfrseg.errors import DeviceError, ImageError
 from napari_cfrseg.evaluation import metrics
 from napari_cfrseg.geometry.windows import Window

@@ -29,7 +29,7 @@ from napari_cfrseg.annotation.state import (
 from napari_cfrseg.geometry.masks import MaskPatch
 
 if TYPE_CHECKING:
-    from napari_cfrseg.engine.click_round import Attempt
+    from napari_cfrseg.engine.window_search import Attempt
 
 #: farther from a mask's box than so many times its longer side, no click corrects it
 _FAR = 2.0

@@ -40,8 +40,8 @@ from napari_cfrseg.io.plane_image import Scaling
 from napari_cfrseg.propagation.planes import SegmenterPlanes
 
 if TYPE_CHECKING:
-    from napari_cfrseg.engine.click_round import Attempt
     from napari_cfrseg.engine.segmenter import Segmenter
+    from napari_cfrseg.engine.window_search import Attempt
 
 FoundT = TypeVar("FoundT")
 #: the annotator's segmenter, as a name that needs no torch

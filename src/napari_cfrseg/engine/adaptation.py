@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_cfrseg.clicks import Click
+from napari_cfrseg.clicks import Click, ClickList
 from napari_cfrseg.engine.adapted import Adaptation
 from napari_cfrseg.engine.click_round import ClickRound, Task
 from napari_cfrseg.engine.focus import FocusHint, FocusSettings
@@ -267,13 +267,11 @@ class Lesson:
                 clicks[0] = Click(yx)
             yield from ((owner, click) for click in dict.fromkeys(clicks))
 
-    def _task(self, click: Click) -> Task:
-        nothing = Prediction.empty(self._image.shape)
-        return Task((click,), nothing, Refinement.standard(), self._hint)
-
     def _iou(self, owner: int, click: Click) -> float:
         """Return the IoU that a first click reaches with the head as it is now."""
-        prediction = self._round.compute(self._task(click))
+        nothing = Prediction.empty(self._image.shape)
+        task = Task((click,), nothing, Refinement.standard(), self._hint)
+        prediction = self._round.compute(task)
         y0, x0, inside = prediction.mask_patch()
         answer, truth = (
             MaskPatch.from_mask(inside, (y0, x0)),
@@ -288,8 +286,9 @@ class Lesson:
     def _windows(self, owner: int, click: Click) -> Iterator[_Window]:
         """Yield the windows that a first click tries, and one that fits the mask."""
         mask, watch = self._finished[owner].mask, Stopwatch(self._stages.device)
-        task = self._task(click)
-        tried = [a.look.window for a in self._round.attempts(task, watch)]
+        search, clicks = self._round.search, ClickList([click])
+        found = search.attempts(clicks, self._hint, watch)
+        tried = [attempt.look.window for attempt in found]
         y0, x0, y1, x1 = mask.box
         side = max(self._focus.min_side, round(1.6 * max(mask.mask.shape)))
         middle = ((y0 + y1 - 1) / 2, (x0 + x1 - 1) / 2)

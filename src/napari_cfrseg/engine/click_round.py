@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,10 +14,8 @@ from torch import Tensor
 from napari_cfrseg.clicks import Click, ClickList, effective_clicks
 from napari_cfrseg.engine.corrections import Affinity
 from napari_cfrseg.engine.focus import (
-    SAME_SIDE,
     FocusHint,
     FocusSettings,
-    candidate_windows,
     next_window,
     shifted,
 )
@@ -32,15 +29,16 @@ from napari_cfrseg.engine.prediction import (
 from napari_cfrseg.engine.probability_patch import put_back
 from napari_cfrseg.engine.refinement import Refinement, run_cascade
 from napari_cfrseg.engine.side_by_side import Stopwatch
-from napari_cfrseg.engine.stages import FirstLook, Stages, newest_row
-from napari_cfrseg.engine.window_score import (
-    WindowEvidence,
-    agreement,
-    clicked_component,
-    score,
-    weigh,
+from napari_cfrseg.engine.stages import Stages, grid_probability, newest_row
+from napari_cfrseg.engine.window_score import agreement
+from napari_cfrseg.engine.window_search import (
+    Attempt,
+    Look,
+    WindowSearch,
+    newest_positive,
+    ranked,
 )
-from napari_cfrseg.geometry.windows import Box, Window, crop, mask_box, shape_of
+from napari_cfrseg.geometry.windows import Box, Window, crop, shape_of
 from napari_cfrseg.io.plane_image import PlaneImage
 from napari_cfrseg.model.network import NetworkOutput
 
@@ -49,20 +47,6 @@ SAME_MASK = 0.8
 
 #: Called with the Prediction so far after each step that another one follows.
 StepCallback = Callable[[Prediction], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """A window and the network's features of it.
-
-    ``first`` is the network's first answer if there is one, ``tried`` are the windows
-    that the automatic focus compared, best first.
-    """
-
-    window: Window
-    features: Any
-    first: NetworkOutput | None = None
-    tried: tuple[Attempt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,46 +74,10 @@ class Task:
         object.__setattr__(self, "effective", effective_clicks(self.clicks))
 
     @property
-    def target(self) -> Click:
-        """The newest positive click: the centre of the automatic focus."""
-        return next(c for c in reversed(self.effective) if c.is_positive)
-
-    @property
     def aside(self) -> tuple[Click, ...]:
         """Earlier clicks that changed nothing and that no click has replaced."""
         newest = self.clicks[-1].pixel
         return tuple(c for c in self.previous.aside if c.pixel != newest)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Attempt:
-    """A window the automatic focus tried.
-
-    ``probability`` is the network's (grid, grid) float32 answer; ``evidence`` is None
-    where its mask misses the click; ``score`` is in [0, 1], or in [−1, 0) without a
-    mask; ``quality`` the IoU that the network expects, None if it gives none.
-    """
-
-    look: Look
-    probability: NDArray[np.float32]
-    evidence: WindowEvidence | None
-    score: float
-    quality: float | None = None
-
-
-def ranked(attempts: Sequence[Attempt], quality_lead: float) -> tuple[Attempt, ...]:
-    """Return the windows tried, best first: by score, unless one leads by quality."""
-
-    def quality(attempt: Attempt) -> float:
-        return attempt.evidence.quality if attempt.evidence else -math.inf
-
-    found = sorted(attempts, key=lambda attempt: -attempt.score)
-    leader = max(found, key=quality)
-    leads = quality(leader) >= quality(found[0]) + quality_lead
-    if leads and found[0].evidence is not None:
-        found.remove(leader)
-        found.insert(0, leader)
-    return tuple(found)
 
 
 class ClickRound:
@@ -139,6 +87,7 @@ class ClickRound:
         self.stages = stages
         self.focus = focus
         self.image = image
+        self.search = WindowSearch(stages, focus, image)
 
     def compute(self, task: Task) -> Prediction:
         """Return the Prediction after the task's newest click."""
@@ -190,7 +139,7 @@ class ClickRound:
                 outputs.append(look.first)
             else:
                 outputs.append(self.stages.refine(look.features, mask, newest, watch))
-            return _probability(outputs[-1])
+            return grid_probability(outputs[-1])
 
         def finish(answer: Tensor) -> Prediction:
             return self._finish(task, look, feedback, outputs, answer, watch)
@@ -218,107 +167,14 @@ class ClickRound:
         )
         return Look(window, self._embed(window, task, watch))
 
-    def attempts(
-        self, task: Task, watch: Stopwatch, side_px: float | None = None
-    ) -> tuple[Attempt, ...]:
-        """Try the automatic focus's windows, small to large, then one that fits.
-
-        Wide windows are left out where a narrower one is sure. The last one is laid
-        around the best mask so far as Zoom-In would lay it: the ladder finds the
-        object's size within a factor, the fitted window settles it. With ``side_px``
-        only the window of the nearest side is tried.
-        """
-        windows = candidate_windows(
-            task.target.yx, self.image.shape, self.stages.grid, self.focus, task.hint
-        )
-        if side_px is not None:
-            nearest = min(windows, key=lambda one: abs(math.log(one.side / side_px)))
-            return tuple(self._in_turn([nearest], task, watch))
-        tried: list[Attempt] = []
-        for attempt in self._in_turn(windows, task, watch):
-            tried.append(attempt)
-            for i in range(max(0, len(tried) - 2), len(tried)):
-                others = (*tried[max(i - 1, 0) : i], *tried[i + 1 :])
-                tried[i] = self._compared(tried[i], others)
-            best = max(tried, key=lambda attempt: attempt.score)
-            wider = len(tried) - 1 - tried.index(best)
-            if wider >= self.focus.sure_after and self._is_sure(best):
-                break
-        fitted = self._fitted(best, task)
-        if fitted is None:
-            return tuple(tried)
-        (last,) = self._in_turn([fitted], task, watch)
-        return (*tried, self._compared(last, (best,)))
-
-    def _is_sure(self, attempt: Attempt) -> bool:
-        """Whether no wider window is worth trying."""
-        evidence, least = attempt.evidence, self.focus.sure_quality
-        is_likely = evidence is not None and evidence.quality >= least
-        return is_likely and attempt.score > self.focus.sure_score
-
-    def _compared(self, attempt: Attempt, others: tuple[Attempt, ...]) -> Attempt:
-        """Weigh an attempt again, now with the masks of neighbouring windows."""
-        if attempt.evidence is None:
-            return attempt
-        window = attempt.look.window
-        mine = (attempt.probability, window)
-        shared = [
-            0.0
-            if o.evidence is None
-            else agreement(mine, (o.probability, o.look.window))
-            for o in others
-        ]
-        evidence = replace(
-            attempt.evidence,
-            octaves=max(0.0, math.log2(window.side / self.focus.first_side)),
-            agreement=max(shared, default=1.0),
-        )
-        return replace(attempt, evidence=evidence, score=score(evidence, self.focus))
-
-    def _in_turn(
-        self, windows: Sequence[Window], task: Task, watch: Stopwatch
-    ) -> Iterator[Attempt]:
-        """Try windows in order, a few of them ahead where that costs no time."""
-        looks = self.stages.first_looks(
-            windows, task.effective, task.clicks[-1], self.image.crop, watch
-        )
-        for window, look in zip(windows, looks, strict=True):
-            yield self._attempt(window, task, look)
-
-    def _attempt(self, window: Window, task: Task, look: FirstLook) -> Attempt:
-        plane = self.image.shape
-        output = look.output
-        probability = _numpy(_probability(output))
-        evidence = weigh(
-            probability, window, plane, task.effective, quality=look.quality
-        )
-        value = score(evidence, self.focus)
-        if evidence is None:  # no mask here: how close it is to one
-            y, x = (
-                min(max(v, 0), window.grid - 1) for v in window.cell(task.target.yx)
-            )
-            value = float(probability[y, x]) - 1
-        seen = Look(window, look.features, output)
-        return Attempt(seen, probability, evidence, value, look.quality)
-
-    def _fitted(self, best: Attempt, task: Task) -> Window | None:
-        """Return the window that fits the best mask, None if its own nearly does."""
-        window = best.look.window
-        component = clicked_component(best.probability > 0.5, window, task.effective)
-        box = None if component is None else mask_box(component)
-        if box is None:
-            return None
-        fitted = self._zoom_in(window.plane_box(box), task)
-        ratio = fitted.side / window.side
-        return None if 1 / SAME_SIDE < ratio < SAME_SIDE else fitted
-
     def _embed(self, window: Window, task: Task, watch: Stopwatch) -> Any:
         return self.stages.features(window, task.effective, self.image.crop, watch)
 
     def _search(self, task: Task, watch: Stopwatch) -> Look:
         """Automatic focus: keep the window of the best supported mask."""
-        tried = ranked(self.attempts(task, watch), self.focus.quality_lead)
-        look, yx = tried[0].look, task.target.yx
+        found = self.search.attempts(task.effective, task.hint, watch)
+        tried = ranked(found, self.focus.quality_lead)
+        look, yx = tried[0].look, newest_positive(task.effective).yx
         window = shifted(
             look.window, yx, task.focus_shift, self.image.shape, self.focus
         )
@@ -419,11 +275,6 @@ def _kept_as_it_is(task: Task) -> Prediction:
         choices=(),
         choice=0,
     )
-
-
-def _probability(output: NetworkOutput) -> Tensor:
-    """(grid, grid) float32 of one window's output."""
-    return torch.sigmoid(output.logits[0, 0].float())
 
 
 def recut(

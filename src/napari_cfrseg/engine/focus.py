@@ -1,7 +1,7 @@
 """Where to look: the window of a click.
 
 First click: nothing is known of the object's size, so several windows around the
-click are tried (*automatic focus*), the best mask wins (``window_score``). Later
+click are tried (*automatic focus*), the best mask wins (``window_search``). Later
 clicks: Zoom-In of the papers, the box of previous mask and clicks, expanded; an old
 window that still fits is kept, and with it the image's embedding.
 """

@@ -22,7 +22,7 @@ from napari_cfrseg.clicks import Click, ClickList, as_clicks, check_inside
 from napari_cfrseg.engine.adaptation import Finished, Lesson, adapted
 from napari_cfrseg.engine.adapted import Adaptation
 from napari_cfrseg.engine.backends import Backend
-from napari_cfrseg.engine.click_round import Attempt, ClickRound, StepCallback, Task
+from napari_cfrseg.engine.click_round import ClickRound, StepCallback, Task
 from napari_cfrseg.engine.devices import Placement, resolve_device
 from napari_cfrseg.engine.focus import FocusHint, FocusSettings
 from napari_cfrseg.engine.likeness import Likeness, learn
@@ -31,6 +31,7 @@ from napari_cfrseg.engine.refinement import Refinement, as_refinement
 from napari_cfrseg.engine.side_by_side import Stopwatch
 from napari_cfrseg.engine.stages import Embedded, Precision, Stages
 from napari_cfrseg.engine.suggestions import Batch, Suggester, Verdict
+from napari_cfrseg.engine.window_search import Attempt
 from napari_cfrseg.geometry.distances import innermost
 from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.geometry.windows import Box, PlaneLike, Window
@@ -352,10 +353,8 @@ class Segmenter:
         """
         check_inside(click, self._ready().shape)
         image = self._seeing([click])
-        start = Prediction.empty(image.shape)
-        task = Task((click,), start, Refinement.standard(), hint)
-        watch = Stopwatch(self._stages.device)
-        return self._computer(image).attempts(task, watch, side_px)
+        clicks, watch = ClickList([click]), Stopwatch(self._stages.device)
+        return self._computer(image).search.attempts(clicks, hint, watch, side_px)
 
     def learn(self, finished: Sequence[MaskPatch]) -> Likeness:
         """Learn from finished objects of the image what :meth:`suggest` looks for.

@@ -412,6 +412,11 @@ def grid_points(
     return points_rows(yx[near], listed.positive[near], slots=slots)
 
 
+def grid_probability(output: NetworkOutput) -> Tensor:
+    """(grid, grid) float32 of one window's output."""
+    return torch.sigmoid(output.logits[0, 0].float())
+
+
 def newest_row(window: Window, click: Click) -> tuple[float, float, float]:
     """``(y, x, label)`` of the newest click on the grid."""
     return (*window.to_grid(click.yx), float(click.is_positive))
