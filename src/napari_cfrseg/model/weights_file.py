@@ -129,8 +129,6 @@ def load(
     """
     from safetensors.torch import load_file
 
-    from napari_cfrseg.model import registry
-
     metadata = read_metadata(path)
     try:
         network = _build_empty(metadata.architecture)
@@ -139,9 +137,7 @@ def load(
             f"{path}: expected an architecture this version knows, found "
             f"{metadata.architecture} ({error})"
         ) from error
-    retired, expected = tuple(registry.RETIRED.values()), network.state_dict()
-    found = load_file(path, device="cpu")
-    tensors = {k: v for k, v in found.items() if not k.startswith(retired)}
+    expected, tensors = network.state_dict(), load_file(path, device="cpu")
     try:
         check_fit(expected, tensors, missing=expected.keys() - tensors.keys())
     except CheckpointError as error:
@@ -282,11 +278,7 @@ def _parse(path: str | os.PathLike[str], strings: Mapping[str, str]) -> Metadata
                 f"{path}: expected format version {FORMAT_VERSION}, found {version!r}; "
                 "a newer napari-cfrseg may read it"
             )
-        metadata = Metadata(**content)
-        if metadata.architecture.get("family") == "cfrnet":
-            # files older than this setting
-            metadata.architecture.setdefault("fine_feedback", 0)
-        return metadata
+        return Metadata(**content)
     except (ValueError, TypeError, AttributeError) as error:
         msg = f"{path}: expected metadata as this version writes it, found {error}"
         raise CheckpointError(msg) from error
