@@ -14,8 +14,9 @@ import zarr
 from pycocotools.coco import COCO
 from skimage.draw import polygon2mask
 
+from napari_cfrseg.io.images import open_image
 from napari_cfrseg.io.label_exports import write_labels, write_ome_tiff, write_ome_zarr
-from napari_cfrseg.io.named_axes import unit_name, unit_sign
+from napari_cfrseg.io.named_axes import length_sign, time_sign, unit_name
 from napari_cfrseg.io.object_exports import (
     ObjectRow,
     plane_place,
@@ -156,20 +157,60 @@ def test_planes_of_labels_are_never_colours(tmp_path, count, write):
 @pytest.mark.parametrize(
     ("said", "name", "sign"),
     [
-        ("um", "micrometer", "µm"),
-        ("centimetre", "centimeter", "cm"),
-        ("pm", "picometer", "pm"),
-        ("parsec", "pixel", "pixel"),
-        (None, "pixel", "pixel"),
+        ("um", "micrometer", ("µm", "")),
+        ("centimetre", "centimeter", ("cm", "")),
+        ("pm", "picometer", ("pm", "")),
+        ("m", "meter", ("m", "")),
+        ("sec", "second", ("pixel", "s")),
+        ("Minutes", "minute", ("pixel", "min")),
+        ("ms", "millisecond", ("pixel", "ms")),
+        ("hours", "hour", ("pixel", "h")),
+        ("parsec", "pixel", ("pixel", "")),
+        (None, "pixel", ("pixel", "")),
     ],
 )
 def test_units_are_spelt_as_the_formats_spell_them(said, name, sign):
-    assert (unit_name(said), unit_sign(said)) == (name, sign)
+    assert unit_name(said) == name
+    assert (length_sign(said), time_sign(said)) == sign
+
+
+@pytest.mark.parametrize("ending", [".ome.tif", ".zarr"])
+@pytest.mark.parametrize("source", ["ome", "imagej", "imagej in minutes", "ngff"])
+def test_the_time_between_planes_is_kept(tmp_path, source, ending):
+    labels = np.stack([plane(), plane()[::-1]]).astype(np.uint16)
+    path, size, unit = tmp_path / "a.tif", 90.0, "second"
+    match source:
+        case "ome":
+            said = {"axes": "TYX", "TimeIncrement": 90.0, "PhysicalSizeX": 0.5}
+            tifffile.imwrite(
+                path, labels, ome=True, metadata={**said, "PhysicalSizeY": 0.25}
+            )
+        case "ngff":
+            path, (size, unit) = tmp_path / "a.zarr", (1.5, "minute")
+            own = {"spacing": (1.5, 0.25, 0.5), "units": (unit, "µm", "µm")}
+            write_ome_zarr(path, labels, axes=("t", "y", "x"), **own)
+        case _:
+            said = {"axes": "TYX", "finterval": 90.0, "unit": "um"}
+            if "minutes" in source:
+                said, unit = {**said, "finterval": 1.5, "tunit": "min"}, "minute"
+                size = 1.5
+            tifffile.imwrite(
+                path, labels, imagej=True, resolution=(2, 4), metadata=said
+            )
+    opened = open_image(path)
+    assert opened.spacing == (size, 0.25, 0.5)
+    assert opened.units == (unit, "micrometer", "micrometer")
+    written = tmp_path / f"labels{ending}"
+    write_labels(written, labels, **opened.placement("tyx"))
+    again = open_image(written)
+    assert (again.axes, again.spacing, again.units) == (
+        opened.axes,
+        opened.spacing,
+        opened.units,
+    )
 
 
 def test_ome_tiff_keeps_names_and_sizes(tmp_path):
-    from napari_cfrseg.io.images import open_image
-
     write_ome_tiff(
         tmp_path / "a.tif",
         stack(),

@@ -28,7 +28,7 @@ from napari_cfrseg.io.atomic import (
     temporary_beside,
 )
 from napari_cfrseg.io.images import TIFF_SUFFIXES
-from napari_cfrseg.io.named_axes import unit_name, unit_sign
+from napari_cfrseg.io.named_axes import length_sign, time_sign, unit_name
 from napari_cfrseg.io.object_exports import ObjectRow
 from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, labelled_tiles
 
@@ -99,7 +99,9 @@ def write_ome_tiff(
         for name, size, unit in zip(names, spacing, said, strict=True):
             if name in "zyx":
                 metadata[f"PhysicalSize{name.upper()}"] = float(size)
-                metadata[f"PhysicalSize{name.upper()}Unit"] = unit_sign(unit)
+                metadata[f"PhysicalSize{name.upper()}Unit"] = length_sign(unit)
+            elif name == "t" and (sign := time_sign(unit)):
+                metadata |= {"TimeIncrement": float(size), "TimeIncrementUnit": sign}
     if isinstance(labels, TiledLabels):
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             write_tiled_tiff(file, labels, metadata)

@@ -21,7 +21,7 @@ from napari_cfrseg.io.axes import channels_of, view_of
 
 #: lengths by their NGFF name: the sign that OME-XML has for them, metres, other
 #: spellings in the singular
-_UNITS = {
+_LENGTHS = {
     "micrometer": ("µm", 1e-6, {"um", "μm", "micron", "micrometre"}),
     "nanometer": ("nm", 1e-9, {"nanometre"}),
     "millimeter": ("mm", 1e-3, {"millimetre"}),
@@ -32,6 +32,16 @@ _UNITS = {
     "picometer": ("pm", 1e-12, {"picometre"}),
     "inch": ("in", 0.0254, {"inche"}),
     "angstrom": ("Å", 1e-10, {"å"}),
+}
+#: the same of times, without their length
+_TIMES = {
+    "second": ("s", {"sec"}),
+    "millisecond": ("ms", {"msec"}),
+    "microsecond": ("µs", {"us", "μs"}),
+    "nanosecond": ("ns", set[str]()),
+    "minute": ("min", set[str]()),
+    "hour": ("h", {"hr"}),
+    "day": ("d", set[str]()),
 }
 #: names of leading axes that have none
 _SPARE_NAMES = "tzqiwvuabdefghjklmnopr"
@@ -48,15 +58,20 @@ def unit_name(unit: object) -> str:
     """Return a unit's NGFF name; "pixel" for one that is unknown."""
     said = html.unescape(str(unit or "")).strip().replace("\\u00B5", "µ").lower()
     said = said.removesuffix("s") if len(said) > 3 else said  # "ms" is none
-    for name, (sign, _, spellings) in _UNITS.items():
+    for name, (sign, *_, spellings) in (_LENGTHS | _TIMES).items():
         if said in {name, sign.lower(), *spellings}:
             return name
     return "pixel"
 
 
-def unit_sign(unit: object) -> str:
-    """Return the sign of a unit in OME-XML; "pixel" for one that is unknown."""
-    return _UNITS.get(unit_name(unit), ("pixel",))[0]
+def length_sign(unit: object) -> str:
+    """Return the sign of a length in OME-XML; "pixel" for any other unit."""
+    return _LENGTHS.get(unit_name(unit), ("pixel",))[0]
+
+
+def time_sign(unit: object) -> str:
+    """Return the sign of a time in OME-XML; "" for any other unit."""
+    return _TIMES.get(unit_name(unit), ("",))[0]
 
 
 def walking_spacing(
@@ -76,7 +91,7 @@ def walking_spacing(
     >>> walking_spacing((6e-13, 5e-13, 5e-13), None, "z")
     (6e-13, 5e-13, 5e-13)
     """
-    known = [_UNITS.get(unit_name(unit)) for unit in units or (None,) * len(sizes)]
+    known = [_LENGTHS.get(unit_name(unit)) for unit in units or (None,) * len(sizes)]
     metres = [1.0 if unit is None else unit[1] for unit in known]
     between, y, x = (
         float(f"{size * one / metres[1]:.12g}")

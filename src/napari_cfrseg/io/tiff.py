@@ -354,11 +354,11 @@ def _ome_sizes(xml: str | None, number: int) -> dict[str, tuple[float, str]]:
     one = pixels[min(number, len(pixels) - 1)]
     said = dict(re.findall(r"\b(\w+)\s*=\s*[\"']([^\"']*)[\"']", one))
     found = {}
-    for axis in "zyx":
-        size = said.get(f"PhysicalSize{axis.upper()}")
-        if size is not None:
-            unit = said.get(f"PhysicalSize{axis.upper()}Unit", "µm")
-            found[axis] = _number(size), unit_name(unit)
+    names = {axis: (f"PhysicalSize{axis.upper()}", "µm") for axis in "zyx"}
+    for axis, (name, unit) in (names | {"t": ("TimeIncrement", "s")}).items():
+        if name in said:
+            size, unit = _number(said[name]), said.get(f"{name}Unit", unit)
+            found[axis] = size, unit_name(unit)
     return found
 
 
@@ -373,6 +373,8 @@ def _imagej_sizes(file: Any) -> dict[str, tuple[float, str]]:
             found[axis] = (under / over if over else 0.0), unit
     if found and "spacing" in said:
         found["z"] = abs(_number(said["spacing"])), unit
+    if found and "finterval" in said:
+        found["t"] = _number(said["finterval"]), unit_name(said.get("tunit", "sec"))
     is_said = unit != "pixel" or any(size != 1 for size, _ in found.values())
     return found if is_said else {}
 
