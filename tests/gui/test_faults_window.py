@@ -214,7 +214,7 @@ def test_a_server_that_refuses_to_answer(open_window, store):
 def give_up(window, how: str) -> None:
     """End what waits for the store, by Esc or by the button beside the message."""
     if how == "button":
-        window.dock.controller.mend()
+        window.dock.status.remedy.click()
     else:
         window.press(Qt.Key.Key_Escape)
 

@@ -116,6 +116,19 @@ def test_new_pixels_of_another_shape_before_any_click(window, said):
     assert window.labels.data[69, 90] == 0
 
 
+def test_new_pixels_with_one_more_axis_begin_afresh(window, said):
+    window.click(*FIRST)
+    window.image.data = np.stack([squares()] * 3)
+    window.until(lambda: not window.view.loading)
+    window.settle()
+    assert any("pixels of “cells” were replaced" in text for text in said)
+    assert window.labels.data.shape == (3, 160, 240)
+    window.viewer.reset_view()
+    window.dock.controller.clicked(window.image.data_to_world((1, *SECOND)))
+    window.settle()
+    assert window.labels.data[1][SECOND] == 1
+
+
 @pytest.mark.parametrize("moved", ["image", "labels", "points"])
 def test_our_layers_stay_on_the_image(window, moved):
     window.click(*FIRST)

@@ -72,6 +72,11 @@ def moved_px(event: Any, start: NDArray[Any]) -> float:
     return float(np.linalg.norm(np.asarray(event.pos) - start))
 
 
+def is_edited(layer: Any) -> bool:
+    """Whether the mouse edits a layer now: it paints, draws or adds."""
+    return layer is not None and str(layer.mode) != "pan_zoom"
+
+
 def drag_of(event: Any) -> str:
     """Return what a drag with modifiers draws: "box", "stroke", or "" for nothing."""
     drawn = {("Shift", 1): "box", ("Control", 1): "stroke", ("Control", 2): "stroke"}
@@ -399,7 +404,7 @@ class CanvasClicks:
         active = self._viewer.layers.selection.active
         # a plugin's viewer gives layers in proxies: equal, not the same
         adds = active == self._points and active.mode == "add"  # napari adds a point
-        if not adds and active is not None and str(active.mode) != "pan_zoom":
+        if not adds and is_edited(active):
             return
         gesture, drag, start = gesture_of(event), drag_of(event), np.asarray(event.pos)
         is_other, path, moved = event.button != 1, [event.position], 0.0

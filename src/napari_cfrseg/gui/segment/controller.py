@@ -290,11 +290,6 @@ class Controller:
         self.say(text)
         self._shown.notify("info", text)
 
-    def mend(self) -> None:
-        """Do what the button beside the status line offers."""
-        if self.view.remedy is not None:
-            self.view.remedy.act()
-
     def points_moved(self, rows: Sequence[ClickRow]) -> None:
         """Recompute from clicks that were dragged."""
         if not all(self.planes.contains(row.yx) for row in rows):

@@ -36,16 +36,13 @@ from napari_cfrseg.gui.segment.model_loading import (
     installed_models,
     load_segmenter,
 )
+from napari_cfrseg.gui.segment.no_image import NoImage
 from napari_cfrseg.gui.segment.object_panel import ObjectPanel
 from napari_cfrseg.gui.segment.resting_pointer import RestingPointer
 from napari_cfrseg.gui.segment.settings_panel import SettingsPanel, StatusPanel
 from napari_cfrseg.gui.segment.stack_panel import StackPanel
 from napari_cfrseg.gui.segment.worker import Job, Runner, Worker
-from napari_cfrseg.gui.segment.working_image import (
-    show_planes_of,
-    shown_order,
-    working_order,
-)
+from napari_cfrseg.gui.segment.working_image import is_turned, show_planes_of
 from napari_cfrseg.gui.session.layer_references import (
     forget_session,
     read_whole,
@@ -88,7 +85,7 @@ class ClickDock(DockWidget):
         self._keepers: dict[Controller, SessionKeeper] = {}
         self._unbind: Callable[[], None] | None = None
         self._controller: Controller | None = None
-        self._closed = False
+        self.closed = False
         self._collections = ShortCollections()
         self.canvas = CanvasExtras(lambda: self._controller)
         self._on_the_spot = runner is not None
@@ -123,6 +120,7 @@ class ClickDock(DockWidget):
             lambda: self._controller,
             self._preferences.resting,
         )
+        self.without = NoImage(self.viewer, self)
         self._lay_out()
         self.image_choice.changed.connect(self._on_image)
         self.model_choice.changed.connect(self._on_model)
@@ -147,7 +145,7 @@ class ClickDock(DockWidget):
     def docked(self) -> None:
         """Bind keys that Qt, or a keyboard layout, keeps from napari on the canvas."""
         super().docked()
-        if not self._closed:
+        if not self.closed:
             self.canvas.find(self.window())
 
     @property
@@ -157,14 +155,15 @@ class ClickDock(DockWidget):
 
     def let_go(self) -> None:
         """End the worker and give the layers and keys back."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         self.canvas.close()
         self._collections.close()
         self._opened.set()
         self._listener.close()
         self.resting.close()
+        self.without.close()
         self._leave()
         self._runner.close()
         for layer in list(self._controllers):
@@ -202,7 +201,7 @@ class ClickDock(DockWidget):
         elif images:
             self.image_choice.value = (of_sessions or images)[-1]
         else:
-            self._show(DockView(status="Open an image to begin."))
+            self.without.show()
 
     def _on_renamed(self) -> None:
         """Offer layers under their new names; the one chosen stays chosen."""
@@ -219,10 +218,11 @@ class ClickDock(DockWidget):
         is_only = nothing_chosen and images == [event.value]
         if session_of(event.value) or is_only:
             # a session's labels and clicks are still to come
-            QTimer.singleShot(0, lambda: self._choose(event.value))
+            QTimer.singleShot(0, lambda: self.choose(event.value))
 
-    def _choose(self, layer: Image) -> None:
-        if layer in self.viewer.layers and not self._closed:
+    def choose(self, layer: Image) -> None:
+        """Work on an image of the viewer."""
+        if layer in self.viewer.layers and not self.closed:
             self.image_choice.value = layer
 
     def _on_removed(self) -> None:
@@ -231,8 +231,14 @@ class ClickDock(DockWidget):
         layers = self.viewer.layers
         for layer, controller in list(self._controllers.items()):
             own = (layer, controller.clicks.layer, controller.labels.layer)
-            if any(x not in layers for x in own):
-                self._drop(layer)
+            gone = [x.name for x in own if x not in layers]
+            if not gone:
+                continue
+            is_current = controller is self._controller
+            writer = self._keepers[controller].writer
+            self._drop(layer)
+            if is_current:
+                self.without.lost(layer, gone[0], writer.path if writer else None)
         with self.image_choice.changed.blocked():
             self.image_choice.reset_choices()
             if self._controller is None:
@@ -275,26 +281,25 @@ class ClickDock(DockWidget):
     def _drop(self, layer: Layer) -> None:
         if self._controllers[layer] is self._controller:
             self._leave()
-            self._show(DockView(status="Choose an image to continue."))
         self._end(layer)
 
     def _end(self, layer: Layer) -> None:
         controller = self._controllers.pop(layer)
         self._pixels.pop(layer).close()
         controller.close()
-        if controller is self._controller:
-            self.sessions.show_keeper(None)
         self._keepers.pop(controller).close()
+        if self._controller in (None, controller):
+            self.sessions.show_keeper(None)
 
     def _on_image(self, layer: Image | None) -> None:
-        if layer is None or self._closed:
+        if layer is None or self.closed:
             return
         self._leave()
         if "pandas" in sys.modules or self._on_the_spot:
             self._enter(layer)
             return
         # napari imports it for its first Points or Labels layer; not in our opening
-        self._show(DockView(loading=True, status="Getting ready …"))
+        self.show_view(DockView(loading=True, status="Getting ready …"))
         self._runner.submit(
             Job(
                 lambda _: self._opened.wait() and import_for_layers(),
@@ -306,15 +311,9 @@ class ClickDock(DockWidget):
     def _on_turned(self) -> None:
         """Work on the planes that are shown now, unless objects are on others."""
         found = self._controller
-        if found is None or not found.view.is_untouched:
-            return
-        layer = found.image.layer
-        axis = found.image.channel_axis
-        if shown_order(self.viewer, layer, axis) is None:
-            return
-        if working_order(self.viewer, layer, axis) == found.image.order:
-            return
-        self._afresh(layer)
+        untouched = found is not None and found.view.is_untouched
+        if found and untouched and is_turned(self.viewer, found.image):
+            self._afresh(found.image.layer)
 
     def _enter(self, layer: Image) -> None:
         controller = self._controllers.get(layer)
@@ -322,11 +321,11 @@ class ClickDock(DockWidget):
             controller = self._begin(layer)
         self._controller = controller
         self._unbind = bind_keys(controller, self._preferences.keys)
-        controller.changed.connect(self._show)
+        controller.changed.connect(self.show_view)
         controller.sent.connect(self.resting.give_way)
         self.sessions.show_keeper(self._keepers[controller])
         controller.ready_to_click()
-        self._show(controller.view)
+        self.show_view(controller.view)
         if controller.view.is_untouched:
             self._on_turned()
         else:
@@ -347,7 +346,7 @@ class ClickDock(DockWidget):
                 for events in shown
             ),
         )
-        controller.go_to = self._choose
+        controller.go_to = self.choose
         controller.show_keys = self.status.show_keys
         controller.show_band = self.canvas.show_band
         self.settings.apply_to(controller)
@@ -376,7 +375,7 @@ class ClickDock(DockWidget):
     def _leave(self) -> None:
         self.resting.stop()
         if self._controller is not None:
-            self._controller.changed.disconnect(self._show)
+            self._controller.changed.disconnect(self.show_view)
             self._controller.sent.disconnect(self.resting.give_way)
             self._controller = None
             self.sessions.show_keeper(None)
@@ -408,7 +407,8 @@ class ClickDock(DockWidget):
 
     # -- looks -----------------------------------------------------------------------
 
-    def _show(self, view: DockView) -> None:
+    def show_view(self, view: DockView) -> None:
+        """Show a state."""
         found = self._controller
         if view.model and view.model != self.model_choice.value:
             self._offer_models(self.model_choice.choices, view.model)

@@ -18,7 +18,13 @@ import numpy as np
 from qtpy.QtCore import QTimer
 
 from napari_cfrseg.geometry.masks import MaskPatch, Plane
-from napari_cfrseg.gui.segment.click_layer import DRAG_PX, Gesture, gesture_of, moved_px
+from napari_cfrseg.gui.segment.click_layer import (
+    DRAG_PX,
+    Gesture,
+    gesture_of,
+    is_edited,
+    moved_px,
+)
 from napari_cfrseg.gui.segment.event_queue import Pending, Step
 from napari_cfrseg.gui.segment.layers import Listener
 from napari_cfrseg.gui.segment.outline_layer import OutlineLayer
@@ -212,10 +218,8 @@ def _takes_clicks(controller: Controller) -> bool:
     """Whether nothing else is being computed, and no layer is being edited."""
     view, active = controller.view, controller.viewer.layers.selection.active
     busy = view.loading or view.pending or view.progress[1] or view.suggestions.running
-    mode = "pan_zoom" if active is None else str(active.mode)
-    return not busy and (
-        mode == "pan_zoom" or (active == controller.clicks.layer and mode == "add")
-    )
+    adds = active == controller.clicks.layer and str(active.mode) == "add"
+    return not busy and (adds or not is_edited(active))
 
 
 def on_battery() -> bool:

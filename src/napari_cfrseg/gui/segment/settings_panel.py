@@ -210,6 +210,8 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.text.label.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.remedy = button("", "")
         self.remedy.setVisible(False)
+        self.remedy.clicked.connect(self._mend)
+        self._view = DockView()
         self.timing = TextLine()
         self.timing.label.setWordWrap(False)
         self.timing.setToolTip(_TIMING)
@@ -234,12 +236,10 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.cancel.clicked.connect(
             on_current(current, lambda c: c.cancel_pending(), at_once=True)
         )
-        self.remedy.clicked.connect(
-            on_current(current, lambda c: c.mend(), at_once=True)
-        )
 
     def show_view(self, view: DockView) -> None:
         """Show the state."""
+        self._view = view
         self.text.setText(view.status)
         self.remedy.setVisible(view.remedy is not None)
         self.remedy.setText("" if view.remedy is None else view.remedy.text)
@@ -252,6 +252,10 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.timing.setToolTip(f"{_TIMING}\n{view.placement}".strip())
         waiting = f" ({view.pending})" if view.pending > 1 else ""
         self.timing.setText(f"computing …{waiting}" if view.pending else view.timing)
+
+    def _mend(self) -> None:
+        if self._view.remedy is not None:
+            self._view.remedy.act()
 
     def show_keys(self) -> None:
         """Show all keys in a window of their own."""

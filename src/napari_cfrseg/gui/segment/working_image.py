@@ -124,7 +124,7 @@ class WorkingImage:
     @property
     def axes(self) -> Order:
         """Which of the layer's axes each of ``shape`` is."""
-        counted = [i for i in range(self.layer.ndim) if i != self.channel_axis]
+        counted = [i for i in range(len(self.names)) if i != self.channel_axis]
         return tuple(counted[i] for i in self.order or range(len(counted)))
 
     @property
@@ -136,7 +136,7 @@ class WorkingImage:
     @property
     def own_ndim(self) -> int:
         """Number of our layers' axes."""
-        return int(self.layer.ndim) - (self.channel_axis == 0)
+        return len(self.names) - (self.channel_axis == 0)
 
     @property
     def plane_names(self) -> tuple[str, ...]:
@@ -156,7 +156,7 @@ class WorkingImage:
 
     def to_layer(self, index: Sequence[Any]) -> tuple[Any, ...]:
         """Turn a place in the working order into the layer's axes; channel 0."""
-        return _placed(index, self.axes, self.layer.ndim, 0)
+        return _placed(index, self.axes, len(self.names), 0)
 
     def of_own(self, index: Sequence[float] | NDArray[np.float64]) -> tuple[float, ...]:
         """Turn a place given along our layers' axes into the working order."""
@@ -317,6 +317,14 @@ def working_order(viewer: ViewerModel, layer: Image, axis: int | None = None) ->
     """Return the order to work in: the session's, else that of the planes shown."""
     said = layer.metadata.get(METADATA_ORDER)
     return tuple(said) if said is not None else shown_order(viewer, layer, axis) or ()
+
+
+def is_turned(viewer: ViewerModel, image: WorkingImage) -> bool:
+    """Whether a viewer shows other planes of an image than those worked on."""
+    where = image.layer, image.channel_axis
+    if shown_order(viewer, *where) is None:
+        return False
+    return working_order(viewer, *where) != image.order
 
 
 def show_planes_of(viewer: ViewerModel, image: WorkingImage) -> None:

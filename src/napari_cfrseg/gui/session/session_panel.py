@@ -130,7 +130,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
                 title, icon = _listed(path)
                 action = self.menu.addAction(icon, title)
                 action.setToolTip(str(path))
-                action.triggered.connect(lambda _=False, p=path: self._open(p))
+                action.triggered.connect(lambda _=False, p=path: self.open(p))
         if unsaved_sessions():
             self.menu.addSeparator()
             self.menu.addAction("Discard unsaved sessions…", self._discard)
@@ -179,14 +179,15 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def _choose(self) -> None:
         chosen = self._ask("Open a session", _FILTER)
         if chosen:
-            self._open(Path(chosen))
+            self.open(Path(chosen))
 
     def _ask(self, title: str, kinds: str) -> str:
         """Ask for a file, beginning where the session or the image is; "" for none."""
         start = "" if self.keeper is None else str(self._place(self.keeper).parent)
         return str(QFileDialog.getOpenFileName(self, title, start, kinds)[0])
 
-    def _open(self, path: Path) -> None:
+    def open(self, path: Path) -> None:
+        """Open a session file; say why if that fails."""
         self._try(lambda: self._open_file(path))
 
     def _discard(self) -> None:

@@ -1,0 +1,87 @@
+"""What the dock says and offers while it works on no image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QTimer
+
+from napari_cfrseg.gui.dock_widget import images_of, notify
+from napari_cfrseg.gui.segment.click_layer import DRAG_PX, is_edited, moved_px
+from napari_cfrseg.gui.segment.dock_view import DockView, Remedy
+
+if TYPE_CHECKING:
+    import napari
+    from napari.layers import Image
+
+    from napari_cfrseg.gui.segment.dock import ClickDock
+
+
+class NoImage:
+    """Says how to go on, also at each click, while a dock has no image chosen."""
+
+    def __init__(self, viewer: napari.Viewer, dock: ClickDock) -> None:
+        self._viewer, self._dock = viewer, dock
+        self._said = DockView(status="Open an image to begin.")
+        viewer.mouse_drag_callbacks.append(self._on_press)
+
+    def close(self) -> None:
+        """Hear no more clicks."""
+        if self._on_press in self._viewer.mouse_drag_callbacks:
+            self._viewer.mouse_drag_callbacks.remove(self._on_press)
+
+    def show(self) -> None:
+        """Say it in the status line."""
+        self._dock.show_view(self._said)
+
+    def lost(self, image: Image, removed: str, session: Path | None) -> None:
+        """Say that a layer was removed which clicks on an image need.
+
+        ``session`` had what was done. Where one other image is left, it is the next.
+        """
+        is_kept = session is not None and session.exists()
+        kept = " What you did is kept: Session → Open." if is_kept else ""
+        self._say(f"“{removed}” was removed: choose an image to go on.{kept}")
+
+        def go_back() -> None:
+            self._dock.choose(image)
+            if session is not None and is_kept:
+                self._dock.sessions.open(session)
+
+        def go_on() -> None:
+            images = images_of(self._viewer)
+            if not self._is_idle:
+                return
+            if image in images:
+                said = f"“{removed}” was removed, which clicks on “{image.name}” need."
+                self._say(
+                    f"{said}{kept}", Remedy(f"Go on with “{image.name}”", go_back)
+                )
+            elif len(images) == 1:
+                notify("info", f"“{removed}” was removed.{kept}")
+                self._dock.choose(images[0])
+            elif not images:
+                self._say(f"“{removed}” was removed: open an image to go on.{kept}")
+
+        QTimer.singleShot(0, go_on)  # all layers may be going
+
+    def _say(self, status: str, remedy: Remedy | None = None) -> None:
+        self._said = DockView(status=status, remedy=remedy)
+        self.show()
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._dock.image_choice.value is None and not self._dock.closed
+
+    def _on_press(self, _: Any, event: Any) -> Iterator[None]:
+        """Answer a click, which nothing else does now."""
+        start, active = np.asarray(event.pos), self._viewer.layers.selection.active
+        yield
+        while event.type == "mouse_move":
+            yield
+        if self._is_idle and not is_edited(active) and moved_px(event, start) < DRAG_PX:
+            self.show()
+            notify("info", self._said.status)
