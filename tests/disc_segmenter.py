@@ -1,6 +1,6 @@
 """A segmenter without a network: discs around positive clicks, less negative ones.
 
-Session files that were kept are replayed with it, so that their labels do
+Session files kept from earlier versions are replayed with it, so that their labels do
 not depend on what the engine makes of a click.
 """
 

@@ -91,6 +91,28 @@ EVERY_EVENT: tuple[ev.Event, ...] = (
     ev.Undone(),
     ev.Redone(),
 )
+#: kinds that a version of the file added
+ADDED_IN = {
+    2: (ev.ObjectClassified, ev.ModelChanged, ev.Propagated, ev.PlaneConfirmed),
+    3: (ev.CandidateChosen,),
+    4: (
+        ev.ObjectsMerged,
+        ev.ObjectSplit,
+        ev.ObjectsSuggested,
+        ev.SuggestionsAccepted,
+        ev.SuggestionsRejected,
+        ev.ModelAdapted,
+    ),
+}
+
+
+def is_of(version: int, event: ev.Event) -> bool:
+    """Whether a file of a version can hold an event."""
+    later = tuple(k for v, kinds in ADDED_IN.items() if v > version for k in kinds)
+    drawn = isinstance(event, ev.ClickAdded) and (event.box or event.stroke)
+    return not isinstance(event, later) and (version >= 4 or not drawn)
+
+
 #: five objects with undo, deletion, drag, locked objects and a painted edit
 WORK: tuple[ev.Event, ...] = (
     *(

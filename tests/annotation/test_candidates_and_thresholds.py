@@ -11,6 +11,7 @@ from napari_cfrseg.annotation.annotator import Annotator
 from napari_cfrseg.annotation.event_fields import event_line, read_event
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import SessionError
+from napari_cfrseg.session.session_file import migrated
 
 PIXELS = nested_image()
 
@@ -98,6 +99,21 @@ def test_several_positions_of_the_slider_are_one_undo_step():
     moved = areas(made, *(ev.ThresholdChanged(1, t) for t in (0.4, 0.3, 0.2)))
     assert moved[-1] > first
     assert areas(made, ev.Undone()) == [first]
+
+
+def test_clicks_of_older_files_correct_the_mask_cut_at_one_half():
+    raw = {
+        "schema_version": 2,
+        "events": [
+            {"type": "object_created", "object": 1, "threshold": 0.3},
+            {"type": "click_added", "object": 1, "click": 1},
+        ],
+    }
+    events = migrated(raw, 3)["events"]
+    assert events[0] == raw["events"][0]
+    assert events[1]["threshold"] == 0.5
+    plain = {"schema_version": 2, "events": [raw["events"][1]]}
+    assert migrated(plain, 3)["events"] == plain["events"]
 
 
 def test_a_session_keeps_the_candidate():

@@ -1,4 +1,4 @@
-"""Session files written long ago: opened and replayed as they were then.
+"""Session files written by an earlier version: opened and replayed as they were then.
 
 ``versions/kept_*`` were written once, with every kind of event, undo and redo among
 them and a journal left as after a crash; ``kept.json`` says what came of them. They are

@@ -15,6 +15,7 @@ from session_cases import (
     SHAPE,
     WORK,
     flood_segmenter,
+    is_of,
     pixels,
     record,
     start,
@@ -32,7 +33,7 @@ from napari_cfrseg.session.format import SessionContent, SessionSettings
 from napari_cfrseg.session.recording import snapshot_array
 from napari_cfrseg.session.references import reference_of
 from napari_cfrseg.session.session import Session, objects_after
-from napari_cfrseg.session.session_file import parse_session, session_lines
+from napari_cfrseg.session.session_file import migrated, parse_session, session_lines
 from napari_cfrseg.session.session_writer import SessionWriter
 
 VERSIONS = Path(__file__).parent / "versions"
@@ -247,15 +248,37 @@ def test_no_absolute_path(tmp_path: Path) -> None:
     assert str(tmp_path) not in path.read_text()
 
 
-def test_a_file_with_every_kind_of_event_is_read() -> None:
-    session = Session.open(VERSIONS / "v4.cfrseg.json")
-    assert unscaled(session.content.events) == EVERY_EVENT
+@pytest.mark.parametrize("path", sorted(VERSIONS.glob("v*.cfrseg.json")), ids=str)
+def test_every_version_ever_written_is_read(path: Path) -> None:
+    session = Session.open(path)
+    version = json.loads(path.read_text())["schema_version"]
+    known = tuple(e for e in EVERY_EVENT if is_of(version, e))
+    assert unscaled(session.content.events) == known
+
+
+def test_there_is_a_file_of_every_version() -> None:
+    versions = {
+        json.loads(p.read_text())["schema_version"] for p in VERSIONS.glob("v*.json")
+    }
+    assert versions == set(range(1, schema.SCHEMA_VERSION + 1))
+
+
+def test_older_files_are_migrated_step_by_step() -> None:
+    steps = {
+        1: lambda raw: {**raw, "steps": [*raw.get("steps", []), 1]},
+        2: lambda raw: {**raw, "steps": [*raw["steps"], 2]},
+    }
+    assert migrated({"schema_version": 1}, 3, steps) == {
+        "schema_version": 3,
+        "steps": [1, 2],
+    }
+    assert migrated({"schema_version": 3}, 3, steps) == {"schema_version": 3}
 
 
 @pytest.mark.parametrize(
     ("version", "said"),
-    [(5, "newer"), (10**30, "newer"), (3, "before the first"), (0, "≥ 1"),
-     (None, "≥ 1"), ("1", "≥ 1"), (True, "≥ 1"), (1.0, "≥ 1")],
+    [(5, "newer"), (10**30, "newer"), (0, "≥ 1"), (None, "≥ 1"), ("1", "≥ 1"),
+     (True, "≥ 1"), (1.0, "≥ 1")],
 )  # fmt: skip
 def test_unknown_versions_are_one_clear_line(version, said) -> None:
     content = SessionContent(reference_of(pixels()))

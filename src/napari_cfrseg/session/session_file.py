@@ -19,9 +19,10 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -87,7 +88,7 @@ def _parsed(data: bytes) -> SessionContent:
     if not isinstance(raw, dict):
         msg = f"expected a session (a JSON object), found {type(raw).__name__}"
         raise SessionError(msg)
-    _check_version(raw.get("schema_version"))
+    raw = migrated(raw, SCHEMA_VERSION)
     listed = raw.pop("events", [])
     if not isinstance(listed, list):
         raise SessionError(f"events: expected a list, found {type(listed).__name__}")
@@ -130,21 +131,60 @@ def parse_event(raw: Any, where: str) -> Event:
         raise SessionError(f"{where}: {one_line(error)}") from error
 
 
-def _check_version(found: Any) -> None:
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+# -- files of earlier versions -------------------------------------------------------
+
+Migration = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def _as_it_is(raw: dict[str, Any]) -> dict[str, Any]:
+    """Versions 2 and 4 added kinds and fields of events and took none away."""
+    return raw
+
+
+def _to_3(raw: dict[str, Any]) -> dict[str, Any]:
+    """Before version 3 a click corrected the mask cut at 1/2, whatever was shown."""
+    events = raw.get("events")
+    if not isinstance(events, list) or not any(
+        isinstance(one, dict) and "threshold" in one for one in events
+    ):
+        return raw
+    return {
+        **raw,
+        "events": [
+            {**one, "threshold": 0.5}
+            if isinstance(one, dict) and one.get("type") == "click_added"
+            else one
+            for one in events
+        ],
+    }
+
+
+#: version → how its file becomes one of the next version; 1 is the first ever written
+MIGRATIONS: Mapping[int, Migration] = MappingProxyType(
+    {1: _as_it_is, 2: _to_3, 3: _as_it_is}
+)
+
+
+def migrated(
+    raw: dict[str, Any], current: int, migrations: Mapping[int, Migration] = MIGRATIONS
+) -> dict[str, Any]:
+    """Return a parsed file in the layout of version ``current``.
+
+    No version, one that never was, or one of a newer program is a SessionError.
+    """
+    version = raw.get("schema_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise SessionError(
-            f"expected a whole number ≥ 1 as schema_version, found {str(found)[:40]}"
+            f"expected a whole number ≥ 1 as schema_version, found {str(version)[:40]}"
         )
-    if found > SCHEMA_VERSION:
+    if version > current:
         raise SessionError(
-            f"written by a newer napari-cfrseg (schema_version {found}; this one "
-            f"reads {SCHEMA_VERSION}): update napari-cfrseg to open it"
+            f"written by a newer napari-cfrseg (schema_version {version}; this one "
+            f"reads up to {current}): update napari-cfrseg to open it"
         )
-    if found < SCHEMA_VERSION:
-        raise SessionError(
-            f"written before the first release (schema_version {found}; this version "
-            f"reads {SCHEMA_VERSION})"
-        )
+    for step in range(version, current):
+        raw = {**migrations[step](raw), "schema_version": step + 1}
+    return raw
 
 
 # -- writing -------------------------------------------------------------------------
