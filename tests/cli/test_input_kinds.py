@@ -19,7 +19,7 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.cli import app
 from napari_cfrseg.cli.options import open_arranged
 from napari_cfrseg.errors import DatasetError, ImageError
-from napari_cfrseg.evaluation.datasets.choice import DataChoice, draw_objects
+from napari_cfrseg.evaluation.datasets.choice import draw_objects
 from napari_cfrseg.evaluation.datasets.label_folders import LabelFolder
 from napari_cfrseg.evaluation.evaluate_objects import evaluate_objects
 from napari_cfrseg.io.axes import select_from
@@ -111,8 +111,8 @@ def test_axes_of_labelled_folders_are_named(tmp_path):
     data = read_data(DataRequest(folders=(folder,), axes="CYX"))
     assert data.planes[0].image.shape == (*SHAPE, 2)
     with pytest.raises(DatasetError, match="is left out"):
-        draw_objects(DataChoice(folder))
-    (found,) = draw_objects(DataChoice(folder, axes="CYX"))
+        draw_objects(folder)
+    (found,) = draw_objects(folder, axes="CYX")
     assert found.source.read_plane("a", None).image.shape == (*SHAPE, 2)
 
 

@@ -15,7 +15,6 @@ from napari_cfrseg.cli.evaluate import EXAMPLES, evaluate
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation import scores
 from napari_cfrseg.evaluation.datasets.choice import (
-    DataChoice,
     draw_objects,
     guess_layout,
 )
@@ -120,28 +119,6 @@ def test_actions_are_a_run_of_their_own(data, tmp_path):
     assert "flood_factory:make, actions" in (out / "table.md").read_text()
 
 
-def test_runs_of_earlier_versions_are_read_and_continued(data, tmp_path):
-    out = tmp_path / "report"
-    arguments = [data, "-o", out, "-s", "flood_factory:make"]
-    assert call(*arguments).exit_code == 0
-    folder = out / "runs" / "flood_factory-make"
-    info = json.loads((folder / "run.json").read_text())
-    del info["identity"]["settings"]["actions"]
-    (folder / "run.json").write_text(json.dumps(info))
-    rows = [
-        json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()
-    ]
-    new = ("surface_dices", "mended_px", "spoilt_px", "spoilt_far_px", "actions")
-    earlier = [{k: v for k, v in row.items() if k not in new} for row in rows[:-1]]
-    lines = "".join(json.dumps(row) + "\n" for row in earlier)
-    (folder / "rows.jsonl").write_text(lines)
-    assert call(*arguments).exit_code == 0
-    assert read_run(folder).is_finished
-    table = (out / "table.md").read_text()
-    assert "| flood_factory:make | – · – | – · – |" in table
-    assert "| flood_factory:make | 1.50 / 1.50 · 0 | 1.50 / 1.50 · 0 |" in table
-
-
 def test_a_split_of_sets_is_measured_side_by_side(data, tmp_path):
     for name in ("one", "two"):
         write_images(tmp_path / "sets" / name)
@@ -159,12 +136,11 @@ def test_a_split_of_sets_is_measured_side_by_side(data, tmp_path):
         ("two", 4),
         ("pooled", 8),
     ]
-    choice = DataChoice(tmp_path / "sets", split=split, sets=("three",))
     with pytest.raises(DatasetError, match="no set three"):
-        draw_objects(choice)
+        draw_objects(tmp_path / "sets", split=split, sets=("three",))
     split.write_text("[]")
     with pytest.raises(DatasetError, match="not a split file"):
-        draw_objects(choice)
+        draw_objects(tmp_path / "sets", split=split)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +202,10 @@ def make_run(folder, runs, label="a", **settings):
             ious=tuple(ious),
             error_px=tuple(100 - round(100 * v) for v in ious),
             seconds=(0.1,) * len(ious),
+            surface_dices=(0.0,) * len(ious),
+            mended_px=(1,) * len(ious),
+            spoilt_px=(1,) * len(ious),
+            spoilt_far_px=(0,) * len(ious),
         )
         for index, ious in enumerate(runs)
     )

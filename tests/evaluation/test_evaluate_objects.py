@@ -287,6 +287,10 @@ def make_row(set_name, index, ious):
         error_px=tuple(50 - int(50 * v) for v in ious),
         seconds=(0.5, *(0.1,) * (len(ious) - 1)),
         steps=(1,) * len(ious),
+        surface_dices=(0.0,) * len(ious),
+        mended_px=(1,) * len(ious),
+        spoilt_px=(1,) * len(ious),
+        spoilt_far_px=(0,) * len(ious),
     )
 
 

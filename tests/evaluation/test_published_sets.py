@@ -226,8 +226,6 @@ def test_ome_zarr_faults_are_named(tmp_path):
     zarr.open_group(tmp_path / "bare.zarr", mode="w")
     with pytest.raises(DatasetError, match="has no labels"):
         list(OmeZarr(tmp_path, "bare").objects())
-    with pytest.raises(CfrSegError, match="nuclei does not exist"):
-        list(OmeZarr(tmp_path, "bare", label_name="nuclei").objects())
 
 
 def test_one_broken_ome_zarr_leaves_the_others(tmp_path, caplog):

@@ -75,13 +75,6 @@ def test_people_click_the_middle_of_the_error_not_its_centre(radius):
     assert len(set(pixels)) > min(3, 2 * radius)
 
 
-def test_central_1_without_jitter_is_the_exact_robot():
-    truth = disk((50, 50), (20, 22), 9)
-    rng = np.random.default_rng(0)
-    human = HumanRobot(truth, rng=rng, central=1.0, jitter_px=0.0)
-    assert human.next_click() == ExactRobot(truth).next_click()
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -95,12 +88,6 @@ def test_central_1_without_jitter_is_the_exact_robot():
                 np.zeros((4, 5), bool)
             ),
             "annotation's shape",
-        ),
-        (
-            lambda: HumanRobot(
-                np.zeros((5, 5), bool), rng=np.random.default_rng(0), central=2
-            ),
-            "central=2",
         ),
     ],
 )

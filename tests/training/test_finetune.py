@@ -89,6 +89,10 @@ def row(key, ious, image="i"):
         ious=tuple(ious),
         error_px=(1,) * len(ious),
         seconds=(0.1,) * len(ious),
+        surface_dices=(0.0,) * len(ious),
+        mended_px=(1,) * len(ious),
+        spoilt_px=(1,) * len(ious),
+        spoilt_far_px=(0,) * len(ious),
     )
 
 

@@ -105,11 +105,7 @@ def bench(
         row
         for side in track(sides, "timing clicks, sizes")
         for row in run_bench(
-            segmenter,
-            micrograph.image,
-            micrograph.labels,
-            sides=(side,),
-            clicks=objects,
+            segmenter, micrograph.image, micrograph.labels, side, objects
         )
     ]
     if as_json:

@@ -151,11 +151,7 @@ def evaluate(
         return
     if data is None or output is None:
         raise typer.BadParameter("name the data folder and --output (or --compare A B)")
-    from napari_cfrseg.evaluation.datasets.choice import (
-        LAYOUTS,
-        DataChoice,
-        draw_objects,
-    )
+    from napari_cfrseg.evaluation.datasets.choice import LAYOUTS, draw_objects
     from napari_cfrseg.evaluation.report import check_report
 
     check_report(output)
@@ -182,20 +178,19 @@ def evaluate(
         )
     for spec in specs:
         spec.check()
-    choice = DataChoice(
+    objects = draw_objects(
         data,
         layout,
-        split,
-        side,
-        tuple(only) if only else None,
-        sys.maxsize if suggest else max_objects,
-        draw,
-        min_area,
-        ignore,
-        per_object,
-        axes,
+        split=split,
+        side=side,
+        sets=only or None,
+        max_objects=sys.maxsize if suggest else max_objects,
+        seed=draw,
+        min_area_px=min_area,
+        ignore_value=ignore,
+        per_object=per_object,
+        axes=axes,
     )
-    objects = draw_objects(choice)
     if suggest:
         _suggest(output, specs[0], objects, fields, max_objects, as_json=as_json)
         return

@@ -48,9 +48,10 @@ from napari_cfrseg.model.weights_file import models_folder
 from napari_cfrseg.processes import in_processes
 from napari_cfrseg.samples import load_sample
 
-SIDES = (512, 2048, 8192)
 REFINEMENTS = (Refinement.standard(), Refinement.cfr(4), Refinement.adaptive(4))
 STAGES = ("crop", "embed_image", "embed_clicks", "refine", "paste")
+#: objects that are clicked before the clock counts
+WARM_UP = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,42 +109,35 @@ def run_bench(
     segmenter: Segmenter,
     image: NDArray[Any],
     labels: NDArray[Any],
-    *,
-    sides: Sequence[int] = SIDES,
-    refinements: Sequence[Refinement] = REFINEMENTS,
+    side: int,
     clicks: int = 20,
-    warm_up: int = 2,
 ) -> list[BenchRow]:
-    """Time first and next clicks: a row per size, kind of click and refinement.
+    """Time first and next clicks: a row per kind of click and refinement.
 
-    The (Y, X[, C]) micrograph and its (Y, X) ids are tiled to ``sides``; the ratios of
-    the other refinements refer to the first. ``clicks`` objects are clicked per size,
-    after ``warm_up`` that are not counted.
+    The (Y, X[, C]) micrograph and its (Y, X) ids are tiled to ``side``; the ratios of
+    the other refinements refer to standard inference. ``clicks`` objects are clicked,
+    after a few that are not counted.
     """
-    rows: list[BenchRow] = []
-    for side in sides:
-        field = tiled(image, side)
-        chosen = list(trials(labels, side, clicks + warm_up, seed=0))
-        firsts: dict[str, list[Prediction]] = {str(r): [] for r in refinements}
-        nexts: dict[str, list[Prediction]] = {str(r): [] for r in refinements}
-        setting: list[float] = []
-        for index, (first, following) in enumerate(chosen):
-            for refinement in refinements:
-                start = time.perf_counter()
-                segmenter.set_image(field)  # nothing is left from the click before
-                setting.append(time.perf_counter() - start)
-                one = segmenter.predict([first], refinement=refinement)
-                base = segmenter.predict([first])
-                two = segmenter.predict(
-                    [first, following], previous=base, refinement=refinement
-                )
-                if index >= warm_up:
-                    firsts[str(refinement)].append(one)
-                    nexts[str(refinement)].append(two)
-        pause = 1000 * statistics.median(setting)
-        rows += _rows(side, "first", firsts, pause)
-        rows += _rows(side, "next", nexts, pause)
-    return rows
+    field = tiled(image, side)
+    firsts: dict[str, list[Prediction]] = {str(r): [] for r in REFINEMENTS}
+    nexts: dict[str, list[Prediction]] = {str(r): [] for r in REFINEMENTS}
+    setting: list[float] = []
+    chosen = trials(labels, side, WARM_UP + clicks, seed=0)
+    for index, (first, following) in enumerate(chosen):
+        for refinement in REFINEMENTS:
+            start = time.perf_counter()
+            segmenter.set_image(field)  # nothing is left from the click before
+            setting.append(time.perf_counter() - start)
+            one = segmenter.predict([first], refinement=refinement)
+            base = segmenter.predict([first])
+            two = segmenter.predict(
+                [first, following], previous=base, refinement=refinement
+            )
+            if index >= WARM_UP:
+                firsts[str(refinement)].append(one)
+                nexts[str(refinement)].append(two)
+    pause = 1000 * statistics.median(setting)
+    return [*_rows(side, "first", firsts, pause), *_rows(side, "next", nexts, pause)]
 
 
 def _rows(

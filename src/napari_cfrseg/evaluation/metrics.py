@@ -144,21 +144,18 @@ def surface_dice(
     predicted_mask: BoolPlane,
     truth_mask: BoolPlane,
     ignore_mask: BoolPlane | None = None,
-    *,
-    tolerance_px: float | None = None,
 ) -> float:
     """Normalised surface dice: the share of both (Y, X) outlines that agree, in [0, 1].
 
-    Boundary pixels agree within ``tolerance_px`` of the other mask's boundary; None:
-    max(1, 0.02 · equivalent diameter of the annotation). Ignored pixels are taken out
+    Boundary pixels agree within max(1, 0.02 · equivalent diameter of the annotation)
+    pixels of the other mask's boundary. Ignored pixels are taken out
     of both masks first. 1.0 when both masks are empty, 0.0 when one is.
     """
     predicted_mask, truth_mask = _counted(predicted_mask, truth_mask, ignore_mask)
     if not predicted_mask.any() or not truth_mask.any():
         return float(predicted_mask.any() == truth_mask.any())
-    if tolerance_px is None:
-        diameter = math.sqrt(4 * np.count_nonzero(truth_mask) / math.pi)
-        tolerance_px = max(1.0, SURFACE_TOLERANCE * diameter)
+    diameter = math.sqrt(4 * np.count_nonzero(truth_mask) / math.pi)
+    tolerance_px = max(1.0, SURFACE_TOLERANCE * diameter)
     window = _common_box(predicted_mask | truth_mask)
     found, true = (
         np.argwhere(_surface(mask[window], outer_only=False))

@@ -82,12 +82,17 @@ class ExactRobot:
         return centre.pixel
 
 
+#: a human-like click lies at least this share of the largest depth deep in the error
+CENTRAL = 0.5
+#: standard deviation of its jitter
+JITTER_PX = 1.5
+
+
 class HumanRobot(ExactRobot):
     """A user who clicks near the middle of the largest error, never at its very centre.
 
     The polarity and the error region are the exact robot's. The pixel is drawn
-    uniformly from ``rng`` among those at least ``central`` (0 … 1) times as deep as the
-    deepest, then moved by Gaussian jitter with a standard deviation of ``jitter_px``; a
+    uniformly from ``rng`` in the central part, then moved by Gaussian jitter; a
     jittered pixel off the error region is not taken (a person sees the region too).
     """
 
@@ -97,18 +102,9 @@ class HumanRobot(ExactRobot):
         ignore_mask: BoolPlane | None = None,
         *,
         rng: np.random.Generator,
-        central: float = 0.5,
-        jitter_px: float = 1.5,
     ) -> None:
         super().__init__(truth_mask, ignore_mask)
-        if not 0 <= central <= 1 or jitter_px < 0:
-            raise ValueError(
-                f"central={central} must lie in [0, 1] and jitter_px={jitter_px} "
-                "must not be negative"
-            )
         self._rng = rng
-        self._central = central
-        self._jitter_px = jitter_px
 
     def _choose(self, centre: ErrorCentre, error_mask: BoolPlane) -> tuple[int, int]:
         if centre.depth == 0:
@@ -119,10 +115,10 @@ class HumanRobot(ExactRobot):
         region = components[box] == component
         distances = depth_in(region)
         candidates = np.argwhere(
-            (distances >= self._central * centre.depth) & self._free[box] & region
+            (distances >= CENTRAL * centre.depth) & self._free[box] & region
         )
         y, x = candidates[self._rng.integers(len(candidates))]
-        dy, dx = np.rint(self._rng.normal(0.0, self._jitter_px, 2)).astype(int)
+        dy, dx = np.rint(self._rng.normal(0.0, JITTER_PX, 2)).astype(int)
         height, width = region.shape
         if 0 <= y + dy < height and 0 <= x + dx < width:
             free = self._free[box][y + dy, x + dx]

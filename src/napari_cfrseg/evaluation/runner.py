@@ -164,9 +164,7 @@ def _start_or_resume(
 ) -> None:
     path = folder / "run.json"
     if path.exists():
-        earlier = read_run(folder)
-        known = {**earlier.info["identity"], "settings": asdict(earlier.settings)}
-        known["settings"] = json.loads(json.dumps(known["settings"]))
+        known = read_run(folder).info["identity"]
         changed = sorted(key for key in identity if identity[key] != known.get(key))
         if changed:
             raise DatasetError(

@@ -11,7 +11,7 @@ import math
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -53,6 +53,12 @@ class ObjectRow:
     error_px: tuple[int, ...]  #: missed plus wrong pixels after each click
     #: seconds of ``predict`` for each click, the mask's reading included
     seconds: tuple[float, ...]
+    surface_dices: tuple[float, ...]  #: normalised surface dice after each click
+    #: pixels that each click made right and wrong, and the wrong ones beyond the
+    #: clicked error's reach (:func:`~napari_cfrseg.evaluation.metrics.click_effect`)
+    mended_px: tuple[int, ...]
+    spoilt_px: tuple[int, ...]
+    spoilt_far_px: tuple[int, ...]
     #: network steps of each click; empty if the segmenter does not report them
     steps: tuple[int, ...] = ()
     #: after each click; empty when not measured (micrometres: when the spacing is
@@ -66,13 +72,6 @@ class ObjectRow:
     #: its pixels there (:func:`pack_mask`); for pictures in reports
     mask_box: tuple[int, ...] = (0, 0, 0, 0)
     mask_bits: str = ""
-    surface_dices: tuple[float, ...] = ()  #: normalised surface dice after each click
-    #: pixels that each click made right and wrong, and the wrong ones beyond the
-    #: clicked error's reach (:func:`~napari_cfrseg.evaluation.metrics.click_effect`).
-    #: These four are empty in rows of earlier versions.
-    mended_px: tuple[int, ...] = ()
-    spoilt_px: tuple[int, ...] = ()
-    spoilt_far_px: tuple[int, ...] = ()
     #: ``"click"``, ``"candidate"`` or ``"outline"`` for each value above, where the
     #: robot could do more than click; else empty
     actions: tuple[str, ...] = ()
@@ -91,17 +90,15 @@ class ObjectRow:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ObjectRow:
-        """Make a row of its fields as JSON has them, also of an earlier version.
+        """Make a row of its fields as JSON has them.
 
         Raises DatasetError if a field is missing or unknown.
         """
-        known = {field.name for field in fields(cls)}
-        needed = {field.name for field in fields(cls) if field.default is MISSING}
-        odd = sorted((set(values) - known) | (needed - set(values)))
-        if odd:
-            msg = f"a result row has missing or unknown fields {odd}: run it again"
-            raise DatasetError(msg)
-        return cls(**{name: _freeze(value) for name, value in values.items()})
+        try:
+            return cls(**{name: _freeze(value) for name, value in values.items()})
+        except TypeError as error:
+            msg = f"a result row has missing or unknown fields ({error}): run it again"
+            raise DatasetError(msg) from error
 
 
 def _freeze(value: Any) -> Any:
@@ -169,21 +166,17 @@ def clicks_to(
     return _first(_reached(ious[:max_clicks], target)) or max_clicks
 
 
-def clicks_to_ok(row: ObjectRow, max_clicks: int = MAX_CLICKS) -> float:
+def clicks_to_ok(row: ObjectRow, max_clicks: int = MAX_CLICKS) -> int:
     """Count the clicks until the outline is acceptable (NoC@ok of one object).
 
-    ``max_clicks`` where it never is; NaN if the row has no surface dice.
+    ``max_clicks`` where it never is.
     """
-    if not row.surface_dices:
-        return math.nan
     return _first(_is_ok(row)[:max_clicks]) or max_clicks
 
 
-def clicks_among(row: ObjectRow, count: float) -> float:
-    """Count the clicks among the first actions of a row; NaN for NaN."""
-    if math.isnan(count) or not row.actions:
-        return count
-    return row.actions[: int(count)].count("click")
+def clicks_among(row: ObjectRow, count: int) -> int:
+    """Count the clicks among the first actions of a row."""
+    return row.actions[:count].count("click") if row.actions else count
 
 
 def is_ok_within(row: ObjectRow, max_clicks: int = MAX_CLICKS) -> bool:

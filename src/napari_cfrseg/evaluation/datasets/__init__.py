@@ -103,17 +103,14 @@ def as_rgb(image: NDArray[Any], *, keep_bytes: bool = False) -> NDArray[np.float
 
 
 def find_components(
-    plane: AnnotatedPlane,
-    *,
-    min_area_px: int = MIN_AREA_PX,
-    max_plane_share: float = MAX_PLANE_SHARE,
+    plane: AnnotatedPlane, *, min_area_px: int = MIN_AREA_PX
 ) -> Iterator[tuple[int, int, tuple[int, int], int]]:
     """List a plane's objects: connected components (8-neighbours) of one id.
 
     Yields (layer, label, anchor, area_px) in layer, then row-major order of the
     anchors, the components' first pixels.
     """
-    most = max_plane_share * plane.labels[0].size
+    most = MAX_PLANE_SHARE * plane.labels[0].size
     for layer, labels in enumerate(plane.labels):
         if plane.ignore_mask is not None:
             labels = np.where(plane.ignore_mask, 0, labels)

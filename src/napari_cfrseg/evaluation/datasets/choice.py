@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -50,74 +49,59 @@ LAYOUTS = ("auto", "folder", "ome-zarr", *PUBLISHED)
 SIDES = ("train", "validation", "test")
 
 
-@dataclass(frozen=True, slots=True)
-class DataChoice:
-    """Which objects to use."""
+def draw_objects(
+    data: Path,
+    layout: str = "auto",
+    *,
+    split: Path | None = None,
+    side: str = "validation",
+    sets: Sequence[str] | None = None,
+    max_objects: int | None = None,
+    seed: int = 0,
+    min_area_px: int = MIN_AREA_PX,
+    ignore_value: int | None = None,
+    per_object: bool = False,
+    axes: str | None = None,
+) -> list[BenchmarkObject]:
+    """Return the chosen objects of a folder, in the order drawn.
 
-    data: Path  #: the folder
-    #: one of ``LAYOUTS``; ``"auto"`` looks for what the folder holds
-    layout: str = "auto"
-    #: a split file: ``data`` then holds one labelled folder per set
-    split: Path | None = None
-    side: str = "validation"  #: of the split
-    sets: tuple[str, ...] | None = None  #: only these sets of the split; None: all
-    max_objects: int | None = None  #: per set; None: 40, or all of a published layout
-    seed: int = 0  #: of the draw
-    min_area_px: int = MIN_AREA_PX  #: smallest object (own folders and OME-Zarr)
-    #: label of pixels that do not count (own folders and OME-Zarr)
-    ignore_value: int | None = None
-    per_object: bool = False  #: stacks: each 3-D object once, instead of plane by plane
-    #: letters of the images' axes in a folder of images and labels; None: the files'
-    axes: str | None = None
+    ``layout`` is one of ``LAYOUTS``; ``"auto"`` looks for what the folder holds. With
+    ``split``, a split file, the folder holds one labelled folder per set; ``side`` and
+    ``sets`` choose among them (None: all sets). ``max_objects`` are per set, by default
+    40, or all of a published layout; ``seed`` is of the draw.
 
-
-def draw_objects(choice: DataChoice) -> list[BenchmarkObject]:
-    """Return the chosen objects, in the order drawn.
+    ``min_area_px``, the smallest object, and ``ignore_value``, the label of pixels that
+    do not count, are for own folders and OME-Zarr; ``per_object``, each 3-D object of a
+    stack once, and ``axes``, the letters of the images' axes (None: the files'), for
+    own folders alone.
 
     Raises DatasetError if the folder is missing or does not have the layout, ValueError
-    for an unknown layout.
+    for an unknown layout or side.
     """
-    if not choice.data.is_dir():
-        raise DatasetError(f"no folder {choice.data}")
-    per_set = choice.max_objects or MAX_OBJECTS_PER_SET
-    layout = choice.layout
-    if layout == "auto" and choice.split is None:
-        layout = guess_layout(choice.data)
-    if choice.axes is not None and (choice.split is not None or layout != "folder"):
+    if not data.is_dir():
+        raise DatasetError(f"no folder {data}")
+    if layout == "auto" and split is None:
+        layout = guess_layout(data)
+    if axes is not None and (split is not None or layout != "folder"):
         msg = "axes can be named for a folder with images/ and labels/ only"
         raise DatasetError(msg)
-    if choice.split is not None:
-        return micro_objects(
-            choice.data,
-            choice.split,
-            choice.side,
-            max_per_set=per_set,
-            sets=choice.sets,
-            seed=choice.seed,
-        )
-    objects = list(_open(choice, layout).objects())
-    if layout in PUBLISHED and choice.max_objects is None:
-        return objects
-    return sample_objects(objects, per_set, seed=choice.seed)
-
-
-def _open(choice: DataChoice, layout: str) -> ObjectList:
-    name, ignore = choice.data.resolve().name, choice.ignore_value
-    least = choice.min_area_px
+    most = max_objects or MAX_OBJECTS_PER_SET
+    if split is not None:
+        return micro_objects(data, split, side, max_per_set=most, sets=sets, seed=seed)
+    source: ObjectList
+    own = data, data.resolve().name, ignore_value, min_area_px
     if layout == "folder":
-        return LabelFolder(
-            choice.data,
-            name,
-            ignore,
-            least,
-            per_object=choice.per_object,
-            axes=choice.axes,
-        )
-    if layout == "ome-zarr":
-        return OmeZarr(choice.data, name, ignore, least)
-    if layout not in PUBLISHED:
+        source = LabelFolder(*own, per_object=per_object, axes=axes)
+    elif layout == "ome-zarr":
+        source = OmeZarr(*own)
+    elif layout in PUBLISHED:
+        source = PUBLISHED[layout](data)
+    else:
         raise ValueError(f"no layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
-    return PUBLISHED[layout](choice.data)
+    objects = list(source.objects())
+    if layout in PUBLISHED and max_objects is None:
+        return objects
+    return sample_objects(objects, most, seed=seed)
 
 
 def guess_layout(folder: Path) -> str:

@@ -53,9 +53,8 @@ class _LabelledSet(ABC):
     folder: Path  #: its path (OME-Zarr: one image, or a folder of them)
     name: str  #: name of the set in tables
     ignore_value: int | None = None  #: of pixels that do not count; nor do those < 0
-    #: smaller or larger objects are left out
+    #: smaller objects are left out
     min_area_px: int = MIN_AREA_PX
-    max_plane_share: float = MAX_PLANE_SHARE
     #: planes of a stack that are searched, spread evenly along z
     planes_per_stack: int = PLANES_PER_STACK
 
@@ -87,11 +86,9 @@ class _LabelledSet(ABC):
     ) -> Iterator[BenchmarkObject]:
         own = cast("Source", self)  # both layouts read planes
         source = own, self.name, image_name, plane
-        for layer, label, anchor, area in find_components(
-            self._annotate(labels, labels),
-            min_area_px=self.min_area_px,
-            max_plane_share=self.max_plane_share,
-        ):
+        annotated = self._annotate(labels, labels)
+        found = find_components(annotated, min_area_px=self.min_area_px)
+        for layer, label, anchor, area in found:
             yield BenchmarkObject(*source, label, layer, anchor, area)
 
     def _annotate(self, image: NDArray[Any], labels: NDArray[Any]) -> AnnotatedPlane:
@@ -161,7 +158,7 @@ class LabelFolder(_LabelledSet):
             for label, area in zip(*np.unique(plane, return_counts=True), strict=True):
                 per_plane = areas.setdefault(int(label), np.zeros(len(labels), int))
                 per_plane[z] = area
-        most = self.max_plane_share * labels[0].size
+        most = MAX_PLANE_SHARE * labels[0].size
         for label, per_plane in sorted(areas.items()):
             z = int(per_plane.argmax())
             counts = label > 0 and label != self.ignore_value
@@ -180,10 +177,7 @@ class LabelFolder(_LabelledSet):
 
 @dataclass(frozen=True, slots=True)
 class OmeZarr(_LabelledSet):
-    """Labelled OME-Zarr images."""
-
-    #: name of the label image; None: the first one listed
-    label_name: str | None = None
+    """Labelled OME-Zarr images; of several label images the first one listed."""
 
     def objects_in(self, name: str) -> Iterator[BenchmarkObject]:
         """List every object of one image; CfrSegError if it cannot be used."""
@@ -220,7 +214,7 @@ class OmeZarr(_LabelledSet):
         path = self.folder / image_name
         with images.reading(path):
             if labels:
-                opened = open_zarr(path, labels=self.label_name or "")
+                opened = open_zarr(path, labels="")
                 return opened.arranged(keep="zyx")
             return open_zarr(path).arranged(keep="zyxc").with_few_channels()
 

@@ -244,22 +244,20 @@ def save_contact_sheet(
 def rank_rows(rows: Sequence[ObjectRow], run: Run) -> list[ObjectRow]:
     """Order rows from worst to best: most clicks first, then lowest last IoU.
 
-    Counted are clicks to an acceptable outline (NoC@ok), in rows of earlier versions
-    and for robots that stop before, those to the robot's target.
+    Counted are clicks to an acceptable outline (NoC@ok), for robots that stop before
+    those to the robot's target.
     """
     return sorted(rows, key=lambda r: (-_clicks(r, run), r.ious[-1], r.key))
 
 
-def _clicks(row: ObjectRow, run: Run) -> float:
+def _clicks(row: ObjectRow, run: Run) -> int:
     settings = run.settings
-    if row.surface_dices and settings.target >= ACCEPTABLE_IOU - 1e-9:
+    if settings.target >= ACCEPTABLE_IOU - 1e-9:
         return scores.clicks_to_ok(row, settings.max_clicks)
     return scores.clicks_to(row.ious, min(settings.target, 1.0), settings.max_clicks)
 
 
-def _draw_object(
-    axes: Any, row: ObjectRow, item: BenchmarkObject, needed: float
-) -> None:
+def _draw_object(axes: Any, row: ObjectRow, item: BenchmarkObject, needed: int) -> None:
     plane = item.source.read_plane(item.image_name, item.plane)
     truth, mask = item.mask_in(plane), row.last_mask()
     y0, x0, y1, x1 = _view(truth, row)
@@ -289,8 +287,7 @@ def _draw_object(
     axes.set_ylim(y1 - 0.5, y0 - 0.5)
     name = f"{row.set_name.rsplit('/', 1)[-1]}\n{row.image_name[:24]}"
     axes.set_title(
-        f"{name}\n{needed:.0f} of {len(row.ious)} clicks needed, "
-        f"IoU {row.ious[-1]:.2f}",
+        f"{name}\n{needed} of {len(row.ious)} clicks needed, IoU {row.ious[-1]:.2f}",
         fontsize=6,
     )
 

@@ -31,7 +31,7 @@ class Summary:
     objects: int
     #: mean actions until the outline is acceptable, the clicks among them (the same
     #: where the robot only clicks), and the objects where it never is; NaN and None
-    #: where the robot stopped before, or rows lack the surface dice
+    #: where the robot stopped before
     noc_ok: float
     ok_clicks: float
     nof_ok: int | None
@@ -89,7 +89,7 @@ def summarize(
     curve = scores.mean_iou_curve(runs, max_clicks)
     ok_counts = [scores.clicks_to_ok(row, max_clicks) for row in rows]
     among = [scores.clicks_among(*pair) for pair in zip(rows, ok_counts, strict=True)]
-    has_ok = target + 1e-9 >= 0.90 and all(row.surface_dices for row in rows)
+    has_ok = target + 1e-9 >= 0.90
     never_ok = None
     if has_ok:
         never_ok = sum(not scores.is_ok_within(row, max_clicks) for row in rows)
