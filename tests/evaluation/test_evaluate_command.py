@@ -148,8 +148,13 @@ def test_a_split_of_sets_is_measured_side_by_side(data, tmp_path):
     [
         ([], "name the data folder and --output"),
         (["DATA", "-o", "OUT", "--robot", "cat"], "is not one of"),
-        (["DATA", "-o", "OUT", "--layout", "odd"], "expected one of auto"),
-        (["DATA", "-o", "OUT", "--protocol", "odd"], "no protocol 'odd'"),
+        (["DATA", "-o", "OUT", "--layout", "odd"], "choose one of auto"),
+        (["DATA", "-o", "OUT", "--split", "DATA", "--side", "odd"], "side 'odd' must"),
+        (
+            ["DATA", "-o", "OUT", "--protocol", "paper-fcfi", "--backbone", "odd"],
+            "no backbone 'odd'",
+        ),
+        (["DATA", "-o", "OUT", "--protocol", "odd"], "no published protocol 'odd'"),
         (["DATA", "-o", "OUT", "--refinement", "odd"], "refinement 'odd'"),
     ],
 )

@@ -15,7 +15,7 @@ from napari_cfrseg.evaluation.evaluate_objects import (
     TakesHint,
     evaluate_object,
 )
-from napari_cfrseg.evaluation.papers import PROTOCOL_NAMES, paper_protocol
+from napari_cfrseg.evaluation.papers import paper_protocol
 from napari_cfrseg.evaluation.peers import BACKGROUND, OBJECT, SamSegmenter, draw_seeds
 from napari_cfrseg.evaluation.segmenters import PEERS, SegmenterError, SegmenterSpec
 
@@ -197,13 +197,6 @@ def test_protocols_have_the_published_settings():
     assert fcfi.zoom.negatives_too
     assert fcfi.target > 1
     assert paper_protocol("paper-fcfi").zoom.target_size == 480
-    assert set(PROTOCOL_NAMES) == {
-        "micro",
-        "ritm",
-        "simpleclick",
-        "paper-cfr",
-        "paper-fcfi",
-    }
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def bench(
             resolve_device(device)
         with usage("--cpu-time"):
             how = arithmetics(device, threads, cpu_time=cpu_time, compiled=compiled)
-        _bench_networks(network or (), how, repeats, sample, as_json=as_json)
+        _bench_networks(network or (), how, repeats, as_json=as_json)
         return
     sides = _parse_sizes(sizes)
     micrograph = load_sample(sample)
@@ -157,7 +157,6 @@ def _bench_networks(
     names: Sequence[str],
     how: Sequence[Arithmetic],
     repeats: int,
-    sample: str,
     *,
     as_json: bool,
 ) -> None:
@@ -179,7 +178,7 @@ def _bench_networks(
                 named(name)
     chosen = tuple(names) or all_networks()
     costs = []
-    for cost in bench_networks(chosen, how, repeats=repeats, sample=sample):
+    for cost in bench_networks(chosen, how, repeats):
         costs.append(cost)
         record([cost])
         if not as_json:

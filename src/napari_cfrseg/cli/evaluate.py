@@ -151,46 +151,50 @@ def evaluate(
         return
     if data is None or output is None:
         raise typer.BadParameter("name the data folder and --output (or --compare A B)")
-    from napari_cfrseg.evaluation.datasets.choice import LAYOUTS, draw_objects
+    from napari_cfrseg.evaluation.datasets.choice import draw_objects
+    from napari_cfrseg.evaluation.evaluate_objects import RunSettings
+    from napari_cfrseg.evaluation.papers import paper_protocol
     from napari_cfrseg.evaluation.report import check_report
 
     check_report(output)
-    if layout not in LAYOUTS:
-        msg = f"--layout {layout}: expected one of {', '.join(LAYOUTS)}"
-        raise typer.BadParameter(msg)
+    is_human, paper = robot == "human", None
     with options.usage():
-        specs = _segmenters(
-            segmenter or ("default",),
-            refinement or ("standard",),
-            protocol,
-            device,
+        if protocol != "micro":
+            paper = paper_protocol(protocol, dataset=layout, backbone=backbone)
+        if target is None:
+            target = paper.target if paper else 0.90
+        how = protocol, device, layout, backbone
+        specs = _segmenters(segmenter or ["default"], refinement or ["standard"], how)
+        robots = [
+            RunSettings(
+                max_clicks=max_clicks,
+                target=target,
+                # the papers' loop stops as soon as the target is reached
+                min_clicks=1 if paper else min(5, max_clicks),
+                human=is_human,
+                seed=number,
+                surfaces=surfaces or spacing is not None,
+                published=paper is not None,
+                spacing_um=spacing,
+                actions=actions,
+            )
+            for number in (seed if seed and is_human else [0])
+        ]
+        objects = draw_objects(
+            data,
             layout,
-            backbone,
-        )
-        robots = _robots(
-            protocol,
-            seeds=(seed or (0,)) if robot == "human" else None,
-            actions=actions,
-            max_clicks=max_clicks,
-            target=target,
-            surfaces=surfaces or spacing is not None,
-            spacing_um=spacing,
+            split=split,
+            side=side,
+            sets=only or None,
+            max_objects=sys.maxsize if suggest else max_objects,
+            seed=draw,
+            min_area_px=min_area,
+            ignore_value=ignore,
+            per_object=per_object,
+            axes=axes,
         )
     for spec in specs:
         spec.check()
-    objects = draw_objects(
-        data,
-        layout,
-        split=split,
-        side=side,
-        sets=only or None,
-        max_objects=sys.maxsize if suggest else max_objects,
-        seed=draw,
-        min_area_px=min_area,
-        ignore_value=ignore,
-        per_object=per_object,
-        axes=axes,
-    )
     if suggest:
         _suggest(output, specs[0], objects, fields, max_objects, as_json=as_json)
         return
@@ -244,67 +248,23 @@ def _click(
 
 
 def _segmenters(
-    names: Sequence[str],
-    refinements: Sequence[str],
-    protocol: str,
-    device: str,
-    dataset: str,
-    backbone: str,
+    names: Sequence[str], refinements: Sequence[str], how: tuple[str, str, str, str]
 ) -> list[SegmenterSpec]:
     """Return the segmenters to measure, networks once per refinement.
 
-    An unknown protocol or refinement is a ValueError.
+    ``how`` are protocol, device, data set and backbone. An unknown refinement is a
+    ValueError.
     """
-    from napari_cfrseg.evaluation.papers import PROTOCOL_NAMES
     from napari_cfrseg.evaluation.segmenters import SegmenterSpec
 
-    if protocol not in PROTOCOL_NAMES:
-        msg = f"no protocol {protocol!r}: one of {', '.join(PROTOCOL_NAMES)}"
-        raise ValueError(msg)
+    protocol, device, dataset, backbone = how
     for refinement in refinements:
         Refinement.parse(refinement)
-    specs: list[SegmenterSpec] = []
+    specs = []
     for name, refinement in product(names, refinements):
         spec = SegmenterSpec(name, protocol, refinement, device, dataset, backbone)
-        if not spec.is_network:
-            spec = SegmenterSpec(name, device=device)
-        if spec not in specs:
-            specs.append(spec)
-    return specs
-
-
-def _robots(
-    protocol: str,
-    *,
-    seeds: Sequence[int] | None,
-    actions: bool,
-    max_clicks: int,
-    target: float | None,
-    surfaces: bool,
-    spacing_um: tuple[float, float] | None,
-) -> list[RunSettings]:
-    """Return the exact robot, or one human-like robot per seed."""
-    from napari_cfrseg.evaluation.evaluate_objects import RunSettings
-    from napari_cfrseg.evaluation.papers import paper_protocol
-
-    published = protocol != "micro"
-    if target is None:
-        target = paper_protocol(protocol).target if published else 0.90
-    return [
-        RunSettings(
-            max_clicks=max_clicks,
-            target=target,
-            # the papers' loop stops as soon as the target is reached
-            min_clicks=1 if published else min(5, max_clicks),
-            human=seeds is not None,
-            seed=seed,
-            surfaces=surfaces,
-            published=published,
-            spacing_um=spacing_um,
-            actions=actions,
-        )
-        for seed in seeds or (0,)
-    ]
+        specs.append(spec if spec.is_network else SegmenterSpec(name, device=device))
+    return list(dict.fromkeys(specs))
 
 
 def _folder_name(spec: SegmenterSpec, settings: RunSettings) -> str:

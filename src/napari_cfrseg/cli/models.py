@@ -148,7 +148,7 @@ def _measure(names: list[str]) -> None:
 
     how = arithmetics("cpu", None)
     for name in track(names, "timing clicks, networks"):
-        record(bench_networks([name], how, repeats=2, sample="powder_sem"))
+        record(bench_networks([name], how, repeats=2))
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -48,6 +48,8 @@ from napari_cfrseg.model.weights_file import models_folder
 from napari_cfrseg.processes import in_processes
 from napari_cfrseg.samples import load_sample
 
+#: the bundled micrograph whose window networks are timed on
+SAMPLE = "powder_sem"
 REFINEMENTS = (Refinement.standard(), Refinement.cfr(4), Refinement.adaptive(4))
 STAGES = ("crop", "embed_image", "embed_clicks", "refine", "paste")
 #: objects that are clicked before the clock counts
@@ -200,14 +202,14 @@ def arithmetics(
 
 
 def bench_networks(
-    names: Sequence[str], how: Sequence[Arithmetic], *, repeats: int, sample: str
+    names: Sequence[str], how: Sequence[Arithmetic], repeats: int
 ) -> Iterator[NetworkCost]:
     """Time networks one after the other and yield their figures as they come.
 
     Installed models run with their weights, other networks with random ones, on a
-    window of a bundled micrograph (``sample``); ``repeats`` objects count.
+    window of a bundled micrograph; ``repeats`` objects count.
     """
-    make = partial(_bencher, repeats, sample)
+    make = partial(_bencher, repeats)
     for task in product(names, how):
         yield from in_processes(make, [task], 1, _lost)
 
@@ -215,11 +217,9 @@ def bench_networks(
 _Task = tuple[str, Arithmetic]
 
 
-def _bencher(
-    repeats: int, sample: str, _number: int
-) -> Callable[[_Task], list[NetworkCost]]:
+def _bencher(repeats: int, _number: int) -> Callable[[_Task], list[NetworkCost]]:
     """Return what times one network, in a process of its own."""
-    return lambda task: [bench_network(*task, repeats, sample)]
+    return lambda task: [bench_network(*task, repeats)]
 
 
 def _lost(task: _Task, error: Exception) -> NetworkCost:
@@ -233,7 +233,7 @@ def _lost(task: _Task, error: Exception) -> NetworkCost:
     )
 
 
-def bench_network(name: str, how: Arithmetic, repeats: int, sample: str) -> NetworkCost:
+def bench_network(name: str, how: Arithmetic, repeats: int) -> NetworkCost:
     """Time one network in this process; see ``bench_networks``."""
     if how.threads is not None:
         torch.set_num_threads(how.threads)
@@ -243,8 +243,8 @@ def bench_network(name: str, how: Arithmetic, repeats: int, sample: str) -> Netw
     network, weights = _load(name)
     try:
         cost = measure(
-            _timer(network, how, sample),
-            lambda: _timer(_load(REFERENCE)[0], how, sample),
+            _timer(network, how),
+            lambda: _timer(_load(REFERENCE)[0], how),
             repeats,
         )
     except torch.OutOfMemoryError as error:
@@ -261,8 +261,8 @@ def _load(name: str) -> tuple[ClickNetwork, str]:
     return registry.build(registry.named(name).architecture), "random"
 
 
-def _timer(network: ClickNetwork, how: Arithmetic, sample: str) -> ClickTimer:
-    micrograph = load_sample(sample)
+def _timer(network: ClickNetwork, how: Arithmetic) -> ClickTimer:
+    micrograph = load_sample(SAMPLE)
     side = network.grid_size
     field = tiled(micrograph.image, side).astype(np.float32) / 255
     if field.ndim == 2:

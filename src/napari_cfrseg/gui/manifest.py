@@ -14,6 +14,7 @@ from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QApplication
 
 from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.gui.preferences import PLUGIN
 from napari_cfrseg.io.images import open_image
 from napari_cfrseg.samples import Sample, load_demo, load_sample
 
@@ -89,7 +90,7 @@ def sample_session() -> list[LayerData]:
     return read_session(str(path))
 
 
-PLUGIN, DOCK = "napari-cfrseg", "Segment with clicks"
+DOCK = "Segment with clicks"
 #: widest and highest the demo's window is made, and its largest share of the screen
 LARGEST_PX = (1600, 1000)
 SCREEN_SHARE = 0.92

@@ -33,7 +33,6 @@ from napari_cfrseg.model.network import ClickNetwork, NetworkOutput
 _FORM = 1
 #: networks whose traced stages are kept; the oldest is forgotten
 _MOST_KEPT = 6
-_STAGES = ("embed_image", "join", "first", "refine")
 
 
 def openvino_version() -> str:

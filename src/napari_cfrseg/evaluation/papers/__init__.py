@@ -37,7 +37,6 @@ from napari_cfrseg.model.blocks import resize
 PAPER_THRESHOLD = 0.49
 #: no IoU reaches it: all clicks are made
 NEVER_STOP = 1.01
-PROTOCOL_NAMES = ("micro", "ritm", "simpleclick", "paper-cfr", "paper-fcfi")
 #: (target size, expansion ratio) of FCFI's released configurations
 FCFI_ZOOM = {
     ("hrnet18s", "grabcut"): (700, 3.0),
@@ -239,7 +238,7 @@ def paper_protocol(
         return _fcfi(dataset.lower(), backbone)
     raise ValueError(
         f"no published protocol {name!r}: choose ritm, simpleclick, paper-cfr or "
-        "paper-fcfi"
+        "paper-fcfi (micro is the product's own)"
     )
 
 
