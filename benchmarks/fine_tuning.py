@@ -32,7 +32,7 @@ from cfrseg_training.loop.labelled import labelled
 from cfrseg_training.loop.trainer import Trainer
 from cfrseg_training.loop.training_step import RoundsConfig
 from napari_cfrseg.evaluation.datasets.choice import micro_objects, read_split
-from napari_cfrseg.evaluation.scores import ObjectRow
+from napari_cfrseg.evaluation.scores import ResultRow
 from napari_cfrseg.io.images import read_image
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.cfrnet import CfrNet
@@ -110,7 +110,7 @@ def tune(set_name: str, count: int, options: argparse.Namespace) -> Path:
     )
     before_path = options.out / f"{set_name}-before.json"
     if before_path.exists():
-        before = [ObjectRow.from_dict(r) for r in json.loads(before_path.read_text())]
+        before = [ResultRow.from_dict(r) for r in json.loads(before_path.read_text())]
     else:
         before = judge(base, objects, options.threads)
         before_path.write_text(json.dumps([asdict(r) for r in before]))

@@ -26,7 +26,7 @@ from napari_cfrseg.evaluation.datasets import (
 )
 from napari_cfrseg.evaluation.datasets.choice import micro_objects
 from napari_cfrseg.evaluation.evaluate_objects import RunSettings, evaluate_plane
-from napari_cfrseg.evaluation.scores import ObjectRow, mean_clicks_to, mean_iou_at
+from napari_cfrseg.evaluation.scores import ResultRow, mean_clicks_to, mean_iou_at
 
 SPLIT = Path(__file__).parent / "split.json"
 
@@ -74,7 +74,7 @@ def is_whole(item: BenchmarkObject) -> bool:
     return not any(edge.any() for edge in rim)
 
 
-def measure(segmenter: Segmenter, objects: list[BenchmarkObject]) -> list[ObjectRow]:
+def measure(segmenter: Segmenter, objects: list[BenchmarkObject]) -> list[ResultRow]:
     """Click all objects."""
     settings = RunSettings(max_clicks=20, target=0.90)
     return [
@@ -84,7 +84,7 @@ def measure(segmenter: Segmenter, objects: list[BenchmarkObject]) -> list[Object
     ]
 
 
-def line(name: str, rows: list[ObjectRow]) -> str:
+def line(name: str, rows: list[ResultRow]) -> str:
     """Format one line of the table."""
     runs = [row.ious for row in rows]
     first = 1e3 * float(np.median([row.seconds[0] for row in rows]))

@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_cfrseg.evaluation.datasets import AnnotatedPlane, BenchmarkObject
 from napari_cfrseg.evaluation.evaluate_objects import RunSettings, evaluate_object
-from napari_cfrseg.evaluation.scores import ObjectRow, clicks_among, clicks_to_ok
+from napari_cfrseg.evaluation.scores import ResultRow, clicks_among, clicks_to_ok
 
 SIDE = 64
 DEPTH = np.maximum(*np.abs(np.mgrid[:SIDE, :SIDE] - 31.5))
@@ -58,7 +58,7 @@ class Answering:
         return self.later if previous else self.first
 
 
-def run(segmenter: Any, *, actions: bool = True) -> ObjectRow:
+def run(segmenter: Any, *, actions: bool = True) -> ResultRow:
     plane = AnnotatedPlane(np.zeros((SIDE, SIDE)), square(16)[None].astype(np.uint8))
     item = BenchmarkObject(None, "s", "i", None, 1)  # type: ignore[arg-type]  # not read
     settings = RunSettings(max_clicks=4, min_clicks=1, actions=actions)

@@ -22,7 +22,7 @@ from napari_cfrseg.evaluation.evaluate_objects import RunSettings
 from napari_cfrseg.evaluation.report import rank_rows
 from napari_cfrseg.evaluation.report.comparisons import compare_runs
 from napari_cfrseg.evaluation.runner import Run, read_run
-from napari_cfrseg.evaluation.scores import ObjectRow, bootstrap_means
+from napari_cfrseg.evaluation.scores import ResultRow, bootstrap_means
 
 app = typer.Typer()
 app.command(epilog=EXAMPLES)(evaluate)
@@ -196,7 +196,7 @@ def test_layouts_of_two_sets_must_be_named(tmp_path):
 
 def make_run(folder, runs, label="a", **settings):
     rows = tuple(
-        ObjectRow(
+        ResultRow(
             key=f"s/i{index // 2}#{index}",
             set_name="s",
             image_name=f"i{index // 2}",

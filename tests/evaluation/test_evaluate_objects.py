@@ -18,7 +18,7 @@ from napari_cfrseg.evaluation.evaluate_objects import (
     evaluate_objects,
 )
 from napari_cfrseg.evaluation.report.tables import summarize, summarize_sets
-from napari_cfrseg.evaluation.scores import ObjectRow, pack_mask
+from napari_cfrseg.evaluation.scores import ResultRow, pack_mask
 
 
 class Flood:
@@ -140,13 +140,13 @@ def test_a_mask_of_the_wrong_shape_is_refused():
 def test_rows_survive_the_round_trip(squares):
     settings = RunSettings(surfaces=True, spacing_um=(2, 2))
     for row in evaluate_objects(Flood, squares.objects(), settings=settings):
-        assert ObjectRow.from_dict(asdict(row)) == row
+        assert ResultRow.from_dict(asdict(row)) == row
         assert row.last_mask().sum() == row.area_px
         assert row.boundary_ious[-1] == 1.0
         assert row.assds_px[-1] == 0.0
         assert row.assds_um == tuple(2 * v for v in row.assds_px)
     with pytest.raises(DatasetError, match="ious"):
-        ObjectRow.from_dict({k: v for k, v in asdict(row).items() if k != "ious"})
+        ResultRow.from_dict({k: v for k, v in asdict(row).items() if k != "ious"})
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -275,7 +275,7 @@ def test_a_smaller_draw_is_a_prefix_that_takes_turns_between_images(squares):
 
 
 def make_row(set_name, index, ious):
-    return ObjectRow(
+    return ResultRow(
         key=f"{set_name}#{index}",
         set_name=set_name,
         image_name="i",

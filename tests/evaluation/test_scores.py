@@ -91,7 +91,7 @@ def test_no_objects_have_no_mean():
 
 def row(ious, dices=(), **changed):
     effects = dict.fromkeys(("mended_px", "spoilt_px", "spoilt_far_px"), ())
-    return scores.ObjectRow(
+    return scores.ResultRow(
         key="s/i#1",
         set_name="s",
         image_name="i",

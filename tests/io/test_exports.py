@@ -18,7 +18,7 @@ from napari_cfrseg.io.images import open_image
 from napari_cfrseg.io.label_exports import write_labels, write_ome_tiff, write_ome_zarr
 from napari_cfrseg.io.named_axes import length_sign, time_sign, unit_name
 from napari_cfrseg.io.object_exports import (
-    ObjectRow,
+    ExportedObject,
     plane_place,
     write_coco,
     write_geojson,
@@ -26,9 +26,9 @@ from napari_cfrseg.io.object_exports import (
 )
 
 ROWS = (
-    ObjectRow(1, "ring", "#ff0080", "vesicle"),
-    ObjectRow(3, "../../two: parts", "#00ff00"),
-    ObjectRow(4, "../../two: parts", "#0000ff"),
+    ExportedObject(1, "ring", "#ff0080", "vesicle"),
+    ExportedObject(3, "../../two: parts", "#00ff00"),
+    ExportedObject(4, "../../two: parts", "#0000ff"),
 )
 
 

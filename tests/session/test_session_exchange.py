@@ -13,7 +13,7 @@ from session_cases import record
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.errors import OutputError, SessionError
-from napari_cfrseg.io.object_exports import ObjectRow
+from napari_cfrseg.io.object_exports import ExportedObject
 from napari_cfrseg.session.format import ImageReference, ModelReference, SessionContent
 from napari_cfrseg.session.imported_events import (
     events_from_csv,
@@ -24,7 +24,7 @@ from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import FORMATS, export, methods_paragraph
 from napari_cfrseg.session.session_writer import SessionWriter
 
-ROWS = (ObjectRow(1, "ring", "#ff0080", "vesicle"), ObjectRow(3, "two parts"))
+ROWS = (ExportedObject(1, "ring", "#ff0080", "vesicle"), ExportedObject(3, "two parts"))
 
 
 def labels() -> np.ndarray:

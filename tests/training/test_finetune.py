@@ -32,7 +32,7 @@ from cfrseg_training.finetune.tuning import fine_tune
 from cfrseg_training.loop.labelled import LabelledData, LabelledPlane, labelled
 from cfrseg_training.loop.training_step import RoundsConfig
 from napari_cfrseg.errors import DatasetError, TrainingError
-from napari_cfrseg.evaluation.scores import ObjectRow
+from napari_cfrseg.evaluation.scores import ResultRow
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 from napari_cfrseg.samples import load_sample
@@ -78,7 +78,7 @@ def base(tmp_path_factory):
 
 
 def row(key, ious, image="i"):
-    return ObjectRow(
+    return ResultRow(
         key=key,
         set_name="s",
         image_name=image,

@@ -1,4 +1,4 @@
-"""A propagation as an draft: from objects' anchors to masks on other planes.
+"""A propagation as a draft: from objects' anchors to masks on other planes.
 
 A replay computes the event again; only its few numbers are stored. Planes get a start
 mask with a mark (:class:`~napari_cfrseg.annotation.state.Carried`); the first click or

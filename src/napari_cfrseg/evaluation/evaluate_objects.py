@@ -27,7 +27,7 @@ from napari_cfrseg.evaluation.datasets import (
     group_by_plane,
 )
 from napari_cfrseg.evaluation.robots import ExactRobot, HumanRobot
-from napari_cfrseg.evaluation.scores import MAX_CLICKS, ObjectRow, pack_mask
+from napari_cfrseg.evaluation.scores import MAX_CLICKS, ResultRow, pack_mask
 from napari_cfrseg.geometry.windows import mask_box, shape_of
 from napari_cfrseg.processes import spread
 
@@ -101,7 +101,7 @@ class RunSettings:
 
 def evaluate_plane(
     segmenter: AnySegmenter, objects: Sequence[BenchmarkObject], settings: RunSettings
-) -> Iterator[ObjectRow]:
+) -> Iterator[ResultRow]:
     """Click the objects of one plane; the image is read and set once."""
     first = objects[0]
     plane = first.source.read_plane(first.image_name, first.plane)
@@ -119,7 +119,7 @@ def evaluate_object(
     settings: RunSettings,
     *,
     set_image_s: float = 0.0,
-) -> ObjectRow:
+) -> ResultRow:
     """Click one object on the image that is set, until the target or the last click."""
     truth_mask, ignore_mask = item.mask_in(plane), plane.ignore_mask
     run = _Run(truth_mask, ignore_mask, settings)
@@ -158,7 +158,7 @@ def evaluate_object(
             run.values["actions"].append(action)
         shown, mask = result, after
     box, bits = pack_mask(np.zeros_like(truth_mask) if mask is None else mask)
-    return ObjectRow(
+    return ResultRow(
         key=item.key,
         set_name=item.set_name,
         image_name=item.image_name,
@@ -292,7 +292,7 @@ def evaluate_objects(
     settings: RunSettings | None = None,
     workers: int = 1,
     scheduler: str | None = None,
-) -> Iterator[ObjectRow]:
+) -> Iterator[ResultRow]:
     """Click every object and yield its row as soon as it is done, plane by plane.
 
     The factory is called once per process: 1 worker runs in this one; more are spawned,
@@ -326,7 +326,7 @@ class _Clicker:
     factory: SegmenterFactory
     settings: RunSettings
 
-    def __call__(self, number: int | None) -> Callable[[Objects], Iterator[ObjectRow]]:
+    def __call__(self, number: int | None) -> Callable[[Objects], Iterator[ResultRow]]:
         if number is not None:
             os.environ.setdefault("OMP_NUM_THREADS", "1")
         segmenter = self.factory()

@@ -26,14 +26,14 @@ from typing import Any
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation.datasets import BenchmarkObject
 from napari_cfrseg.evaluation.evaluate_objects import RunSettings, evaluate_objects
-from napari_cfrseg.evaluation.scores import ObjectRow
+from napari_cfrseg.evaluation.scores import ResultRow
 from napari_cfrseg.evaluation.segmenters import SegmenterSpec
 
 RUN_FORMAT = 1
 _PACKAGES = ("napari-cfrseg", "numpy", "scipy", "scikit-image", "torch", "timm")
 
 #: called after each object with its row, the number done and the number of all
-Progress = Callable[[ObjectRow, int, int], None]
+Progress = Callable[[ResultRow, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Run:
     label: str  #: what tables call the segmenter
     settings: RunSettings  #: the robot's
     order: tuple[str, ...]  #: keys of all objects, in the order drawn
-    rows: tuple[ObjectRow, ...]  #: finished objects, in the order drawn
+    rows: tuple[ResultRow, ...]  #: finished objects, in the order drawn
     info: Mapping[str, Any]  #: everything else in ``run.json``
 
     @property
@@ -186,7 +186,7 @@ def _start_or_resume(
     part.replace(path)
 
 
-def _read_rows(path: Path, *, repair: bool = False) -> list[ObjectRow]:
+def _read_rows(path: Path, *, repair: bool = False) -> list[ResultRow]:
     """Read the finished rows; cut off what a kill left of an unfinished one."""
     if not path.exists():
         return []
@@ -198,7 +198,7 @@ def _read_rows(path: Path, *, repair: bool = False) -> list[ObjectRow]:
     rows = []
     for number, line in enumerate(whole.splitlines(), 1):
         try:
-            rows.append(ObjectRow.from_dict(json.loads(line)))
+            rows.append(ResultRow.from_dict(json.loads(line)))
         except (ValueError, TypeError, AttributeError, DatasetError) as error:
             msg = f"{path}, line {number} is not a result row: {error}"
             raise DatasetError(msg) from error

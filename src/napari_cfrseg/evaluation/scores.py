@@ -37,7 +37,7 @@ REGRESSION_PX = 2
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectRow:
+class ResultRow:
     """One object's run of clicks."""
 
     key: str  #: the object's name (:attr:`BenchmarkObject.key`)
@@ -89,7 +89,7 @@ class ObjectRow:
         return mask
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ObjectRow:
+    def from_dict(cls, values: Mapping[str, Any]) -> ResultRow:
         """Make a row of its fields as JSON has them.
 
         Raises DatasetError if a field is missing or unknown.
@@ -135,18 +135,18 @@ class ClickShares:
 
 
 def pooled_rows(
-    rows: Sequence[ObjectRow],
+    rows: Sequence[ResultRow],
     order: Sequence[str],
     *,
     min_objects: int = MIN_POOLED_OBJECTS,
-) -> list[ObjectRow]:
+) -> list[ResultRow]:
     """Keep the same number of rows of every set that has ``min_objects`` or more.
 
     The first of each set in ``order`` (keys in the order drawn) are kept; all rows
     where no set is large enough.
     """
     by_key = {row.key: row for row in rows}
-    by_set: dict[str, list[ObjectRow]] = defaultdict(list)
+    by_set: dict[str, list[ResultRow]] = defaultdict(list)
     for key in order:
         if key in by_key:
             by_set[by_key[key].set_name].append(by_key[key])
@@ -166,7 +166,7 @@ def clicks_to(
     return _first(_reached(ious[:max_clicks], target)) or max_clicks
 
 
-def clicks_to_ok(row: ObjectRow, max_clicks: int = MAX_CLICKS) -> int:
+def clicks_to_ok(row: ResultRow, max_clicks: int = MAX_CLICKS) -> int:
     """Count the clicks until the outline is acceptable (NoC@ok of one object).
 
     ``max_clicks`` where it never is.
@@ -174,17 +174,17 @@ def clicks_to_ok(row: ObjectRow, max_clicks: int = MAX_CLICKS) -> int:
     return _first(_is_ok(row)[:max_clicks]) or max_clicks
 
 
-def clicks_among(row: ObjectRow, count: int) -> int:
+def clicks_among(row: ResultRow, count: int) -> int:
     """Count the clicks among the first actions of a row."""
     return row.actions[:count].count("click") if row.actions else count
 
 
-def is_ok_within(row: ObjectRow, max_clicks: int = MAX_CLICKS) -> bool:
+def is_ok_within(row: ResultRow, max_clicks: int = MAX_CLICKS) -> bool:
     """Whether the outline becomes acceptable within the clicks."""
     return any(_is_ok(row)[:max_clicks])
 
 
-def _is_ok(row: ObjectRow) -> list[bool]:
+def _is_ok(row: ResultRow) -> list[bool]:
     return [is_acceptable(*p) for p in zip(row.ious, row.surface_dices, strict=True)]
 
 
@@ -201,7 +201,7 @@ def _first(found: Sequence[bool]) -> int:
 EFFECTS = ("mended", "spoilt", "spoilt_far")
 
 
-def shares(row: ObjectRow, effect: str, group: str) -> list[float]:
+def shares(row: ResultRow, effect: str, group: str) -> list[float]:
     """Return the pixels that a group's clicks changed, over the object's area.
 
     ``effect`` is one of ``EFFECTS``, ``group`` of ``CLICK_GROUPS``.
@@ -211,7 +211,7 @@ def shares(row: ObjectRow, effect: str, group: str) -> list[float]:
     return [count / row.area_px for count in counts[first - 1 : last]]
 
 
-def mean_effects(rows: Sequence[ObjectRow]) -> dict[str, ClickShares]:
+def mean_effects(rows: Sequence[ResultRow]) -> dict[str, ClickShares]:
     """Average what clicks change over all clicks of each of ``CLICK_GROUPS``."""
     means = {}
     for group in CLICK_GROUPS:

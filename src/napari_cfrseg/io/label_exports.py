@@ -1,4 +1,4 @@
-"""Export labels as OME-TIFF, OME-Zarr, plain TIFF or picture, whole or not at all."""
+"""Export labels as OME-TIFF, OME-Zarr or picture, whole or not at all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from napari_cfrseg.io.atomic import (
 )
 from napari_cfrseg.io.images import TIFF_SUFFIXES
 from napari_cfrseg.io.named_axes import length_sign, time_sign, unit_name
-from napari_cfrseg.io.object_exports import ObjectRow
+from napari_cfrseg.io.object_exports import ExportedObject
 from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, labelled_tiles
 
 #: OME's names of dimensions that TIFF knows
@@ -166,7 +166,7 @@ def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
 def write_ome_zarr(
     path: str | os.PathLike[str],
     labels: AnyLabels,
-    rows: Sequence[ObjectRow] = (),
+    rows: Sequence[ExportedObject] = (),
     *,
     axes: Sequence[str] | None = None,
     spacing: Sequence[float] | None = None,
@@ -263,7 +263,7 @@ def _ngff(
     names: list[str],
     spacing: Sequence[float] | None,
     units: Sequence[str] | None,
-    rows: Sequence[ObjectRow],
+    rows: Sequence[ExportedObject],
     levels: int,
 ) -> dict[str, Any]:
     kinds = {"t": "time", "c": "channel"}

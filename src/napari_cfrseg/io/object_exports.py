@@ -27,7 +27,7 @@ _NO_CLASS = "object"
 def write_coco(
     path: PathLike,
     labels: AnyLabels,
-    rows: Sequence[ObjectRow] = (),
+    rows: Sequence[ExportedObject] = (),
     *,
     file_name: str = "",
 ) -> None:
@@ -95,7 +95,7 @@ def _coco_shape(region: Region, shape: tuple[int, int]) -> dict[str, Any]:
 def write_geojson(
     path: PathLike,
     labels: AnyLabels,
-    rows: Sequence[ObjectRow] = (),
+    rows: Sequence[ExportedObject] = (),
     axes: Sequence[str] | None = None,
 ) -> None:
     """Write objects as GeoJSON polygons in pixels, as QuPath reads them.
@@ -161,7 +161,7 @@ def _feature(region: Region, place: dict[str, int]) -> dict[str, Any]:
 def write_imagej_rois(
     path: PathLike,
     labels: AnyLabels,
-    rows: Sequence[ObjectRow] = (),
+    rows: Sequence[ExportedObject] = (),
     axes: Sequence[str] | None = None,
 ) -> None:
     """Write objects as a zip of ImageJ ROIs, one for each object on each plane.
@@ -283,7 +283,7 @@ def _trace(mask: NDArray[np.bool_], offset: tuple[int, int]) -> Ring:
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectRow:
+class ExportedObject:
     """One object: its label, name, colour (``#rrggbb``) and, if said, class."""
 
     object_id: int
@@ -301,13 +301,13 @@ class ObjectRow:
 class Region:
     """One object on one plane: (h, w) bool, its first pixel at ``offset``."""
 
-    row: ObjectRow
+    row: ExportedObject
     plane: tuple[int, ...]
     offset: tuple[int, int]
     mask: NDArray[np.bool_]
 
 
-def regions(labels: AnyLabels, rows: tuple[ObjectRow, ...] = ()) -> list[Region]:
+def regions(labels: AnyLabels, rows: tuple[ExportedObject, ...] = ()) -> list[Region]:
     """Return each object on each plane where it is, by plane and label.
 
     ``labels`` are (…, Y, X) integers, 0 = background; objects of which ``rows`` says
@@ -328,7 +328,7 @@ def regions(labels: AnyLabels, rows: tuple[ObjectRow, ...] = ()) -> list[Region]
         else:
             boxes = _boxes(labels[plane])
         for label, box in sorted(boxes.items()):
-            row = known.get(label, ObjectRow(label, f"Object {label}"))
+            row = known.get(label, ExportedObject(label, f"Object {label}"))
             mask = read_box(labels, plane, box) == label
             found.append(Region(row, plane, (box[0], box[1]), mask))
     return found

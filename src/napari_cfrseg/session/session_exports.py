@@ -25,7 +25,7 @@ from napari_cfrseg.io.atomic import check_spares, writing
 from napari_cfrseg.io.axes import Order, back, put, turned
 from napari_cfrseg.io.click_tables import TableClick, clicks_csv
 from napari_cfrseg.io.label_exports import write_ome_tiff, write_ome_zarr
-from napari_cfrseg.io.object_exports import ObjectRow
+from napari_cfrseg.io.object_exports import ExportedObject
 from napari_cfrseg.io.tiled_labels import AnyLabels, label_runs
 from napari_cfrseg.session.format import ImageReference, ModelReference, SessionContent
 
@@ -64,7 +64,7 @@ def export(
     target = Path(path)
     ending = next((e for e in FORMATS if target.name.lower().endswith(e)), None)
     rows = tuple(
-        ObjectRow(o.object_id, o.name, o.colour, o.object_class) for o in objects
+        ExportedObject(o.object_id, o.name, o.colour, o.object_class) for o in objects
     )
     image = content.image.in_the_file
     labels = turned(labels, back(content.image.order))

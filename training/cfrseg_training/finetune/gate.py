@@ -74,7 +74,7 @@ def bundled_objects() -> list[BenchmarkObject]:
 
 def judge(
     weights: Path, objects: Sequence[BenchmarkObject], threads: int | None = None
-) -> list[scores.ObjectRow]:
+) -> list[scores.ResultRow]:
     """Let the robot click the objects with a model; rows in the objects' order."""
     factory = partial(Segmenter.load, weights, device="auto", threads=threads)
     settings = RunSettings(max_clicks=20, target=0.90)
@@ -82,7 +82,7 @@ def judge(
     return [rows[item.key] for item in objects]
 
 
-def figures(rows: Sequence[scores.ObjectRow]) -> Figures:
+def figures(rows: Sequence[scores.ResultRow]) -> Figures:
     """Summarise rows."""
     runs = [row.ious for row in rows]
     return Figures(
@@ -103,7 +103,7 @@ class Change:
 
 
 def compare(
-    before: Sequence[scores.ObjectRow], after: Sequence[scores.ObjectRow], seed: int
+    before: Sequence[scores.ResultRow], after: Sequence[scores.ResultRow], seed: int
 ) -> Change:
     """Compare two models on the same objects (bootstrap over images, then objects)."""
     was, now_is = (

@@ -40,7 +40,7 @@ from cfrseg_training.loop.run_state import decided_by_first, process_rank, write
 from cfrseg_training.loop.trainer import Trainer
 from napari_cfrseg.errors import TrainingError
 from napari_cfrseg.evaluation.datasets import BenchmarkObject
-from napari_cfrseg.evaluation.scores import ObjectRow
+from napari_cfrseg.evaluation.scores import ResultRow
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.training_job import JobReporter
@@ -148,7 +148,7 @@ class _FineTuning:
         ]
         bundled_before = self._judged(self.source, self.bundled, "bundled-before")
         self.judging_s = time.monotonic() - began
-        after: list[list[ObjectRow]] = []
+        after: list[list[ResultRow]] = []
         candidate = self.source
         for index, fold in enumerate(self.split.folds):
             if self.stopped:
@@ -188,8 +188,8 @@ class _FineTuning:
         self,
         change: gate.Change,
         verdict: gate.Verdict,
-        judged: tuple[list[ObjectRow], list[ObjectRow]],
-        bundled: tuple[list[ObjectRow], list[ObjectRow]],
+        judged: tuple[list[ResultRow], list[ResultRow]],
+        bundled: tuple[list[ResultRow], list[ResultRow]],
         chance: float,
     ) -> gate.Outcome:
         before, after = (gate.figures(rows) for rows in judged)
@@ -298,14 +298,14 @@ class _FineTuning:
 
     def _judged(
         self, weights: Path, objects: Sequence[BenchmarkObject], kept_as: str
-    ) -> list[ObjectRow]:
+    ) -> list[ResultRow]:
         """Click objects, or read what a killed run had clicked already."""
         if not self.is_first or not objects:
             return []
         path = self.work / f"{kept_as}-{_tensors_sha256(weights)[:16]}.json"
         if path.exists():
             listed = json.loads(path.read_text(encoding="utf-8"))
-            rows = [ObjectRow.from_dict(values) for values in listed]
+            rows = [ResultRow.from_dict(values) for values in listed]
             if [row.key for row in rows] == [item.key for item in objects]:
                 return rows
         rows = gate.judge(weights, objects, self.settings.threads)

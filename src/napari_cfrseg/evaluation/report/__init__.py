@@ -41,7 +41,7 @@ from napari_cfrseg.evaluation.report.tables import (
     write_objects,
 )
 from napari_cfrseg.evaluation.runner import Run
-from napari_cfrseg.evaluation.scores import ObjectRow, pooled_rows
+from napari_cfrseg.evaluation.scores import ResultRow, pooled_rows
 from napari_cfrseg.geometry.windows import Box, mask_box, overlap
 from napari_cfrseg.io.atomic import check_folder
 from napari_cfrseg.overlay import (
@@ -172,7 +172,7 @@ def _write_spread(
         path.write_text(format_robot_spread(spread), encoding="utf-8")
 
 
-def save_curves(folder: Path, pools: Mapping[str, Sequence[ObjectRow]]) -> None:
+def save_curves(folder: Path, pools: Mapping[str, Sequence[ResultRow]]) -> None:
     """Write ``curves.svg`` and ``.png``: mean IoU after each click, per model."""
     figure = _figure((6.4, 4.4))
     axes = figure.subplots()
@@ -196,7 +196,7 @@ def save_curves(folder: Path, pools: Mapping[str, Sequence[ObjectRow]]) -> None:
 
 
 def save_histograms(
-    folder: Path, pools: Mapping[str, Sequence[ObjectRow]], target: float
+    folder: Path, pools: Mapping[str, Sequence[ResultRow]], target: float
 ) -> None:
     """Write ``clicks.svg`` and ``.png``: how many objects took how many clicks."""
     figure = _figure((6.4, 1.2 + 1.5 * len(pools)))
@@ -241,7 +241,7 @@ def save_contact_sheet(
     figure.savefig(path, dpi=110)
 
 
-def rank_rows(rows: Sequence[ObjectRow], run: Run) -> list[ObjectRow]:
+def rank_rows(rows: Sequence[ResultRow], run: Run) -> list[ResultRow]:
     """Order rows from worst to best: most clicks first, then lowest last IoU.
 
     Counted are clicks to an acceptable outline (NoC@ok), for robots that stop before
@@ -250,14 +250,14 @@ def rank_rows(rows: Sequence[ObjectRow], run: Run) -> list[ObjectRow]:
     return sorted(rows, key=lambda r: (-_clicks(r, run), r.ious[-1], r.key))
 
 
-def _clicks(row: ObjectRow, run: Run) -> int:
+def _clicks(row: ResultRow, run: Run) -> int:
     settings = run.settings
     if settings.target >= ACCEPTABLE_IOU - 1e-9:
         return scores.clicks_to_ok(row, settings.max_clicks)
     return scores.clicks_to(row.ious, min(settings.target, 1.0), settings.max_clicks)
 
 
-def _draw_object(axes: Any, row: ObjectRow, item: BenchmarkObject, needed: int) -> None:
+def _draw_object(axes: Any, row: ResultRow, item: BenchmarkObject, needed: int) -> None:
     plane = item.source.read_plane(item.image_name, item.plane)
     truth, mask = item.mask_in(plane), row.last_mask()
     y0, x0, y1, x1 = _view(truth, row)
@@ -292,7 +292,7 @@ def _draw_object(axes: Any, row: ObjectRow, item: BenchmarkObject, needed: int) 
     )
 
 
-def _view(truth: NDArray[np.bool_], row: ObjectRow) -> Box:
+def _view(truth: NDArray[np.bool_], row: ResultRow) -> Box:
     """Frame the annotation in a square twice as wide, inside the plane."""
     y0, x0, y1, x1 = mask_box(truth) or (0, 0, 1, 1)
     half = max(16, y1 - y0, x1 - x0)

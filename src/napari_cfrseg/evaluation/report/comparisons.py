@@ -20,7 +20,7 @@ import numpy as np
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation import scores
 from napari_cfrseg.evaluation.runner import Run
-from napari_cfrseg.evaluation.scores import ObjectRow, bootstrap_means, pooled_rows
+from napari_cfrseg.evaluation.scores import ResultRow, bootstrap_means, pooled_rows
 
 CONFIDENCE = 0.95
 #: with fewer images an interval speaks of these images only
@@ -105,17 +105,17 @@ def compare_runs(
 
 
 #: value of one row, and whether fewer is better
-Measure = tuple[Callable[[ObjectRow], float], bool]
+Measure = tuple[Callable[[ResultRow], float], bool]
 
 
 def _measures(target: float, max_clicks: int) -> Mapping[str, Measure]:
-    def noc(row: ObjectRow, goal: float) -> float:
+    def noc(row: ResultRow, goal: float) -> float:
         return scores.clicks_to(row.ious, goal, max_clicks)
 
-    def iou(row: ObjectRow, click: int) -> float:
+    def iou(row: ResultRow, click: int) -> float:
         return scores.iou_at(row.ious, click)
 
-    def share(row: ObjectRow, effect: str, group: str) -> float:
+    def share(row: ResultRow, effect: str, group: str) -> float:
         return scores.mean(scores.shares(row, effect, group))
 
     found: dict[str, Measure] = {}
@@ -150,7 +150,7 @@ def _measures(target: float, max_clicks: int) -> Mapping[str, Measure]:
 def _difference(
     named: tuple[str, Measure],
     group: str,
-    pairs: Sequence[tuple[ObjectRow, ObjectRow]],
+    pairs: Sequence[tuple[ResultRow, ResultRow]],
     rng: np.random.Generator,
     resamples: int,
 ) -> Difference | None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from napari_cfrseg.evaluation import scores
 from napari_cfrseg.evaluation.runner import Run
-from napari_cfrseg.evaluation.scores import MIN_POOLED_OBJECTS, ObjectRow, pooled_rows
+from napari_cfrseg.evaluation.scores import MIN_POOLED_OBJECTS, ResultRow, pooled_rows
 
 NOC_TARGETS = (0.80, 0.85, 0.90, 0.95)
 NOF_TARGETS = (0.85, 0.90, 0.95)
@@ -73,7 +73,7 @@ class Summary:
 
 
 def summarize(
-    rows: Sequence[ObjectRow],
+    rows: Sequence[ResultRow],
     name: str,
     *,
     max_clicks: int = scores.MAX_CLICKS,
@@ -131,7 +131,7 @@ def summarize(
 
 
 def summarize_sets(
-    rows: Sequence[ObjectRow],
+    rows: Sequence[ResultRow],
     order: Sequence[str] | None = None,
     *,
     max_clicks: int = scores.MAX_CLICKS,
