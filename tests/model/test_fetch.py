@@ -101,6 +101,11 @@ def test_a_wrong_hash_leaves_nothing_behind(server: str, tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
+def test_an_address_of_no_known_kind(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="not an address that can be fetched"):
+        fetch(source("nothing://x", None), tmp_path)
+
+
 def test_a_file_that_is_gone(server: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="404"):
         fetch(source(f"{server}/gone"), tmp_path)

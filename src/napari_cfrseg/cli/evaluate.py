@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 import sys
@@ -101,7 +102,7 @@ def evaluate(
         typer.Option(help="exact (the papers') or human (clicks as people do)."),
     ] = "exact",
     seed: Annotated[
-        list[int] | None, typer.Option(help="Seed of the human robot; repeat.")
+        list[int] | None, typer.Option(min=0, help="Seed of the human robot; repeat.")
     ] = None,
     actions: Annotated[
         bool,
@@ -127,7 +128,9 @@ def evaluate(
     ] = 20,
     target: Annotated[
         float | None,
-        typer.Option(help="Stop at this IoU. [default: 0.9; paper-cfr 0.95]"),
+        typer.Option(
+            min=0.0, max=1.0, help="Stop at this IoU. [default: 0.9; paper-cfr 0.95]"
+        ),
     ] = None,
     surfaces: Annotated[
         bool, typer.Option(help="Boundary IoU and ASSD after each click, too.")
@@ -274,11 +277,10 @@ def _folder_name(spec: SegmenterSpec, settings: RunSettings) -> str:
 
 
 def _one_line(name: str, pool: Summary) -> str:
-    clicks = ", ".join(f"NoC@{goal} {value:.2f}" for goal, value in pool.noc.items())
-    return (
-        f"{name}: {pool.objects} objects, NoC@ok {pool.noc_ok:.2f}, {clicks}, "
-        f"IoU@1 {pool.iou_at[1]:.3f}"
-    )
+    clicks = {"ok": pool.noc_ok, **pool.noc}
+    known = [f"NoC@{goal} {n:.2f}" for goal, n in clicks.items() if not math.isnan(n)]
+    said = [f"{pool.objects} objects", *known, f"IoU@1 {pool.iou_at[1]:.3f}"]
+    return f"{name}: {', '.join(said)}"
 
 
 def _suggest(

@@ -85,6 +85,9 @@ def draw_objects(
     if axes is not None and (split is not None or layout != "folder"):
         msg = "axes can be named for a folder with images/ and labels/ only"
         raise DatasetError(msg)
+    if sets and split is None:
+        msg = f"{data} is one set: sets are chosen from a split (--split FILE)"
+        raise DatasetError(msg)
     most = max_objects or MAX_OBJECTS_PER_SET
     if split is not None:
         return micro_objects(data, split, side, max_per_set=most, sets=sets, seed=seed)

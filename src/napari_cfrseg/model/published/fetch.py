@@ -97,7 +97,11 @@ def fetch(source: Published, folder: Path, *, progress: Progress | None = None) 
         path = pooch.retrieve(
             source.url, known, fname=target, path=folder, downloader=downloader
         )
-    except ValueError as error:  # pooch: the hash differs; it has deleted the file
+    except ValueError as error:
+        if known is None:  # pooch knows neither the address's protocol nor a hash
+            msg = f"{source.url}: not an address that can be fetched ({error})"
+            raise CheckpointError(msg) from error
+        # the hash differs; pooch has deleted the file
         raise CheckpointError(
             f"{source.url}: the file's SHA-256 is not the expected {source.sha256}; "
             "it was deleted. Try again; if this repeats, the file was changed."
