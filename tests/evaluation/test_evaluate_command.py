@@ -149,8 +149,8 @@ def test_a_split_of_sets_is_measured_side_by_side(data, tmp_path):
         ([], "name the data folder and --output"),
         (["DATA", "-o", "OUT", "--robot", "cat"], "is not one of"),
         (["DATA", "-o", "OUT", "--layout", "odd"], "choose one of auto"),
-        (["DATA", "-o", "OUT", "--target", "-3"], "-3.0 is not in the range"),
-        (["DATA", "-o", "OUT", "--robot", "human", "--seed", "-1"], "not in the range"),
+        (["DATA", "-o", "OUT", "--target", "-3"], "--target"),
+        (["DATA", "-o", "OUT", "--robot", "human", "--seed", "-1"], "--seed"),
         (["DATA", "-o", "OUT", "--split", "DATA", "--side", "odd"], "side 'odd' must"),
         (
             ["DATA", "-o", "OUT", "--protocol", "paper-fcfi", "--backbone", "odd"],

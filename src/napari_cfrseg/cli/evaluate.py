@@ -277,10 +277,11 @@ def _folder_name(spec: SegmenterSpec, settings: RunSettings) -> str:
 
 
 def _one_line(name: str, pool: Summary) -> str:
-    clicks = {"ok": pool.noc_ok, **pool.noc}
-    known = [f"NoC@{goal} {n:.2f}" for goal, n in clicks.items() if not math.isnan(n)]
-    said = [f"{pool.objects} objects", *known, f"IoU@1 {pool.iou_at[1]:.3f}"]
-    return f"{name}: {', '.join(said)}"
+    said = [f"{pool.objects} objects"]
+    if not math.isnan(pool.noc_ok):
+        said.append(f"NoC@ok {pool.noc_ok:.2f}")
+    said += [f"NoC@{goal} {value:.2f}" for goal, value in pool.noc.items()]
+    return f"{name}: {', '.join(said)}, IoU@1 {pool.iou_at[1]:.3f}"
 
 
 def _suggest(
