@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 
-from napari_cfrseg.model.blocks import fold_acting, fold_numbered, fold_sequences
+from napari_cfrseg.model.blocks import fold_norms
 from napari_cfrseg.model.blocks.encoders import encoder
 
 NAMES = [("resnet10t", (4, 8, 16, 32)), ("tf_efficientnet_lite0", (2, 4, 8, 16))]
@@ -42,8 +42,7 @@ def test_folding_leaves_no_normalisation(name, strides):
     network = encoder(name, strides).network.eval().requires_grad_(False)
     pixels = torch.randn(1, 3, 64, 64)
     expected = network(pixels)
-    fold_sequences(network)
-    (fold_numbered if name.startswith("resnet") else fold_acting)(network)
+    fold_norms(network)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
     for one, other in zip(network(pixels), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from napari_cfrseg.model.blocks import fold, fold_named, fold_numbered
+from napari_cfrseg.model.blocks import fold, fold_norms
 from napari_cfrseg.model.blocks.clickmaps import click_region
-from napari_cfrseg.model.blocks.decoder import Head, Residual
+from napari_cfrseg.model.blocks.decoder import Head
 from napari_cfrseg.model.cfrnet import CfrNet, CfrNetConfig
 
 
@@ -52,11 +52,6 @@ def test_fold_needs_statistics() -> None:
     norm = nn.BatchNorm2d(5, track_running_stats=False)
     with pytest.raises(ValueError, match="running statistics"):
         fold(nn.Conv2d(3, 5, 3), norm)
-
-
-def test_fold_named_refuses_other_modules() -> None:
-    with pytest.raises(TypeError, match="first and second are no convolution"):
-        fold_named(Residual(4), "first", "second")
 
 
 @pytest.mark.parametrize("side", [64, 80])  # 80: filled up to whole strides
@@ -101,17 +96,32 @@ def test_copy_has_no_normalisation_and_leaves_the_network_alone(
     assert torch.equal(again.head.full.weight, fast.head.full.weight)
 
 
-def test_normalisations_of_unknown_names_are_kept() -> None:
+def test_normalisations_that_follow_no_convolution_are_kept() -> None:
     class Preactivated(nn.Module):
-        """Normalisation before the convolution, under names of its own."""
+        """Normalisation before the convolution, or after an activation."""
 
         def __init__(self) -> None:
             super().__init__()
             self.norm1, self.conv1 = nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)
+            self.act, self.norm2 = nn.ReLU(), nn.BatchNorm2d(4)
 
     module = Preactivated()
-    fold_numbered(module)
-    assert norms(module) == ["norm1"]
+    fold_norms(module)
+    assert norms(module) == ["norm1", "norm2"]
+
+
+def test_of_a_foreign_network_only_sequences_are_folded() -> None:
+    class Foreign(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+            self.rest = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+
+    module = Foreign().eval()
+    fold_norms(module, [module])
+    assert norms(module) == ["norm"]
+    fold_norms(module)
+    assert norms(module) == []
 
 
 def test_head_interleaves_its_four_channels_as_pixel_shuffle() -> None:

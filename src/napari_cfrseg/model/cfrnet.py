@@ -23,7 +23,7 @@ from torch.nn import functional
 from napari_cfrseg.model import blocks
 from napari_cfrseg.model.blocks import extensions
 from napari_cfrseg.model.blocks.clickmaps import disk_maps
-from napari_cfrseg.model.blocks.decoder import ClickDecoder, Head, Pyramid, Residual
+from napari_cfrseg.model.blocks.decoder import ClickDecoder, Head, Pyramid
 from napari_cfrseg.model.blocks.encoders import encoder
 from napari_cfrseg.model.blocks.feedback_correction import FFCM
 from napari_cfrseg.model.blocks.feedback_fusion import CFFM, FusionState
@@ -293,23 +293,15 @@ class CfrNet(ClickNetwork):
         copy = deepcopy(self).eval().requires_grad_(False)
         if self.is_folded:
             return copy
-        blocks.fold_sequences(copy)
-        _fold_backbone(copy.backbone, self.config.backbone)
+        encoders = [(self.config.backbone, copy.backbone)]
         if copy.second is not None:
-            _fold_backbone(copy.second.backbone, self.config.second_backbone)
-        for module in copy.modules():
-            if isinstance(module, Residual | Head):
-                module.fold()
-        blocks.fold_named(copy, "ffcm.first", "ffcm.rest.0")
-        blocks.fold_named(copy, "cffm.phi2_first", "cffm.phi2_rest.0")
-        blocks.fold_named(copy, "cffm.phi3_first", "cffm.phi3_rest.0")
+            encoders.append((self.config.second_backbone, copy.second.backbone))
+        foreign = [
+            network
+            for name, network in encoders
+            if not name.startswith("resnet") and "efficientnet" not in name
+        ]
+        blocks.fold_norms(copy, foreign)
         pack(copy)
         copy.is_folded = True
         return copy
-
-
-def _fold_backbone(backbone: nn.Module, name: str) -> None:
-    if name.startswith("resnet"):
-        blocks.fold_numbered(backbone)
-    elif "efficientnet" in name:
-        blocks.fold_acting(backbone)

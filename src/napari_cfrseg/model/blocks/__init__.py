@@ -14,9 +14,8 @@ training and weights files keep the network as it is.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +26,6 @@ from napari_cfrseg.model.blocks.packed import (
     ReorderedWeights,
     activation_of,
 )
-
-_NUMBERED = re.compile(r"bn(\d+)")
 
 
 class SplitInputConv2d(nn.Conv2d):
@@ -145,68 +142,51 @@ def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
         conv.bias = nn.Parameter(shift.to(conv.weight.dtype), requires_grad=False)
 
 
-def fold_sequences(root: nn.Module) -> None:
-    """Fold every normalisation that directly follows a convolution in a sequence."""
+Place = tuple[nn.Module, str]
+"""A module and the name of its part."""
+
+
+def fold_norms(root: nn.Module, foreign: Iterable[nn.Module] = ()) -> None:
+    """Fold every normalisation into the convolution that is registered just before it.
+
+    So they follow each other in sequences, in all blocks here and in timm's ResNets and
+    EfficientNets; of ``foreign`` networks only sequences are folded. An activation that
+    a normalisation holds stays.
+    """
+    left_alone = {
+        part
+        for network in foreign
+        for part in network.modules()
+        if not isinstance(part, nn.Sequential)
+    }
     for module in root.modules():
-        if not isinstance(module, nn.Sequential):
+        if module in left_alone:
             continue
-        for (_, first), (name, second) in pairwise(list(module.named_children())):
-            if isinstance(first, nn.Conv2d) and type(second) is nn.BatchNorm2d:
-                fold(first, second)
-                setattr(module, name, nn.Identity())
-
-
-def fold_numbered(root: nn.Module) -> None:
-    """Fold ``bn1`` into ``conv1``, ``bn2`` into ``conv2`` …: names of timm's ResNets.
-
-    There each ``conv`` is followed by the ``bn`` of its number; a ``conv`` that is a
-    sequence ends in the convolution that counts.
-    """
-    for module in root.modules():
-        for name, norm in list(module.named_children()):
-            number = _NUMBERED.fullmatch(name)
-            if number is None or type(norm) is not nn.BatchNorm2d:
-                continue
-            conv = _last(getattr(module, f"conv{number[1]}", None))
-            if conv is not None:
-                fold(conv, norm)
-                setattr(module, name, nn.Identity())
-
-
-def fold_acting(root: nn.Module) -> None:
-    """Fold the norms of timm's EfficientNets with the activation that each one holds.
-
-    There each belongs to the convolution that was registered last before it.
-    """
-    for module in root.modules():
-        last: tuple[str, nn.Conv2d] | None = None
+        before: Place | None = None
         for name, child in list(module.named_children()):
-            if isinstance(child, nn.Conv2d):
-                last = name, child
-            elif isinstance(child, nn.BatchNorm2d) and last is not None:
-                at, conv = last
-                fold(conv, child)
-                act: nn.Module = getattr(child, "act", nn.Identity())
-                activation = activation_of(act)
-                if activation is None:
-                    setattr(module, name, act)
-                else:
-                    setattr(module, at, PackedConv2d(conv, activation))
-                    setattr(module, name, nn.Identity())
-                last = None
+            first, last = _ends(module, name, child)
+            if before is not None:
+                _fold_at(before, first)
+            before = last
 
 
-def fold_named(module: nn.Module, conv: str, norm: str) -> None:
-    """Fold one normalisation into one convolution, both by their dotted names."""
-    first, second = module.get_submodule(conv), module.get_submodule(norm)
-    if not isinstance(first, nn.Conv2d) or not isinstance(second, nn.BatchNorm2d):
-        raise TypeError(f"{conv} and {norm} are no convolution and its normalisation")
-    fold(first, second)
-    parent, _, name = norm.rpartition(".")
-    setattr(module.get_submodule(parent), name, nn.Identity())
+def _ends(module: nn.Module, name: str, child: nn.Module) -> tuple[Place, Place]:
+    """Return where a child's first and last part are: in a sequence, or itself."""
+    inside = [own for own, _ in child.named_children()]
+    if isinstance(child, nn.Sequential) and inside:
+        return (child, inside[0]), (child, inside[-1])
+    return (module, name), (module, name)
 
 
-def _last(module: object) -> nn.Conv2d | None:
-    if isinstance(module, nn.Sequential) and len(module):
-        module = module[-1]
-    return module if isinstance(module, nn.Conv2d) else None
+def _fold_at(first: Place, second: Place) -> None:
+    """Fold what is at the second place, if they are convolution and normalisation."""
+    conv, norm = getattr(*first), getattr(*second)
+    if not (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
+        return
+    fold(conv, norm)
+    act: nn.Module = getattr(norm, "act", nn.Identity())
+    activation = activation_of(act)
+    if activation is not None:
+        setattr(*first, PackedConv2d(conv, activation))
+        act = nn.Identity()
+    setattr(*second, act)

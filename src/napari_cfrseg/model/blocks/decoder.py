@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_cfrseg.model.blocks import SplitInputConv2d, conv_norm, fold_named
+from napari_cfrseg.model.blocks import SplitInputConv2d, conv_norm
 
 
 def _upsample(x: Tensor, like: Tensor) -> Tensor:
@@ -37,10 +37,6 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Keep the shape, (B, C, H, W)."""
         return functional.relu(x + self.norm(self.second(self.first(x))))
-
-    def fold(self) -> None:
-        """Fold the second normalisation (the first is in a sequence)."""
-        fold_named(self, "second", "norm")
 
 
 class Pyramid(nn.Module):
@@ -133,12 +129,11 @@ class Head(nn.Module):
                 nn.Linear(2 * width + 3, 64), nn.ReLU(inplace=True), nn.Linear(64, 1)
             )
 
-    def fold(self) -> None:
-        """Fold the normalisation after ``sharpen``; its bias is then ``prepare``'s."""
-        fold_named(self, "sharpen", "sharpen_norm")
-
     def prepare(self, detail: Tensor) -> Tensor:
-        """Return the detail map's share of ``sharpen``, which no click changes."""
+        """Return the detail map's share of ``sharpen``, which no click changes.
+
+        It has the bias, where the normalisation after ``sharpen`` is folded.
+        """
         return self.sharpen.part(1, detail, with_bias=True)
 
     def draw(
