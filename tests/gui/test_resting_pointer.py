@@ -10,7 +10,9 @@ from qtpy.QtCore import QPoint, Qt
 
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment import resting_pointer
+from napari_cfrseg.gui.segment.layers import to_rgba
 from napari_cfrseg.gui.segment.resting_pointer import Resting
+from napari_cfrseg.overlay import PURPLE, hex_of
 
 pytestmark = pytest.mark.gui
 
@@ -145,9 +147,12 @@ def test_the_outline_shows_what_the_click_gives_and_goes_with_the_pointer(window
     window.until(lambda: bool(outlines(window)))
     (layer,) = outlines(window)
     assert layer.visible
-    assert layer.data.shape == (40, 40)
+    assert layer.data.shape == (42, 42)
     corner = window.image.world_to_data(layer.data_to_world((0, 0)))
-    assert np.allclose(corner, (40, 40))
+    assert np.allclose(corner, (39, 39))
+    shown = window.viewer.screenshot(flash=False)[..., :3] / 255
+    outline = np.abs(shown - to_rgba(hex_of(PURPLE))[:3]).max(axis=-1) < 0.06
+    assert outline.sum() > 100  # on all four sides of the square
     assert window.viewer.layers.selection.active == window.points
     move(window, 20, 20)
     assert not layer.visible

@@ -44,7 +44,47 @@ def make_labels(
         data, multiscale=tiles is not None, name=name, opacity=0.45, **image.placement()
     )
     layer.locked = LayerLock.DELETION
+    outline_quickly(layer)
     return layer
+
+
+def outline_quickly(layer: Labels) -> None:
+    """Let napari outline a layer's labels by :func:`outlined`.
+
+    SPEED: its own way takes some 35 ms for 1,024² labels, with each change of the data,
+    and this one 3. There is no public way; without this name napari does it itself.
+    """
+
+    def contours(labels: Any, part: tuple[slice, ...]) -> Any:
+        px = int(layer.contour)
+        if px < 1 or labels.ndim > 2:
+            return None
+        reach = tuple(slice(max(s.start - px, 0), s.stop + px) for s in part)
+        inside = (
+            slice(s.start - r.start, s.stop - r.start)
+            for s, r in zip(part, reach, strict=True)
+        )
+        return outlined(labels[reach], px)[tuple(inside)]
+
+    if hasattr(layer, "_calculate_contour"):
+        vars(layer)["_calculate_contour"] = contours
+
+
+def outlined(labels: Any, px: int) -> Any:
+    """Return (h, w) labels where another one, or none, is within ``px`` pixels; else 0.
+
+    Beyond the border each is taken to go on.
+    """
+    edge = np.logical_or.reduce([labels != one for one in _beside(labels)])
+    for _ in range(px - 1):
+        edge = np.logical_or.reduce([edge, *_beside(edge)])
+    return labels * edge
+
+
+def _beside(array: Any) -> tuple[Any, ...]:
+    """Return each pixel's four neighbours."""
+    wide = np.pad(array, 1, mode="edge")
+    return wide[2:, 1:-1], wide[:-2, 1:-1], wide[1:-1, 2:], wide[1:-1, :-2]
 
 
 class LabelLayer:

@@ -66,7 +66,10 @@ class NoImage:
             elif not images:
                 self._say(f"“{removed}” was removed: open an image to go on.{kept}")
 
-        QTimer.singleShot(0, go_on)  # all layers may be going
+        # all layers may be going, and the dock with them
+        soon = QTimer(self._dock, singleShot=True, interval=0)
+        soon.timeout.connect(go_on)
+        soon.start()
 
     def _say(self, status: str, remedy: Remedy | None = None) -> None:
         self._said = DockView(status=status, remedy=remedy)

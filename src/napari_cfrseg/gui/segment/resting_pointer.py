@@ -210,8 +210,9 @@ class RestingPointer:
             self.remove()
             where = (self._viewer, controller.labels.layer, controller.planes)
             self._outline = controller, OutlineLayer(*where, "next click", (_COLOUR,))
-        labels = mask.mask.astype("uint8")
-        self._outline[1].paint((*plane, *mask.offset), labels)
+        # outlines need the pixels around it
+        labels, (y, x) = np.pad(mask.mask.astype("uint8"), 1), mask.offset
+        self._outline[1].paint((*plane, y - 1, x - 1), labels)
 
 
 def _takes_clicks(controller: Controller) -> bool:
