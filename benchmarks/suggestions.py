@@ -55,7 +55,7 @@ from napari_cfrseg.evaluation.fields import (
     TAUGHT,
     Field,
     FieldSettings,
-    fields_of,
+    crowded_planes,
     pixels_of,
 )
 from napari_cfrseg.geometry.masks import MaskPatch
@@ -88,7 +88,7 @@ def measured_fields(
             images = tuple(order[:FIT_IMAGES].tolist())
         if images and (name in UNSEEN) is unseen and not name.startswith("stacks"):
             objects += LabelFolder(data / name, name, image_names=images).objects()
-    return fields_of(objects, most)
+    return crowded_planes(objects, most)
 
 
 # -- the score's weights -------------------------------------------------------------

@@ -1,16 +1,4 @@
-"""The errors that a user can correct, as a tree; and what ends a cancelled job.
-
-::
-
-    CfrSegError              one message, with the remedy
-    ├── ImageError           an image that cannot be segmented (shape, dtype, content)
-    ├── CheckpointError      a weights file that does not fit
-    ├── DeviceError          a device that is not there
-    ├── SessionError         a click-session file or a click list that does not fit
-    ├── DatasetError         a folder of images and labels that does not fit
-    ├── TrainingError        a training that cannot go on
-    ├── OutputError          a result that cannot be written where it should go
-    └── LockedObjectError    an edit that would change a locked object
+"""The errors that a user can correct, each one line with the remedy.
 
 A wrong *argument* of a Python call is a plain ``ValueError`` or ``TypeError``.
 """
@@ -26,7 +14,7 @@ class CfrSegError(Exception):
 
 
 class ImageError(CfrSegError):
-    """The image cannot be segmented as it is."""
+    """The image cannot be segmented as it is (its shape, type or content)."""
 
 
 class CheckpointError(CfrSegError):

@@ -19,7 +19,7 @@ from napari_cfrseg.evaluation.evaluate_fields import (
     evaluate_fields,
     format_fields,
 )
-from napari_cfrseg.evaluation.fields import Field, FieldSettings, fields_of
+from napari_cfrseg.evaluation.fields import Field, FieldSettings, crowded_planes
 from napari_cfrseg.evaluation.suggestion_robot import SuggestionRobot
 from napari_cfrseg.geometry.masks import MaskPatch
 
@@ -55,7 +55,7 @@ def segmenter():
 
 def test_suggesting_alike_disks_costs_a_fraction_of_clicking_them(tmp_path, segmenter):
     write_field(tmp_path, "disks", 6)
-    (field,) = fields_of(objects_in(tmp_path))
+    (field,) = crowded_planes(objects_in(tmp_path))
     row = evaluate_field(segmenter, field, FieldSettings(max_objects=5))
     assert row.objects == 36
     assert row.clicked.acceptable >= 1
@@ -73,7 +73,7 @@ def test_accepting_all_sure_ones_is_repeated_while_it_saves_actions(
     tmp_path, segmenter
 ):
     write_field(tmp_path, "disks", 6)
-    (objects,) = fields_of(objects_in(tmp_path))
+    (objects,) = crowded_planes(objects_in(tmp_path))
     field = Field(segmenter, objects, FieldSettings(max_objects=1))
     one_by_one, at_once = SuggestionRobot(field), SuggestionRobot(field)
     one_by_one.run()
@@ -86,7 +86,7 @@ def test_accepting_all_sure_ones_is_repeated_while_it_saves_actions(
 
 def test_an_open_suggestion_at_an_object_is_corrected_or_rejected(tmp_path, segmenter):
     write_field(tmp_path, "disks", 5)
-    (objects,) = fields_of(objects_in(tmp_path))
+    (objects,) = crowded_planes(objects_in(tmp_path))
     field = Field(segmenter, objects, FieldSettings(max_objects=1))
     whole = field.numbers == 4
     rows = np.flatnonzero(whole.any(axis=1))
@@ -116,7 +116,7 @@ def test_an_open_suggestion_at_an_object_is_corrected_or_rejected(tmp_path, segm
 
 def test_sure_near_misses_are_kept_to_be_corrected(tmp_path, segmenter):
     write_field(tmp_path, "disks", 5)
-    (objects,) = fields_of(objects_in(tmp_path))
+    (objects,) = crowded_planes(objects_in(tmp_path))
     field = Field(segmenter, objects, FieldSettings(max_objects=1))
 
     def sure(number, share):
@@ -143,7 +143,7 @@ def test_the_slider_is_moved_and_the_rest_rejected_where_that_saves_actions(
     tmp_path, segmenter
 ):
     write_field(tmp_path, "disks", 5)
-    (objects,) = fields_of(objects_in(tmp_path))
+    (objects,) = crowded_planes(objects_in(tmp_path))
     field = Field(segmenter, objects, FieldSettings(max_objects=1))
 
     def suggested(number, score, share=1.0):
@@ -174,7 +174,7 @@ def test_the_slider_is_moved_and_the_rest_rejected_where_that_saves_actions(
 
 def test_a_stroke_accepts_up_to_five_and_touches_no_wrong_one(tmp_path, segmenter):
     write_field(tmp_path, "disks", 5)
-    (objects,) = fields_of(objects_in(tmp_path))
+    (objects,) = crowded_planes(objects_in(tmp_path))
     field = Field(segmenter, objects, FieldSettings(max_objects=1))
     row = field.numbers[105, 25::40].tolist()
     assert len(row) == 6
@@ -201,7 +201,7 @@ def test_a_stroke_accepts_up_to_five_and_touches_no_wrong_one(tmp_path, segmente
 
 def test_of_a_large_field_the_middle_is_measured(tmp_path, segmenter):
     write_field(tmp_path, "disks", 7)
-    (field,) = fields_of(objects_in(tmp_path))
+    (field,) = crowded_planes(objects_in(tmp_path))
     row = evaluate_field(segmenter, field, FieldSettings(max_objects=2, most=20))
     assert 8 <= row.objects <= 20
     proposed, right = row.found(0.5)
@@ -210,7 +210,7 @@ def test_of_a_large_field_the_middle_is_measured(tmp_path, segmenter):
 
 def test_disks_without_a_label_are_wrong_suggestions(tmp_path, segmenter):
     write_field(tmp_path, "disks", 7, decoys=8)
-    (field,) = fields_of(objects_in(tmp_path))
+    (field,) = crowded_planes(objects_in(tmp_path))
     row = evaluate_field(segmenter, field, FieldSettings(max_objects=3))
     assert row.objects == 34
     proposed, right = row.found(ACCEPT_FROM)
@@ -224,14 +224,14 @@ def test_planes_with_few_objects_are_no_fields(tmp_path):
     for name, rows in (("a", 5), ("b", 5), ("few", 4)):
         write_field(tmp_path, name, rows)
     objects = objects_in(tmp_path)
-    names = [field[0].image_name for field in fields_of(objects)]
+    names = [field[0].image_name for field in crowded_planes(objects)]
     assert sorted(names) == ["a", "b"]
-    assert [f[0].image_name for f in fields_of(objects, 1)] == names[:1]
+    assert [f[0].image_name for f in crowded_planes(objects, 1)] == names[:1]
 
 
 def test_a_measured_field_is_read_back_and_another_run_refused(tmp_path, segmenter):
     write_field(tmp_path / "data", "disks", 5)
-    fields = fields_of(objects_in(tmp_path / "data"))
+    fields = crowded_planes(objects_in(tmp_path / "data"))
     path, settings = tmp_path / "fields.jsonl", FieldSettings(max_objects=1)
     rows = list(evaluate_fields(path, segmenter, fields, settings, {"model": "one"}))
     # a measurement would fail without a segmenter

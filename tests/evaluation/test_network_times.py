@@ -42,14 +42,11 @@ def test_every_network_is_benched_and_large_ones_come_last() -> None:
     assert len(set(found)) == len(found)
 
 
-def test_a_click_is_the_sum_of_its_stages() -> None:
+def test_a_click_is_its_embedding_and_its_steps() -> None:
     torch.manual_seed(0)
-    seconds = timer(registry.build(SMALL)).run(Refinement.cfr(4))
-    assert [len(steps) for steps in seconds.steps] == [5, 5]
-    first, following = seconds.steps
-    assert seconds.of(0, 1) == seconds.image + seconds.clicks[0] + first[0]
-    assert seconds.of(1, 2) == seconds.clicks[1] + following[0] + following[1]
-    assert seconds.of(1, 5) == pytest.approx(seconds.clicks[1] + sum(following))
+    clicks = timer(registry.build(SMALL)).run(Refinement.cfr(4))
+    assert [len(seconds) for seconds in clicks] == [1 + 5, 1 + 5]
+    assert all(spent > 0 for seconds in clicks for spent in seconds)
 
 
 def test_refinements_share_their_first_steps_and_the_reference_stands_beside() -> None:

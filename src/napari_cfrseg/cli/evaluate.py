@@ -296,9 +296,13 @@ def _suggest(
     """Measure suggestions field by field; a killed run continues."""
     from napari_cfrseg.engine.segmenter import Segmenter
     from napari_cfrseg.evaluation.evaluate_fields import evaluate_fields, format_fields
-    from napari_cfrseg.evaluation.fields import MIN_OBJECTS, FieldSettings, fields_of
+    from napari_cfrseg.evaluation.fields import (
+        MIN_OBJECTS,
+        FieldSettings,
+        crowded_planes,
+    )
 
-    planes = fields_of(objects, fields)
+    planes = crowded_planes(objects, fields)
     if not planes or not spec.is_network:
         msg = f"--suggest needs a network, and planes of {MIN_OBJECTS} objects or more"
         raise typer.BadParameter(msg)

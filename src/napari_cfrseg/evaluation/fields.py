@@ -42,15 +42,15 @@ TAUGHT = 3
 ACCEPTED_IOU = metrics.ACCEPTABLE_LOWER_IOU
 
 
-def fields_of(
-    objects: Sequence[BenchmarkObject], most: int | None = None, *, seed: int = 0
+def crowded_planes(
+    objects: Sequence[BenchmarkObject], most: int | None = None
 ) -> list[list[BenchmarkObject]]:
-    """Return the planes with enough objects, at most so many of a set, seeded."""
+    """Return the planes with enough objects, at most so many of a set, drawn."""
     by_set: dict[str, list[list[BenchmarkObject]]] = defaultdict(list)
     for group in group_by_plane(objects):
         if len(group) >= MIN_OBJECTS:
             by_set[group[0].set_name].append(group)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     return [
         fields[i]
         for _, fields in sorted(by_set.items())

@@ -107,18 +107,8 @@ class NetworkCost:
         return pairs[click, refinement]
 
 
-@dataclass(frozen=True, slots=True)
-class _Seconds:
-    """One object: its first and its next click, stage by stage."""
-
-    image: float
-    clicks: tuple[float, float]
-    steps: tuple[list[float], list[float]]
-
-    def of(self, kind: int, steps: int) -> float:
-        """Seconds of the first (0) or next (1) click with this many steps at most."""
-        taken = self.clicks[kind] + sum(self.steps[kind][:steps])
-        return taken + (self.image if kind == 0 else 0.0)
+Seconds = list[float]
+"""Of one click: what precedes its first refinement step, then each step."""
 
 
 class ClickTimer:
@@ -152,8 +142,11 @@ class ClickTimer:
 
     def run(
         self, refinement: Refinement = CASCADE, *, network: ClickNetwork | None = None
-    ) -> _Seconds:
-        """Click twice, on another network if one is given; return the seconds."""
+    ) -> list[Seconds]:
+        """Click twice, on another network if one is given; return both clicks' seconds.
+
+        Embedding the image counts as the first click's.
+        """
         network = self.fast if network is None else network
         half = getattr(torch, self.arithmetic.precision)
         with (
@@ -163,15 +156,9 @@ class ClickTimer:
             ),
         ):
             embedding, image_s = self.timed(lambda: network.embed_image(self.image))
-            feedback: Tensor | None = None
-            clicks_s, steps_s = [], []
-            for count in (1, 2):
-                feedback, embed_s, steps = self._click(
-                    network, embedding, count, feedback, refinement
-                )
-                clicks_s.append(embed_s)
-                steps_s.append(steps)
-        return _Seconds(image_s, (clicks_s[0], clicks_s[1]), (steps_s[0], steps_s[1]))
+            feedback, first = self._click(network, embedding, 1, None, refinement)
+            _, following = self._click(network, embedding, 2, feedback, refinement)
+        return [[image_s + first[0], *first[1:]], following]
 
     def _click(
         self,
@@ -180,19 +167,19 @@ class ClickTimer:
         count: int,
         feedback: Tensor | None,
         refinement: Refinement,
-    ) -> tuple[Tensor, float, list[float]]:
+    ) -> tuple[Tensor, Seconds]:
         clicks = self.clicks[:count]
         points = torch.from_numpy(points_array(list(clicks)))[None].to(self.device)
         newest = torch.tensor([[*clicks[-1].yx, 1.0]]).to(self.device, torch.float32)
         features, embed_s = self.timed(lambda: network.embed_clicks(embedding, points))
-        seconds: list[float] = []
+        seconds = [embed_s]
 
         def step(mask: Tensor | None, _: int) -> Tensor:
             output, spent = self.timed(lambda: network.refine(features, mask, newest))
             seconds.append(spent)
             return torch.sigmoid(output.logits.float())
 
-        return run_cascade(step, feedback, refinement)[-1], embed_s, seconds
+        return run_cascade(step, feedback, refinement)[-1], seconds
 
     def timed(self, work: Callable[[], Any]) -> tuple[Any, float]:
         """Do some work; return its result and the seconds it took."""
@@ -235,13 +222,12 @@ def measure(
     costs = []
     for kind, click in enumerate(("first", "next")):
         for name, most in (("standard", 1), ("CFR-1", 2), (str(CASCADE), 5)):
-            seconds = [own.of(kind, most) for _, own in pairs]
-            ratios = [own.of(kind, most) / ref.of(kind, 1) for ref, own in pairs]
-            counts = [min(most, len(own.steps[kind])) for _, own in pairs]
-            steps = statistics.fmean(counts)
+            seconds = [sum(own[kind][: 1 + most]) for _, own in pairs]
+            ratios = [sum(own[kind][: 1 + most]) / sum(ref[kind]) for ref, own in pairs]
+            steps = statistics.fmean(len(own[kind][1 : 1 + most]) for _, own in pairs)
             ms, ratio = 1000 * statistics.median(seconds), statistics.median(ratios)
             costs.append(ClickCost(click, name, steps, ms, ratio))
-    every_step = [s for _, own in pairs for steps in own.steps for s in steps]
+    every_step = [s for _, own in pairs for click in own for s in click[1:]]
     return NetworkCost(
         network="",
         parameters=sum(p.numel() for p in network.parameters()),
