@@ -139,20 +139,14 @@ def evaluate_object(
         after = as_mask(result, truth_mask.shape)
         seconds, action = time.perf_counter() - start, "click"
         if settings.actions and mask is not None:
-            now, best = run.merit(mask), run.merit(after)
-            for kind, other in other_actions(shown):
-                other_mask = as_mask(other, truth_mask.shape)
-                merit = run.merit(other_mask)
-                helps = merit[0] > now[0] if kind == "outline" else merit > now
-                if helps and merit > best:
-                    action, result, after, seconds = kind, other, other_mask, 0.0
-                    best = merit
+            action, result, after = _best_action(run, shown, mask, (result, after))
         if action == "click":
             clicks.append(click)
             if isinstance(taken := getattr(result, "steps", None), int):
                 run.values["steps"].append(taken)
         else:
             robot.take_back(click)
+            seconds = 0.0
         run.add(mask, after, seconds, click)
         if settings.actions:
             run.values["actions"].append(action)
@@ -196,6 +190,24 @@ def other_actions(shown: Any) -> Iterator[tuple[str, Any]]:
         for offset in OUTLINE_LOGITS:
             threshold = 1 / (1 + math.exp(-(logit + offset)))
             yield "outline", shown.with_threshold(threshold)
+
+
+def _best_action(
+    run: _Run, shown: Any, mask: NDArray[np.bool_], clicked: tuple[Any, Any]
+) -> tuple[str, Any, NDArray[np.bool_]]:
+    """Return what is best after a mask on show: its kind, what shows it, the mask.
+
+    ``clicked`` is what a click shows, and its mask. The outline is moved only where
+    that makes it acceptable or reaches the target.
+    """
+    best, now, most = ("click", *clicked), run.merit(mask), run.merit(clicked[1])
+    for kind, other in other_actions(shown):
+        after = as_mask(other, mask.shape)
+        merit = run.merit(after)
+        helps = merit[0] > now[0] if kind == "outline" else merit > now
+        if helps and merit > most:
+            best, most = (kind, other, after), merit
+    return best
 
 
 class _Run:

@@ -125,27 +125,16 @@ def advance(
     be kept away from; ``windows`` the focus windows of other objects on that plane, of
     which the first that fits is used, too.
     """
-    outlook = _expected(planes, run, index, prior, run.strayed)
+    outlook = _followed(planes, run, index, prior, settings)
     if outlook is None:
         return _nothing()
-    carried = outlook[1].mask()
-    step = found_again(planes, run, index, carried, settings)
-    strayed = run.strayed[0] + step[0], run.strayed[1] + step[1]
-    if step != (0, 0):
-        shifted = replace(run, mask=moved(run.mask, step))
-        outlook = _expected(planes, shifted, index, prior, strayed) or outlook
-        carried = outlook[1].mask()
-        sigma += settings.stray_sigma * math.hypot(*step)
-    box, shape, expected = outlook[0].box, outlook[0].values, outlook[1].values
+    (prior_field, expected_field), strayed, step = outlook
+    box, shape, expected = prior_field.box, prior_field.values, expected_field.values
+    carried = expected_field.mask()
+    sigma += settings.stray_sigma * math.hypot(*step)
     others = planes.taken(index, object_id, box)
-    neighbours = others
-    if siblings is not None:  # where they were a plane ago: for clicks only
-        neighbours = np.where(others > 0, others, siblings(box))
-        neighbours[(others == 0) & (expected > 0)] = 0
     grey = ndimage.uniform_filter(mean_plane(planes.read(index, box)), 3)
-    free = np.where(neighbours > 0, np.minimum(expected, -1), expected)
-    clicks = sibling_negatives(neighbours, expected, box, settings.most_negatives)
-    clicks += positives(free, grey, run.look, box, settings.most_positives)
+    clicks = _clicks_on(expected_field, grey, run.look, others, siblings, settings)
     if not any(c.is_positive for c in clicks):
         values = shape / sigma
         values[others > 0] = TAKEN
@@ -179,6 +168,48 @@ def advance(
         prediction.window,
         strayed,
     )
+
+
+def _followed(
+    planes: SegmenterPlanes,
+    run: Running,
+    index: int,
+    prior: Prior | None,
+    settings: PropagationSettings,
+) -> tuple[tuple[Field, Field], Shift, Shift] | None:
+    """Return what is expected where the object's picture is found again.
+
+    Those are the fields of :func:`_expected`, how far the run has strayed then, and the
+    last step of that way; None: nothing is expected.
+    """
+    outlook = _expected(planes, run, index, prior, run.strayed)
+    if outlook is None:
+        return None
+    step = found_again(planes, run, index, outlook[1].mask(), settings)
+    strayed = run.strayed[0] + step[0], run.strayed[1] + step[1]
+    if step != (0, 0):
+        shifted = replace(run, mask=moved(run.mask, step))
+        outlook = _expected(planes, shifted, index, prior, strayed) or outlook
+    return outlook, strayed, step
+
+
+def _clicks_on(
+    field: Field,
+    grey: Floats,
+    look: Look,
+    others: LabelArray,
+    siblings: Callable[[Box], LabelArray] | None,
+    settings: PropagationSettings,
+) -> list[Click]:
+    """Choose clicks for a mask carried to a plane: in it, and in its neighbours."""
+    expected, neighbours = field.values, others
+    if siblings is not None:  # where they were a plane ago: for clicks only
+        neighbours = np.where(others > 0, others, siblings(field.box))
+        neighbours[(others == 0) & (expected > 0)] = 0
+    free = np.where(neighbours > 0, np.minimum(expected, -1), expected)
+    most = settings.most_negatives, settings.most_positives
+    negatives = sibling_negatives(neighbours, expected, field.box, most[0])
+    return negatives + positives(free, grey, look, field.box, most[1])
 
 
 def _expected(
