@@ -138,6 +138,8 @@ def test_a_split_of_sets_is_measured_side_by_side(data, tmp_path):
     ]
     with pytest.raises(DatasetError, match="no set three"):
         draw_objects(tmp_path / "sets", split=split, sets=("three",))
+    with pytest.raises(DatasetError, match="--ignore is for folder and ome-zarr data"):
+        draw_objects(tmp_path / "sets", split=split, ignore_value=255)
     split.write_text("[]")
     with pytest.raises(DatasetError, match="not a split file"):
         draw_objects(tmp_path / "sets", split=split)
@@ -157,6 +159,9 @@ def test_a_split_of_sets_is_measured_side_by_side(data, tmp_path):
             "no backbone 'odd'",
         ),
         (["DATA", "-o", "OUT", "--protocol", "odd"], "no published protocol 'odd'"),
+        (["DATA", "-o", "OUT", "--seed", "1"], "add --robot human"),
+        (["DATA", "-o", "OUT", "--fields", "1"], "planes of --suggest"),
+        (["DATA", "-o", "OUT", "--suggest", "--actions"], "its own robot"),
         (["DATA", "-o", "OUT", "--refinement", "odd"], "refinement 'odd'"),
     ],
 )

@@ -262,4 +262,4 @@ def test_the_command_writes_a_table_of_fields(tmp_path):
     assert "| sets alike | 1 (30) |" in (output / "fields.md").read_text()
     result = CliRunner().invoke(app, [*arguments, "-s", "watershed"])
     assert result.exit_code == 2
-    assert "needs a network" in result.output
+    assert "needs one network" in result.output

@@ -161,6 +161,16 @@ def evaluate(
 
     check_report(output)
     is_human, paper = robot == "human", None
+    for wrong, message in (
+        (seed and not is_human, "--seed is the human robot's: add --robot human"),
+        (fields and not suggest, "--fields counts the planes of --suggest: add it"),
+        (
+            suggest and (is_human or actions or protocol != "micro"),
+            "--suggest has its own robot: leave out --robot, --actions and --protocol",
+        ),
+    ):
+        if wrong:
+            raise typer.BadParameter(message)
     with options.usage():
         if protocol != "micro":
             paper = paper_protocol(protocol, dataset=layout, backbone=backbone)
@@ -181,7 +191,7 @@ def evaluate(
                 spacing_um=spacing,
                 actions=actions,
             )
-            for number in (seed if seed and is_human else [0])
+            for number in seed or [0]
         ]
         objects = draw_objects(
             data,
@@ -199,7 +209,7 @@ def evaluate(
     for spec in specs:
         spec.check()
     if suggest:
-        _suggest(output, specs[0], objects, fields, max_objects, as_json=as_json)
+        _suggest(output, specs, objects, fields, max_objects, as_json=as_json)
         return
     choices = list(product(specs, robots))
     _click(output, choices, objects, workers, scheduler, as_json=as_json)
@@ -286,7 +296,7 @@ def _one_line(name: str, pool: Summary) -> str:
 
 def _suggest(
     output: Path,
-    spec: SegmenterSpec,
+    specs: Sequence[SegmenterSpec],
     objects: Sequence[BenchmarkObject],
     fields: int | None,
     max_objects: int | None,
@@ -303,8 +313,11 @@ def _suggest(
     )
 
     planes = crowded_planes(objects, fields)
-    if not planes or not spec.is_network:
-        msg = f"--suggest needs a network, and planes of {MIN_OBJECTS} objects or more"
+    spec = specs[0]
+    if not planes or len(specs) > 1 or not spec.is_network:
+        msg = (
+            f"--suggest needs one network, and planes of {MIN_OBJECTS} objects or more"
+        )
         raise typer.BadParameter(msg)
     settings = FieldSettings(max_objects or FieldSettings().max_objects)
     segmenter = Segmenter.load(spec.segmenter, device=spec.device)

@@ -47,6 +47,15 @@ PUBLISHED: Mapping[str, Callable[[Path], ObjectList]] = {
 }
 LAYOUTS = ("auto", "folder", "ome-zarr", *PUBLISHED)
 SIDES = ("train", "validation", "test")
+#: the layouts that an option of ``cfrseg evaluate`` is for
+OFFERED_BY = {
+    "--axes": ("folder",),
+    "--per-object": ("folder",),
+    "--ignore": ("folder", "ome-zarr"),
+    "--min-area": ("folder", "ome-zarr"),
+    "--set": ("split",),
+    "--side": ("split",),
+}
 
 
 def draw_objects(
@@ -75,36 +84,46 @@ def draw_objects(
     stack once, and ``axes``, the letters of the images' axes (None: the files'), for
     own folders alone.
 
-    Raises DatasetError if the folder is missing or does not have the layout, ValueError
-    for an unknown layout or side.
+    Raises DatasetError if the folder is missing or does not have the layout, or for a
+    choice that the layout does not offer; ValueError for an unknown layout or side.
     """
+    if layout not in LAYOUTS:
+        raise ValueError(f"no layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
     if not data.is_dir():
         raise DatasetError(f"no folder {data}")
-    if layout == "auto" and split is None:
+    if split is not None:
+        layout = "split"
+    elif layout == "auto":
         layout = guess_layout(data)
-    if axes is not None and (split is not None or layout != "folder"):
-        msg = "axes can be named for a folder with images/ and labels/ only"
-        raise DatasetError(msg)
-    if sets and split is None:
-        msg = f"{data} is one set: sets are chosen from a split (--split FILE)"
-        raise DatasetError(msg)
+    named = {
+        "--axes": axes is not None,
+        "--per-object": per_object,
+        "--ignore": ignore_value is not None,
+        "--min-area": min_area_px != MIN_AREA_PX,
+        "--set": bool(sets),
+        "--side": side != "validation",
+    }
+    _check_offered([option for option in named if named[option]], data, layout)
     most = max_objects or MAX_OBJECTS_PER_SET
     if split is not None:
         return micro_objects(data, split, side, max_per_set=most, sets=sets, seed=seed)
-    source: ObjectList
+    if layout in PUBLISHED:
+        objects = list(PUBLISHED[layout](data).objects())
+        if max_objects is None:
+            return objects
+        return sample_objects(objects, max_objects, seed=seed)
     own = data, data.resolve().name, ignore_value, min_area_px
+    source: ObjectList = OmeZarr(*own)
     if layout == "folder":
         source = LabelFolder(*own, per_object=per_object, axes=axes)
-    elif layout == "ome-zarr":
-        source = OmeZarr(*own)
-    elif layout in PUBLISHED:
-        source = PUBLISHED[layout](data)
-    else:
-        raise ValueError(f"no layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
-    objects = list(source.objects())
-    if layout in PUBLISHED and max_objects is None:
-        return objects
-    return sample_objects(objects, most, seed=seed)
+    return sample_objects(list(source.objects()), most, seed=seed)
+
+
+def _check_offered(options: Sequence[str], data: Path, layout: str) -> None:
+    for option in options:
+        if layout not in OFFERED_BY[option]:
+            kinds = " and ".join(OFFERED_BY[option])
+            raise DatasetError(f"{option} is for {kinds} data: {data} is {layout}")
 
 
 def guess_layout(folder: Path) -> str:
