@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +24,7 @@ class Stalling(SimpleHTTPRequestHandler):
     """
 
     sent_bytes = 0  #: of all files, so far
-    wait_s = 0.0  #: before each answer
+    before: Callable[[], object] = staticmethod(int)  #: called before each answer
     whole = False
 
     stalled = False
@@ -34,7 +35,7 @@ class Stalling(SimpleHTTPRequestHandler):
         if Stalling.refused:
             self.send_error(Stalling.refused)
             return
-        time.sleep(Stalling.wait_s)
+        Stalling.before()
         if not Stalling.stalled:
             self._send()
             return
@@ -95,11 +96,23 @@ def serving(folder: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
             Stalling.stalled, Stalling.refused, Stalling.whole = False, 0, False
-            Stalling.wait_s = 0.0
+            Stalling.before = int
             if Stalling.held is not None:
                 Stalling.held.set()
             Stalling.held = None
             server.shutdown()
+            hang_up()
+
+
+def hang_up() -> None:
+    """Close the connections to servers: those for Zarr do not close themselves."""
+    from fsspec.implementations.http import HTTPFileSystem
+
+    for files in list(HTTPFileSystem._cache.values()):
+        if session := files._session:
+            closed = asyncio.run_coroutine_threadsafe(session.close(), session._loop)
+            closed.result(60)
+    HTTPFileSystem.clear_instance_cache()
 
 
 @contextmanager

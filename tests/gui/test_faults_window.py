@@ -6,7 +6,6 @@ import ctypes
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -235,10 +234,8 @@ def test_a_click_on_a_store_that_never_answers_is_given_up(
             window.until(lambda: "has not answered" in window.view.status)
             assert window.view.remedy.text == "Give up"
         Stalling.stalled = False
-        start = time.monotonic()
         give_up(window, how)
-        window.settle()
-        assert time.monotonic() - start < 5
+        window.settle()  # although the read goes on
         assert [row.object_id for row in window.view.objects] == [1]
         assert len(window.points.data) == 1
         assert window.view.remedy is None

@@ -100,7 +100,7 @@ def check(reader: str, folder: Path, count: int) -> None:
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     refused = 0
     for number, path in enumerate(mutants(reader, folder, count)):
-        start = time.monotonic()
+        start = time.process_time()
         reason = ""
         try:
             with warnings.catch_warnings():
@@ -111,7 +111,7 @@ def check(reader: str, folder: Path, count: int) -> None:
             refused += 1
         assert "\n" not in reason, number
         assert "allow_pickle" not in reason, number
-        assert time.monotonic() - start < MOST_S, number
+        assert time.process_time() - start < MOST_S, number
     assert refused > 0
 
 

@@ -469,9 +469,9 @@ def test_many_events_stay_usable(path: Path, count: int) -> None:
     start = time.perf_counter()
     writer.save()
     saved = time.perf_counter() - start
-    start = time.perf_counter()
+    busy = time.process_time()
     writer.record(ev.ObjectRenamed(1, "still quick"))
-    assert time.perf_counter() - start < 10.0  # seconds, not minutes: no rewriting
+    assert time.process_time() - busy < 10  # not minutes: no rewriting
     writer.close()
     start, busy = time.perf_counter(), time.process_time()
     session = Session.open(path)

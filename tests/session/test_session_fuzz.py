@@ -105,7 +105,7 @@ files = st.one_of(mutated(), mutated(), mutated(), mutated(), st.binary(max_size
 
 def check_bytes(data: bytes) -> None:
     """Read, sum up and apply: a result, or one line that says why not."""
-    start = time.perf_counter()
+    start = time.process_time()
     said = ""
     try:
         content = parse_session(data)
@@ -117,7 +117,7 @@ def check_bytes(data: bytes) -> None:
         said = str(error)
     assert said.isprintable()
     assert len(said) < 1000
-    assert time.perf_counter() - start < 20  # seconds, on the slowest machine
+    assert time.process_time() - start < 20  # on the slowest machine
 
 
 SLACK = {
@@ -235,12 +235,12 @@ def test_huge_planes_cost_nothing(tmp_path: Path) -> None:
     raw["snapshot"] = None
     path = write(tmp_path, raw)
     tifffile.imwrite(tmp_path / "image.tif", pixels())
-    start, before_mb = time.perf_counter(), peak_mb()
+    start, before_mb = time.process_time(), peak_mb()
     assert [o.object_id for o in Session.open(path).objects()] == [1]
     replay_into(path, tmp_path / "out")
     with pytest.raises(SessionError, match="plane of shape"):
         Session.open(path).apply(pixels(), flood_segmenter())
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert peak_mb() - before_mb < 100
 
 
