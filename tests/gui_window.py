@@ -15,7 +15,6 @@ from napari_cfrseg.gui.segment.layers import camera_of
 
 PLUGIN, DOCK = "napari-cfrseg", "Segment with clicks"
 PLACEMENT = {"scale": (0.2, 0.2), "translate": (30, -12), "units": ("um", "um")}
-TIMEOUT_MS = 300_000  # a busy machine loads torch for minutes
 
 
 def flood() -> Segmenter:
@@ -94,7 +93,7 @@ class Window:
         return self.dock.controller.labels.layer
 
     def until(self, condition) -> None:
-        self.qtbot.waitUntil(condition, timeout=TIMEOUT_MS)
+        self.qtbot.waitUntil(condition)
 
     def settle(self) -> None:
         self.until(lambda: self.view.pending == 0)
@@ -108,9 +107,13 @@ class Window:
         row, column = (world - centre) * camera_of(self.viewer).zoom + size / 2
         return QPoint(round(column), round(row))
 
+    def point(self, *place: float) -> None:
+        """Move the pointer to a pixel: at once, unlike a display's own pointer."""
+        post(self.canvas, mouse_move(self.at(*place), Qt.MouseButton.NoButton))
+
     def click(self, y, x, button=Qt.MouseButton.LeftButton, settle=True) -> None:
         place = self.at(y, x)
-        self.qtbot.mouseMove(self.canvas, place)
+        self.point(y, x)
         self.qtbot.mousePress(self.canvas, button, pos=place)
         self.qtbot.mouseRelease(self.canvas, button, pos=place)
         if settle:
@@ -124,7 +127,7 @@ class Window:
         button=Qt.MouseButton.LeftButton,
     ) -> None:
         a, b = self.at(*start), self.at(*end)
-        self.qtbot.mouseMove(self.canvas, a)
+        self.point(*start)
         self.qtbot.mousePress(self.canvas, button, modifier, pos=a)
         for share in (0.3, 0.6, 1.0):
             post(self.canvas, mouse_move(a + (b - a) * share, button, modifier))

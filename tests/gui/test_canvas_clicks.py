@@ -141,8 +141,7 @@ def test_object_under_the_pointer_is_selected(window):
     )
     assert window.view.selected == 2
     assert window.viewer.layers.selection.active is window.points
-    window.qtbot.mouseMove(window.canvas, window.at(*FIRST))
-    window.qtbot.wait(50)
+    window.point(*FIRST)
     window.press(Qt.Key.Key_G)
     assert window.view.selected == 1
 
@@ -213,9 +212,9 @@ def test_session_opened_in_an_empty_window_is_ready_for_clicks(
     viewer = make_napari_viewer(show=True)
     _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
     viewer.open(str(path), plugin=PLUGIN)
-    qtbot.waitUntil(lambda: dock.controller is not None, timeout=60_000)
+    qtbot.waitUntil(lambda: dock.controller is not None)
     controller = dock.controller
-    qtbot.waitUntil(lambda: bool(controller.view.objects), timeout=60_000)
+    qtbot.waitUntil(lambda: bool(controller.view.objects))
     assert [layer.name for layer in viewer.layers] == [
         "work",
         "work objects",

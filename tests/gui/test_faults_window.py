@@ -17,7 +17,7 @@ import tifffile
 import torch
 import zarr
 from closed_form import FloodNetwork
-from gui_window import PLACEMENT, PLUGIN, TIMEOUT_MS, PlanesWindow, Window, squares
+from gui_window import PLACEMENT, PLUGIN, PlanesWindow, Window, squares
 from napari.settings import get_plugin_settings
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManifest
@@ -358,7 +358,7 @@ class Noted:
     def __getitem__(self, key: object) -> np.ndarray:
         self.readers.add(threading.current_thread().name)
         if self.slow is not None:
-            self.slow.wait(TIMEOUT_MS / 1000)
+            self.slow.wait(300)
         return squares()[key]
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:

@@ -288,7 +288,7 @@ def test_half_a_minute_of_fine_tuning_makes_a_model_that_clicks(viewer, qtbot):
     dock.image.value, dock.labels.value = image, painted
     dock.base.value, dock.minutes.value, dock.name.value = "tiny", 0.5, "disks"
     dock.start_button.click()
-    qtbot.waitUntil(lambda: dock.job.status.phase == "training", timeout=300_000)
+    qtbot.waitUntil(lambda: dock.job.status.phase == "training")
     folder = dock.job.folder
 
     # the program goes on without the dock; another dock finds it
@@ -297,10 +297,10 @@ def test_half_a_minute_of_fine_tuning_makes_a_model_that_clicks(viewer, qtbot):
     assert dock.job.folder == folder
     assert not dock.start_button.isEnabled()
     dock.pause_button.click()
-    qtbot.waitUntil(lambda: dock.job.status.phase == "paused", timeout=120_000)
+    qtbot.waitUntil(lambda: dock.job.status.phase == "paused")
     assert dock.pause_button.text() == "Go on"
     dock.pause_button.click()
-    qtbot.waitUntil(lambda: dock.job.is_finished, timeout=600_000)
+    qtbot.waitUntil(lambda: dock.job.is_finished)
     dock.look()
     assert dock.job.status.phase == "done", (folder / "log.txt").read_text()
     assert dock.curve.loss
@@ -310,15 +310,13 @@ def test_half_a_minute_of_fine_tuning_makes_a_model_that_clicks(viewer, qtbot):
     assert dock.status.text() == verdict_sentence(dock.job.report)
 
     clicks.image_choice.value = image
-    qtbot.waitUntil(lambda: clicks.controller is not None, timeout=120_000)
+    qtbot.waitUntil(lambda: clicks.controller is not None)
     dock.use_button.click()
     assert clicks.model_choice.value == "disks"
-    qtbot.waitUntil(lambda: not clicks.controller.view.loading, timeout=120_000)
+    qtbot.waitUntil(lambda: not clicks.controller.view.loading)
     viewer.reset_view()
     click(viewer, qtbot, *CENTRES[4])
-    qtbot.waitUntil(
-        lambda: clicks.controller.labels.layer.data[CENTRES[4]] == 1, timeout=120_000
-    )
+    qtbot.waitUntil(lambda: clicks.controller.labels.layer.data[CENTRES[4]] == 1)
     assert clicks.controller.annotator.model == "disks"
     if "CFRSEG_SCREENSHOT" in os.environ:
         viewer.screenshot(os.environ["CFRSEG_SCREENSHOT"], canvas_only=False)
@@ -387,22 +385,22 @@ def test_a_killed_program_is_reported_and_continues(viewer, qtbot):
     dock.image.value, dock.labels.value = viewer.layers["disks"], drawn
     dock.base.value, dock.minutes.value = "tiny", 5
     dock.start_button.click()
-    qtbot.waitUntil(lambda: dock.run.process is not None, timeout=60_000)
+    qtbot.waitUntil(lambda: dock.run.process is not None)
     os.kill(dock.run.process.pid, signal.SIGKILL)
-    qtbot.waitUntil(lambda: dock.start_button.text() == "Go on", timeout=60_000)
+    qtbot.waitUntil(lambda: dock.start_button.text() == "Go on")
     assert "Interrupted" in dock.status.text()
     dock.start_button.click()
-    qtbot.waitUntil(lambda: dock.run.is_active, timeout=60_000)
+    qtbot.waitUntil(lambda: dock.run.is_active)
     assert not dock.pause_button.isEnabled()  # it does not train yet
     dock.cancel_button.click()
-    qtbot.waitUntil(lambda: dock.start_button.text() == "Go on", timeout=60_000)
+    qtbot.waitUntil(lambda: dock.start_button.text() == "Go on")
     assert dock.status.text().startswith("Cancelled. Go on continues")
     assert not dock.cancel_button.isEnabled()
     dock.start_button.click()
     assert dock.job.control == "run"
-    qtbot.waitUntil(lambda: dock.job.status.phase == "training", timeout=300_000)
+    qtbot.waitUntil(lambda: dock.job.status.phase == "training")
     dock.stop_button.setEnabled(True)
     dock.stop_button.click()
-    qtbot.waitUntil(lambda: dock.job.is_finished, timeout=300_000)
+    qtbot.waitUntil(lambda: dock.job.is_finished)
     assert dock.job.status.phase == "done"
     dock.let_go()

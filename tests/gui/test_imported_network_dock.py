@@ -12,7 +12,6 @@ from napari_cfrseg.cli.models import install
 from napari_cfrseg.gui.segment.dock import ClickDock
 
 NAME = "simpleclick_vit_xtiny"
-TIMEOUT_MS = 120_000
 
 
 @pytest.fixture
@@ -30,9 +29,7 @@ def test_an_imported_network_is_chosen_and_clicked(make_napari_viewer, qtbot) ->
     dock = ClickDock(viewer)
     viewer.window.add_dock_widget(dock)
 
-    def until(condition) -> None:
-        qtbot.waitUntil(condition, timeout=TIMEOUT_MS)
-
+    until = qtbot.waitUntil
     until(lambda: dock.controller is not None and not dock.controller.view.loading)
     until(lambda: NAME in dock.model_choice.choices)
     dock.model_choice.value = NAME

@@ -102,7 +102,7 @@ def test_rows_merge_and_undo_parts_them(window):
 def test_keys_merge_what_is_pointed_at_and_split_it_off_again(window):
     select(window, 0)
     window.dock.controller.ready_to_click()
-    window.qtbot.mouseMove(window.canvas, window.at(*PLACES[3]))
+    window.point(*PLACES[3])
     window.press(Qt.Key.Key_M)
     assert window.labels.data[PLACES[3]] == 1
     window.press(Qt.Key.Key_X)

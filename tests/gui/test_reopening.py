@@ -71,9 +71,9 @@ def acts(window: Window):
     yield from click(SQUARES[3])
     yield from keys(letter["N"])
     yield from click(SQUARES[4])
-    yield qtbot.mouseMove(canvas, window.at(*SQUARES[0]))
+    yield window.point(*SQUARES[0])
     yield from keys(letter["M"])
-    yield qtbot.mouseMove(canvas, window.at(10, 10))  # what M pointed at is left
+    yield window.point(10, 10)  # what M pointed at is left
     yield window.dock.settings.rule.native.setCurrentIndex(1)
 
 
@@ -91,7 +91,7 @@ def test_acts_during_a_reopening_do_what_they_do_after_it(opened, tmp_path) -> N
     after.dock.let_go()
 
     during, answers = opened(), threading.Event()
-    during.dock._runner.submit(Job(lambda _: answers.wait(60), print, print))
+    during.dock._runner.submit(Job(lambda _: answers.wait(300), print, print))
     during.dock.open_session(paths[1])
     for _ in acts(during):
         during.qtbot.wait(60)
@@ -116,7 +116,7 @@ def test_the_newest_act_kept_is_taken_back_and_nothing_is_painted(opened, tmp_pa
     recorded(opened(), path)
     count = len(Session.open(path).content.events)
     window, answers = opened(), threading.Event()
-    window.dock._runner.submit(Job(lambda _: answers.wait(60), print, print))
+    window.dock._runner.submit(Job(lambda _: answers.wait(300), print, print))
     window.dock.open_session(path)
     for place in SQUARES[2:4]:
         window.click(*place, settle=False)

@@ -37,15 +37,14 @@ def window(make_napari_viewer, qtbot, npe2pm, plugin_settings, monkeypatch):
         yield w
 
 
-def move(window, y, x) -> None:
-    """Move the pointer to a pixel, no button held."""
-    post(window.canvas, mouse_move(window.at(y, x), Qt.MouseButton.NoButton))
-
-
 def rest(window, y, x) -> None:
     """Move the pointer to a pixel and wait until what follows is computed."""
-    move(window, y, x)
-    window.qtbot.wait(resting_pointer.REST_MS + 350)
+    window.point(y, x)
+    resting = window.dock.resting
+    window.until(lambda: not resting._timer.isActive())
+    if resting._job is not None:
+        window.until(resting._job.ended.is_set)
+    window.settle()
 
 
 def outlines(window) -> list:
@@ -88,7 +87,7 @@ def test_a_click_is_computed_from_the_press_on(window) -> None:
         before, place = CountingNetwork.embedded, window.at(y, x)
         window.qtbot.mousePress(window.canvas, Qt.MouseButton.LeftButton, pos=place)
         window.until(lambda before=before: CountingNetwork.embedded > before)
-        window.qtbot.wait(200)
+        window.until(window.dock.resting._job.ended.is_set)
         before = CountingNetwork.embedded
         assert number not in [one.object_id for one in window.view.objects]
         # a hand trembles: the click is where the button was pressed
@@ -111,7 +110,7 @@ def test_a_click_released_at_once_waits_for_what_its_press_began(window) -> None
     window.qtbot.mousePress(window.canvas, button, pos=place)
     begun = window.dock.resting._job
     window.qtbot.mouseRelease(window.canvas, button, pos=place)
-    move(window, 20, 20)
+    window.point(20, 20)
     assert not begun.is_cancelled
     window.settle()
     assert window.area(1) == 1600
@@ -154,7 +153,7 @@ def test_the_outline_shows_what_the_click_gives_and_goes_with_the_pointer(window
     outline = np.abs(shown - to_rgba(hex_of(PURPLE))[:3]).max(axis=-1) < 0.06
     assert outline.sum() > 100  # on all four sides of the square
     assert window.viewer.layers.selection.active == window.points
-    move(window, 20, 20)
+    window.point(20, 20)
     assert not layer.visible
     window.click(60, 60)
     assert not layer.visible

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from closed_form import FloodNetwork
-from gui_window import PLUGIN, TIMEOUT_MS, Window
+from gui_window import PLUGIN, Window
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManifest
 from qtpy.QtCore import QTimer
@@ -166,11 +166,11 @@ def test_what_is_in_view_comes_from_a_slow_server_later(viewer, field, qtbot, tm
         ticks, answers = Ticks(), threading.Event()
         Stalling.before = lambda: answers.wait() and ticks.wait()
         camera_of(viewer).center, camera_of(viewer).zoom = (230, 330), 8
-        qtbot.waitUntil(lambda: layer.data_level == 0, timeout=TIMEOUT_MS)
+        qtbot.waitUntil(lambda: layer.data_level == 0)
         assert shown(layer).any()  # the coarser level
         assert not fine(layer, field)
         answers.set()
-        qtbot.waitUntil(lambda: fine(layer, field), timeout=TIMEOUT_MS)
+        qtbot.waitUntil(lambda: fine(layer, field))
         assert not ticks.stopped
 
 
@@ -191,13 +191,13 @@ def test_a_view_that_does_not_come_is_said_once(
         Stalling.refused = 503
         for zoom in (4, 8):
             camera_of(viewer).center, camera_of(viewer).zoom = (230, 330), zoom
-            qtbot.waitUntil(lambda: len(told()) > before, timeout=TIMEOUT_MS)
+            qtbot.waitUntil(lambda: len(told()) > before)
             qtbot.wait(700)
             assert not fine(layer, field)
         assert len(told()) == before + 1
         assert "503" in told()[-1]
         Stalling.refused = 0
-        qtbot.waitUntil(lambda: fine(layer, field), timeout=TIMEOUT_MS)
+        qtbot.waitUntil(lambda: fine(layer, field))
 
 
 def test_others_get_the_pixels_of_such_a_layer(viewer, field, tmp_path):

@@ -349,7 +349,7 @@ def test_the_menu_shows_a_session_s_picture(desk: Desk, qtbot, monkeypatch) -> N
     writer = lost.keeper.writer
     assert writer is not None
     target = picture_path(writer.content.identity)
-    qtbot.waitUntil(target.exists, timeout=20_000)
+    qtbot.waitUntil(target.exists)
     picture = np.asarray(PIL.Image.open(target))
     small = lost.labels[::2, ::2]
     assert picture.shape[:2] == small.shape

@@ -187,7 +187,7 @@ def test_cancelled_midway_keeps_what_is_done(window):
     before = window.labels.data.copy()
     window.network.wait_at = window.network.calls["embed_image"] + 6
     controller.stack.both()
-    window.qtbot.waitUntil(window.network.reached.is_set, timeout=60_000)
+    window.qtbot.waitUntil(window.network.reached.is_set)
     window.until(lambda: window.view.progress[0] > 1)
     assert window.dock.status.bar.isVisible()
     window.qtbot.mouseClick(window.dock.status.cancel, Qt.MouseButton.LeftButton)

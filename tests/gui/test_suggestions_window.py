@@ -88,7 +88,7 @@ def test_suggest_accept_reject_undo_and_replay(window, qtbot, discs):
     assert len(window.view.objects) == 4
     window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
     assert layer.data[y, x]
-    qtbot.mouseMove(window.canvas, window.at(y, x))
+    window.point(y, x)
     window.press(Qt.Key.Key_Delete)
     assert layer.data[y, x] == 0
     # the slider says how many, one button makes them objects, one undo takes them back
@@ -184,7 +184,7 @@ def test_suggestions_follow_the_view_and_the_switch_stops_them(window, qtbot):
     def look(y, x, factor):
         camera.center = (0, *np.asarray(window.image.data_to_world((y, x))))
         camera.zoom = factor * zoom
-        qtbot.wait(500)
+        window.until(lambda: not suggesting._rest.isActive())
         window.until(lambda: not window.view.suggestions.running)
         window.settle()
 

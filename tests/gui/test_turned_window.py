@@ -40,7 +40,7 @@ class TurnedWindow(Window):
     def click_voxel(self, *index: float, right=False) -> None:
         button = Qt.MouseButton.RightButton if right else Qt.MouseButton.LeftButton
         place = self.at(*index)
-        self.qtbot.mouseMove(self.canvas, place)
+        self.point(*index)
         self.qtbot.mousePress(self.canvas, button, pos=place)
         self.qtbot.mouseRelease(self.canvas, button, pos=place)
         self.settle()

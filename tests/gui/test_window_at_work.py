@@ -106,7 +106,7 @@ def test_pressing_the_other_button_paints_nothing(window):
     window.click(*FIRST)
     place, paints = window.at(45, 45), Paints()
     controls = window.viewer.window._qt_viewer.controls.findChildren(QWidget)
-    QTest.mouseMove(window.canvas, place)
+    window.point(45, 45)
     window.qtbot.wait(700)  # what follows the click itself
     for widget in controls:
         widget.installEventFilter(paints)
@@ -423,4 +423,4 @@ def test_an_image_that_was_removed_is_freed_with_its_network(window):
         gc.collect()
         return not any(one() is not None for one in gone)
 
-    window.qtbot.waitUntil(is_gone, timeout=10_000)
+    window.qtbot.waitUntil(is_gone)
