@@ -26,7 +26,6 @@ def cfrseg(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
         check=False,
     )
 
@@ -41,7 +40,6 @@ def test_help_that_finds_no_room_ends_in_one_line(arguments: list[str]) -> None:
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=120,
             check=False,
         )
     assert done.returncode == 1

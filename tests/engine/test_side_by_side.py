@@ -23,7 +23,7 @@ def two_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("two_threads")
 def test_jobs_run_at_once_on_a_thread_each() -> None:
-    meeting = threading.Barrier(2, timeout=20)
+    meeting = threading.Barrier(2, timeout=250)
 
     def job() -> int:
         meeting.wait()  # passes only where both run at once

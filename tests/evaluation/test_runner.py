@@ -56,13 +56,9 @@ def results(run):
 
 
 def wait_for_lines(path, count, process):
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if path.exists() and len(path.read_bytes().splitlines()) >= count:
-            return
+    while not path.exists() or len(path.read_bytes().splitlines()) < count:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
-    pytest.fail(f"{path} never got {count} lines")
 
 
 def wait_until_gone(process_group):

@@ -153,7 +153,7 @@ class WaitingNetwork(FloodNetwork):
 
     def refine(self, features, feedback, newest_click):
         if feedback is not None:
-            self.go_on.wait(60)
+            self.go_on.wait(300)
         return super().refine(features, feedback, newest_click)
 
 

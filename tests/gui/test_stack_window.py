@@ -47,7 +47,7 @@ class Gate(FloodNetwork):
         due = self.wait_at is not None and self.calls["embed_image"] >= self.wait_at
         if due and not self.reached.is_set():
             self.reached.set()
-            self.go_on.wait(60)
+            self.go_on.wait(300)
         return out
 
 

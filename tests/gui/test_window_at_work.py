@@ -53,7 +53,7 @@ class SlowNetwork(FloodNetwork):
     def refine(self, *args, **kwargs):
         if self.go_on is not None:
             self.reached.set()
-            self.go_on.wait(60)
+            self.go_on.wait(300)
         return super().refine(*args, **kwargs)
 
 
@@ -227,7 +227,7 @@ def test_a_click_made_while_the_model_loads_is_computed_once_it_is_there(window)
     gate = threading.Event()
 
     def load():
-        gate.wait(60)
+        gate.wait(300)
         return Segmenter(FloodNetwork(0.2), device="cpu")
 
     window.dock.controller.load_model(load)
@@ -365,7 +365,7 @@ def test_the_window_answers_while_objects_are_measured(window, tmp_path, monkeyp
         QFileDialog, "getSaveFileName", lambda *_: (str(target), "measurements")
     )
     window.dock.controller.runner.submit(
-        Job(lambda _: gate.wait(60), lambda _: None, lambda _: None)
+        Job(lambda _: gate.wait(300), lambda _: None, lambda _: None)
     )
     window.dock.sessions.export_button.click()
     assert window.view.status == "Exporting to a.measurements.csv …"

@@ -180,7 +180,7 @@ def test_a_slow_image_is_sampled_with_several_requests_at_once() -> None:
 
     class Slow(Lazy):
         def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-            together.wait(timeout=10)  # BrokenBarrierError where they come one by one
+            together.wait(timeout=60)  # BrokenBarrierError where they come one by one
             return super().__getitem__(key)
 
     in_turn = open_plane(Lazy((30_000, 30_000)))

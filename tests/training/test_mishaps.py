@@ -131,8 +131,8 @@ def killed(start, tmp_path_factory):
     shutil.copytree(start, folder)
     process = program(folder)
     state = folder / "job" / "training-0.pt"
-    deadline = time.monotonic() + 250
-    while not state.exists() and time.monotonic() < deadline:
+    while not state.exists():
+        assert process.poll() is None
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
@@ -237,7 +237,6 @@ def on_full_disk(folder, room_kb):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=250,
     )
     job.rmdir()
     shutil.move(folder / "kept", job)
