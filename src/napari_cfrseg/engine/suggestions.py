@@ -5,10 +5,10 @@ Three steps, of which only the second needs the network:
 1. Seeds: grey values are projected onto what tells the finished objects from their
    surroundings; maxima of the Laplacian of Gaussian at the finished objects' sizes.
 2. Each seed is answered as a first click is, in a window of its blob's size, and its
-   mask, unless hopeless, once more: as a click on its innermost pixel, in a window of
-   its size. The better of both counts. Each is cut where its border looks most like
-   those of the finished objects. Windows are computed in batches and, where a
-   CPU has it, in bfloat16: results may differ from a click's in single pixels, so a
+   mask, unless hopeless or sure, once more: as a click on its innermost pixel, in a
+   window of its size. The better of both counts. Each is cut where its border looks
+   most like those of the finished objects. Windows are computed in batches and, where
+   a CPU has it, in bfloat16: results may differ from a click's in single pixels, so a
    mask is recorded with its acceptance and not computed again.
 3. Each mask gets the probability of being right, from the network's quality and
    confidence and from its likeness to the finished objects (size, grey values,
@@ -67,6 +67,8 @@ _APART = 1.5
 _PATIENCE = 4
 #: a mask at least as probable is shown at once, and no seed inside it is answered
 _GOOD = 0.5
+#: a mask at least as probable is not looked at again
+_SURE = 0.9
 #: a mask less probable than this is not suggested: nine in ten would be in the way
 _SHOWN = 0.2
 #: diameters beyond those of the finished objects by more than this are not suggested
@@ -279,12 +281,16 @@ class Suggester:
         return [suggestion for look in self._looks(seeds) for suggestion in look]
 
     def _looks(self, seeds: Sequence[Seed]) -> Iterator[list[ObjectSuggestion]]:
-        """Yield the masks of a first look, and those of a second from their middles."""
+        """Yield the masks of a first look, and those of a second from their middles.
+
+        What is whole and sure at the first look is not looked at again.
+        """
         scale = _FIRST_LOOK * self._known.elongation
         first = self._look(seeds, [scale * seed.size for seed in seeds])
         yield [s for s, is_whole in first if is_whole]
-        middles = [Seed(innermost(s.mask), 0.0, s.traits[-1]) for s, _ in first]
-        sides = [_SECOND_LOOK * max(s.mask.mask.shape) for s, _ in first]
+        again = [s for s, is_whole in first if not is_whole or s.score < _SURE]
+        middles = [Seed(innermost(s.mask), 0.0, s.traits[-1]) for s in again]
+        sides = [_SECOND_LOOK * max(s.mask.mask.shape) for s in again]
         yield [s for s, is_whole in self._look(middles, sides) if is_whole]
 
     def _look(
