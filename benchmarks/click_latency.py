@@ -16,6 +16,10 @@ thread that does it, of the whole process where one thread hands over to another
 The button is held for ``--held-ms``, as a hand does; the click is computed meanwhile,
 and ``waits`` is what is left of that at the release. ``--held-ms 0`` measures without.
 
+Qt composes the whole window, dock and canvas, in one turn of the event loop; what the
+stalls are without that is printed, too. ``--bare`` measures napari with a point and an
+object painted, without the plugin.
+
 A busy machine lengthens the clock's times far more than the processor's. Also printed:
 how often the window's events waited for more than 30 ms, the longest such stall, and
 the resident memory with that of the embeddings after a fifth, three fifths and all of
@@ -40,7 +44,7 @@ from typing import Any
 
 import napari
 import numpy as np
-from gui_gap import Ticker, run_until
+from gui_gap import run_until
 from hands import Hands, Pointer
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
@@ -190,10 +194,16 @@ def summary(spent: list[np.ndarray], hops: Sequence[str] = HOPS) -> dict[str, st
     }
 
 
-def stalls(ticker: Ticker) -> dict[str, int]:
+def stalls(pointer: Pointer) -> dict[str, Any]:
     """Return how often, and how long, the window's events waited."""
+    ticker, composing_ms = pointer.ticker, 1e3 * np.array(pointer.composing.seconds)
     wall_s, processor_s = ticker.read_s()
     return {
+        "composing": "median {:.1f}, p95 {:.1f} ms".format(
+            *np.percentile(composing_ms, (50, 95))
+        ),
+        "stalls_over_30_ms_but_for_composing": ticker.counted_rest,
+        "longest_stall_but_for_composing_ms": round(1e3 * ticker.longest_rest_s),
         "stalls_over_30_ms": ticker.counted,
         "stalls_over_30_ms_processor": ticker.counted_cpu,
         "longest_stall_ms": round(1e3 * wall_s),
@@ -241,9 +251,7 @@ def napari_alone(sample: str, count: int, held_ms: float) -> dict[str, Any]:
         if number > WARM_UP:
             spent.append(np.diff(np.array(marks[:3]), axis=0))
     shown = summary(spent, ("shown", "painted"))
-    return {"clicks": count, "points": len(points.data), **shown} | stalls(
-        pointer.ticker
-    )
+    return {"clicks": count, "points": len(points.data), **shown} | stalls(pointer)
 
 
 def main() -> None:
@@ -270,7 +278,7 @@ def main() -> None:
 
         torch.set_num_threads(options.threads)
         report = window.annotate(options.clicks)
-        report |= stalls(window.hands.ticker)
+        report |= stalls(window.hands)
         report["problems"] = window.hands.problems
         print(json.dumps(report, indent=2, ensure_ascii=False), flush=True)
         os._exit(0)

@@ -31,7 +31,11 @@ COUNTED_S = 0.03
 
 
 class Ticker:
-    """Remembers the longest gap between two ticks of the window's event loop."""
+    """Remembers the longest gap between two ticks of the window's event loop.
+
+    ``apart_s`` is time since the last tick that is not ours: without it, gaps are
+    counted a second time.
+    """
 
     def __init__(self) -> None:
         self.restart()
@@ -42,6 +46,9 @@ class Ticker:
 
     def _tick(self) -> None:
         now, cpu = time.perf_counter(), time.thread_time()
+        rest, self.apart_s = now - self._last - self.apart_s, 0.0
+        self.longest_rest_s = max(self.longest_rest_s, rest)
+        self.counted_rest += rest > COUNTED_S
         self.longest_s = max(self.longest_s, now - self._last)
         self.longest_cpu_s = max(self.longest_cpu_s, cpu - self._last_cpu)
         self.counted += now - self._last > COUNTED_S
@@ -55,8 +62,9 @@ class Ticker:
 
     def restart(self) -> None:
         """Forget the gaps so far."""
-        self.longest_s = self.longest_cpu_s = 0.0
-        self.counted = self.counted_cpu = 0
+        self.longest_s = self.longest_cpu_s = self.longest_rest_s = 0.0
+        self.counted = self.counted_cpu = self.counted_rest = 0
+        self.apart_s = 0.0
         self._last, self._last_cpu = time.perf_counter(), time.thread_time()
 
 

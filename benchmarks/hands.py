@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import napari
 import numpy as np
 from gui_gap import Ticker, run_until
 from numpy.typing import ArrayLike
-from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtCore import QEvent, QObject, QPoint, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QWidget
@@ -16,6 +17,31 @@ from qtpy.QtWidgets import QApplication, QWidget
 from napari_cfrseg.gui.manifest import DOCK, PLUGIN, layer_of
 from napari_cfrseg.gui.segment.dock import ClickDock
 from napari_cfrseg.samples import load_sample
+
+
+class Composing(QObject):
+    """Times how long Qt takes to compose a window of which a canvas was drawn.
+
+    That is from the request that Qt answers to the swap of its buffers, in one turn of
+    the event loop; it is counted apart from the other gaps of ``ticker``.
+    """
+
+    def __init__(self, window: QWidget, canvas: QWidget, ticker: Ticker) -> None:
+        super().__init__(window)
+        self._ticker, self._asked_s = ticker, 0.0
+        self.seconds: list[float] = []
+        window.installEventFilter(self)
+        canvas.frameSwapped.connect(self._swapped)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Remember when it was asked for."""
+        if event.type() == QEvent.Type.UpdateRequest:
+            self._asked_s = time.perf_counter()
+        return False
+
+    def _swapped(self) -> None:
+        self.seconds.append(time.perf_counter() - self._asked_s)
+        self._ticker.apart_s += self.seconds[-1]
 
 
 class Pointer:
@@ -31,6 +57,7 @@ class Pointer:
             for widget in dock.window().findChildren(QWidget)
             if type(widget).__module__.startswith("vispy.")
         )
+        self.composing = Composing(dock.window(), self.canvas, self.ticker)
 
     def over(self, world: ArrayLike) -> QPoint:
         """Return where a world position, (…, y, x), is on the canvas."""
