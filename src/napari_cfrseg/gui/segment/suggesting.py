@@ -105,6 +105,7 @@ class Suggesting:
         """Compute no more, and listen no more."""
         self._rest.stop()
         self._stop()
+        self.outlines.close()
         self._listener.close()
 
     def _stop(self) -> None:
