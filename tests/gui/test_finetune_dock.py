@@ -1,4 +1,4 @@
-"""The fine-tuning dock: its job's folder, and half a minute for real in a viewer."""
+"""The fine-tuning dock: its job's folder, and a fine-tuning for real in a viewer."""
 
 from __future__ import annotations
 
@@ -189,15 +189,14 @@ def test_a_program_that_another_window_started_can_be_cancelled(folders):
         "TrainingJob(Path(sys.argv[1])).start_heartbeat(); time.sleep(600)"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(job.folder)])
-    deadline = time.monotonic() + 120
     while not job.is_running:
-        assert time.monotonic() < deadline
+        assert process.poll() is None
         time.sleep(0.05)
     run = FineTuneRun()
     run.find()
     assert run.is_active
     run.cancel()
-    assert process.wait(60) == 130
+    assert process.wait() == 130
     assert run.is_interrupted
 
 
@@ -210,15 +209,12 @@ def test_the_program_leaves_the_processor_to_clicks(folders):
     write_pixels([pixels_of(Image(image, name="disks"), Labels(labels))], job.folder)
     process = start_program(job)
     try:
-        deadline = time.monotonic() + 280
-        while os.getpriority(os.PRIO_PROCESS, process.pid) < 19:
-            assert process.poll() is None, (job.folder / "log.txt").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
         group = Path(f"/proc/{process.pid}/autogroup")
-        if group.exists():
-            time.sleep(0.5)
-            assert group.read_text().strip().endswith("nice 19")
+        while os.getpriority(os.PRIO_PROCESS, process.pid) < 19 or (
+            group.exists() and not group.read_text().strip().endswith("nice 19")
+        ):
+            assert process.poll() is None, (job.folder / "log.txt").read_text()
+            time.sleep(0.05)
     finally:
         process.kill()
         process.wait()
@@ -274,9 +270,10 @@ def test_the_only_layer_of_a_kind_is_chosen(viewer, qtbot):
 
 
 @pytest.mark.gui
-@pytest.mark.timeout(900)
-def test_half_a_minute_of_fine_tuning_makes_a_model_that_clicks(viewer, qtbot):
-    """Paint, fine-tune, close the dock meanwhile, keep the model, click with it."""
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
+@pytest.mark.timeout(1800)
+def test_a_fine_tuning_survives_its_mishaps_and_its_model_clicks(viewer, qtbot):
+    """Paint, fine-tune, kill, cancel, close the dock, pause, stop, keep, click."""
     image = viewer.layers["disks"]
     painted = viewer.add_labels(np.zeros(image.data.shape, np.int32), name="painted")
     for number, (y, x) in enumerate(CENTRES, 1):
@@ -286,8 +283,21 @@ def test_half_a_minute_of_fine_tuning_makes_a_model_that_clicks(viewer, qtbot):
     _, clicks = viewer.window.add_plugin_dock_widget(PLUGIN, CLICKS)
     _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, TUNE)
     dock.image.value, dock.labels.value = image, painted
-    dock.base.value, dock.minutes.value, dock.name.value = "tiny", 0.5, "disks"
+    dock.base.value, dock.minutes.value, dock.name.value = "tiny", 5, "disks"
     dock.start_button.click()
+    qtbot.waitUntil(lambda: dock.run.process is not None)
+    os.kill(dock.run.process.pid, signal.SIGKILL)
+    qtbot.waitUntil(lambda: dock.start_button.text() == "Go on")
+    assert "Interrupted" in dock.status.text()
+    dock.start_button.click()
+    qtbot.waitUntil(lambda: dock.run.is_active)
+    assert not dock.pause_button.isEnabled()  # it does not train yet
+    dock.cancel_button.click()
+    qtbot.waitUntil(lambda: dock.start_button.text() == "Go on")
+    assert dock.status.text().startswith("Cancelled. Go on continues")
+    assert not dock.cancel_button.isEnabled()
+    dock.start_button.click()
+    assert dock.job.control == "run"
     qtbot.waitUntil(lambda: dock.job.status.phase == "training")
     folder = dock.job.folder
 
@@ -300,6 +310,9 @@ def test_half_a_minute_of_fine_tuning_makes_a_model_that_clicks(viewer, qtbot):
     qtbot.waitUntil(lambda: dock.job.status.phase == "paused")
     assert dock.pause_button.text() == "Go on"
     dock.pause_button.click()
+    qtbot.waitUntil(lambda: bool(dock.curve.loss))
+    assert dock.stop_button.isEnabled()
+    dock.stop_button.click()
     qtbot.waitUntil(lambda: dock.job.is_finished)
     dock.look()
     assert dock.job.status.phase == "done", (folder / "log.txt").read_text()
@@ -372,35 +385,4 @@ def test_jobs_that_ended_while_napari_was_closed_are_listed_with_their_result(
     assert not dock.table.isVisible()
     assert not dock.use_button.isVisible()
     clicks.let_go()
-    dock.let_go()
-
-
-@pytest.mark.gui
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
-@pytest.mark.timeout(600)
-def test_a_killed_program_is_reported_and_continues(viewer, qtbot):
-    _, labels = disks()
-    drawn = viewer.add_labels(labels, name="drawn")
-    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, TUNE)
-    dock.image.value, dock.labels.value = viewer.layers["disks"], drawn
-    dock.base.value, dock.minutes.value = "tiny", 5
-    dock.start_button.click()
-    qtbot.waitUntil(lambda: dock.run.process is not None)
-    os.kill(dock.run.process.pid, signal.SIGKILL)
-    qtbot.waitUntil(lambda: dock.start_button.text() == "Go on")
-    assert "Interrupted" in dock.status.text()
-    dock.start_button.click()
-    qtbot.waitUntil(lambda: dock.run.is_active)
-    assert not dock.pause_button.isEnabled()  # it does not train yet
-    dock.cancel_button.click()
-    qtbot.waitUntil(lambda: dock.start_button.text() == "Go on")
-    assert dock.status.text().startswith("Cancelled. Go on continues")
-    assert not dock.cancel_button.isEnabled()
-    dock.start_button.click()
-    assert dock.job.control == "run"
-    qtbot.waitUntil(lambda: dock.job.status.phase == "training")
-    dock.stop_button.setEnabled(True)
-    dock.stop_button.click()
-    qtbot.waitUntil(lambda: dock.job.is_finished)
-    assert dock.job.status.phase == "done"
     dock.let_go()
