@@ -137,11 +137,18 @@ def test_the_window_answers_between_a_mask_its_drawing_and_its_showing(window):
     window.canvas._vispy_canvas.events.draw.connect(lambda _: note("drawn"))
     window.canvas.aboutToCompose.connect(lambda: note("shown"))
     heart.start()
-    window.click(*SECOND)
-    window.until(lambda: any(what == "changed" for _, what in log))
-    window.until(lambda: log[-1][1] == "shown")
+    for attempt in range(10):
+        log.clear()
+        if attempt % 2:
+            window.press(Qt.Key.Key_Z, CONTROL)
+        else:
+            window.click(*SECOND)
+        window.until(lambda: any(what == "changed" for _, what in log))
+        window.until(lambda: log[-1][1] == "shown")
+        last = max(i for i, (_, what) in enumerate(log) if what == "changed")
+        if not last or log[last - 1][1] != "drawn":
+            break  # else what was drawn before is still to be shown
     heart.stop()
-    last = max(i for i, (_, what) in enumerate(log) if what == "changed")
     (changed, _), (drawn, *is_drawn), (shown, *is_shown) = log[last : last + 3]
     assert [*is_drawn, *is_shown] == ["drawn", "shown"]
     assert changed < drawn < shown, log
