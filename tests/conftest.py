@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
+from uuid import uuid4
 
 import pytest
 from hypothesis import settings
@@ -100,7 +101,7 @@ def _sessions_apart(
     And they start no process that prepares OpenVINO.
     """
     monkeypatch.setenv("CFRSEG_BACKEND", "torch")
-    folder = tmp_path_factory.getbasetemp() / "sessions"
+    folder = tmp_path_factory.getbasetemp() / "sessions" / uuid4().hex
     monkeypatch.setenv("CFRSEG_SESSIONS", str(folder))
 
 

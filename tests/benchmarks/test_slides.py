@@ -245,7 +245,7 @@ def test_a_slide_is_annotated_at_full_resolution(
     viewer.scene.camera.zoom /= 200
     window.settle()
     assert window.labels.data_level > 2
-    assert window.labels.get_value((y + 425, x + 172))[1] == 1
+    window.until(lambda: window.labels.get_value((y + 425, x + 172))[1] == 1)
     session = tmp_path / "slide.cfrseg.json"
     controller = window.dock.controller
     keeper = window.dock._keepers[controller]
