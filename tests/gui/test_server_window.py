@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from closed_form import FloodNetwork
 from gui_window import PLUGIN, Window
 from napari.utils.notifications import notification_manager
@@ -65,10 +66,23 @@ def write_pyramid(path: Path, side: int) -> np.ndarray:
     pixels = np.random.default_rng(0).integers(0, 20, (side, side), np.uint16)
     pixels[200:260, 300:360] += 200
     path.parent.mkdir()
+    levels = pixels, pixels[::2, ::2]
+    if path.suffix == ".zarr":
+        group = zarr.open_group(path, mode="w", zarr_format=2)
+        datasets = []
+        for number, level in enumerate(levels):
+            group.create_array(str(number), data=level, chunks=(128, 128))
+            scale = {"type": "scale", "scale": [0.5 * 2**number] * 2}
+            said = {"path": str(number), "coordinateTransformations": [scale]}
+            datasets.append(said)
+        axes = [{"name": n, "type": "space", "unit": "micrometer"} for n in "yx"]
+        one = {"version": "0.4", "axes": axes, "datasets": datasets}
+        group.attrs["multiscales"] = [one]
+        return pixels
     with tifffile.TiffWriter(path) as file:
         options = {"tile": (128, 128), "compression": "zlib"}
-        file.write(pixels, subifds=1, metadata={"axes": "YX"}, **options)
-        file.write(pixels[::2, ::2], subfiletype=1, **options)
+        file.write(levels[0], subifds=1, metadata={"axes": "YX"}, **options)
+        file.write(levels[1], subfiletype=1, **options)
     return pixels
 
 
@@ -104,13 +118,14 @@ def saved_far(viewer, qtbot, address: str, path: Path) -> tuple[Window, int]:
     return window, area
 
 
+@pytest.mark.parametrize("name", ["slide.ome.tif", "slide.ome.zarr"])
 def test_a_session_on_a_slow_server_opens_while_the_window_answers(
-    viewer, qtbot, tmp_path
+    viewer, qtbot, tmp_path, name
 ):
     path = tmp_path / "far.cfrseg.json"
-    write_pyramid(tmp_path / "served" / "slide.ome.tif", 512)
+    write_pyramid(tmp_path / "served" / name, 512)
     with serving(tmp_path / "served") as host:
-        window, area = saved_far(viewer, qtbot, f"{host}/slide.ome.tif", path)
+        window, area = saved_far(viewer, qtbot, f"{host}/{name}", path)
         ticks = Ticks()
         Stalling.before = ticks.wait
         window.dock.open_session(path)
@@ -158,9 +173,11 @@ def test_opening_is_given_up_by_cancel(viewer, field, tmp_path):
         assert np.array_equal(np.asarray(layer.data[0]), field)
 
 
-def test_what_is_in_view_comes_from_a_slow_server_later(viewer, field, qtbot, tmp_path):
+@pytest.mark.parametrize("name", ["slide.ome.tif", "slide.ome.zarr"])
+def test_what_is_in_view_comes_from_a_slow_server_later(viewer, qtbot, tmp_path, name):
+    field = write_pyramid(tmp_path / "served" / name, 4096)
     with serving(tmp_path / "served") as host:
-        (layer,) = viewer.open(f"{host}/slide.ome.tif", plugin=PLUGIN)
+        (layer,) = viewer.open(f"{host}/{name}", plugin=PLUGIN)
         assert layer.multiscale
         assert layer.contrast_limits == [0, 19]
         ticks, answers = Ticks(), threading.Event()

@@ -14,7 +14,6 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.io.addresses import address_of
-from napari_cfrseg.io.axes import IN_MEMORY_BYTES, Pyramid, in_memory
+from napari_cfrseg.io.axes import IN_MEMORY_BYTES, in_memory
 from napari_cfrseg.io.named_axes import (
     MOST_BYTES,
     OpenImage,
@@ -71,7 +70,7 @@ def open_image(
         if path.is_dir() or (address is not None and suffix not in _TIFFS):
             from napari_cfrseg.io.ome_zarr import open_zarr
 
-            opened = open_zarr(path, level)
+            opened = open_zarr(path, level, levels=levels)
         else:
             if address is None:
                 check_regular(path)
@@ -82,10 +81,29 @@ def open_image(
                 f"{path} holds {opened.array.dtype} of shape {opened.shape}: expected "
                 "numbers along y and x"
             )
-    if levels > 1 and not isinstance(opened.array, Pyramid):
-        coarser = (open_image(path, level + i).array for i in range(1, levels))
-        opened = replace(opened, array=Pyramid([opened.array, *coarser]))
     return opened if axes is None else opened.named(axes)
+
+
+def count_levels(path: Path) -> int:
+    """Return how many levels an image's pyramid has; 1: none."""
+    if suffix_of(path) in _TIFFS:
+        from napari_cfrseg.io import tiff
+
+        return tiff.count_levels(path)
+    if path.is_dir() or address_of(path) is not None:
+        from napari_cfrseg.io import ome_zarr
+
+        return ome_zarr.count_levels(path)
+    return 1
+
+
+def left_out(path: Path) -> str:
+    """Return what of a slide is not shown, in one line; "" where nothing is missing."""
+    if suffix_of(path) not in _TIFFS:
+        return ""
+    from napari_cfrseg.io import tiff
+
+    return tiff.left_out(path)
 
 
 def axes_in(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -207,8 +225,8 @@ def _open_file(path: Path, level: int, levels: int, *, as_labels: bool) -> OpenI
         from napari_cfrseg.io.tiff import open_tiff
 
         return open_tiff(path, level, levels=levels, as_labels=as_labels)
-    if level:
-        raise ImageError(f"{path} has no pyramid level {level}")
+    if level + levels > 1:
+        raise ImageError(f"{path} has no pyramid level {max(level, 1)}")
     return _open_npy(path) if suffix == ".npy" else _open_picture(path, as_labels)
 
 

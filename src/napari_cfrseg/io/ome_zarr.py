@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.io.addresses import address_of, answering, remote_store
-from napari_cfrseg.io.axes import ArrayView
+from napari_cfrseg.io.axes import ArrayView, Pyramid
 from napari_cfrseg.io.named_axes import OpenImage, axis_names, unit_name
 from napari_cfrseg.io.tiff import check_chunks
 
@@ -26,14 +26,62 @@ def is_zarr(path: Path) -> bool:
     return any((path / name).is_file() for name in _MARKS)
 
 
-def open_zarr(path: Path, level: int = 0, *, labels: str | None = None) -> OpenImage:
+def open_zarr(
+    path: Path, level: int = 0, *, levels: int = 1, labels: str | None = None
+) -> OpenImage:
     """Open an OME-Zarr image, or its labels; nothing is read.
 
     The folder, or an address on a server, is an image, its parent as bioformats2raw
     writes it (the first image is taken), or an array; ``level`` is of its pyramid, 0
-    the finest. ``labels`` opens the image's labels of that name; "" the first
-    listed. Raises ImageError if it is none, or has no such level or labels.
+    the finest; so many ``levels`` from it on become one pyramid. ``labels`` opens the
+    image's labels of that name; "" the first listed. Raises ImageError if it is none,
+    or has no such level or labels.
     """
+    node, where = _root(path), str(path)
+    if _is_array(node):
+        if level + levels > 1:
+            raise ImageError(f"{where} has no pyramid level {max(level, 1)}")
+        names = axis_names(node.ndim, has_channels=False)
+        return _opened([node], names, None, None, where)
+    group, where = _image_group(node, where)
+    if labels is not None:
+        group, where = _labels_group(group, labels, where)
+    scale = _multiscale(group, where)
+    datasets = scale["datasets"]
+    if level + levels > len(datasets):
+        missing = max(level, len(datasets))
+        raise ImageError(f"{where} has no pyramid level {missing}")
+    arrays = []
+    for said in datasets[level : level + levels]:
+        if said["path"] not in group:
+            msg = f"{where} names a level {said['path']!r} that is not there"
+            raise ImageError(msg)
+        arrays.append(group[said["path"]])
+    ndim = arrays[0].ndim
+    names, units = _axes(scale, ndim, where)
+    sizes = _sizes(datasets[level], ndim)
+    if sizes is not None:
+        common = _sizes(scale, ndim) or (1.0,) * ndim
+        sizes = tuple(a * b for a, b in zip(sizes, common, strict=True))
+    return _opened(arrays, names, sizes, units, where)
+
+
+def count_levels(path: Path) -> int:
+    """Return how many levels an image's pyramid has; 1: none."""
+    node = _root(path)
+    if _is_array(node):
+        return 1
+    return len(_multiscale(*_image_group(node, str(path)))["datasets"])
+
+
+def _is_array(node: Any) -> bool:
+    import zarr
+
+    return isinstance(node, zarr.Array)
+
+
+def _root(path: Path) -> Any:
+    """Return the array or group of a folder or an address."""
     import zarr
     from zarr.storage import LocalStore
 
@@ -45,30 +93,16 @@ def open_zarr(path: Path, level: int = 0, *, labels: str | None = None) -> OpenI
     inner = remote_store(address) if address else LocalStore(path, read_only=True)
     store = _checked_store()(inner)
     with answering(address) if address else nullcontext():
-        node: Any = zarr.open(store, mode="r")
-    if isinstance(node, zarr.Array):
-        names = axis_names(node.ndim, has_channels=False)
-        return _opened(node, names, None, None, str(path))
-    group, where = _image_group(node, str(path))
-    if labels is not None:
-        group, where = _labels_group(group, labels, where)
+        return zarr.open(store, mode="r")
+
+
+def _multiscale(group: Any, where: str) -> Mapping[str, Any]:
+    """Return what an image's metadata say of its levels."""
     scales = attributes_of(group).get("multiscales")
     if not scales:
         raise ImageError(f"{where} has no multiscales metadata: not an OME-Zarr image")
-    scale = scales[0]
-    datasets = scale["datasets"]
-    if level >= len(datasets):
-        raise ImageError(f"{where} has no pyramid level {level}")
-    inside = datasets[level]["path"]
-    if inside not in group:
-        raise ImageError(f"{where} names a level {inside!r} that is not there")
-    array = group[inside]
-    names, units = _axes(scale, array.ndim, where)
-    sizes = _sizes(datasets[level], array.ndim)
-    if sizes is not None:
-        common = _sizes(scale, array.ndim) or (1.0,) * array.ndim
-        sizes = tuple(a * b for a, b in zip(sizes, common, strict=True))
-    return _opened(array, names, sizes, units, where)
+    first: Mapping[str, Any] = scales[0]
+    return first
 
 
 @cache
@@ -93,19 +127,20 @@ def _checked_store() -> Any:
 
 
 def _opened(
-    array: Any,
+    arrays: Sequence[Any],
     names: tuple[str, ...],
     sizes: tuple[float, ...] | None,
     units: tuple[str, ...] | None,
     where: str,
 ) -> OpenImage:
-    check_chunks(array)
-    names_of_codecs = [type(codec).__name__ for codec in array.compressors]
-    array.store.is_blosc = any(name.startswith("Blosc") for name in names_of_codecs)
+    for array in arrays:
+        check_chunks(array)
+    codecs = [type(codec).__name__ for array in arrays for codec in array.compressors]
+    arrays[0].store.is_blosc = any(name.startswith("Blosc") for name in codecs)
     counted = len(names) - (names[-1] == "c")
-    lazy = ArrayView(array, range(array.ndim), {}, where)
+    lazy = [ArrayView(array, range(array.ndim), {}, where) for array in arrays]
     return OpenImage(
-        lazy,
+        lazy[0] if len(lazy) == 1 else Pyramid(lazy),
         names,
         None if sizes is None else sizes[:counted],
         None if units is None else units[:counted],

@@ -29,9 +29,14 @@ from napari_cfrseg.gui.session.layer_references import (
 from napari_cfrseg.gui.session.server_layers import arriving, wait_for
 from napari_cfrseg.io.addresses import address_of
 from napari_cfrseg.io.axes import Pyramid, select_from
-from napari_cfrseg.io.images import open_image, read_small, reading
+from napari_cfrseg.io.images import (
+    count_levels,
+    left_out,
+    open_image,
+    read_small,
+    reading,
+)
 from napari_cfrseg.io.named_axes import OpenImage, axis_names
-from napari_cfrseg.io.tiff import count_levels, left_out
 from napari_cfrseg.io.tiled_labels import TiledLabels, is_large, label_runs
 from napari_cfrseg.session.format import (
     SUFFIX,
@@ -123,7 +128,7 @@ def _image_of(session: Session, shown: OpenImage) -> WorkingImage:
 
 
 def get_slide_reader(path: str | list[str]) -> Callable[..., list[LayerData]] | None:
-    """Return the reader of scanners' files and OME-TIFFs, None for several files."""
+    """Return the reader of slides, OME-TIFFs and Zarr addresses; None for several."""
     return read_slide if isinstance(path, str) else None
 
 
