@@ -24,6 +24,7 @@ class Stalling(SimpleHTTPRequestHandler):
     """
 
     sent_bytes = 0  #: of all files, so far
+    counting = threading.Lock()
     before: Callable[[], object] = staticmethod(int)  #: called before each answer
     whole = False
 
@@ -66,9 +67,10 @@ class Stalling(SimpleHTTPRequestHandler):
             data = data[first : last + 1]
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
+        with Stalling.counting:  # before the reader has them: it may look at once
+            Stalling.sent_bytes += len(data)
         with suppress(ConnectionError):
             self.wfile.write(data)
-        Stalling.sent_bytes += len(data)
 
     def log_message(self, *_: object) -> None:
         pass
