@@ -240,10 +240,14 @@ class Suggester:
         in_vain = 0
         while seeds and in_vain < _PATIENCE:
             batch: list[Seed] = []
+            later: list[Seed] = []
             while seeds and len(batch) < _BATCH:
                 seed = seeds.pop(0)
-                if not any(_holds(s.mask, seed.yx) for s in given):
-                    batch.append(seed)
+                if any(_holds(s.mask, seed.yx) for s in given):
+                    continue
+                is_same = any(_in_blob(seed, other) for other in batch)
+                (later if is_same else batch).append(seed)
+            seeds[:0] = later
             found: list[ObjectSuggestion] = []
             for look in self._looks(batch):
                 found += look
@@ -430,6 +434,11 @@ def _holds(mask: MaskPatch, yx: tuple[int, int]) -> bool:
     y, x = yx[0] - mask.offset[0], yx[1] - mask.offset[1]
     height, width = mask.mask.shape
     return 0 <= y < height and 0 <= x < width and bool(mask.mask[y, x])
+
+
+def _in_blob(seed: Seed, other: Seed) -> bool:
+    """Whether two seeds are likely in one object: one lies in the other's blob."""
+    return math.dist(seed.yx, other.yx) < max(seed.size, other.size) / 2
 
 
 def _within(box: Box, other: Box) -> bool:
