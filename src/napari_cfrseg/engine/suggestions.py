@@ -192,7 +192,9 @@ class Suggester:
         """Yield suggestions in batches, tile by tile, from the region's centre out."""
         shown = self._shown
         tiles = self._tiles(region or (0, 0, *self._image.shape))
-        tiles = [t for t in tiles if not any(_within(t, box) for box in self._searched)]
+        tiles = [
+            t for t in tiles if not any(overlap(t, box) == t for box in self._searched)
+        ]
         for done, tile in enumerate(tiles):
             near = [s for s in shown if _near(s.mask.box, tile, self._known.reach)]
             for found in self._suggest_in(tile, near):
@@ -439,10 +441,6 @@ def _holds(mask: MaskPatch, yx: tuple[int, int]) -> bool:
 def _in_blob(seed: Seed, other: Seed) -> bool:
     """Whether two seeds are likely in one object: one lies in the other's blob."""
     return math.dist(seed.yx, other.yx) < max(seed.size, other.size) / 2
-
-
-def _within(box: Box, other: Box) -> bool:
-    return overlap(box, other) == box
 
 
 def _near(box: Box, tile: Box, reach: int) -> bool:
