@@ -73,6 +73,26 @@ def test_each_help_has_an_example(command: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["segment", __file__, "--clicks=1,2,*"], "ROW,COLUMN,+"),
+        (["propagate", __file__, "--clicks", "1"], "PLANE,ROW,COLUMN"),
+        (["evaluate", "absent", "--out", "report", "--clicks", "0"], "--max-clicks"),
+        (["bench", "--clicks", "0"], "--objects"),
+    ],
+)
+def test_earlier_names_of_options_are_accepted(
+    arguments: list[str], words: str
+) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert words in result.output
+    help_text = CliRunner().invoke(app, [arguments[0], "--help"]).output
+    assert "--out " not in help_text
+    assert "--clicks" not in help_text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
         ([], "Usage"),
         (["train"], "nothing to train on"),
         (["train", "--minutes", "0"], "--minutes"),

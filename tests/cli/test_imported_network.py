@@ -69,7 +69,7 @@ def test_it_is_evaluated(tmp_path: Path) -> None:
     out = tmp_path / "report"
     run(
         *("evaluate", tmp_path / "data", "-o", out, "--segmenter", NAME),
-        *("--max-clicks", 2, "--device", "cpu"),
+        *("--clicks", 2, "--device", "cpu"),
     )
     assert f"| {NAME} standard |" in (out / "table.md").read_text()
 

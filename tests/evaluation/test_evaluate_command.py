@@ -12,6 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from napari_cfrseg.cli.evaluate import EXAMPLES, evaluate
+from napari_cfrseg.cli.options import Command
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation import scores
 from napari_cfrseg.evaluation.datasets.choice import (
@@ -25,7 +26,7 @@ from napari_cfrseg.evaluation.runner import Run, read_run
 from napari_cfrseg.evaluation.scores import ResultRow, bootstrap_means
 
 app = typer.Typer()
-app.command(epilog=EXAMPLES)(evaluate)
+app.command(cls=Command, epilog=EXAMPLES)(evaluate)
 
 
 def write_images(folder, count=3):

@@ -116,6 +116,15 @@ def test_loading_is_strict(stored):
         checkpoint.load(stored)
 
 
+def test_a_part_that_networks_no_longer_have_is_left_out(stored, network):
+    tensors = load_file(stored) | {"offset.decide.bias": torch.ones(1)}
+    described = {"format_version": 1, "architecture": TINY | {"offset_width": 4}}
+    rewrite(stored, tensors, {"cfrseg": json.dumps(described)})
+    loaded, _ = checkpoint.load(stored)
+    assert loaded.state_dict().keys() == network.state_dict().keys()
+    assert "offset_width" not in loaded.architecture()
+
+
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [

@@ -24,6 +24,7 @@ from typer.core import TyperGroup
 from napari_cfrseg import __version__
 from napari_cfrseg.cli import bench, demo, evaluate, propagate, replay, segment, suggest
 from napari_cfrseg.cli.models import models
+from napari_cfrseg.cli.options import Command
 from napari_cfrseg.errors import CfrSegError, TrainingError, as_memory_error, said_of
 from napari_cfrseg.io.atomic import let_streams_print_anything
 
@@ -97,14 +98,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=demo.EXAMPLES)(demo.demo)
-app.command(epilog=segment.EXAMPLES)(segment.segment)
-app.command(epilog=propagate.EXAMPLES)(propagate.propagate)
+app.command(cls=Command, epilog=segment.EXAMPLES)(segment.segment)
+app.command(cls=Command, epilog=propagate.EXAMPLES)(propagate.propagate)
 app.command(epilog=replay.EXAMPLES)(replay.replay)
 app.command(epilog=suggest.EXAMPLES)(suggest.suggest)
 app.command(context_settings=_TRAIN_SETTINGS)(train)
 app.add_typer(models)
-app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
-app.command(epilog=bench.EXAMPLES)(bench.bench)
+app.command(cls=Command, epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command(cls=Command, epilog=bench.EXAMPLES)(bench.bench)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""Options and progress bars that several commands share."""
+"""Options and progress bars that several commands share, and options' earlier names."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, TextIO, TypeVar
+from typing import Annotated, Any, ClassVar, TextIO, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import ImageError
@@ -76,6 +77,26 @@ OverwriteOption = Annotated[
 RefinementOption = Annotated[
     str, typer.Option("--refinement", help="standard, CFR-n or A-CFR-n.")
 ]
+
+
+class Command(TyperCommand):
+    """A command that also accepts the earlier names of its options."""
+
+    renamed: ClassVar[dict[str, dict[str, str]]] = {
+        "segment": {"--clicks": "--click"},
+        "propagate": {"--clicks": "--click"},
+        "evaluate": {"--out": "--output", "--clicks": "--max-clicks"},
+        "bench": {"--clicks": "--objects"},
+    }
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Replace earlier names, then parse."""
+        names = self.renamed.get(self.name or "", {})
+        spelled = []
+        for argument in args:
+            name, equals, value = argument.partition("=")
+            spelled.append(names.get(name, name) + equals + value)
+        return super().parse_args(ctx, spelled)
 
 
 AxesOption = Annotated[

@@ -23,6 +23,10 @@ _FAMILIES = {
     "plain_vit": ("published.vit", "PlainViTConfig", "PlainViTClicks"),
     "timm_fcfi": ("published.fcfi", "TimmFcfiConfig", "TimmFcfi"),
 }
+#: settings that files of earlier versions name, and where the tensors of the part lie
+#: that each stood for. Networks are built without it: it changed no measured figure
+#: (``benchmarks/default_model_product_loop.md``).
+RETIRED = {"offset_width": "offset."}
 
 
 def name_of(architecture: Mapping[str, Any]) -> str | None:
@@ -51,7 +55,8 @@ def configure(architecture: Mapping[str, Any]) -> Any:
     module, config_name, _ = _FAMILIES[family]
     config_class = getattr(import_module(f"napari_cfrseg.model.{module}"), config_name)
     known = {field.name for field in fields(config_class)}
-    given = {key: v for key, v in architecture.items() if key != "family"}
+    left_out = {"family", *RETIRED}
+    given = {key: v for key, v in architecture.items() if key not in left_out}
     if unknown := sorted(given.keys() - known):
         raise CheckpointError(
             f"family {family!r} has no setting {', '.join(unknown)}; "

@@ -129,6 +129,8 @@ def load(
     """
     from safetensors.torch import load_file
 
+    from napari_cfrseg.model import registry
+
     metadata = read_metadata(path)
     try:
         network = _build_empty(metadata.architecture)
@@ -137,7 +139,9 @@ def load(
             f"{path}: expected an architecture this version knows, found "
             f"{metadata.architecture} ({error})"
         ) from error
-    expected, tensors = network.state_dict(), load_file(path, device="cpu")
+    retired, expected = tuple(registry.RETIRED.values()), network.state_dict()
+    found = load_file(path, device="cpu")
+    tensors = {k: v for k, v in found.items() if not k.startswith(retired)}
     try:
         check_fit(expected, tensors, missing=expected.keys() - tensors.keys())
     except CheckpointError as error:
@@ -278,7 +282,11 @@ def _parse(path: str | os.PathLike[str], strings: Mapping[str, str]) -> Metadata
                 f"{path}: expected format version {FORMAT_VERSION}, found {version!r}; "
                 "a newer napari-cfrseg may read it"
             )
-        return Metadata(**content)
+        metadata = Metadata(**content)
+        if metadata.architecture.get("family") == "cfrnet":
+            # files older than this setting
+            metadata.architecture.setdefault("fine_feedback", 0)
+        return metadata
     except (ValueError, TypeError, AttributeError) as error:
         msg = f"{path}: expected metadata as this version writes it, found {error}"
         raise CheckpointError(msg) from error
