@@ -1,4 +1,4 @@
-"""What the dock says and offers while it works on no image."""
+"""The dock while it works on no image: its words, and a way to go on."""
 
 from __future__ import annotations
 

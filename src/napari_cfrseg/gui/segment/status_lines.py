@@ -1,4 +1,4 @@
-"""What the status line says of an act: one sentence about the objects it changed."""
+"""The status line: one sentence about the objects that an act changed."""
 
 from __future__ import annotations
 
