@@ -18,6 +18,7 @@ from napari_cfrseg.propagation import (
     StopReason,
     Track,
     gaps_of,
+    planes_along,
     propagate,
     suggest,
 )
@@ -381,9 +382,9 @@ class TestStack:
         z, y, x = np.mgrid[:24, :48, :48]
         inside = ((z - 12) / 6) ** 2 + ((y - 24) / 12) ** 2 + ((x - 24) / 12) ** 2 < 1
         image = np.where(inside, 150, 20).astype(np.uint8)
-        across = np.moveaxis(image, axis, 0)
-        planes = SegmenterPlanes(segmenter(), across, sampling=(1.0, 2.0, 1.0))
+        planes = planes_along(segmenter(), image, axis, voxel=(2.0, 1.0, 1.0))
         assert planes.shape == (24, 48)
+        assert planes.sampling == (1.0, 2.0, 1.0)
         anchor = MaskPatch.from_mask(np.take(inside, 24, axis=axis))
         found = {
             r.index: r.mask.to_mask((24, 48))

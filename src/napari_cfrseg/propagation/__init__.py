@@ -1,7 +1,7 @@
 """Slice by slice: from a few annotated planes to all; anchors never change."""
 
 from napari_cfrseg.propagation.decisions import Suggestion, suggest
-from napari_cfrseg.propagation.planes import SegmenterPlanes
+from napari_cfrseg.propagation.planes import SegmenterPlanes, planes_along
 from napari_cfrseg.propagation.settings import PropagationSettings, StopReason
 from napari_cfrseg.propagation.sweep import propagate
 from napari_cfrseg.propagation.tracks import (
@@ -21,6 +21,7 @@ __all__ = [
     "Suggestion",
     "Track",
     "gaps_of",
+    "planes_along",
     "planes_of",
     "propagate",
     "suggest",

@@ -13,6 +13,7 @@ from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.geometry.masks import LabelArray
 from napari_cfrseg.geometry.windows import Box, PlaneLike, Window, shape_of, union
+from napari_cfrseg.io.axes import plane_of, turned
 from napari_cfrseg.io.plane_image import Scaling, open_plane
 from napari_cfrseg.propagation.planes_ahead import PlanesAhead, held
 
@@ -125,6 +126,37 @@ class SegmenterPlanes:
         if self._taken is None:
             return np.zeros(shape_of(box), np.int32)
         return self._taken(index, object_id, box)
+
+
+def planes_along(
+    segmenter: Segmenter,
+    stack: Any,
+    axis: int,
+    *,
+    voxel: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    rgb: bool | None = None,
+    scaling: Scaling | None = None,
+) -> SegmenterPlanes:
+    """Return the planes of a (Z, Y, X[, C]) stack across any of its axes.
+
+    ``axis`` (0, 1 or 2) is walked along; the other two, in their order, are a plane's
+    rows and columns. ``voxel`` is the (z, y, x) size of a voxel. A lazy stack is read
+    by slices, ``stack[:, y]`` for planes across Y: how fast that is depends on how it
+    is chunked.
+    """
+    if axis not in (0, 1, 2):
+        raise ValueError(f"axis {axis}: expected 0, 1 or 2")
+    order = (axis, *(i for i in range(3) if i != axis))
+    array = turned(stack, order)
+    return SegmenterPlanes(
+        segmenter,
+        lambda index: plane_of(array, (index,)),
+        count=int(array.shape[0]),
+        shape=(int(array.shape[1]), int(array.shape[2])),
+        sampling=(voxel[order[0]], voxel[order[1]], voxel[order[2]]),
+        rgb=rgb,
+        scaling=scaling,
+    )
 
 
 #: side of an object's own window over its size (that of a click)
