@@ -4,32 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gui_window import flood_window, squares
+from gui_window import squares
 from qtpy.QtCore import Qt
-
-from napari_cfrseg.gui import dock_widget
 
 pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 
 FIRST, SECOND = (60, 60), (60, 180)
-
-
-@pytest.fixture
-def said(monkeypatch) -> list[str]:
-    """Return the notifications that the dock shows, as they come."""
-    found: list[str] = []
-    monkeypatch.setattr(
-        dock_widget, "_TELL", dict.fromkeys(dock_widget._TELL, found.append)
-    )
-    return found
-
-
-@pytest.fixture
-def window(make_napari_viewer, qtbot, npe2pm, plugin_settings, monkeypatch, said):
-    with flood_window(
-        make_napari_viewer, qtbot, npe2pm, monkeypatch, squares()
-    ) as made:
-        yield made
 
 
 def test_a_click_after_the_last_image_was_removed_says_what_is_missing(window, said):

@@ -5,34 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from closed_form import FloodNetwork
-from gui_window import Window, flood_window, squares
+from gui_window import Window, squares
 
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.gui import dock_widget
 from napari_cfrseg.gui.session.layer_imports import import_labels
 from napari_cfrseg.session.session import Session
 
 pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 
 FIRST, SECOND = (60, 60), (60, 180)
-
-
-@pytest.fixture
-def said(monkeypatch) -> list[str]:
-    """Return the notifications that the dock shows, as they come."""
-    found: list[str] = []
-    monkeypatch.setattr(
-        dock_widget, "_TELL", dict.fromkeys(dock_widget._TELL, found.append)
-    )
-    return found
-
-
-@pytest.fixture
-def window(make_napari_viewer, qtbot, npe2pm, plugin_settings, monkeypatch, said):
-    with flood_window(
-        make_napari_viewer, qtbot, npe2pm, monkeypatch, squares()
-    ) as made:
-        yield made
 
 
 def replayed(window: Window) -> np.ndarray:

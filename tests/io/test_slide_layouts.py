@@ -18,8 +18,7 @@ from PIL import Image
 
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.io.axes import Pyramid
-from napari_cfrseg.io.images import axes_in, open_image
-from napari_cfrseg.io.tiff import count_levels, left_out
+from napari_cfrseg.io.images import axes_in, count_levels, left_out, open_image
 
 SIDE = 512
 _rows, _columns = np.mgrid[:SIDE, :SIDE]

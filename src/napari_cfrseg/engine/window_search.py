@@ -19,11 +19,7 @@ from napari_cfrseg.engine.focus import (
     next_window,
 )
 from napari_cfrseg.engine.side_by_side import Stopwatch
-from napari_cfrseg.engine.stages import (
-    FirstLook,
-    Stages,
-    grid_probability,
-)
+from napari_cfrseg.engine.stages import FirstLook, Stages, grid_probability
 from napari_cfrseg.engine.window_score import (
     WindowEvidence,
     agreement,

@@ -87,13 +87,13 @@ def open_image(
 def count_levels(path: Path) -> int:
     """Return how many levels an image's pyramid has; 1: none."""
     if suffix_of(path) in _TIFFS:
-        from napari_cfrseg.io import tiff
+        from napari_cfrseg.io.tiff import tiff_levels
 
-        return tiff.count_levels(path)
+        return tiff_levels(path)
     if path.is_dir() or address_of(path) is not None:
-        from napari_cfrseg.io import ome_zarr
+        from napari_cfrseg.io.ome_zarr import zarr_levels
 
-        return ome_zarr.count_levels(path)
+        return zarr_levels(path)
     return 1
 
 
@@ -101,9 +101,9 @@ def left_out(path: Path) -> str:
     """Return what of a slide is not shown, in one line; "" where nothing is missing."""
     if suffix_of(path) not in _TIFFS:
         return ""
-    from napari_cfrseg.io import tiff
+    from napari_cfrseg.io.tiff import tiff_left_out
 
-    return tiff.left_out(path)
+    return tiff_left_out(path)
 
 
 def axes_in(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:

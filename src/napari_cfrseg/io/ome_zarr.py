@@ -66,7 +66,7 @@ def open_zarr(
     return _opened(arrays, names, sizes, units, where)
 
 
-def count_levels(path: Path) -> int:
+def zarr_levels(path: Path) -> int:
     """Return how many levels an image's pyramid has; 1: none."""
     node = _root(path)
     if _is_array(node):

@@ -87,13 +87,13 @@ def tiff_axes(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
         return _axes_of(series)[0], tuple(int(n) for n in series.shape)
 
 
-def count_levels(path: Path) -> int:
+def tiff_levels(path: Path) -> int:
     """Return how many levels the main image's pyramid has; 1: none."""
     with _briefly(path) as file:
         return len(_main_series(file).levels)
 
 
-def left_out(path: Path) -> str:
+def tiff_left_out(path: Path) -> str:
     """Return what of a slide is not shown, in one line; "" where nothing is missing."""
     with _briefly(path) as file:
         main, said = _main_series(file), []

@@ -22,11 +22,11 @@ from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.io.axes import Pyramid, back, select_from, turned, view_of
 from napari_cfrseg.io.images import (
     TIFF_SUFFIXES,
+    count_levels,
     fingerprint,
     open_image,
     reading,
 )
-from napari_cfrseg.io.tiff import count_levels
 from napari_cfrseg.io.tiled_labels import is_large
 from napari_cfrseg.session.format import SUFFIX, ImageReference
 from napari_cfrseg.session.references import reference_of, relative_path

@@ -155,10 +155,11 @@ def _unless_far(file: Path, work: Callable[[], ValueT]) -> ValueT:
 def _slide_layers(file: Path) -> list[LayerData]:
     with reading(file):
         levels, missing = count_levels(file), left_out(file)
-    image = open_image(file)
+    is_far = address_of(file) is not None
+    image = open_image(file, levels=levels if is_far else 1)
     sides = [n for n, name in zip(image.shape, image.axes, strict=True) if name in "yx"]
     placed: dict[str, Any] = {"rgb": image.is_rgb}
-    if levels > 1 and (is_large(sides) or address_of(file) is not None):
+    if levels > 1 and not is_far and is_large(sides):
         image = open_image(file, levels=levels)
     if missing:
         notify("info", missing)
@@ -168,7 +169,7 @@ def _slide_layers(file: Path) -> list[LayerData]:
     if image.units is not None:
         placed["units"] = image.units
     parts, counted = [image.array], len(image.shape) - image.has_channels
-    if address_of(file) is not None:  # napari does not look into it
+    if is_far:  # napari does not look into it
         placed["metadata"] = {METADATA_AXES: image.axes[:counted]}
     if image.has_channels and not image.is_rgb:
         placed["blending"] = "additive"
