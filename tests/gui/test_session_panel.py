@@ -223,8 +223,33 @@ def test_labels_are_imported_from_the_menu_and_clicks_correct_them(desk: Desk) -
     assert [o.object_id for o in desk.controller.view.objects] == [1, 2, 3, 4]
     desk.controller.undo()
     assert [o.object_id for o in desk.controller.view.objects] == [1, 2]
-    with pytest.raises(SessionError, match="the image"):
-        import_labels(desk.controller, desk.viewer.add_labels(made[:50]))
+    # what does not fit is said, and stays in sight
+    unfit = desk.viewer.add_labels(made[:50], name="unfit")
+    desk.panel.fill_import_menu()
+    choose(desk.panel.import_menu, "unfit")
+    assert desk.said[-1][1].startswith("unfit has the shape")
+    assert unfit.visible
+    assert not layer.visible
+
+
+def test_labels_of_a_stack_are_imported_as_one_undo_step(qapp) -> None:
+    desk = Desk(np.stack([pixels(), pixels(), pixels()]))
+    made = np.zeros((3, *SHAPE), np.uint8)
+    made[:, 10:30, 10:30] = 1
+    made[1:, 50:70, 40:60] = 2
+    import_labels(desk.controller, desk.viewer.add_labels(made))
+    assert np.array_equal(desk.labels, made)
+    writer = desk.keeper.writer
+    assert writer is not None
+    kept = Session.open(writer.path).apply(
+        desk.controller.image.data, flood_segmenter()
+    )
+    assert np.array_equal(kept, made)
+    desk.controller.undo()
+    assert not desk.controller.view.objects
+    assert not desk.labels.any()
+    desk.controller.redo()
+    assert np.array_equal(desk.labels, made)
 
 
 def test_labels_of_one_plane_go_to_the_plane_shown(qapp) -> None:

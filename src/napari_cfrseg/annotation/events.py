@@ -273,6 +273,7 @@ class LabelsImported(Event):
 
     plane: form.EventPlane
     labels: form.LabelsField
+    together: form.Bool = False
 
 
 @event("propagated")

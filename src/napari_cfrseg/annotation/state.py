@@ -332,10 +332,9 @@ def continues(first: ev.Event, second: ev.Event) -> bool:
     if isinstance(first, ev.ClickAdded) and isinstance(second, ev.ClickAdded):
         same = (first.object_id, first.plane) == (second.object_id, second.plane)
         return second.stroke and same
-    if isinstance(first, ev.Painted) and isinstance(second, ev.Painted):
-        return second.together
-    if isinstance(first, _TABLE_EDITS) and isinstance(second, _TABLE_EDITS):
-        return second.together
+    for kinds in (ev.Painted, ev.LabelsImported, _TABLE_EDITS):
+        if isinstance(first, kinds) and isinstance(second, kinds):
+            return second.together
     return (
         isinstance(first, ev.ThresholdChanged)
         and isinstance(second, ev.ThresholdChanged)

@@ -97,14 +97,16 @@ def renumbered(
 def events_from_labels(labels: NDArray[np.integer]) -> Iterator[ev.Event]:
     """Make an object of every label, plane by plane: its mask is the first feedback.
 
-    ``labels`` are (…, Y, X) integers, 0 = background.
+    ``labels`` are (…, Y, X) integers, 0 = background. All are one undo step.
     """
-    shape = (int(labels.shape[-2]), int(labels.shape[-1]))
+    shape, together = (int(labels.shape[-2]), int(labels.shape[-1])), False
     for plane in np.ndindex(labels.shape[:-2]):
         found = labels[plane]
         if (found > 0).any():
             runs = LabelRuns.from_labels(found, found > 0, shape)
-            yield ev.LabelsImported(tuple(int(i) for i in plane), runs)
+            index = tuple(int(i) for i in plane)
+            yield ev.LabelsImported(index, runs, together)
+            together = True
 
 
 def _events(

@@ -250,14 +250,14 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
         def take(controller: Controller) -> None:
             if isinstance(layer, Labels):
-                self._try(lambda: self._say(import_labels(controller, layer)))
+                self._say(import_labels(controller, layer))
             else:
-                self._try(lambda: self._say(*import_points(controller, layer)))
+                self._say(*import_points(controller, layer))
             layer.visible = False
             controller.ready_to_click()
 
         if self.keeper is not None:
-            self.keeper.controller.do(take)
+            self.keeper.controller.do(lambda c: self._try(lambda: take(c)))
 
     def _import_csv(self) -> None:
         keeper = self.keeper
