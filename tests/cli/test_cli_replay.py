@@ -125,6 +125,56 @@ def test_labels_as_ome_zarr(recorded, tmp_path: Path) -> None:
     assert dataset["coordinateTransformations"] == [size]
 
 
+def test_exports_of_the_window_are_written_beside_the_labels(
+    recorded, tmp_path: Path
+) -> None:
+    labels, session = recorded
+    wanted = [("--export", e) for e in ("measurements.csv", ".geojson", "csv", "zip")]
+    options = [part for pair in wanted for part in pair]
+    printed, _ = run(session, "-o", tmp_path, *options, "--json")
+    (said,) = lines(printed)
+    names = [Path(str(path)).name for path in said["exports"]]
+    assert names == [
+        "cells.measurements.csv",
+        "cells.geojson",
+        "cells.csv",
+        "cells.zip",
+    ]
+    header, *rows = (tmp_path / names[0]).read_text().splitlines()
+    areas = {int(r.split(",")[0]): int(r.split(",")[3]) for r in rows}
+    assert header.split(",")[3] == "area_px"
+    assert areas == {i: int((labels == i).sum()) for i in np.unique(labels) if i}
+    assert "mean" in header
+    assert len(json.loads((tmp_path / names[1]).read_text())["features"]) == len(areas)
+    # what is missing is made again, and only then
+    for path, status in ((None, "kept"), (tmp_path / "cells.zip", "done")):
+        if path is not None:
+            path.unlink()
+        printed, _ = run(session, "-o", tmp_path, *options, "--only-changed", "--json")
+        assert lines(printed)[0]["status"] == status
+    assert (tmp_path / "cells.zip").exists()
+    result = CliRunner().invoke(app, ["replay", str(session), "--export", "xml"])
+    assert (result.exit_code, "none of measurements.csv" in result.output) == (2, True)
+
+
+def test_another_image_is_measured_by_its_own_pixel_size(
+    recorded, tmp_path: Path
+) -> None:
+    _, session = recorded
+    with tifffile.TiffWriter(tmp_path / "fine.ome.tif") as file:
+        sizes = {"PhysicalSizeX": 0.1, "PhysicalSizeY": 0.1}
+        units = {"PhysicalSizeXUnit": "µm", "PhysicalSizeYUnit": "µm"}
+        file.write(pixels(), metadata={"axes": "YX", **sizes, **units})
+    image = ("--image", tmp_path / "fine.ome.tif")
+    run(session, *image, "-o", tmp_path, "--export", "measurements.csv")
+    table = (tmp_path / "cells.measurements.csv").read_text().splitlines()
+    first = dict(zip(table[0].split(","), table[1].split(","), strict=True))
+    (unit,) = [name for name in first if name.startswith("area_") and name != "area_px"]
+    assert float(first[unit]) == pytest.approx(0.01 * int(first["area_px"]))
+    with tifffile.TiffFile(tmp_path / "cells.labels.tif") as file:
+        assert 'PhysicalSizeX="0.1"' in (file.ome_metadata or "")
+
+
 def test_a_failing_session_stops_nobody_and_is_listed(recorded, tmp_path: Path) -> None:
     labels, session = recorded
     good = copies(session, tmp_path / "in", 2)

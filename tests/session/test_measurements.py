@@ -40,9 +40,30 @@ def test_area_perimeter_and_mean_of_each_channel_on_each_plane():
     assert table["perimeter_um"][0] == 7.0
     assert table["mean_0"] == [10.0, 4.0]
     assert table["mean_1"] == [20.0, 0.0]
+    assert (table["std_0"], table["min_0"], table["max_0"]) == (
+        [0, 4],
+        [10, 0],
+        [10, 8],
+    )
+    assert (table["y_px"], table["x_px"]) == ([3.5, 4.5], [4.0, 4.5])
+    # of a rectangle of h × w pixels the ellipse's axes are 4 √((n² − 1) / 12) long
+    assert table["major_axis_px"][0] == round(4 * np.sqrt((5**2 - 1) / 12), 3)
+    assert table["minor_axis_um"][0] == round(2 * np.sqrt((4**2 - 1) / 12), 3)
+    assert table["circularity"] == [1.0, 1.0]
     lines = table_csv(table).splitlines()
     assert lines[0].startswith("object,name,class,z,area_px")
     assert lines[1].startswith('1,"a, b",cell,0,20,')
+
+
+def test_a_single_pixel_is_measured():
+    labels = np.zeros((5, 5), np.int32)
+    labels[2, 3] = 1
+    pixels = np.full((5, 5), np.float16(2.5))
+    table = measure(labels, OBJECTS, reference((5, 5), ("y", "x")), pixels)
+    (row,) = zip(*table.values(), strict=True)
+    found = dict(zip(table, row, strict=True))
+    assert (found["area_px"], found["y_px"], found["x_px"]) == (1, 2, 3)
+    assert (found["circularity"], found["mean"], found["std"]) == (None, 2.5, 0)
 
 
 class Far:

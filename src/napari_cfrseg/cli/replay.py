@@ -26,8 +26,13 @@ Examples:
   cfrseg replay cells.cfrseg.json
   cfrseg replay sessions/*.cfrseg.json --output labels --workers 4 --only-changed
   cfrseg replay well_a1.cfrseg.json --image "plate/*.tif" --output labels
+  cfrseg replay *.cfrseg.json --export measurements.csv --export geojson
   cfrseg replay *.cfrseg.json --model finetuned.safetensors --output compared
 """
+
+
+#: of what --export writes beside the labels
+ENDINGS = ("measurements.csv", "csv", "geojson", "coco.json", "zip")
 
 
 class _SomeFailedError(CfrSegError):
@@ -51,6 +56,14 @@ def replay(
         Literal["tiff", "zarr"],
         typer.Option("--format", help="Of the labels: tiff or zarr (OME)."),
     ] = "tiff",
+    exports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--export",
+            metavar="ENDING",
+            help=f"Write NAME.ENDING, too: {', '.join(ENDINGS)}; repeat.",
+        ),
+    ] = None,
     model: options.SessionModelOption = None,
     device: options.SessionDeviceOption = None,
     workers: options.WorkersOption = 1,
@@ -71,8 +84,9 @@ def replay(
     Each session gives NAME.labels.tif (or .zarr) and NAME.replay.json, which records
     what the labels were made from. On the session's own image and model the labels are
     those the window showed, bit for bit. On each of several images they are called
-    NAME.IMAGE. With --json one JSON value is printed for each result. What fails is
-    listed at the end; then the exit code is 1.
+    NAME.IMAGE. --export adds what the window's Export writes. With --json one JSON
+    value is printed for each result. What fails is listed at the end; then the exit
+    code is 1.
     """
     from napari_cfrseg.session.replay_session import ReplayTask, write_contact_sheet
 
@@ -84,6 +98,7 @@ def replay(
         weights=None if model is None else checkpoint.resolve(model).resolve(),
         device=device,
         format=output_format,
+        exports=tuple(dict.fromkeys(f".{ending(text)}" for text in exports or ())),
         only_changed=only_changed,
         dry_run=dry_run,
     )
@@ -103,6 +118,21 @@ def replay(
         write_contact_sheet(output / "contact-sheet.png", sorted(compared))
     if failed:
         raise _SomeFailedError(_failures(failed, len(tasks)))
+
+
+def ending(text: str) -> str:
+    """Return what a result is to end in, with or without the dot; others are refused.
+
+    Examples
+    --------
+    >>> ending(".geojson")
+    'geojson'
+    """
+    found = text.removeprefix(".").lower()
+    if found not in ENDINGS:
+        msg = f"{text!r} is none of {', '.join(ENDINGS)}"
+        raise typer.BadParameter(msg, param_hint="--export")
+    return found
 
 
 def _failures(failed: Sequence[Replayed], count: int) -> str:
@@ -158,7 +188,7 @@ def _line(result: Replayed) -> str:
     line = (
         f"{result.name}: {counted(result.objects, 'object')}, "
         f"{counted(result.clicks, 'click')}, "
-        f"{result.seconds:.2f} s → {result.labels}"
+        f"{result.seconds:.2f} s → {', '.join((result.labels, *result.exports))}"
     )
     if result.changed:
         lowest = result.changed[0]

@@ -27,7 +27,11 @@ from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, filled_pixels
 from napari_cfrseg.model.weights_file import weights_sha256
 from napari_cfrseg.overlay import draw_overlay
 from napari_cfrseg.session import references
-from napari_cfrseg.session.format import ModelReference, SessionContent
+from napari_cfrseg.session.format import (
+    ImageReference,
+    ModelReference,
+    SessionContent,
+)
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import export
 from napari_cfrseg.session.session_file import stem_of
@@ -57,6 +61,7 @@ class ReplayTask:
     weights: Path | None = None
     device: str | None = None
     format: Format = "tiff"  #: of the labels
+    exports: tuple[str, ...] = ()  #: endings of what else is exported (``FORMATS``)
     #: keep results that are still true; compute nothing
     only_changed: bool = False
     dry_run: bool = False
@@ -66,6 +71,11 @@ class ReplayTask:
         """Where the labels go."""
         suffix = "labels.tif" if self.format == "tiff" else "labels.zarr"
         return self.output / f"{self.name}.{suffix}"
+
+    @property
+    def export_paths(self) -> list[Path]:
+        """Where what else is exported goes."""
+        return [self.output / f"{self.name}{ending}" for ending in self.exports]
 
     @property
     def record_path(self) -> Path:
@@ -82,6 +92,7 @@ class Replayed:
     status: Status
     reason: str = ""
     labels: str = ""
+    exports: list[str] = field(default_factory=list)
     objects: int = 0
     clicks: int = 0
     events: int = 0
@@ -156,13 +167,26 @@ def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) 
     _compare(job, labels, weights, result)
     # a process killed in between must not leave new labels with an old record
     task.record_path.unlink(missing_ok=True)
-    export(task.labels_path, content, summary, labels, source=image_path)
+    content = replace(content, image=_shown_by(session.image, opened, image_path, task))
+    for path in (task.labels_path, *task.export_paths):
+        export(path, content, summary, labels, opened.array, image_path)
     record["areas"] = areas_of(labels)
     record["labels_sha256"] = labels_sha256(labels)
     record["result"] = {"seconds": round(network_s, 4), "changed": result.changed}
     with writing(task.record_path), atomic_path(task.record_path) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     result.labels, result.status = str(task.labels_path), "done"
+    result.exports = [str(path) for path in task.export_paths]
+
+
+def _shown_by(
+    said: ImageReference, opened: OpenImage, path: Path, task: ReplayTask
+) -> ImageReference:
+    """Return what results are to say of their image; another one has its own size."""
+    if task.image is None:
+        return said
+    sizes = opened.spacing or said.spacing, opened.units or said.units
+    return replace(said, path=str(path), spacing=sizes[0], units=sizes[1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -249,6 +273,7 @@ def record_of(
         "precision": settings.precision,
         "threads": settings.threads,
         "format": task.format,
+        **({"exports": list(task.exports)} if task.exports else {}),
         "version": __version__,
     }
 
@@ -276,7 +301,7 @@ def labels_sha256(labels: AnyLabels) -> str:
 
 def is_current(task: ReplayTask, record: dict[str, Any]) -> bool:
     """Return whether the results there are were made from exactly this."""
-    if not task.labels_path.exists():
+    if not all(path.exists() for path in (task.labels_path, *task.export_paths)):
         return False
     try:
         there = json.loads(task.record_path.read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ from napari_cfrseg.annotation import events
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import SessionError, counted
-from napari_cfrseg.geometry.masks import BoolMask
+from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.geometry.windows import slices
 from napari_cfrseg.io import object_exports as formats
 from napari_cfrseg.io.atomic import check_spares, writing
@@ -218,19 +218,21 @@ def measure(
     the labels' leading axes, read object by object (None: intensities are not
     measured).
 
-    The columns are ``object``, ``name``, ``class``, one for each leading axis,
-    ``area_px``, ``perimeter_px`` (scikit-image's estimate); with a known pixel size
-    ``area_UNIT2`` and, where pixels are square, ``perimeter_UNIT``; ``mean`` or
-    ``mean_0``, …
+    The columns are ``object``, ``name``, ``class``, one for each leading axis;
+    ``area_px``, ``perimeter_px`` (scikit-image's estimate), the axes of the ellipse
+    with the same moments, ``circularity`` (4π area / perimeter², at most 1; None where
+    there is no perimeter), the centroid (``y_px``, ``x_px``); ``mean``, ``std``,
+    ``min`` and ``max`` of the pixels, or ``mean_0``, … of each channel; with a known
+    pixel size ``area_UNIT2`` and, where pixels are square, the lengths in that unit.
     """
     known = {found.object_id: found for found in objects}
     table: Table = {}
     for plane in np.ndindex(*labels.shape[:-2]):
         for number, mask in sorted(label_runs(labels, plane).masks().items()):
-            found, seen = known[number], None
+            found, row = known[number], _shape(mask)
             if pixels is not None:
                 seen = np.asarray(pixels[(*plane, *slices(mask.box))])
-            row = _row(mask.mask, seen)
+                row |= _intensities(seen[mask.mask])
             names = {"name": found.name, "class": found.object_class}
             where = dict(zip(image.axes, plane, strict=False))
             whole = {"object": found.object_id, **names, **where, **row}
@@ -239,22 +241,38 @@ def measure(
     return table
 
 
-def _row(mask: BoolMask, pixels: NDArray[Any] | None) -> dict[str, Any]:
-    (region,) = regionprops(mask.astype(np.uint8), intensity_image=pixels)
-    row: dict[str, Any] = {
+_LENGTHS = ("perimeter", "major_axis", "minor_axis")
+
+
+def _shape(mask: MaskPatch) -> dict[str, Any]:
+    (region,) = regionprops(mask.mask.astype(np.uint8))
+    perimeter = float(region.perimeter)
+    lengths = (perimeter, region.axis_major_length, region.axis_minor_length)
+    named = zip(_LENGTHS, lengths, strict=True)
+    roundness = 4 * np.pi * region.area / perimeter**2 if perimeter else None
+    y, x = np.add(region.centroid, mask.offset)
+    return {
         "area_px": int(region.area),
-        "perimeter_px": round(float(region.perimeter), 3),
+        **{f"{name}_px": round(float(px), 3) for name, px in named},
+        "circularity": None if roundness is None else round(min(roundness, 1.0), 4),
+        "y_px": round(float(y), 3),
+        "x_px": round(float(x), 3),
     }
-    if pixels is not None:
-        means = np.atleast_1d(region.intensity_mean)
-        for channel, mean in enumerate(means):
-            name = f"mean_{channel}" if len(means) > 1 else "mean"
-            row[name] = round(float(mean), 3)
+
+
+def _intensities(values: NDArray[Any]) -> dict[str, float]:
+    """Return figures of an object's pixels, (N,) or (N, C)."""
+    row = {}
+    for name in ("mean", "std", "min", "max"):
+        figures = np.atleast_1d(getattr(values.astype(np.float64), name)(axis=0))
+        for channel, figure in enumerate(figures):
+            column = f"{name}_{channel}" if len(figures) > 1 else name
+            row[column] = round(float(figure), 3)
     return row
 
 
 def _in_units(row: Mapping[str, Any], image: ImageReference) -> dict[str, float]:
-    """Return area and perimeter in the unit of Y and X, where they have one."""
+    """Return area and lengths in the unit of Y and X, where they have one."""
     ndim = len(image.leading) + 2
     spacing, units = image.spacing, image.units
     if spacing is None or units is None or ndim > min(len(spacing), len(units)):
@@ -264,7 +282,8 @@ def _in_units(row: Mapping[str, Any], image: ImageReference) -> dict[str, float]
         return {}
     sizes = {f"area_{unit}2": round(row["area_px"] * y * x, 6)}
     if np.isclose(y, x):
-        sizes[f"perimeter_{unit}"] = round(row["perimeter_px"] * y, 6)
+        for name in _LENGTHS:
+            sizes[f"{name}_{unit}"] = round(row[f"{name}_px"] * y, 6)
     return sizes
 
 
