@@ -65,9 +65,9 @@ _BATCH = 8
 _APART = 1.5
 #: batches of a tile without a good mask, one after the other, that end it
 _PATIENCE = 4
-#: a mask at least as probable is shown at once, and no seed inside it is answered
+#: a mask at least as probable is shown with its batch, and no seed inside is answered
 _GOOD = 0.5
-#: a mask at least as probable is not looked at again
+#: a mask at least as probable is shown at once and not looked at again
 _SURE = 0.9
 #: a mask less probable than this is not suggested: nine in ten would be in the way
 _SHOWN = 0.2
@@ -250,15 +250,17 @@ class Suggester:
                 is_same = any(_in_blob(seed, other) for other in batch)
                 (later if is_same else batch).append(seed)
             seeds[:0] = later
-            found: list[ObjectSuggestion] = []
-            for look in self._looks(batch):
-                found += look
-                yield []
-            good = [s for s in found if s.score >= _GOOD]
+            looks = self._looks(batch)
+            found = next(looks)
+            sure = _apart([s for s in found if s.score >= _SURE], given)
+            given += sure
+            yield sure
+            found += next(looks)
+            yield []
             waiting += [s for s in found if _SHOWN <= s.score < _GOOD]
-            good = _apart(good, given)
+            good = _apart([s for s in found if s.score >= _GOOD], given)
             given += good
-            in_vain = 0 if good else in_vain + 1
+            in_vain = 0 if sure or good else in_vain + 1
             if good:
                 yield good
 
@@ -421,13 +423,12 @@ def _spread(seeds: Sequence[Seed], side: float) -> list[Seed]:
 
 
 def _apart(
-    found: Sequence[ObjectSuggestion], given: Sequence[ObjectSuggestion]
+    found: Sequence[ObjectSuggestion], given: list[ObjectSuggestion]
 ) -> list[ObjectSuggestion]:
     """Return the best of those that are the same object, best first."""
     kept: list[ObjectSuggestion] = []
     for suggestion in sorted(found, key=lambda s: -s.score):
-        others = (*given, *kept)
-        if all(shared(suggestion.mask, o.mask) < SAME_OBJECT for o in others):
+        if all(shared(suggestion.mask, o.mask) < SAME_OBJECT for o in given + kept):
             kept.append(suggestion)
     return kept
 
