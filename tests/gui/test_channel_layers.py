@@ -58,7 +58,7 @@ def test_labels_without_channels_and_points_are_imported(opened):
     drawn = np.zeros((3, 40, 60), np.uint8)
     drawn[1, 10:30, 10:30] = 4
     labels = viewer.add_labels(drawn, scale=(3, 0.5, 0.5))
-    assert import_labels(controller, labels) == 1
+    assert import_labels(controller, labels) == (1, None)
     found = controller.annotator.labels_array((3,))
     np.testing.assert_array_equal(found, drawn)
     own = controller.labels.layer

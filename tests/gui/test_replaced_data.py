@@ -130,7 +130,7 @@ def test_labels_that_lie_otherwise_are_imported_where_they_are_seen(window):
     labels[20:30, 20:30] = 3
     shift = np.asarray(window.image.data_to_world((30, 50)))
     layer = window.viewer.add_labels(labels, scale=(0.2, 0.2), translate=shift)
-    assert import_labels(window.dock.controller, layer) == 1
+    assert import_labels(window.dock.controller, layer) == (1, None)
     window.settle()
     expected = np.zeros((160, 240), bool)
     expected[50:60, 70:80] = True

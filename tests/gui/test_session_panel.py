@@ -232,6 +232,31 @@ def test_labels_are_imported_from_the_menu_and_clicks_correct_them(desk: Desk) -
     assert not layer.visible
 
 
+def test_labels_are_imported_from_a_file(
+    desk: Desk, tmp_path: Path, monkeypatch
+) -> None:
+    made = np.zeros(SHAPE, np.uint16)
+    made[10:30, 12:30], made[50:70, 40:60] = 7, 9
+    path = tmp_path / "a_cp_masks.tif"
+    tifffile.imwrite(path, made)
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(path), ""))
+    desk.panel.fill_import_menu()
+    choose(desk.panel.import_menu, "Labels of another program")
+    assert np.array_equal(desk.labels, made)
+    assert desk.said[-1] == ("info", "2 objects imported: click to correct.")
+    assert len(desk.viewer.layers) == 3  # no further layer
+    for wrong, said in (
+        (made[:50], "a_cp_masks.tif has the shape"),
+        (pixels() + np.float32(0.5), "a_cp_masks.tif"),
+    ):
+        tifffile.imwrite(path, wrong)
+        desk.panel.fill_import_menu()
+        choose(desk.panel.import_menu, "Labels of another program")
+        assert desk.said[-1][0] == "warning"
+        assert said in desk.said[-1][1]
+    assert np.array_equal(desk.labels, made)
+
+
 def test_labels_of_a_stack_are_imported_as_one_undo_step(qapp) -> None:
     desk = Desk(np.stack([pixels(), pixels(), pixels()]))
     made = np.zeros((3, *SHAPE), np.uint8)

@@ -150,7 +150,7 @@ def test_labels_and_points_made_elsewhere_are_imported(tmp_path):
     labels = np.zeros(SHAPE, np.uint8)
     labels[4:8, 18:22, 20:28] = 5
     layer = desk.viewer.add_labels(labels, scale=(2, 0.5, 0.5))
-    assert import_labels(desk.controller, layer) == 1
+    assert import_labels(desk.controller, layer) == (1, None)
     assert np.array_equal(desk.labels > 0, labels > 0)
     points = desk.viewer.add_points([(6, 30, 24)], scale=(2, 0.5, 0.5))
     assert import_points(desk.controller, points) == (1, 0)

@@ -17,6 +17,7 @@ from napari_cfrseg.gui.segment.layers import (
     points_on,
 )
 from napari_cfrseg.io.click_tables import is_positive
+from napari_cfrseg.io.images import read_labels
 from napari_cfrseg.session.imported_events import (
     events_from_csv,
     events_from_labels,
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from napari_cfrseg.gui.segment.controller import Controller
 
 
+#: how many objects, and None; or how many clicks, and how many more are off the image
+Imported = tuple[int, int | None]
+
+
 def importable(controller: Controller) -> tuple[list[Labels], list[Points]]:
     """Return the Labels and Points layers of the viewer that are not the dock's own."""
     from napari.layers import Labels, Points
@@ -40,8 +45,29 @@ def importable(controller: Controller) -> tuple[list[Labels], list[Points]]:
     return labels, [layer for layer in layers if isinstance(layer, Points)]
 
 
-def import_labels(controller: Controller, layer: Labels) -> int:
-    """Make an object of every label, return how many; the layer stays as it is.
+def import_layer(controller: Controller, layer: Labels | Points) -> Imported:
+    """Make objects of labels, or clicks of points; the layer stays as it is."""
+    from napari.layers import Labels
+
+    take = import_labels if isinstance(layer, Labels) else import_points
+    return take(controller, layer)
+
+
+def import_labels_file(controller: Controller, path: Path) -> Imported:
+    """Make an object of every label of a file whose pixels lie on the image's.
+
+    Raises ImageError if it cannot be read or holds no whole numbers, SessionError if it
+    has another shape.
+    """
+    from napari.layers import Labels
+
+    found, image = read_labels(path), controller.image
+    placed = image.placement() if found.ndim == image.own_ndim else {}
+    return import_labels(controller, Labels(found, name=path.name, **placed))
+
+
+def import_labels(controller: Controller, layer: Labels) -> Imported:
+    """Make an object of every label; the layer stays as it is.
 
     Labels of one plane's shape instead of the image's go to the plane shown; errors
     are those of :func:`labels_on`.
@@ -54,14 +80,13 @@ def import_labels(controller: Controller, layer: Labels) -> int:
     else:
         labels = labels_on(image, layer, taken)
     _submit(controller, events_from_labels(labels))
-    return len(np.unique(labels[labels > 0]))
+    return len(np.unique(labels[labels > 0])), None
 
 
-def import_points(controller: Controller, layer: Points) -> tuple[int, int]:
+def import_points(controller: Controller, layer: Points) -> Imported:
     """Make clicks of points; each is an object of its own unless a column says whose.
 
-    The feature columns "object" and "polarity" count where there are any. Returns how
-    many became clicks, and how many do not lie on the image.
+    The feature columns "object" and "polarity" count where there are any.
     """
     leading = tuple(controller.viewer.dims.point)
     points = points_on(controller.image, layer, leading)
@@ -77,11 +102,10 @@ def import_points(controller: Controller, layer: Points) -> tuple[int, int]:
     return _import(controller, events)
 
 
-def import_csv(controller: Controller, path: Path) -> tuple[int, int]:
+def import_csv(controller: Controller, path: Path) -> Imported:
     """Make clicks of a table's rows (:func:`.events_from_csv`).
 
-    Returns how many became clicks, and how many do not lie on the image. Raises
-    SessionError if it is no table of clicks.
+    Raises SessionError if it is no table of clicks.
     """
     first, click = controller.view.next_id, controller.next_click
     events = events_from_csv(
@@ -106,7 +130,7 @@ def said_by(
         raise SessionError(f"the feature polarity: {error}") from error
 
 
-def _import(controller: Controller, events: Iterable[ev.Event]) -> tuple[int, int]:
+def _import(controller: Controller, events: Iterable[ev.Event]) -> Imported:
     shape, inside = controller.image.shape, set()
     listed = list(events)
     clicks = [e for e in listed if isinstance(e, ev.ClickAdded)]

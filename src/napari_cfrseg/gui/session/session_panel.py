@@ -28,9 +28,10 @@ from napari_cfrseg.gui.dock_widget import (
     row,
 )
 from napari_cfrseg.gui.session.layer_imports import (
+    Imported,
     import_csv,
-    import_labels,
-    import_points,
+    import_labels_file,
+    import_layer,
     importable,
 )
 from napari_cfrseg.gui.session.layer_references import image_file
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     from napari_cfrseg.gui.segment.controller import Controller
 
 _FILTER = f"Click sessions (*{SUFFIX})"
+_LABELS_FILES = "Labels (*.tif *.tiff *.png *.bmp *.npy);;All files (*)"
+_TABLES = "Tables (*.csv *.tsv *.txt);;All files (*)"
 
 
 class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
@@ -152,8 +155,14 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
                 action.triggered.connect(lambda _=False, x=layer: self._import(x))
             if not layers:
                 self.import_menu.addAction("(no such layer)").setEnabled(False)
-        self.import_menu.addSection("Clicks from a file")
-        self.import_menu.addAction("CSV with the columns y and x…", self._import_csv)
+        self.import_menu.addSection("From a file")
+        for text, kinds, take in (
+            ("Labels of another program…", _LABELS_FILES, import_labels_file),
+            ("CSV of clicks, with the columns y and x…", _TABLES, import_csv),
+        ):
+            ask = partial(self._import_file, text.rstrip("…"), kinds, take)
+            action = self.import_menu.addAction(text)
+            action.triggered.connect(lambda _=False, ask=ask: ask())
 
     @ensure_main_thread  # type: ignore[untyped-decorator]  # the worker reports problems
     def _follow(self, _: Any = None) -> None:
@@ -246,29 +255,32 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def _import(self, layer: Labels | Points) -> None:
         """Import a layer, hide it, and let clicks correct it."""
-        from napari.layers import Labels
 
-        def take(controller: Controller) -> None:
-            if isinstance(layer, Labels):
-                self._say(import_labels(controller, layer))
-            else:
-                self._say(*import_points(controller, layer))
+        def take(controller: Controller) -> Imported:
+            found = import_layer(controller, layer)
             layer.visible = False
+            return found
+
+        self._take(take)
+
+    def _import_file(
+        self, title: str, kinds: str, take: Callable[[Controller, Path], Imported]
+    ) -> None:
+        chosen = self._ask(title, kinds)
+        if chosen:
+            self._take(lambda controller: take(controller, Path(chosen)))
+
+    def _take(self, take: Callable[[Controller], Imported]) -> None:
+        """Import something, say what came of it, and let clicks correct it."""
+
+        def act(controller: Controller) -> None:
+            self._say(*take(controller))
             controller.ready_to_click()
 
         if self.keeper is not None:
-            self.keeper.controller.do(lambda c: self._try(lambda: take(c)))
+            self.keeper.controller.do(lambda c: self._try(lambda: act(c)))
 
-    def _import_csv(self) -> None:
-        keeper = self.keeper
-        chosen = self._ask("Import clicks", "Tables (*.csv)")
-        if chosen and keeper is not None:
-            path = Path(chosen)
-            keeper.controller.do(
-                lambda c: self._try(lambda: self._say(*import_csv(c, path)))
-            )
-
-    def _say(self, count: int, left: int | None = None) -> None:
+    def _say(self, count: int, left: int | None) -> None:
         """Report what was imported: objects, or clicks and those that were left out."""
         if left is None:
             found = counted(count, "object")
