@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from napari_cfrseg import Segmenter
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.cli import app
+from napari_cfrseg.cli import app, options
 
 
 @pytest.fixture
@@ -29,7 +29,10 @@ def invoke(*arguments: object):
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
-def test_the_labels_of_the_engine(stack: Path, random_model: Path) -> None:
+def test_the_labels_of_the_engine(
+    stack: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "LOG_EVERY_S", 0.0)
     output = stack.with_name("out.tif")
     result = invoke(
         *("propagate", stack, "-c", "2,32,30,+", "--voxel", "2,0.5,0.5", "-o", output),
@@ -44,7 +47,8 @@ def test_the_labels_of_the_engine(stack: Path, random_model: Path) -> None:
     segmenter = Segmenter.load(random_model, device="cpu")
     expected = replay(events, tifffile.imread(stack), segmenter)
     np.testing.assert_array_equal(tifffile.imread(output), expected)
-    planes = json.loads(result.output)["planes"]
+    planes = json.loads(result.stdout)["planes"]
+    assert "propagating, planes: 1/4" in result.stderr
     annotated = [p for p in planes if p["annotated"]]
     assert [p["plane"] for p in annotated] == [2]
     assert all(0 <= p["confidence"] <= 1 for p in planes if not p["annotated"])

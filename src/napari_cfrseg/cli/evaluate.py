@@ -324,11 +324,11 @@ def _suggest(
     output.mkdir(parents=True, exist_ok=True)
     identity = {"segmenter": spec.segmenter, "weights_sha256": spec.fingerprint()}
     rows = []
-    for row in evaluate_fields(
-        output / "fields.jsonl", segmenter, planes, settings, identity
-    ):
-        rows.append(row)
-        typer.echo(f"{len(rows)}/{len(planes)} {row.key}", err=True)
+    results = output / "fields.jsonl"
+    with options.counting("suggesting, fields", len(planes)) as report:
+        for row in evaluate_fields(results, segmenter, planes, settings, identity):
+            rows.append(row)
+            report(len(rows))
     table = format_fields(rows, settings)
     (output / "fields.md").write_text(table, encoding="utf-8")
     typer.echo(json.dumps([asdict(row) for row in rows]) if as_json else table)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TextIO, TypeVar
@@ -247,6 +247,21 @@ def counting(
             out.flush()
 
     yield report
+
+
+@contextmanager
+def counting_on(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Give what :func:`counting` does; it takes (done, total) with each report."""
+    with ExitStack() as stack:
+        report: Callable[[int], None] | None = None
+
+        def tell(done: int, total: int) -> None:
+            nonlocal report
+            if report is None:
+                report = stack.enter_context(counting(what, total))
+            report(done)
+
+        yield tell
 
 
 def track(

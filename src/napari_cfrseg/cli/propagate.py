@@ -119,6 +119,7 @@ def propagate(
     with the reason where a run ended.
     """
     from napari_cfrseg.annotation import events as ev
+    from napari_cfrseg.annotation.transaction import Progress
     from napari_cfrseg.io.label_exports import check_labels_output, write_labels
 
     target = output or Path(f"{image.stem}.propagated.tif")
@@ -138,7 +139,13 @@ def propagate(
     spacing = {"z": (z, y, x), "y": (y, z, x), "x": (x, z, y)}[along]
     turned = [_turned(plane, click, axis) for plane, click in clicks]
     annotator = _clicked(opened, axis, turned, model, device)
-    annotator.apply(ev.Propagated((1,), (0,), 0, first, end, count, spacing, spans))
+    with options.counting_on("propagating, planes") as report:
+        annotator.apply(
+            ev.Propagated((1,), (0,), 0, first, end, count, spacing, spans),
+            on_preview=lambda now: (
+                isinstance(now, Progress) and report(now.done, now.total)
+            ),
+        )
     labels = annotator.labels_array((count,))
     if axis or isinstance(labels, np.ndarray):
         labels = np.moveaxis(np.asarray(labels), 0, axis)

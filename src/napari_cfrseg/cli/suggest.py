@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +17,7 @@ from napari_cfrseg.cli.options import (
     SessionDeviceOption,
     SessionModelOption,
     check_apart,
-    counting,
+    counting_on,
     images_named,
     track,
 )
@@ -194,13 +193,10 @@ def _accepted(
     click_id = max(used, default=0) + 1
     for plane in np.ndindex(annotator.leading):
         found: list[ObjectSuggestion] = []
-        with ExitStack() as stack:
-            report = None
+        with counting_on("suggesting") as report:
             for batch in annotator.suggest(plane, known=known):
                 found += [s for s in batch.found if s.score >= above]
-                if report is None:
-                    report = stack.enter_context(counting("suggesting", batch.total))
-                report(batch.done)
+                report(batch.done, batch.total)
         if not found:
             continue
         shape = annotator.plane_shape
