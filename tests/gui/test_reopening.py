@@ -135,3 +135,22 @@ def test_the_newest_act_kept_is_taken_back_and_nothing_is_painted(opened, tmp_pa
     new = Session.open(path).content.events[count:]
     (click,) = (e.click for e in new if isinstance(e, ev.ClickAdded))
     assert np.allclose(click.yx, SQUARES[2], atol=1)
+
+
+def test_a_reopening_is_given_up_and_the_file_stays(opened, tmp_path):
+    path = tmp_path / "squares.cfrseg.json"
+    recorded(opened(), path)
+    before = path.read_bytes()
+    window, answers = opened(), threading.Event()
+    window.dock._runner.submit(Job(lambda _: answers.wait(300), print, print))
+    window.dock.open_session(path)
+    window.dock.status.cancel.click()
+    answers.set()
+    said = "squares.cfrseg.json was not reopened; it stays as it is."
+    window.until(lambda: window.view.status == said)
+    assert not window.dock.status.cancel.isEnabled()
+    assert path.read_bytes() == before
+    window.click(*SQUARES[0])
+    assert [o.clicks for o in window.view.objects] == [1]
+    window.dock.let_go()
+    assert path.read_bytes() == before

@@ -29,8 +29,9 @@ from napari_cfrseg.gui.session.layer_imports import (
 from napari_cfrseg.gui.session.layer_references import session_of
 from napari_cfrseg.gui.session.session_keeper import SessionKeeper
 from napari_cfrseg.gui.session.session_panel import SessionPanel, picture_path
-from napari_cfrseg.session.format import ModelReference
+from napari_cfrseg.session.format import ModelReference, SessionContent
 from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.session_writer import SessionWriter
 from napari_cfrseg.session.unsaved_sessions import note_recent
 
 
@@ -230,6 +231,27 @@ def test_labels_are_imported_from_the_menu_and_clicks_correct_them(desk: Desk) -
     assert desk.said[-1][1].startswith("unfit has the shape")
     assert unfit.visible
     assert not layer.visible
+
+
+def test_after_a_session_that_cannot_be_reopened_clicks_go_on(
+    desk: Desk, tmp_path: Path
+) -> None:
+    content = Session.open(record(tmp_path)[1]).content
+    events = (*content.events, ev.ObjectRenamed(999, "of no object"))
+    bad = tmp_path / "bad.cfrseg.json"
+    SessionWriter.create(bad, SessionContent(content.image, events=events)).close()
+    before = bad.read_bytes()
+    desk.keeper.reopen(bad)
+    said = "bad.cfrseg.json cannot be reopened: there is no object 999"
+    assert desk.said == [("warning", said)]
+    assert desk.controller.view.status == said
+    assert desk.controller.view.progress == (0, 0)
+    desk.controller.clicks.layer.add([20.0, 20.0])
+    assert [o.object_id for o in desk.controller.view.objects] == [1]
+    assert desk.labels.any()
+    desk.controller.undo()
+    assert not desk.labels.any()
+    assert bad.read_bytes() == before
 
 
 def test_labels_are_imported_from_a_file(

@@ -376,8 +376,14 @@ def test_the_window_answers_while_objects_are_measured(window, tmp_path, monkeyp
     )
     window.dock.sessions.export_button.click()
     assert window.view.status == "Exporting to a.measurements.csv …"
+    assert window.dock.status.cancel.isEnabled()
     assert not target.exists()
+    window.dock.status.cancel.click()
     gate.set()
+    window.until(lambda: window.view.status == "a.measurements.csv was not exported.")
+    assert not target.exists()
+    assert not window.dock.status.cancel.isEnabled()
+    window.dock.sessions.export_button.click()
     window.until(lambda: window.view.status == "Exported to a.measurements.csv.")
     assert list(window.labels.features["area_px"]) == [1600]
     assert len(target.read_text().splitlines()) == 2

@@ -84,14 +84,19 @@ class Annotator:
         self._computer = RoundComputer(
             plane_image, self.plane_shape, segmenter, rgb=rgb, scaling=scaling
         )
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        """Be as if nothing had been done; the segmenter stays."""
         self._objects: dict[int, ObjectState] = {}
         self._labels: dict[Plane, AnyLabels] = {}
         self._history = History()
-        self._settings = Settings()
+        self._follow(Settings())
         self._click_ids: set[int] = set()
         self._stamp = 0
         #: suggestions that were accepted and rejected so far
         self.judged: Judged = ()
+        self._computer.scalings.clear()
 
     @property
     def objects(self) -> Mapping[int, ObjectState]:

@@ -38,6 +38,11 @@ class RecordedAnnotator(Annotator):
     _before: Mapping[int, object] | None = None
     _depths = (0, 0)
 
+    def begin_again(self) -> None:
+        """Be as if nothing had been done; model and writer stay."""
+        super().begin_again()
+        self._early, self._before, self._depths = (), None, (0, 0)
+
     def use(self, segmenter: SegmenterLike, model: str = "") -> None:
         """Compute rounds with another segmenter from now on; nothing is recomputed.
 

@@ -8,6 +8,7 @@ same events. The result of a step is shown by
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -428,8 +429,11 @@ class Controller:
 
         def refused(error: Failure) -> None:
             self.labels.let_paint(True)
+            model = self.annotator.model or self.view.model
+            self._shown.show(progress=(0, 0), model=model)
             failed(error)
 
         self.labels.let_paint(False)  # a label there is another object's soon
-        self._shown.show(status=_REOPENING, progress=(0, len(content.events)))
-        self._queue.restore(content, done, refused, self._shown.preview)
+        self._shown.show(progress=(0, len(content.events)))
+        shown, begun = self._shown.preview, partial(self.begin_long, status=_REOPENING)
+        self._queue.restore(content, done, refused, shown, begun)

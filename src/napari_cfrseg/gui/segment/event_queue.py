@@ -150,10 +150,12 @@ class EventQueue:
         done: Callable[[Change | None], None],
         failed: Callable[[Failure], None],
         reported: Callable[[Progress], None],
+        begun: Callable[[Job], None],
     ) -> None:
         """Apply a session's events, and pass what its last one changed to done.
 
-        Acts that are held meanwhile follow, in order, also where it failed.
+        Where it failed, or the job that ``begun`` gets was cancelled, nothing is done.
+        Acts that are held meanwhile follow, in order, also then.
         """
         self.hold()
 
@@ -165,9 +167,13 @@ class EventQueue:
 
         def work(report: Report) -> Change | None:
             last, total = None, len(content.events)
-            for number, change in enumerate(self._annotator.restore(content), 1):
-                last = change
-                report(Progress(number, total))
+            try:
+                for number, change in enumerate(self._annotator.restore(content), 1):
+                    last = change
+                    report(Progress(number, total))
+            except BaseException:
+                self._annotator.begin_again()
+                raise
             return last
 
         job = Job(
@@ -177,6 +183,7 @@ class EventQueue:
             reported,
             self._stalled,
         )
+        begun(job)
         self._runner.submit(job)
 
     def hold(self) -> None:

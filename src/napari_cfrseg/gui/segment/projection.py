@@ -296,7 +296,7 @@ class Projection:
         if job is None or job.is_cancelled or job.ended.is_set():
             return False
         job.cancel()
-        self.show(status="Given up. The next click reads the image again.")
+        self.show(status="Given up.")
         return True
 
     def preview(self, value: LabelRuns | Progress) -> None:

@@ -243,8 +243,8 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.text.setText(view.status)
         self.remedy.setVisible(view.remedy is not None)
         self.remedy.setText("" if view.remedy is None else view.remedy.text)
-        self.cancel.setEnabled(view.pending > 0 or view.suggestions.running)
         done, total = view.progress
+        self.cancel.setEnabled(view.pending + total > 0 or view.suggestions.running)
         self.bar.setVisible(total > 0)
         self.bar.setMaximum(max(total, 1))
         self.bar.setValue(done)

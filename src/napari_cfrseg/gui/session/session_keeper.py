@@ -38,11 +38,7 @@ from napari_cfrseg.session.format import (
     SessionSettings,
     new_identity,
 )
-from napari_cfrseg.session.references import (
-    check_same,
-    described,
-    find_weights,
-)
+from napari_cfrseg.session.references import check_same, described, find_weights
 from napari_cfrseg.session.session_exports import Table, export, measure
 from napari_cfrseg.session.session_file import parse_at
 from napari_cfrseg.session.session_writer import SessionWriter
@@ -154,8 +150,13 @@ class SessionKeeper:
             annotator.writer = None
             writer.close()
             self._identity = new_identity()
-            self._notify("warning", f"{path.name} cannot be reopened: {error}")
-            if not isinstance(error, CfrSegError | JobCancelled):
+            if isinstance(error, JobCancelled):
+                self.controller.say(f"{path.name} was not reopened; it stays as it is.")
+                return
+            said = f"{path.name} cannot be reopened: {error}"
+            self.controller.say(said)
+            self._notify("warning", said)
+            if not isinstance(error, CfrSegError):
                 raise error
 
         self.controller.restore(content, restored, failed)
@@ -189,7 +190,6 @@ class SessionKeeper:
             said = f"Comparing the image with {path.name} …"
             did = "", f"{path.name} was not opened."
             controller.hold()
-            controller.show(progress=(0, 1))
             self._later(lambda _: fits(), go_on, said, *did, ended)
 
     def save(self, path: Path | None = None, *, keep_pixels: bool = False) -> None:
@@ -306,6 +306,7 @@ class SessionKeeper:
 
         job = Job(work, finished, failed, reported, controller.stalled)
         controller.begin_long(job, doing)
+        controller.show(progress=(0, 1))
         controller.runner.submit(job)
 
     def _write(self, path: Path) -> tuple[Path, Table | None]:
