@@ -73,5 +73,28 @@ def test_preferences_follow_what_a_person_chose(manifest, npe2pm, plugin_setting
     assert preferences.keys["polarity"] == "X"
 
 
+def test_keys_that_cannot_be_used_are_said_and_the_others_hold(
+    manifest, npe2pm, plugin_settings
+):
+    from napari.settings import get_plugin_settings
+
+    npe2pm.register(manifest)
+    keys = get_plugin_settings(PLUGIN).keys
+    assert not Preferences.load().problems
+    keys.polarity, keys.cancel, keys.reject, keys.undo = "ü", "Esc", "Ctrl+Del", ""
+    keys.new_object = "D"
+    found = Preferences.load()
+    assert found.keys["polarity"] == "T"
+    assert (found.keys["cancel"], found.keys["reject"]) == ("Escape", "Ctrl+Delete")
+    assert (found.keys["undo"], found.keys["new_object"]) == ("Control-Z", "D")
+    assert found.problems == (
+        "“ü” is no key: “swap what the mouse buttons mean” keeps T",
+        "D is the key of “next object” and of “propagate forward”",
+    )
+    said = []
+    found.say_problems(lambda *one: said.append(one))
+    assert said == [("warning", f"Preferences → CFR-Seg: {'; '.join(found.problems)}.")]
+
+
 def test_preferences_without_our_manifest_are_the_defaults(npe2pm, plugin_settings):
     assert Preferences.load() == Preferences()

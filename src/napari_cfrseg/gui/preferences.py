@@ -7,10 +7,13 @@ own and the viewer's; only keys that are free on a layer, or replaced on purpose
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from app_model.types import KeyBinding, KeyCode
 
 from napari_cfrseg.annotation.events import OverlapRule
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
@@ -130,7 +133,10 @@ ACTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """Where a dock starts from; ``keys`` are by action name."""
+    """Where a dock starts from; ``keys`` are by action name.
+
+    ``problems`` say which keys cannot be used as they were chosen.
+    """
 
     model: str = "default"
     device: str = "auto"
@@ -144,6 +150,12 @@ class Preferences:
     keys: dict[str, str] = field(
         default_factory=lambda: {action.name: action.key for action in ACTIONS}
     )
+    problems: tuple[str, ...] = ()
+
+    def say_problems(self, tell: Callable[[str, str], None]) -> None:
+        """Tell (level, message), where there are any."""
+        if self.problems:
+            tell("warning", f"Preferences → CFR-Seg: {'; '.join(self.problems)}.")
 
     @classmethod
     def load(cls) -> Preferences:
@@ -157,6 +169,9 @@ class Preferences:
         click, keys = settings.click, settings.keys
         kind = str(click.refinement)
         steps = 0 if kind == "standard" else int(click.steps)
+        usable, problems = usable_keys(
+            {action.name: str(getattr(keys, action.name)) for action in ACTIONS}
+        )
         return cls(
             model=str(click.model),
             device=str(click.device).strip() or "auto",
@@ -171,8 +186,37 @@ class Preferences:
             resting=Resting(str(click.resting)),
             auto_next=bool(click.auto_next),
             unfolded=tuple(str(click.unfolded).split(",")),
-            keys={action.name: str(getattr(keys, action.name)) for action in ACTIONS},
+            keys=usable,
+            problems=problems,
         )
+
+
+def usable_keys(chosen: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the keys of all actions as napari knows them, and what is wrong.
+
+    An action whose key is none, or empty, keeps its default; of two with one key only
+    the latter is bound.
+    """
+    keys: dict[str, str] = {}
+    problems: list[str] = []
+    owners: dict[str, str] = {}
+    for action in ACTIONS:
+        said = re.sub(
+            r"\bDel$", "Delete", re.sub(r"\bEsc$", "Escape", chosen[action.name])
+        )
+        parts = KeyBinding.from_str(said).parts if said.strip() else []
+        is_key = KeyCode.UNKNOWN not in [part.key for part in parts]
+        if not is_key:
+            default = shown_key({action.name: action.key}, action.name)
+            problems.append(f"“{said}” is no key: “{action.text}” keeps {default}")
+        keys[action.name] = said if parts and is_key else action.key
+        other = owners.setdefault(
+            str(KeyBinding.from_str(keys[action.name])), action.text
+        )
+        if other != action.text:
+            key = shown_key(keys, action.name)
+            problems.append(f"{key} is the key of “{other}” and of “{action.text}”")
+    return keys, tuple(problems)
 
 
 def remember_unfolded(names: Iterable[str]) -> None:

@@ -193,6 +193,7 @@ class ClickDock(DockWidget):
     def _start(self) -> None:
         from napari.layers import Image
 
+        self._preferences.say_problems(notify)
         images = images_of(self.viewer)
         active = self.viewer.layers.selection.active
         of_sessions = [layer for layer in images if session_of(layer)]
