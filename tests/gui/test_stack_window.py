@@ -220,6 +220,10 @@ def test_a_range_and_a_confirmation(window):
     window.qtbot.mouseClick(panel.range, Qt.MouseButton.LeftButton)
     window.settle()
     assert kinds(window) == "nnnaccc" + 8 * "n"
+    table = window.dock.objects.table
+    heads = [table.horizontalHeaderItem(x).text() for x in range(table.columnCount())]
+    planes = heads.index("Planes")
+    assert (table.item(0, planes).text(), table.isColumnHidden(planes)) == ("4", False)
     show(window, 5)
     window.qtbot.mouseClick(panel.confirm, Qt.MouseButton.LeftButton)
     window.settle()
@@ -232,6 +236,8 @@ def test_an_image_of_one_plane_shows_no_strip(window):
     window.dock.image_choice.value = window.viewer.layers["flat"]
     window.settle()
     assert not window.dock.stack.isVisible()
+    table = window.dock.objects.table
+    assert table.isColumnHidden(table.columnCount() - 1)
 
 
 def test_dock_with_the_stack_s_controls_fits_a_window_of_1280_by_720(window):

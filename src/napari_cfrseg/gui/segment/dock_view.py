@@ -23,7 +23,8 @@ class ObjectRow:
     clicks: int
     locked: bool
     object_class: str = ""
-    area_px: int = 0
+    area_px: int = 0  #: on all planes
+    planes: int = 0  #: that it is on
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from napari_cfrseg.gui.dock_widget import Current
     from napari_cfrseg.gui.segment.controller import Controller
 
-_COLOUR, _NAME, _CLASS, _AREA, _CLICKS, _LOCKED = range(6)
+_COLOUR, _NAME, _CLASS, _AREA, _CLICKS, _LOCKED, _PLANES = range(7)
 #: by what a column is sorted; a name by its words, then by the object's number
 _KEYS: dict[int, Callable[[ObjectRow], Any]] = {
     _COLOUR: lambda one: one.object_id,
@@ -42,6 +42,7 @@ _KEYS: dict[int, Callable[[ObjectRow], Any]] = {
     _AREA: lambda one: one.area_px,
     _CLICKS: lambda one: one.clicks,
     _LOCKED: lambda one: not one.locked,
+    _PLANES: lambda one: one.planes,
 }
 #: Qt frames check boxes in a colour that the dark theme hides
 _BOXES = (
@@ -70,16 +71,17 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
     edited = Signal(object)
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(0, 6, parent)
+        super().__init__(0, 7, parent)
         self._rows: tuple[ObjectRow, ...] = ()
         self._pixel_area = (1.0, "px")
         self._order = (_COLOUR, False)
         self._clicked: int | None = None
         self._filling = False
         self.setHorizontalHeaderLabels(
-            ["", "Object", "Class", "Area", "Clicks", "Lock"]
+            ["", "Object", "Class", "Area", "Clicks", "Lock", "Planes"]
         )
         header = self.horizontalHeader()
+        header.moveSection(_PLANES, _CLICKS)
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(_NAME, QHeaderView.ResizeMode.Stretch)
         header.setMinimumSectionSize(24)
@@ -122,6 +124,7 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
         """Show the objects; the selected one's row is among those selected."""
         self._filling = True
         try:
+            self.setColumnHidden(_PLANES, len(view.stack.cells) < 2)
             self._clicked, (column, falls) = view.selected, self._order
             rows = sorted(view.objects, key=_KEYS[column], reverse=falls)
             if tuple(rows) != self._rows or view.pixel_area != self._pixel_area:
@@ -193,9 +196,11 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
                 ),
                 _item(str(one.clicks), "", _FIXED),
                 _item("", "A locked object never changes", _CHECKABLE),
+                _item(str(one.planes), "Planes that it is on", _FIXED),
             )
             items[_COLOUR].setIcon(QIcon(swatch))
-            items[_CLICKS].setTextAlignment(Qt.AlignmentFlag.AlignCenter)
+            for counts in (_CLICKS, _PLANES):
+                items[counts].setTextAlignment(Qt.AlignmentFlag.AlignCenter)
             check = Qt.CheckState.Checked if one.locked else Qt.CheckState.Unchecked
             items[_LOCKED].setCheckState(check)
             for x, item in enumerate(items):

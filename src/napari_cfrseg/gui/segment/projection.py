@@ -322,7 +322,9 @@ class Projection:
         self.show(
             objects=tuple(
                 ObjectRow(
-                    i, s.name, s.colour, s.click_count, s.locked, s.object_class, px[i]
+                    *(i, s.name, s.colour, s.click_count, s.locked, s.object_class),
+                    px[i],
+                    sum(one.mask.mask.size > 0 for one in s.planes.values()),
                 )
                 for i, s in sorted(self.objects.items())
             )
