@@ -45,7 +45,7 @@ from napari_cfrseg.session.recording import RecordedAnnotator
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image
+    from napari.layers import Image, Labels, Points
 
 
 #: (column, row) on the canvas, or ()
@@ -150,6 +150,11 @@ class Controller:
         return self._shown.objects
 
     @property
+    def own_layers(self) -> tuple[Labels, Points]:
+        """The layers it made: the objects' labels, and the clicks."""
+        return self.labels.layer, self.clicks.layer
+
+    @property
     def begun(self) -> tuple[int, int]:
         """An object, and the one that a click apart from it began; (0, 0): none."""
         return self._shown.begun
@@ -185,7 +190,7 @@ class Controller:
         for one in (self.learning, self.clicks, self._canvas, self._placed):
             one.close()
         self.labels.close()
-        for layer in (self.labels.layer, self.clicks.layer):
+        for layer in self.own_layers:
             layer.locked = False
         if self.clicks.layer.mode == "add":
             self.clicks.layer.mode = "pan_zoom"

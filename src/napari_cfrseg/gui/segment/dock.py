@@ -154,7 +154,7 @@ class ClickDock(DockWidget):
         return self._controller
 
     def let_go(self) -> None:
-        """End the worker and give the layers and keys back."""
+        """End the worker, give layers and keys back; empty layers of ours go."""
         if self.closed:
             return
         self.closed = True
@@ -166,8 +166,10 @@ class ClickDock(DockWidget):
         self.without.close()
         self._leave()
         self._runner.close()
-        for layer in list(self._controllers):
+        for layer, found in list(self._controllers.items()):
+            empty = found.own_layers if found.view.is_untouched else ()
             self._end(layer)
+            self._remove(empty)
 
     def open_session(self, path: Path) -> None:
         """Open a session: on the image shown if it was made on that, else with its own.
@@ -231,7 +233,7 @@ class ClickDock(DockWidget):
         self._collections.thaw()
         layers = self.viewer.layers
         for layer, controller in list(self._controllers.items()):
-            own = (layer, controller.clicks.layer, controller.labels.layer)
+            own = (layer, *controller.own_layers)
             gone = [x.name for x in own if x not in layers]
             if not gone:
                 continue
@@ -254,8 +256,7 @@ class ClickDock(DockWidget):
         Objects and their session are set aside; ``why`` is said then.
         """
         before = self._controllers[layer]
-        is_current = before is self._controller
-        own = before.clicks.layer, before.labels.layer
+        is_current, own = before is self._controller, before.own_layers
         untouched = before.view.is_untouched
         self._drop(layer)
         forget_session(layer)
@@ -312,8 +313,7 @@ class ClickDock(DockWidget):
     def _on_turned(self) -> None:
         """Work on the planes that are shown now, unless objects are on others."""
         found = self._controller
-        untouched = found is not None and found.view.is_untouched
-        if found and untouched and is_turned(self.viewer, found.image):
+        if found and found.view.is_untouched and is_turned(self.viewer, found.image):
             self._afresh(found.image.layer)
 
     def _enter(self, layer: Image) -> None:

@@ -48,7 +48,9 @@ class NoImage:
 
         def go_back() -> None:
             self._dock.choose(image)
-            if session is not None and is_kept:
+            keeper = self._dock.sessions.keeper
+            goes_on = keeper is not None and keeper.has_events
+            if session is not None and is_kept and not goes_on:
                 self._dock.sessions.open(session)
 
         def go_on() -> None:

@@ -1,4 +1,4 @@
-"""Objects and clicks of a controller from other layers, and from tables of clicks."""
+"""Objects, clicks and strokes from other layers, and from tables of clicks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import numpy as np
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.errors import SessionError
+from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.gui.segment.layers import (
     MOST_OBJECTS,
     holds,
     labels_on,
     points_on,
 )
+from napari_cfrseg.gui.session.layer_references import METADATA_KEY
 from napari_cfrseg.io.click_tables import is_positive
 from napari_cfrseg.io.images import read_labels
 from napari_cfrseg.session.imported_events import (
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from napari.layers import Labels, Points
 
     from napari_cfrseg.gui.segment.controller import Controller
+    from napari_cfrseg.gui.segment.working_image import WorkingImage
+    from napari_cfrseg.io.tiled_labels import AnyLabels
+    from napari_cfrseg.session.session import Session
 
 
 #: how many objects, and None; or how many clicks, and how many more are off the image
@@ -39,8 +44,7 @@ def importable(controller: Controller) -> tuple[list[Labels], list[Points]]:
     """Return the Labels and Points layers of the viewer that are not the dock's own."""
     from napari.layers import Labels, Points
 
-    own = (controller.labels.layer, controller.clicks.layer)
-    layers = [x for x in controller.viewer.layers if x not in own]
+    layers = [x for x in controller.viewer.layers if x not in controller.own_layers]
     labels = [layer for layer in layers if isinstance(layer, Labels)]
     return labels, [layer for layer in layers if isinstance(layer, Points)]
 
@@ -112,6 +116,71 @@ def import_csv(controller: Controller, path: Path) -> Imported:
         path, first_object=first, first_click=click, most=MOST_OBJECTS
     )
     return _import(controller, events)
+
+
+def painted_since(
+    image: WorkingImage, data: Any, saved: AnyLabels
+) -> tuple[ev.Painted, ...]:
+    """Return what was painted on a session's labels layer since it was saved.
+
+    Labels that cannot be the session's are a SessionError.
+    """
+    edited = np.asarray(image.of_own_array(data))
+    if edited.shape != saved.shape:
+        msg = f"the session's labels have the shape {saved.shape}, not {edited.shape}"
+        raise SessionError(msg)
+    if int(edited.max(initial=0)) > MOST_OBJECTS:
+        msg = f"label {int(edited.max())}: numbers up to {MOST_OBJECTS} can be used"
+        raise SessionError(msg)
+    return tuple(
+        ev.Painted(plane, LabelRuns.from_labels(edited[plane], changed, changed.shape))
+        for plane in np.ndindex(saved.shape[:-2])
+        if (changed := np.asarray(edited[plane] != saved[plane])).any()
+    )
+
+
+def take_over(controller: Controller, session: Session) -> list[str]:
+    """Let a controller's labels and points take the place of those shown of a session.
+
+    What was painted on the labels since they were saved is done here, too. Returns one
+    line for each layer that stays, renamed, because of other changes.
+    """
+    layers, kept = controller.viewer.layers, []
+    for own, kind in zip(controller.own_layers, ("objects", "clicks"), strict=True):
+        name = f"{controller.image.layer.name} {kind}"
+        for shown in list(layers):
+            is_its = shown.metadata.get(METADATA_KEY) == str(session.path)
+            if shown is own or type(shown) is not type(own) or not is_its:
+                continue
+            try:
+                _take_changes(controller, session, shown)
+                layers.remove(shown)
+            except SessionError as error:
+                shown.name = f"{name} (before)"
+                kept.append(f"“{shown.name}” was kept: {error}")
+            break  # others are copies that a person made
+        own.name = name
+    return kept
+
+
+def _take_changes(controller: Controller, session: Session, shown: Any) -> None:
+    """Do what was done on a session's layer; raise SessionError where that cannot be.
+
+    Of points, only that they are as the session has them is known to be right.
+    """
+    from napari.layers import Labels
+
+    if not isinstance(shown, Labels):
+        both = (shown.data, controller.clicks.layer.data)
+        here, there = (sorted(map(tuple, np.round(data, 3))) for data in both)
+        if here != there:
+            raise SessionError("its points are others than the session's")
+        return
+    saved = None if shown.multiscale else session.saved_labels()
+    if saved is not None:
+        painted = painted_since(controller.image, shown.data, saved)
+        if painted:
+            controller.submit(*painted)
 
 
 def said_by(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -29,17 +30,25 @@ from napari_cfrseg.io.images import (
 )
 from napari_cfrseg.io.tiled_labels import is_large
 from napari_cfrseg.session.format import SUFFIX, ImageReference
-from napari_cfrseg.session.references import reference_of, relative_path
+from napari_cfrseg.session.references import check_same, reference_of, relative_path
+from napari_cfrseg.session.session_file import parse_at
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
 #: (axis, index) pairs as a session has them
 Select = tuple[tuple[int, int], ...]
-#: where a session's image layer says which file it was found in
+#: where a session's image layer says which file it was found in; None: not known
 METADATA_IMAGE = "cfrseg_image"
 #: where a layer's metadata say which session it came with
 METADATA_KEY = "cfrseg_session"
+
+
+def remember_session(image: WorkingImage, session: Path) -> None:
+    """Let an image's layer say which session there is of it, for when it is opened."""
+    said = image.layer.metadata
+    said.setdefault(METADATA_IMAGE, None)
+    said.update({METADATA_KEY: str(session), METADATA_ORDER: image.order})
 
 
 def forget_session(layer: Layer) -> None:
@@ -49,7 +58,7 @@ def forget_session(layer: Layer) -> None:
 
 
 def session_of(layer: Layer) -> Path | None:
-    """Return the session that an image layer was opened with, None for other layers.
+    """Return the session that there is of an image layer, None where there is none.
 
     napari copies the metadata of our labels to what it makes of them.
     """
@@ -58,6 +67,34 @@ def session_of(layer: Layer) -> Path | None:
     path = layer.metadata.get(METADATA_KEY)
     own = type(layer) is Image and METADATA_IMAGE in layer.metadata
     return Path(path) if own and isinstance(path, str | Path) else None
+
+
+def session_to_go_on(
+    image: WorkingImage, layers: Iterable[Layer]
+) -> tuple[Path | None, str]:
+    """Return the session that an image's layer names, or why to begin another.
+
+    One whose other layers are all gone, or of other pixels, is forgotten.
+    """
+    path = session_of(image.layer)
+    if path is None:
+        return None, ""
+    own = [x for x in layers if x.metadata.get(METADATA_KEY) == str(path)]
+    is_there = any(layer is not image.layer for layer in own)
+    if is_there and (not isinstance(image.data, np.ndarray) or is_of(path, image)):
+        return path, ""
+    forget_session(image.layer)
+    said = f"was not made on the pixels of “{image.layer.name}”"
+    said = f"{path.name} {said if path.exists() else 'is gone'}"
+    return None, f"{said}: clicks now start afresh." if is_there else ""
+
+
+def is_of(session: Path, image: WorkingImage) -> bool:
+    """Return whether a session was made on an image's pixels; they are read."""
+    with suppress(CfrSegError):
+        check_same(parse_at(session).image, image.data, image.layer.name)
+        return True
+    return False
 
 
 def known_reference(

@@ -21,12 +21,16 @@ from napari_cfrseg.errors import (
 )
 from napari_cfrseg.gui.segment.layer_axes import METADATA_AXES
 from napari_cfrseg.gui.segment.worker import Failure, Job, Report
+from napari_cfrseg.gui.session.layer_imports import take_over
 from napari_cfrseg.gui.session.layer_references import (
     METADATA_KEY,
     axes_in_session,
+    forget_session,
     image_file,
+    is_of,
     known_reference,
-    session_of,
+    remember_session,
+    session_to_go_on,
     write_pixels,
 )
 from napari_cfrseg.model.weights_file import installed_name
@@ -38,9 +42,9 @@ from napari_cfrseg.session.format import (
     SessionSettings,
     new_identity,
 )
-from napari_cfrseg.session.references import check_same, described, find_weights
+from napari_cfrseg.session.references import described, find_weights
+from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import Table, export, measure
-from napari_cfrseg.session.session_file import parse_at
 from napari_cfrseg.session.session_writer import SessionWriter
 from napari_cfrseg.session.unsaved_sessions import note_recent, unsaved_path
 
@@ -74,7 +78,10 @@ class SessionKeeper:
         controller.annotator.open_writer = self._begin
         controller.annotator.model_source = self._source
         controller.applied.connect(self._mark_layers)
-        if path := session_of(controller.image.layer):
+        path, problem = session_to_go_on(controller.image, controller.viewer.layers)
+        if problem:
+            notify("warning", problem)
+        if path is not None:
             self.reopen(path)
 
     @property
@@ -126,7 +133,6 @@ class SessionKeeper:
         except (CfrSegError, OSError) as error:
             self._notify("warning", f"{error}; what you do is kept apart from it")
             return
-        self._remove_read_layers(path)
         content = writer.content
         self._identity = content.identity
         annotator = self.controller.annotator
@@ -139,7 +145,8 @@ class SessionKeeper:
             self._take_names(writer)
             self._note_whereabouts(writer)
             self._mark_layers()
-            for text in dict.fromkeys(self._not_installed):
+            kept = take_over(self.controller, Session(path, content))
+            for text in dict.fromkeys((*self._not_installed, *kept)):
                 self._notify("warning", text)
             self._not_installed.clear()
             self.changed.emit(self.status())
@@ -171,12 +178,6 @@ class SessionKeeper:
             elsewhere()
             return
 
-        def fits() -> bool:
-            with suppress(CfrSegError):
-                check_same(parse_at(path).image, image.data, image.layer.name)
-                return True
-            return False
-
         def go_on(same: bool) -> None:
             self.reopen(path) if same else elsewhere()
 
@@ -185,12 +186,12 @@ class SessionKeeper:
                 controller.go_on()
 
         if isinstance(image.data, np.ndarray):
-            go_on(fits())
+            go_on(is_of(path, image))
         else:
             said = f"Comparing the image with {path.name} …"
             did = "", f"{path.name} was not opened."
             controller.hold()
-            self._later(lambda _: fits(), go_on, said, *did, ended)
+            self._later(lambda _: is_of(path, image), go_on, said, *did, ended)
 
     def save(self, path: Path | None = None, *, keep_pixels: bool = False) -> None:
         """Save, under another name if one is given (``.cfrseg.json`` is added to it).
@@ -330,7 +331,10 @@ class SessionKeeper:
             self.controller.labels.layer.features = named
 
     def close(self) -> None:
-        """Let go of the session; one that was not saved waits to be reopened."""
+        """Let go of the session; one that was not saved waits to be reopened.
+
+        The image's layer names it, for when the dock is opened again.
+        """
         annotator, is_saved = self.controller.annotator, self.is_saved
         self.controller.applied.disconnect(self._mark_layers)
         annotator.open_writer = None
@@ -339,7 +343,9 @@ class SessionKeeper:
             return
         if not (is_saved or annotator.objects or self._is_busy):
             writer.discard()  # nothing is left to come back to
+            forget_session(self.controller.image.layer)
         else:
+            remember_session(self.controller.image, writer.path)
             if not self._is_busy:  # else the labels are not those of the events
                 with suppress(OSError):
                     writer.save(annotator.snapshot(writer.event_count))
@@ -433,17 +439,6 @@ class SessionKeeper:
     def _mark_layers(self, _: object = None) -> None:
         """Note in our layers' metadata which session they belong to."""
         if self.writer is not None:
-            for layer in (self.controller.labels.layer, self.controller.clicks.layer):
+            for layer in self.controller.own_layers:
                 layer.metadata[METADATA_KEY] = str(self.writer.path)
                 layer.metadata[METADATA_AXES] = self.controller.image.names
-
-    def _remove_read_layers(self, path: Path) -> None:
-        """Take away the layers the reader showed: the controller makes its own."""
-        found, layers = self.controller, self.controller.viewer.layers
-        mine = {found.image.layer, found.labels.layer, found.clicks.layer}
-        read = [x for x in layers if x.metadata.get(METADATA_KEY) == str(path)]
-        for layer in set(read) - mine:
-            layers.remove(layer)
-        # while those were there, ours got other names
-        found.labels.layer.name = f"{found.image.layer.name} objects"
-        found.clicks.layer.name = f"{found.image.layer.name} clicks"

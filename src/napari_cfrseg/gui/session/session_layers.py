@@ -14,13 +14,12 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.errors import ImageError, JobCancelled, SessionError
-from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.gui.dock_widget import notify
 from napari_cfrseg.gui.segment.click_layer import COLOURS, SYMBOLS, features_of
 from napari_cfrseg.gui.segment.layer_axes import METADATA_AXES, METADATA_CHANNELS
-from napari_cfrseg.gui.segment.layers import MOST_OBJECTS, labels_on, points_on
+from napari_cfrseg.gui.segment.layers import labels_on, points_on
 from napari_cfrseg.gui.segment.working_image import METADATA_ORDER, WorkingImage
-from napari_cfrseg.gui.session.layer_imports import said_by
+from napari_cfrseg.gui.session.layer_imports import painted_since, said_by
 from napari_cfrseg.gui.session.layer_references import (
     METADATA_IMAGE,
     METADATA_KEY,
@@ -349,23 +348,12 @@ def _with_edits(
     saved = session.saved_labels()
     if saved is None or len(labels) != 1 or labels[0][1].get("multiscale"):
         return content
-    edited = np.asarray(image.of_own_array(labels[0][0]))
-    if edited.shape != saved.shape:
-        msg = f"the session's labels have the shape {saved.shape}, not {edited.shape}"
-        raise SessionError(msg)
-    if int(edited.max(initial=0)) > MOST_OBJECTS:
-        msg = f"label {int(edited.max())}: numbers up to {MOST_OBJECTS} can be used"
-        raise SessionError(msg)
-    leading = saved.shape[:-2]
-    painted = tuple(
-        ev.Painted(plane, LabelRuns.from_labels(edited[plane], changed, changed.shape))
-        for plane in np.ndindex(leading)
-        if (changed := np.asarray(edited[plane] != saved[plane])).any()
-    )
+    painted = painted_since(image, labels[0][0], saved)
     events = (*content.events, *painted)
     if not painted:
         return content
-    shown = [label_runs(edited, p) for p in np.ndindex(leading)]
+    edited = np.asarray(image.of_own_array(labels[0][0]))
+    shown = [label_runs(edited, p) for p in np.ndindex(saved.shape[:-2])]
     snapshot = Snapshot(len(events), tuple(runs for runs in shown if runs.size))
     return replace(content, events=events, snapshot=snapshot)
 

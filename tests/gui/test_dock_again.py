@@ -1,0 +1,109 @@
+"""The dock closed and opened again in one viewer: it goes on with what was done."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gui_window import DOCK, PLUGIN, Window
+from qtpy.QtCore import Qt
+
+pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
+CONTROL = Qt.KeyboardModifier.ControlModifier
+
+
+@pytest.fixture(autouse=True)
+def sessions(tmp_path, monkeypatch):
+    """Give a person without sessions so far."""
+    monkeypatch.setenv("CFRSEG_SESSIONS", str(tmp_path / "user"))
+
+
+def close(window: Window) -> None:
+    """Close the dock with napari's × button."""
+    dock, _ = window.viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+    dock.title.close_button.click()
+    assert window.dock.closed
+
+
+def open_again(window: Window) -> None:
+    """Open the dock from the menu, on what there is."""
+    _, window.dock = window.viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+    window.until(lambda: window.dock.controller is not None)
+    window.until(lambda: not window.view.loading)
+    window.settle()
+
+
+def names(window: Window) -> list[str]:
+    return [layer.name for layer in window.viewer.layers]
+
+
+def two_objects(window: Window) -> np.ndarray:
+    window.click(60, 60)
+    window.press(Qt.Key.Key_N)
+    window.click(60, 180)
+    return window.labels.data.copy()
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_it_goes_on_with_the_session(window, said, tmp_path, is_saved):
+    done = two_objects(window)
+    if is_saved:
+        window.dock.sessions.keeper.save(tmp_path / "saved.cfrseg.json")
+    there = names(window)
+    for _ in range(2):
+        close(window)
+        open_again(window)
+        window.until(lambda: len(window.view.objects) == 2)
+        assert names(window) == there == ["cells", "cells objects", "cells clicks"]
+        assert np.array_equal(window.labels.data, done)
+        assert len(window.points.data) == 2
+    window.press(Qt.Key.Key_Z, CONTROL)
+    assert window.area(2) == 0
+    assert window.area(1) == (done == 1).sum()
+    window.press(Qt.Key.Key_Z, CONTROL | Qt.KeyboardModifier.ShiftModifier)
+    assert np.array_equal(window.labels.data, done)
+    assert window.dock.sessions.keeper.is_saved == is_saved
+    assert not said
+
+
+def test_nothing_stays_behind_where_nothing_was_done(window):
+    for _ in range(2):
+        close(window)
+        assert names(window) == ["cells"]
+        open_again(window)
+        assert names(window) == ["cells", "cells objects", "cells clicks"]
+
+
+def test_what_was_painted_meanwhile_belongs_to_it(window):
+    two_objects(window)
+    labels = window.labels
+    close(window)
+    labels.data_setitem(tuple(np.mgrid[100:110, 20:30].reshape(2, -1)), 2)
+    painted = labels.data.copy()
+    open_again(window)
+    window.until(lambda: window.area(2) > 0)
+    window.settle()
+    assert np.array_equal(window.labels.data, painted)
+    window.press(Qt.Key.Key_Z, CONTROL)
+    assert not window.labels.data[100:110, 20:30].any()
+
+
+def test_points_set_meanwhile_stay(window, said):
+    two_objects(window)
+    close(window)
+    window.viewer.layers["cells clicks"].add((100.0, 100.0))
+    open_again(window)
+    window.until(lambda: len(window.view.objects) == 2)
+    assert len(window.points.data) == 2
+    assert len(window.viewer.layers["cells clicks (before)"].data) == 3
+    assert "“cells clicks (before)”" in said[-1]
+
+
+def test_other_pixels_begin_a_session(window, said):
+    done = two_objects(window)
+    close(window)
+    window.image.data = 255 - window.image.data
+    open_again(window)
+    assert not window.view.objects
+    assert not window.labels.data.any()
+    assert np.array_equal(window.viewer.layers["cells objects"].data, done)
+    assert "pixels" in said[-1]
