@@ -6,7 +6,8 @@ Run with a display (on a server: ``xvfb-run -a -s "-screen 0 1600x1000x24"``)::
     python docs/make_stacks_picture.py --stack nuclei.tif --click 13,59,35
 
 The picture in the documentation is of ``train_Emb01_t401.tif`` (BBBC050), clicked at
-20,32,78, 15,87,34, 11,70,87, 19,72,60, 29,99,59 and 26,78,52.
+20,32,78, 15,87,34, 11,70,87, 19,72,60, 29,99,59 and 26,78,52, with ``--voxel
+1.75,0.8,0.8``.
 Without ``--stack`` it is synthetic (nuclei that move, grow and end), so that the
 picture needs no data; the network is the default one.
 """

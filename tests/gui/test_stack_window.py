@@ -224,6 +224,13 @@ def test_a_range_and_a_confirmation(window):
     heads = [table.horizontalHeaderItem(x).text() for x in range(table.columnCount())]
     planes = heads.index("Planes")
     assert (table.item(0, planes).text(), table.isColumnHidden(planes)) == ("4", False)
+    # voxels of 2 × 0.5 × 0.5 µm; the same over time has no volume
+    px = window.area(1)
+    assert table.item(0, 3).text() == f"{px * 0.5:.3g} µm³"
+    assert table.horizontalHeaderItem(3).text() == "Volume"
+    controller.stack.name_axes(("t", "y", "x"))
+    assert table.item(0, 3).text() == f"{px * 0.25:.3g} µm²"
+    assert table.horizontalHeaderItem(3).text() == "Area"
     show(window, 5)
     window.qtbot.mouseClick(panel.confirm, Qt.MouseButton.LeftButton)
     window.settle()

@@ -136,7 +136,7 @@ class Controller:
         self.learning = shown.learning = Learning(self)
         self.clicks.set_polarity(True)
         self.ready_to_click()
-        shown.show(pixel_area=self.image.pixel_area)
+        shown.show(pixel_size=self.image.pixel_size)
         self.load_model(load, model)
 
     @property

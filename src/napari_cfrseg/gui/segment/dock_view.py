@@ -67,7 +67,8 @@ class DockView:
     remedy: Remedy | None = None
     #: the strip of planes; empty for an image of one plane
     stack: StackView = field(default_factory=StackView)
-    pixel_area: tuple[float, str] = (1.0, "px")  #: area of a pixel, and its unit
+    #: area of a pixel, or volume of a voxel, and its unit
+    pixel_size: tuple[float, str] = (1.0, "px")
     #: what is suggested on the plane shown
     suggestions: SuggestionsView = field(default_factory=SuggestionsView)
     #: whether first clicks follow finished objects

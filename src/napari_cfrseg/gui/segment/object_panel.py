@@ -73,7 +73,7 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(0, 7, parent)
         self._rows: tuple[ObjectRow, ...] = ()
-        self._pixel_area = (1.0, "px")
+        self._pixel_size = (1.0, "px")
         self._order = (_COLOUR, False)
         self._clicked: int | None = None
         self._filling = False
@@ -127,8 +127,12 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
             self.setColumnHidden(_PLANES, len(view.stack.cells) < 2)
             self._clicked, (column, falls) = view.selected, self._order
             rows = sorted(view.objects, key=_KEYS[column], reverse=falls)
-            if tuple(rows) != self._rows or view.pixel_area != self._pixel_area:
-                kept, self._pixel_area = self.chosen_ids, view.pixel_area
+            kept = self.chosen_ids
+            if view.pixel_size != self._pixel_size:
+                self._rows, self._pixel_size = (), view.pixel_size
+                head = "Volume" if view.pixel_size[1].endswith("³") else "Area"
+                self.horizontalHeaderItem(_AREA).setText(head)
+            if tuple(rows) != self._rows:
                 self._fill(tuple(rows))
                 self._select(kept)
             if view.selected not in self.chosen_ids:
@@ -208,9 +212,10 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
         self._rows = rows
 
     def _area(self, one: ObjectRow) -> str:
-        size, unit = self._pixel_area
-        known = unit != "px"
-        return f"{one.area_px * size:.3g} {unit}" if known else f"{one.area_px} px"
+        size, unit = self._pixel_size
+        measured = one.area_px * size
+        digits = ".3g" if measured < 1000 and unit != "px" else ".0f"
+        return f"{measured:{digits}} {unit}"
 
     def _on_selection(self) -> None:
         if not self._filling and self.chosen_ids:

@@ -78,6 +78,7 @@ class Propagator:
         """Give the image's axes other names, channels staying channels."""
         self._image.names = names
         self.view = replace(self.view, axes=self._image.plane_names[:-2])
+        self._owner.show(pixel_size=self._image.pixel_size)
         self.refresh(self._objects, self._selected)
 
     def forward(self) -> None:

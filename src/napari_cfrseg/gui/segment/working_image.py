@@ -192,13 +192,19 @@ class WorkingImage:
         return tuple(self.layer.units[axis] for axis in self.axes)
 
     @property
-    def pixel_area(self) -> tuple[float, str]:
-        """Area of a plane's pixel and its unit, (1, "px") where none is known."""
-        height, width = self.spacing[-2:]
-        units = {f"{unit:~}" for unit in self.units[-2:]}
-        (unit, *more) = units
-        known = not more and unit not in ("pixel", "px", "")
-        return (height * width, f"{unit}²") if known else (1.0, "px")
+    def pixel_size(self) -> tuple[float, str]:
+        """Volume of a voxel and its unit, else area of a pixel; (1, "px"): unknown.
+
+        A stack has voxels where all three sizes are in one unit, and time is none.
+        """
+        units = [f"{unit:~}" for unit in self.units]
+        moments = "t" in self.plane_names[:-2]
+        for count, power in ((3, "³"), (2, "²")):
+            unit, *others = units[-count:]
+            known = {*others} == {unit} and unit not in ("pixel", "px", "")
+            if known and (count == 2 or (len(units) == 3 and not moments)):
+                return float(np.prod(self.spacing[-count:])), unit + power
+        return 1.0, "px"
 
     def placement(self) -> dict[str, Any]:
         """Return the arguments that put a layer of our own on these pixels."""
