@@ -54,6 +54,16 @@ def test_the_labels_of_the_engine(
     assert all(0 <= p["confidence"] <= 1 for p in planes if not p["annotated"])
 
 
+def test_planes_outside_the_range_stay_empty(stack: Path, random_model: Path) -> None:
+    output = stack.with_name("out.tif")
+    result = invoke(
+        *("propagate", stack, "-c", "1,32,30,+", "--first", "3", "-o", output),
+        *("--spans", "--model", random_model, "--device", "cpu"),
+    )
+    assert result.exit_code == 0, result.output
+    assert tifffile.imread(output).any((1, 2)).tolist() == [0, 1, 0, 1, 1]
+
+
 def test_across_y_the_planes_are_orthogonal_views(
     stack: Path, random_model: Path
 ) -> None:

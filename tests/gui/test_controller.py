@@ -324,6 +324,19 @@ def test_stack_gets_its_click_on_the_plane_shown():
     assert bench.agrees()
 
 
+def test_fill_leaves_planes_outside_its_range_and_forward_leaves_no_gap():
+    bench = Bench(squares((7, 80, 100)))
+    stack = bench.controller.stack
+    bench.viewer.dims.set_point(0, 1)
+    bench.click(1, 20, 20)
+    bench.viewer.dims.set_point(0, 4)
+    stack.over(4, 5)
+    assert bench.labels.data.any((1, 2)).tolist() == [0, 1, 0, 0, 1, 1, 0]
+    stack.forward()
+    assert bench.labels.data.any((1, 2)).tolist() == [0, 1, 1, 1, 1, 1, 1]
+    assert bench.agrees()
+
+
 def test_rgb_image_and_its_axes():
     pixels = np.repeat(squares()[..., None], 3, axis=-1)
     bench = Bench(pixels, rgb=True, scale=(2, 2))

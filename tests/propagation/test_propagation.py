@@ -400,6 +400,18 @@ class TestStack:
         results = propagate(planes, [track], cancelled=lambda: planes.runs > 2)
         assert len(list(results)) <= 2
 
+    @pytest.mark.parametrize("clicked", [(2,), (7,), (0, 3), (0, 8)])
+    @pytest.mark.parametrize("spans", [False, True])
+    def test_planes_outside_the_range_stay_as_they_are(self, clicked, spans):
+        image, truth = stack()
+        anchors = {z: MaskPatch.from_mask(truth[z] == 1) for z in clicked}
+        planes = SegmenterPlanes(segmenter(), image)
+        found = propagate(planes, [Track(1, anchors, 4, 6, spans)])
+        masks = {r.index: r.mask.to_mask(image.shape[1:]) for r in found}
+        assert sorted(masks) == [4, 5, 6]
+        for index, mask in masks.items():
+            assert spans or iou(mask, truth[index] == 1) > 0.8
+
     def test_outside_the_stack(self):
         image, truth = stack()
         track = Track(1, {4: MaskPatch.from_mask(truth[4] == 1)}, 0, 9)

@@ -25,7 +25,14 @@ from napari_cfrseg.geometry.distances import innermost
 from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, MaskPatch, Plane
 from napari_cfrseg.geometry.windows import Box, overlap, shape_of, slices
 from napari_cfrseg.io.tiled_labels import AnyLabels
-from napari_cfrseg.propagation import PlaneResult, Track, gaps_of, planes_of, propagate
+from napari_cfrseg.propagation import (
+    PlaneResult,
+    Track,
+    gaps_of,
+    planes_of,
+    propagate,
+    way_to,
+)
 from napari_cfrseg.propagation.tracks import Gap
 
 Source = tuple[object, ...]
@@ -114,7 +121,7 @@ class _Walk:
             partial(plane_at, event), event.count, event.spacing, self._taken
         )
         self.total = sum(
-            len(planes_of(gap, t.first, t.last)) * (1 if None in gap else 2)
+            len(way_to(gap, t.first, t.last)) * (1 if None in gap else 2)
             for t in tracks
             for gap in t.gaps or ()
         )

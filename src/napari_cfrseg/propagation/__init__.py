@@ -10,6 +10,7 @@ from napari_cfrseg.propagation.tracks import (
     Track,
     gaps_of,
     planes_of,
+    way_to,
 )
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "planes_of",
     "propagate",
     "suggest",
+    "way_to",
 ]

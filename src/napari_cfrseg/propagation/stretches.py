@@ -14,7 +14,7 @@ from napari_cfrseg.propagation.planes import SegmenterPlanes
 from napari_cfrseg.propagation.settings import PropagationSettings
 from napari_cfrseg.propagation.shapes import Bridge, Cap, Prior, Profile
 from napari_cfrseg.propagation.step import Answer, Running
-from napari_cfrseg.propagation.tracks import Track, gaps_of, planes_of
+from napari_cfrseg.propagation.tracks import Track, gaps_of, way_to
 
 
 @dataclass(slots=True, eq=False)
@@ -86,7 +86,7 @@ def stretches_of(track: Track) -> list[Stretch]:
     return [
         Stretch(track, *gap, planes, trust)
         for gap in gaps
-        if (planes := planes_of(gap, track.first, track.last))
+        if (planes := way_to(gap, track.first, track.last))
     ]
 
 
@@ -129,9 +129,9 @@ def _ends(planes: SegmenterPlanes, track: Track) -> tuple[int | None, int | None
     """Return the first planes without the object, where they are known."""
     if not track.spans:
         return None, None
-    first = track.first - 1 if track.first > 0 else None
-    last = track.last + 1 if track.last < planes.count - 1 else None
-    return first, last
+    known = [track.first, track.last, *(i for i, m in track.anchors.items() if m.area)]
+    first, last = min(known), max(known)
+    return (first - 1 if first else None, last + 1 if last < planes.count - 1 else None)
 
 
 def sigma_of(

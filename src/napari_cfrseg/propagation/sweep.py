@@ -108,7 +108,8 @@ class _Sweep:
             decisions.compete([answer for _, _, answer in answers])
             for run, before, answer in answers:
                 result = self._decide(run, before, index, answer)
-                if result is not None:
+                track = run.stretch.track
+                if result is not None and track.first <= index <= track.last:
                     yield result
 
     def _advance(

@@ -21,7 +21,7 @@ class Track:
     #: its annotated planes: index along the axis → mask (empty where the object is
     #: not). Never changed.
     anchors: Mapping[int, MaskPatch]
-    #: planes outside are left alone; both inclusive
+    #: planes outside are left alone, if walked through; both inclusive
     first: int
     last: int
     #: the object reaches from ``first`` to ``last``: a run does not end because it
@@ -71,17 +71,23 @@ def gaps_of(anchors: Iterable[int], first: int, last: int) -> tuple[Gap, ...]:
     """
     known = sorted(anchors)
     ends: list[int | None] = [None, *known, None]
-    return tuple(
-        gap
-        for gap in pairwise(ends)
-        for planes in [planes_of(gap, first, last)]
-        if known and max(planes.start, first) < min(planes.stop, last + 1)
-    )
+    gaps = pairwise(ends) if known else ()
+    return tuple(gap for gap in gaps if planes_of(gap, first, last))
 
 
 def planes_of(gap: Gap, first: int, last: int) -> range:
-    """Return a gap's planes: all between two anchors, else those in the range."""
+    """Return a gap's planes within a range."""
     below, above = gap
-    low = first if below is None else below + 1
-    high = last if above is None else above - 1
+    low = first if below is None else max(below + 1, first)
+    high = last if above is None else min(above - 1, last)
     return range(low, high + 1)
+
+
+def way_to(gap: Gap, first: int, last: int) -> range:
+    """Return the planes to walk, from a gap's anchors on, to fill those in a range."""
+    if not planes_of(gap, first, last):
+        return range(0)
+    below, above = gap
+    return range(
+        first if below is None else below + 1, last + 1 if above is None else above
+    )

@@ -82,12 +82,12 @@ class Propagator:
         self.refresh(self._objects, self._selected)
 
     def forward(self) -> None:
-        """Propagate from the plane shown to the last one."""
-        self.over(self.view.here, len(self.view.cells) - 1)
+        """Propagate to the last plane, from the one shown or the anchors before it."""
+        self.over(min(self._from(-1)), len(self.view.cells) - 1)
 
     def backward(self) -> None:
-        """Propagate from the plane shown to the first one."""
-        self.over(0, self.view.here)
+        """Propagate to the first plane, from the one shown or the anchors after it."""
+        self.over(0, max(self._from(1)))
 
     def both(self) -> None:
         """Propagate to all planes; what is up to date stays."""
@@ -209,6 +209,15 @@ class Propagator:
             for i, state in sorted(self._objects.items())
             if not state.locked and any(s.is_anchor for s in self._line(state).values())
         )
+
+    def _from(self, side: int) -> list[int]:
+        """Return the plane shown, and each object's next anchor to one side of it."""
+        here, found = self.view.here, [self.view.here]
+        for one in self._chosen():
+            line = self._line(self._objects[one]).items()
+            away = (side * (i - here) for i, state in line if state.is_anchor)
+            found.append(here + side * min((n for n in away if n >= 0), default=0))
+        return found
 
     def _line(self, state: ObjectState) -> dict[int, PlaneState]:
         """Return an object's planes along the axis, through the plane shown."""
