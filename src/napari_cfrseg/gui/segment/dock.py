@@ -268,8 +268,8 @@ class ClickDock(DockWidget):
                 one.name = f"{one.name} (before)"
             notify(
                 "warning",
-                f"{why} its objects and session are kept as they were, and clicks now "
-                "start afresh.",
+                f"{why} its objects and session are kept as they were, and the next "
+                "click begins a new session.",
             )
         if is_current:
             self._enter(layer)

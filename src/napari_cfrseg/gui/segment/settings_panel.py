@@ -270,6 +270,11 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         box = QMessageBox(self)
         box.setWindowTitle("Keys")
         box.setText(f"<table cellspacing=8><tr>{text}</tr></table>")
-        box.setInformativeText("Keys can be changed in Preferences → CFR-Seg.")
+        others = [a.name for a in ACTIONS if "labels" not in a.layers]
+        own = [f"<b>{shown_key(self._keys, name)}</b>" for name in others]
+        box.setInformativeText(
+            "Keys can be changed in File → Preferences → CFR-Seg. While the layer of "
+            f"objects is selected, {', '.join(own)} are napari's own."
+        )
         box.setModal(False)
         box.show()

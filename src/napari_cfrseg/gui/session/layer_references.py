@@ -86,7 +86,7 @@ def session_to_go_on(
     forget_session(image.layer)
     said = f"was not made on the pixels of “{image.layer.name}”"
     said = f"{path.name} {said if path.exists() else 'is gone'}"
-    return None, f"{said}: clicks now start afresh." if is_there else ""
+    return None, f"{said}: the next click begins a new one." if is_there else ""
 
 
 def is_of(session: Path, image: WorkingImage) -> bool:
