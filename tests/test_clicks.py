@@ -15,6 +15,12 @@ def same(first: ClickList, second: ClickList) -> bool:
     )
 
 
+@pytest.mark.parametrize("wrong", [(1,), (1, 2, 3), "ab", 7, (float("nan"), 1)])
+def test_what_is_no_place_is_said(wrong):
+    with pytest.raises(ValueError, match="click at "):
+        Click(wrong)
+
+
 @pytest.mark.parametrize("side", [3, 40])
 def test_a_list_that_grew_equals_one_made_at_once(side):
     """Also where clicks fall on one pixel again and again."""

@@ -22,7 +22,11 @@ class Click:
     pixel: tuple[int, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        y, x = (float(v) for v in self.yx)
+        try:
+            y, x = (float(v) for v in self.yx)
+        except (TypeError, ValueError) as error:
+            msg = f"click at {self.yx!r}: expected (row, column)"
+            raise ValueError(msg) from error
         if not (math.isfinite(y) and math.isfinite(x)):
             msg = f"click at {self.yx!r}: coordinates must be finite numbers"
             raise ValueError(msg)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from napari_cfrseg.cli.options import LOG_EVERY_S, track
+from napari_cfrseg.cli.options import LOG_EVERY_S, counting, track
 
 
 class Terminal(io.StringIO):
@@ -24,6 +24,14 @@ def test_a_slow_job_logs_now_and_then() -> None:
     for _ in track(range(6), "waiting", stream=log, clock=lambda: sum(elapsed)):
         elapsed.append(LOG_EVERY_S / 2)
     assert log.getvalue() == "waiting: 2/6\nwaiting: 4/6\nwaiting: 6/6\n"
+
+
+def test_what_is_reported_twice_is_said_once() -> None:
+    log = io.StringIO()
+    with counting("spelling", 2, stream=log, clock=lambda: 0.0) as report:
+        for done in (1, 2, 2):
+            report(done)
+    assert log.getvalue() == "spelling: 2/2\n"
 
 
 def test_nothing_to_do_says_nothing() -> None:

@@ -237,12 +237,13 @@ def counting(
             task = bar.add_task(what, total=total)
             yield lambda done: bar.update(task, completed=done)
         return
-    reported = clock()
+    reported, newest = clock(), 0
 
     def report(done: int) -> None:
-        nonlocal reported
-        if done == total or clock() - reported >= LOG_EVERY_S:
-            reported = clock()
+        nonlocal reported, newest
+        is_due = done == total or clock() - reported >= LOG_EVERY_S
+        if is_due and done != newest:
+            reported, newest = clock(), done
             out.write(f"{what}: {done}/{total}\n")
             out.flush()
 
