@@ -17,6 +17,7 @@ from napari_cfrseg.errors import CfrSegError, ImageError
 from napari_cfrseg.io.axes import plane_of, turned
 from napari_cfrseg.io.images import (
     image_files,
+    left_out,
     open_image,
     open_labels,
     read_image,
@@ -275,6 +276,91 @@ def test_channels_are_chosen_without_reading_the_others(tmp_path):
     np.testing.assert_array_equal(two.array[2:4, 1], data[[5, 0], 2:4, 1].T)
     with pytest.raises(ImageError, match="the image has 6"):
         opened.with_channels([6])
+
+
+def several_files(folder, planes=4, **options):
+    """Write an OME-TIFF of one file per plane; return the files."""
+    paths = [folder / f"z{z}.ome.tif" for z in range(planes)]
+    parts = "".join(
+        f'<TiffData FirstZ="{z}" PlaneCount="1" IFD="0">'
+        f'<UUID FileName="{path.name}">urn:uuid:{z}</UUID></TiffData>'
+        for z, path in enumerate(paths)
+    )
+    for z, path in enumerate(paths):
+        said = (
+            '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/'
+            f'OME/2016-06" UUID="urn:uuid:{z}"><Image ID="Image:0"><Pixels '
+            'DimensionOrder="XYZCT" ID="Pixels:0" SizeC="1" SizeT="1" SizeX="48" '
+            f'SizeY="32" SizeZ="{planes}" Type="uint8"><Channel ID="Channel:0:0"/>'
+            f"{parts}</Pixels></Image></OME>"
+        )
+        plane = np.full((32, 48), z + 1, np.uint8)
+        options |= {"description": said.encode(), "metadata": None}
+        tifffile.imwrite(path, plane, **options)
+    return paths
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": (16, 16), "compression": "zlib"}])
+@pytest.mark.parametrize(("small", "whole"), [(1 << 25, 1 << 28), (9, 1 << 28), (9, 9)])
+def test_an_image_of_several_files_is_read(
+    tmp_path, monkeypatch, options, small, whole
+):
+    from napari_cfrseg.io import tiff
+
+    monkeypatch.setattr(tiff, "_SMALL_PAGE_BYTES", small)
+    monkeypatch.setattr(tiff, "_WHOLE_PAGE_BYTES", whole)
+    for path in several_files(tmp_path, **options):
+        array = open_image(path).array
+        assert [int(array[z, 9, 9]) for z in range(4)] == [1, 2, 3, 4]
+
+
+def test_an_image_of_several_files_needs_all_of_them(tmp_path):
+    paths = several_files(tmp_path)
+    paths[2].unlink()
+    with pytest.raises(ImageError, match=r"1 of the 4 files .* \(z2\.ome\.tif\): put"):
+        open_image(paths[1])
+    alone = several_files(tmp_path, 1)[0].rename(tmp_path / "renamed.ome.tif")
+    assert open_image(alone).read().max() == 1
+
+
+def test_planes_that_were_never_written_are_said(tmp_path):
+    path = tmp_path / "stopped.ome.tif"
+    xml = tifffile.OmeXml()
+    xml.addimage(np.uint8, (9, 6, 7), (9, 1, 1, 6, 7, 1), axes="ZYX")
+    options = {"description": xml.tostring().encode(), "metadata": None}
+    with tifffile.TiffWriter(path) as file:
+        for plane in ramp(4, 6, 7, dtype=np.uint8):
+            file.write(plane, contiguous=False, **options)
+            options = {"metadata": None}
+    assert open_image(path).read().any((1, 2)).tolist() == [True] * 4 + [False] * 5
+    assert left_out(path).endswith("5 of 9 planes are not in it: shown as zeros.")
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "jpeg"])
+@pytest.mark.parametrize("mode", ["CMYK", "LAB", "YCbCr"])
+def test_colours_that_are_no_rgb_are_refused(tmp_path, mode, compression):
+    path = tmp_path / "a.tif"
+    colours = np.zeros((32, 48, 3), np.uint8)
+    colours[:16], colours[16:] = (200, 30, 60), (20, 180, 240)
+    picture = Image.fromarray(colours).convert(mode)
+    if mode == "LAB" and compression == "jpeg":
+        return
+    picture.save(path, compression=compression)
+    if mode == "YCbCr" and compression == "jpeg":  # decoded to RGB
+        assert np.abs(open_image(path).read() - colours.astype(int)).max() < 4
+        return
+    said = {"LAB": "CIELab"}.get(mode, mode)
+    with pytest.raises(ImageError, match=f"its colours are {said}: save it as RGB"):
+        open_image(path)
+
+
+def test_inks_of_other_names_are_channels(tmp_path):
+    path = tmp_path / "a.tif"
+    inks, inkset = ramp(6, 7, 4, dtype=np.uint8), [(332, "H", 1, 2, True)]
+    tifffile.imwrite(path, inks, photometric="separated", extratags=inkset)
+    opened = open_image(path)
+    assert not opened.is_rgb
+    np.testing.assert_array_equal(opened.read(), inks)
 
 
 def test_pyramid_levels(tmp_path):

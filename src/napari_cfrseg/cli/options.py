@@ -18,7 +18,7 @@ from typer.core import TyperCommand
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.io.addresses import address_of
-from napari_cfrseg.io.images import open_image, reading
+from napari_cfrseg.io.images import left_out, open_image, reading
 from napari_cfrseg.io.named_axes import MOST_CHANNELS, OpenImage
 
 T = TypeVar("T")
@@ -180,6 +180,8 @@ def open_arranged(
             raise typer.BadParameter(msg, param_hint="--channels") from error
     with reading(path):
         opened = open_image(path, axes=axes).arranged()
+        if said := left_out(path):
+            typer.echo(said, err=True)
         if chosen is not None:
             opened = opened.with_channels(chosen)
         count = opened.shape[-1] if opened.has_channels else 1

@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,11 @@ _SMALL_PAGE_BYTES, _WHOLE_PAGE_BYTES = 1 << 25, 1 << 28
 _MOST_PLANES = 1 << 20
 #: what must be decoded at once may be this large
 MOST_CHUNK_BYTES = 1 << 31
-#: TIFF's codes of pixels that are colours: RGB, CMYK, YCbCr, CIELab
-_COLOURS = {2, 5, 6, 8}
+#: TIFF's codes of pixels that are decoded to RGB, and of other colours
+_COLOURS, _YCBCR, _INKS = {2, 6}, 6, 5
+_NOT_RGB = {5: "CMYK", 8: "CIELab", 9: "ICCLab", 10: "ITULab", 32845: "LogLuv"}
+#: compressions that leave YCbCr as it is: none, LZW, deflate, PackBits, LZMA, Zstandard
+_KEEPING = {1, 5, 8, 32946, 32773, 34925, 50000}
 _PALETTE = 3
 #: OME-XML's element for the pixels of an image
 _PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
@@ -50,11 +54,13 @@ def open_tiff(
         if held.server is not None:
             _check_alone(file)
         main = _main_series(file)
+        _check_files(file, main)
         if level + levels > len(main.levels):
             missing = max(level, len(main.levels))
             raise ImageError(f"{path} has no pyramid level {missing}")
         series = main.levels[level]
         _check_codec(series.keyframe)
+        _check_colours(series.keyframe)
         axes, is_rgb = _axes_of(series)
         spacing, units = _calibration(file, main, axes, series.shape)
         page = series.keyframe
@@ -107,6 +113,8 @@ def tiff_left_out(path: Path) -> str:
                 "Ventana's scanners let tiles overlap: they are shown side by side, so "
                 "objects on the seams may look doubled."
             )
+        if black := _missing_planes(file, main):
+            said.append(f"{black} of {len(main)} planes are not in it: shown as zeros.")
     return f"{path.name}: {' '.join(said)}" if said else ""
 
 
@@ -148,11 +156,47 @@ def _check_pages_end(file: Any) -> None:
         handle.seek(place + form.tagnosize + tags * form.tagsize)
 
 
+def _file_names(file: Any) -> set[str]:
+    """Return the files that an OME-TIFF names as those of the image."""
+    said = file.ome_metadata if file.is_ome else None
+    found = re.findall(r"\bFileName\s*=\s*[\"']([^\"']+)", said or "")
+    return {unescape(name) for name in found}
+
+
 def _check_alone(file: Any) -> None:
     """Raise ImageError for one file of several on a server: only it would be found."""
-    said = file.ome_metadata if file.is_ome else None
-    if len(set(re.findall(r"\bFileName\s*=\s*[\"']([^\"']+)", said or ""))) > 1:
+    if len(_file_names(file)) > 1:
         raise ImageError("it is one of several files of an image: download them all")
+
+
+def _missing_planes(file: Any, main: Any) -> int:
+    """Return how many planes an OME-TIFF promises that were not found."""
+    return sum(page is None for page in main) if file.is_ome else 0
+
+
+def _check_files(file: Any, main: Any) -> None:
+    """Raise ImageError where files with other planes of the image are gone."""
+    if not _missing_planes(file, main):
+        return
+    folder, names = Path(file.filehandle.dirname), sorted(_file_names(file))
+    gone = [name for name in names if not (folder / name).exists()]
+    if gone and len(names) > 1:
+        raise ImageError(
+            f"{len(gone)} of the {len(names)} files of the image are missing "
+            f"({', '.join(gone[:3])}{', …' if gone[3:] else ''}): put them beside it"
+        )
+
+
+def _check_colours(page: Any) -> None:
+    """Raise ImageError where pixels are colours that would be taken for RGB."""
+    kind = int(page.photometric)
+    name = _NOT_RGB.get(kind)
+    if kind == _INKS and page.tags.valueof("InkSet", 1) != 1:
+        return  # inks of other names are channels
+    if kind == _YCBCR and (page.planarconfig != 1 or page.compression in _KEEPING):
+        name = "YCbCr"
+    if name is not None:
+        raise ImageError(f"its colours are {name}: save it as RGB")
 
 
 def _check_codec(page: Any) -> None:
@@ -215,17 +259,19 @@ def _pixels(held: _HeldOpen, main: Any, level: int, path: Path) -> Any:
     series = main.levels[level]
     size = math.prod(series.shape) * series.dtype.itemsize
     is_far = held.server is not None
+    in_others = series.is_multifile or series.keyframe.parent is not held.file
     if is_far and size and series.dataoffset is not None and "YX" in series.axes:
         rows = Rows(held, series)
         return ArrayView(rows, range(rows.ndim), {}, str(path))
-    if level == 0 and not is_far and series.dataoffset is not None and size:
+    if level == 0 and not is_far and not in_others and series.dataoffset and size:
         number = held.file.series.index(main)
         mapped = tifffile.memmap(path, series=number, mode="r").reshape(series.shape)
         return in_memory(mapped)
     page_shape = tuple(int(n) for n in series.keyframe.shape)
     depth = len(series.shape) - len(page_shape)
     page_bytes = math.prod(page_shape) * series.dtype.itemsize
-    if (is_far or page_bytes > _SMALL_PAGE_BYTES) and is_in_pieces(series, depth):
+    is_slow = (is_far or page_bytes > _SMALL_PAGE_BYTES) and not in_others
+    if is_slow and is_in_pieces(series, depth):
         pieces = Pieces(held, series, depth)
         check_chunks(pieces)
         return ArrayView(pieces, range(pieces.ndim), {}, str(path))
@@ -291,7 +337,15 @@ class _Pages(LazyArray):
         page, shape = self._pages[number], self.shape[self._depth :]
         if page is None:  # a page that the file's metadata promise, and that is missing
             return np.zeros(shape, self.dtype)
-        pixels: NDArray[Any] = np.asarray(page.asarray(), self.dtype)
+        handle = page.parent.filehandle
+        of_another = handle.closed  # file of the image: tifffile has closed it again
+        if of_another:
+            handle.open()
+        try:
+            pixels: NDArray[Any] = np.asarray(page.asarray(), self.dtype)
+        finally:
+            if of_another:
+                handle.close()
         return pixels.reshape(shape)
 
 
