@@ -11,12 +11,14 @@ import pytest
 import tifffile
 import zarr
 from PIL import Image
+from replayed import replay
 from typer.testing import CliRunner
 
 from napari_cfrseg import Click, Refinement, Segmenter
 from napari_cfrseg.cli import app
 from napari_cfrseg.io.images import open_image
 from napari_cfrseg.samples import load_demo, load_sample
+from napari_cfrseg.session.imported_events import events_from_csv
 
 
 def run(*arguments: object) -> str:
@@ -79,6 +81,39 @@ def test_segment_writes_another_candidate_of_the_first_click(
         np.testing.assert_array_equal(tifffile.imread(output), expected)
     with pytest.raises(AssertionError, match=f"{count} different masks"):
         run(*common, "--candidate", count + 1, "-o", tmp_path / "none.tif")
+
+
+def test_segment_applies_a_table_of_clicks_on_all_planes(
+    tmp_path: Path, random_model: Path
+) -> None:
+    rows, columns = np.ogrid[:96, :96]
+    disc = np.where((rows - 40) ** 2 + (columns - 50) ** 2 < 15**2, 200, 20)
+    stack = np.stack([disc, np.roll(disc, 9, 0), disc[::-1]]).astype(np.uint8)
+    path, table = tmp_path / "stack.tif", tmp_path / "clicks.csv"
+    voxels = {"axes": "ZYX", "spacing": 2.0, "unit": "um"}
+    tifffile.imwrite(path, stack, imagej=True, metadata=voxels, resolution=(4, 4))
+    table.write_text("z,y,x,object,sign\n0,40,50,7,+\n0,70,50,7,-\n1,49,50,cell,+\n")
+    common = ("--table", table, "--model", random_model, "--device", "cpu")
+    output = tmp_path / "out.tif"
+    said = json.loads(run("segment", path, *common, "-o", output, "--json"))
+    segmenter = Segmenter.load(random_model, device="cpu")
+    expected = replay(events_from_csv(table), stack, segmenter)
+    assert expected[0].any()
+    np.testing.assert_array_equal(tifffile.imread(output), expected)
+    named = [(o["object"], o["name"], o["clicks"]) for o in said["objects"]]
+    assert named == [(1, "cell", 1), (7, "Object 7", 2)]
+    with tifffile.TiffFile(output) as file:
+        assert 'PhysicalSizeZ="2.0"' in (file.ome_metadata or "")
+    table.write_text("z,y,x\n3,40,50\n")
+    for wrong, line in (
+        (("--table", table), "event 1 is on plane (3,)"),
+        (("--table", table, "--plane", "0"), "the table says the planes"),
+        (("--table", table, "-c", "1,1,+"), "give clicks, or a table"),
+        (("--table", tmp_path / "none.csv"), "no such table"),
+    ):
+        done = CliRunner().invoke(app, ["segment", str(path), *map(str, wrong)])
+        assert done.exit_code in (1, 2)
+        assert line in done.stderr
 
 
 @pytest.mark.parametrize("ending", [".tif", ".zarr"])

@@ -1,9 +1,11 @@
-"""``cfrseg segment``: segment one object from its clicks."""
+"""``cfrseg segment``: segment one object from its clicks, or those of a table."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,12 +22,15 @@ from napari_cfrseg.io.images import read_small
 
 if TYPE_CHECKING:
     from napari_cfrseg.engine.prediction import Prediction
+    from napari_cfrseg.engine.segmenter import Segmenter
     from napari_cfrseg.io.named_axes import OpenImage
+    from napari_cfrseg.io.tiled_labels import AnyLabels
 
 EXAMPLES = """\b
 Examples:
   cfrseg segment cells.tif --click 120,88,+ --click 140,95,- -o cell.tif
   cfrseg segment cells.tif --click 120,88,+ --candidate 2 -o whole_cell.tif
+  cfrseg segment cells.tif --table clicks.csv -o cells.labels.tif
 """
 
 
@@ -39,7 +44,7 @@ def segment(
         ),
     ],
     clicks: Annotated[
-        list[Click],
+        list[Click] | None,
         typer.Option(
             "--click",
             "-c",
@@ -47,11 +52,18 @@ def segment(
             metavar="Y,X,+",
             help="Row, column and sign in pixels; again for every further click.",
         ),
-    ],
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="CSV of clicks instead: all objects in it, on all planes."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Mask: .tif, .zarr, .png [IMAGE's name.mask.tif]."
+            "--output",
+            "-o",
+            help="Labels: .tif, .zarr, .png [IMAGE's name.mask.tif; of a table "
+            ".labels.tif].",
         ),
     ] = None,
     overwrite: options.OverwriteOption = False,
@@ -70,41 +82,126 @@ def segment(
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
 ) -> None:
-    """Segment the object that the clicks mark and write its mask.
+    """Segment the object that the clicks mark, or those of a table, and write labels.
 
     The clicks are applied one after the other, as in the window: each corrects the
-    mask that the ones before it made. The mask is 1 in the object, 0 outside.
+    mask that the ones before it made. The mask is 1 in the object, 0 outside; objects
+    of a table have its numbers.
     """
-    from napari_cfrseg.io.label_exports import check_labels_output, write_labels
+    if (clicks is None) == (table is None):
+        raise typer.BadParameter("give clicks, or a table", param_hint="--click")
+    if table is not None and (candidate > 1 or plane is not None):
+        msg = "the table says the planes, and each object gets its best mask"
+        raise typer.BadParameter(msg, param_hint="--table")
+    with options.usage("--refinement"):
+        steps = Refinement.parse(refinement)
+    opened = options.open_arranged(image, axes, rgb, channels)
+    kind = "mask" if table is None else "labels"
+    target = output or Path(f"{image.stem}.{kind}.tif")
+    job = _Job(image, opened, target, overwrite, steps, model, device)
+    if table is not None:
+        _segment_table(job, table, as_json=as_json)
+    else:
+        _segment_one(job, clicks or [], plane, candidate, as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """What both ways of segmenting are told."""
+
+    image: Path
+    opened: OpenImage
+    target: Path
+    overwrite: bool
+    refinement: Refinement
+    model: str
+    device: str
+
+    def check_output(self, shape: Sequence[int]) -> None:
+        """Refuse an output that cannot be written, before anything is computed."""
+        from napari_cfrseg.io.label_exports import check_labels_output
+
+        check_labels_output(self.target, shape, self.image, overwrite=self.overwrite)
+
+    def segmenter(self) -> Segmenter:
+        from napari_cfrseg.engine.segmenter import Segmenter
+
+        return Segmenter.load(self.model, device=self.device)
+
+    def write(self, labels: AnyLabels) -> None:
+        """Write labels, (…, Y, X), with the image's axes."""
+        from napari_cfrseg.io.label_exports import write_labels
+
+        names = self.opened.axes[: len(self.opened.axes) - self.opened.has_channels]
+        placed = self.opened.placement("".join(names[-labels.ndim :]))
+        write_or_save_aside(
+            self.target, lambda path: write_labels(path, labels, **placed)
+        )
+
+
+def _segment_one(
+    job: _Job,
+    clicks: Sequence[Click],
+    plane: int | None,
+    candidate: int,
+    *,
+    as_json: bool,
+) -> None:
     from napari_cfrseg.io.tiled_labels import TiledLabels, is_large
 
-    target = output or Path(f"{image.stem}.mask.tif")
-    opened = options.open_arranged(image, axes, rgb, channels)
-    pixels = _plane_of(opened, plane, image)
-    check_labels_output(target, pixels.shape[:2], image, overwrite=overwrite)
+    pixels = _plane_of(job.opened, plane, job.image)
+    job.check_output(pixels.shape[:2])
     with options.usage("--click"):
         for click in clicks:
             check_inside(click, (pixels.shape[0], pixels.shape[1]))
-
-    from napari_cfrseg.engine.segmenter import Segmenter
-
-    with options.usage("--refinement"):
-        steps = Refinement.parse(refinement)
-    segmenter = Segmenter.load(model, device=device)
-    segmenter.set_image(pixels, rgb=opened.is_rgb)
-    first = segmenter.predict(clicks[:1], refinement=steps)
+    segmenter = job.segmenter()
+    segmenter.set_image(pixels, rgb=job.opened.is_rgb)
+    first = segmenter.predict(clicks[:1], refinement=job.refinement)
     chosen = _choose(first, candidate)
-    prediction = segmenter.predict(clicks, previous=chosen, refinement=steps)
+    prediction = segmenter.predict(clicks, previous=chosen, refinement=job.refinement)
     shape = pixels.shape[:2]
     labels = (TiledLabels if is_large(shape) else np.zeros)(shape, np.uint16)
     y, x, mask = prediction.mask_patch()
     labels[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
-    placed = opened.placement("yx")
-    write_or_save_aside(target, lambda path: write_labels(path, labels, **placed))
-    typer.echo(_report(target, prediction, max(len(first.choices), 1), as_json=as_json))
+    job.write(labels)
+    candidates = max(len(first.choices), 1)
+    typer.echo(_report(job.target, prediction, candidates, as_json=as_json))
     if far := len(prediction.aside):
         said = f"{counted(far, 'negative click')} too far from the object to change it"
         typer.echo(said, err=True)
+
+
+def _segment_table(job: _Job, table: Path, *, as_json: bool) -> None:
+    """Apply a table's clicks as the window's *Import* does."""
+    from napari_cfrseg.annotation import events as ev
+    from napari_cfrseg.annotation.annotator import Annotator
+    from napari_cfrseg.session.imported_events import events_from_csv
+    from napari_cfrseg.session.session import check_planes
+
+    opened = job.opened
+    shape = opened.shape[: len(opened.shape) - opened.has_channels]
+    job.check_output(shape)
+    events = events_from_csv(table)
+    check_planes(events, shape[:-2])
+    annotator = Annotator(
+        lambda plane: plane_of(opened.array, plane),
+        (shape[-2], shape[-1]),
+        job.segmenter(),
+        rgb=opened.is_rgb,
+    )
+    annotator.apply(ev.RefinementChanged(job.refinement))
+    for event in options.track(events, "applying clicks"):
+        annotator.apply(event)
+    labels = annotator.labels_array(shape[:-2])
+    job.write(labels)
+    objects = [
+        {"object": i, "name": found.name, "clicks": found.click_count}
+        for i, found in sorted(annotator.objects.items())
+    ]
+    if as_json:
+        typer.echo(json.dumps({"output": str(job.target), "objects": objects}))
+    else:
+        typer.echo(f"{job.target}: {counted(len(objects), 'object')}")
 
 
 def _plane_of(opened: OpenImage, plane: int | None, path: Path) -> Any:

@@ -128,7 +128,7 @@ class Session:
         if segmenter is None:
             segmenter = references.load_segmenter(self.content)
         leading, plane_shape = split_shape(self.image, tuple(array.shape))
-        check_planes(self.content, leading)
+        check_planes(self.content.events, leading)
         annotator = RecordedAnnotator(
             lambda plane: plane_of(array, plane),
             plane_shape,
@@ -177,9 +177,9 @@ def split_shape(
     )
 
 
-def check_planes(content: SessionContent, leading: tuple[int, ...]) -> None:
+def check_planes(events: Iterable[ev.Event], leading: tuple[int, ...]) -> None:
     """Raise SessionError where an event is on a plane that the image does not have."""
-    for number, event in enumerate(content.events):
+    for number, event in enumerate(events):
         plane = getattr(event, "plane", None)
         if plane is None:
             continue
