@@ -124,7 +124,7 @@ def test_engine_model_and_training_need_no_desktop_libraries(
     [
         "import napari_cfrseg",
         "from napari_cfrseg import Click",
-        "import napari_cfrseg.cli",
+        "import napari_cfrseg.cli.commands",
         "import napari_cfrseg.gui",
     ],
 )

@@ -111,6 +111,22 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], words: str) -> None:
     assert words in result.output
 
 
+@pytest.mark.skipif(os.name != "posix", reason="no SIGINT to send")
+@pytest.mark.parametrize("loading", ["typer", "numpy", "napari_cfrseg.cli.models"])
+def test_ended_while_it_loads_it_says_nothing(loading: str) -> None:
+    script = f"""
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == {loading!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+{_MAIN}"""
+    command = [sys.executable, "-c", script, "models", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     """The TIFF reader logs its own message to standard error."""
     path = tmp_path / "cells.tif"

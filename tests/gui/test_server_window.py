@@ -140,6 +140,14 @@ def test_a_session_on_a_slow_server_opens_while_the_window_answers(
         window.settle()
 
 
+def test_an_address_that_ends_in_a_slash_names_its_layers(viewer, tmp_path):
+    write_pyramid(tmp_path / "served" / "slide.zarr", 512)
+    with serving(tmp_path / "served") as host:
+        for end in ("", "/"):
+            viewer.open(f"{host}/slide.zarr{end}", plugin=PLUGIN)
+        assert [layer.name for layer in viewer.layers] == ["slide", "slide [1]"]
+
+
 def test_a_session_on_s3_is_made_and_reopened(viewer, qtbot, tmp_path, monkeypatch):
     path = tmp_path / "far.cfrseg.json"
     write_pyramid(tmp_path / "served" / "slide.ome.tif", 512)

@@ -170,6 +170,7 @@ def _slide_layers(file: Path) -> list[LayerData]:
     parts, counted = [image.array], len(image.shape) - image.has_channels
     if is_far:  # napari does not look into it
         placed["metadata"] = {METADATA_AXES: image.axes[:counted]}
+        placed["name"] = file.stem  # napari finds none where it ends in "/"
     if image.has_channels and not image.is_rgb:
         placed["blending"] = "additive"
         parts = [
