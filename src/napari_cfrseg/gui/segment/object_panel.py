@@ -128,11 +128,12 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
             self._clicked, (column, falls) = view.selected, self._order
             rows = sorted(view.objects, key=_KEYS[column], reverse=falls)
             kept = self.chosen_ids
-            if view.pixel_size != self._pixel_size:
+            rescaled = view.pixel_size != self._pixel_size
+            if rescaled:
                 self._rows, self._pixel_size = (), view.pixel_size
                 head = "Volume" if view.pixel_size[1].endswith("³") else "Area"
                 self.horizontalHeaderItem(_AREA).setText(head)
-            if tuple(rows) != self._rows:
+            if rescaled or tuple(rows) != self._rows:
                 self._fill(tuple(rows))
                 self._select(kept)
             if view.selected not in self.chosen_ids:
