@@ -29,6 +29,7 @@ from napari_cfrseg.gui.session.layer_imports import (
 from napari_cfrseg.gui.session.layer_references import session_of
 from napari_cfrseg.gui.session.session_keeper import SessionKeeper
 from napari_cfrseg.gui.session.session_panel import SessionPanel, picture_path
+from napari_cfrseg.io.object_exports import ExportedObject, write_geojson
 from napari_cfrseg.session.format import ModelReference, SessionContent
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_writer import SessionWriter
@@ -263,7 +264,7 @@ def test_labels_are_imported_from_a_file(
     tifffile.imwrite(path, made)
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(path), ""))
     desk.panel.fill_import_menu()
-    choose(desk.panel.import_menu, "Labels of another program")
+    choose(desk.panel.import_menu, "Objects of another program")
     assert np.array_equal(desk.labels, made)
     assert desk.said[-1] == ("info", "2 objects imported: click to correct.")
     assert len(desk.viewer.layers) == 3  # no further layer
@@ -273,10 +274,44 @@ def test_labels_are_imported_from_a_file(
     ):
         tifffile.imwrite(path, wrong)
         desk.panel.fill_import_menu()
-        choose(desk.panel.import_menu, "Labels of another program")
+        choose(desk.panel.import_menu, "Objects of another program")
         assert desk.said[-1][0] == "warning"
         assert said in desk.said[-1][1]
     assert np.array_equal(desk.labels, made)
+
+
+def test_outlines_are_imported_with_names_and_classes_in_one_step(
+    desk: Desk, tmp_path: Path, monkeypatch
+) -> None:
+    made = np.zeros(SHAPE, np.uint16)
+    made[10:30, 12:30], made[50:70, 40:60] = 7, 9
+    rows = (ExportedObject(7, "one", object_class="cell"), ExportedObject(9, "two"))
+    path = tmp_path / "a.geojson"
+    write_geojson(path, made, rows)
+    desk.controller.clicks.layer.add([20.0, 80.0])
+    before = desk.labels.copy()
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(path), ""))
+    desk.panel.fill_import_menu()
+    choose(desk.panel.import_menu, "Objects of another program")
+    assert desk.said[-1] == ("info", "2 objects imported: click to correct.")
+    table = [
+        (o.object_id, o.name, o.object_class) for o in desk.controller.view.objects
+    ]
+    assert table[1:] == [(2, "one", "cell"), (3, "two", "")]
+    assert np.array_equal(desk.labels == 3, made == 9)
+    desk.controller.select(3)
+    desk.controller.clicks.layer.add([60.0, 39.0])
+    assert desk.labels[60, 39] == 3
+    writer = desk.keeper.writer
+    assert writer is not None
+    replayed = Session.open(writer.path).apply(pixels(), flood_segmenter())
+    assert np.array_equal(replayed, desk.labels)
+    desk.controller.undo()
+    desk.controller.undo()
+    assert np.array_equal(desk.labels, before)
+    path.write_text("{}")
+    choose(desk.panel.import_menu, "Objects of another program")
+    assert desk.said[-1][0] == "warning"
 
 
 def test_labels_of_a_stack_are_imported_as_one_undo_step(qapp) -> None:

@@ -80,6 +80,7 @@ class ObjectCreated(Event):
     name: form.Text = ""
     colour: form.Colour | None = None
     threshold: form.Threshold = 0.5
+    together: form.Bool = False
 
 
 @event("object_deleted")
@@ -262,6 +263,7 @@ class MaskImported(Event):
     object_id: form.ObjectId
     plane: form.EventPlane
     mask: form.MaskField
+    together: form.Bool = False
 
 
 @event("labels_imported")

@@ -322,6 +322,15 @@ _TABLE_EDITS = (
 )
 
 
+#: what objects made elsewhere become
+_IMPORTS = (
+    ev.LabelsImported,
+    ev.ObjectCreated,
+    ev.MaskImported,
+    ev.ObjectClassified,
+)
+
+
 def continues(first: ev.Event, second: ev.Event) -> bool:
     """Return whether two events are one undo step."""
     if isinstance(first, ev.ObjectCreated):
@@ -329,10 +338,12 @@ def continues(first: ev.Event, second: ev.Event) -> bool:
             isinstance(second, ev.ClickAdded | ev.MaskImported)
             and second.object_id == first.object_id
         )
+    if isinstance(first, _IMPORTS) and isinstance(second, _IMPORTS):
+        return second.together
     if isinstance(first, ev.ClickAdded) and isinstance(second, ev.ClickAdded):
         same = (first.object_id, first.plane) == (second.object_id, second.plane)
         return second.stroke and same
-    for kinds in (ev.Painted, ev.LabelsImported, _TABLE_EDITS):
+    for kinds in (ev.Painted, _TABLE_EDITS):
         if isinstance(first, kinds) and isinstance(second, kinds):
             return second.together
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.geometry.masks import MOST_LABEL, LabelRuns
+from napari_cfrseg.geometry.masks import MOST_LABEL, LabelRuns, Plane
 from napari_cfrseg.io.click_tables import (
     TableClick,
     name_in,
     object_key,
     read_clicks,
 )
+from napari_cfrseg.io.outline_files import Outline
 
 
 def events_from_csv(
@@ -107,6 +108,52 @@ def events_from_labels(labels: NDArray[np.integer]) -> Iterator[ev.Event]:
             index = tuple(int(i) for i in plane)
             yield ev.LabelsImported(index, runs, together)
             together = True
+
+
+def events_from_outlines(
+    outlines: Iterable[Outline],
+    shape: tuple[int, ...],
+    *,
+    axes: Sequence[str] = (),
+    here: Plane = (),
+    first_object: int = 1,
+    most: int = MOST_LABEL,
+) -> list[ev.Event]:
+    """Make an object of every outline, in one undo step: it is the first feedback.
+
+    ``shape`` is (…, Y, X), and ``axes`` are the names of its axes. An outline that says
+    nothing of an axis is on the plane ``here``. A SessionError says that there are too
+    many, or that one has no pixel on the image.
+    """
+    leading, plane_shape = shape[:-2], (shape[-2], shape[-1])
+    events: list[ev.Event] = []
+    owners: dict[str, tuple[int, set[Plane]]] = {}
+    number = first_object - 1
+    for outline in outlines:
+        plane, mask = outline.plane(here, axes), outline.mask(plane_shape)
+        inside = all(0 <= i < n for i, n in zip(plane, leading, strict=True))
+        if not inside or not mask.mask.size:
+            what = f"the outline {outline.name!r}" if outline.name else "an outline"
+            raise SessionError(f"{what} does not lie on the image")
+        object_id, planes = owners.get(outline.key, (0, {plane}))
+        is_new = not outline.key or plane in planes
+        if is_new:
+            number += 1
+            object_id, planes = owners[outline.key] = number, set[Plane]()
+            together = bool(events)
+            events.append(ev.ObjectCreated(number, outline.name, together=together))
+        planes.add(plane)
+        drawn = mask.mask.astype(np.int32)
+        runs = LabelRuns.from_labels(drawn, mask.mask, plane_shape, mask.offset)
+        events.append(ev.MaskImported(object_id, plane, runs, together=not is_new))
+        if is_new and outline.object_class:
+            classified = ev.ObjectClassified(
+                number, outline.object_class, together=True
+            )
+            events.append(classified)
+    if number > most:
+        raise SessionError(f"{number} objects: {most} are the most")
+    return events
 
 
 def _events(

@@ -20,9 +20,11 @@ from napari_cfrseg.gui.segment.layers import (
 from napari_cfrseg.gui.session.layer_references import METADATA_KEY
 from napari_cfrseg.io.click_tables import is_positive
 from napari_cfrseg.io.images import read_labels
+from napari_cfrseg.io.outline_files import OUTLINE_SUFFIXES, read_outlines
 from napari_cfrseg.session.imported_events import (
     events_from_csv,
     events_from_labels,
+    events_from_outlines,
     events_from_points,
     renumbered,
 )
@@ -57,17 +59,36 @@ def import_layer(controller: Controller, layer: Labels | Points) -> Imported:
     return take(controller, layer)
 
 
-def import_labels_file(controller: Controller, path: Path) -> Imported:
-    """Make an object of every label of a file whose pixels lie on the image's.
+def import_objects_file(controller: Controller, path: Path) -> Imported:
+    """Make objects of a file of labels, whose pixels lie on the image's, or outlines.
 
     Raises ImageError if it cannot be read or holds no whole numbers, SessionError if it
-    has another shape.
+    has another shape or outlines elsewhere.
     """
     from napari.layers import Labels
 
+    if path.suffix.lower() in OUTLINE_SUFFIXES:
+        return _import_outlines(controller, path)
     found, image = read_labels(path), controller.image
     placed = image.placement() if found.ndim == image.own_ndim else {}
     return import_labels(controller, Labels(found, name=path.name, **placed))
+
+
+def _import_outlines(controller: Controller, path: Path) -> Imported:
+    image = controller.image
+    if image.order:
+        msg = "outlines lie on the file's own planes: roll the axes back (Ctrl+E)"
+        raise SessionError(msg)
+    events = events_from_outlines(
+        read_outlines(path),
+        image.shape,
+        axes=image.plane_names[:-2],
+        here=controller.current_plane,
+        first_object=controller.view.next_id,
+        most=MOST_OBJECTS,
+    )
+    controller.submit(*events)
+    return sum(isinstance(event, ev.ObjectCreated) for event in events), None
 
 
 def import_labels(controller: Controller, layer: Labels) -> Imported:

@@ -30,8 +30,8 @@ from napari_cfrseg.gui.dock_widget import (
 from napari_cfrseg.gui.session.layer_imports import (
     Imported,
     import_csv,
-    import_labels_file,
     import_layer,
+    import_objects_file,
     importable,
 )
 from napari_cfrseg.gui.session.layer_references import image_file
@@ -58,7 +58,10 @@ if TYPE_CHECKING:
     from napari_cfrseg.gui.segment.controller import Controller
 
 _FILTER = f"Click sessions (*{SUFFIX})"
-_LABELS_FILES = "Labels (*.tif *.tiff *.png *.bmp *.npy);;All files (*)"
+_OBJECT_FILES = (
+    "Labels and outlines (*.tif *.tiff *.png *.bmp *.npy *.geojson *.zip *.roi);;"
+    "All files (*)"
+)
 _TABLES = "Tables (*.csv *.tsv *.txt);;All files (*)"
 
 
@@ -157,7 +160,7 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
                 self.import_menu.addAction("(no such layer)").setEnabled(False)
         self.import_menu.addSection("From a file")
         for text, kinds, take in (
-            ("Labels of another program…", _LABELS_FILES, import_labels_file),
+            ("Objects of another program…", _OBJECT_FILES, import_objects_file),
             ("CSV of clicks, with the columns y and x…", _TABLES, import_csv),
         ):
             ask = partial(self._import_file, text.rstrip("…"), kinds, take)
