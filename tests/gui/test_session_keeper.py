@@ -27,7 +27,12 @@ from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.gui.session import session_layers as session_files
 from napari_cfrseg.gui.session.layer_references import METADATA_KEY
 from napari_cfrseg.gui.session.session_keeper import SessionKeeper
+from napari_cfrseg.io.images import open_image as open_file
+from napari_cfrseg.io.label_exports import write_ome_zarr
+from napari_cfrseg.session.format import SessionContent
+from napari_cfrseg.session.references import open_reference, reference_of
 from napari_cfrseg.session.session import Session
+from napari_cfrseg.session.session_writer import SessionWriter
 from napari_cfrseg.session.unsaved_sessions import recent_sessions, unsaved_sessions
 
 
@@ -286,6 +291,29 @@ def test_channel_split_off_a_file_is_found_again(tmp_path: Path) -> None:
     session = Session.open(tmp_path / "a.cfrseg.json")
     assert session.image.select == ((0, 1),)
     assert np.array_equal(session.apply(segmenter=flood_segmenter()), window.labels)
+
+
+def test_an_image_that_lies_elsewhere_keeps_its_place(tmp_path: Path) -> None:
+    place = {"spacing": (0.5, 0.25), "units": ("µm", "µm"), "origin": (30.0, -12.0)}
+    source = tmp_path / "image.zarr"
+    write_ome_zarr(source, pixels().astype(np.uint16), axes=("y", "x"), **place)
+    opened = open_file(source)
+    image = reference_of(
+        opened.array,
+        path=source,
+        folder=tmp_path,
+        spacing=opened.spacing,
+        units=opened.units,
+    )
+    events = (ev.ObjectCreated(1), ev.ClickAdded(1, (), PLACES[1], True, 1))
+    target = tmp_path / "moved.cfrseg.json"
+    SessionWriter.create(target, SessionContent(image, events=events)).close()
+    window = open_session(target)
+    for layer in window.viewer.layers:
+        assert tuple(layer.translate) == (30.0, -12.0)
+    window.keeper.export(tmp_path / "window.zarr")
+    assert open_reference(image, source).origin == (30.0, -12.0)
+    assert open_file(tmp_path / "window.zarr").origin == (30.0, -12.0)
 
 
 def test_missing_image_is_asked_for_and_checked(tmp_path: Path, monkeypatch) -> None:

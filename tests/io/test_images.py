@@ -131,6 +131,26 @@ def ome(version: str, axes: str, **scale: object) -> dict:
     return {"ome": {"version": version, **said}} if version == "0.5" else said
 
 
+def test_ome_zarr_says_where_its_first_pixel_lies(tmp_path):
+    data = ramp(2, 3, 64, 96)
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=3)
+    scale = {"type": "scale", "scale": [1.0, 2.0, 0.5, 0.25]}
+    moved = {"type": "translation", "translation": [0.0, 10.0, 3.0, -4.0]}
+    said = ome("0.5", "czyx", coordinateTransformations=[scale, moved])
+    common = [
+        {"type": "scale", "scale": [1.0, 1.0, 2.0, 2.0]},
+        {"type": "translation", "translation": [0.0, 0.0, 1.0, 0.0]},
+    ]
+    said["ome"]["multiscales"][0]["coordinateTransformations"] = common
+    group.attrs.update(said)
+    group.create_array("0", data=data)
+    opened = open_image(tmp_path / "a.zarr").arranged()
+    assert opened.spacing == (2.0, 1.0, 0.5)
+    assert opened.origin == (10.0, 7.0, -8.0)
+    assert opened.with_channels([1]).placement("yx")["origin"] == (7.0, -8.0)
+    assert open_image(tmp_path / "a.zarr", axes="TZYX").origin[1:] == opened.origin
+
+
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 @pytest.mark.parametrize(
     ("axes", "shape", "arranged"),

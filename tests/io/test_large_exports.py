@@ -41,7 +41,8 @@ def test_ome_zarr_has_a_pyramid_and_the_labels(
     labels: TiledLabels, tmp_path: Path
 ) -> None:
     path = tmp_path / "labels.zarr"
-    write_ome_zarr(path, labels, axes=("y", "x"), spacing=(0.5, 0.5))
+    place = {"spacing": (0.5, 0.5), "origin": (10.0, 0.0)}
+    write_ome_zarr(path, labels, axes=("y", "x"), **place)
     array = open_image(path).array
     assert array.shape == (SIDE, SIDE)
     for label in PLACES:
@@ -51,8 +52,10 @@ def test_ome_zarr_has_a_pyramid_and_the_labels(
     assert [d["path"] for d in scales] == [str(i) for i in range(8)]
     assert scales[3]["coordinateTransformations"] == [
         {"type": "scale", "scale": [4.0, 4.0]},
-        {"type": "translation", "translation": [1.75, 1.75]},
+        {"type": "translation", "translation": [11.75, 1.75]},
     ]
+    assert open_image(path).origin == (10.0, 0.0)
+    assert open_image(path, 3).origin == (11.75, 1.75)
     assert set(np.unique(group["7"][:])) == {0, *PLACES}
     assert sum(f.stat().st_size for f in path.rglob("*")) < 1_000_000
 

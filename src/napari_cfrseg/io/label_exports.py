@@ -139,15 +139,19 @@ def write_labels(
     axes: Sequence[str] | None = None,
     spacing: Sequence[float] | None = None,
     units: Sequence[str] | None = None,
+    origin: Sequence[float] | None = None,
 ) -> None:
     """Write (…, Y, X) integer labels, 0 = background, whole or not at all.
 
     ``.tif`` is a deflate OME-TIFF; ``.zarr`` an OME-Zarr; anything else that Pillow
     writes a picture in which the objects are white.
-    ``axes``, ``spacing`` and ``units`` have one value for each axis of ``labels``.
+    ``axes``, ``spacing`` and ``units`` have one value for each axis of ``labels``; so
+    has ``origin``, the place of the first pixel's centre, which OME-Zarr keeps.
     """
     if path.suffix.lower() == ".zarr":
-        write_ome_zarr(path, labels, axes=axes, spacing=spacing, units=units)
+        write_ome_zarr(
+            path, labels, axes=axes, spacing=spacing, units=units, origin=origin
+        )
         return
     if path.suffix.lower() in TIFF_SUFFIXES:
         write_ome_tiff(path, labels, axes=axes, spacing=spacing, units=units)
@@ -171,12 +175,14 @@ def write_ome_zarr(
     axes: Sequence[str] | None = None,
     spacing: Sequence[float] | None = None,
     units: Sequence[str] | None = None,
+    origin: Sequence[float] | None = None,
 ) -> None:
     """Write labels as an OME-Zarr image-label (NGFF 0.5), with names and colours.
 
     The path ends in ``.zarr``, and what is there is replaced. Labels are (…, Y, X)
     integers, 0 = background; ``rows`` have the objects' names and colours, ``axes``,
-    ``spacing`` and ``units`` a value for each axis. Large planes get coarser levels.
+    ``spacing``, ``units`` and ``origin`` (the place of the first pixel's centre) a
+    value for each axis. Large planes get coarser levels.
     """
     target = behind_links(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -187,7 +193,7 @@ def write_ome_zarr(
         levels, side = labels.levels_down_to(_TILE_PX), _TILE_PX
     else:
         levels, side = [compact_dtype(labels)], _CHUNK_PX
-    said = {"ome": _ngff(names, spacing, units, rows, len(levels))}
+    said = {"ome": _ngff(names, spacing, units, origin, rows, len(levels))}
     try:
         _write_node(temporary, "group", attributes=said)
         for number, level in enumerate(levels):
@@ -263,6 +269,7 @@ def _ngff(
     names: list[str],
     spacing: Sequence[float] | None,
     units: Sequence[str] | None,
+    origin: Sequence[float] | None,
     rows: Sequence[ExportedObject],
     levels: int,
 ) -> dict[str, Any]:
@@ -275,13 +282,16 @@ def _ngff(
             axis["unit"] = units[index] if known == "pixel" else known
         axes.append(axis)
     size = [1.0] * len(names) if spacing is None else [float(s) for s in spacing]
+    start = [0.0] * len(names) if origin is None else [float(s) for s in origin]
     datasets = []
     for level in range(levels):
         factors = [2.0**level if name in ("y", "x") else 1.0 for name in names]
         scale = [s * f for s, f in zip(size, factors, strict=True)]
         steps: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
-        if level:  # a coarse pixel's centre is that of the pixels it stands for
-            shift = [s * (f - 1) / 2 for s, f in zip(size, factors, strict=True)]
+        # a coarse pixel's centre is that of the pixels it stands for
+        each = zip(start, size, factors, strict=True)
+        shift = [first + s * (f - 1) / 2 for first, s, f in each]
+        if any(shift):
             steps.append({"type": "translation", "translation": shift})
         datasets.append({"path": str(level), "coordinateTransformations": steps})
     return {

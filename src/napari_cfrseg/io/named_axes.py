@@ -147,6 +147,8 @@ class OpenImage:
     units: tuple[str, ...] | None = None
     #: whether the axis "c" holds the colours of one light, as the file says
     is_rgb: bool = False
+    #: where the first pixel's centre lies along these axes, in the units; None: at 0
+    origin: tuple[float, ...] | None = None
 
     @classmethod
     def unnamed(cls, array: Any) -> OpenImage:
@@ -189,7 +191,10 @@ class OpenImage:
         units = image.units
         if units is not None:
             units = (*units, "pixel")[: len(names) - (names[-1] == "c")]
-        return OpenImage(image.array, tuple(names), sizes, units, colours)
+        origin = image.origin
+        if origin is not None:
+            origin = (*origin, 0.0)[: len(names) - (names[-1] == "c")]
+        return OpenImage(image.array, tuple(names), sizes, units, colours, origin)
 
     def arranged(self, keep: str = "") -> OpenImage:
         """Return the image as (…, Y, X) or (…, Y, X, C), axes of length 1 left out.
@@ -210,13 +215,14 @@ class OpenImage:
         return _kept(self, [*rest, y, x, *last])
 
     def placement(self, axes: str) -> dict[str, tuple[Any, ...] | None]:
-        """Return axes, spacing and units of some axes, as writers of labels take."""
+        """Return what writers of labels take of some axes: names, spacing and so on."""
         at = [self.axes.index(name) for name in axes]
-        sizes, units = self.spacing, self.units
+        sizes, units, origin = self.spacing, self.units, self.origin
         return {
             "axes": tuple(axes),
             "spacing": None if sizes is None else tuple(sizes[i] for i in at),
             "units": None if units is None else tuple(units[i] for i in at),
+            "origin": None if origin is None else tuple(origin[i] for i in at),
         }
 
     def read(self) -> NDArray[Any]:
@@ -292,7 +298,7 @@ def _kept(image: OpenImage, axes: Sequence[int]) -> OpenImage:
     """Return an image with some of its axes, in this order."""
     names = tuple(image.axes[i] for i in axes)
     counted = axes[: len(axes) - (names[-1] == "c")]
-    sizes, units = image.spacing, image.units
+    sizes, units, origin = image.spacing, image.units, image.origin
     return replace(
         image,
         array=view_of(image.array, axes),
@@ -300,4 +306,5 @@ def _kept(image: OpenImage, axes: Sequence[int]) -> OpenImage:
         spacing=None if sizes is None else tuple((*sizes, 1.0)[i] for i in counted),
         units=None if units is None else tuple((*units, "pixel")[i] for i in counted),
         is_rgb=image.is_rgb and "c" in names,
+        origin=None if origin is None else tuple((*origin, 0.0)[i] for i in counted),
     )

@@ -42,7 +42,7 @@ def open_zarr(
         if level + levels > 1:
             raise ImageError(f"{where} has no pyramid level {max(level, 1)}")
         names = axis_names(node.ndim, has_channels=False)
-        return _opened([node], names, None, None, where)
+        return _opened([node], OpenImage(node, names), where)
     group, where = _image_group(node, where)
     if labels is not None:
         group, where = _labels_group(group, labels, where)
@@ -59,11 +59,14 @@ def open_zarr(
         arrays.append(group[said["path"]])
     ndim = arrays[0].ndim
     names, units = _axes(scale, ndim, where)
-    sizes = _sizes(datasets[level], ndim)
+    sizes, shift = _sizes(datasets[level], ndim), _shift(datasets[level], ndim)
+    common = _sizes(scale, ndim) or (1.0,) * ndim
     if sizes is not None:
-        common = _sizes(scale, ndim) or (1.0,) * ndim
         sizes = tuple(a * b for a, b in zip(sizes, common, strict=True))
-    return _opened(arrays, names, sizes, units, where)
+    both = zip(shift, common, _shift(scale, ndim), strict=True)
+    origin = tuple(own * size + more for own, size, more in both)
+    said = OpenImage(arrays[0], names, sizes, units, origin=origin)
+    return _opened(arrays, said, where)
 
 
 def zarr_levels(path: Path) -> int:
@@ -126,24 +129,21 @@ def _checked_store() -> Any:
     return CheckedStore
 
 
-def _opened(
-    arrays: Sequence[Any],
-    names: tuple[str, ...],
-    sizes: tuple[float, ...] | None,
-    units: tuple[str, ...] | None,
-    where: str,
-) -> OpenImage:
+def _opened(arrays: Sequence[Any], said: OpenImage, where: str) -> OpenImage:
+    """Return lazy arrays as an image, of which ``said`` has a value for every axis."""
     for array in arrays:
         check_chunks(array)
     codecs = [type(codec).__name__ for array in arrays for codec in array.compressors]
     arrays[0].store.is_blosc = any(name.startswith("Blosc") for name in codecs)
-    counted = len(names) - (names[-1] == "c")
+    sizes, units, origin = said.spacing, said.units, said.origin
+    counted = len(said.axes) - said.has_channels
     lazy = [ArrayView(array, range(array.ndim), {}, where) for array in arrays]
     return OpenImage(
         lazy[0] if len(lazy) == 1 else Pyramid(lazy),
-        names,
+        said.axes,
         None if sizes is None else sizes[:counted],
         None if units is None else units[:counted],
+        origin=origin[:counted] if origin is not None and any(origin) else None,
     )
 
 
@@ -205,6 +205,18 @@ def _sizes(said: Mapping[str, Any], ndim: int) -> tuple[float, ...] | None:
         ):
             return tuple(float(v) for v in values)
     return None
+
+
+def _shift(said: Mapping[str, Any], ndim: int) -> tuple[float, ...]:
+    for step in said.get("coordinateTransformations") or ():
+        values = step.get("translation")
+        if (
+            isinstance(values, list)
+            and len(values) == ndim
+            and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+        ):
+            return tuple(float(v) for v in values)
+    return (0.0,) * ndim
 
 
 def _check_regular(path: Path) -> None:

@@ -138,7 +138,12 @@ def open_reference(reference: ImageReference, path: Path) -> OpenImage:
         array = as_clicked(reference, whole)
     except ValueError as error:
         raise ImageError(f"{path}: {error}") from error
-    return OpenImage(array, reference.axes, reference.spacing, reference.units)
+    origin = whole.origin
+    if origin is not None:
+        counted = [i for i, name in enumerate(whole.axes) if name != "c"]
+        origin = put([origin[i] for i in counted], reference.order)
+    said = reference.axes, reference.spacing, reference.units
+    return OpenImage(array, *said, origin=origin)
 
 
 def open_as_shown(reference: ImageReference, path: Path) -> OpenImage:
@@ -150,10 +155,15 @@ def open_as_shown(reference: ImageReference, path: Path) -> OpenImage:
 
 def _as_shown(reference: ImageReference, found: OpenImage) -> OpenImage:
     array, axis = select_from(found.array, reference.select), reference.channel_axis
+    origin = list(found.origin or ())
+    origin += [0.0] * (len(found.shape) - len(origin))
+    for selected, _ in reference.select:
+        del origin[selected]
     ndim, shape = len(reference.shape), tuple(int(n) for n in array.shape)
     long = [i for i, n in enumerate(shape) if n > 1]
     if len(shape) > ndim == len(long):
         array = view_of(array, long)
+        origin = [origin[i] for i in long]
         axis = long.index(axis) if axis in long else axis
     said = reference.in_the_file
     names, count = list(said.axes), ndim - reference.has_channels
@@ -164,7 +174,8 @@ def _as_shown(reference: ImageReference, found: OpenImage) -> OpenImage:
         sizes.insert(axis, 1.0)
         units.insert(axis, "pixel")
     rgb = reference.has_channels and axis is None
-    return OpenImage(array, tuple(names), tuple(sizes), tuple(units), rgb)
+    moved = tuple(origin[: len(sizes)]) if any(origin) else None
+    return OpenImage(array, tuple(names), tuple(sizes), tuple(units), rgb, moved)
 
 
 def as_clicked(reference: ImageReference, shown: OpenImage) -> Any:

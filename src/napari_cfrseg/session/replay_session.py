@@ -169,7 +169,8 @@ def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) 
     task.record_path.unlink(missing_ok=True)
     content = replace(content, image=_shown_by(session.image, opened, image_path, task))
     for path in (task.labels_path, *task.export_paths):
-        export(path, content, summary, labels, opened.array, image_path)
+        own = opened.array, image_path, opened.origin
+        export(path, content, summary, labels, *own)
     record["areas"] = areas_of(labels)
     record["labels_sha256"] = labels_sha256(labels)
     record["result"] = {"seconds": round(network_s, 4), "changed": result.changed}

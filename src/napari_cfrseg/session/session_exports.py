@@ -52,14 +52,16 @@ def export(
     labels: AnyLabels,
     pixels: Any = None,
     source: Path | None = None,
+    origin: Sequence[float] | None = None,
 ) -> Path:
     """Write a session's results in the format that the file's ending says.
 
     The ending is one of :data:`FORMATS`, else SessionError. Labels are (…, Y, X)
     integers; ``pixels`` is the image with their leading axes, for intensities (None:
     none are measured). ``source`` is the image's file, which is never written to (None:
-    the session's own, if that lies in the same folder). An OutputError says why nothing
-    was written.
+    the session's own, if that lies in the same folder). ``origin`` is where the first
+    pixel's centre lies along the labels' axes, which OME-Zarr keeps. An OutputError
+    says why nothing was written.
     """
     target = Path(path)
     ending = next((e for e in FORMATS if target.name.lower().endswith(e)), None)
@@ -79,6 +81,7 @@ def export(
             case ".ome.tif" | ".tif":
                 write_ome_tiff(target, labels, **place)
             case ".zarr":
+                place["origin"] = origin and put(origin, back(content.image.order))
                 write_ome_zarr(target, labels, rows, **place)
             case ".coco.json":
                 name = Path(image.path or "").name

@@ -319,7 +319,8 @@ class SessionKeeper:
         else:
             content = writer.content
         objects = [o for _, o in sorted(annotator.objects.items())]
-        own = (objects, labels, image.data, image_file(image.layer))
+        origin = image.of_layer(image.layer.translate)[: labels.ndim]
+        own = (objects, labels, image.data, image_file(image.layer), origin)
         written = export(path, content, *own)
         if not path.name.endswith(".measurements.csv"):
             return written, None

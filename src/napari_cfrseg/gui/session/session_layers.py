@@ -86,6 +86,7 @@ def read_session(path: str | list[str]) -> list[LayerData]:
     described: dict[str, Any] = {
         "scale": image.layer.scale,
         "units": image.layer.units,
+        "translate": image.layer.translate,
         "name": stem,
         "rgb": image.is_rgb,
         "metadata": {
@@ -120,6 +121,7 @@ def _image_of(session: Session, shown: OpenImage) -> WorkingImage:
         contrast_limits=(0, 1),
         scale=shown.spacing if fits else None,
         units=shown.units if fits else None,
+        translate=shown.origin if fits else None,
     )
     return WorkingImage(
         layer, shown.axes[:ndim], (layer,), (), None, (), session.image.order
@@ -167,6 +169,8 @@ def _slide_layers(file: Path) -> list[LayerData]:
         placed["scale"] = image.spacing
     if image.units is not None:
         placed["units"] = image.units
+    if image.origin is not None:
+        placed["translate"] = image.origin
     parts, counted = [image.array], len(image.shape) - image.has_channels
     if is_far:  # napari does not look into it
         placed["metadata"] = {METADATA_AXES: image.axes[:counted]}
