@@ -11,6 +11,7 @@ from npe2 import PluginManifest
 from session_cases import flood_segmenter
 from sync_runner import SyncRunner
 
+from napari_cfrseg.annotation.events import OverlapRule
 from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.gui.segment.working_image import show_planes_of
 from napari_cfrseg.gui.session.layer_imports import import_labels, import_points
@@ -76,6 +77,7 @@ def test_clicks_count_while_any_of_the_channels_is_shown():
     viewer = ViewerModel()
     layers = viewer.add_image(stack()[0], channel_axis=0, name=["a", "b"])
     controller, _ = begin(viewer, layers[1])
+    controller.set_rule(OverlapRule.OVERWRITE)
     for shown in ((True, False), (False, True)):
         for layer, visible in zip(layers, shown, strict=True):
             layer.visible = visible

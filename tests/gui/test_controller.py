@@ -504,6 +504,7 @@ def test_object_whose_first_click_fails_does_not_stay_behind(bench):
 
 
 def test_refused_new_object_leaves_redo_as_it_was(bench):
+    bench.controller.set_rule(ev.OverlapRule.OVERWRITE)
     bench.click(20, 20)
     bench.controller.submit(ev.ObjectLocked(1, True))
     bench.controller.new_object()

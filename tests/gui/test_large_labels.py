@@ -148,7 +148,6 @@ def test_undo_redo_delete_and_lock_are_as_on_a_small_plane(bench) -> None:
     bench.controller.redo()
     assert bench.tiles.runs().size == 40**2
     bench.controller.submit(ev.ObjectLocked(1, True))
-    bench.controller.new_object()
     bench.click(7_625, 7_625)
     assert "locked" in bench.told[-1]
     assert bench.agrees()

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cfrseg.annotation.events import OverlapRule
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment.click_layer import COLOURS
 from napari_cfrseg.gui.segment.layers import to_rgba
@@ -288,9 +289,32 @@ def test_an_earlier_object_goes_with_its_clicks(window):
     assert [str(one) for one in window.points.symbol] == ["disc", "x"]
 
 
+def test_a_click_where_an_object_is_selects_it_unless_it_gives_its_pixels(window):
+    window.click(*FIRST)
+    for move in (False, True):  # with and without a click computed ahead
+        window.press(Qt.Key.Key_N)
+        if move:
+            window.point(*FIRST)
+            window.qtbot.wait(400)
+        window.click(*FIRST)
+        assert window.view.selected == 1
+        assert [one.clicks for one in window.view.objects] == [1]
+        assert len(window.points.data) == 1
+        assert window.view.status.startswith("Object 1 is there: clicks go to it now.")
+    window.click(61, 62)
+    assert [one.clicks for one in window.view.objects] == [2]
+    window.press(Qt.Key.Key_N)
+    window.dock.settings.rule.value = OverlapRule.OVERWRITE
+    window.settle()
+    window.click(*FIRST)
+    assert [one.clicks for one in window.view.objects] == [2, 1]
+    assert window.labels.data[FIRST] == 2
+
+
 def test_a_click_in_a_neighbour_says_why_its_pixel_stays(window):
     window.click(*FIRST)
     window.press(Qt.Key.Key_N)
+    window.click(*SECOND)
     window.click(*FIRST)
     assert window.area(1) == 1600
     assert window.view.status == "Object 1 keeps its pixels (overlap rule: keep)"

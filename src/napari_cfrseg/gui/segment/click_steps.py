@@ -54,9 +54,10 @@ class ClickSteps:
 
         A click with a box around it begins an object, or an object's first mask here;
         one apart from the selected object may begin another, and a negative one on
-        another object's pixel corrects that object. ``along`` are the places
-        on the plane of the stroke that the click begins, one a pixel: begun in a
-        suggestion it judges all that it touches, else it is the selected object's.
+        another object's pixel corrects that object. One that would begin an object on a
+        pixel that another keeps selects that one. ``along`` are the places on the plane
+        of the stroke that the click begins, one a pixel: begun in a suggestion it
+        judges all that it touches, else it is the selected object's.
         """
         controller = self._controller
         place = controller.planes.locate(world)
@@ -65,6 +66,13 @@ class ClickSteps:
             judged = controller.suggestions.event_at(place[0], path, is_positive)
             if judged is not None:
                 return Step((judged,))
+            if owner := self._keeper_of(place, is_positive):
+                controller.choose(owner)
+                controller.say(
+                    f"{controller.objects[owner].name} is there: clicks go to it now. "
+                    "For an object on top of it choose Overlap: this object takes them."
+                )
+                return Step()
         step, refused = self._step(world, is_positive, box, may_begin=along is None)
         if refused:
             controller.refuse(refused)
@@ -81,7 +89,18 @@ class ClickSteps:
             return Step()
         if controller.suggestions.found_at(*place) is not None:
             return Step()
+        if self._keeper_of(place, is_positive):
+            return Step()
         return self._step(world, is_positive)[0]
+
+    def _keeper_of(self, place: Place, is_positive: bool) -> int:
+        """Return the object that keeps a pixel from one begun there; 0 for none."""
+        view = self._controller.view
+        begins = is_positive and view.selected is None
+        if not begins or view.rule is ev.OverlapRule.OVERWRITE:
+            return 0
+        owner = self._controller.labels.object_at(*place)
+        return owner if owner in self._controller.objects else 0
 
     def shift_focus(self, step: int) -> None:
         """Look closer (−1) or wider (+1) at the newest click here, or at the next."""
