@@ -65,6 +65,18 @@ def test_it_goes_on_with_the_session(window, said, tmp_path, is_saved):
     assert not said
 
 
+def test_a_click_on_its_way_is_not_lost(window, said):
+    window.click(60, 60)
+    window.press(Qt.Key.Key_N)
+    window.click(60, 180, settle=False)
+    close(window)
+    open_again(window)
+    window.until(lambda: len(window.view.objects) == 2)
+    assert names(window) == ["cells", "cells objects", "cells clicks"]
+    assert window.area(2) > 0
+    assert not said
+
+
 def test_nothing_stays_behind_where_nothing_was_done(window):
     for _ in range(2):
         close(window)

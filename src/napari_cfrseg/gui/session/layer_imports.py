@@ -187,21 +187,24 @@ def take_over(controller: Controller, session: Session) -> list[str]:
 def _take_changes(controller: Controller, session: Session, shown: Any) -> None:
     """Do what was done on a session's layer; raise SessionError where that cannot be.
 
-    Of points, only that they are as the session has them is known to be right.
+    Points, and labels that were not saved at the end, must be those of the session, or
+    fewer: a dock that is closed while it computes leaves such layers.
     """
     from napari.layers import Labels
 
     if not isinstance(shown, Labels):
         both = (shown.data, controller.clicks.layer.data)
-        here, there = (sorted(map(tuple, np.round(data, 3))) for data in both)
-        if here != there:
-            raise SessionError("its points are others than the session's")
-        return
-    saved = None if shown.multiscale else session.saved_labels()
-    if saved is not None:
+        here, there = (set(map(tuple, np.round(data, 3).tolist())) for data in both)
+        if not here <= there:
+            raise SessionError("it has points that are no clicks of the session")
+    elif not shown.multiscale and (saved := session.saved_labels()) is not None:
         painted = painted_since(controller.image, shown.data, saved)
         if painted:
             controller.submit(*painted)
+    elif not shown.multiscale:
+        drawn, restored = np.asarray(shown.data), controller.labels.layer.data
+        if drawn.shape != restored.shape or (drawn[drawn != restored] > 0).any():
+            raise SessionError("it has labels that the session does not have")
 
 
 def said_by(
