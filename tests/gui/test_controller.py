@@ -295,6 +295,10 @@ def test_reset_object(bench):
     bench.controller.undo()
     assert bench.agrees()
     assert len(bench.points.data) == 2
+    bench.controller.new_object()
+    bench.controller.reset_object()
+    assert bench.view.status.startswith("No object is selected")
+    assert len(bench.points.data) == 2
 
 
 @pytest.mark.parametrize("index", [(-5, 20), (20, 300)])

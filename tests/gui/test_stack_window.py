@@ -245,6 +245,15 @@ def test_an_image_of_one_plane_shows_no_strip(window):
     assert not window.dock.stack.isVisible()
     table = window.dock.objects.table
     assert table.isColumnHidden(table.columnCount() - 1)
+    window.dock.controller.clicked(window.points.data_to_world((26, 30)))
+    window.settle()
+    for select in (None, window.dock.controller.new_object):
+        if select is not None:
+            select()
+        for modifier in ("NoModifier", "ShiftModifier"):
+            window.press(Qt.Key.Key_D, getattr(Qt.KeyboardModifier, modifier))
+            assert window.view.status == "The image has one plane only."
+            window.dock.controller.say("")
 
 
 def test_dock_with_the_stack_s_controls_fits_a_window_of_1280_by_720(window):

@@ -347,7 +347,11 @@ class Controller:
 
     def reset_object(self) -> None:
         """Take the selected object's clicks and strokes on this plane away."""
-        if self.view.selected is not None:
+        if self.view.selected is None:
+            self.say(
+                "No object is selected: point at one and press G, or click its row."
+            )
+        else:
             self.submit(ev.ObjectReset(self.view.selected, self.current_plane))
 
     # -- settings --------------------------------------------------------------------

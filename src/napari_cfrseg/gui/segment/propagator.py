@@ -221,6 +221,8 @@ class Propagator:
 
     def _line(self, state: ObjectState) -> dict[int, PlaneState]:
         """Return an object's planes along the axis, through the plane shown."""
+        if not self.view.axes:
+            return {}
         here, axis = self._planes.current_plane, self.view.axis
         return {
             plane[axis]: on_plane
