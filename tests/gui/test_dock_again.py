@@ -36,6 +36,13 @@ def names(window: Window) -> list[str]:
     return [layer.name for layer in window.viewer.layers]
 
 
+def coloured(window: Window) -> int:
+    """Count the canvas's pixels that are not grey."""
+    window.qtbot.wait(200)
+    shown = window.viewer.screenshot(canvas_only=True, flash=False)[..., :3]
+    return int((np.ptp(shown.astype(int), axis=-1) > 30).sum())
+
+
 def two_objects(window: Window) -> np.ndarray:
     window.click(60, 60)
     window.press(Qt.Key.Key_N)
@@ -48,7 +55,7 @@ def test_it_goes_on_with_the_session(window, said, tmp_path, is_saved):
     done = two_objects(window)
     if is_saved:
         window.dock.sessions.keeper.save(tmp_path / "saved.cfrseg.json")
-    there = names(window)
+    there, drawn = names(window), coloured(window)
     for _ in range(2):
         close(window)
         open_again(window)
@@ -56,6 +63,7 @@ def test_it_goes_on_with_the_session(window, said, tmp_path, is_saved):
         assert names(window) == there == ["cells", "cells objects", "cells clicks"]
         assert np.array_equal(window.labels.data, done)
         assert len(window.points.data) == 2
+        assert coloured(window) == drawn > 1000
     window.press(Qt.Key.Key_Z, CONTROL)
     assert window.area(2) == 0
     assert window.area(1) == (done == 1).sum()

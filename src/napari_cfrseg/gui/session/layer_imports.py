@@ -181,6 +181,7 @@ def take_over(controller: Controller, session: Session) -> list[str]:
                 kept.append(f"“{shown.name}” was kept: {error}")
             break  # others are copies that a person made
         own.name = name
+        own.refresh()  # just filled, it is not drawn when another one is removed
     return kept
 
 
