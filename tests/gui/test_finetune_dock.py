@@ -18,6 +18,7 @@ import torch
 from napari.layers import Image, Labels
 from npe2 import PluginManifest
 from qtpy.QtCore import QPoint, Qt
+from qtpy.QtWidgets import QMessageBox
 
 from cfrseg_training.loop.labelled import DataRequest, read_data
 from napari_cfrseg.errors import DatasetError
@@ -385,4 +386,20 @@ def test_jobs_that_ended_while_napari_was_closed_are_listed_with_their_result(
     assert not dock.table.isVisible()
     assert not dock.use_button.isVisible()
     clicks.let_go()
+    dock.let_go()
+
+
+@pytest.mark.gui
+def test_a_model_that_was_not_looked_at_is_not_deleted_unasked(
+    viewer, qtbot, folders, monkeypatch
+):
+    job = ended_job("maybe", "not proven", -0.3, folders)
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, TUNE)
+    answers = [QMessageBox.StandardButton.No, QMessageBox.StandardButton.Yes]
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: answers.pop(0))
+    dock.delete_button.click()
+    assert job.folder.is_dir()
+    dock.delete_button.click()
+    assert not job.folder.exists()
+    assert not answers
     dock.let_go()

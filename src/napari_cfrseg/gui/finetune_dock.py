@@ -17,7 +17,7 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_cfrseg.errors import CfrSegError
-from napari_cfrseg.gui.dock_widget import DockWidget, form, images_of, row
+from napari_cfrseg.gui.dock_widget import DockWidget, asks, form, images_of, row
 from napari_cfrseg.gui.finetune_job import (
     FineTuneRun,
     advice,
@@ -148,6 +148,9 @@ class FineTuneDock(DockWidget):
 
     def delete(self) -> None:
         """Delete the shown job; a model that was kept stays."""
+        said = "It can still go on, or its model be used. Delete it for good?"
+        if self.run.has_more and not asks(self, "Delete", said):
+            return
         self.run.delete()
         self._shown = None
         self.look()

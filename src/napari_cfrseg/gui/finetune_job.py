@@ -311,6 +311,15 @@ class FineTuneRun:
         known = self.job is not None and not self.job.is_finished
         return known and not self.is_active
 
+    @property
+    def has_more(self) -> bool:
+        """Whether deleting the shown job loses something: it can go on, or be kept."""
+        job = self.job
+        if job is None or self.is_interrupted:
+            return job is not None
+        kept = Path(str(job.request.get("output", "")))
+        return job.status.verdict == "not proven" and not kept.is_file()
+
     def find(self) -> None:
         """Show the newest job that has not ended, else the newest."""
         jobs = list_jobs()
