@@ -129,22 +129,21 @@ def test_exports_of_the_window_are_written_beside_the_labels(
     recorded, tmp_path: Path
 ) -> None:
     labels, session = recorded
-    wanted = [("--export", e) for e in ("measurements.csv", ".geojson", "csv", "zip")]
-    options = [part for pair in wanted for part in pair]
+    endings = ("measurements.csv", ".geojson", "csv", "zip", "volumes.csv")
+    options = [part for ending in endings for part in ("--export", ending)]
     printed, _ = run(session, "-o", tmp_path, *options, "--json")
     (said,) = lines(printed)
     names = [Path(str(path)).name for path in said["exports"]]
-    assert names == [
-        "cells.measurements.csv",
-        "cells.geojson",
-        "cells.csv",
-        "cells.zip",
-    ]
+    assert names == [f"cells.{ending.removeprefix('.')}" for ending in endings]
     header, *rows = (tmp_path / names[0]).read_text().splitlines()
     areas = {int(r.split(",")[0]): int(r.split(",")[3]) for r in rows}
     assert header.split(",")[3] == "area_px"
     assert areas == {i: int((labels == i).sum()) for i in np.unique(labels) if i}
     assert "mean" in header
+    whole = (tmp_path / "cells.volumes.csv").read_text().splitlines()
+    at = whole[0].split(",").index("voxels")
+    voxels = {int(r.split(",")[0]): int(r.split(",")[at]) for r in whole[1:]}
+    assert voxels == areas
     assert len(json.loads((tmp_path / names[1]).read_text())["features"]) == len(areas)
     # what is missing is made again, and only then
     for path, status in ((None, "kept"), (tmp_path / "cells.zip", "done")):

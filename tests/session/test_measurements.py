@@ -9,7 +9,12 @@ from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.io.tiled_labels import TiledLabels
 from napari_cfrseg.session.format import ImageReference
 from napari_cfrseg.session.session import Session
-from napari_cfrseg.session.session_exports import export, measure, table_csv
+from napari_cfrseg.session.session_exports import (
+    export,
+    measure,
+    measure_whole,
+    table_csv,
+)
 
 OBJECTS = (
     ObjectState(1, "a, b", "#000000", object_class="cell"),
@@ -53,6 +58,31 @@ def test_area_perimeter_and_mean_of_each_channel_on_each_plane():
     lines = table_csv(table).splitlines()
     assert lines[0].startswith("object,name,class,z,area_px")
     assert lines[1].startswith('1,"a, b",cell,0,20,')
+
+
+def test_whole_objects_have_volumes_at_each_time():
+    labels = np.zeros((2, 3, 10, 12), np.int32)
+    labels[0, 0:2, 2:6, 2:8] = 1  # two planes of 24 pixels
+    labels[0, 2, 2:4, 2:4] = 1
+    labels[1, 1, 4:6, 4:6] = 4
+    pixels = np.zeros(labels.shape, np.uint8)
+    pixels[0, 0, 2:6, 2:8], pixels[0, 2, 2:4, 2:4] = 10, 62
+    sizes = ((60.0, 2.0, 0.5, 0.5), ("second", "um", "um", "um"))
+    image = reference(labels.shape, ("t", "z", "y", "x"), *sizes)
+    whole = measure_whole(measure(labels, OBJECTS, image, pixels), image)
+    (first, second) = (
+        dict(zip(whole, row, strict=True)) for row in zip(*whole.values(), strict=True)
+    )
+    assert (first["object"], first["t"], first["class"]) == (1, 0, "cell")
+    assert (first["planes"], first["voxels"], first["volume_um3"]) == (3, 52, 26.0)
+    assert first["z_px"] == round((24 * 1 + 4 * 2) / 52, 3)
+    assert (first["mean"], first["min"], first["max"]) == (round(488 / 52, 3), 0, 62)
+    assert (second["object"], second["t"], second["y_px"]) == (4, 1, 4.5)
+    assert "z" not in whole
+    assert "minor_axis_px" not in whole
+    flat = reference((10, 12), ("y", "x"), (0.5, 0.5), ("um", "um"))
+    table = measure_whole(measure(labels[0, 0], OBJECTS, flat), flat)
+    assert (table["voxels"], "volume_um3" in table) == ([24], False)
 
 
 def test_a_single_pixel_is_measured():

@@ -32,7 +32,7 @@ Examples:
 
 
 #: of what --export writes beside the labels
-ENDINGS = ("measurements.csv", "csv", "geojson", "coco.json", "zip")
+ENDINGS = ("measurements.csv", "volumes.csv", "csv", "geojson", "coco.json", "zip")
 
 
 class _SomeFailedError(CfrSegError):

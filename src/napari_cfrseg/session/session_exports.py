@@ -40,6 +40,7 @@ FORMATS = {
     ".geojson": "GeoJSON polygons",
     ".zip": "ImageJ ROIs",
     ".measurements.csv": "measurements as CSV",
+    ".volumes.csv": "measurements of whole objects as CSV",
     ".csv": "clicks as CSV",
     ".txt": "methods paragraph",
 }
@@ -90,10 +91,10 @@ def export(
                 formats.write_geojson(target, labels, rows, place["axes"])
             case ".zip":
                 formats.write_imagej_rois(target, labels, rows, place["axes"])
-            case ".measurements.csv":
-                if pixels is not None:
-                    pixels = turned(pixels, back(content.image.order))
-                table = measure(labels, objects, image, pixels)
+            case ".measurements.csv" | ".volumes.csv":
+                turn = back(content.image.order)
+                seen = None if pixels is None else turned(pixels, turn)
+                table = _measured(ending, labels, objects, image, seen)
                 formats.write_text(target, table_csv(table))
             case ".csv":
                 clicks = _click_rows(objects, content.image.order)
@@ -208,6 +209,18 @@ def _propagations(content: SessionContent) -> str:
 # -- measurements --------------------------------------------------------------------
 
 
+def _measured(
+    ending: str,
+    labels: AnyLabels,
+    objects: Sequence[ObjectState],
+    image: ImageReference,
+    pixels: Any,
+) -> Table:
+    """Return what :func:`measure` finds; of ``.volumes.csv`` whole objects."""
+    table = measure(labels, objects, image, pixels)
+    return measure_whole(table, image) if ending == ".volumes.csv" else table
+
+
 def measure(
     labels: AnyLabels,
     objects: Sequence[ObjectState],
@@ -288,6 +301,58 @@ def _in_units(row: Mapping[str, Any], image: ImageReference) -> dict[str, float]
         for name in _LENGTHS:
             sizes[f"{name}_{unit}"] = round(row[f"{name}_px"] * y, 6)
     return sizes
+
+
+def measure_whole(table: Table, image: ImageReference) -> Table:
+    """Return a row for each object, at each time, of what :func:`measure` found.
+
+    The columns are ``object``, ``name``, ``class``, one for each leading axis but z;
+    ``planes``, ``voxels``, the centroid (``z_px``, ``y_px``, ``x_px``); ``mean``,
+    ``min`` and ``max`` of the voxels (``mean_0``, … of channels); with a known size in
+    one unit ``volume_UNIT3``.
+    """
+    names = image.axes[: len(image.leading)]
+    kept = ["object", "name", "class", *(name for name in names if name != "z")]
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for values in zip(*table.values(), strict=True):
+        row = dict(zip(table, values, strict=True))
+        groups.setdefault(tuple(row[name] for name in kept), []).append(row)
+    whole: Table = {}
+    for said, rows in groups.items():
+        made = dict(zip(kept, said, strict=True)) | _together(rows)
+        for name, one in _voxel_size(image, names).items():
+            made[name] = round(made["voxels"] * one, 6)
+        for name, value in made.items():
+            whole.setdefault(name, []).append(value)
+    return whole
+
+
+def _together(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the figures of an object's planes as those of one body."""
+    areas = [row["area_px"] for row in rows]
+    made: dict[str, Any] = {"planes": len(rows), "voxels": sum(areas)}
+    for name in rows[0]:
+        values, kind = [row[name] for row in rows], name.split("_")[0]
+        if kind in ("z", "y", "x", "mean"):
+            column = "z_px" if name == "z" else name
+            made[column] = round(float(np.average(values, weights=areas)), 3)
+        elif kind in ("min", "max"):
+            made[name] = {"min": min, "max": max}[kind](values)
+    return made
+
+
+def _voxel_size(image: ImageReference, names: Sequence[str]) -> dict[str, float]:
+    """Return a voxel's volume by its column's name, where all sizes have one unit."""
+    if "z" not in names or image.spacing is None or image.units is None:
+        return {}
+    at = [names.index("z"), len(names), len(names) + 1]
+    if max(at) >= min(len(image.spacing), len(image.units)):
+        return {}
+    units = {image.units[i] for i in at}
+    unit = units.pop()
+    if units or unit.startswith("pixel"):
+        return {}
+    return {f"volume_{unit}3": float(np.prod([image.spacing[i] for i in at]))}
 
 
 def table_csv(table: Mapping[str, Sequence[Any]]) -> str:
