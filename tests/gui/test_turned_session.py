@@ -108,6 +108,7 @@ def test_saved_and_reopened_it_is_as_it_was(tmp_path):
     assert viewer.dims.displayed == (0, 2)
     assert np.array_equal(again.labels, desk.labels)
     assert np.allclose(again.points.data, [(6, 20, 24)])
+    again.controller.select(1)
     again.points.add((6, 20, 30))
     assert len(again.points.data) == 2
     assert not again.said
