@@ -468,6 +468,7 @@ def test_saving_an_image_that_does_not_come_is_given_up(
     save_with_image(window, monkeypatch, path)
     assert "Saving far.cfrseg.json" in window.view.status
     window.until(lambda: window.view.progress == (0, 1))
+    window.until(lambda: window.view.remedy is not None)
     assert window.view.remedy.text == "Give up"
     window.press(Qt.Key.Key_Escape)
     window.until(lambda: window.view.status == "far.cfrseg.json was not saved.")
