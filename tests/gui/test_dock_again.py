@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from gui_window import DOCK, PLUGIN, Window
@@ -79,9 +77,6 @@ def test_a_click_on_its_way_is_not_lost(window, said):
     window.click(60, 60)
     window.press(Qt.Key.Key_N)
     window.click(60, 180, settle=False)
-    computed = window.dock.controller.annotator
-    while len(computed.objects) < 2:  # not shown: no event is answered meanwhile
-        time.sleep(0.01)
     close(window)
     open_again(window)
     window.until(lambda: len(window.view.objects) == 2)

@@ -24,6 +24,8 @@ Report = Callable[[Any], None]
 
 #: jobs after which freed memory goes back to the system
 _JOBS_TO_TRIM = 20
+#: how long a worker that ends waits for its jobs before it cancels them
+_GRACE_S = 1.0
 #: why a job has no result
 Failure: TypeAlias = Exception | JobCancelled
 
@@ -108,10 +110,15 @@ class Worker:
             self._last = self._executor.submit(self._run, job)
 
     def close(self, timeout_s: float = 2.0) -> None:
-        """End the worker; a job being computed ends at its next report."""
+        """End the worker: clicks on their way are computed, long jobs are cancelled.
+
+        A job being computed ends at its next report then.
+        """
         if self._closed.is_set():
             return
         self._closed.set()
+        if self._last is not None:
+            wait([self._last], _GRACE_S)
         running = self._running
         if running is not None:
             running.cancel()
