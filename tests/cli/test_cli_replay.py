@@ -156,6 +156,19 @@ def test_exports_of_the_window_are_written_beside_the_labels(
     assert (result.exit_code, "none of measurements.csv" in result.output) == (2, True)
 
 
+def test_a_table_that_no_replay_wrote_is_not_replaced(recorded, tmp_path: Path) -> None:
+    _, session = recorded
+    (tmp_path / "cells.csv").write_text("mine")
+    options = ("-o", tmp_path, "--export", "csv")
+    _, errors = run(session, *options, code=1)
+    assert "no replay wrote it" in errors
+    assert (tmp_path / "cells.csv").read_text() == "mine"
+    assert not (tmp_path / "cells.labels.tif").exists()
+    (tmp_path / "cells.csv").unlink()
+    for _ in range(2):
+        run(session, *options)
+
+
 def test_another_image_is_measured_by_its_own_pixel_size(
     recorded, tmp_path: Path
 ) -> None:

@@ -104,8 +104,11 @@ def test_segment_applies_a_table_of_clicks_on_all_planes(
     assert named == [(1, "cell", 1), (7, "Object 7", 2)]
     with tifffile.TiffFile(output) as file:
         assert 'PhysicalSizeZ="2.0"' in (file.ome_metadata or "")
+    far = tmp_path / "far.csv"
+    far.write_text("z,y,x\n0,40,50\n0,96,50\n")
     table.write_text("z,y,x\n3,40,50\n")
     for wrong, line in (
+        (("--table", far), "lies outside"),
         (("--table", table), "event 1 is on plane (3,)"),
         (("--table", table, "--plane", "0"), "the table says the planes"),
         (("--table", table, "-c", "1,1,+"), "give clicks, or a table"),

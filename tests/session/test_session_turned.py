@@ -202,3 +202,32 @@ def test_orders():
     assert put(put("zyx", (2, 0, 1)), back((2, 0, 1))) == ("z", "y", "x")
     with pytest.raises(ValueError, match="no such order"):
         turned(np.zeros((2, 3)), (2, 0, 1))
+
+
+def test_another_file_says_its_own_pixel_sizes(tmp_path):
+    """Channels chosen, axes turned, one plane selected: sizes follow the axes."""
+    image = np.zeros((2, 3, 20, 30), np.uint8)
+    path = tmp_path / "fine.ome.tif"
+    sizes = {
+        f"PhysicalSize{axis}": n for axis, n in (("X", 0.25), ("Y", 0.5), ("Z", 2.0))
+    }
+    units = {f"PhysicalSize{axis}Unit": "µm" for axis in "XYZ"}
+    tifffile.imwrite(path, image, metadata={"axes": "ZCYX", **sizes, **units})
+    said = {
+        "path": path,
+        "folder": tmp_path,
+        "units": ("µm",) * 3,
+        "channels": (1, (0,)),
+    }
+    chosen = image[:, 0, :, :, None]
+    names = ("z", "y", "x", "c")
+    reference = reference_of(chosen, axes=names, spacing=(9.0, 9.0, 9.0), **said)
+    assert open_reference(reference, path).spacing == (2.0, 0.5, 0.25)
+    working = turned(chosen, ORDER)
+    names = ("y", "z", "x", "c")
+    reference = reference_of(
+        working, axes=names, spacing=(9.0, 9.0, 9.0), order=ORDER, **said
+    )
+    assert open_reference(reference, path).spacing == (0.5, 2.0, 0.25)
+    tifffile.imwrite(path, image, metadata={"axes": "ZCYX"})
+    assert open_reference(reference, path).spacing is None

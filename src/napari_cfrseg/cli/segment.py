@@ -183,6 +183,10 @@ def _segment_table(job: _Job, table: Path, *, as_json: bool) -> None:
     job.check_output(shape)
     events = events_from_csv(table)
     check_planes(events, shape[:-2])
+    with options.usage("--table"):
+        for event in events:
+            if isinstance(event, ev.ClickAdded):
+                check_inside(event.click, (shape[-2], shape[-1]))
     annotator = Annotator(
         lambda plane: plane_of(opened.array, plane),
         (shape[-2], shape[-1]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -127,8 +128,8 @@ def find_image(reference: ImageReference, folder: Path) -> Path:
 def open_reference(reference: ImageReference, path: Path) -> OpenImage:
     """Open a file as a session's image: the same level, selection, channels and order.
 
-    Axes of length 1 that the session's image does not have are left out. A file that
-    cannot be read, or with other axes, is an ImageError.
+    Sizes and units are the file's. Axes of length 1 that the session's image does not
+    have are left out. A file that cannot be read, or with other axes, is an ImageError.
     """
     found = open_image(path, reference.level, levels=reference.levels)
     whole = _as_shown(reference, found)
@@ -142,8 +143,23 @@ def open_reference(reference: ImageReference, path: Path) -> OpenImage:
     if origin is not None:
         counted = [i for i, name in enumerate(whole.axes) if name != "c"]
         origin = put([origin[i] for i in counted], reference.order)
-    said = reference.axes, reference.spacing, reference.units
-    return OpenImage(array, *said, origin=origin)
+    sizes, units = _sizes_in(found, reference.axes)
+    return OpenImage(array, reference.axes, sizes, units, origin=origin)
+
+
+def _sizes_in(
+    found: OpenImage, axes: Sequence[str]
+) -> tuple[tuple[float, ...] | None, tuple[str, ...] | None]:
+    """Return what a file says of pixel sizes and units along some axes."""
+    if found.spacing is None or found.units is None:
+        return None, None
+    sizes = dict(zip(found.axes, found.spacing, strict=False))
+    units = dict(zip(found.axes, found.units, strict=False))
+    names = [axis for axis in axes if axis != "c"]
+    return (
+        tuple(sizes.get(axis, 1.0) for axis in names),
+        tuple(units.get(axis, "pixel") for axis in names),
+    )
 
 
 def open_as_shown(reference: ImageReference, path: Path) -> OpenImage:

@@ -148,6 +148,7 @@ def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) 
     result.image = address_of(image_path) or str(image_path)
     result.model = weights.stem
     check_spares(task.labels_path, image_path)
+    _check_exports(task)
     opened = references.open_reference(session.image, image_path)
     if task.image is None:
         references.check_same(session.image, opened.array, str(image_path))
@@ -166,7 +167,7 @@ def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) 
     result.network_s = round(network_s, 4)
     _compare(job, labels, weights, result)
     # a process killed in between must not leave new labels with an old record
-    task.record_path.unlink(missing_ok=True)
+    _write_record(task, {"exports": list(task.exports)})
     content = replace(content, image=_shown_by(session.image, opened, image_path, task))
     for path in (task.labels_path, *task.export_paths):
         own = opened.array, image_path, opened.origin
@@ -174,10 +175,20 @@ def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) 
     record["areas"] = areas_of(labels)
     record["labels_sha256"] = labels_sha256(labels)
     record["result"] = {"seconds": round(network_s, 4), "changed": result.changed}
-    with writing(task.record_path), atomic_path(task.record_path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    _write_record(task, record)
     result.labels, result.status = str(task.labels_path), "done"
     result.exports = [str(path) for path in task.export_paths]
+
+
+def _check_exports(task: ReplayTask) -> None:
+    """Refuse to replace files that no replay has written: tables people imported."""
+    theirs = _record_there(task).get("exports")
+    for ending, path in zip(task.exports, task.export_paths, strict=True):
+        if path.exists() and not (isinstance(theirs, list) and ending in theirs):
+            raise SessionError(
+                f"{path} is there and no replay wrote it: choose another --output, or "
+                "move it away"
+            )
 
 
 def _shown_by(
@@ -186,8 +197,7 @@ def _shown_by(
     """Return what results are to say of their image; another one has its own size."""
     if task.image is None:
         return said
-    sizes = opened.spacing or said.spacing, opened.units or said.units
-    return replace(said, path=str(path), spacing=sizes[0], units=sizes[1])
+    return replace(said, path=str(path), spacing=opened.spacing, units=opened.units)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -304,11 +314,22 @@ def is_current(task: ReplayTask, record: dict[str, Any]) -> bool:
     """Return whether the results there are were made from exactly this."""
     if not all(path.exists() for path in (task.labels_path, *task.export_paths)):
         return False
+    there = _record_there(task)
+    return bool(there) and all(there.get(k) == v for k, v in record.items())
+
+
+def _write_record(task: ReplayTask, record: dict[str, Any]) -> None:
+    with writing(task.record_path), atomic_path(task.record_path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _record_there(task: ReplayTask) -> dict[str, Any]:
+    """Return the record of an earlier replay to the same place; empty: none."""
     try:
         there = json.loads(task.record_path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(there, dict) and all(there.get(k) == v for k, v in record.items())
+        return {}
+    return there if isinstance(there, dict) else {}
 
 
 def areas_of(labels: AnyLabels) -> dict[str, int]:
