@@ -309,6 +309,12 @@ def test_outlines_are_imported_with_names_and_classes_in_one_step(
     desk.controller.undo()
     desk.controller.undo()
     assert np.array_equal(desk.labels, before)
+    beside = np.zeros((2 * SHAPE[0], SHAPE[1]), np.uint16)
+    beside[50:70, 40:60], beside[SHAPE[0] :, :9] = 9, 7
+    write_geojson(path, beside, rows)
+    choose(desk.panel.import_menu, "Objects of another program")
+    assert desk.said[-2][1].startswith("1 of 2 outlines have no pixel of the image")
+    assert desk.said[-1] == ("info", "1 object imported: click to correct.")
     path.write_text("{}")
     choose(desk.panel.import_menu, "Objects of another program")
     assert desk.said[-1][0] == "warning"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
 import roifile
 
 from napari_cfrseg.annotation.annotator import Annotator
-from napari_cfrseg.annotation.events import Undone
+from napari_cfrseg.annotation.events import MaskImported, ObjectCreated, Undone
 from napari_cfrseg.errors import SessionError
+from napari_cfrseg.io import outline_files
 from napari_cfrseg.io.object_exports import (
     ExportedObject,
     write_geojson,
@@ -109,11 +111,128 @@ def test_what_is_no_file_of_outlines_is_one_line(tmp_path, text, ending):
     assert len(str(said.value).splitlines()) == 1
 
 
+def square(first: float, end: float, **said) -> dict:
+    ring = [[first, first], [end, first], [end, end], [first, end], [first, first]]
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    return {"type": "Feature", "geometry": geometry, "properties": said}
+
+
+def written(path, features, start: str = ""):
+    path.write_text(start + json.dumps(features), "utf-8")
+    return read_outlines(path)
+
+
+def test_the_smallest_of_outlines_that_overlap_has_the_pixels(tmp_path):
+    found = [square(5, 95, name="tissue"), square(10, 20, name="cell")]
+    found += [square(12, 15, name="nucleus"), square(12, 15, name="again")]
+    outlines = written(tmp_path / "a.geojson", found)
+    made = events_from_outlines(outlines, (100, 100))
+    assert sum(isinstance(e, MaskImported) for e in made) == 3  # of 4 outlines
+    annotator = applied(made, (100, 100))
+    names = {i: state.name for i, state in annotator.objects.items()}
+    assert names == {1: "tissue", 2: "cell", 3: "nucleus"}
+    areas = np.bincount(annotator.labels_array(()).ravel())
+    assert areas[1:].tolist() == [8000, 91, 9]
+
+
+@pytest.mark.parametrize("ending", [".geojson", ".zip"])
+def test_objects_of_one_name_come_back_as_they_were(tmp_path, ending):
+    path, labels = tmp_path / f"a{ending}", np.zeros((2, 20, 20), np.int32)
+    labels[:, 2:5, 2:5], labels[:, 9:15, 9:15] = 1, 2
+    labels[0, 17:, 17:], labels[1, :2, 17:] = 3, 4
+    rows = [ExportedObject(i, "cell") for i in (1, 2, 3, 4)]
+    write = write_geojson if ending == ".geojson" else write_imagej_rois
+    write(path, labels, rows, AXES[1:])
+    outlines = read_outlines(path)
+    made = events_from_outlines(outlines, labels.shape, axes=("z",), here=(0,))
+    annotator = applied(made, labels.shape)
+    assert np.array_equal(annotator.labels_array((2,)), labels)
+    assert {o.name for o in annotator.objects.values()} == {"cell"}
+
+
+def test_a_name_given_twice_on_a_plane_joins_nothing(tmp_path):
+    found = [square(1, 4, name="cell"), square(8, 12, name="cell")] * 2
+    found = json.loads(json.dumps(found))
+    for feature, z in zip(found, (0, 0, 1, 1), strict=True):
+        feature["geometry"]["plane"] = {"z": z}
+    outlines = written(tmp_path / "a.geojson", found)
+    made = events_from_outlines(outlines, (2, 20, 20), axes=("z",), here=(0,))
+    assert sum(isinstance(e, ObjectCreated) for e in made) == 4
+
+
+@pytest.mark.parametrize("place", ["Infinity", "1" * 401])
+def test_numbers_without_end_are_one_line(tmp_path, place):
+    path = tmp_path / "a.geojson"
+    feature = square(1, 4)
+    feature["geometry"]["plane"] = {"z": 7}
+    path.write_text(json.dumps([feature]).replace("7", place).replace("4", place, 1))
+    with pytest.raises(SessionError, match="no outlines can be read"):
+        read_outlines(path)
+
+
+@pytest.mark.parametrize("far", [1e5, 1e30, 1e300])
+def test_an_outline_far_around_the_image_covers_it(tmp_path, far):
+    diamond = square(-far, far)
+    ring = [[0, -far], [far, 0], [0, far], [-far, 0]]
+    diamond["geometry"]["coordinates"] = [ring]
+    found = written(tmp_path / "a.geojson", [square(-far, far), diamond])
+    assert [outline.mask((20, 30)).area for outline in found] == [600, 600]
+
+
+def test_what_has_no_pixel_is_left_out_and_the_rest_is_read(tmp_path):
+    sliver, elsewhere = square(3.6, 3.9), square(50, 60)
+    later, line = square(1, 4), square(1, 4)
+    later["geometry"]["plane"] = {"z": 10**30}
+    line["geometry"]["coordinates"] = [[[1, 1], [4, 4]]]
+    ringed = square(2, 6, name="kept")
+    ringed["geometry"]["coordinates"] += [[[3, 3], [4, 4]], []]
+    nothing = {"type": "Feature", "geometry": None, "properties": {}}
+    found = [sliver, elsewhere, later, nothing, line, ringed]
+    outlines = written(tmp_path / "a.geojson", found, "\ufeff")
+    assert len(outlines) == 5
+    made = events_from_outlines(outlines, (1, 20, 20), axes=("z",), here=(0,))
+    created, imported = made
+    assert (created.name, imported.mask.size) == ("kept", 16)
+    with pytest.raises(SessionError, match="no outline has a pixel of the image"):
+        events_from_outlines(outlines[:4], (1, 20, 20), axes=("z",), here=(0,))
+
+
+def test_archives_that_unpack_to_too_much_are_refused_unread(tmp_path, monkeypatch):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(3):
+            archive.writestr(f"{number}.roi", bytes(1 << 20))
+    monkeypatch.setattr(outline_files, "MOST_BYTES", 2 << 20)
+    with pytest.raises(SessionError, match="larger than"):
+        read_outlines(path)
+    monkeypatch.setattr(outline_files, "MOST_BYTES", 4 << 20)
+    monkeypatch.setattr(outline_files, "MOST_ENTRIES", 2)
+    with pytest.raises(SessionError, match="more than 2 files"):
+        read_outlines(path)
+
+
+def test_outlines_that_share_an_edge_share_no_pixel(tmp_path):
+    left, right = square(0.5, 5.5), square(0.5, 5.5)
+    (ring,) = right["geometry"]["coordinates"]
+    right["geometry"]["coordinates"] = [[[x + 5, y] for x, y in ring]]
+    both = square(0.5, 5.5)
+    both["geometry"]["type"] = "MultiPolygon"
+    both["geometry"]["coordinates"] = [
+        part["geometry"]["coordinates"] for part in (left, right)
+    ]
+    holed = square(0.5, 10.5)
+    holed["geometry"]["coordinates"] += left["geometry"]["coordinates"]
+    found = written(tmp_path / "a.geojson", [left, right, both, holed])
+    masks = [outline.mask((20, 30)) for outline in found]
+    assert [mask.area for mask in masks] == [25, 25, 50, 75]
+    assert masks[2].box == (0, 0, 5, 10)
+
+
 def test_outlines_beside_the_image_and_too_many_are_refused(tmp_path):
     path = tmp_path / "a.geojson"
     write_geojson(path, stack(), ROWS, AXES)
     outlines = read_outlines(path)
-    with pytest.raises(SessionError, match="'two parts' does not lie on the image"):
-        events_from_outlines(outlines, (2, 1, 20, 30), axes=AXES, here=(0, 0))
+    with pytest.raises(SessionError, match="no outline has a pixel of the image"):
+        events_from_outlines(outlines, (1, 1, 20, 30), axes=AXES, here=(0, 0))
     with pytest.raises(SessionError, match="3 objects: 2 are the most"):
         events_from_outlines(outlines, stack().shape, axes=AXES, here=(0, 0), most=2)

@@ -212,6 +212,8 @@ def _imagej_roi(region: Region, place: dict[str, int]) -> bytes:
         roi.shape_roi_size = len(path)
         (roi.top, roi.left), (h, w) = region.offset, region.mask.shape
         roi.bottom, roi.right = roi.top + h, roi.left + w
+    # names need not be unique, and a reader joins an object's planes
+    roi.props = f"object_id: {region.row.object_id}\n"
     for axis, index in place.items():
         setattr(roi, f"{axis}_position", index + 1)
     if len(place) == 1:

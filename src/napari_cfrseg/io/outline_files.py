@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.draw import polygon
 
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import MaskPatch, Plane
@@ -22,6 +22,8 @@ from napari_cfrseg.io.object_exports import plane_place
 OUTLINE_SUFFIXES = (".geojson", ".json", ".zip", ".roi")
 #: larger files of outlines are refused
 MOST_BYTES = 1 << 28
+#: archives of more files are refused
+MOST_ENTRIES = 1 << 18
 #: the axis of an ImageJ ROI that says its position in a stack of one axis only
 _ONLY_AXIS = ""
 #: ImageJ's kinds that surround an area, by roifile's names
@@ -45,15 +47,23 @@ class Outline:
     place: Mapping[str, int] = field(default_factory=dict)
 
     def mask(self, shape: tuple[int, int]) -> MaskPatch:
-        """Return the pixels of a (Y, X) plane whose middles are inside."""
+        """Return the pixels of a (Y, X) plane whose middles are inside.
+
+        A middle on an edge belongs to what lies right of or below it: outlines that
+        share an edge share no pixel, and none is between them.
+        """
+        if not self.rings:
+            return MaskPatch.empty()
         corners = np.concatenate(self.rings)
         low = np.clip(np.floor(corners.min(axis=0)), 0, shape).astype(int)
         high = np.clip(np.ceil(corners.max(axis=0)), low, shape).astype(int)
-        inside = np.zeros(high - low, np.bool_)
+        height, width = high - low
+        turns = np.zeros((height, width + 1), np.uint8)  # crossings, modulo 256
         for ring in self.rings:
-            rows, columns = polygon(*(ring - 0.5 - low).T, inside.shape)
-            inside[rows, columns] ^= True
-        return MaskPatch.from_mask(inside, (int(low[0]), int(low[1])))
+            rows, columns = _crossings(ring - 0.5 - low, height, width)
+            np.add.at(turns, (rows, columns), 1)
+        inside = np.logical_xor.accumulate((turns & 1).astype(np.bool_), axis=1)
+        return MaskPatch.from_mask(inside[:, :-1], (int(low[0]), int(low[1])))
 
     def plane(self, here: Plane, axes: Sequence[str]) -> Plane:
         """Return its plane; an axis the file says nothing of is as ``here``.
@@ -70,25 +80,64 @@ class Outline:
         return tuple(found)
 
 
+def _crossings(
+    ring: NDArray[np.float64], height: int, width: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where a ring crosses the rows 0 to ``height`` - 1: rows and columns.
+
+    A column, up to ``width``, is the first one at or right of the crossing.
+    """
+    ring = np.clip(ring, -1e300, 1e300)
+    edges = np.stack([ring, np.roll(ring, -1, axis=0)], axis=1)
+    # from above to below: an edge that two outlines share is crossed at one place
+    turned = edges[:, 0, 0] > edges[:, 1, 0]
+    edges[turned] = edges[turned, ::-1]
+    first, end = np.clip(np.ceil(edges[:, :, 0]), 0, height).astype(np.int64).T
+    counts = end - first
+    (y0, x0), (y1, x1) = np.repeat(edges, counts, axis=0).transpose(1, 2, 0)
+    rows = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - end, counts)
+    places = x0 + (rows - y0) / (y1 - y0) * (x1 - x0)
+    return rows, np.clip(np.ceil(places), 0, width).astype(np.int64)
+
+
 def read_outlines(path: Path) -> list[Outline]:
     """Read the areas in a ``.geojson``, ``.zip`` or ``.roi``; lines are left out.
 
-    A SessionError says that it cannot be read, or holds no area.
+    Rings of fewer than three corners are left out; an area may have no others. A
+    SessionError says that the file cannot be read, or holds no area.
     """
     read = _imagej if path.suffix.lower() in (".zip", ".roi") else _geojson
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise ValueError(f"larger than {MOST_BYTES >> 20} MB")
-        found = [one for one in read(path) if all(len(ring) > 2 for ring in one.rings)]
-        if not all(np.isfinite(ring).all() for one in found for ring in one.rings):
-            raise ValueError("a coordinate is no finite number")
+            raise ValueError(_TOO_LARGE)
+        found = list(read(path))
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise _unreadable(path, error) from error
-    except (RecursionError, zipfile.BadZipFile, struct.error) as error:
+    except (RuntimeError, OverflowError, MemoryError, EOFError) as error:
         raise _unreadable(path, error) from error
-    if not found:
+    except (zipfile.BadZipFile, zlib.error, struct.error) as error:
+        raise _unreadable(path, error) from error
+    if not any(outline.rings for outline in found):
         raise SessionError(f"{path.name} holds no outlines of areas")
     return found
+
+
+_TOO_LARGE = f"larger than {MOST_BYTES >> 20} MB"
+
+
+def _rings(found: Iterable[Any]) -> tuple[NDArray[np.float64], ...]:
+    """Return rings of (x, y, …) corners as those of an outline."""
+    rings = [np.array(ring, np.float64) for ring in found if len(ring) > 2]
+    if any(ring.ndim != 2 or ring.shape[1] < 2 for ring in rings):
+        raise ValueError("a corner is no (x, y)")
+    if not all(np.isfinite(ring).all() for ring in rings):
+        raise ValueError("a coordinate is no finite number")
+    return tuple(ring[:, 1::-1] for ring in rings)
+
+
+def _key(object_id: object, name: str) -> str:
+    """Return what an object's outlines have in common: our exports' number, a name."""
+    return name if object_id is None else f"object_id {object_id}"
 
 
 def _unreadable(path: Path, error: Exception) -> SessionError:
@@ -97,23 +146,22 @@ def _unreadable(path: Path, error: Exception) -> SessionError:
 
 
 def _geojson(path: Path) -> Iterator[Outline]:
-    whole = json.loads(path.read_text("utf-8"))
+    whole = json.loads(path.read_text("utf-8-sig"))
     features = whole if isinstance(whole, list) else whole.get("features", [whole])
     for feature in features:
         geometry, said = feature["geometry"], feature.get("properties") or {}
+        if geometry is None:
+            continue
         kind, given = geometry["type"], geometry.get("coordinates")
         polygons = {"Polygon": [given], "MultiPolygon": given}.get(kind, [])
-        rings = tuple(
-            np.array(ring, np.float64)[:, 1::-1] for part in polygons for ring in part
-        )
         place = geometry.get("plane") or {}
         name = str(said.get("name") or "")
-        if rings:
+        if polygons:
             yield Outline(
-                rings,
+                _rings(ring for part in polygons for ring in part),
                 name,
                 str((said.get("classification") or {}).get("name") or ""),
-                str(said.get("object_id") or name),
+                _key(said.get("object_id"), name),
                 {axis: int(n) for axis, n in place.items() if int(n) >= 0},
             )
 
@@ -121,18 +169,33 @@ def _geojson(path: Path) -> Iterator[Outline]:
 def _imagej(path: Path) -> Iterator[Outline]:
     import roifile
 
-    found: Any = roifile.roiread(path)
-    for roi in found if isinstance(found, list) else [found]:
+    for content in _imagej_files(path):
+        roi: Any = roifile.ImagejRoi.frombytes(content)
         if roi.roitype.name not in _AREAS:
             continue
-        rings = roi.coordinates(multi=True)
         place = {a: getattr(roi, f"{a}_position") - 1 for a in "ztc"}
         place = {axis: index for axis, index in place.items() if index >= 0}
         if not place and roi.position > 0:
             place = {_ONLY_AXIS: roi.position - 1}
         yield Outline(
-            tuple(np.asarray(ring, np.float64)[:, ::-1] for ring in rings),
+            _rings(roi.coordinates(multi=True)),
             roi.name,
-            key=roi.name,
+            key=_key(roi.properties.get("object_id"), roi.name),
             place=place,
         )
+
+
+def _imagej_files(path: Path) -> Iterator[bytes]:
+    """Yield a ROI's bytes, or those of each in an archive."""
+    if path.suffix.lower() == ".roi":
+        yield path.read_bytes()
+        return
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if len(entries) > MOST_ENTRIES:
+            raise ValueError(f"more than {MOST_ENTRIES} files")
+        if sum(entry.file_size for entry in entries) > MOST_BYTES:
+            raise ValueError(_TOO_LARGE)
+        for entry in entries:
+            if not entry.is_dir() and not entry.filename.startswith("__MACOSX/"):
+                yield archive.read(entry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import MOST_LABEL, LabelRuns, Plane
+from napari_cfrseg.geometry.windows import slices
 from napari_cfrseg.io.click_tables import (
     TableClick,
     name_in,
@@ -22,6 +24,7 @@ from napari_cfrseg.io.click_tables import (
     read_clicks,
 )
 from napari_cfrseg.io.outline_files import Outline
+from napari_cfrseg.io.tiled_labels import Tiles
 
 
 def events_from_csv(
@@ -122,38 +125,72 @@ def events_from_outlines(
     """Make an object of every outline, in one undo step: it is the first feedback.
 
     ``shape`` is (…, Y, X), and ``axes`` are the names of its axes. An outline that says
-    nothing of an axis is on the plane ``here``. A SessionError says that there are too
-    many, or that one has no pixel on the image.
+    nothing of an axis is on the plane ``here``. Where outlines overlap, the smallest
+    has the pixels. One that gets none has no event; a SessionError says that none gets
+    any, or that there are too many objects.
     """
-    leading, plane_shape = shape[:-2], (shape[-2], shape[-1])
+    placed = [(one, one.plane(here, axes)) for one in outlines]
+    places = Counter((one.key, plane) for one, plane in placed)
+    repeated = {key for (key, _), count in places.items() if count > 1}
     events: list[ev.Event] = []
-    owners: dict[str, tuple[int, set[Plane]]] = {}
+    numbers: dict[str, int] = {}
     number = first_object - 1
-    for outline in outlines:
-        plane, mask = outline.plane(here, axes), outline.mask(plane_shape)
-        inside = all(0 <= i < n for i, n in zip(plane, leading, strict=True))
-        if not inside or not mask.mask.size:
-            what = f"the outline {outline.name!r}" if outline.name else "an outline"
-            raise SessionError(f"{what} does not lie on the image")
-        object_id, planes = owners.get(outline.key, (0, {plane}))
-        is_new = not outline.key or plane in planes
+    for outline, plane, runs in _apart(placed, shape):
+        key = "" if outline.key in repeated else outline.key
+        is_new = key not in numbers
         if is_new:
             number += 1
-            object_id, planes = owners[outline.key] = number, set[Plane]()
             together = bool(events)
             events.append(ev.ObjectCreated(number, outline.name, together=together))
-        planes.add(plane)
-        drawn = mask.mask.astype(np.int32)
-        runs = LabelRuns.from_labels(drawn, mask.mask, plane_shape, mask.offset)
-        events.append(ev.MaskImported(object_id, plane, runs, together=not is_new))
+        owner = numbers.setdefault(key, number) if key else number
+        events.append(ev.MaskImported(owner, plane, runs, together=not is_new))
         if is_new and outline.object_class:
             classified = ev.ObjectClassified(
                 number, outline.object_class, together=True
             )
             events.append(classified)
+    if not events:
+        raise SessionError("no outline has a pixel of the image")
     if number > most:
         raise SessionError(f"{number} objects: {most} are the most")
     return events
+
+
+def _apart(
+    placed: Sequence[tuple[Outline, Plane]], shape: tuple[int, ...]
+) -> list[tuple[Outline, Plane, LabelRuns]]:
+    """Return the outlines that get pixels with those: the smallest are served first."""
+    size = (shape[-2], shape[-1])
+    taken, found = Tiles(shape, np.bool_), {}
+    try:
+        areas = {
+            index: outline.mask(size).area
+            for index, (outline, plane) in enumerate(placed)
+            if all(0 <= i < n for i, n in zip(plane, shape[:-2], strict=True))
+        }
+        for index in sorted(areas, key=areas.__getitem__):
+            outline, plane = placed[index]
+            mask = outline.mask(size)
+            place = (*plane, *slices(mask.box))
+            before = taken[place]
+            taken[place] = before | mask.mask
+            runs = _runs(mask.mask & ~before, mask.offset, size)
+            if runs.size:
+                found[index] = (outline, plane, runs)
+    except MemoryError as error:
+        raise SessionError("the outlines are too large for the memory") from error
+    return [found[index] for index in sorted(found)]
+
+
+def _runs(
+    mask: NDArray[np.bool_], offset: tuple[int, int], shape: tuple[int, int]
+) -> LabelRuns:
+    """Give label 1 to a mask's pixels, row by row: far smaller than their indices."""
+    steps = np.diff(np.pad(mask, ((0, 0), (1, 1))).view(np.int8), axis=1)
+    rows, columns = np.nonzero(steps == 1)
+    lengths = np.nonzero(steps == -1)[1] - columns
+    starts = (rows + offset[0]) * shape[1] + columns + offset[1]
+    return LabelRuns(shape, starts, lengths, np.ones(len(rows), np.int32))
 
 
 def _events(

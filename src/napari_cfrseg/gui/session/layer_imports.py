@@ -63,7 +63,7 @@ def import_objects_file(controller: Controller, path: Path) -> Imported:
     """Make objects of a file of labels, whose pixels lie on the image's, or outlines.
 
     Raises ImageError if it cannot be read or holds no whole numbers, SessionError if it
-    has another shape or outlines elsewhere.
+    has another shape or no outline that gets a pixel.
     """
     from napari.layers import Labels
 
@@ -79,8 +79,9 @@ def _import_outlines(controller: Controller, path: Path) -> Imported:
     if image.order:
         msg = "outlines lie on the file's own planes: roll the axes back (Ctrl+E)"
         raise SessionError(msg)
+    outlines = read_outlines(path)
     events = events_from_outlines(
-        read_outlines(path),
+        outlines,
         image.shape,
         axes=image.plane_names[:-2],
         here=controller.current_plane,
@@ -88,6 +89,12 @@ def _import_outlines(controller: Controller, path: Path) -> Imported:
         most=MOST_OBJECTS,
     )
     controller.submit(*events)
+    left = len(outlines) - sum(isinstance(e, ev.MaskImported) for e in events)
+    if left:
+        controller.refuse(
+            f"{left} of {len(outlines)} outlines have no pixel of the image that no "
+            "smaller outline has: left out."
+        )
     return sum(isinstance(event, ev.ObjectCreated) for event in events), None
 
 
