@@ -82,14 +82,17 @@ def test_keys_that_cannot_be_used_are_said_and_the_others_hold(
     keys = get_plugin_settings(PLUGIN).keys
     assert not Preferences.load().problems
     keys.polarity, keys.cancel, keys.reject, keys.undo = "ü", "Esc", "Ctrl+Del", ""
-    keys.new_object = "D"
+    keys.new_object, keys.pick, keys.closer, keys.help = "D", "Shift", "Ctrl-Alt", "a b"
     found = Preferences.load()
     assert found.keys["polarity"] == "T"
     assert (found.keys["cancel"], found.keys["reject"]) == ("Escape", "Ctrl+Delete")
     assert (found.keys["undo"], found.keys["new_object"]) == ("Control-Z", "D")
     assert found.problems == (
         "“ü” is no key: “swap what the mouse buttons mean” keeps T",
+        "“Shift” is no key: “select the object pointed at” keeps G",
+        "“Ctrl-Alt” is no key: “it is a smaller structure” keeps Q",
         "D is the key of “next object” and of “propagate forward”",
+        "“a b” is no key: “show all keys” keeps F1",
     )
     said = []
     found.say_problems(lambda *one: said.append(one))

@@ -127,3 +127,42 @@ def test_other_pixels_begin_a_session(window, said):
     assert not window.labels.data.any()
     assert np.array_equal(window.viewer.layers["cells objects"].data, done)
     assert "pixels" in said[-1]
+
+
+def test_clicks_deleted_meanwhile_are_removed(window, said):
+    done = two_objects(window)
+    points = window.points
+    close(window)
+    points.selected_data = {1}
+    points.remove_selected()
+    open_again(window)
+    window.until(lambda: window.area(1) > 0)
+    window.settle()
+    assert window.area(2) == 0
+    assert len(window.points.data) == 1
+    assert names(window) == ["cells", "cells objects", "cells clicks"]
+    window.press(Qt.Key.Key_Z, CONTROL)
+    assert np.array_equal(window.labels.data, done)
+    assert len(window.points.data) == 2
+    assert not said
+
+
+def test_what_is_taken_away_after_closing_within_a_click_stays_in_sight(window, said):
+    window.click(60, 60)
+    window.press(Qt.Key.Key_N)
+    window.click(60, 180, settle=False)
+    points, labels = window.points, window.labels
+    close(window)
+    points.selected_data = {0}
+    points.remove_selected()
+    labels.data_setitem(tuple(np.argwhere(labels.data == 1).T), 0)
+    for _ in range(2):
+        open_again(window)
+        window.until(lambda: len(window.view.objects) == 2)
+        assert window.area(1) > 0
+        assert len(window.points.data) == 2
+        assert len(names(window)) == 5
+        close(window)
+    assert window.viewer.layers["cells clicks (before)"] is points
+    assert window.viewer.layers["cells objects (before)"] is labels
+    assert len(said) == 2

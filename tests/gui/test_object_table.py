@@ -166,3 +166,11 @@ def test_measurements_are_in_a_table_and_in_the_layer_s_features(window, tmp_pat
     features = window.labels.features
     assert list(features["area_px"]) == [window.area(i) for i in (1, 2, 3)]
     assert np.allclose(features["mean"], 200, atol=40)
+
+
+def test_an_area_that_rounds_to_a_thousand_is_written_out(qapp):
+    table = ObjectTable()
+    for px, said in ((9994, "999 µm²"), (9997, "1000 µm²"), (12, "1.2 µm²")):
+        one = ObjectRow(1, "Object 1", "red", 1, False, area_px=px, planes=1)
+        table.show_view(DockView(objects=(one,), pixel_size=(0.1, "µm²")))
+        assert table.item(0, 3).text() == said

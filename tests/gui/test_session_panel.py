@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,13 @@ from napari.components import ViewerModel
 from napari.layers._source import Source
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 from session_cases import PLACES, SHAPE, flood_segmenter, pixels, record
-from sync_runner import SyncRunner
+from sync_runner import HeldRunner, run
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.gui.segment.controller import Controller
+from napari_cfrseg.gui.segment.worker import Job
 from napari_cfrseg.gui.session.layer_imports import (
     import_csv,
     import_labels,
@@ -36,6 +39,23 @@ from napari_cfrseg.session.session_writer import SessionWriter
 from napari_cfrseg.session.unsaved_sessions import note_recent
 
 
+class LateRunner(HeldRunner):
+    """Answers for held jobs when all are done, as a worker does that is ahead of Qt."""
+
+    def release(self) -> None:
+        answers: list[Callable[[], None]] = []
+        for job in self.waiting or ():
+            late = Job(
+                job.work,
+                lambda found, job=job: answers.append(lambda: job.done(found)),
+                lambda error, job=job: answers.append(lambda: job.failed(error)),
+            )
+            run(late)
+        self.waiting = None
+        for answer in answers:
+            answer()
+
+
 class Desk:
     """A panel on a controller's session; nothing of it is on a screen."""
 
@@ -44,8 +64,9 @@ class Desk:
         self.opened: list[Path] = []
         self.viewer = ViewerModel()
         layer = self.viewer.add_image(pixels() if image is None else image, name="a")
+        self.runner = LateRunner()
         self.controller = Controller(
-            self.viewer, layer, SyncRunner(), flood_segmenter, self.tell, "small"
+            self.viewer, layer, self.runner, flood_segmenter, self.tell, "small"
         )
         self.keeper = SessionKeeper(
             self.controller, lambda _: flood_segmenter(), self.tell
@@ -253,6 +274,32 @@ def test_after_a_session_that_cannot_be_reopened_clicks_go_on(
     desk.controller.undo()
     assert not desk.labels.any()
     assert bad.read_bytes() == before
+
+
+def test_a_model_that_loads_around_a_reopening_is_not_written_into_it(
+    desk: Desk, tmp_path: Path
+) -> None:
+    content = Session.open(record(tmp_path)[1]).content
+    good, bad = (tmp_path / f"{name}.cfrseg.json" for name in ("good", "bad"))
+    SessionWriter.create(good, content).close()
+    wrong = (*content.events, ev.ObjectRenamed(999, "of no object"))
+    SessionWriter.create(bad, replace(content, events=wrong)).close()
+    for path in (bad, good):
+        before = Session.open(path).content.events
+        desk.runner.hold()
+        desk.controller.load_model(flood_segmenter, f"before {path.name}")
+        desk.keeper.reopen(path)
+        if path is bad:
+            desk.controller.load_model(flood_segmenter, "after")
+        desk.runner.release()
+        assert Session.open(path).content.events == before
+    writer = desk.keeper.writer
+    assert writer is not None
+    assert writer.path == good
+    desk.runner.hold()
+    desk.controller.load_model(flood_segmenter, "later")
+    desk.runner.release()
+    assert writer.content.events == (*content.events, ev.ModelChanged("later"))
 
 
 def test_labels_are_imported_from_a_file(

@@ -194,8 +194,8 @@ class Preferences:
 def usable_keys(chosen: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the keys of all actions as napari knows them, and what is wrong.
 
-    An action whose key is none, or empty, keeps its default; of two with one key only
-    the latter is bound.
+    An action whose key is none, several, or empty, keeps its default; of two with one
+    key only the latter is bound.
     """
     keys: dict[str, str] = {}
     problems: list[str] = []
@@ -205,7 +205,9 @@ def usable_keys(chosen: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, .
             r"\bDel$", "Delete", re.sub(r"\bEsc$", "Escape", chosen[action.name])
         )
         parts = KeyBinding.from_str(said).parts if said.strip() else []
-        is_key = KeyCode.UNKNOWN not in [part.key for part in parts]
+        is_key = len(parts) < 2 and all(
+            part.key != KeyCode.UNKNOWN and not part.is_modifier_key() for part in parts
+        )
         if not is_key:
             default = shown_key({action.name: action.key}, action.name)
             problems.append(f"“{said}” is no key: “{action.text}” keeps {default}")

@@ -40,8 +40,8 @@ from napari_cfrseg.gui.segment.suggesting import Suggesting
 from napari_cfrseg.gui.segment.worker import Failure, Runner
 from napari_cfrseg.gui.segment.working_image import WorkingImage
 from napari_cfrseg.io.tiled_labels import TiledLabels, is_large
-from napari_cfrseg.session.format import SessionContent
 from napari_cfrseg.session.recording import RecordedAnnotator
+from napari_cfrseg.session.session_writer import SessionWriter
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -416,7 +416,7 @@ class Controller:
 
     def restore(
         self,
-        content: SessionContent,
+        writer: SessionWriter,
         restored: Callable[[], None],
         failed: Callable[[Failure], None],
     ) -> None:
@@ -425,6 +425,7 @@ class Controller:
         Nothing was done here before, and nothing is shown if it fails. What is done
         meanwhile follows (:meth:`do`); nothing can be painted.
         """
+        content = writer.content
 
         def done(last: Change | None) -> None:
             self.labels.let_paint(True)
@@ -445,4 +446,4 @@ class Controller:
         self.labels.let_paint(False)  # a label there is another object's soon
         self._shown.show(progress=(0, len(content.events)))
         shown, begun = self._shown.preview, partial(self.begin_long, status=_REOPENING)
-        self._queue.restore(content, done, refused, shown, begun)
+        self._queue.restore(writer, done, refused, shown, begun)

@@ -22,8 +22,8 @@ from napari_cfrseg.errors import JobCancelled
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.click_layer import ClickRow
 from napari_cfrseg.gui.segment.worker import Failure, Job, Report, Runner
-from napari_cfrseg.session.format import SessionContent
 from napari_cfrseg.session.recording import RecordedAnnotator
+from napari_cfrseg.session.session_writer import SessionWriter
 
 #: what was done to an object on a plane, and the points of its clicks there
 _Listed = tuple[tuple[Entry, ...], tuple[ClickRow, ...]]
@@ -146,7 +146,7 @@ class EventQueue:
 
     def restore(
         self,
-        content: SessionContent,
+        writer: SessionWriter,
         done: Callable[[Change | None], None],
         failed: Callable[[Failure], None],
         reported: Callable[[Progress], None],
@@ -154,7 +154,8 @@ class EventQueue:
     ) -> None:
         """Apply a session's events, and pass what its last one changed to done.
 
-        Where it failed, or the job that ``begun`` gets was cancelled, nothing is done.
+        What is done from then on is recorded in it. Where it failed, or the job that
+        ``begun`` gets was cancelled, nothing is done, and nothing recorded.
         Acts that are held meanwhile follow, in order, also then.
         """
         self.hold()
@@ -166,6 +167,7 @@ class EventQueue:
                 self.go_on()
 
         def work(report: Report) -> Change | None:
+            content = writer.content
             last, total = None, len(content.events)
             try:
                 for number, change in enumerate(self._annotator.restore(content), 1):
@@ -174,6 +176,8 @@ class EventQueue:
             except BaseException:
                 self._annotator.begin_again()
                 raise
+            if not self._closed:
+                self._annotator.writer = writer
             return last
 
         job = Job(

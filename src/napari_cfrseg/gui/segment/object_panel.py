@@ -215,7 +215,7 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
     def _area(self, one: ObjectRow) -> str:
         size, unit = self._pixel_size
         measured = one.area_px * size
-        digits = ".3g" if measured < 1000 and unit != "px" else ".0f"
+        digits = ".3g" if round(measured) < 1000 and unit != "px" else ".0f"
         return f"{measured:{digits}} {unit}"
 
     def _on_selection(self) -> None:

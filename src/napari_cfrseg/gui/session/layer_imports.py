@@ -17,7 +17,7 @@ from napari_cfrseg.gui.segment.layers import (
     labels_on,
     points_on,
 )
-from napari_cfrseg.gui.session.layer_references import METADATA_KEY
+from napari_cfrseg.gui.session.layer_references import METADATA_KEY, is_as_closed
 from napari_cfrseg.io.click_tables import is_positive
 from napari_cfrseg.io.images import read_labels
 from napari_cfrseg.io.outline_files import OUTLINE_SUFFIXES, read_outlines
@@ -170,8 +170,9 @@ def painted_since(
 def take_over(controller: Controller, session: Session) -> list[str]:
     """Let a controller's labels and points take the place of those shown of a session.
 
-    What was painted on the labels since they were saved is done here, too. Returns one
-    line for each layer that stays, renamed, because of other changes.
+    What was painted on the labels since they were saved is done here, too, and clicks
+    that were deleted are removed. Returns one line for each layer that stays, renamed,
+    because of other changes.
     """
     layers, kept = controller.viewer.layers, []
     for own, kind in zip(controller.own_layers, ("objects", "clicks"), strict=True):
@@ -185,6 +186,7 @@ def take_over(controller: Controller, session: Session) -> list[str]:
                 layers.remove(shown)
             except SessionError as error:
                 shown.name = f"{name} (before)"
+                shown.metadata.pop(METADATA_KEY)  # what is opened next has its own
                 kept.append(f"“{shown.name}” was kept: {error}")
             break  # others are copies that a person made
         own.name = name
@@ -195,16 +197,21 @@ def take_over(controller: Controller, session: Session) -> list[str]:
 def _take_changes(controller: Controller, session: Session, shown: Any) -> None:
     """Do what was done on a session's layer; raise SessionError where that cannot be.
 
-    Points, and labels that were not saved at the end, must be those of the session, or
-    fewer: a dock that is closed while it computes leaves such layers.
+    Layers that were not saved at the end may have less than the session, a dock that
+    is closed while it computes leaves such, but must be as they were then.
     """
     from napari.layers import Labels
 
     if not isinstance(shown, Labels):
-        both = (shown.data, controller.clicks.layer.data)
-        here, there = (set(map(tuple, np.round(data, 3).tolist())) for data in both)
-        if not here <= there:
+        here, there = set(_clicks_of(shown)), _clicks_of(controller.clicks.layer)
+        if not here <= set(there):
             raise SessionError("it has points that are no clicks of the session")
+        rows = zip(controller.clicks.rows, there, strict=True)
+        gone = [row for row, key in rows if key not in here]
+        if gone and session.saved_labels() is not None:
+            controller.points_removed(gone)
+        elif gone and not is_as_closed(shown):
+            raise SessionError("points were deleted while the dock was closed")
     elif not shown.multiscale and (saved := session.saved_labels()) is not None:
         painted = painted_since(controller.image, shown.data, saved)
         if painted:
@@ -213,6 +220,15 @@ def _take_changes(controller: Controller, session: Session, shown: Any) -> None:
         drawn, restored = np.asarray(shown.data), controller.labels.layer.data
         if drawn.shape != restored.shape or (drawn[drawn != restored] > 0).any():
             raise SessionError("it has labels that the session does not have")
+        if not is_as_closed(shown):
+            raise SessionError("labels were erased while the dock was closed")
+
+
+def _clicks_of(layer: Points) -> list[tuple[object, ...]]:
+    """Return each point's place and the number of its click."""
+    numbers = layer.features.get("click", [""] * len(layer.data))
+    places = np.round(layer.data, 3).tolist()
+    return [(str(n), *place) for n, place in zip(numbers, places, strict=True)]
 
 
 def said_by(

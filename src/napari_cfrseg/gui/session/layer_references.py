@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -42,6 +43,8 @@ Select = tuple[tuple[int, int], ...]
 METADATA_IMAGE = "cfrseg_image"
 #: where a layer's metadata say which session it came with
 METADATA_KEY = "cfrseg_session"
+#: where a layer's metadata say what it held when its dock was closed
+_AS_CLOSED = "cfrseg_as_closed"
 
 
 def remember_session(image: WorkingImage, session: Path) -> None:
@@ -49,6 +52,21 @@ def remember_session(image: WorkingImage, session: Path) -> None:
     said = image.layer.metadata
     said.setdefault(METADATA_IMAGE, None)
     said.update({METADATA_KEY: str(session), METADATA_ORDER: image.order})
+
+
+def note_as_closed(layer: Layer) -> None:
+    """Let a layer of a dock that is closed say what it holds."""
+    if not getattr(layer, "multiscale", False):
+        layer.metadata[_AS_CLOSED] = _checksum(layer)
+
+
+def is_as_closed(layer: Layer) -> bool:
+    """Return whether a layer holds what it did when its dock, if any, was closed."""
+    return layer.metadata.get(_AS_CLOSED) in (None, _checksum(layer))
+
+
+def _checksum(layer: Layer) -> int:
+    return zlib.crc32(np.ascontiguousarray(layer.data).data)
 
 
 def forget_session(layer: Layer) -> None:

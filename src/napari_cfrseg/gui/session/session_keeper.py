@@ -29,6 +29,7 @@ from napari_cfrseg.gui.session.layer_references import (
     image_file,
     is_of,
     known_reference,
+    note_as_closed,
     remember_session,
     session_to_go_on,
     write_pixels,
@@ -71,7 +72,7 @@ class SessionKeeper:
         self.controller = controller
         self._load = load
         self._notify = notify
-        self._reopening = False
+        self._reopening: SessionWriter | None = None
         self._not_installed: list[str] = []
         self._failed: str | None = None
         self._identity = new_identity()
@@ -86,8 +87,8 @@ class SessionKeeper:
 
     @property
     def writer(self) -> SessionWriter | None:
-        """The session being written, None before the first act."""
-        return self.controller.annotator.writer
+        """The session being written or reopened, None before the first act."""
+        return self._reopening or self.controller.annotator.writer
 
     @property
     def has_events(self) -> bool:
@@ -136,12 +137,11 @@ class SessionKeeper:
         content = writer.content
         self._identity = content.identity
         annotator = self.controller.annotator
-        annotator.writer = writer
         self._listen(writer)
-        self._reopening = True
+        self._reopening = writer
 
         def restored() -> None:
-            self._reopening = False
+            self._reopening = None
             self._take_names(writer)
             self._note_whereabouts(writer)
             self._mark_layers()
@@ -152,7 +152,7 @@ class SessionKeeper:
             self.changed.emit(self.status())
 
         def failed(error: Failure) -> None:
-            self._reopening = False
+            self._reopening = None
             # acts from here on would not fit what the file says
             annotator.writer = None
             writer.close()
@@ -166,7 +166,7 @@ class SessionKeeper:
             if not isinstance(error, CfrSegError):
                 raise error
 
-        self.controller.restore(content, restored, failed)
+        self.controller.restore(writer, restored, failed)
         if self.is_saved:
             note_recent(path)
         self.changed.emit(self.status())
@@ -339,7 +339,7 @@ class SessionKeeper:
         annotator, is_saved = self.controller.annotator, self.is_saved
         self.controller.applied.disconnect(self._mark_layers)
         annotator.open_writer = None
-        writer, annotator.writer = annotator.writer, None
+        writer, annotator.writer = self.writer, None
         if writer is None:
             return
         if not (is_saved or annotator.objects or self._is_busy):
@@ -347,9 +347,13 @@ class SessionKeeper:
             forget_session(self.controller.image.layer)
         else:
             remember_session(self.controller.image, writer.path)
+            unsaved = list(self.controller.own_layers)
             if not self._is_busy:  # else the labels are not those of the events
                 with suppress(OSError):
                     writer.save(annotator.snapshot(writer.event_count))
+                    unsaved = []
+            for layer in unsaved:
+                note_as_closed(layer)
             writer.close()
 
     def _check_ready(self, act: str) -> None:
@@ -361,7 +365,7 @@ class SessionKeeper:
 
     @property
     def _is_busy(self) -> bool:
-        return self._reopening or self.controller.view.pending > 0
+        return self._reopening is not None or self.controller.view.pending > 0
 
     # -- beginning -------------------------------------------------------------------
 
