@@ -49,9 +49,8 @@ class NoImage:
         def go_back() -> None:
             self._dock.choose(image)
             keeper = self._dock.sessions.keeper
-            goes_on = keeper is not None and keeper.has_events
-            if session is not None and is_kept and not goes_on:
-                self._dock.sessions.open(session)
+            if session and is_kept and keeper and not keeper.has_events:
+                keeper.reopen(session)
 
         def go_on() -> None:
             images = images_of(self._viewer)
