@@ -167,7 +167,9 @@ def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) 
     result.network_s = round(network_s, 4)
     _compare(job, labels, weights, result)
     # a process killed in between must not leave new labels with an old record
-    _write_record(task, {"exports": list(task.exports)})
+    task.record_path.unlink(missing_ok=True)
+    if task.exports:  # but which files may be replaced then
+        _write_record(task, {"exports": list(task.exports)})
     content = replace(content, image=_shown_by(session.image, opened, image_path, task))
     for path in (task.labels_path, *task.export_paths):
         own = opened.array, image_path, opened.origin
