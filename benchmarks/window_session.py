@@ -1,7 +1,7 @@
-"""What each click changes in a real window, on five kinds of micrographs.
+"""Click in a real window on five kinds of micrographs; print what each click changes.
 
 A robot clicks the middle of the largest error with the mouse until people would accept
-the outline, at most eight times, on one object of each bundled micrograph. Prints a
+the outline, at most eight times, on one object of each of them (bundled). Prints a
 Markdown table: milliseconds from the press to the labels on the layer, the IoU then,
 and what the click made right and wrong, in shares of the object's area. With
 ``--pictures`` a picture of the window is kept for each micrograph::

@@ -107,7 +107,7 @@ def segment(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """What both ways of segmenting are told."""
+    """What clicks and tables of clicks are applied with."""
 
     image: Path
     opened: OpenImage
