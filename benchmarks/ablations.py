@@ -7,11 +7,11 @@
 
 PACKS is what ``benchmarks/gpu/pack.py`` writes. Every row has a file of its own in OUT:
 a row that was killed continues, a finished row is skipped. All rows start from
-the same encoder (``--encoder``: the backbone, pyramid and detail map of a model, or
-"none") and, for a seed, from the same fresh remainder as far as it has the same parts;
-at each step all rows draw windows about the same objects. Judged are windows about
-validation objects that a robot clicks (``--judge windows``: the network alone, cheap)
-or whole images with automatic focus (``--judge images --data DATA``).
+the same encoder (``--encoder``: the shape of a model, with its backbones, pyramid and
+detail map, or "none") and, for a seed, from the same fresh remainder as far as it has
+the same parts; at each step all rows draw windows about the same objects. Judged are
+windows about validation objects that a robot clicks (``--judge windows``: the network
+alone, cheap) or whole images with automatic focus (``--judge images --data DATA``).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ablation_rows import TABLES, Row
 from ablation_tables import tables
 from gpu.packs import read_side
 from gpu.settled_norms import settle_norms
-from network_variants import VariantNet
+from network_variants import VariantConfig, VariantNet
 
 from cfrseg_training.configuration import TrainConfig
 from cfrseg_training.loop.atlas import AFTER_FIRST_CLICK, Atlas, Sample, WindowBatch
@@ -48,7 +48,7 @@ from napari_cfrseg.model.network import ClickNetwork
 
 SPLIT = Path(__file__).parent / "split.json"
 #: parts of the network that see neither clicks nor masks
-ENCODER = ("backbone", "pyramid", "detail")
+ENCODER = ("backbone", "pyramid", "detail", "second")
 #: rounds from which every row takes its normalisation statistics
 SETTLING = RoundsConfig(weights=(1.0, 1.0, 1.0), refined=0.0, started=0.0)
 #: windows clicked at a time
@@ -133,10 +133,8 @@ class Bench:
     def _train(self, row: Row, seed: int, state: Path) -> tuple[ClickNetwork, int]:
         options = self.options
         torch.manual_seed(seed)
-        network = VariantNet(row.variant)
+        network = fresh(row.variant, options.encoder)
         network.grid_size = options.grid
-        if options.encoder != "none":
-            take_encoder(network, options.encoder)
         config = TrainConfig(
             steps=options.steps,
             budget_s=None if options.minutes is None else 60 * options.minutes,
@@ -209,19 +207,34 @@ def _write(path: Path, values: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(values), encoding="utf-8")
 
 
-def take_encoder(network: VariantNet, name: str) -> None:
-    """Give a fresh network the encoder of a model."""
-    other, _ = checkpoint.load(checkpoint.resolve(name))
-    for part in ENCODER:
-        getattr(network, part).load_state_dict(getattr(other, part).state_dict())
+def fresh(variant: VariantConfig, encoder: str) -> VariantNet:
+    """Return a fresh network; of a model, if one is named, it has shape and encoder.
+
+    What the papers do not have is left out: the fine feedback, the odds of changes.
+    """
+    if encoder == "none":
+        return VariantNet(variant)
+    model = _default_network(encoder)
+    shape = replace(model.config, fine_feedback=0, change_width=0)
+    network = VariantNet(replace(variant, network=shape))
+    for name, part in network.named_children():
+        if name in ENCODER:
+            part.load_state_dict(getattr(model, name).state_dict())
+    return network
+
+
+def _default_network(name: str) -> CfrNet:
+    """Load a model that is a default network."""
+    network, _ = checkpoint.load(checkpoint.resolve(name))
+    if not isinstance(network, CfrNet):
+        msg = f"{name} is not a default network (CfrNet)"
+        raise TypeError(msg)
+    return network
 
 
 def _swapped(changes: Iterable[tuple[str, Any]], grid: int) -> ClickNetwork:
     """Return the shipped default network with another FFCM at inference."""
-    network, _ = checkpoint.load(checkpoint.resolve("default"))
-    if not isinstance(network, CfrNet):
-        msg = "the default model has no FFCM"
-        raise TypeError(msg)
+    network = _default_network("default")
     network.grid_size = grid
     for name, value in changes:
         setattr(network.ffcm, name, value)
