@@ -120,7 +120,9 @@ class ClickDock(DockWidget):
             lambda: self._controller,
             self._preferences.resting,
         )
-        self.without = NoImage(self.viewer, self)
+        self.without = NoImage(
+            self.viewer, self.image_choice, self.sessions, self.show_view
+        )
         self._lay_out()
         self.image_choice.changed.connect(self._on_image)
         self.model_choice.changed.connect(self._on_model)
@@ -158,11 +160,9 @@ class ClickDock(DockWidget):
         if self.closed:
             return
         self.closed = True
-        self.canvas.close()
-        self._collections.close()
         self._opened.set()
-        self._listener.close()
-        self.resting.close()
+        for part in (self.canvas, self._collections, self._listener, self.resting):
+            part.close()
         self.without.close()
         self._leave()
         self._runner.close()
@@ -179,8 +179,7 @@ class ClickDock(DockWidget):
         CfrSegError
             It is no session, or its image cannot be opened.
         """
-        controller = self._controller
-        keeper = None if controller is None else self._keepers[controller]
+        keeper = self.sessions.keeper
 
         def elsewhere() -> None:
             self.viewer.open(str(path), plugin=PLUGIN)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.engine.refinement import DEFAULT_REFINEMENT, Refinement
+from napari_cfrseg.engine.suggestions import ACCEPT_FROM
 from napari_cfrseg.errors import counted
-from napari_cfrseg.gui.segment.learning import LearningView
-from napari_cfrseg.gui.segment.propagator import StackView
-from napari_cfrseg.gui.segment.suggesting import SuggestionsView
+
+Kind = Literal["none", "anchor", "carried", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,57 @@ class Remedy:
 
     text: str
     act: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class StripCell:
+    """One plane of the strip; ``confidence`` is the IoU expected, 1 if annotated."""
+
+    kind: Kind = "none"
+    confidence: float = 0.0
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StackView:
+    """The state of the stack that the dock shows.
+
+    ``axes`` are the names of those that can be walked along, ``axis`` is the one that
+    is; there is a cell for each plane along it. ``worst`` is the plane to look at next.
+    """
+
+    axes: tuple[str, ...] = ()
+    axis: int = 0
+    cells: tuple[StripCell, ...] = ()
+    here: int = 0
+    worst: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SuggestionsView:
+    """Suggestions as the dock shows them: scores, slider, whether more come.
+
+    ``follows``: the view is searched again when it moves.
+    """
+
+    scores: tuple[float, ...] = ()
+    threshold: float = ACCEPT_FROM
+    running: bool = False
+    follows: bool = True
+
+    @property
+    def sure(self) -> int:
+        """How many the slider accepts."""
+        return sum(score >= self.threshold for score in self.scores)
+
+
+@dataclass(frozen=True, slots=True)
+class LearningView:
+    """Whether lessons are wanted, what came of the last one, whether it is in use."""
+
+    wanted: bool = False
+    text: str = ""
+    in_use: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@ A lesson is many short jobs on the worker, so that clicks come in between.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.gui.segment.dock_view import LearningView
 from napari_cfrseg.gui.segment.worker import Failure, Job
 
 if TYPE_CHECKING:
@@ -20,15 +21,6 @@ if TYPE_CHECKING:
 
 #: finished objects before the first lesson, and how many times more before the next
 _FIRST, _MORE = 4, 1.5
-
-
-@dataclass(frozen=True, slots=True)
-class LearningView:
-    """Whether lessons are wanted, what came of the last one, whether it is in use."""
-
-    wanted: bool = False
-    text: str = ""
-    in_use: bool = False
 
 
 class Learning:

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from magicgui.widgets import ComboBox
 from qtpy.QtCore import QTimer
 
 from napari_cfrseg.gui.dock_widget import images_of, notify
 from napari_cfrseg.gui.segment.click_layer import DRAG_PX, is_edited, moved_px
 from napari_cfrseg.gui.segment.dock_view import DockView, Remedy
+from napari_cfrseg.gui.session.session_panel import SessionPanel
 
 if TYPE_CHECKING:
     import napari
     from napari.layers import Image
 
-    from napari_cfrseg.gui.segment.dock import ClickDock
-
 
 class NoImage:
-    """Says how to go on, also at each click, while a dock has no image chosen."""
+    """Says how to go on, also at each click, while no image is chosen.
 
-    def __init__(self, viewer: napari.Viewer, dock: ClickDock) -> None:
-        self._viewer, self._dock = viewer, dock
+    ``choice`` chooses one, ``sessions`` opens its session, ``show_view`` gets what the
+    dock is to show.
+    """
+
+    def __init__(
+        self,
+        viewer: napari.Viewer,
+        choice: ComboBox,
+        sessions: SessionPanel,
+        show_view: Callable[[DockView], None],
+    ) -> None:
+        self._viewer, self._choice, self._sessions = viewer, choice, sessions
+        self._show_view = show_view
         self._said = DockView(status="Open an image to begin.")
         viewer.mouse_drag_callbacks.append(self._on_press)
 
@@ -35,7 +46,7 @@ class NoImage:
 
     def show(self) -> None:
         """Say it in the status line."""
-        self._dock.show_view(self._said)
+        self._show_view(self._said)
 
     def lost(self, image: Image, removed: str, session: Path | None) -> None:
         """Say that a layer was removed which clicks on an image need.
@@ -47,8 +58,8 @@ class NoImage:
         self._say(f"“{removed}” was removed: choose an image to go on.{kept}")
 
         def go_back() -> None:
-            self._dock.choose(image)
-            keeper = self._dock.sessions.keeper
+            self._choose(image)
+            keeper = self._sessions.keeper
             if session and is_kept and keeper and not keeper.has_events:
                 keeper.reopen(session)
 
@@ -63,12 +74,12 @@ class NoImage:
                 )
             elif len(images) == 1:
                 notify("info", f"“{removed}” was removed.{kept}")
-                self._dock.choose(images[0])
+                self._choose(images[0])
             elif not images:
                 self._say(f"“{removed}” was removed: open an image to go on.{kept}")
 
         # all layers may be going, and the dock with them
-        soon = QTimer(self._dock, singleShot=True, interval=0)
+        soon = QTimer(self._sessions, singleShot=True, interval=0)
         soon.timeout.connect(go_on)
         soon.start()
 
@@ -76,9 +87,14 @@ class NoImage:
         self._said = DockView(status=status, remedy=remedy)
         self.show()
 
+    def _choose(self, image: Image) -> None:
+        if image in self._viewer.layers:
+            self._choice.value = image
+
     @property
     def _is_idle(self) -> bool:
-        return self._dock.image_choice.value is None and not self._dock.closed
+        hears = self._on_press in self._viewer.mouse_drag_callbacks
+        return hears and self._choice.value is None
 
     def _on_press(self, _: Any, event: Any) -> Iterator[None]:
         """Answer a click, which nothing else does now."""

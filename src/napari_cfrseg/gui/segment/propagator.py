@@ -3,43 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.state import ObjectState, PlaneState
 from napari_cfrseg.geometry.masks import Plane
+from napari_cfrseg.gui.segment.dock_view import StackView, StripCell
 from napari_cfrseg.io.named_axes import walking_spacing
 from napari_cfrseg.propagation.decisions import Suggestion, suggest
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.segment.controller import Controller
-
-Kind = Literal["none", "anchor", "carried", "stopped"]
-
-
-@dataclass(frozen=True, slots=True)
-class StripCell:
-    """One plane of the strip; ``confidence`` is the IoU expected, 1 if annotated."""
-
-    kind: Kind = "none"
-    confidence: float = 0.0
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class StackView:
-    """The state of the stack that the dock shows.
-
-    ``axes`` are the names of those that can be walked along, ``axis`` is the one that
-    is; there is a cell for each plane along it. ``worst`` is the plane to look at next.
-    """
-
-    axes: tuple[str, ...] = ()
-    axis: int = 0
-    cells: tuple[StripCell, ...] = ()
-    here: int = 0
-    worst: int | None = None
 
 
 class Propagator:

@@ -11,9 +11,8 @@ from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent
 from qtpy.QtWidgets import QComboBox, QLabel, QSpinBox, QToolTip, QWidget
 
 from napari_cfrseg.gui.dock_widget import button, check_box, column_in, on_current, row
-from napari_cfrseg.gui.segment.dock_view import DockView
+from napari_cfrseg.gui.segment.dock_view import DockView, StackView, StripCell
 from napari_cfrseg.gui.segment.layer_axes import along
-from napari_cfrseg.gui.segment.propagator import StackView, StripCell
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.dock_widget import Current

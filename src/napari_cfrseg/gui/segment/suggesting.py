@@ -17,10 +17,11 @@ from qtpy.QtCore import QTimer
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.state import Judged
-from napari_cfrseg.engine.suggestions import ACCEPT_FROM, Batch, ObjectSuggestion
+from napari_cfrseg.engine.suggestions import Batch, ObjectSuggestion
 from napari_cfrseg.errors import CfrSegError, JobCancelled, counted
 from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.geometry.windows import Box, overlap, shape_of
+from napari_cfrseg.gui.segment.dock_view import SuggestionsView
 from napari_cfrseg.gui.segment.layers import Listener, camera_of
 from napari_cfrseg.gui.segment.outline_layer import OutlineLayer
 from napari_cfrseg.gui.segment.worker import Failure, Job
@@ -37,24 +38,6 @@ _LONGEST_PX = 4096
 _DRAWN_PX = 1024
 #: the view is searched when it has not moved for so long
 _REST_MS = 300
-
-
-@dataclass(frozen=True, slots=True)
-class SuggestionsView:
-    """Suggestions as the dock shows them: scores, slider, whether more come.
-
-    ``follows``: the view is searched again when it moves.
-    """
-
-    scores: tuple[float, ...] = ()
-    threshold: float = ACCEPT_FROM
-    running: bool = False
-    follows: bool = True
-
-    @property
-    def sure(self) -> int:
-        """How many the slider accepts."""
-        return sum(score >= self.threshold for score in self.scores)
 
 
 @dataclass(slots=True, eq=False)
