@@ -82,9 +82,9 @@ class Timed:
         self._labels = load_sample(sample).labels
         self._marks: list[tuple[float, float, float]] = []
         controller = self.hands.dock.controller
-        annotator, queue = controller.annotator, vars(controller)["_queue"]
+        annotator, queue = controller.annotator, controller.queue
         apply, submit = annotator.apply, queue.submit
-        settled = vars(queue)["_settled"]
+        settled = queue.settled
 
         def submit_marked(*events: Any, **more: Any) -> None:
             self._mark(1)
@@ -101,7 +101,7 @@ class Timed:
             settled(*found)
             self._mark(5)
 
-        vars(queue).update(submit=submit_marked, _settled=settled_marked)
+        vars(queue).update(submit=submit_marked, settled=settled_marked)
         vars(annotator).update(apply=apply_marked)
         self.frames = 0
         self.hands.canvas.frameSwapped.connect(self._swapped)

@@ -244,7 +244,7 @@ def bind_keys(
     """
     bound: list[tuple[Any, str]] = []
     chosen = {a.name: (keys or {}).get(a.name) or a.key for a in ACTIONS}
-    controller.name_join_key(shown_key(chosen, "merge"))
+    controller.join_key = shown_key(chosen, "merge")
     for action in ACTIONS:
         key = chosen[action.name]
         act = on_current(lambda: controller, action.run, at_once=action.at_once)

@@ -6,7 +6,7 @@ list that maps between them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -26,8 +26,8 @@ from napari_cfrseg.overlay import SKY_BLUE, VERMILION, hex_of
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from napari_cfrseg.gui.segment.controller import Controller
-
+#: (column, row) on the canvas, or ()
+CanvasPlace = tuple[float, ...]
 #: of positive and negative clicks
 COLOURS = {True: hex_of(SKY_BLUE), False: hex_of(VERMILION)}
 SYMBOLS = {True: "disc", False: "x"}
@@ -132,19 +132,23 @@ class ClickRow:
 class ClickLayer:
     """Keeps a Points layer (from :func:`make_points`) and the list of clicks the same.
 
-    ``image`` is the one that is clicked on.
+    ``image`` is the one that is clicked on. ``clicked`` is called with the world
+    position and the gesture of each click, ``moved`` with the rows of clicks that were
+    dragged, ``removed`` with those that were deleted.
     """
 
     def __init__(
         self,
         layer: Points,
-        listener: Controller,
         viewer: ViewerModel,
         image: WorkingImage,
+        clicked: Callable[[Sequence[float], Gesture], None],
+        moved: Callable[[Sequence[ClickRow]], None],
+        removed: Callable[[Sequence[ClickRow]], None],
     ) -> None:
         self.layer = layer
-        self._listener = listener
         self._image = image
+        self._clicked, self._moved, self._removed = clicked, moved, removed
         self._rows: list[ClickRow] = []
         self._object: int | None = None
         self._own_only = False
@@ -336,9 +340,9 @@ class ClickLayer:
             gone = {int(i) % max(len(self._rows), 1) for i in event.data_indices}
             removed = [r for i, r in enumerate(self._rows) if i in gone]
             self._rows = [r for i, r in enumerate(self._rows) if i not in gone]
-            self._listener.do(lambda c: c.points_removed(removed))
+            self._removed(removed)
         elif event.action == ActionType.CHANGED:
-            self._moved(event.data_indices)
+            self._read_moved(event.data_indices)
 
     def _add(self, coords: Any) -> None:
         """Turn points that are to be added into clicks, which :meth:`show` shows.
@@ -353,12 +357,9 @@ class ClickLayer:
         else:
             places = [*map(self.layer.data_to_world, np.atleast_2d(coords))]
         for world in places:
-            self._click(world, gesture)
+            self._clicked(world, gesture)
 
-    def _click(self, world: Sequence[float], gesture: Gesture) -> None:
-        self._listener.do(lambda c: c.clicked(world, gesture))
-
-    def _moved(self, indices: Sequence[int]) -> None:
+    def _read_moved(self, indices: Sequence[int]) -> None:
         data = np.asarray(self.layer.data)
         moved = []
         for index in sorted({int(i) % max(len(self._rows), 1) for i in indices}):
@@ -368,7 +369,7 @@ class ClickLayer:
                 self._rows[index] = replace(row, yx=(y, x))
                 moved.append(self._rows[index])
         if moved:
-            self._listener.do(lambda c: c.points_moved(moved))
+            self._moved(moved)
 
 
 class CanvasClicks:
@@ -378,12 +379,25 @@ class CanvasClicks:
     does nothing only because the image is selected. A drag with Shift draws a box, one
     with Ctrl a stroke of clicks. The wheel with Shift moves the outline, and with Ctrl,
     too, unless napari moves through planes with it.
+
+    ``clicked`` is as of :class:`ClickLayer`. ``drawn`` is called with the world
+    positions of a drag, whether it is a box, and whether it is of the other sign;
+    ``tighten`` with the step of the threshold; ``show_band`` with two places between
+    which to show a box, () for none.
     """
 
     def __init__(
-        self, viewer: ViewerModel, points: Points, listener: Controller
+        self,
+        viewer: ViewerModel,
+        points: Points,
+        clicked: Callable[[Sequence[float], Gesture], None],
+        drawn: Callable[[Sequence[Sequence[float]], bool, bool], None],
+        tighten: Callable[[float], None],
+        show_band: Callable[[CanvasPlace, CanvasPlace], None],
     ) -> None:
-        self._viewer, self._points, self._listener = viewer, points, listener
+        self._viewer, self._points = viewer, points
+        self._clicked, self._drawn = clicked, drawn
+        self._tighten, self._show_band = tighten, show_band
         viewer.mouse_drag_callbacks.append(self._on_press)
         viewer.mouse_wheel_callbacks.append(self._on_wheel)
 
@@ -398,7 +412,7 @@ class CanvasClicks:
         keys = ("Shift",) if moves_planes else ("Shift", "Control")
         if len(event.modifiers) == 1 and event.modifiers[0] in keys:
             steps = float(np.clip(np.sum(event.delta), -1, 1))
-            self._listener.do(lambda c: c.tighten(-_WHEEL_STEP * steps))
+            self._tighten(-_WHEEL_STEP * steps)
 
     def _on_press(self, _: Any, event: Any) -> Iterator[None]:
         active = self._viewer.layers.selection.active
@@ -413,13 +427,12 @@ class CanvasClicks:
             moved = max(moved, moved_px(event, start))
             path.append(event.position)
             if drag == "box":
-                self._listener.show_band(tuple(start), tuple(event.pos))
+                self._show_band(tuple(start), tuple(event.pos))
             yield
         moved = max(moved, moved_px(event, start))  # napari leaves quick moves out
         path.append(event.position)
-        self._listener.show_band((), ())
+        self._show_band((), ())
         if drag and moved >= DRAG_PX:
-            kinds = {"is_box": drag == "box", "is_other": is_other}
-            self._listener.do(lambda c: c.steps.drawn(path, **kinds))
+            self._drawn(path, drag == "box", is_other)
         elif not adds and moved < DRAG_PX:
-            self._listener.do(lambda c: c.clicked(path[0], gesture))
+            self._clicked(path[0], gesture)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +15,12 @@ from napari_cfrseg.geometry.windows import Box
 from napari_cfrseg.gui.segment.dock_view import Remedy
 from napari_cfrseg.gui.segment.event_queue import Step
 from napari_cfrseg.gui.segment.layers import MOST_OBJECTS
+from napari_cfrseg.gui.segment.suggesting import Suggesting
+from napari_cfrseg.gui.segment.workspace import Workspace
 
-if TYPE_CHECKING:
-    from napari_cfrseg.gui.segment.controller import Controller
-
-    TableEdit = (
-        ev.ObjectClassified | ev.ObjectRecoloured | ev.ObjectLocked | ev.ObjectDeleted
-    )
+TableEdit = (
+    ev.ObjectClassified | ev.ObjectRecoloured | ev.ObjectLocked | ev.ObjectDeleted
+)
 
 #: a plane, and (row, column) on it
 Place = tuple[Plane, tuple[float, float]]
@@ -39,8 +37,8 @@ class ClickSteps:
     ``focus_shift`` is how much closer or wider the next click looks.
     """
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
+    def __init__(self, work: Workspace, suggestions: Suggesting) -> None:
+        self._work, self._suggestions = work, suggestions
         self.focus_shift = 0
 
     def click(
@@ -59,35 +57,35 @@ class ClickSteps:
         of the stroke that the click begins, one a pixel: begun in a suggestion it
         judges all that it touches, else it is the selected object's.
         """
-        controller = self._controller
-        place = controller.planes.locate(world)
-        if place is not None and box is None and not controller.planes.why_not(world):
+        work = self._work
+        place = work.planes.locate(world)
+        if place is not None and box is None and not work.planes.why_not(world):
             path = np.array([place[1]]) if along is None else along
-            judged = controller.suggestions.event_at(place[0], path, is_positive)
+            judged = self._suggestions.event_at(place[0], path, is_positive)
             if judged is not None:
                 return Step((judged,))
             if owner := self._keeper_of(place, is_positive):
-                controller.choose(owner)
-                controller.say(
-                    f"{controller.objects[owner].name} is there: clicks go to it now. "
+                work.choose(owner)
+                work.say(
+                    f"{work.objects[owner].name} is there: clicks go to it now. "
                     "For an object on top of it choose Overlap: this object takes them."
                 )
                 return Step()
         step, refused = self._step(world, is_positive, box, may_begin=along is None)
         if refused:
-            controller.refuse(refused)
+            work.refuse(refused)
         else:
             self.focus_shift = 0
         return step
 
     def expected(self, world: Sequence[float], is_positive: bool) -> Step:
         """Return the step that a click would be; without events if it would be none."""
-        controller = self._controller
-        place = controller.planes.locate(world)
-        covered = controller.planes.covering(world) is not None
-        if place is None or covered or not controller.image.is_shown:
+        work = self._work
+        place = work.planes.locate(world)
+        covered = work.planes.covering(world) is not None
+        if place is None or covered or not work.image.is_shown:
             return Step()
-        if controller.suggestions.found_at(*place) is not None:
+        if self._suggestions.found_at(*place) is not None:
             return Step()
         if self._keeper_of(place, is_positive):
             return Step()
@@ -95,25 +93,25 @@ class ClickSteps:
 
     def _keeper_of(self, place: Place, is_positive: bool) -> int:
         """Return the object that keeps a pixel from one begun there; 0 for none."""
-        view = self._controller.view
+        view = self._work.view
         begins = is_positive and view.selected is None
         if not begins or view.rule is ev.OverlapRule.OVERWRITE:
             return 0
-        owner = self._controller.labels.object_at(*place)
-        return owner if owner in self._controller.objects else 0
+        owner = self._work.labels.object_at(*place)
+        return owner if owner in self._work.objects else 0
 
     def shift_focus(self, step: int) -> None:
         """Look closer (−1) or wider (+1) at the newest click here, or at the next."""
-        owner = self._controller
-        found = owner.objects.get(owner.view.selected or 0)
-        clicks = () if found is None else found.on(owner.current_plane).clicks
+        work = self._work
+        found = work.objects.get(work.view.selected or 0)
+        clicks = () if found is None else found.on(work.current_plane).clicks
         if not clicks:
             self.focus_shift += step
-            owner.say(f"Focus of the next click: {self.focus_shift:+d}")
+            work.say(f"Focus of the next click: {self.focus_shift:+d}")
             return
         shift = clicks[-1].focus_shift + step
-        owner.say(f"Focus of the newest click: {shift:+d}")
-        owner.submit(ev.ClickRefocused(clicks[-1].click_id, shift))
+        work.say(f"Focus of the newest click: {shift:+d}")
+        work.submit(ev.ClickRefocused(clicks[-1].click_id, shift))
 
     def _step(
         self,
@@ -124,18 +122,18 @@ class ClickSteps:
         may_begin: bool = True,
     ) -> tuple[Step, str]:
         """Return the step that a click is, or an empty one and why it is none."""
-        controller, view = self._controller, self._controller.view
-        place = controller.planes.locate(world)
+        work, view = self._work, self._work.view
+        place = work.planes.locate(world)
         selected = view.selected
         if not is_positive and place is not None:
             # nothing else can be wrong on a pixel that another object has
-            selected = controller.labels.object_at(*place) or selected
-        known = controller.objects.get(selected or 0)
+            selected = work.labels.object_at(*place) or selected
+        known = work.objects.get(selected or 0)
         is_first = known is None or place is None or known.on(place[0]).is_empty
         may_begin &= box is None and self._may_begin(place, is_positive)
         if box is not None and (known is None or not is_first):
             selected = None
-        refused = controller.planes.why_not(world)
+        refused = work.planes.why_not(world)
         if selected is None and not is_positive:
             refused = refused or "The first click of an object must be positive."
         elif selected is None and view.next_id > MOST_OBJECTS:
@@ -153,13 +151,13 @@ class ClickSteps:
 
     def _may_begin(self, place: Place | None, is_positive: bool) -> bool:
         """Whether a click begins an object if it lies apart from the selected one."""
-        controller = self._controller
+        work = self._work
         return (
-            controller.auto_next
+            work.auto_next
             and is_positive
             and place is not None
-            and controller.view.next_id <= MOST_OBJECTS
-            and not controller.labels.object_at(*place)
+            and work.view.next_id <= MOST_OBJECTS
+            and not work.labels.object_at(*place)
         )
 
     def _click(
@@ -172,14 +170,14 @@ class ClickSteps:
         is_first: bool,
     ) -> ev.ClickAdded:
         """Return a click; an object's first on a plane gets its likely size."""
-        controller, hint = self._controller, None
+        work, hint = self._work, None
         if is_first:
-            hint = controller.planes.size_hint(controller.objects, box)
+            hint = work.planes.size_hint(work.objects, box)
         return ev.ClickAdded(
             object_id,
             *place,
             is_positive,
-            controller.next_click,
+            work.next_click,
             self.focus_shift,
             hint,
             box=box,
@@ -187,51 +185,51 @@ class ClickSteps:
 
     def is_seen(self, world: Sequence[float]) -> bool:
         """Whether the image is seen at a place; else say so and offer a button."""
-        controller, layer = self._controller, self._controller.image.layer
-        if not controller.image.is_shown:
+        work, layer = self._work, self._work.image.layer
+        if not work.image.is_shown:
             text = f"“{layer.name}” is not shown."
             remedy = Remedy("Show it", self._uncover)
-        elif (other := controller.planes.covering(world)) is not None:
+        elif (other := work.planes.covering(world)) is not None:
             text = f"“{other.name}” covers “{layer.name}” here, which is segmented."
-            remedy = Remedy(f"Segment “{other.name}”", lambda: controller.go_to(other))
+            remedy = Remedy(f"Segment “{other.name}”", lambda: work.go_to(other))
         else:
             return True
-        controller.say(text, remedy=remedy)
+        work.say(text, remedy=remedy)
         return False
 
     def _uncover(self) -> None:
-        self._controller.image.layer.visible = True
-        self._controller.say("Click on an object.")
+        self._work.image.layer.visible = True
+        self._work.say("Click on an object.")
 
     def drawn(
-        self, path: Sequence[Sequence[float]], *, is_box: bool, is_other: bool
+        self, path: Sequence[Sequence[float]], is_box: bool, is_other: bool
     ) -> None:
         """Take a path of world positions; ``is_other``: of the other sign."""
         if self.is_seen(path[0]):
             step = self._box(path) if is_box else self._stroke(path, is_other)
-            self._controller.send(step)
+            self._work.send(step)
 
     def _box(self, path: Sequence[Sequence[float]]) -> Step:
         """Return the click in the middle of a box."""
-        controller, image = self._controller, self._controller.image
+        work, image = self._work, self._work.image
         (plane, first), (_, last) = (
-            controller.planes.place(world) for world in (path[0], path[-1])
+            work.planes.place(world) for world in (path[0], path[-1])
         )
         corners = np.floor(np.sort([first, last], axis=0) + 0.5).astype(int)
         low, high = np.clip(corners + np.array([[0], [1]]), 0, image.plane_shape)
         if min(high - low) < _LEAST_PX:
-            controller.say("Drag a box around an object of the image.")
+            work.say("Drag a box around an object of the image.")
             return Step()
         middle = image.to_own((*plane, *((low + high - 1) / 2)))
-        world = controller.labels.layer.data_to_world(middle)
+        world = work.labels.layer.data_to_world(middle)
         box = (*low.tolist(), *high.tolist())
         return self.click(world, True, box)
 
     def _stroke(self, path: Sequence[Sequence[float]], is_other: bool) -> Step:
         """Return clicks evenly along a stroke, all of the selected object."""
-        controller = self._controller
-        is_positive = controller.view.is_positive != is_other
-        places = np.array([controller.planes.place(world)[1] for world in path])
+        work = self._work
+        is_positive = work.view.is_positive != is_other
+        places = np.array([work.planes.place(world)[1] for world in path])
         steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
         along = np.concatenate([[0.0], np.cumsum(steps)])
         count = int(np.clip(along[-1] / _STROKE_STEP_PX + 1, 2, MOST_CLICKS))
@@ -253,7 +251,7 @@ class ClickSteps:
                 stroke=True,
             )
             for number, (y, x) in enumerate(zip(ys[1:], xs[1:], strict=True), 1)
-            if controller.planes.contains((y, x))
+            if work.planes.contains((y, x))
         ]
         return Step((*events, *more))
 
@@ -261,37 +259,37 @@ class ClickSteps:
 class ObjectEdits:
     """Turns what a person does with objects in the table or with keys into events."""
 
-    def __init__(self, controller: Controller) -> None:
-        self._owner = controller
+    def __init__(self, work: Workspace, suggestions: Suggesting) -> None:
+        self._work, self._suggestions = work, suggestions
 
     def pick(self, world: Sequence[float] | None = None) -> None:
         """Select the object at a world position, or under the pointer."""
-        at = self._owner.viewer.cursor.position if world is None else world
-        found = self._owner.object_at(at)
+        at = self._work.viewer.cursor.position if world is None else world
+        found = self._work.object_at(at)
         if found:
-            self._owner.choose(found)
+            self._work.choose(found)
         else:
-            self._owner.say("There is no object here.")
+            self._work.say("There is no object here.")
 
     def reject(self) -> None:
         """Reject the suggestion pointed at; without one, delete the chosen clicks."""
-        place = self._owner.planes.locate(self._owner.viewer.cursor.position)
-        event = place and self._owner.suggestions.event_at(
+        place = self._work.planes.locate(self._work.viewer.cursor.position)
+        event = place and self._suggestions.event_at(
             place[0], np.array([place[1]]), is_positive=False
         )
         if event:
-            self._owner.submit(event)
-        elif self._owner.clicks.layer.selected_data:
-            self._owner.clicks.layer.remove_selected()
+            self._work.submit(event)
+        elif self._work.clicks.layer.selected_data:
+            self._work.clicks.layer.remove_selected()
         else:
-            self._owner.say("No suggestion is here, and no click is chosen.")
+            self._work.say("No suggestion is here, and no click is chosen.")
 
     def go_to(self, object_id: int) -> None:
         """Show an object's middle, on the nearest of its planes."""
-        here, planes = self._owner.current_plane, self._owner.objects[object_id].planes
+        here, planes = self._work.current_plane, self._work.objects[object_id].planes
         seen = [p for p, state in planes.items() if state.mask.mask.size]
         if not seen:
-            self._owner.say("There is nothing to see of it.")
+            self._work.say("There is nothing to see of it.")
             return
 
         def far(plane: Plane) -> int:
@@ -299,45 +297,45 @@ class ObjectEdits:
 
         plane = min(seen, key=far)
         y0, x0, y1, x1 = planes[plane].mask.box
-        self._owner.planes.show(plane, ((y0 + y1 - 1) / 2, (x0 + x1 - 1) / 2))
+        self._work.planes.show(plane, ((y0 + y1 - 1) / 2, (x0 + x1 - 1) / 2))
 
     def merge(self, object_ids: Sequence[int]) -> None:
         """Make objects one: the first of them."""
         if len(object_ids) < 2:
-            self._owner.say("Choose two objects or more in the table (Ctrl+click).")
+            self._work.say("Choose two objects or more in the table (Ctrl+click).")
             return
-        self._owner.select(object_ids[0])
-        self._owner.submit(ev.ObjectsMerged(tuple(object_ids)))
+        self._work.select(object_ids[0])
+        self._work.submit(ev.ObjectsMerged(tuple(object_ids)))
 
     def merge_pointed(self) -> None:
         """Make the object under the pointer part of the selected one.
 
         One that a click apart began becomes part of the object before it.
         """
-        selected = self._owner.view.selected
-        found = self._owner.object_at(self._owner.viewer.cursor.position)
-        before, made = self._owner.begun
-        if made == selected and found in (0, made) and before in self._owner.objects:
+        selected = self._work.view.selected
+        found = self._work.object_at(self._work.viewer.cursor.position)
+        before, made = self._work.begun
+        if made == selected and found in (0, made) and before in self._work.objects:
             self.merge([before, made])
         elif not found or selected in (None, found):
-            self._owner.say("Point at another object than the selected one.")
+            self._work.say("Point at another object than the selected one.")
         else:
             self.merge([int(selected or 0), found])
 
     def split_pointed(self) -> None:
         """Make the part under the pointer an object of its own."""
-        world = self._owner.viewer.cursor.position
-        place, found = self._owner.planes.locate(world), self._owner.object_at(world)
+        world = self._work.viewer.cursor.position
+        place, found = self._work.planes.locate(world), self._work.object_at(world)
         if place is None or not found:
-            self._owner.say("Point at the part to split off.")
+            self._work.say("Point at the part to split off.")
             return
-        new = self._owner.view.next_id
-        self._owner.say("Splitting …", next_id=new + 1)
-        self._owner.submit(ev.ObjectSplit(found, place[0], place[1], new))
+        new = self._work.view.next_id
+        self._work.say("Splitting …", next_id=new + 1)
+        self._work.submit(ev.ObjectSplit(found, place[0], place[1], new))
 
     def classify(self, object_ids: Sequence[int], object_class: str) -> None:
         """Give objects a class, and the colour that objects of this class have."""
-        objects = self._owner.objects
+        objects = self._work.objects
         same = [o.colour for o in objects.values() if o.object_class == object_class]
         events: list[TableEdit] = []
         for object_id in object_ids:
@@ -349,7 +347,7 @@ class ObjectEdits:
 
     def recolour(self, object_id: int, colour: str) -> None:
         """Give an object a colour, and all objects of its class."""
-        objects = self._owner.objects
+        objects = self._work.objects
         kind = objects[object_id].object_class
         self._as_one(
             ev.ObjectRecoloured(number, colour)
@@ -360,7 +358,7 @@ class ObjectEdits:
 
     def lock(self, object_ids: Sequence[int], locked: bool) -> None:
         """Lock objects, or unlock them."""
-        objects = self._owner.objects
+        objects = self._work.objects
         self._as_one(
             ev.ObjectLocked(i, locked)
             for i in object_ids
@@ -369,11 +367,11 @@ class ObjectEdits:
 
     def delete(self, object_ids: Sequence[int]) -> None:
         """Delete objects, except those that are locked."""
-        objects = self._owner.objects
+        objects = self._work.objects
         free = [i for i in object_ids if not objects[i].locked]
         if len(free) < len(object_ids):
             kept = len(object_ids) - len(free)
-            self._owner.say(f"{kept} locked: unlock them in the table to delete them.")
+            self._work.say(f"{kept} locked: unlock them in the table to delete them.")
         self._as_one(map(ev.ObjectDeleted, free))
 
     def _as_one(self, edits: Iterable[TableEdit]) -> None:
@@ -381,4 +379,4 @@ class ObjectEdits:
         events = [*edits]
         more = [replace(event, together=True) for event in events[1:]]
         if events:
-            self._owner.submit(events[0], *more)
+            self._work.submit(events[0], *more)

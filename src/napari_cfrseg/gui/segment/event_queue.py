@@ -76,31 +76,31 @@ class EventQueue:
     """Applies events on a runner and passes on the results, in order.
 
     The annotator is used on the runner's thread only, from the first event on.
-    ``settled`` gets each step that was applied and what it changed, ``failed`` each
-    that was refused or cancelled, and why. ``preview`` gets the newest click's labels
-    so far, or how far a propagation is (a cancelled one keeps the planes that are
-    done), ``stalled`` a job that has waited for pixels for long.
+    ``stalled`` gets a job that has waited for pixels for long. Who shows what comes of
+    the steps sets three functions: ``settled`` gets each step that was applied and what
+    it changed, ``failed`` each that was refused or cancelled, and why; ``preview`` gets
+    the newest click's labels so far, or how far a propagation is (a cancelled one keeps
+    the planes that are done).
     """
+
+    settled: Callable[[Pending, list[Change]], None]
+    failed: Callable[[Pending, Failure], None]
+    preview: Callable[[LabelRuns | Progress], None]
 
     def __init__(
         self,
         annotator: RecordedAnnotator,
         runner: Runner,
-        settled: Callable[[Pending, list[Change]], None],
-        failed: Callable[[Pending, Failure], None],
-        preview: Callable[[LabelRuns | Progress], None],
-        stalled: Callable[[Job], None] = lambda _: None,
+        stalled: Callable[[Job], None],
     ) -> None:
         self._annotator = annotator
         self._runner = runner
-        self._settled = settled
-        self._failed = failed
-        self._preview = preview
         self._stalled = stalled
         self._closed = False
         #: whether a session is being restored, and what waits for that
         self._restoring = False
         self._held: deque[Callable[[], None]] = deque()
+        #: steps on their way, oldest first
         self.pending: list[Pending] = []
 
     def submit(self, step: Step, rows: tuple[ClickRow, ...] = ()) -> None:
@@ -236,9 +236,9 @@ class EventQueue:
     def _enqueue(self, pending: Pending) -> None:
         pending.job = Job(
             lambda report: self._apply(pending, report),
-            lambda changes: self._end(pending, lambda: self._settled(pending, changes)),
-            lambda error: self._end(pending, lambda: self._failed(pending, error)),
-            lambda patch: None if self._closed else self._preview(patch),
+            lambda changes: self._end(pending, lambda: self.settled(pending, changes)),
+            lambda error: self._end(pending, lambda: self.failed(pending, error)),
+            lambda patch: None if self._closed else self.preview(patch),
             self._stalled,
         )
         self.pending.append(pending)

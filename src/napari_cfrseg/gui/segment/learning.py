@@ -5,19 +5,16 @@ A lesson is many short jobs on the worker, so that clicks come in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.errors import CfrSegError
 from napari_cfrseg.gui.segment.dock_view import LearningView
 from napari_cfrseg.gui.segment.worker import Failure, Job
-
-if TYPE_CHECKING:
-    from napari_cfrseg.gui.segment.controller import Controller
+from napari_cfrseg.gui.segment.workspace import Workspace
 
 #: finished objects before the first lesson, and how many times more before the next
 _FIRST, _MORE = 4, 1.5
@@ -26,11 +23,10 @@ _FIRST, _MORE = 4, 1.5
 class Learning:
     """Starts lessons and follows what is in use."""
 
-    def __init__(self, controller: Controller) -> None:
-        self._owner, self._annotator = controller, controller.annotator
+    def __init__(self, work: Workspace) -> None:
+        self._work, self._annotator = work, work.annotator
         self._job: Job | None = None
         self._tried = 0
-        self._seen: tuple[Mapping[int, ObjectState], int | None, int] = ({}, None, 0)
         self.view = LearningView()
 
     def want(self, wanted: bool) -> None:
@@ -39,12 +35,12 @@ class Learning:
             self.close()
         self._tried = 0
         self._say(wanted=wanted)
-        self.consider(*self._seen)
+        self.consider()
 
     def forget(self) -> None:
         """Draw first clicks as the model itself does, until there are more objects."""
         self.close()
-        self._owner.submit(ev.ModelAdapted())
+        self._work.submit(ev.ModelAdapted())
 
     def close(self) -> None:
         """End the lesson that is going on."""
@@ -52,19 +48,17 @@ class Learning:
             self._job.cancel()
             self._job = None
 
-    def consider(
-        self, objects: Mapping[int, ObjectState], selected: int | None, busy: int
-    ) -> None:
+    def consider(self) -> None:
         """Begin a lesson once enough objects are finished: all but the selected one."""
-        self._seen = (objects, selected, busy)
-        plane = self._owner.current_plane
+        work, plane = self._work, self._work.current_plane
+        if not self.view.wanted or work.queue.pending or self._job is not None:
+            return
+        selected = work.view.selected
         count = sum(
             bool(whole.on(plane).clicks)
-            for object_id, whole in objects.items()
+            for object_id, whole in work.objects.items()
             if object_id != selected
         )
-        if not self.view.wanted or busy or self._job is not None:
-            return
         if count < max(_FIRST, _MORE * self._tried):
             return
         self._tried = count
@@ -87,7 +81,7 @@ class Learning:
                 return
             if isinstance(step, ev.ModelAdapted):
                 self._job = None
-                self._owner.submit(step)
+                self._work.submit(step)
             elif step is StopIteration:
                 self._job = None
                 self._say(text=self._kept("Nothing learnt that helps other objects"))
@@ -103,7 +97,7 @@ class Learning:
                 raise error
 
         self._job = job = Job(work, done, failed)
-        self._owner.runner.submit(job)
+        self._work.runner.submit(job)
 
     def _kept(self, text: str) -> str:
         return f"{text}; what was learnt before stays." if self.view.in_use else text
@@ -118,7 +112,7 @@ class Learning:
 
     def save(self, path: Path, said: Callable[[str], None]) -> None:
         """Write the model with what was learnt, as a model of its own."""
-        self._owner.runner.submit(
+        self._work.runner.submit(
             Job(
                 lambda _: self._annotator.save_model(path),
                 lambda _: said(f"Saved {path.name}: choose it under Model."),
@@ -128,4 +122,4 @@ class Learning:
 
     def _say(self, **changes: Any) -> None:
         self.view = replace(self.view, **changes)
-        self._owner.show(learning=self.view)
+        self._work.show(learning=self.view)

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.state import ObjectState, PlaneState
 from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.gui.segment.dock_view import StackView, StripCell
+from napari_cfrseg.gui.segment.workspace import Workspace
 from napari_cfrseg.io.named_axes import walking_spacing
 from napari_cfrseg.propagation.decisions import Suggestion, suggest
-
-if TYPE_CHECKING:
-    from napari_cfrseg.gui.segment.controller import Controller
 
 
 class Propagator:
     """Turns the stack controls into events, and objects into a strip."""
 
-    def __init__(self, controller: Controller) -> None:
-        self._owner, self._planes = controller, controller.planes
-        self._viewer, self._image = controller.viewer, controller.image
+    def __init__(self, work: Workspace) -> None:
+        self._work, self._planes = work, work.planes
+        self._viewer, self._image = work.viewer, work.image
         self._objects: Mapping[int, ObjectState] = {}
         self._selected: int | None = None
         self.all_objects = False
@@ -30,7 +27,8 @@ class Propagator:
         names = self._image.plane_names[:-2]
         self.view = StackView(names, max(len(names) - 1, 0))
         self._viewer.dims.events.current_step.connect(self._moved)
-        self.refresh({}, None)
+        work.chosen.connect(self.refresh)
+        self.refresh()
 
     def close(self) -> None:
         """Listen no more."""
@@ -41,20 +39,20 @@ class Propagator:
     def choose_all(self, every: bool) -> None:
         """Propagate every unlocked object from now on, not only the selected one."""
         self.all_objects = every
-        self.refresh(self._objects, self._selected)
+        self.refresh()
 
     def choose_axis(self, axis: int) -> None:
         """Walk along another of the axes from now on."""
         if 0 <= axis < len(self.view.axes):
             self.view = replace(self.view, axis=axis)
-            self.refresh(self._objects, self._selected)
+            self.refresh()
 
     def name_axes(self, names: tuple[str, ...]) -> None:
         """Give the image's axes other names, channels staying channels."""
         self._image.names = names
         self.view = replace(self.view, axes=self._image.plane_names[:-2])
-        self._owner.show(pixel_size=self._image.pixel_size)
-        self.refresh(self._objects, self._selected)
+        self._work.show(pixel_size=self._image.pixel_size)
+        self.refresh()
 
     def forward(self) -> None:
         """Propagate to the last plane, from the one shown or the anchors before it."""
@@ -72,15 +70,15 @@ class Propagator:
         """Propagate within a range of planes."""
         objects = self._chosen()
         if not self.view.cells:
-            self._owner.say("The image has one plane only.")
+            self._work.say("The image has one plane only.")
             return
         if not objects:
-            self._owner.say("Click an object on a plane first.")
+            self._work.say("Click an object on a plane first.")
             return
         low, high = min(first, last), max(first, last)
         where = (self._planes.current_plane, self.view.axis)
         planes = (low, high, len(self.view.cells))
-        self._owner.submit(
+        self._work.submit(
             ev.Propagated(objects, *where, *planes, self.spacing(), spans=self.spans)
         )
 
@@ -90,18 +88,18 @@ class Propagator:
         for object_id in self._chosen():
             carried = self._objects[object_id].on(plane)
             if carried.carried is not None and not carried.is_anchor:
-                self._owner.submit(ev.PlaneConfirmed(object_id, plane))
+                self._work.submit(ev.PlaneConfirmed(object_id, plane))
 
     def jump_to_worst(self) -> None:
         """Show the plane of least confidence, select its object, say where to click."""
         object_id, found = self.suggestion()
         if found is None:
-            self._owner.say("Nothing is propagated yet.")
+            self._work.say("Nothing is propagated yet.")
             return
         self.jump(found.index)
-        self._owner.select(object_id)
+        self._work.select(object_id)
         y, x = (round(v) for v in found.yx)
-        self._owner.say(
+        self._work.say(
             f"{self._objects[object_id].name} on plane {found.index}: expected IoU "
             f"{found.confidence:.2f}; look at row {y}, column {x}."
         )
@@ -130,9 +128,10 @@ class Propagator:
 
     # -- what is shown ---------------------------------------------------------------
 
-    def refresh(self, objects: Mapping[int, ObjectState], selected: int | None) -> None:
+    def refresh(self) -> None:
         """Show the objects as they are now."""
-        self._objects, self._selected = objects, selected
+        objects, self._selected = self._work.objects, self._work.view.selected
+        self._objects = objects
         if not self.view.axes:
             return
         lines = [self._line(objects[i]) for i in self._chosen()]
@@ -145,7 +144,7 @@ class Propagator:
             here=self._planes.current_plane[self.view.axis],
             worst=None if found is None else found.index,
         )
-        self._owner.show(stack=self.view)
+        self._work.show(stack=self.view)
 
     def summary(self) -> str:
         """Return how many planes are propagated, and which is the least sure."""
@@ -210,7 +209,7 @@ class Propagator:
             return
         here = self._planes.current_plane
         if here[self.view.axis] != self.view.here:
-            self.refresh(self._objects, self._selected)
+            self.refresh()
 
 
 def _elsewhere(plane: Plane, axis: int) -> Plane:

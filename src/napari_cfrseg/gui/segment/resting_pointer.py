@@ -75,9 +75,7 @@ class RestingPointer:
         self._job: Job | None = None
         self._expected = Step()
         self._outline: tuple[Controller, OutlineLayer] | None = None
-        self._timer = QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(REST_MS)
+        self._timer = QTimer(singleShot=True, interval=REST_MS)
         self._timer.timeout.connect(self._rested)
         viewer.mouse_move_callbacks.append(self._on_move)
         viewer.mouse_drag_callbacks.append(self._on_press)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,10 @@ from napari_cfrseg.geometry.windows import Box, overlap, shape_of
 from napari_cfrseg.gui.segment.dock_view import SuggestionsView
 from napari_cfrseg.gui.segment.layers import Listener, camera_of
 from napari_cfrseg.gui.segment.outline_layer import OutlineLayer
+from napari_cfrseg.gui.segment.propagator import Propagator
 from napari_cfrseg.gui.segment.worker import Failure, Job
+from napari_cfrseg.gui.segment.workspace import Workspace
 from napari_cfrseg.overlay import YELLOW, hex_of
-
-if TYPE_CHECKING:
-    from napari_cfrseg.gui.segment.controller import Controller
 
 #: sure enough for the slider, and less sure (the same, dimmed)
 SURE, UNSURE = hex_of(YELLOW), "#8c8530"
@@ -57,17 +56,12 @@ class _Searched:
 class Suggesting:
     """Suggestions on the plane shown."""
 
-    def __init__(self, controller: Controller) -> None:
-        self._owner, self._planes = controller, controller.planes
-        self._annotator, viewer = controller.annotator, controller.viewer
+    def __init__(self, work: Workspace, stack: Propagator) -> None:
+        self._work, self._stack, self._planes = work, stack, work.planes
+        self._annotator, viewer = work.annotator, work.viewer
         self.view = SuggestionsView()
-        self.outlines = OutlineLayer(
-            viewer,
-            controller.labels.layer,
-            controller.planes,
-            "suggestions",
-            (SURE, UNSURE),
-        )
+        where = (viewer, work.labels.layer, work.planes)
+        self.outlines = OutlineLayer(*where, "suggestions", (SURE, UNSURE))
         self._plane: Plane = ()
         self._region: Box = (0, 0, 0, 0)
         self._planes_searched: dict[Plane, _Searched] = {}
@@ -79,9 +73,7 @@ class Suggesting:
             (camera.events.center, self._moved),
             (camera.events.zoom, self._moved),
         )
-        self._rest = QTimer()
-        self._rest.setSingleShot(True)
-        self._rest.setInterval(_REST_MS)
+        self._rest = QTimer(singleShot=True, interval=_REST_MS)
         self._rest.timeout.connect(self._look)
 
     def close(self) -> None:
@@ -138,7 +130,7 @@ class Suggesting:
         plane, self._region = self._planes.current_plane, self._seen()
         self._planes_searched.setdefault(plane, _Searched())
         self._say(running=True)
-        self._owner.show(status="Looking for objects like the finished ones …")
+        self._work.show(status="Looking for objects like the finished ones …")
         self.refresh()
         if self._annotator.objects:
             self.outlines.prepare((*plane, *self._region[:2]))
@@ -161,7 +153,7 @@ class Suggesting:
     ) -> None:
         """Compute the next batch; begin again where more was judged meanwhile."""
         here = self._planes_searched[plane]
-        along, spacing = self._owner.stack.line()
+        along, spacing = self._stack.line()
         known = self.found if plane == self._plane else here.found
         earlier = [Batch(tuple(known), 0, 0)]
         earlier += [Batch((), 0, 0, tile) for tile in here.tiles]
@@ -185,7 +177,7 @@ class Suggesting:
             here.found += batch.found
             if batch.searched is not None:
                 here.tiles.append(batch.searched)
-            self._owner.show(progress=(batch.done, batch.total))
+            self._work.show(progress=(batch.done, batch.total))
             if batch.found:
                 self.refresh()
             self._next(plane, region, more, now)
@@ -194,8 +186,8 @@ class Suggesting:
             if self._job is job and self.view.running:
                 self._fail(plane, error)
 
-        self._job = job = Job(work, done, failed, waits=self._owner.stalled)
-        self._owner.runner.submit(job)
+        self._job = job = Job(work, done, failed, waits=self._work.stalled)
+        self._work.runner.submit(job)
 
     def _fail(self, plane: Plane, error: Failure) -> None:
         if isinstance(error, JobCancelled):  # given up while it waited for pixels
@@ -204,7 +196,7 @@ class Suggesting:
         if not self._planes_searched[plane].found:
             self._planes_searched.pop(plane)
         self._say(running=False)
-        self._owner.show(progress=(0, 0), status=str(error))
+        self._work.show(progress=(0, 0), status=str(error))
         self._record()
         if not isinstance(error, CfrSegError):
             raise error
@@ -218,7 +210,7 @@ class Suggesting:
                 f"{counted(len(self.found), 'suggestion')}, {self.view.sure} sure "
                 "(bright). Click accepts, right-click rejects, Ctrl+drag does several."
             )
-        self._owner.show(progress=(0, 0), status=before + text)
+        self._work.show(progress=(0, 0), status=before + text)
         self._record()
 
     def _record(self) -> None:
@@ -228,7 +220,7 @@ class Suggesting:
             here.recorded = len(here.found)
             if new:
                 places = ((float(s.seed[0]), float(s.seed[1]), s.score) for s in new)
-                self._owner.submit(ev.ObjectsSuggested(plane, tuple(places)))
+                self._work.submit(ev.ObjectsSuggested(plane, tuple(places)))
 
     # -- what a person does ----------------------------------------------------------
 
@@ -249,7 +241,7 @@ class Suggesting:
             if inside.size:
                 touched[suggestion] = path[inside[inside.size // 2]]
                 begins |= bool(inside[0] == 0)
-        own = self._owner.objects.get(self._owner.view.selected or 0)
+        own = self._work.objects.get(self._work.view.selected or 0)
         is_own = own is not None and own.on(plane).mask.holds(pixels).any()
         if not touched or (is_own and not begins):
             return None
@@ -271,14 +263,14 @@ class Suggesting:
         """Accept all that are at least as sure as the slider says."""
         sure = [s for s in self.found if s.score >= self.view.threshold]
         if sure:
-            self._owner.submit(self._accepted(sure))
+            self._work.submit(self._accepted(sure))
 
     def reject_all(self) -> None:
         """Stop searching, and reject all that are open on the plane shown."""
         self.cancel()
         found, self.found = self.found, []  # a second press is another one
         if found:
-            self._owner.submit(self._rejected(found))
+            self._work.submit(self._rejected(found))
 
     def set_threshold(self, threshold: float) -> None:
         """Move the slider."""
@@ -296,7 +288,7 @@ class Suggesting:
             ev.Proposal.of(s, shape, None if yx is None else (yx[0], yx[1]))
             for s, yx in zip_longest(chosen, places)
         )
-        object_id, click_id = self._owner.view.next_id, self._owner.next_click
+        object_id, click_id = self._work.view.next_id, self._work.next_click
         return ev.SuggestionsAccepted(object_id, self._plane, click_id, proposals)
 
     def _rejected(self, chosen: Sequence[ObjectSuggestion]) -> ev.SuggestionsRejected:
@@ -321,7 +313,7 @@ class Suggesting:
 
     def _say(self, **changes: Any) -> None:
         self.view = replace(self.view, **changes)
-        self._owner.show(suggestions=self.view)
+        self._work.show(suggestions=self.view)
 
     def _draw(self) -> None:
         """Draw the outlines: odd labels are sure, even ones are not."""
