@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from napari_cfrseg.errors import JobCancelled
 from napari_cfrseg.gui.segment.worker import Job
+from napari_cfrseg.gui.session.layer_imports import Here
 
 
 class SyncRunner:
@@ -54,3 +55,10 @@ def run(job: Job) -> None:
         job.failed(error)
     else:
         job.done(result)
+
+
+def imported(read, controller, source) -> tuple[list[type], str]:
+    """Import a layer or file at once: the steps' last events, and what is left out."""
+    found = read(controller, source, Here.of(controller))
+    found.send(controller)
+    return [type(step[-1]) for step in found.steps], found.left

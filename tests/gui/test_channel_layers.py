@@ -9,12 +9,12 @@ import tifffile
 from napari.components import ViewerModel
 from npe2 import PluginManifest
 from session_cases import flood_segmenter
-from sync_runner import SyncRunner
+from sync_runner import SyncRunner, imported
 
 from napari_cfrseg.annotation.events import OverlapRule
 from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.gui.segment.working_image import show_planes_of
-from napari_cfrseg.gui.session.layer_imports import import_labels, import_points
+from napari_cfrseg.gui.session.layer_imports import read_layer
 from napari_cfrseg.gui.session.session_keeper import SessionKeeper
 from napari_cfrseg.gui.session.session_layers import read_session, write_session
 from napari_cfrseg.session.session import Session
@@ -59,7 +59,7 @@ def test_labels_without_channels_and_points_are_imported(opened):
     drawn = np.zeros((3, 40, 60), np.uint8)
     drawn[1, 10:30, 10:30] = 4
     labels = viewer.add_labels(drawn, scale=(3, 0.5, 0.5))
-    assert import_labels(controller, labels) == (1, None)
+    imported(read_layer, controller, labels)
     found = controller.annotator.labels_array((3,))
     np.testing.assert_array_equal(found, drawn)
     own = controller.labels.layer
@@ -67,7 +67,7 @@ def test_labels_without_channels_and_points_are_imported(opened):
 
     place = controller.image.to_own((2, 20, 15))
     ours = viewer.add_points([own.data_to_world(place)])
-    assert import_points(controller, ours) == (1, 0)
+    imported(read_layer, controller, ours)
     (_, made) = (o for o in controller.objects.values())
     assert [plane for plane, _ in made.clicks()] == [(2,)]
     assert (controller.annotator.labels((2,)) > 0)[10:30, 10:30].all()

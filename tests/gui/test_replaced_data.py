@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from closed_form import FloodNetwork
 from gui_window import Window, squares
+from sync_runner import imported
 
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.gui.session.layer_imports import import_labels
+from napari_cfrseg.gui.session.layer_imports import read_layer
 from napari_cfrseg.session.session import Session
 
 pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
@@ -130,7 +131,7 @@ def test_labels_that_lie_otherwise_are_imported_where_they_are_seen(window):
     labels[20:30, 20:30] = 3
     shift = np.asarray(window.image.data_to_world((30, 50)))
     layer = window.viewer.add_labels(labels, scale=(0.2, 0.2), translate=shift)
-    assert import_labels(window.dock.controller, layer) == (1, None)
+    imported(read_layer, window.dock.controller, layer)
     window.settle()
     expected = np.zeros((160, 240), bool)
     expected[50:60, 70:80] = True

@@ -16,7 +16,7 @@ from napari.components import ViewerModel
 from napari.layers._source import Source
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 from session_cases import PLACES, SHAPE, flood_segmenter, pixels, record
-from sync_runner import HeldRunner, run
+from sync_runner import HeldRunner, imported, run
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.clicks import Click
@@ -24,9 +24,8 @@ from napari_cfrseg.errors import SessionError
 from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.gui.segment.worker import Job
 from napari_cfrseg.gui.session.layer_imports import (
-    import_csv,
-    import_labels,
-    import_points,
+    read_layer,
+    read_table,
     said_by,
 )
 from napari_cfrseg.gui.session.layer_references import session_of
@@ -241,11 +240,24 @@ def test_labels_are_imported_from_the_menu_and_clicks_correct_them(desk: Desk) -
     desk.controller.clicks.layer.add([20.0, 11.0])
     assert desk.labels[20, 11] == 1
     assert np.array_equal(layer.data, made)  # never changed
-    # again: free numbers, what is there keeps its pixels
-    import_labels(desk.controller, layer)
-    assert [o.object_id for o in desk.controller.view.objects] == [1, 2, 3, 4]
+    # again: what lies wholly under objects is left out, the rest gets free numbers
+    under = "labels lie wholly under other objects: left out."
+    before = len(desk.keeper.writer.content.events)
+    assert imported(read_layer, desk.controller, layer) == ([], f"2 of 2 {under}")
+    assert len(desk.keeper.writer.content.events) == before
+    more = made.copy()
+    more[45:50, 40:60] = 70_000
+    more = desk.viewer.add_labels(more)
+    assert imported(read_layer, desk.controller, more)[1] == f"1 of 2 {under}"
+    assert [o.object_id for o in desk.controller.view.objects] == [1, 2, 4]
     desk.controller.undo()
     assert [o.object_id for o in desk.controller.view.objects] == [1, 2]
+    # under the other rule what is there gives way, unless it is locked
+    desk.controller.set_rule(ev.OverlapRule.OVERWRITE)
+    desk.controller.submit(ev.ObjectLocked(1, True))
+    assert imported(read_layer, desk.controller, layer)[1] == f"1 of 2 {under}"
+    assert (desk.labels == 4).sum() == (made == 70_000).sum()
+    desk.controller.undo()
     # what does not fit is said, and stays in sight
     unfit = desk.viewer.add_labels(made[:50], name="unfit")
     desk.panel.fill_import_menu()
@@ -362,6 +374,18 @@ def test_outlines_are_imported_with_names_and_classes_in_one_step(
     choose(desk.panel.import_menu, "Objects of another program")
     assert desk.said[-2][1].startswith("1 of 2 outlines have no pixel of the image")
     assert desk.said[-1] == ("info", "1 object imported: click to correct.")
+    count = len(desk.controller.view.objects)
+    choose(desk.panel.import_menu, "Objects of another program")
+    assert desk.said[-1] == (
+        "warning",
+        "no outline has a pixel of the image that is free",
+    )
+    beside[5:9, 12:30] = 11
+    write_geojson(path, beside, (*rows, ExportedObject(11, "new")))
+    choose(desk.panel.import_menu, "Objects of another program")
+    assert desk.said[-2][1].startswith("2 of 3 outlines have no pixel of the image")
+    assert [o.name for o in desk.controller.view.objects][count:] == ["new"]
+    assert all(o.area_px for o in desk.controller.view.objects)
     path.write_text("{}")
     choose(desk.panel.import_menu, "Objects of another program")
     assert desk.said[-1][0] == "warning"
@@ -372,7 +396,7 @@ def test_labels_of_a_stack_are_imported_as_one_undo_step(qapp) -> None:
     made = np.zeros((3, *SHAPE), np.uint8)
     made[:, 10:30, 10:30] = 1
     made[1:, 50:70, 40:60] = 2
-    import_labels(desk.controller, desk.viewer.add_labels(made))
+    imported(read_layer, desk.controller, desk.viewer.add_labels(made))
     assert np.array_equal(desk.labels, made)
     writer = desk.keeper.writer
     assert writer is not None
@@ -392,7 +416,7 @@ def test_labels_of_one_plane_go_to_the_plane_shown(qapp) -> None:
     desk.viewer.dims.set_point(0, 2)
     made = np.zeros(SHAPE, np.uint8)
     made[10:30, 10:30] = 1
-    import_labels(desk.controller, desk.viewer.add_labels(made))
+    imported(read_layer, desk.controller, desk.viewer.add_labels(made))
     assert [int(plane.any()) for plane in desk.labels] == [0, 0, 1]
 
 
@@ -406,7 +430,8 @@ def test_points_are_imported_through_the_world(qapp) -> None:
                   + ["positive"]},
         name="seeds",
     )  # fmt: skip
-    assert import_points(desk.controller, layer) == (2, 1)
+    said = "1 of 3 clicks are not on the image: left out."
+    assert imported(read_layer, desk.controller, layer) == ([ev.ClickAdded] * 2, said)
     (second,) = [o for i, o in desk.controller.annotator.objects.items() if i > 1]
     clicks = [entry.click for _, entry in second.clicks()]
     assert clicks == [Click((20, 50)), Click((22, 55), False)]
@@ -418,7 +443,7 @@ def test_points_are_imported_through_the_world(qapp) -> None:
 def test_points_without_columns_are_objects_of_their_own(qapp) -> None:
     desk = Desk()
     layer = desk.viewer.add_points([PLACES[1], PLACES[4], PLACES[5]])
-    assert import_points(desk.controller, layer) == (3, 0)
+    assert imported(read_layer, desk.controller, layer)[1] == ""
     assert [o.clicks for o in desk.controller.view.objects] == [1, 1, 1]
     desk.controller.new_object()
     desk.controller.clicks.layer.add([*map(float, PLACES[2])])
@@ -450,7 +475,7 @@ def test_clicks_come_from_a_table(desk: Desk, tmp_path: Path, monkeypatch) -> No
     assert desk.labels[20, 20] == 3
     table.write_text("a,b\n")
     with pytest.raises(SessionError, match="columns y and x"):
-        import_csv(desk.controller, table)
+        imported(read_table, desk.controller, table)
 
 
 def test_another_model_in_mid_session_is_written_down(desk: Desk) -> None:

@@ -7,12 +7,12 @@ import pytest
 import tifffile
 from napari.components import ViewerModel
 from session_cases import flood_segmenter
-from sync_runner import SyncRunner
+from sync_runner import SyncRunner, imported
 
 from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.gui.segment.working_image import show_planes_of
 from napari_cfrseg.gui.session import session_layers as session_files
-from napari_cfrseg.gui.session.layer_imports import import_labels, import_points
+from napari_cfrseg.gui.session.layer_imports import read_layer
 from napari_cfrseg.gui.session.session_keeper import SessionKeeper
 from napari_cfrseg.session.session import Session
 
@@ -151,10 +151,10 @@ def test_labels_and_points_made_elsewhere_are_imported(tmp_path):
     labels = np.zeros(SHAPE, np.uint8)
     labels[4:8, 18:22, 20:28] = 5
     layer = desk.viewer.add_labels(labels, scale=(2, 0.5, 0.5))
-    assert import_labels(desk.controller, layer) == (1, None)
+    imported(read_layer, desk.controller, layer)
     assert np.array_equal(desk.labels > 0, labels > 0)
     points = desk.viewer.add_points([(6, 30, 24)], scale=(2, 0.5, 0.5))
-    assert import_points(desk.controller, points) == (1, 0)
+    imported(read_layer, desk.controller, points)
     planes = {p for _, s in desk.controller.annotator.objects.items() for p in s.planes}
     assert planes == {(18,), (19,), (20,), (21,), (30,)}
 

@@ -154,21 +154,32 @@ class LabelRuns:
         plane: Plane = (),
     ) -> LabelRuns:
         """Describe the pixels of a (h, w) box, from ``offset`` on, that ``changed``."""
-        y, x = np.nonzero(changed)
-        flat = (y + offset[0]).astype(np.int64) * shape[1] + x + offset[1]
-        after = np.asarray(labels[changed], np.int64)
-        old = None if before is None else np.asarray(before[changed], np.int32)
-        breaks = np.diff(flat, prepend=-2) != 1
+        box = mask_box(np.asarray(changed)) or (0, 0, 0, 0)
+        labels, changed = labels[slices(box)], changed[slices(box)]
+        before = None if before is None else before[slices(box)]
+        joins = changed[:, :-1] & changed[:, 1:]
+        for values in (labels, before):
+            if values is not None:
+                joins &= values[:, :-1] == values[:, 1:]
+        y, x = np.nonzero(changed & ~np.pad(joins, ((0, 0), (1, 0))))
+        ends = np.nonzero(changed & ~np.pad(joins, ((0, 0), (0, 1))))[1] + 1
+        starts = (y + offset[0] + box[0]) * shape[1] + x + offset[1] + box[1]
+        lengths = ends - x
+        after = np.asarray(labels[y, x], np.int64)
+        old = None if before is None else np.asarray(before[y, x], np.int32)
+        # a run that fills its row goes on in the next one
+        first = np.ones(starts.size, np.bool_)
+        first[1:] = starts[1:] != starts[:-1] + lengths[:-1]
         for values in (after, old):
             if values is not None:
-                breaks[1:] |= np.diff(values) != 0
-        first = np.flatnonzero(breaks)
+                first[1:] |= np.diff(values) != 0
+        kept = np.flatnonzero(first)
         return cls(
             (int(shape[0]), int(shape[1])),
-            flat[first],
-            np.diff(first, append=flat.size),
-            after[first],  # type: ignore[arg-type]  # made int32 once it is checked
-            None if old is None else old[first],
+            starts[kept],
+            np.add.reduceat(lengths, kept) if kept.size else lengths,
+            after[kept],  # type: ignore[arg-type]  # made int32 once it is checked
+            None if old is None else old[kept],
             plane,
         )
 
@@ -218,17 +229,16 @@ class LabelRuns:
 
     def mask(self) -> MaskPatch:
         """Return the pixels, whatever their labels."""
-        return _patch(*self.indices())
+        return _patch(self.starts, self.lengths, self.shape[1])
 
     def masks(self) -> dict[int, MaskPatch]:
         """Return the pixels of each label, by ascending label."""
         order = np.argsort(self.after, kind="stable")
         labels, first = np.unique(self.after[order], return_index=True)
-        masks = {}
-        for label, runs in zip(labels, np.split(order, first[1:]), strict=False):
-            flat = _expand(self.starts[runs], self.lengths[runs])
-            masks[int(label)] = _patch(*np.divmod(flat, self.shape[1]))
-        return masks
+        return {
+            int(label): _patch(self.starts[runs], self.lengths[runs], self.shape[1])
+            for label, runs in zip(labels, np.split(order, first[1:]), strict=False)
+        }
 
     def inverted(self) -> LabelRuns:
         """Return the edit that takes this one back; ``before`` must be known."""
@@ -241,14 +251,26 @@ def _integers(values: ArrayLike) -> NDArray[np.int64]:
     return np.asarray(values, np.int64)
 
 
-def _patch(y: NDArray[np.int64], x: NDArray[np.int64]) -> MaskPatch:
-    """Return the cropped mask of some pixels."""
-    if y.size == 0:
+def _patch(
+    starts: NDArray[np.int64], lengths: NDArray[np.int64], width: int
+) -> MaskPatch:
+    """Return the cropped mask of runs of pixels in a plane of some width."""
+    if starts.size == 0:
         return MaskPatch.empty()
-    y0, x0 = int(y.min()), int(x.min())
-    mask = np.zeros((int(y.max()) - y0 + 1, int(x.max()) - x0 + 1), np.bool_)
-    mask[y - y0, x - x0] = True
-    return MaskPatch((y0, x0), mask)
+    rows, more = starts // width, (starts + lengths - 1) // width - starts // width
+    if more.any():  # in parts, row by row
+        each = np.repeat(np.arange(rows.size), more + 1)
+        rows = rows[each] + _expand(np.zeros_like(more), more + 1)
+        ends = np.minimum((starts + lengths)[each], (rows + 1) * width)
+        starts = np.maximum(starts[each], rows * width)
+        lengths = ends - starts
+    y0, columns = int(rows[0]), starts - rows * width
+    x0, x1 = int(columns.min()), int((columns + lengths).max())
+    steps = np.zeros((int(rows[-1]) + 1 - y0, x1 - x0 + 1), np.int8)
+    steps[rows - y0, columns - x0] += 1
+    steps[rows - y0, columns + lengths - x0] -= 1
+    np.add.accumulate(steps, axis=1, out=steps)
+    return MaskPatch((y0, x0), steps[:, :-1].astype(np.bool_))
 
 
 def _expand(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.geometry.masks import MaskPatch, Plane
+from napari_cfrseg.geometry.masks import LabelRuns, MaskPatch, Plane
 from napari_cfrseg.io.object_exports import plane_place
 
 #: endings of the files that are read
@@ -46,24 +46,24 @@ class Outline:
     key: str = ""
     place: Mapping[str, int] = field(default_factory=dict)
 
-    def mask(self, shape: tuple[int, int]) -> MaskPatch:
-        """Return the pixels of a (Y, X) plane whose middles are inside.
+    def runs(self, shape: tuple[int, int]) -> LabelRuns:
+        """Return the pixels of a (Y, X) plane whose middles are inside, as label 1.
 
         A middle on an edge belongs to what lies right of or below it: outlines that
         share an edge share no pixel, and none is between them.
         """
-        if not self.rings:
-            return MaskPatch.empty()
-        corners = np.concatenate(self.rings)
-        low = np.clip(np.floor(corners.min(axis=0)), 0, shape).astype(int)
-        high = np.clip(np.ceil(corners.max(axis=0)), low, shape).astype(int)
-        height, width = high - low
-        turns = np.zeros((height, width + 1), np.uint8)  # crossings, modulo 256
-        for ring in self.rings:
-            rows, columns = _crossings(ring - 0.5 - low, height, width)
-            np.add.at(turns, (rows, columns), 1)
-        inside = np.logical_xor.accumulate((turns & 1).astype(np.bool_), axis=1)
-        return MaskPatch.from_mask(inside[:, :-1], (int(low[0]), int(low[1])))
+        found = [_crossings(ring - 0.5, *shape) for ring in self.rings]
+        crossed = np.sort(np.concatenate([np.zeros(0, np.int64), *found]))
+        # a row is entered and left equally often: its places lie in pairs
+        starts, lengths = crossed[::2], crossed[1::2] - crossed[::2]
+        rows = starts // (shape[1] + 1)
+        kept = lengths > 0
+        starts, lengths = (starts - rows)[kept], lengths[kept]
+        return LabelRuns(shape, starts, lengths, np.ones(starts.size, np.int32))
+
+    def mask(self, shape: tuple[int, int]) -> MaskPatch:
+        """Return :meth:`runs` as a mask."""
+        return self.runs(shape).mask()
 
     def plane(self, here: Plane, axes: Sequence[str]) -> Plane:
         """Return its plane; an axis the file says nothing of is as ``here``.
@@ -80,12 +80,11 @@ class Outline:
         return tuple(found)
 
 
-def _crossings(
-    ring: NDArray[np.float64], height: int, width: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return where a ring crosses the rows 0 to ``height`` - 1: rows and columns.
+def _crossings(ring: NDArray[np.float64], height: int, width: int) -> NDArray[np.int64]:
+    """Return where a ring crosses the rows 0 to ``height`` - 1, at most once each edge.
 
-    A column, up to ``width``, is the first one at or right of the crossing.
+    A place is row * (``width`` + 1) + column; a column, up to ``width``, is the first
+    one at or right of the crossing.
     """
     ring = np.clip(ring, -1e300, 1e300)
     edges = np.stack([ring, np.roll(ring, -1, axis=0)], axis=1)
@@ -97,7 +96,9 @@ def _crossings(
     (y0, x0), (y1, x1) = np.repeat(edges, counts, axis=0).transpose(1, 2, 0)
     rows = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - end, counts)
     places = x0 + (rows - y0) / (y1 - y0) * (x1 - x0)
-    return rows, np.clip(np.ceil(places), 0, width).astype(np.int64)
+    columns = np.clip(np.ceil(places), 0, width).astype(np.int64)
+    found: NDArray[np.int64] = rows * (width + 1) + columns
+    return found
 
 
 def read_outlines(path: Path) -> list[Outline]:

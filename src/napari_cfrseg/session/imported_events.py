@@ -5,18 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.annotator import Annotator
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import MOST_LABEL, LabelRuns, Plane
-from napari_cfrseg.geometry.windows import slices
 from napari_cfrseg.io.click_tables import (
     TableClick,
     name_in,
@@ -24,7 +25,10 @@ from napari_cfrseg.io.click_tables import (
     read_clicks,
 )
 from napari_cfrseg.io.outline_files import Outline
-from napari_cfrseg.io.tiled_labels import Tiles
+from napari_cfrseg.io.tiled_labels import label_runs
+
+#: says of a plane which pixels are an object's already; None: none is
+Taken: TypeAlias = Callable[[Plane], LabelRuns | None]
 
 
 def events_from_csv(
@@ -113,6 +117,35 @@ def events_from_labels(labels: NDArray[np.integer]) -> Iterator[ev.Event]:
             together = True
 
 
+def hidden_labels(labels: NDArray[np.integer], taken: Taken) -> list[int]:
+    """Return the labels of (…, Y, X) that would get no pixel beside what is there."""
+    all_px = hidden_px = np.zeros(int(labels.max(initial=0)) + 1, np.int64)
+    for plane in np.ndindex(labels.shape[:-2]):
+        found, held = labels[plane], taken(tuple(int(i) for i in plane))
+        under = np.zeros(0, labels.dtype) if held is None else found[held.indices()]
+        all_px = all_px + np.bincount(found[found > 0], minlength=all_px.size)
+        hidden_px = hidden_px + np.bincount(under[under > 0], minlength=all_px.size)
+    return np.flatnonzero((all_px > 0) & (all_px == hidden_px)).tolist()
+
+
+def taken_beside(annotator: Annotator) -> Taken:
+    """Return what says of a plane which pixels an object imported now cannot get."""
+    planes, objects = annotator.planes, annotator.objects
+    locked = [number for number, whole in objects.items() if whole.locked]
+
+    def taken(plane: Plane) -> LabelRuns | None:
+        if plane not in planes:
+            return None
+        runs = label_runs(annotator.labels(plane))
+        if annotator.rule is ev.OverlapRule.KEEP:
+            return runs
+        held = np.isin(runs.after, locked)
+        own = runs.starts[held], runs.lengths[held], runs.after[held]
+        return LabelRuns(runs.shape, *own)
+
+    return taken
+
+
 def events_from_outlines(
     outlines: Iterable[Outline],
     shape: tuple[int, ...],
@@ -121,13 +154,14 @@ def events_from_outlines(
     here: Plane = (),
     first_object: int = 1,
     most: int = MOST_LABEL,
+    taken: Taken = lambda _: None,
 ) -> list[ev.Event]:
     """Make an object of every outline, in one undo step: it is the first feedback.
 
     ``shape`` is (…, Y, X), and ``axes`` are the names of its axes. An outline that says
     nothing of an axis is on the plane ``here``. Where outlines overlap, the smallest
-    has the pixels. One that gets none has no event; a SessionError says that none gets
-    any, or that there are too many objects.
+    has the pixels; ``taken`` says which none of them gets. One that gets none has no
+    event; a SessionError says that none gets any, or that there are too many objects.
     """
     placed = [(one, one.plane(here, axes)) for one in outlines]
     places = Counter((one.key, plane) for one, plane in placed)
@@ -135,7 +169,7 @@ def events_from_outlines(
     events: list[ev.Event] = []
     numbers: dict[str, int] = {}
     number = first_object - 1
-    for outline, plane, runs in _apart(placed, shape):
+    for outline, plane, runs in _apart(placed, shape, taken):
         key = "" if outline.key in repeated else outline.key
         is_new = key not in numbers
         if is_new:
@@ -150,47 +184,63 @@ def events_from_outlines(
             )
             events.append(classified)
     if not events:
-        raise SessionError("no outline has a pixel of the image")
+        raise SessionError("no outline has a pixel of the image that is free")
     if number > most:
         raise SessionError(f"{number} objects: {most} are the most")
     return events
 
 
 def _apart(
-    placed: Sequence[tuple[Outline, Plane]], shape: tuple[int, ...]
+    placed: Sequence[tuple[Outline, Plane]], shape: tuple[int, ...], taken: Taken
 ) -> list[tuple[Outline, Plane, LabelRuns]]:
     """Return the outlines that get pixels with those: the smallest are served first."""
-    size = (shape[-2], shape[-1])
-    taken, found = Tiles(shape, np.bool_), {}
-    try:
-        areas = {
-            index: outline.mask(size).area
-            for index, (outline, plane) in enumerate(placed)
-            if all(0 <= i < n for i, n in zip(plane, shape[:-2], strict=True))
-        }
-        for index in sorted(areas, key=areas.__getitem__):
-            outline, plane = placed[index]
-            mask = outline.mask(size)
-            place = (*plane, *slices(mask.box))
-            before = taken[place]
-            taken[place] = before | mask.mask
-            runs = _runs(mask.mask & ~before, mask.offset, size)
-            if runs.size:
-                found[index] = (outline, plane, runs)
-    except MemoryError as error:
-        raise SessionError("the outlines are too large for the memory") from error
-    return [found[index] for index in sorted(found)]
+    on_planes: dict[Plane, dict[int, LabelRuns]] = defaultdict(dict)
+    for index, (outline, plane) in enumerate(placed):
+        if all(0 <= i < n for i, n in zip(plane, shape[:-2], strict=True)):
+            on_planes[plane][index] = outline.runs((shape[-2], shape[-1]))
+    found = {
+        index: runs
+        for plane, drawn in on_planes.items()
+        for index, runs in _served(drawn, taken(plane)).items()
+    }
+    return [(*placed[index], found[index]) for index in sorted(found)]
 
 
-def _runs(
-    mask: NDArray[np.bool_], offset: tuple[int, int], shape: tuple[int, int]
-) -> LabelRuns:
-    """Give label 1 to a mask's pixels, row by row: far smaller than their indices."""
-    steps = np.diff(np.pad(mask, ((0, 0), (1, 1))).view(np.int8), axis=1)
-    rows, columns = np.nonzero(steps == 1)
-    lengths = np.nonzero(steps == -1)[1] - columns
-    starts = (rows + offset[0]) * shape[1] + columns + offset[1]
-    return LabelRuns(shape, starts, lengths, np.ones(len(rows), np.int32))
+def _served(
+    drawn: Mapping[int, LabelRuns], held: LabelRuns | None
+) -> dict[int, LabelRuns]:
+    """Return what outlines on one plane leave each other; none where nothing is free.
+
+    The plane's pixels are one line, cut where any run begins or ends: the outlines give
+    their numbers to its pieces, the largest first.
+    """
+    order = sorted(drawn, key=lambda i: (drawn[i].size, i), reverse=True)
+    own = [drawn[index] for index in order]
+    others = [] if held is None else [held]
+    cuts = [cut for r in (*own, *others) for cut in (r.starts, r.starts + r.lengths)]
+    pieces = np.unique(np.concatenate([np.zeros(1, np.int64), *cuts]))
+    owner = np.full(pieces.size, -1)
+    for index, runs in zip(order, own, strict=True):
+        first = np.searchsorted(pieces, runs.starts).tolist()
+        end = np.searchsorted(pieces, runs.starts + runs.lengths).tolist()
+        for piece in map(slice, first, end):
+            owner[piece] = index
+    is_held = np.zeros(pieces.size, np.int8)
+    for runs in others:
+        is_held[np.searchsorted(pieces, runs.starts)] += 1
+        is_held[np.searchsorted(pieces, runs.starts + runs.lengths)] -= 1
+    free = {*owner[np.cumsum(is_held) == 0].tolist()} - {-1}
+    kept = np.flatnonzero(np.diff(owner, prepend=-1))
+    starts, lengths = pieces[kept], np.diff(pieces[kept], append=0)
+    by_owner = np.argsort(owner[kept], kind="stable")
+    found, first = np.unique(owner[kept][by_owner], return_index=True)
+    return {
+        index: LabelRuns(drawn[index].shape, starts[of], lengths[of], np.ones_like(of))
+        for index, of in zip(
+            found.tolist(), np.split(by_owner, first[1:]), strict=False
+        )
+        if index in free
+    }
 
 
 def _events(

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
 
-_REOPENING = "Reopening the session …"
+_KEPT = " What you do is kept until then."
 
 
 class Controller(Workspace):
@@ -153,7 +153,8 @@ class Controller(Workspace):
             act(self)
             return
         self.show_pending()
-        self.say(f"{_REOPENING} What you do is kept until then.", pending=held)
+        doing = self.view.status.removesuffix(_KEPT)
+        self.say(f"{doing}{_KEPT}", pending=held)
 
     def _does(self, act: Callable[..., object]) -> Callable[..., None]:
         """Return an act as layers and the canvas call it: through :meth:`do`."""
@@ -273,7 +274,7 @@ class Controller(Workspace):
             self.first_click_s = first_click_s
             text = "Ready: click on an object."
             if self.view.progress[1]:
-                text = _REOPENING
+                text = self.view.status
             elif self.view.pending:
                 text = "Computing …"
             self.show(loading=False, seconds=None, status=text)
@@ -319,5 +320,6 @@ class Controller(Workspace):
 
         self.labels.let_paint(False)  # a label there is another object's soon
         self.show(progress=(0, len(content.events)))
-        shown, begun = self._shown.preview, partial(self.begin_long, status=_REOPENING)
+        doing = "Reopening the session …"
+        shown, begun = self._shown.preview, partial(self.begin_long, status=doing)
         self.queue.restore(writer, done, refused, shown, begun)

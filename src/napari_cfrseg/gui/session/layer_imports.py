@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.geometry.masks import LabelRuns
+from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.segment.layers import (
     MOST_OBJECTS,
     holds,
@@ -26,7 +27,9 @@ from napari_cfrseg.session.imported_events import (
     events_from_labels,
     events_from_outlines,
     events_from_points,
+    hidden_labels,
     renumbered,
+    taken_beside,
 )
 
 if TYPE_CHECKING:
@@ -38,8 +41,35 @@ if TYPE_CHECKING:
     from napari_cfrseg.session.session import Session
 
 
-#: how many objects, and None; or how many clicks, and how many more are off the image
-Imported = tuple[int, int | None]
+@dataclass(frozen=True, slots=True)
+class Imports:
+    """What was read to be imported.
+
+    ``steps`` are events, sent step by step; ``objects`` says how many objects they make
+    (None: their clicks say it). ``left`` is what is left out, and why.
+    """
+
+    steps: Sequence[Sequence[ev.Event]]
+    objects: int | None = None
+    left: str = ""
+
+    def send(self, controller: Controller) -> None:
+        """Send the steps on their way."""
+        for step in self.steps:
+            controller.submit(*step)
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """What the viewer showed when something was to be imported."""
+
+    plane: Plane
+    point: tuple[float, ...]
+
+    @classmethod
+    def of(cls, controller: Controller) -> Here:
+        """Return what a controller's viewer shows."""
+        return cls(controller.current_plane, tuple(controller.viewer.dims.point))
 
 
 def importable(controller: Controller) -> tuple[list[Labels], list[Points]]:
@@ -51,15 +81,15 @@ def importable(controller: Controller) -> tuple[list[Labels], list[Points]]:
     return labels, [layer for layer in layers if isinstance(layer, Points)]
 
 
-def import_layer(controller: Controller, layer: Labels | Points) -> Imported:
+def read_layer(controller: Controller, layer: Labels | Points, here: Here) -> Imports:
     """Make objects of labels, or clicks of points; the layer stays as it is."""
     from napari.layers import Labels
 
-    take = import_labels if isinstance(layer, Labels) else import_points
-    return take(controller, layer)
+    read = read_labels_layer if isinstance(layer, Labels) else read_points
+    return read(controller, layer, here)
 
 
-def import_objects_file(controller: Controller, path: Path) -> Imported:
+def read_objects(controller: Controller, path: Path, here: Here) -> Imports:
     """Make objects of a file of labels, whose pixels lie on the image's, or outlines.
 
     Raises ImageError if it cannot be read or holds no whole numbers, SessionError if it
@@ -68,13 +98,14 @@ def import_objects_file(controller: Controller, path: Path) -> Imported:
     from napari.layers import Labels
 
     if path.suffix.lower() in OUTLINE_SUFFIXES:
-        return _import_outlines(controller, path)
+        return _read_outlines(controller, path, here)
     found, image = read_labels(path), controller.image
     placed = image.placement() if found.ndim == image.own_ndim else {}
-    return import_labels(controller, Labels(found, name=path.name, **placed))
+    layer = Labels(found, name=path.name, **placed)
+    return read_labels_layer(controller, layer, here)
 
 
-def _import_outlines(controller: Controller, path: Path) -> Imported:
+def _read_outlines(controller: Controller, path: Path, here: Here) -> Imports:
     image = controller.image
     if image.order:
         msg = "outlines lie on the file's own planes: roll the axes back (Ctrl+E)"
@@ -84,66 +115,75 @@ def _import_outlines(controller: Controller, path: Path) -> Imported:
         outlines,
         image.shape,
         axes=image.plane_names[:-2],
-        here=controller.current_plane,
-        first_object=controller.view.next_id,
+        here=here.plane,
+        first_object=_free_number(controller),
         most=MOST_OBJECTS,
+        taken=taken_beside(controller.annotator),
     )
-    controller.submit(*events)
     left = len(outlines) - sum(isinstance(e, ev.MaskImported) for e in events)
-    if left:
-        controller.refuse(
-            f"{left} of {len(outlines)} outlines have no pixel of the image that no "
-            "smaller outline has: left out."
-        )
-    return sum(isinstance(event, ev.ObjectCreated) for event in events), None
+    said = (
+        f"{left} of {len(outlines)} outlines have no pixel of the image that no "
+        "object and no smaller outline has: left out."
+    )
+    made = sum(isinstance(event, ev.ObjectCreated) for event in events)
+    return Imports([events], made, said if left else "")
 
 
-def import_labels(controller: Controller, layer: Labels) -> Imported:
+def _free_number(controller: Controller) -> int:
+    """Return the first number of which no object is, on its way or done."""
+    done = max(controller.annotator.objects, default=0)
+    return max(controller.view.next_id, done + 1)
+
+
+def read_labels_layer(controller: Controller, layer: Labels, here: Here) -> Imports:
     """Make an object of every label; the layer stays as it is.
 
     Labels of one plane's shape instead of the image's go to the plane shown; errors
     are those of :func:`labels_on`.
     """
-    image, taken = controller.image, range(1, controller.view.next_id)
+    image, first = controller.image, _free_number(controller)
     if layer.data.shape == image.plane_shape != image.shape:
         labels = np.zeros(image.shape, np.int64)
-        numbered = renumbered(layer.data, controller.view.next_id, MOST_OBJECTS)
-        labels[controller.current_plane] = numbered
+        labels[here.plane] = renumbered(layer.data, first, MOST_OBJECTS)
     else:
-        labels = labels_on(image, layer, taken)
-    _submit(controller, events_from_labels(labels))
-    return len(np.unique(labels[labels > 0])), None
+        labels = labels_on(image, layer, range(1, first))
+    count = len(np.unique(labels[labels > 0]))
+    hidden = hidden_labels(labels, taken_beside(controller.annotator))
+    if hidden:
+        labels = np.where(np.isin(labels, hidden), 0, labels)
+    said = f"{len(hidden)} of {count} labels lie wholly under other objects: left out."
+    steps = [[event] for event in events_from_labels(labels)]
+    return Imports(steps, count - len(hidden), said if hidden else "")
 
 
-def import_points(controller: Controller, layer: Points) -> Imported:
+def read_points(controller: Controller, layer: Points, here: Here) -> Imports:
     """Make clicks of points; each is an object of its own unless a column says whose.
 
     The feature columns "object" and "polarity" count where there are any.
     """
-    leading = tuple(controller.viewer.dims.point)
-    points = points_on(controller.image, layer, leading)
+    points = points_on(controller.image, layer, here.point)
     objects, positive = said_by(layer.features)
     events = events_from_points(
         points,
         objects=objects,
         positive=positive,
-        first_object=controller.view.next_id,
+        first_object=_free_number(controller),
         first_click=controller.next_click,
         most=MOST_OBJECTS,
     )
-    return _import(controller, events)
+    return _on_image(controller, events)
 
 
-def import_csv(controller: Controller, path: Path) -> Imported:
+def read_table(controller: Controller, path: Path, _: Here) -> Imports:
     """Make clicks of a table's rows (:func:`.events_from_csv`).
 
     Raises SessionError if it is no table of clicks.
     """
-    first, click = controller.view.next_id, controller.next_click
+    first, click = _free_number(controller), controller.next_click
     events = events_from_csv(
         path, first_object=first, first_click=click, most=MOST_OBJECTS
     )
-    return _import(controller, events)
+    return _on_image(controller, events)
 
 
 def painted_since(
@@ -247,39 +287,22 @@ def said_by(
         raise SessionError(f"the feature polarity: {error}") from error
 
 
-def _import(controller: Controller, events: Iterable[ev.Event]) -> Imported:
-    shape, inside = controller.image.shape, set()
-    listed = list(events)
-    clicks = [e for e in listed if isinstance(e, ev.ClickAdded)]
-    for click in clicks:
-        place = (*click.plane, *click.click.yx)
-        if len(place) == len(shape) and holds(shape, place):
-            inside.add(click.click_id)
-    owners = {c.object_id for c in clicks if c.click_id in inside}
-    if max(owners, default=0) > MOST_OBJECTS:
-        raise SessionError(f"no more than {MOST_OBJECTS} objects fit")
-    kept = (
-        event
-        for event in listed
-        if (isinstance(event, ev.ObjectCreated) and event.object_id in owners)
-        or (isinstance(event, ev.ClickAdded) and event.click_id in inside)
-    )
-    _submit(controller, kept)
-    return len(inside), len(clicks) - len(inside)
-
-
-def _submit(controller: Controller, events: Iterable[ev.Event]) -> None:
-    """Send events; a creation is one step with the click after it."""
-    step: list[ev.Event] = []
+def _on_image(controller: Controller, events: Sequence[ev.Event]) -> Imports:
+    """Return the clicks on the image; an object's creation is a step with its first."""
+    shape, left = controller.image.shape, 0
+    steps: list[tuple[ev.Event, ...]] = []
+    created: dict[int, ev.Event] = {}
     for event in events:
-        number = getattr(event, "object_id", None)
-        created = isinstance(event, ev.ObjectCreated)
-        if step and (created or number != getattr(step[0], "object_id", 0)):
-            controller.submit(*step)
-            step = []
-        step.append(event)
-        if not created:
-            controller.submit(*step)
-            step = []
-    if step:
-        controller.submit(*step)
+        if isinstance(event, ev.ObjectCreated):
+            created[event.object_id] = event
+        elif isinstance(event, ev.ClickAdded):
+            place = (*event.plane, *event.yx)
+            if len(place) != len(shape) or not holds(shape, place):
+                left += 1
+                continue
+            if event.object_id > MOST_OBJECTS:
+                raise SessionError(f"no more than {MOST_OBJECTS} objects fit")
+            begins = created.pop(event.object_id, None)
+            steps.append((event,) if begins is None else (begins, event))
+    said = f"{left} of {len(steps) + left} clicks are not on the image: left out."
+    return Imports(steps, left=said if left else "")

@@ -191,7 +191,7 @@ class SessionKeeper:
             said = f"Comparing the image with {path.name} …"
             did = "", f"{path.name} was not opened."
             controller.hold()
-            self._later(lambda _: is_of(path, image), go_on, said, *did, ended)
+            self.later(lambda _: is_of(path, image), go_on, said, *did, ended)
 
     def save(self, path: Path | None = None, *, keep_pixels: bool = False) -> None:
         """Save, under another name if one is given (``.cfrseg.json`` is added to it).
@@ -216,7 +216,7 @@ class SessionKeeper:
         A SessionError says that there is nothing to save yet.
         """
         self._check_ready("save")
-        self._later(
+        self.later(
             lambda report: self._save_as(path, True, report),
             lambda _: self._note_saved(),
             f"Saving {path.name} with its image …",
@@ -264,7 +264,7 @@ class SessionKeeper:
         A SessionError says that there is nothing to export yet.
         """
         self._check_ready("export")
-        self._later(
+        self.later(
             lambda _: self._write(path),
             lambda found: self._show_measured(found[1]),
             f"Exporting to {path.name} …",
@@ -272,7 +272,7 @@ class SessionKeeper:
             f"{path.name} was not exported.",
         )
 
-    def _later(
+    def later(
         self,
         work: Callable[[Report], Any],
         done: Callable[[Any], object],

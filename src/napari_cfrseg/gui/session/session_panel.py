@@ -27,17 +27,17 @@ from napari_cfrseg.gui.dock_widget import (
     column_in,
     row,
 )
+from napari_cfrseg.gui.segment.worker import Report
 from napari_cfrseg.gui.session.layer_imports import (
-    Imported,
-    import_csv,
-    import_layer,
-    import_objects_file,
+    Here,
+    Imports,
     importable,
+    read_layer,
+    read_objects,
+    read_table,
 )
 from napari_cfrseg.gui.session.layer_references import image_file
-from napari_cfrseg.gui.session.session_keeper import (
-    SessionKeeper,
-)
+from napari_cfrseg.gui.session.session_keeper import SessionKeeper
 from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.io.axes import Pyramid
 from napari_cfrseg.io.tiled_labels import is_large
@@ -160,8 +160,8 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
                 self.import_menu.addAction("(no such layer)").setEnabled(False)
         self.import_menu.addSection("From a file")
         for text, kinds, take in (
-            ("Objects of another program…", _OBJECT_FILES, import_objects_file),
-            ("CSV of clicks, with the columns y and x…", _TABLES, import_csv),
+            ("Objects of another program…", _OBJECT_FILES, read_objects),
+            ("CSV of clicks, with the columns y and x…", _TABLES, read_table),
         ):
             ask = partial(self._import_file, text.rstrip("…"), kinds, take)
             action = self.import_menu.addAction(text)
@@ -257,40 +257,61 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
             self._try(lambda: keeper.export_later(chosen))
 
     def _import(self, layer: Labels | Points) -> None:
-        """Import a layer, hide it, and let clicks correct it."""
+        """Import a layer and hide it."""
 
-        def take(controller: Controller) -> Imported:
-            found = import_layer(controller, layer)
+        def hide() -> None:
             layer.visible = False
-            return found
 
-        self._take(take)
+        self._take(layer.name, lambda c, here: read_layer(c, layer, here), hide)
 
     def _import_file(
-        self, title: str, kinds: str, take: Callable[[Controller, Path], Imported]
+        self, title: str, kinds: str, read: Callable[[Controller, Path, Here], Imports]
     ) -> None:
-        chosen = self._ask(title, kinds)
-        if chosen:
-            self._take(lambda controller: take(controller, Path(chosen)))
+        chosen = Path(self._ask(title, kinds))
+        if chosen.name:
+            self._take(chosen.name, lambda c, here: read(c, chosen, here))
 
-    def _take(self, take: Callable[[Controller], Imported]) -> None:
-        """Import something, say what came of it, and let clicks correct it."""
+    def _take(
+        self,
+        name: str,
+        read: Callable[[Controller, Here], Imports],
+        then: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Import on the worker, say what came of it, and let clicks correct it."""
+        keeper = self.keeper
+        if keeper is None:
+            return
 
         def act(controller: Controller) -> None:
-            self._say(*take(controller))
-            controller.ready_to_click()
+            here = Here.of(controller)
 
-        if self.keeper is not None:
-            self.keeper.controller.do(lambda c: self._try(lambda: act(c)))
+            def work(report: Report) -> Imports:
+                found = read(controller, here)
+                report((1, 1))  # ends it here where it was given up
+                return found
 
-    def _say(self, count: int, left: int | None) -> None:
-        """Report what was imported: objects, or clicks and those that were left out."""
-        if left is None:
-            found = counted(count, "object")
-            self._notify("info", f"{found} imported: click to correct.")
-        elif left:
-            said = f"{left} of {count + left} clicks are not on the image: left out."
-            self._notify("warning", said)
+            def done(found: Imports) -> None:
+                found.send(controller)
+                then()
+                self._say(found)
+                controller.ready_to_click()
+
+            doing = f"Importing {name} …"
+            did_not = f"{name} was not imported."
+            controller.hold()
+            keeper.later(
+                work, done, doing, f"Imported {name}.", did_not, controller.go_on
+            )
+
+        keeper.controller.do(act)
+
+    def _say(self, found: Imports) -> None:
+        """Report what was imported: objects, and what was left out."""
+        if found.left:
+            self._notify("warning", found.left)
+        if found.objects is not None:
+            said = counted(found.objects, "object")
+            self._notify("info", f"{said} imported: click to correct.")
 
     def _try(self, act: Callable[[], object]) -> None:
         try:
