@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from multiprocessing.connection import Connection, wait
+from numbers import Integral
 from typing import Any, Generic, TypeVar
 
 from napari_cfrseg.errors import CfrSegError, DeviceError
@@ -24,6 +25,29 @@ GivenUp = Callable[[TaskT, Exception], ResultT]
 
 #: seconds within which a scheduler has to answer
 CONNECT_S = 10.0
+#: CPU threads that a process may ask for
+MOST_THREADS = 4096
+
+
+def use_threads(count: int | None) -> None:
+    """Let torch use so many CPU threads in this process; None leaves torch's choice.
+
+    ValueError unless it is a whole number from 1 to 4096.
+    """
+    if count is None:
+        return
+    check_threads(count)
+    import torch
+
+    torch.set_num_threads(int(count))
+
+
+def check_threads(count: Any) -> None:
+    """Raise ValueError unless a number of threads, or None, can be used."""
+    is_whole = isinstance(count, Integral) and not isinstance(count, bool)
+    if count is not None and not (is_whole and 1 <= count <= MOST_THREADS):
+        wanted = f"a whole number from 1 to {MOST_THREADS}, or none"
+        raise ValueError(f"threads {count!r}: give {wanted} for torch's own choice")
 
 
 def spread(

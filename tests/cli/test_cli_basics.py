@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from napari_cfrseg import __version__
 from napari_cfrseg.cli import app
 
+ROOT = Path(__file__).parents[2]
 _MAIN = "from napari_cfrseg.cli import main; main()"
 
 
@@ -96,6 +98,9 @@ def test_earlier_names_of_options_are_accepted(
         ([], "Usage"),
         (["train"], "nothing to train on"),
         (["train", "--minutes", "0"], "--minutes"),
+        (["train", "--threads", "5000"], "4096"),
+        (["bench", "--threads", "5000"], "4096"),
+        (["bench", "--threads", "1.5"], "--threads"),
         (["nonsense"], "nonsense"),
         (["segment", "absent.tif", "-c", "1,2"], "absent.tif"),
         (["segment", __file__], "--click"),
@@ -112,8 +117,20 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], words: str) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no SIGINT to send")
-@pytest.mark.parametrize("loading", ["typer", "numpy", "napari_cfrseg.cli.models"])
-def test_ended_while_it_loads_it_says_nothing(loading: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "loading"),
+    [
+        ("cfrseg", "typer"),
+        ("cfrseg", "numpy"),
+        ("cfrseg", "napari_cfrseg.cli.models"),
+        ("cfrseg-train", "typer"),
+        ("cfrseg-train", "napari_cfrseg.training_job"),
+    ],
+)
+def test_ended_while_it_loads_it_says_nothing(name: str, loading: str) -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert set(scripts) == {"cfrseg", "cfrseg-train"}
+    module, function = scripts[name].split(":")
     script = f"""
 import os, signal, sys
 class Interrupting:
@@ -121,7 +138,8 @@ class Interrupting:
         if name == {loading!r}:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Interrupting())
-{_MAIN}"""
+from {module} import {function} as main
+main()"""
     command = [sys.executable, "-c", script, "models", "list"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

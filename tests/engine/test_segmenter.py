@@ -82,6 +82,15 @@ def test_the_best_supported_of_the_tried_windows_is_taken():
     assert best.probability.shape == (32, 32)
 
 
+@pytest.mark.parametrize("threads", [0, -1, 2.0, "2", True, 10**6, float("nan")])
+def test_threads_that_cannot_be_are_refused_with_the_remedy(threads) -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(ValueError, match="give a whole number from 1 to 4096, or none"):
+        Segmenter.load("default", threads=threads)
+    assert torch.get_num_threads() == before
+    Segmenter.load("default", "cpu", threads=np.int64(before))
+
+
 @pytest.mark.parametrize("yx", [(82, 273), (80, 270), (120, 88), (99, 100)])
 def test_a_first_click_on_a_particle_finds_more_than_a_dot(yx):
     """Narrow windows agree on a dot; the network expects little of it."""

@@ -291,6 +291,7 @@ def test_dry_run_draws_the_samples_and_trains_nothing(tmp_path, base):
         (["cells"], 2, "no output"),
         (["empty", "-o", "m.safetensors"], 1, "holds neither images/"),
         (["bad.toml", "-o", "m.safetensors"], 1, "has no colour"),
+        (["none.toml", "-o", "m.safetensors"], 1, "from 1 to 4096, or none"),
     ],
 )
 def test_command_line_says_what_is_missing(
@@ -300,6 +301,7 @@ def test_command_line_says_what_is_missing(
     write_pairs(tmp_path / "cells", 1)
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.toml").write_text("[train]\ncolour = 3\n")
+    (tmp_path / "none.toml").write_text("threads = 0\n")
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == code
     assert text in " ".join(done.output.replace("│", " ").split())

@@ -14,6 +14,7 @@ import typer
 
 from napari_cfrseg.errors import CfrSegError, TrainingError, said_of
 from napari_cfrseg.io.atomic import check_folder, let_streams_print_anything
+from napari_cfrseg.processes import MOST_THREADS, use_threads
 from napari_cfrseg.training_job import (
     JobReporter,
     JobStatus,
@@ -92,7 +93,8 @@ def train(
     ] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of all chance. [0]")] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads. [torch's choice]")
+        int | None,
+        typer.Option(min=1, max=MOST_THREADS, help="CPU threads. [torch's choice]"),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -152,10 +154,7 @@ def train(
         problem = decided_by_first(_problem(settings, dry_run=dry_run))
         if problem:
             raise typer.BadParameter(problem)
-        if settings.threads is not None:
-            import torch
-
-            torch.set_num_threads(settings.threads)
+        use_threads(settings.threads)
         if recipe is not None:
             _run_recipe(recipe, settings, base, minutes, as_json=as_json)
         else:

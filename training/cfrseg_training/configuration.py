@@ -40,6 +40,7 @@ from cfrseg_training.loop.augmentation import PhotometricRecipe, SuemRecipe
 from cfrseg_training.loop.labelled import DataRequest
 from cfrseg_training.loop.training_step import RoundsConfig
 from napari_cfrseg.errors import DatasetError
+from napari_cfrseg.processes import check_threads
 
 T = TypeVar("T")
 
@@ -129,6 +130,9 @@ class Settings:
     forgetting: bool = True  #: whether the bundled micrographs are clicked as well
     #: ``[train]`` and its parts as written, over the default configuration
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_threads(self.threads)
 
     def train_config(self) -> TrainConfig:
         """Return the run's configuration; raises ValueError if a table is wrong."""

@@ -5,20 +5,29 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from importlib import import_module
 from typing import Any
 
 
 def main() -> None:
-    """Run the command line; Ctrl+C ends it quietly, with exit code 130."""
+    """Run ``cfrseg``; Ctrl+C ends it quietly, with exit code 130."""
+    _run("napari_cfrseg.cli.commands", "run")
+
+
+def train(*given: Any) -> None:
+    """Run ``cfrseg-train`` in the same way."""
+    _run("cfrseg_training.command", "main", *given)
+
+
+def _run(module: str, name: str, *given: Any) -> None:
     is_heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_heard:  # while it loads there is nothing to put in order
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    from napari_cfrseg.cli.commands import run
-
+    program = getattr(import_module(module), name)
     try:
         if is_heard:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        run()
+        program(*given)
     except KeyboardInterrupt:
         sys.exit(130)
 

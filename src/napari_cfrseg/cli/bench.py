@@ -18,6 +18,7 @@ from napari_cfrseg.cli.options import (
     usage,
 )
 from napari_cfrseg.model import weights_file as checkpoint
+from napari_cfrseg.processes import MOST_THREADS
 from napari_cfrseg.samples import load_sample, sample_names
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def bench(
     ] = "512,2048,8192",
     objects: Annotated[int, typer.Option(min=1, help="Objects clicked per size.")] = 20,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads [torch's choice].")
+        int | None,
+        typer.Option(min=1, max=MOST_THREADS, help="CPU threads [torch's choice]."),
     ] = None,
     sample: Annotated[
         str, typer.Option(help="Bundled micrograph to tile.")

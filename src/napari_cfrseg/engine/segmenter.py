@@ -38,6 +38,7 @@ from napari_cfrseg.geometry.windows import Box, PlaneLike, Window
 from napari_cfrseg.io.plane_image import PlaneImage, Scaling, open_plane
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.network import ClickNetwork
+from napari_cfrseg.processes import use_threads
 
 __all__ = ["Prediction", "Refinement", "Segmenter", "StepCallback", "segment"]
 
@@ -138,15 +139,15 @@ class Segmenter:
         device
             "auto" takes CUDA, then MPS, then the CPU; DeviceError if it is not there.
         threads
-            CPU threads torch may use, process-wide; None leaves torch's choice.
+            CPU threads torch may use, process-wide, 1 to 4096 (else ValueError); None
+            leaves torch's choice.
         backend
             "torch", the reference, "openvino", or "auto": the faster one that is ready.
         """
         resolve_device(device)  # before the weights are read: fails fast
+        use_threads(threads)
         path = checkpoint.resolve(name_or_path)
         network, _ = checkpoint.load(path)
-        if threads is not None:
-            torch.set_num_threads(threads)
         return cls(
             network,
             device=device,

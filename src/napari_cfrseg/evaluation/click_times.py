@@ -45,7 +45,7 @@ from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.network import ClickNetwork
 from napari_cfrseg.model.registry import named, names
 from napari_cfrseg.model.weights_file import models_folder
-from napari_cfrseg.processes import in_processes
+from napari_cfrseg.processes import in_processes, use_threads
 from napari_cfrseg.samples import load_sample
 
 #: the bundled micrograph whose window networks are timed on
@@ -235,8 +235,7 @@ def _lost(task: _Task, error: Exception) -> NetworkCost:
 
 def bench_network(name: str, how: Arithmetic, repeats: int) -> NetworkCost:
     """Time one network in this process; see ``bench_networks``."""
-    if how.threads is not None:
-        torch.set_num_threads(how.threads)
+    use_threads(how.threads)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True

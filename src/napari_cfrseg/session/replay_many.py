@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from napari_cfrseg.errors import said_of
 from napari_cfrseg.io.atomic import clear_leftovers
-from napari_cfrseg.processes import spread
+from napari_cfrseg.processes import spread, use_threads
 from napari_cfrseg.session.format import SessionContent
 from napari_cfrseg.session.references import backend_of
 from napari_cfrseg.session.replay_session import (
@@ -48,10 +48,7 @@ class KeptSegmenters:
     ) -> Segmenter:
         """Return a segmenter for a session."""
         settings = content.settings
-        if settings.threads is not None:
-            import torch
-
-            torch.set_num_threads(settings.threads)
+        use_threads(settings.threads)
         placed = self._placed(content, device)
         backend = backend_of(settings, placed)
         return self._load(weights, placed, settings.precision, backend)
