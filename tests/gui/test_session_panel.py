@@ -436,8 +436,9 @@ def test_points_are_imported_through_the_world(qapp) -> None:
     clicks = [entry.click for _, entry in second.clicks()]
     assert clicks == [Click((20, 50)), Click((22, 55), False)]
     desk.controller.undo()
-    desk.controller.undo()
     assert len(desk.controller.view.objects) == 1
+    desk.controller.redo()
+    assert len(desk.controller.view.objects) == 2
 
 
 def test_points_without_columns_are_objects_of_their_own(qapp) -> None:
@@ -448,6 +449,16 @@ def test_points_without_columns_are_objects_of_their_own(qapp) -> None:
     desk.controller.new_object()
     desk.controller.clicks.layer.add([*map(float, PLACES[2])])
     assert len(desk.controller.view.objects) == 4
+    desk.controller.undo()
+    assert len(desk.controller.view.objects) == 3
+    desk.controller.undo()
+    assert not desk.controller.view.objects
+    desk.controller.redo()
+    writer = desk.keeper.writer
+    assert writer is not None
+    replayed = Session.open(writer.path).apply(pixels(), flood_segmenter())
+    assert np.array_equal(replayed, desk.labels)
+    assert len(np.unique(replayed)) == 4
 
 
 def test_clicks_come_from_a_table(desk: Desk, tmp_path: Path, monkeypatch) -> None:
@@ -473,6 +484,8 @@ def test_clicks_come_from_a_table(desk: Desk, tmp_path: Path, monkeypatch) -> No
     assert starts == [str(tmp_path)]
     assert desk.said[-1][1] == "2 of 6 clicks are not on the image: left out."
     assert desk.labels[20, 20] == 3
+    desk.controller.undo()
+    assert not desk.controller.view.objects
     table.write_text("a,b\n")
     with pytest.raises(SessionError, match="columns y and x"):
         imported(read_table, desk.controller, table)

@@ -192,6 +192,7 @@ class ClickAdded(Event):
     threshold: form.Threshold | None = None
     box: form.BoxField | None = None
     stroke: form.Bool = False
+    together: form.Bool = False
 
     def __post_init__(self) -> None:
         if self.box is not None:

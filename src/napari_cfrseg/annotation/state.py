@@ -342,7 +342,9 @@ def continues(first: ev.Event, second: ev.Event) -> bool:
         return second.together
     if isinstance(first, ev.ClickAdded) and isinstance(second, ev.ClickAdded):
         same = (first.object_id, first.plane) == (second.object_id, second.plane)
-        return second.stroke and same
+        return second.together or (second.stroke and same)
+    if isinstance(first, ev.ClickAdded) and isinstance(second, ev.ObjectCreated):
+        return second.together
     for kinds in (ev.Painted, _TABLE_EDITS):
         if isinstance(first, kinds) and isinstance(second, kinds):
             return second.together

@@ -246,7 +246,10 @@ def _served(
 def _events(
     rows: Sequence[TableClick], first_object: int, first_click: int, most: int
 ) -> list[ev.Event]:
-    """Give objects numbers as they appear; a plain number keeps itself."""
+    """Give objects numbers as they appear; a plain number keeps itself.
+
+    All are one undo step.
+    """
     numeric = {row.owner: int(row.owner) for row in rows if row.owner.isdecimal()}
     lowest = min((n for n in numeric.values() if n > 0), default=first_object)
     shift = max(0, first_object - lowest)
@@ -264,9 +267,10 @@ def _events(
                 if whose not in numbers:
                     numbers[whose] = next(free)
                 named = numbers[whose], names.get(whose, "")
-                events.append(ev.ObjectCreated(*named))
+                events.append(ev.ObjectCreated(*named, together=bool(events)))
             signed = (click.yx, click.is_positive, click_id)
-            events.append(ev.ClickAdded(numbers[whose], row.plane, *signed))
+            made = ev.ClickAdded(numbers[whose], row.plane, *signed, together=True)
+            events.append(made)
         except SessionError as error:
             raise SessionError(f"{row.where}: {error}") from error
     return events

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -291,7 +291,7 @@ def _on_image(controller: Controller, events: Sequence[ev.Event]) -> Imports:
     """Return the clicks on the image; an object's creation is a step with its first."""
     shape, left = controller.image.shape, 0
     steps: list[tuple[ev.Event, ...]] = []
-    created: dict[int, ev.Event] = {}
+    created: dict[int, ev.ObjectCreated] = {}
     for event in events:
         if isinstance(event, ev.ObjectCreated):
             created[event.object_id] = event
@@ -303,6 +303,9 @@ def _on_image(controller: Controller, events: Sequence[ev.Event]) -> Imports:
             if event.object_id > MOST_OBJECTS:
                 raise SessionError(f"no more than {MOST_OBJECTS} objects fit")
             begins = created.pop(event.object_id, None)
-            steps.append((event,) if begins is None else (begins, event))
+            step = (event,) if begins is None else (begins, event)
+            if not steps:
+                step = (replace(step[0], together=False), *step[1:])
+            steps.append(step)
     said = f"{left} of {len(steps) + left} clicks are not on the image: left out."
     return Imports(steps, left=said if left else "")
