@@ -37,7 +37,12 @@ from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import LabelRuns, MaskPatch, Plane
 from napari_cfrseg.geometry.windows import Box, slices
 from napari_cfrseg.io.plane_image import Scaling
-from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, empty_labels
+from napari_cfrseg.io.tiled_labels import (
+    AnyLabels,
+    TiledLabels,
+    empty_labels,
+    write_runs,
+)
 
 #: objects worked on last that suggestions are learnt from
 MOST_LEARNT = 12
@@ -370,7 +375,7 @@ class Annotator:
         for object_id, change in transaction.changes.items():
             put_object(self._objects, object_id, change.after)
         for patch in transaction.patches:
-            self._labels_of(patch.plane)[patch.indices()] = patch.values()
+            write_runs(self._labels_of(patch.plane), (), patch)
         return transaction.patches
 
     def _change(

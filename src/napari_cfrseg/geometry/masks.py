@@ -8,7 +8,9 @@ so its size follows an object's outline and not its area. A run is (start, lengt
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -240,6 +242,31 @@ class LabelRuns:
             for label, runs in zip(labels, np.split(order, first[1:]), strict=False)
         }
 
+    def areas(self) -> dict[int, int]:
+        """Return the number of pixels of each label."""
+        labels, which = np.unique(self.after, return_inverse=True)
+        counts = np.bincount(which, self.lengths, labels.size).astype(np.int64)
+        return dict(zip(labels.tolist(), counts.tolist(), strict=True))
+
+    def bands(
+        self, height: int
+    ) -> Iterator[tuple[Box, NDArray[np.bool_], NDArray[np.int32]]]:
+        """Yield bands of rows: a box, which of its pixels are in runs, and labels."""
+        rows, columns, lengths, each = _in_rows(
+            self.starts, self.lengths, self.shape[1]
+        )
+        ends = np.searchsorted(rows, np.arange(0, self.shape[0] + height, height))
+        for number, (first, end) in enumerate(pairwise(ends.tolist())):
+            if first < end:
+                y0, x0 = number * height, int(columns[first:end].min())
+                x1 = int((columns + lengths)[first:end].max())
+                y1 = min(y0 + height, self.shape[0])
+                at = (rows[first:end] - y0, columns[first:end] - x0, lengths[first:end])
+                shape = (y1 - y0, x1 - x0)
+                held = _painted(shape, *at, np.ones(1, np.int8)).astype(np.bool_)
+                labels = _painted(shape, *at, self.after[each[first:end]])
+                yield (y0, x0, y1, x1), held, labels
+
     def inverted(self) -> LabelRuns:
         """Return the edit that takes this one back; ``before`` must be known."""
         if self.before is None:
@@ -257,20 +284,39 @@ def _patch(
     """Return the cropped mask of runs of pixels in a plane of some width."""
     if starts.size == 0:
         return MaskPatch.empty()
+    rows, columns, lengths, _ = _in_rows(starts, lengths, width)
+    y0, x0 = int(rows[0]), int(columns.min())
+    shape = int(rows[-1]) + 1 - y0, int((columns + lengths).max()) - x0
+    places = rows - y0, columns - x0, lengths
+    return MaskPatch(
+        (y0, x0), _painted(shape, *places, np.ones(1, np.int8)).astype(bool)
+    )
+
+
+def _in_rows(
+    starts: NDArray[np.int64], lengths: NDArray[np.int64], width: int
+) -> tuple[NDArray[np.int64], ...]:
+    """Cut runs at the ends of rows: rows, columns, lengths, and whose each is."""
     rows, more = starts // width, (starts + lengths - 1) // width - starts // width
-    if more.any():  # in parts, row by row
-        each = np.repeat(np.arange(rows.size), more + 1)
-        rows = rows[each] + _expand(np.zeros_like(more), more + 1)
-        ends = np.minimum((starts + lengths)[each], (rows + 1) * width)
-        starts = np.maximum(starts[each], rows * width)
-        lengths = ends - starts
-    y0, columns = int(rows[0]), starts - rows * width
-    x0, x1 = int(columns.min()), int((columns + lengths).max())
-    steps = np.zeros((int(rows[-1]) + 1 - y0, x1 - x0 + 1), np.int8)
-    steps[rows - y0, columns - x0] += 1
-    steps[rows - y0, columns + lengths - x0] -= 1
-    np.add.accumulate(steps, axis=1, out=steps)
-    return MaskPatch((y0, x0), steps[:, :-1].astype(np.bool_))
+    each = np.repeat(np.arange(rows.size), more + 1)
+    rows = rows[each] + _expand(np.zeros_like(more), more + 1)
+    first = np.maximum(starts[each], rows * width)
+    ends = np.minimum((starts + lengths)[each], (rows + 1) * width)
+    return rows, first - rows * width, ends - first, each
+
+
+def _painted(
+    shape: tuple[int, int],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    values: NDArray[Any],
+) -> NDArray[Any]:
+    """Return an array of (h, w) with a value in each of the runs, else 0."""
+    steps = np.zeros((shape[0], shape[1] + 1), values.dtype)
+    steps[rows, columns] += values
+    steps[rows, columns + lengths] -= values
+    return np.add.accumulate(steps, axis=1, out=steps)[:, :-1]
 
 
 def _expand(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

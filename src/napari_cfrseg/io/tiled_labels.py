@@ -36,6 +36,8 @@ _BLOCK_PX = 2048
 LONGEST_SIDE_PX = 8192
 #: coarser levels of at most so many pixels are one array
 _PLAIN_PX = 1 << 22
+#: so many pixels are not written one by one
+MANY_PX = 1 << 22
 
 _Index = tuple[int, ...]
 
@@ -295,6 +297,19 @@ def read_box(labels: AnyLabels, plane: Plane, box: Box) -> NDArray[Any]:
     """Return the labels in a box of a plane."""
     key: Any = (*plane, *slices(box))
     return np.asarray(labels[key])
+
+
+def write_runs(labels: Any, plane: Plane, runs: LabelRuns) -> None:
+    """Write runs to a plane of (…, Y, X) labels; many pixels in bands of rows.
+
+    SPEED: the index of each pixel takes 16 bytes, and tiles have to be sorted by it.
+    """
+    if runs.size < MANY_PX:
+        labels[(*plane, *runs.indices())] = runs.values()
+        return
+    for box, held, values in runs.bands(TILE_PX):
+        key = (*plane, *slices(box))
+        labels[key] = np.where(held, values, labels[key])
 
 
 def label_runs(labels: AnyLabels, plane: Plane = ()) -> LabelRuns:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator, Change
 from napari_cfrseg.annotation.rounds import SegmenterLike
 from napari_cfrseg.annotation.transaction import PatchCallback
-from napari_cfrseg.io.tiled_labels import AnyLabels, empty_labels, label_runs
+from napari_cfrseg.io.tiled_labels import (
+    AnyLabels,
+    empty_labels,
+    label_runs,
+    write_runs,
+)
 from napari_cfrseg.session.format import ModelReference, SessionContent, Snapshot
 from napari_cfrseg.session.references import described
 from napari_cfrseg.session.session_writer import SessionWriter
@@ -172,6 +176,5 @@ def snapshot_array(
         if not inside or runs.shape != plane_shape:
             msg = f"the snapshot's plane {plane} of {runs.shape} is not in the image"
             raise ValueError(msg)
-        key: Any = (*plane, *runs.indices())
-        labels[key] = runs.values()
+        write_runs(labels, plane, runs)
     return labels

@@ -17,7 +17,12 @@ from napari_cfrseg.annotation.state import PALETTE_SIZE, ObjectState, default_co
 from napari_cfrseg.geometry.masks import LabelArray, LabelRuns, Plane
 from napari_cfrseg.gui.segment.layers import MOST_OBJECTS, Listener, PlaneView, to_rgba
 from napari_cfrseg.gui.segment.working_image import WorkingImage
-from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels
+from napari_cfrseg.io.tiled_labels import (
+    MANY_PX,
+    AnyLabels,
+    TiledLabels,
+    write_runs,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -199,6 +204,12 @@ class LabelLayer:
 
     def _write(self, patch: LabelRuns) -> None:
         if not patch.size:
+            return
+        if patch.size >= MANY_PX:  # napari would keep each one's index for its undo
+            write_runs(self._shadow(patch.plane), (), patch)
+            own = self._image.of_own_array(self.layer.data)
+            write_runs(own, patch.plane, patch)
+            self.layer.refresh()
             return
         y, x = patch.indices()
         values = patch.values()

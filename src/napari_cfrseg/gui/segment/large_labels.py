@@ -21,7 +21,12 @@ from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.geometry.windows import mask_box, slices
 from napari_cfrseg.gui.segment.label_layer import LabelLayer
 from napari_cfrseg.gui.segment.layers import PlaneView
-from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, read_box
+from napari_cfrseg.io.tiled_labels import (
+    AnyLabels,
+    TiledLabels,
+    read_box,
+    write_runs,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -111,7 +116,7 @@ class LargeLabelLayer(LabelLayer):
 
     def _write(self, patch: LabelRuns) -> None:
         if patch.size:
-            self._tiles[(*patch.plane, *patch.indices())] = patch.values()
+            write_runs(self._tiles, patch.plane, patch)
 
     def notice(self) -> None:
         """Do nothing: only our tools write to the tiles."""

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Change
@@ -23,7 +19,7 @@ from napari_cfrseg.gui.segment.propagator import Propagator
 from napari_cfrseg.gui.segment.suggesting import Suggesting
 from napari_cfrseg.gui.segment.worker import Failure
 from napari_cfrseg.gui.segment.workspace import Workspace
-from napari_cfrseg.io.tiled_labels import filled_pixels
+from napari_cfrseg.io.tiled_labels import label_runs
 
 #: acts after which the status says what is left of the objects they changed
 _OF_OBJECTS = (
@@ -84,7 +80,7 @@ class Projection:
         work, annotator = self._work, self._annotator
         self._labels.restore({p: annotator.labels(p) for p in annotator.planes})
         for plane in annotator.planes:
-            self._count(filled_pixels(annotator.labels(plane))[0], 1)
+            self._count(label_runs(annotator.labels(plane)), 1)
         self._show_objects(annotator.objects)
         work.show(
             refinement=annotator.refinement,
@@ -110,8 +106,8 @@ class Projection:
             patches = [patch for change in changes for patch in change.patches]
             self._labels.paste(patches)
             for patch in patches:
-                self._count(patch.values(), 1)
-                self._count(patch.inverted().values(), -1)
+                self._count(patch, 1)
+                self._count(patch.inverted(), -1)
             last, before = changes[-1], work.objects
             self._show_objects(last.objects)
             both = before.keys() | work.objects.keys()
@@ -160,10 +156,9 @@ class Projection:
 
     # -- one thing each --------------------------------------------------------------
 
-    def _count(self, labels: NDArray[np.integer[Any]], sign: int) -> None:
+    def _count(self, runs: LabelRuns, sign: int) -> None:
         """Count labelled pixels, or (−1) pixels that lost their label."""
-        numbers, counts = np.unique(labels, return_counts=True)
-        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+        for number, count in runs.areas().items():
             self._areas[number] += sign * count
 
     def _show_objects(self, objects: Mapping[int, ObjectState]) -> None:
