@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import zlib
@@ -354,6 +355,63 @@ def test_planes_that_were_never_written_are_said(tmp_path):
             options = {"metadata": None}
     assert open_image(path).read().any((1, 2)).tolist() == [True] * 4 + [False] * 5
     assert left_out(path).endswith("5 of 9 planes are not in it: shown as zeros.")
+
+
+def micromanager_file(path, frames, of):
+    """Write frames (numbers of time points) of a MicroManager series of so many."""
+    summary = {"MicroManagerVersion": "2.0", "Frames": of, "Slices": 1, "Channels": 1}
+    said = json.dumps({**summary, "Positions": 1, "Prefix": "run"}).encode()
+    tags = [(256, 4, 7), (257, 4, 6), (258, 3, 8), (259, 3, 1), (262, 3, 1)]
+    tags += [(273, 4, 0), (274, 3, 1), (277, 3, 1), (278, 4, 6), (279, 4, 42)]
+    tags += [(296, 3, 1), (305, 3, 0), (51123, 2, 0)]
+    first = 40 + len(said) + len(said) % 2
+    each = 2 + 12 * len(tags) + 4 + 42
+    entries = struct.pack("<II", 3453623, len(frames))
+    pages = b""
+    for number, frame in enumerate(frames):
+        place = first + number * each
+        entries += struct.pack("<IIIII", 0, 0, frame, 0, place)
+        pages += struct.pack("<H", len(tags))
+        for tag, kind, value in tags:
+            value = place + each - 42 if tag == 273 else value
+            text = (2, len(said), 40) if tag == 51123 else (kind, 1, value)
+            pages += struct.pack("<HHII", tag, *text)
+        ends = number == len(frames) - 1
+        pages += (
+            struct.pack("<I", 0 if ends else place + each) + bytes([frame + 1]) * 42
+        )
+    head = b"II*\0" + struct.pack("<III", first, 54773648, first + len(pages))
+    head += struct.pack("<IIIIII", 483765892, 0, 99384722, 0, 2355492, len(said))
+    path.write_bytes((head + said).ljust(first, b" ") + pages + entries)
+    return path
+
+
+def test_a_micromanager_series_says_what_is_missing_of_it(tmp_path):
+    names = [f"run_MMStack_Pos0{end}.ome.tif" for end in ("", "_1", "_2")]
+    paths = [
+        micromanager_file(tmp_path / name, (2 * i, 2 * i + 1), 6)
+        for i, name in enumerate(names)
+    ]
+    assert open_image(paths[0]).read()[:, 3, 3].tolist() == [1, 2, 3, 4, 5, 6]
+    assert left_out(paths[0]) == ""
+    paths[1].unlink()
+    assert open_image(paths[0]).read()[:, 3, 3].tolist() == [1, 2, 0, 0, 5, 6]
+    said = "of its 6 planes are in no file beside it: the recording ended early, or"
+    assert f": 2 {said}" in left_out(paths[0])
+    paths[2].unlink()
+    assert open_image(paths[0]).read()[:, 3, 3].tolist() == [1, 2]
+    assert f": 4 {said}" in left_out(paths[0])
+
+
+def test_one_file_of_several_says_so(tmp_path):
+    path = tmp_path / "z1.ome.tif"
+    xml = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        '<BinaryOnly MetadataFile="z0.companion.ome" UUID="urn:uuid:1"/></OME>'
+    )
+    tifffile.imwrite(path, ramp(6, 7, dtype=np.uint8), description=xml, metadata=None)
+    assert open_image(path).shape == (6, 7)
+    assert "one file of several (z0.companion.ome knows all)" in left_out(path)
 
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "jpeg"])

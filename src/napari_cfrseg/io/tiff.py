@@ -9,7 +9,6 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from napari_cfrseg.io.addresses import address_of
 from napari_cfrseg.io.axes import ArrayView, LazyArray, Pyramid, in_memory, view_of
 from napari_cfrseg.io.named_axes import OpenImage, axis_names, unit_name
 from napari_cfrseg.io.server_files import ServerFile
+from napari_cfrseg.io.tiff_file_sets import check_alone, check_files, missing_planes
 from napari_cfrseg.io.tiff_pieces import Pieces, Rows, is_in_pieces
 
 #: larger pages are read tile by tile, or strip by strip, where they are stored so
@@ -52,9 +52,9 @@ def open_tiff(
     try:
         _check_pages_end(file)
         if held.server is not None:
-            _check_alone(file)
+            check_alone(file)
         main = _main_series(file)
-        _check_files(file, main)
+        check_files(file, main)
         if level + levels > len(main.levels):
             missing = max(level, len(main.levels))
             raise ImageError(f"{path} has no pyramid level {missing}")
@@ -113,8 +113,8 @@ def tiff_left_out(path: Path) -> str:
                 "Ventana's scanners let tiles overlap: they are shown side by side, so "
                 "objects on the seams may look doubled."
             )
-        if black := _missing_planes(file, main):
-            said.append(f"{black} of {len(main)} planes are not in it: shown as zeros.")
+        if missing := missing_planes(file, main):
+            said.append(missing)
     return f"{path.name}: {' '.join(said)}" if said else ""
 
 
@@ -154,37 +154,6 @@ def _check_pages_end(file: Any) -> None:
             break
         (tags,) = struct.unpack(form.tagnoformat, count)
         handle.seek(place + form.tagnosize + tags * form.tagsize)
-
-
-def _file_names(file: Any) -> set[str]:
-    """Return the files that an OME-TIFF names as those of the image."""
-    said = file.ome_metadata if file.is_ome else None
-    found = re.findall(r"\bFileName\s*=\s*[\"']([^\"']+)", said or "")
-    return {unescape(name) for name in found}
-
-
-def _check_alone(file: Any) -> None:
-    """Raise ImageError for one file of several on a server: only it would be found."""
-    if len(_file_names(file)) > 1:
-        raise ImageError("it is one of several files of an image: download them all")
-
-
-def _missing_planes(file: Any, main: Any) -> int:
-    """Return how many planes an OME-TIFF promises that were not found."""
-    return sum(page is None for page in main) if file.is_ome else 0
-
-
-def _check_files(file: Any, main: Any) -> None:
-    """Raise ImageError where files with other planes of the image are gone."""
-    if not _missing_planes(file, main):
-        return
-    folder, names = Path(file.filehandle.dirname), sorted(_file_names(file))
-    gone = [name for name in names if not (folder / name).exists()]
-    if gone and len(names) > 1:
-        raise ImageError(
-            f"{len(gone)} of the {len(names)} files of the image are missing "
-            f"({', '.join(gone[:3])}{', …' if gone[3:] else ''}): put them beside it"
-        )
 
 
 def _check_colours(page: Any) -> None:
