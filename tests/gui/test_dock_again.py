@@ -107,6 +107,27 @@ def test_what_was_painted_meanwhile_belongs_to_it(window):
     assert not window.labels.data[100:110, 20:30].any()
 
 
+def test_points_dragged_meanwhile_move_their_clicks(window, said):
+    done = two_objects(window)
+    points, labels = window.points, window.labels
+    close(window)
+    points.opacity, labels.opacity, points.visible = 0.8, 0.3, False
+    place = points.data[1] + (1, 1)
+    points.data = np.array([points.data[0], place])
+    open_again(window)
+    window.until(lambda: window.area(1) > 0)
+    window.settle()
+    assert names(window) == ["cells", "cells objects", "cells clicks"]
+    assert np.allclose(window.points.data[1], place, atol=1e-3)
+    assert window.labels.data[tuple(np.round(place).astype(int))] == 2
+    look = window.points.opacity, window.labels.opacity, window.points.visible
+    assert look == (0.8, 0.3, False)
+    window.press(Qt.Key.Key_Z, CONTROL)
+    assert np.array_equal(window.labels.data, done)
+    assert np.allclose(window.points.data[1], place - (1, 1), atol=1e-3)
+    assert not said
+
+
 def test_points_set_meanwhile_stay(window, said):
     two_objects(window)
     close(window)

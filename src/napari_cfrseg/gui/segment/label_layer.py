@@ -27,6 +27,8 @@ from napari_cfrseg.io.tiled_labels import (
 if TYPE_CHECKING:
     from napari.layers import Labels
 
+#: of the objects' labels
+OPACITY = 0.45
 #: width of an outline
 OUTLINE_PX = 2
 #: pixels that napari writes in about 10 ms
@@ -46,7 +48,11 @@ def make_labels(
     else:
         data = [image.own_array(level) for level in tiles.levels]
     layer = Labels(
-        data, multiscale=tiles is not None, name=name, opacity=0.45, **image.placement()
+        data,
+        multiscale=tiles is not None,
+        name=name,
+        opacity=OPACITY,
+        **image.placement(),
     )
     layer.locked = LayerLock.DELETION
     outline_quickly(layer)

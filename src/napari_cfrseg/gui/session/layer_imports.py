@@ -211,8 +211,8 @@ def take_over(controller: Controller, session: Session) -> list[str]:
     """Let a controller's labels and points take the place of those shown of a session.
 
     What was painted on the labels since they were saved is done here, too, and clicks
-    that were deleted are removed. Returns one line for each layer that stays, renamed,
-    because of other changes.
+    whose points were deleted or dragged are removed or moved. Returns one line for each
+    layer that stays, renamed, because of other changes.
     """
     layers, kept = controller.viewer.layers, []
     for own, kind in zip(controller.own_layers, ("objects", "clicks"), strict=True):
@@ -223,6 +223,8 @@ def take_over(controller: Controller, session: Session) -> list[str]:
                 continue
             try:
                 _take_changes(controller, session, shown)
+                for look in ("opacity", "blending", "visible"):
+                    setattr(own, look, getattr(shown, look))
                 layers.remove(shown)
             except SessionError as error:
                 shown.name = f"{name} (before)"
@@ -243,15 +245,7 @@ def _take_changes(controller: Controller, session: Session, shown: Any) -> None:
     from napari.layers import Labels
 
     if not isinstance(shown, Labels):
-        here, there = set(_clicks_of(shown)), _clicks_of(controller.clicks.layer)
-        if not here <= set(there):
-            raise SessionError("it has points that are no clicks of the session")
-        rows = zip(controller.clicks.rows, there, strict=True)
-        gone = [row for row, key in rows if key not in here]
-        if gone and session.saved_labels() is not None:
-            controller.points_removed(gone)
-        elif gone and not is_as_closed(shown):
-            raise SessionError("points were deleted while the dock was closed")
+        _take_points(controller, session, shown)
     elif not shown.multiscale and (saved := session.saved_labels()) is not None:
         painted = painted_since(controller.image, shown.data, saved)
         if painted:
@@ -264,11 +258,36 @@ def _take_changes(controller: Controller, session: Session, shown: Any) -> None:
             raise SessionError("labels were erased while the dock was closed")
 
 
-def _clicks_of(layer: Points) -> list[tuple[object, ...]]:
-    """Return each point's place and the number of its click."""
+def _take_points(controller: Controller, session: Session, shown: Points) -> None:
+    """Remove the clicks whose points were deleted, and move those that were dragged."""
+    own = controller.clicks.layer
+    here, there = (_places_by_number(layer) for layer in (shown, own))
+    if len(here) != len(shown.data) or not here.keys() <= there.keys():
+        raise SessionError("it has points that are no clicks of the session")
+    rows = {str(row.click_id): row for row in controller.clicks.rows}
+    gone = [row for number, row in rows.items() if number not in here]
+    moved = []
+    for number, place in here.items():
+        if not np.allclose(place, there[number], atol=1e-3):
+            y, x = controller.image.of_own(np.array(place))[-2:]
+            moved.append(replace(rows[number], yx=(y, x)))
+    if not all(controller.planes.contains(row.yx) for row in moved):
+        raise SessionError("it has points beside the image")
+    if session.saved_labels() is None:
+        if (gone or moved) and not is_as_closed(shown):
+            raise SessionError("points were changed while the dock was closed")
+        return
+    if gone:
+        controller.points_removed(gone)
+    if moved:
+        controller.points_moved(moved)
+
+
+def _places_by_number(layer: Points) -> dict[str, list[float]]:
+    """Return each point's place by the number of its click."""
     numbers = layer.features.get("click", [""] * len(layer.data))
-    places = np.round(layer.data, 3).tolist()
-    return [(str(n), *place) for n, place in zip(numbers, places, strict=True)]
+    places = np.asarray(layer.data, float).tolist()
+    return {str(n): place for n, place in zip(numbers, places, strict=True)}
 
 
 def said_by(

@@ -16,6 +16,7 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.errors import ImageError, JobCancelled, SessionError
 from napari_cfrseg.gui.dock_widget import notify
 from napari_cfrseg.gui.segment.click_layer import COLOURS, SYMBOLS, features_of
+from napari_cfrseg.gui.segment.label_layer import OPACITY
 from napari_cfrseg.gui.segment.layer_axes import METADATA_AXES, METADATA_CHANNELS
 from napari_cfrseg.gui.segment.layers import labels_on, points_on
 from napari_cfrseg.gui.segment.working_image import METADATA_ORDER, WorkingImage
@@ -100,7 +101,7 @@ def read_session(path: str | list[str]) -> list[LayerData]:
     labels = session.saved_labels()
     own = {**image.placement(), "metadata": metadata}
     if labels is not None:
-        named = {**own, "name": f"{stem} objects"}
+        named = {**own, "name": f"{stem} objects", "opacity": OPACITY}
         drawn: Any = image.own_array(labels)
         if isinstance(labels, TiledLabels):
             levels = labels.with_pyramid().levels
