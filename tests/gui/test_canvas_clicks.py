@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from closed_form import FloodNetwork
 from engine_networks import NestedNetwork, nested_image
-from gui_window import DOCK, PLUGIN, flood_window, post, squares
+from gui_window import DOCK, PLUGIN, Window, flood_window, post, squares
 from npe2 import PluginManifest
 from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
@@ -269,6 +269,32 @@ def test_tab_takes_the_next_mask_and_back_while_the_canvas_has_the_focus(window)
     assert window.area(1) == best
     window.press(Qt.Key.Key_Question)
     assert window.dock.findChildren(QMessageBox)
+
+
+def test_keys_of_the_canvas_are_those_of_the_preferences(
+    make_napari_viewer, qtbot, npe2pm, plugin_settings, monkeypatch
+):
+    from napari.settings import get_plugin_settings
+
+    npe2pm.register(PluginManifest.from_distribution(PLUGIN))
+    keys = get_plugin_settings(PLUGIN).keys
+    keys.other_mask_too, keys.help_too = "Shift-W", "ü"
+    defaults = (lambda _: flood_segmenter(), None)
+    monkeypatch.setattr(dock_module.ClickDock.__init__, "__defaults__", defaults)
+    one = Window(make_napari_viewer(show=True), qtbot, squares())
+    click_on_nested_rings(one)
+    one.viewer.window.activate()
+    one.canvas.setFocus()
+    one.until(one.canvas.hasFocus)
+    one.press(Qt.Key.Key_Tab)
+    assert "mask 2 of" not in one.view.status
+    one.canvas.setFocus()
+    one.press(Qt.Key.Key_W, Qt.KeyboardModifier.ShiftModifier)
+    assert "mask 2 of" in one.view.status
+    assert "Shift+W" in one.dock.objects.other.toolTip()
+    one.press(Qt.Key.Key_Question)
+    assert not one.dock.findChildren(QMessageBox)
+    one.dock.let_go()
 
 
 def test_wheel_moves_the_outline_in_one_undo_step(window):

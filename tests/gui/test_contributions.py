@@ -83,9 +83,11 @@ def test_keys_that_cannot_be_used_are_said_and_the_others_hold(
     assert not Preferences.load().problems
     keys.polarity, keys.cancel, keys.reject, keys.undo = "ü", "Esc", "Ctrl+Del", ""
     keys.new_object, keys.pick, keys.closer, keys.help = "D", "Shift", "Ctrl-Alt", "a b"
+    keys.other_mask_too, keys.mask_before_too, keys.help_too = "Shift", "nonsense", "ü"
     found = Preferences.load()
     assert found.keys["polarity"] == "T"
     assert (found.keys["cancel"], found.keys["reject"]) == ("Escape", "Ctrl+Delete")
+    assert found.keys["help_too"] == "ü"
     assert (found.keys["undo"], found.keys["new_object"]) == ("Control-Z", "D")
     assert found.problems == (
         "“ü” is no key: “swap what the mouse buttons mean” keeps T",
@@ -93,6 +95,8 @@ def test_keys_that_cannot_be_used_are_said_and_the_others_hold(
         "“Ctrl-Alt” is no key: “it is a smaller structure” keeps Q",
         "D is the key of “next object” and of “propagate forward”",
         "“a b” is no key: “show all keys” keeps F1",
+        "“Shift” is no key: “another mask” keeps Tab",
+        "“nonsense” is no key: “the mask before” keeps Shift+Tab",
     )
     said = []
     found.say_problems(lambda *one: said.append(one))

@@ -31,8 +31,9 @@ class KeyAction:
     """A key and what it does.
 
     Preferences keep another key under ``name``; ``key`` is as napari writes it, and
-    ``layers`` are the controller's layers on which it is free. ``at_once``: also while
-    a session is being reopened.
+    ``layers`` are the controller's layers on which it is free; none: it is a key of the
+    canvas, which napari does not get. ``at_once``: also while a session is being
+    reopened.
     """
 
     name: str
@@ -54,7 +55,7 @@ ACTIONS = (
         lambda c: c.toggle_polarity(),
     ),
     KeyAction("new_object", "N", "next object", lambda c: c.new_object()),
-    # the dock binds Tab, which Qt keeps from napari; C is an image's contrast
+    # C is an image's contrast
     KeyAction("other_mask", "C", "another mask", lambda c: c.other_mask(), _NO_IMAGE),
     KeyAction(
         "mask_before",
@@ -128,6 +129,16 @@ ACTIONS = (
         at_once=True,
     ),
     KeyAction("help", "F1", "show all keys", lambda c: c.show_keys(), at_once=True),
+    # Qt keeps Tab from napari, and napari does not know ?
+    KeyAction("other_mask_too", "Tab", "another mask", lambda c: c.other_mask(), ()),
+    KeyAction(
+        "mask_before_too",
+        "Shift-Tab",
+        "the mask before",
+        lambda c: c.other_mask(-1),
+        (),
+    ),
+    KeyAction("help_too", "?", "show all keys", lambda c: c.show_keys(), (), True),
 )
 
 
@@ -208,13 +219,13 @@ def usable_keys(chosen: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, .
         is_key = len(parts) < 2 and all(
             part.key != KeyCode.UNKNOWN and not part.is_modifier_key() for part in parts
         )
+        is_key |= not action.layers and len(said.strip()) == 1  # Qt knows it
         if not is_key:
             default = shown_key({action.name: action.key}, action.name)
             problems.append(f"“{said}” is no key: “{action.text}” keeps {default}")
         keys[action.name] = said if parts and is_key else action.key
-        other = owners.setdefault(
-            str(KeyBinding.from_str(keys[action.name])), action.text
-        )
+        key = keys[action.name]
+        other = owners.setdefault(str(KeyBinding.from_str(key)) or key, action.text)
         if other != action.text:
             key = shown_key(keys, action.name)
             problems.append(f"{key} is the key of “{other}” and of “{action.text}”")

@@ -16,16 +16,20 @@ from qtpy.QtWidgets import QRubberBand, QWidget
 from vispy.scene import SceneCanvas, ViewBox, VisualNode
 
 from napari_cfrseg.gui.dock_widget import on_current
+from napari_cfrseg.gui.preferences import ACTIONS, shown_key
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.dock_widget import Current
 
 
 class CanvasExtras:
-    """Extras on the canvases of one window; ``current`` is what the keys act on."""
+    """Extras on the canvases of one window; ``current`` is what the keys act on.
 
-    def __init__(self, current: Current) -> None:
-        self._current = current
+    ``keys`` are by the name of their action.
+    """
+
+    def __init__(self, current: Current, keys: dict[str, str]) -> None:
+        self._current, self._keys = current, keys
         self._shortcuts: list[QShortcut] = []
         self._undo: list[Callable[[], object]] = []
         self._band: QRubberBand | None = None
@@ -46,15 +50,12 @@ class CanvasExtras:
             frames = FramesInTurns.on(canvas)
             if frames is not None:
                 self._undo.append(frames.close)
-        for key, act, at_once in (
-            ("Tab", lambda c: c.other_mask(), False),
-            ("Shift+Tab", lambda c: c.other_mask(-1), False),
-            ("?", lambda c: c.show_keys(), True),
-        ):
+        for action in (a for a in ACTIONS if not a.layers):
+            key = QKeySequence(shown_key(self._keys, action.name))
             for canvas in canvases:
-                shortcut = QShortcut(QKeySequence(key), canvas)
+                shortcut = QShortcut(key, canvas)
                 shortcut.setContext(Qt.ShortcutContext.WidgetShortcut)
-                does = on_current(self._current, act, at_once=at_once)
+                does = on_current(self._current, action.run, at_once=action.at_once)
                 shortcut.activated.connect(does)
                 self._shortcuts.append(shortcut)
 

@@ -87,7 +87,7 @@ class ClickDock(DockWidget):
         self._controller: Controller | None = None
         self.closed = False
         self._collections = ShortCollections()
-        self.canvas = CanvasExtras(lambda: self._controller)
+        self.canvas = CanvasExtras(lambda: self._controller, self._preferences.keys)
         self._on_the_spot = runner is not None
         self._opened = threading.Event()
         if self._on_the_spot:

@@ -270,7 +270,8 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         group = QButtonGroup(self)
         group.addButton(self.positive)
         group.addButton(self.negative)
-        text = f"Another mask of the first click (Tab or {key['other_mask']})"
+        masks = f"{key['other_mask_too']} or {key['other_mask']}"
+        text = f"Another mask of the first click ({masks})"
         self.other = button("Other mask", text)
         self.table = ObjectTable()
         self.new = button("Next", f"Start the next object ({key['new_object']})")

@@ -43,7 +43,6 @@ _MOUSE = (
     ("Ctrl+drag", "a stroke: clicks along it (right button: the other sign)"),
     ("… over suggestions", "accept (right button: reject) all it touches"),
     ("Ctrl+wheel", "outline wider, tighter (in a stack: Shift+wheel)"),
-    ("Tab, Shift+Tab", "another mask, the mask before"),
 )
 _TIMING = "Device, time and refinement steps of the last click"
 _RULES = {
@@ -220,7 +219,7 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.bar.setVisible(False)
         self.cancel = button("Cancel", "Cancel what is being computed (Esc)")
         self.cancel.setEnabled(False)
-        self.help = button("?", "All keys (F1 or ?)")
+        self.help = button("?", f"All keys ({shown_key(keys, 'help')})")
         self.help.setFixedWidth(28)
         self.help.clicked.connect(lambda: self.show_keys())
         self._keys = keys
@@ -270,7 +269,7 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         box = QMessageBox(self)
         box.setWindowTitle("Keys")
         box.setText(f"<table cellspacing=8><tr>{text}</tr></table>")
-        others = [a.name for a in ACTIONS if "labels" not in a.layers]
+        others = [a.name for a in ACTIONS if a.layers and "labels" not in a.layers]
         own = [f"<b>{shown_key(self._keys, name)}</b>" for name in others]
         box.setInformativeText(
             "Keys can be changed in File → Preferences → CFR-Seg. While the layer of "
