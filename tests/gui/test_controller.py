@@ -341,6 +341,18 @@ def test_fill_leaves_planes_outside_its_range_and_forward_leaves_no_gap():
     assert bench.agrees()
 
 
+def test_the_object_whose_first_click_is_being_computed_is_propagated():
+    bench = Bench(squares((3, 80, 100)))
+    bench.click(0, 20, 20)
+    bench.controller.new_object()
+    bench.runner.hold()
+    bench.click(0, 20, 70)
+    bench.controller.stack.forward()
+    bench.runner.release()
+    planes = [(bench.labels.data == label).any((1, 2)).tolist() for label in (1, 2)]
+    assert planes == [[True, False, False], [True, True, True]]
+
+
 def test_rgb_image_and_its_axes():
     pixels = np.repeat(squares()[..., None], 3, axis=-1)
     bench = Bench(pixels, rgb=True, scale=(2, 2))

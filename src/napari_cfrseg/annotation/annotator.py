@@ -207,7 +207,7 @@ class Annotator:
         Yields after each step of about a tenth of a second; events may be applied in
         between. What is to be applied comes last, if the lesson was worth it.
         """
-        return lesson(self._objects, self._computer, plane, left_out)
+        yield from lesson(self._objects, self._computer, plane, left_out)
 
     def suggest(
         self,

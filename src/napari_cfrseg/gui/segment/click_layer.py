@@ -398,14 +398,10 @@ class CanvasClicks:
         self._viewer, self._points = viewer, points
         self._clicked, self._drawn = clicked, drawn
         self._tighten, self._show_band = tighten, show_band
-        viewer.mouse_drag_callbacks.append(self._on_press)
-        viewer.mouse_wheel_callbacks.append(self._on_wheel)
-
-    def close(self) -> None:
-        """Listen no more."""
-        if self._on_press in self._viewer.mouse_drag_callbacks:
-            self._viewer.mouse_drag_callbacks.remove(self._on_press)
-            self._viewer.mouse_wheel_callbacks.remove(self._on_wheel)
+        self.close = Listener(
+            (viewer.mouse_drag_callbacks, self._on_press),
+            (viewer.mouse_wheel_callbacks, self._on_wheel),
+        ).close
 
     def _on_wheel(self, _: Any, event: Any) -> None:
         moves_planes = bool(self._viewer.dims.not_displayed)

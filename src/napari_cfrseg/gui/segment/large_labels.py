@@ -20,7 +20,7 @@ from napari_cfrseg.annotation.events import Painted
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.geometry.windows import mask_box, slices
 from napari_cfrseg.gui.segment.label_layer import LabelLayer
-from napari_cfrseg.gui.segment.layers import PlaneView
+from napari_cfrseg.gui.segment.layers import Listener, PlaneView
 from napari_cfrseg.io.tiled_labels import (
     AnyLabels,
     TiledLabels,
@@ -73,17 +73,18 @@ class LargeLabelLayer(LabelLayer):
         self._paper: Labels | None = None
         self._in_stroke = False
         self._viewer = planes.viewer
-        self._viewer.dims.events.ndisplay.connect(self._follow_view)
+        self._followed = Listener(
+            (self._viewer.dims.events.ndisplay, self._follow_view),
+            (layer.mouse_drag_callbacks, self._stroke),
+        )
         for tool in _TOOLS:
             setattr(layer, tool, partial(self._edit, tool))
-        layer.mouse_drag_callbacks.append(self._stroke)
         self._follow_view()
         self.close = self._close
 
     def _close(self) -> None:
         self._listener.close()
-        self._viewer.dims.events.ndisplay.disconnect(self._follow_view)
-        self.layer.mouse_drag_callbacks.remove(self._stroke)
+        self._followed.close()
         self.layer.editable = False
         for tool in _TOOLS:
             delattr(self.layer, tool)

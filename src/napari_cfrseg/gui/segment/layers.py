@@ -157,9 +157,10 @@ def _is_opaque_image(layer: Layer) -> bool:
 
 
 class Listener:
-    """Listens to events until it is closed, and marks what we write ourselves.
+    """Listens until it is closed, and marks what we write ourselves.
 
-    ``layer`` is the one that is written to.
+    What is followed are events, or lists of what a viewer or a layer calls for the
+    mouse. ``layer`` is the one that is written to.
     """
 
     def __init__(
@@ -169,12 +170,15 @@ class Listener:
         self._layer = layer
         self._followed = followed
         for event, act in followed:
-            event.connect(act)
+            (event.append if isinstance(event, list) else event.connect)(act)
 
     def close(self) -> None:
         """Listen no more."""
         for event, act in self._followed:
-            event.disconnect(act)
+            if not isinstance(event, list):
+                event.disconnect(act)
+            elif act in event:
+                event.remove(act)
 
     @contextmanager
     def own_writes(self) -> Iterator[None]:

@@ -64,26 +64,16 @@ class Learning:
         self._tried = count
         self._say(text=f"Learning from {count} objects …")
         left_out = () if selected is None else (selected,)
-        self._next(lambda: self._annotator.lesson(plane, left_out))
+        self._next(self._annotator.lesson(plane, left_out))
 
-    def _next(
-        self,
-        lesson: Callable[[], Iterator[ev.ModelAdapted | None]]
-        | Iterator[ev.ModelAdapted | None],
-    ) -> None:
-        def work(_: Any) -> tuple[Iterator[ev.ModelAdapted | None], Any]:
-            steps = lesson if isinstance(lesson, Iterator) else lesson()
-            return steps, next(steps, StopIteration)
-
-        def done(result: tuple[Iterator[ev.ModelAdapted | None], Any]) -> None:
-            steps, step = result
+    def _next(self, steps: Iterator[ev.ModelAdapted | None]) -> None:
+        def done(step: object) -> None:
             if self._job is not job:
                 return
+            self._job = None
             if isinstance(step, ev.ModelAdapted):
-                self._job = None
                 self._work.submit(step)
             elif step is StopIteration:
-                self._job = None
                 self._say(text=self._kept("Nothing learnt that helps other objects"))
             else:
                 self._next(steps)
@@ -96,7 +86,7 @@ class Learning:
             if not isinstance(error, CfrSegError):
                 raise error
 
-        self._job = job = Job(work, done, failed)
+        self._job = job = Job(lambda _: next(steps, StopIteration), done, failed)
         self._work.runner.submit(job)
 
     def _kept(self, text: str) -> str:

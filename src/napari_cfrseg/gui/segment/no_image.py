@@ -13,6 +13,7 @@ from qtpy.QtCore import QTimer
 from napari_cfrseg.gui.dock_widget import images_of, notify
 from napari_cfrseg.gui.segment.click_layer import DRAG_PX, is_edited, moved_px
 from napari_cfrseg.gui.segment.dock_view import DockView, Remedy
+from napari_cfrseg.gui.segment.layers import Listener
 from napari_cfrseg.gui.session.session_panel import SessionPanel
 
 if TYPE_CHECKING:
@@ -37,12 +38,7 @@ class NoImage:
         self._viewer, self._choice, self._sessions = viewer, choice, sessions
         self._show_view = show_view
         self._said = DockView(status="Open an image to begin.")
-        viewer.mouse_drag_callbacks.append(self._on_press)
-
-    def close(self) -> None:
-        """Hear no more clicks."""
-        if self._on_press in self._viewer.mouse_drag_callbacks:
-            self._viewer.mouse_drag_callbacks.remove(self._on_press)
+        self.close = Listener((viewer.mouse_drag_callbacks, self._on_press)).close
 
     def show(self) -> None:
         """Say it in the status line."""

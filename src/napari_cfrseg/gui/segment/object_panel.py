@@ -75,7 +75,7 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
         self._rows: tuple[ObjectRow, ...] = ()
         self._pixel_size = (1.0, "px")
         self._order = (_COLOUR, False)
-        self._clicked: int | None = None
+        self._view = DockView()
         self._filling = False
         self.setHorizontalHeaderLabels(
             ["", "Object", "Class", "Area", "Clicks", "Lock", "Planes"]
@@ -118,14 +118,14 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
         """The objects whose rows are selected, the one that clicks go to first."""
         rows = sorted(index.row() for index in self.selectionModel().selectedRows())
         ids = [self._rows[y].object_id for y in rows]
-        return sorted(ids, key=lambda i: i != self._clicked)
+        return sorted(ids, key=lambda i: i != self._view.selected)
 
     def show_view(self, view: DockView) -> None:
         """Show the objects; the selected one's row is among those selected."""
         self._filling = True
         try:
             self.setColumnHidden(_PLANES, len(view.stack.cells) < 2)
-            self._clicked, (column, falls) = view.selected, self._order
+            self._view, (column, falls) = view, self._order
             rows = sorted(view.objects, key=_KEYS[column], reverse=falls)
             kept = self.chosen_ids
             rescaled = view.pixel_size != self._pixel_size
@@ -155,11 +155,7 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
 
     def _sort_by(self, column: int) -> None:
         self._order = (column, self._order == (column, False))
-        rows = sorted(self._rows, key=_KEYS[column], reverse=self._order[1])
-        self._filling, kept = True, self.chosen_ids
-        self._fill(tuple(rows))
-        self._select(kept)
-        self._filling = False
+        self.show_view(self._view)
 
     def menu(self) -> QMenu:
         """Return what can be done with the selected rows."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.annotation.state import ObjectState, PlaneState
+from napari_cfrseg.annotation.state import PlaneState
 from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.gui.segment.dock_view import StackView, StripCell
+from napari_cfrseg.gui.segment.layers import Listener
 from napari_cfrseg.gui.segment.workspace import Workspace
 from napari_cfrseg.io.named_axes import walking_spacing
 from napari_cfrseg.propagation.decisions import Suggestion, suggest
@@ -18,21 +18,13 @@ class Propagator:
     """Turns the stack controls into events, and objects into a strip."""
 
     def __init__(self, work: Workspace) -> None:
-        self._work, self._planes = work, work.planes
-        self._viewer, self._image = work.viewer, work.image
-        self._objects: Mapping[int, ObjectState] = {}
-        self._selected: int | None = None
+        self._work, self._planes, self._image = work, work.planes, work.image
         self.all_objects = False
-        self.spans = False
         names = self._image.plane_names[:-2]
         self.view = StackView(names, max(len(names) - 1, 0))
-        self._viewer.dims.events.current_step.connect(self._moved)
+        self.close = Listener((work.viewer.dims.events.current_step, self._moved)).close
         work.chosen.connect(self.refresh)
         self.refresh()
-
-    def close(self) -> None:
-        """Listen no more."""
-        self._viewer.dims.events.current_step.disconnect(self._moved)
 
     # -- what a person does ----------------------------------------------------------
 
@@ -66,8 +58,8 @@ class Propagator:
         """Propagate to all planes; what is up to date stays."""
         self.over(0, len(self.view.cells) - 1)
 
-    def over(self, first: int, last: int) -> None:
-        """Propagate within a range of planes."""
+    def over(self, first: int, last: int, spans: bool = False) -> None:
+        """Propagate within a range of planes; ``spans``: the object is on each."""
         objects = self._chosen()
         if not self.view.cells:
             self._work.say("The image has one plane only.")
@@ -79,15 +71,15 @@ class Propagator:
         where = (self._planes.current_plane, self.view.axis)
         planes = (low, high, len(self.view.cells))
         self._work.submit(
-            ev.Propagated(objects, *where, *planes, self.spacing(), spans=self.spans)
+            ev.Propagated(objects, *where, *planes, self.spacing(), spans=spans)
         )
 
     def confirm(self) -> None:
         """Take the propagated mask on the plane shown for right."""
         plane = self._planes.current_plane
         for object_id in self._chosen():
-            carried = self._objects[object_id].on(plane)
-            if carried.carried is not None and not carried.is_anchor:
+            here = self._line(object_id).get(self.view.here, PlaneState())
+            if here.carried is not None and not here.is_anchor:
                 self._work.submit(ev.PlaneConfirmed(object_id, plane))
 
     def jump_to_worst(self) -> None:
@@ -98,10 +90,10 @@ class Propagator:
             return
         self.jump(found.index)
         self._work.select(object_id)
-        y, x = (round(v) for v in found.yx)
+        name, (y, x) = self._work.objects[object_id].name, map(round, found.yx)
         self._work.say(
-            f"{self._objects[object_id].name} on plane {found.index}: expected IoU "
-            f"{found.confidence:.2f}; look at row {y}, column {x}."
+            f"{name} on plane {found.index}: expected IoU {found.confidence:.2f}; look "
+            f"at row {y}, column {x}."
         )
 
     def jump(self, index: int) -> None:
@@ -114,7 +106,7 @@ class Propagator:
         """Return which object to click next, and where; (0, None): nowhere."""
         best: tuple[int, Suggestion | None] = (0, None)
         for object_id in self._chosen():
-            on = self._line(self._objects[object_id])
+            on = self._line(object_id)
             sure = {
                 i: s.carried.confidence
                 for i, s in on.items()
@@ -130,11 +122,9 @@ class Propagator:
 
     def refresh(self) -> None:
         """Show the objects as they are now."""
-        objects, self._selected = self._work.objects, self._work.view.selected
-        self._objects = objects
         if not self.view.axes:
             return
-        lines = [self._line(objects[i]) for i in self._chosen()]
+        lines = [self._line(object_id) for object_id in self._chosen()]
         count = self._image.shape[self.view.axis]
         cells = tuple(_cell(i, lines) for i in range(count))
         _, found = self.suggestion()
@@ -176,31 +166,36 @@ class Propagator:
 
     def _chosen(self) -> tuple[int, ...]:
         """Return the objects in question: the one selected, or all that can be."""
-        if self._selected in self._objects and not self.all_objects:
-            return (int(self._selected or 0),)
+        selected = self._work.view.selected
+        if selected is not None and not self.all_objects:
+            return (selected,)
         return tuple(
             i
-            for i, state in sorted(self._objects.items())
-            if not state.locked and any(s.is_anchor for s in self._line(state).values())
+            for i, state in sorted(self._work.objects.items())
+            if not state.locked and any(s.is_anchor for s in self._line(i).values())
         )
 
     def _from(self, side: int) -> list[int]:
         """Return the plane shown, and each object's next anchor to one side of it."""
         here, found = self.view.here, [self.view.here]
         for one in self._chosen():
-            line = self._line(self._objects[one]).items()
+            line = self._line(one).items()
             away = (side * (i - here) for i, state in line if state.is_anchor)
             found.append(here + side * min((n for n in away if n >= 0), default=0))
         return found
 
-    def _line(self, state: ObjectState) -> dict[int, PlaneState]:
-        """Return an object's planes along the axis, through the plane shown."""
-        if not self.view.axes:
+    def _line(self, object_id: int) -> dict[int, PlaneState]:
+        """Return an object's planes along the axis, through the plane shown.
+
+        None where its first click is being computed.
+        """
+        found = self._work.objects.get(object_id)
+        if found is None or not self.view.axes:
             return {}
         here, axis = self._planes.current_plane, self.view.axis
         return {
             plane[axis]: on_plane
-            for plane, on_plane in state.planes.items()
+            for plane, on_plane in found.planes.items()
             if _elsewhere(plane, axis) == _elsewhere(here, axis)
         }
 

@@ -77,18 +77,17 @@ class RestingPointer:
         self._outline: tuple[Controller, OutlineLayer] | None = None
         self._timer = QTimer(singleShot=True, interval=REST_MS)
         self._timer.timeout.connect(self._rested)
-        viewer.mouse_move_callbacks.append(self._on_move)
-        viewer.mouse_drag_callbacks.append(self._on_press)
-        self._listener = Listener((viewer.dims.events.current_step, self.stop))
+        self._listener = Listener(
+            (viewer.mouse_move_callbacks, self._on_move),
+            (viewer.mouse_drag_callbacks, self._on_press),
+            (viewer.dims.events.current_step, self.stop),
+        )
 
     def close(self) -> None:
         """Watch no more."""
         self.stop()
         self.remove()
         self._listener.close()
-        if self._on_move in self._viewer.mouse_move_callbacks:
-            self._viewer.mouse_move_callbacks.remove(self._on_move)
-            self._viewer.mouse_drag_callbacks.remove(self._on_press)
 
     def stop(self) -> None:
         """Compute no further, and show no outline."""

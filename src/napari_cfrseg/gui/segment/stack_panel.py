@@ -16,7 +16,6 @@ from napari_cfrseg.gui.segment.layer_axes import along
 
 if TYPE_CHECKING:
     from napari_cfrseg.gui.dock_widget import Current
-    from napari_cfrseg.gui.segment.controller import Controller
 
 #: cividis, dark for unsure to bright for sure: readable without seeing red and green
 _UNSURE, _MIDDLE, _SURE = (0, 50, 110), (124, 123, 120), (254, 232, 56)
@@ -129,7 +128,7 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.forward.clicked.connect(does(lambda c: c.stack.forward()))
         self.backward.clicked.connect(does(lambda c: c.stack.backward()))
         self.both.clicked.connect(does(lambda c: c.stack.both()))
-        over = does(_over, takes=3)
+        over = does(lambda c, *planes: c.stack.over(*planes), takes=3)
         self.range.clicked.connect(
             lambda: over(self.first.value(), self.last.value(), self.spans.isChecked())
         )
@@ -158,9 +157,3 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
                 box.setValue(value)
         self.strip.show_view(stack)
         self.worst.setEnabled(stack.worst is not None)
-
-
-def _over(controller: Controller, first: int, last: int, spans: bool) -> None:
-    controller.stack.spans = spans
-    controller.stack.over(first, last)
-    controller.stack.spans = False
