@@ -102,3 +102,46 @@ def test_what_is_written_is_read(tmp_path):
         ("3", 'a "b",\nc', (2, 0), (1.25, 1 / 3), True),
         ("1", "", (0, 5), (-0.5, 2.0), False),
     ]
+
+
+IMAGEJ = " ,Area,Mean,X,Y,Ch,Slice,Frame,Counter\n"
+
+
+def imagej(tmp_path, rows, axes=("z",), size=(0.1, 0.2)):
+    path = tmp_path / "Results.csv"
+    path.write_text(
+        IMAGEJ + "".join(f"{i + 1},0,9,{row}\n" for i, row in enumerate(rows))
+    )
+    return [(c.plane, c.click.yx) for c in read_clicks(path, axes, size)]
+
+
+def test_imagej_s_results_are_read_in_pixels_or_units_as_they_fit(tmp_path):
+    units = ["4.100,3.250,1,3,1,0", "1.000,0.600,1,1,1,0"]
+    wanted = [((2,), (32, 20)), ((0,), (5.5, 4.5))]
+    found = imagej(tmp_path, units)
+    for (plane, yx), (there, place) in zip(found, wanted, strict=True):
+        assert plane == there
+        assert yx == pytest.approx(place)
+    pixels = ["20.5,32.5,1,3,1,0", "5,6,1,1,1,0"]
+    for size in ((0.23, 0.23), (1.0, 1.0), None):
+        assert imagej(tmp_path, pixels, size=size) == [
+            ((2,), (32, 20)),
+            ((0,), (5.5, 4.5)),
+        ]
+    both = [f"{row},1,2,5,0" for row in ("20.5,32.5", "5,6")]
+    planes = [(("t", "z"), (4, 1)), (("z", "t"), (1, 4)), (("t",), (4,)), ((), ()),
+              (("q",), (1,)), (None, (4, 1))]  # fmt: skip
+    for axes, plane in planes:
+        assert imagej(tmp_path, both, axes, None)[0][0] == plane
+
+
+@pytest.mark.parametrize(
+    "rows", [["12.5,3.5,1,1,1,0"], ["1.237,3.211,1,1,1,0"], ["2,3.21,1,1,1,0"]]
+)
+def test_units_of_imagej_that_cannot_be_told_are_refused(tmp_path, rows):
+    with pytest.raises(SessionError, match=r"may be pixels or .*Remove Scale"):
+        imagej(tmp_path, rows, size=(0.5, 0.5))
+
+
+def test_capitals_alone_are_no_table_of_imagej(tmp_path):
+    assert read(tmp_path, "X,Y\n2.5,1.5\n")[0][3] == (1.5, 2.5)

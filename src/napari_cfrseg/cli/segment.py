@@ -181,7 +181,10 @@ def _segment_table(job: _Job, table: Path, *, as_json: bool) -> None:
     opened = job.opened
     shape = opened.shape[: len(opened.shape) - opened.has_channels]
     job.check_output(shape)
-    events = events_from_csv(table)
+    size = None if opened.spacing is None else opened.spacing[len(shape) - 2 :][:2]
+    pixel_size = None if size is None else (size[0], size[1])
+    axes = opened.axes[: len(shape) - 2]
+    events = events_from_csv(table, axes=axes, pixel_size=pixel_size)
     check_planes(events, shape[:-2])
     with options.usage("--table"):
         for event in events:

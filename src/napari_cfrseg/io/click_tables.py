@@ -6,8 +6,8 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -23,6 +23,8 @@ _AXIS = re.compile(r"axis[-_ ](\d+)")
 _MISSING = {"nan", "none", "<na>"}
 #: so many lines are looked through for the names of the columns
 _LINES_ABOVE = 50
+#: columns that ImageJ's tables of results have beside X and Y
+_OF_IMAGEJ = {" ", "Area", "Mean", "Slice", "Frame", "Ch", "Counter", "XM", "YM"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,11 @@ class TableClick:
     where: str = ""  #: the file and the line, or the point
 
 
-def read_clicks(path: Path) -> list[TableClick]:
+def read_clicks(
+    path: Path,
+    axes: Sequence[str] | None = None,
+    pixel_size: tuple[float, float] | None = None,
+) -> list[TableClick]:
     """Read a table with a row for each click and the names of its columns on top.
 
     Cells are separated by commas, semicolons or tabs; beside the last two a comma is a
@@ -50,6 +56,12 @@ def read_clicks(path: Path) -> list[TableClick]:
     of its own. ``sign`` or ``polarity`` is + or − (+ by default). ``name`` names the
     object, else a text in ``object`` does; other columns do not count. A SessionError
     names the line that cannot be read.
+
+    ImageJ's tables of results have ``X`` and ``Y``, capitals, beside ``Area``,
+    ``Slice`` and the like. The plane is their ``Frame`` and ``Slice``, from 1, of the
+    image's ``axes`` before Y (None: all). X and Y are in pixels, or in units of the
+    image's ``pixel_size``, (y, x), whichever makes all of them whole or half pixels; a
+    SessionError says that both do, or neither.
     """
     try:
         if not path.is_file():
@@ -61,7 +73,7 @@ def read_clicks(path: Path) -> list[TableClick]:
     except (OSError, ValueError) as error:
         raise SessionError(f"{path} cannot be read: {error}") from error
     lines = io.StringIO(text, newline="")
-    above, separator, columns = _columns(lines, path)
+    above, separator, columns = _columns(lines, path, axes)
     reader = csv.reader(lines, delimiter=separator, strict=True)
     rows, begin = [], above + 1
     try:
@@ -72,7 +84,35 @@ def read_clicks(path: Path) -> list[TableClick]:
     except (ValueError, csv.Error) as error:
         said = " ".join(str(error).split())[:200]
         raise SessionError(f"{path}, line {begin}: no click ({said})") from error
-    return rows
+    return _in_pixels(rows, pixel_size, path) if columns.is_imagej else rows
+
+
+def _in_pixels(
+    rows: list[TableClick], size: tuple[float, float] | None, path: Path
+) -> list[TableClick]:
+    """Bring ImageJ's places, whose first pixel is the square from 0 to 1, to ours."""
+    scale = (1.0, 1.0)
+    if size is not None and size != scale:
+        sizes = [s for s in (scale, size) if all(_is_of_pixels(r, s) for r in rows)]
+        if len(sizes) != 1:
+            raise SessionError(
+                f"{path}: X and Y may be pixels or the image's units: name them x, y "
+                "if they are pixels, else measure again after Analyze → Set Scale → "
+                "Click to Remove Scale"
+            )
+        (scale,) = sizes
+    found = []
+    for row in rows:
+        y, x = (v / s - 0.5 for v, s in zip(row.click.yx, scale, strict=True))
+        plane = tuple(max(i - 1, 0) for i in row.plane)
+        found.append(replace(row, plane=plane, click=replace(row.click, yx=(y, x))))
+    return found
+
+
+def _is_of_pixels(row: TableClick, size: tuple[float, float]) -> bool:
+    """Whether a place is in whole or half pixels, as far as three digits say."""
+    halves = [(2 * v / s, 0.0011 / s) for v, s in zip(row.click.yx, size, strict=True)]
+    return all(abs(n - round(n)) <= near for n, near in halves)
 
 
 def _decoded(content: bytes) -> str:
@@ -93,9 +133,12 @@ class _Columns:
     owner: int | None
     sign: int | None
     name: int | None
+    is_imagej: bool = False
 
 
-def _columns(lines: Iterable[str], path: Path) -> tuple[int, str, _Columns]:
+def _columns(
+    lines: Iterable[str], path: Path, axes: Sequence[str] | None
+) -> tuple[int, str, _Columns]:
     """Read on to the names of coordinates.
 
     Returns the number of their line, the separator that parts them, and what is where.
@@ -104,11 +147,25 @@ def _columns(lines: Iterable[str], path: Path) -> tuple[int, str, _Columns]:
     for count, line in enumerate(islice(lines, _LINES_ABOVE), start=1):
         for separator in ",;\t":
             cells = next(csv.reader([line[:100_000]], delimiter=separator), [])
-            found = _places([cell.strip().lower() for cell in cells])
+            names = [cell.strip().lower() for cell in cells]
+            found = _places(names)
+            if found is not None and {"X", "Y"} <= {*cells} and _OF_IMAGEJ & {*cells}:
+                planes = _stack_columns(names, axes)
+                found = replace(found, plane=planes, is_imagej=True)
             if found is not None:
                 return count, separator, found
         first = first or " ".join(line.split())[:200]
     raise SessionError(f"{path}: expected the columns y and x, found {first}")
+
+
+def _stack_columns(names: list[str], axes: Sequence[str] | None) -> tuple[int, ...]:
+    """Return which columns of ImageJ say the place on an image's axes before Y."""
+    said = (("t", "frame"), ("z", "slice"))
+    there = {axis: names.index(name) for axis, name in said if name in names}
+    if axes is not None and len(axes) == 1 and axes[0] not in there:
+        return tuple(there.values())[-1:]  # a series opened as a stack
+    wanted = there if axes is None else axes
+    return tuple(there[axis] for axis in wanted if axis in there)
 
 
 def _places(names: list[str]) -> _Columns | None:

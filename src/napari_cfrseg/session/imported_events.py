@@ -37,13 +37,16 @@ def events_from_csv(
     first_object: int = 1,
     first_click: int = 1,
     most: int = MOST_LABEL,
+    axes: Sequence[str] | None = None,
+    pixel_size: tuple[float, float] | None = None,
 ) -> list[ev.Event]:
     """Read a table of clicks (:func:`~napari_cfrseg.io.click_tables.read_clicks`).
 
     ``first_object`` and ``first_click`` are numbers that are free; objects of numbers
     above ``most`` get others. A SessionError names the line that cannot be read.
     """
-    return _events(read_clicks(Path(path)), first_object, first_click, most)
+    rows = read_clicks(Path(path), axes, pixel_size)
+    return _events(rows, first_object, first_click, most)
 
 
 def events_from_points(

@@ -179,9 +179,14 @@ def read_table(controller: Controller, path: Path, _: Here) -> Imports:
 
     Raises SessionError if it is no table of clicks.
     """
-    first, click = _free_number(controller), controller.next_click
+    image = controller.image
     events = events_from_csv(
-        path, first_object=first, first_click=click, most=MOST_OBJECTS
+        path,
+        first_object=_free_number(controller),
+        first_click=controller.next_click,
+        most=MOST_OBJECTS,
+        axes=image.plane_names[:-2],
+        pixel_size=(image.spacing[-2], image.spacing[-1]),
     )
     return _on_image(controller, events)
 
