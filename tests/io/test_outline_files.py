@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import roifile
+from pycocotools import mask as coco_masks
 
 from napari_cfrseg.annotation.annotator import Annotator
 from napari_cfrseg.annotation.events import MaskImported, ObjectCreated, Undone
@@ -15,6 +16,7 @@ from napari_cfrseg.errors import SessionError
 from napari_cfrseg.io import outline_files
 from napari_cfrseg.io.object_exports import (
     ExportedObject,
+    write_coco,
     write_geojson,
     write_imagej_rois,
 )
@@ -46,11 +48,14 @@ def applied(events, shape) -> Annotator:
     return annotator
 
 
-@pytest.mark.parametrize("ending", [".geojson", ".zip"])
+@pytest.mark.parametrize("ending", [".geojson", ".zip", ".coco.json"])
 def test_what_was_exported_comes_back(tmp_path, ending):
     path, labels = tmp_path / f"a{ending}", stack()
-    write = write_geojson if ending == ".geojson" else write_imagej_rois
-    write(path, labels, ROWS, AXES)
+    write = {".geojson": write_geojson, ".zip": write_imagej_rois}.get(ending)
+    if write is None:
+        write_coco(path, labels, ROWS)
+    else:
+        write(path, labels, ROWS, AXES)
     outlines = read_outlines(path)
     made = events_from_outlines(outlines, labels.shape, axes=AXES[:2], here=(0, 0))
     annotator = applied(made, labels.shape)
@@ -61,7 +66,7 @@ def test_what_was_exported_comes_back(tmp_path, ending):
         (own,) = [i for i, said in numbers.items() if said == name]
         assert np.array_equal(found == number, labels == own)
     assert sorted(names.values()) == sorted(numbers.values())
-    if ending == ".geojson":
+    if ending != ".zip":
         classes = {o.name: o.object_class for o in annotator.objects.values()}
         assert classes == {"ring": "cell", "two parts": "", "pixel": ""}
     annotator.apply(Undone())
@@ -236,3 +241,44 @@ def test_outlines_beside_the_image_and_too_many_are_refused(tmp_path):
         events_from_outlines(outlines, (1, 1, 20, 30), axes=AXES, here=(0, 0))
     with pytest.raises(SessionError, match="3 objects: 2 are the most"):
         events_from_outlines(outlines, stack().shape, axes=AXES, here=(0, 0), most=2)
+
+
+def test_coco_of_other_tools_is_read(tmp_path):
+    mask = np.zeros((20, 30), bool)
+    mask[2:9, 3:17], mask[4:6, 5:9], mask[15:, 29] = True, False, True
+    packed = coco_masks.encode(np.asfortranarray(mask.astype(np.uint8)))
+    packed["counts"] = packed["counts"].decode()
+    square = [3, 2, 7, 2, 7, 6, 3, 6]
+    shapes = [packed, [square, [20, 10, 24, 10, 24, 14, 20, 14]], [], [[1, 1, 2, 2]]]
+    annotations = [
+        {"id": i, "image_id": 9, "category_id": 1, "segmentation": shape, "iscrowd": 0}
+        for i, shape in enumerate(shapes)
+    ]
+    categories = [{"id": 1, "name": "cell"}]
+    path = tmp_path / "instances.json"
+
+    larger = coco_masks.encode(np.ones((40, 40), np.uint8, "F"))["counts"].decode()
+
+    def read(annotations):
+        images = [{"id": i, "file_name": f"{i}.png"} for i in (8, 9)]
+        whole = {"images": images, "categories": categories, "annotations": annotations}
+        path.write_text(json.dumps(whole))
+        return read_outlines(path)
+
+    found = read(annotations)
+    assert np.array_equal(found[0].mask((20, 30)).to_mask((20, 30)), mask)
+    assert [outline.mask((20, 30)).area for outline in found[1:]] == [32, 0, 0]
+    assert found[0].mask((5, 30)).area == mask[:5].sum()
+    assert {outline.object_class for outline in found} == {"cell"}
+    for size, counts in (
+        ([20, 30], [5, 700]),
+        ([20, 30], larger),
+        ([9], []),
+        (7, []),
+        ([9**9] * 2, [1, 9**17]),
+    ):
+        bad = {"size": size, "counts": counts}
+        with pytest.raises(SessionError, match=r"instances\.json: no outlines can be"):
+            read([{**annotations[0], "segmentation": bad}])
+    with pytest.raises(SessionError, match="of 2 images: keep those of one"):
+        read([annotations[0], {**annotations[1], "image_id": 8}])

@@ -21,7 +21,7 @@ from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, read_box
 
 PathLike = str | os.PathLike[str]
 #: category of objects without a class
-_NO_CLASS = "object"
+NO_CLASS = "object"
 
 
 def write_coco(
@@ -50,14 +50,14 @@ def write_coco(
         for i, plane in enumerate(planes)
     ]
     found = regions(labels, tuple(rows))
-    classes = sorted({r.row.object_class for r in found} - {"", _NO_CLASS})
-    categories = {name: i for i, name in enumerate((_NO_CLASS, *classes), start=1)}
+    classes = sorted({r.row.object_class for r in found} - {"", NO_CLASS})
+    categories = {name: i for i, name in enumerate((NO_CLASS, *classes), start=1)}
     ids = {plane: i + 1 for i, plane in enumerate(planes)}
     annotations = [
         {
             "id": number,
             "image_id": ids[region.plane],
-            "category_id": categories[region.row.object_class or _NO_CLASS],
+            "category_id": categories[region.row.object_class or NO_CLASS],
             **_coco_shape(region, (height, width)),
             "iscrowd": 0,
             "object_id": region.row.object_id,

@@ -1,4 +1,4 @@
-"""Outlines of objects in other programs' files: QuPath's GeoJSON, ImageJ's ROIs."""
+"""Outlines in other programs' files: QuPath's GeoJSON, ImageJ's ROIs, COCO."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.geometry.masks import LabelRuns, MaskPatch, Plane
-from napari_cfrseg.io.object_exports import plane_place
+from napari_cfrseg.geometry.windows import overlap
+from napari_cfrseg.io.object_exports import NO_CLASS, plane_place
 
 #: endings of the files that are read
 OUTLINE_SUFFIXES = (".geojson", ".json", ".zip", ".roi")
@@ -24,6 +25,8 @@ OUTLINE_SUFFIXES = (".geojson", ".json", ".zip", ".roi")
 MOST_BYTES = 1 << 28
 #: archives of more files are refused
 MOST_ENTRIES = 1 << 18
+#: larger masks of run lengths are refused
+_MOST_PX = 1 << 31
 #: the axis of an ImageJ ROI that says its position in a stack of one axis only
 _ONLY_AXIS = ""
 #: ImageJ's kinds that surround an area, by roifile's names
@@ -36,8 +39,9 @@ class Outline:
 
     ``rings`` are (N, 2) arrays of (row, column) corners; the first pixel is the square
     from 0 to 1. What an even number of rings surrounds is outside. ``place`` are z, t
-    and c, from 0, as far as the file says. Outlines of one ``key`` (not "") on several
-    planes are one object.
+    and c, from 0, as far as the file says, or ``index`` is that of its plane. Outlines
+    of one ``key`` (not "") on several planes are one object. ``pixels`` are there
+    instead of rings where the file has them.
     """
 
     rings: tuple[NDArray[np.float64], ...]
@@ -45,6 +49,8 @@ class Outline:
     object_class: str = ""
     key: str = ""
     place: Mapping[str, int] = field(default_factory=dict)
+    index: Plane = ()
+    pixels: MaskPatch | None = None
 
     def runs(self, shape: tuple[int, int]) -> LabelRuns:
         """Return the pixels of a (Y, X) plane whose middles are inside, as label 1.
@@ -52,6 +58,10 @@ class Outline:
         A middle on an edge belongs to what lies right of or below it: outlines that
         share an edge share no pixel, and none is between them.
         """
+        if self.pixels is not None:
+            box = overlap(self.pixels.box, (0, 0, *shape))
+            mask = self.pixels.window(box)
+            return LabelRuns.from_labels(mask.view(np.int8), mask, shape, box[:2])
         found = [_crossings(ring - 0.5, *shape) for ring in self.rings]
         crossed = np.sort(np.concatenate([np.zeros(0, np.int64), *found]))
         # a row is entered and left equally often: its places lie in pairs
@@ -70,6 +80,8 @@ class Outline:
 
         ``axes`` are the names of the axes before Y.
         """
+        if self.index and len(self.index) == len(here):
+            return self.index
         places = plane_place(tuple(range(len(here))), axes)
         if len(here) == 1:
             places[_ONLY_AXIS] = 0
@@ -102,7 +114,7 @@ def _crossings(ring: NDArray[np.float64], height: int, width: int) -> NDArray[np
 
 
 def read_outlines(path: Path) -> list[Outline]:
-    """Read the areas in a ``.geojson``, ``.zip`` or ``.roi``; lines are left out.
+    """Read the areas in a ``.geojson``, ``.json``, ``.zip`` or ``.roi``, no lines.
 
     Rings of fewer than three corners are left out; an area may have no others. A
     SessionError says that the file cannot be read, or holds no area.
@@ -118,7 +130,7 @@ def read_outlines(path: Path) -> list[Outline]:
         raise _unreadable(path, error) from error
     except (zipfile.BadZipFile, zlib.error, struct.error) as error:
         raise _unreadable(path, error) from error
-    if not any(outline.rings for outline in found):
+    if not any(outline.rings or outline.pixels for outline in found):
         raise SessionError(f"{path.name} holds no outlines of areas")
     return found
 
@@ -148,6 +160,9 @@ def _unreadable(path: Path, error: Exception) -> SessionError:
 
 def _geojson(path: Path) -> Iterator[Outline]:
     whole = json.loads(path.read_text("utf-8-sig"))
+    if isinstance(whole, dict) and "annotations" in whole:
+        yield from _coco(whole)
+        return
     features = whole if isinstance(whole, list) else whole.get("features", [whole])
     for feature in features:
         geometry, said = feature["geometry"], feature.get("properties") or {}
@@ -165,6 +180,60 @@ def _geojson(path: Path) -> Iterator[Outline]:
                 _key(said.get("object_id"), name),
                 {axis: int(n) for axis, n in place.items() if int(n) >= 0},
             )
+
+
+def _coco(whole: Mapping[str, Any]) -> Iterator[Outline]:
+    """Yield COCO's annotations, of one image or of our exports' planes."""
+    images, annotations = whole.get("images") or [], whole["annotations"]
+    planes = {i["id"]: tuple(map(int, i["plane"])) for i in images if "plane" in i}
+    classes = {c["id"]: str(c["name"]) for c in whole.get("categories") or []}
+    count = len({one["image_id"] for one in annotations} - planes.keys())
+    if count > 1:
+        raise ValueError(f"it holds objects of {count} images: keep those of one")
+    for one in annotations:
+        shape, name = one.get("segmentation") or (), str(one.get("name") or "")
+        label, place = (
+            classes.get(one.get("category_id"), ""),
+            planes.get(one["image_id"]),
+        )
+        is_mask = isinstance(shape, dict)
+        parts = () if is_mask else [np.reshape(part, (-1, 2)) for part in shape]
+        yield Outline(
+            _rings(parts),
+            name,
+            "" if label == NO_CLASS else label,
+            _key(one.get("object_id"), name),
+            index=place or (),
+            pixels=_run_lengths(shape) if is_mask else None,
+        )
+
+
+def _run_lengths(shape: Any) -> MaskPatch:
+    """Return the pixels of COCO's run lengths, column by column, packed or not."""
+    height, width = (int(n) for n in shape["size"])
+    if height * width > _MOST_PX:
+        raise ValueError(f"a mask of {height} × {width} pixels")
+    counts = shape["counts"]
+    ends = np.cumsum(_unpacked(counts) if isinstance(counts, str) else counts)
+    starts, lengths = ends[:-1:2], np.diff(ends)[::2]
+    kept = lengths != 0
+    ones = np.ones(int(kept.sum()), np.int32)
+    turned = LabelRuns((width, height), starts[kept], lengths[kept], ones).mask()
+    return MaskPatch(turned.offset[::-1], np.ascontiguousarray(turned.mask.T))
+
+
+def _unpacked(text: str) -> list[int]:
+    """Return run lengths that pycocotools has packed: five bits a letter."""
+    counts: list[int] = []
+    value = shift = 0
+    for code in text.encode():
+        value |= (code - 48 & 31) << shift
+        shift += 5
+        if not code - 48 & 32:
+            value -= (code - 48 & 16) and 1 << shift
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return counts
 
 
 def _imagej(path: Path) -> Iterator[Outline]:

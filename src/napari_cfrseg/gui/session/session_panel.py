@@ -59,7 +59,8 @@ if TYPE_CHECKING:
 
 _FILTER = f"Click sessions (*{SUFFIX})"
 _OBJECT_FILES = (
-    "Labels and outlines (*.tif *.tiff *.png *.bmp *.npy *.geojson *.zip *.roi);;"
+    "Labels and outlines (*.tif *.tiff *.png *.bmp *.npy *.geojson *.json *.zip "
+    "*.roi);;"
     "All files (*)"
 )
 _TABLES = "Tables (*.csv *.tsv *.txt);;All files (*)"
