@@ -249,6 +249,34 @@ def test_a_click_made_while_the_model_loads_is_computed_once_it_is_there(window)
     assert window.area(1) == 1600
 
 
+def test_esc_while_another_model_loads_keeps_the_one_in_use(window):
+    controller, go_on = window.dock.controller, threading.Event()
+    other = Segmenter(FloodNetwork(0.9), device="cpu")
+    before = controller.view.model
+
+    def load():
+        go_on.wait(300)
+        return other
+
+    assert before
+    controller.load_model(load, "other")
+    cancel = window.dock.status.cancel
+    assert cancel.isEnabled()
+    assert window.dock.model_choice.value == "other"
+    cancel.click()
+    assert controller.view.status == "Given up."
+    go_on.set()
+    window.until(lambda: not window.view.loading)
+    assert controller.view.status == f"{before} stays in use."
+    assert window.dock.model_choice.value == controller.annotator.model == before
+    assert not cancel.isEnabled()
+    window.click(*FIRST)
+    assert window.area(1) == 1600
+    controller.load_model(load, "other")
+    window.until(lambda: not window.view.loading)
+    assert controller.annotator.model == "other"
+
+
 def test_markers_keep_the_colour_of_their_sign_when_selected(window):
     window.click(*FIRST)
     window.click(20, 60, Qt.MouseButton.RightButton)

@@ -282,12 +282,16 @@ class Controller(Workspace):
             self._shown.show_placement()
 
         def failed(error: Failure) -> None:
-            text = "No model is loaded."
-            self.show(loading=False, model=self.annotator.model, status=text)
+            before = self.annotator.model
+            text = f"{before} stays in use." if before else "No model is loaded."
+            self.show(loading=False, model=before, status=text)
             self.warn(error)
 
-        self.show(loading=True, model=model, status="Loading the model …")
-        self.queue.load_model(load, model, self.current_plane, done, failed)
+        doing = "Loading the model …"
+        self.show(loading=True, model=model, status=doing)
+        job = self.queue.load_model(load, model, self.current_plane, done, failed)
+        if self.annotator.model:  # else there is none to go on with
+            self.begin_long(job, doing)
 
     def restore(
         self,

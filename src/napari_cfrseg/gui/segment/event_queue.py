@@ -126,23 +126,25 @@ class EventQueue:
         plane: Plane,
         done: Callable[[SegmenterLike, float], None],
         failed: Callable[[Failure], None],
-    ) -> None:
-        """Load a segmenter and make it ready for a plane.
+    ) -> Job:
+        """Load a segmenter and make it ready for a plane; return the job.
 
-        ``done`` gets it, and how long a first click takes (in s).
+        ``done`` gets it, and how long a first click takes (in s). Where the job is
+        cancelled before it is loaded, the one before stays in use.
         """
 
-        def work(_: Report) -> tuple[SegmenterLike, float]:
+        def work(report: Report) -> tuple[SegmenterLike, float]:
             segmenter = load()
+            report(None)
             self._annotator.use(segmenter, model)
             try:
                 return segmenter, self._annotator.first_click_s(plane)
             except JobCancelled:  # the store does not answer: clicks try again
                 return segmenter, math.inf
 
-        self._runner.submit(
-            Job(work, lambda found: done(*found), failed, waits=self._stalled)
-        )
+        job = Job(work, lambda found: done(*found), failed, waits=self._stalled)
+        self._runner.submit(job)
+        return job
 
     def restore(
         self,

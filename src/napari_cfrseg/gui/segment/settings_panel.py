@@ -243,7 +243,9 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.remedy.setVisible(view.remedy is not None)
         self.remedy.setText("" if view.remedy is None else view.remedy.text)
         done, total = view.progress
-        self.cancel.setEnabled(view.pending + total > 0 or view.suggestions.running)
+        loads_another = view.loading and bool(view.device)
+        busy = view.pending + total > 0 or view.suggestions.running
+        self.cancel.setEnabled(busy or loads_another)
         self.bar.setVisible(total > 0)
         self.bar.setMaximum(max(total, 1))
         self.bar.setValue(done)
