@@ -21,10 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_cfrseg.engine.focus import FocusSettings
+from napari_cfrseg.engine.focus import FocusSettings, WindowEvidence, score
 from napari_cfrseg.engine.probability_patch import Patch, put_back
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.engine.window_score import WindowEvidence, score
 from napari_cfrseg.evaluation import metrics
 from napari_cfrseg.evaluation.datasets import group_by_plane
 from napari_cfrseg.evaluation.datasets.choice import micro_objects

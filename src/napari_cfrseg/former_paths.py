@@ -34,7 +34,7 @@ engine.patch: engine.probability_patch
 engine.propagation: propagation
 engine.propagation.stack: propagation.planes
 engine.propagation.sweep: propagation.sweep
-engine.propagation.values: propagation.settings propagation.tracks
+engine.propagation.values: propagation.tracks
 evaluation.compare: evaluation.report.comparisons evaluation.scores
 evaluation.loop: evaluation.evaluate_objects
 evaluation.micrographs: evaluation.datasets.choice evaluation.scores

@@ -13,9 +13,9 @@ from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator
 from napari_cfrseg.annotation.apart import is_part, leaves_out
 from napari_cfrseg.annotation.state import PlaneState, Round
+from napari_cfrseg.engine.focus import WindowEvidence
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.engine.window_score import WindowEvidence
 from napari_cfrseg.engine.window_search import Attempt, Look
 from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.geometry.windows import Window

@@ -10,16 +10,14 @@ from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.focus import (
     FocusHint,
     FocusSettings,
-    candidate_windows,
-    next_window,
-    shifted,
-)
-from napari_cfrseg.engine.window_score import (
     WindowEvidence,
     agreement,
     border_cells,
+    candidate_windows,
     clicked_component,
+    next_window,
     score,
+    shifted,
     weigh,
 )
 from napari_cfrseg.geometry.windows import Window

@@ -18,8 +18,8 @@ def test_a_patch_keeps_its_box_only():
     patch = patch_of(plane)
     assert patch.box == (10, 20, 14, 30)
     assert np.array_equal(patch.read((0, 0, 50, 60)), plane)
-    assert patch.at((13, 29)) == pytest.approx(0.4)
-    assert patch.at((14, 29)) == 0
+    assert patch.read((13, 29, 14, 30)).item() == pytest.approx(0.4)
+    assert patch.read((14, 29, 15, 30)).item() == 0
     assert patch.mask_box(0.3) == (10, 20, 14, 30)
     assert patch.mask_box(0.5) is None
 
@@ -49,7 +49,7 @@ def test_replacing_a_box_keeps_the_rest():
     cleared = patch.with_box((0, 0, 30, 30), np.zeros((30, 30), np.float32))
     assert cleared.probability.size == 0
     assert patch.with_box((3, 9, 3, 20), np.zeros((0, 11), np.float32)) is patch
-    assert cleared.at((5, 5)) == 0
+    assert cleared.read((5, 5, 6, 6)).item() == 0
 
 
 def test_a_mask_becomes_probability_one():
@@ -57,7 +57,7 @@ def test_a_mask_becomes_probability_one():
     mask[2:4, 3] = 5
     patch = Patch.from_mask(mask != 0)
     assert patch.box == (2, 3, 4, 4)
-    assert patch.at((3, 3)) == 1
+    assert patch.read((3, 3, 4, 4)).item() == 1
     assert Patch.from_mask(np.zeros((9, 9), bool)).probability.size == 0
 
 

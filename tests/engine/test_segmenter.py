@@ -6,11 +6,10 @@ import torch
 from similarity import SimilarityNetwork
 
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.engine.focus import FocusHint, FocusSettings
+from napari_cfrseg.engine.focus import FocusHint, FocusSettings, WindowEvidence
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.engine.window_score import WindowEvidence
 from napari_cfrseg.engine.window_search import Attempt, Look, ranked
 from napari_cfrseg.errors import DeviceError, ImageError
 from napari_cfrseg.evaluation import metrics
@@ -441,7 +440,7 @@ def test_parts_of_a_prediction_agree():
     top, left, bottom, right = prediction.mask_box
     assert mask[top:bottom, left:right].sum() == mask.sum()
     plane = prediction.probability_plane()
-    assert prediction.patch.at((80, 100)) == plane[80, 100]
+    assert prediction.patch.read((80, 100, 81, 101)).item() == plane[80, 100]
     a, b, c, d = prediction.window.clipped(prediction.shape)
     assert np.array_equal(prediction.probability, plane[a:c, b:d])
     assert plane.min() >= 0

@@ -62,7 +62,8 @@ def test_every_click_is_honoured(listed, seed, refinement, start, stubborn):
     for click in effective_clicks(listed):
         assert mask[click.pixel] == click.is_positive
         # the probability itself says so: it is what is stored and fed back
-        assert (prediction.patch.at(click.pixel) > 0.5) == click.is_positive
+        (probability,) = prediction.patch.at_pixels(np.array([click.pixel]))
+        assert (probability > 0.5) == click.is_positive
     for threshold in (0.1, 0.9):
         shown = prediction.mask_at(threshold)
         assert all(shown[c.pixel] == c.is_positive for c in effective_clicks(listed))

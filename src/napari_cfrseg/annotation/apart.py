@@ -20,12 +20,7 @@ from scipy import ndimage
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.rounds import RoundComputer
-from napari_cfrseg.annotation.state import (
-    ClickEntry,
-    ObjectState,
-    PlaneState,
-    Settings,
-)
+from napari_cfrseg.annotation.state import ClickEntry, ObjectState, PlaneState, Settings
 from napari_cfrseg.geometry.masks import MaskPatch
 
 if TYPE_CHECKING:
@@ -96,12 +91,10 @@ def is_part(before: PlaneState, after: MaskPatch, pixel: tuple[int, int]) -> boo
     ``after`` is the mask once the click on ``pixel`` was added. False where there was
     no mask before or it may not be right, and where the click is not in the mask.
     """
-    (y, x), (y0, x0, y1, x1) = pixel, after.box
-    inside = y0 <= y < y1 and x0 <= x < x1 and after.mask[y - y0, x - x0]
-    if not inside or not before.mask.mask.size or not _is_right(before):
+    if pixel not in after or not before.mask.mask.size or not _is_right(before):
         return False
     step = _step(after)
-    y, x = y - y0, x - x0
+    y, x = pixel[0] - after.offset[0], pixel[1] - after.offset[1]
     cells = np.s_[y % step :: step, x % step :: step]  # the click's pixel is a cell
     depths = ndimage.distance_transform_edt(np.pad(after.mask[cells], 1))[1:-1, 1:-1]
     here = y // step, x // step

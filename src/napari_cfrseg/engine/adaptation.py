@@ -4,15 +4,14 @@ In short steps, so that clicks come in between: the first clicks on the finished
 are made again, once more at other places in them, and what the head reads of each
 window is kept; the head's scales, biases and last convolution are then fitted to the
 finished masks. Half of the objects teach and the other half judges, and the other way
-round: without a gain on objects that did not teach, nothing is kept.
-
-``benchmarks/learning_while_working.md`` says what it is worth.
+round: without a gain on objects that did not teach, nothing is kept
+(``benchmarks/learning_while_working.md``).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.side_by_side import Stopwatch
 from napari_cfrseg.engine.stages import (
     FirstLook,
+    Read,
     Stages,
     expected_iou,
     grid_points,
@@ -40,7 +40,7 @@ from napari_cfrseg.engine.stages import (
 )
 from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.geometry.distances import depth_in
-from napari_cfrseg.geometry.masks import MaskPatch, box_of
+from napari_cfrseg.geometry.masks import MaskPatch, overlap_iou
 from napari_cfrseg.geometry.windows import Window, crop
 from napari_cfrseg.io.plane_image import PlaneImage
 from napari_cfrseg.model import weights_file
@@ -74,8 +74,7 @@ def adapted(
     if len(adaptation.numbers) != len(before):
         return None
     copy = deepcopy(network)
-    numbers = before + torch.tensor(adaptation.numbers)
-    _set(copy.light_parameters(), numbers)
+    _set(copy.light_parameters(), before + torch.tensor(adaptation.numbers))
     return copy
 
 
@@ -94,8 +93,7 @@ def save_model(
     known = weights_file.Metadata(changed.architecture())
     if base:
         known = weights_file.read_metadata(weights_file.resolve(base))
-    made_from = {"base": base, "adapted": {"gain": adaptation.gain}}
-    provenance = {**known.provenance, **made_from}
+    provenance = known.provenance | {"base": base, "adapted": {"gain": adaptation.gain}}
     named = replace(known, name=path.stem, validation={}, provenance=provenance)
     weights_file.save(path, changed, named)
 
@@ -130,11 +128,7 @@ class _Rehearsal(Stages):
         self._kept: dict[tuple[Window, Click], Any] = {}
 
     def features(
-        self,
-        window: Window,
-        clicks: Sequence[Click],
-        read: Callable[[Window], NDArray[np.float32]],
-        watch: Stopwatch,
+        self, window: Window, clicks: Sequence[Click], read: Read, watch: Stopwatch
     ) -> Any:
         """Return what the head reads of a window and its one click."""
         del watch
@@ -154,14 +148,13 @@ class _Rehearsal(Stages):
         self,
         windows: Sequence[Window],
         clicks: Sequence[Click],
-        newest: Click,
-        read: Callable[[Window], NDArray[np.float32]],
+        read: Read,
         watch: Stopwatch,
     ) -> Iterator[FirstLook]:
         """Look at windows one after the other: other work has the other threads."""
         for window in windows:
             features = self.features(window, clicks, read, watch)
-            output = self.refine(features, None, newest_row(window, newest), watch)
+            output = self.refine(features, None, newest_row(window, clicks[-1]), watch)
             yield FirstLook(features, output, self.judge(output))
 
     def refine(
@@ -229,9 +222,8 @@ class Lesson:
             yield
         gains: dict[int, list[float]] = {}
         for fold in (0, 1):
-            yield from self._fit(
-                [w for w in windows if w.owner % 2 != fold], _TRIAL_STEPS
-            )
+            taught = [w for w in windows if w.owner % 2 != fold]
+            yield from self._fit(taught, _TRIAL_STEPS)
             for owner, click, before in tests:
                 if owner % 2 == fold:
                     gain = self._iou(owner, click) - before
@@ -259,10 +251,8 @@ class Lesson:
         for owner, (mask, yx) in enumerate(self._finished):
             depth = depth_in(mask.mask)
             inner = np.argwhere(depth >= 0.5 * depth.max())
-            places = [
-                inner[rng.integers(len(inner))] + mask.offset for _ in range(more)
-            ]
-            clicks = [Click((int(y), int(x))) for y, x in places]
+            drawn = (inner[rng.integers(len(inner))] + mask.offset for _ in range(more))
+            clicks = [Click((int(y), int(x))) for y, x in drawn]
             if yx is not None:
                 clicks[0] = Click(yx)
             yield from ((owner, click) for click in dict.fromkeys(clicks))
@@ -271,17 +261,9 @@ class Lesson:
         """Return the IoU that a first click reaches with the head as it is now."""
         nothing = Prediction.empty(self._image.shape)
         task = Task((click,), nothing, Refinement.standard(), self._hint)
-        prediction = self._round.compute(task)
-        y0, x0, inside = prediction.mask_patch()
-        answer, truth = (
-            MaskPatch.from_mask(inside, (y0, x0)),
-            self._finished[owner].mask,
-        )
-        box = box_of(answer, truth)
-        if box is None:
-            return 0.0
-        one, other = answer.window(box), truth.window(box)
-        return float(np.count_nonzero(one & other) / np.count_nonzero(one | other))
+        y0, x0, inside = self._round.compute(task).mask_patch()
+        answer = MaskPatch.from_mask(inside, (y0, x0))
+        return overlap_iou(answer, self._finished[owner].mask)
 
     def _windows(self, owner: int, click: Click) -> Iterator[_Window]:
         """Yield the windows that a first click tries, and one that fits the mask."""
@@ -330,8 +312,7 @@ def _on_plane(window: Window, plane: tuple[int, int]) -> NDArray[np.bool_]:
     middles = (np.arange(window.grid) + 0.5) * window.px_per_cell
     rows, columns = window.y0 + middles, window.x0 + middles
     inside = ((rows >= 0) & (rows < plane[0]))[:, None]
-    shown: NDArray[np.bool_] = inside & (columns >= 0) & (columns < plane[1])
-    return shown
+    return inside & (columns >= 0) & (columns < plane[1])
 
 
 def _joined(parts: Sequence[Any]) -> Any:

@@ -104,9 +104,8 @@ def choose(
 
 def prepare(network: ClickNetwork) -> bool:
     """Trace a network for OpenVINO; False where that cannot be done."""
-    if _obstacle(network, network, torch.device("cpu")) or not isinstance(
-        network, CfrNet
-    ):
+    cpu = torch.device("cpu")
+    if _obstacle(network, network, cpu) or not isinstance(network, CfrNet):
         return False
     from napari_cfrseg.model.openvino_network import trace
 

@@ -16,6 +16,7 @@ from napari_cfrseg.engine.corrections import Affinity
 from napari_cfrseg.engine.focus import (
     FocusHint,
     FocusSettings,
+    agreement,
     next_window,
     shifted,
 )
@@ -30,7 +31,6 @@ from napari_cfrseg.engine.probability_patch import put_back
 from napari_cfrseg.engine.refinement import Refinement, run_cascade
 from napari_cfrseg.engine.side_by_side import Stopwatch
 from napari_cfrseg.engine.stages import Stages, grid_probability, newest_row
-from napari_cfrseg.engine.window_score import agreement
 from napari_cfrseg.engine.window_search import (
     Attempt,
     Look,
@@ -152,16 +152,15 @@ class ClickRound:
         initial = None
         if feedback is not None:
             initial = torch.from_numpy(recut(feedback, task.threshold, 0.5))
-        steps = run_cascade(step, initial, task.refinement, on_step=on_step)
-        return finish(steps[-1])
+        return finish(run_cascade(step, initial, task.refinement, on_step=on_step)[-1])
 
     def _look(self, task: Task, watch: Stopwatch) -> Look:
         """Choose the window and embed it."""
-        previous, shift = task.previous, task.focus_shift
-        area = previous.patch.mask_box(task.threshold)
-        if area is None and previous.window is None:
+        old, touched = task.previous.window, task.previous.touches_border
+        area = task.previous.patch.mask_box(task.threshold)
+        if area is None and old is None:
             return self._search(task, watch)
-        old, touched = previous.window, previous.touches_border
+        shift = task.focus_shift
         window = self._zoom_in(
             area, task, old=old, old_touched=touched, focus_shift=shift
         )
@@ -175,9 +174,8 @@ class ClickRound:
         found = self.search.attempts(task.effective, task.hint, watch)
         tried = ranked(found, self.focus.quality_lead)
         look, yx = tried[0].look, newest_positive(task.effective).yx
-        window = shifted(
-            look.window, yx, task.focus_shift, self.image.shape, self.focus
-        )
+        plane = self.image.shape
+        window = shifted(look.window, yx, task.focus_shift, plane, self.focus)
         if window == look.window:
             return replace(look, tried=tried)
         return Look(window, self._embed(window, task, watch), tried=tried)
@@ -193,7 +191,7 @@ class ClickRound:
     ) -> Prediction:
         """Put the last step's answer back into the plane and honour the clicks."""
         window, before, clicks = look.window, task.previous, task.effective
-        output, probability = outputs[-1], _numpy(answer)
+        output, probability = outputs[-1], answer.cpu().numpy()
         with watch.time("paste"):
             if before.has_mask:
                 probability = recut(probability, 0.5, task.threshold)
@@ -236,25 +234,18 @@ class ClickRound:
         """Keep the different masks among those tried, the chosen one first."""
         chosen = [best]
         for attempt in tried:
-            window, probability = attempt.look.window, attempt.probability
-            mine = (probability, window)
-            output = attempt.look.first
-            if attempt.evidence is None or output is None:
+            look, mine = attempt.look, (attempt.probability, attempt.look.window)
+            if attempt.evidence is None or look.first is None:
                 continue
-            if all(
-                agreement(mine, (other.probability, other.window)) < SAME_MASK
-                for other in chosen
-            ):
-                found = _affinity(output, window), attempt.quality
-                chosen.append(Candidate.of(probability, window, *found))
+            others = ((other.probability, other.window) for other in chosen)
+            if all(agreement(mine, other) < SAME_MASK for other in others):
+                affinity = _affinity(look.first, look.window)
+                chosen.append(Candidate.of(*mine, affinity, attempt.quality))
         return tuple(chosen)
 
 
 def _is_aside(task: Task) -> bool:
-    """Whether the newest click takes away where nothing of the object is near.
-
-    That is farther from the mask's box than its longer side.
-    """
+    """Whether a negative click is farther from the mask's box than its longer side."""
     click, area = task.clicks[-1], task.previous.patch.mask_box(task.threshold)
     if click.is_positive or area is None:
         return False
@@ -285,17 +276,11 @@ def recut(
         return probability
     odds = wanted * (1 - threshold) / (threshold * (1 - wanted))
     inside = probability * np.float32(odds)
-    moved: NDArray[np.float32] = inside / (inside + (1 - probability))
-    return moved
+    return inside / (inside + (1 - probability))
 
 
 def _affinity(output: NetworkOutput, window: Window) -> Affinity | None:
     if output.affinity is None:
         return None
-    values = _numpy(output.affinity[0, 0].float())
+    values = output.affinity[0, 0].float().cpu().numpy()
     return Affinity(replace(window, grid=values.shape[0]), values)
-
-
-def _numpy(tensor: Tensor) -> NDArray[np.float32]:
-    values: NDArray[np.float32] = tensor.cpu().numpy()
-    return values

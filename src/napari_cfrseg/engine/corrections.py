@@ -125,17 +125,6 @@ def _correct_together(
     return patch
 
 
-def _squared_to_nearest(
-    pixels: NDArray[np.intp], places: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """Return each pixel's squared distance to the nearest place; infinite: none."""
-    if not len(places):
-        return np.full(len(pixels), np.inf)
-    nearest = places[cKDTree(places).query(pixels)[1]]
-    squared: NDArray[np.float64] = ((pixels - nearest) ** 2).sum(axis=1).astype(float)
-    return squared
-
-
 def _correct(
     patch: Patch,
     click: Click,
@@ -158,11 +147,11 @@ def _correct(
     near = others[((others - click.pixel) ** 2).sum(axis=1) <= far**2 + 1]
     if len(near):
         pixels = np.argwhere(reached) + box[:2]
-        beaten = distance[reached] >= _squared_to_nearest(pixels, near)
+        nearest = near[cKDTree(near).query(pixels)[1]]
+        beaten = distance[reached] >= ((pixels - nearest) ** 2).sum(axis=1)
         weight[reached] = np.where(beaten, 0, weight[reached])
     before = patch.read(box)
-    label = np.float32(click.is_positive)
-    after = label * weight + (1 - weight) * before
+    after = np.float32(click.is_positive) * weight + (1 - weight) * before
     return patch.with_box(box, np.clip(after, 0, 1))
 
 

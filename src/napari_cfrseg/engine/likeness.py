@@ -17,7 +17,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from napari_cfrseg.geometry.masks import MaskPatch
-from napari_cfrseg.geometry.windows import Box, Window, crop, mask_box, overlap
+from napari_cfrseg.geometry.windows import Box, Window, crop, mask_box
 from napari_cfrseg.io.plane_image import PlaneImage, Scaling
 
 #: blobs this much weaker than the finished objects are no seeds
@@ -111,9 +111,8 @@ class Likeness:
         spread = max(float(areas.std(ddof=1)) if len(areas) > 1 else 0.0, 0.35)
         contrast = np.mean([known.contrast for known in self.looks], axis=0)
         span = float(np.linalg.norm(contrast)) + 0.03
-        unlike = min(
-            float(np.linalg.norm(known.colour - look.colour)) for known in self.looks
-        )
+        away = (np.linalg.norm(known.colour - look.colour) for known in self.looks)
+        unlike = float(min(away))
         along = float(look.contrast @ contrast) / (float(contrast @ contrast) + 1e-4)
         rough = np.mean([known.log_roughness for known in self.looks])
         quality = min(max(quality, 0.02), 0.98)
@@ -138,20 +137,14 @@ def learn(image: PlaneImage, finished: Sequence[MaskPatch], grid: int) -> Likene
         msg = "no object is finished on this plane: outline one, better three, first"
         raise ValueError(msg)
     sizes = tuple(2 * math.sqrt(mask.area / math.pi) for mask in masks)
-    longer = [
-        max(mask.mask.shape) / size for mask, size in zip(masks, sizes, strict=True)
-    ]
-    looks, closely = [], []
-    for mask in masks:
+    longer, looks, closely = [], [], []
+    for mask, size in zip(masks, sizes, strict=True):
+        longer.append(max(mask.mask.shape) / size)
         y0, x0, y1, x1 = mask.box
         centre = ((y0 + y1 - 1) / 2, (x0 + x1 - 1) / 2)
         side = max(32, round(1.6 * max(mask.mask.shape)))
         window = Window.centred(centre, side, grid, image.shape)
-        inside = np.zeros((side, side), np.float32)
-        part = overlap(mask.box, window.box)
-        rows = slice(part[0] - window.y0, part[2] - window.y0)
-        columns = slice(part[1] - window.x0, part[3] - window.x0)
-        inside[rows, columns] = mask.window(part)
+        inside = mask.window(window.box).astype(np.float32)
         body = crop(inside, Window(0, 0, side, grid))[0] > 0.5
         pixels = image.crop(window)
         looks.append(Appearance.at(pixels, body, window.px_per_cell))
@@ -181,7 +174,7 @@ def _scales(
         projection = _separate(maps)
         strongest = [
             max(
-                float(blobs[_shrunk(inside.astype(np.float32), r) > 0.5].max(initial=0))
+                float(blobs[_sampled(inside, r)].max(initial=0))
                 for blobs, _, r in _blob_maps(
                     project(features, projection), _blob_sizes(own), known.step
                 )
@@ -337,9 +330,8 @@ def find_seeds(
             cell = known.step * shrinking
             around = max(3, int(0.5 * size / cell) | 1)
             top = ndimage.maximum_filter(response, around, mode="nearest")
-            peaks = np.argwhere(
-                (response == top) & (response >= _WEAKEST * scale.response)
-            )
+            is_strong = response >= _WEAKEST * scale.response
+            peaks = np.argwhere((response == top) & is_strong)
             values = response[tuple(peaks.T)] / scale.response
             places = (peaks + 0.5) * cell - 0.5 + np.asarray(origin)
             found.append(np.c_[places, np.full(len(peaks), size), values])
@@ -347,9 +339,7 @@ def find_seeds(
     seeds = seeds[np.argsort(-seeds[:, 3], kind="stable")]
     if not len(seeds):
         return seeds
-    tree = cKDTree(seeds[:, :2])
-    taken = np.zeros(len(seeds), bool)
-    kept = []
+    tree, taken, kept = cKDTree(seeds[:, :2]), np.zeros(len(seeds), bool), []
     for index, seed in enumerate(seeds):
         if not taken[index]:
             kept.append(index)

@@ -71,7 +71,7 @@ def drop_island(
     stray island says that all of it is wrong.
     """
     newest = clicks[-1]
-    if newest.is_positive or before.at(newest.pixel) <= threshold:
+    if newest.is_positive or not violated(before, [newest], threshold):
         return after
     parts, _ = ndimage.label(before.probability > threshold)
     listed = ClickList.of(clicks)

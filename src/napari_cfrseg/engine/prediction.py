@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click, effective_clicks
 from napari_cfrseg.engine.corrections import Affinity, honour
+from napari_cfrseg.engine.focus import border_cells, clicked_component
 from napari_cfrseg.engine.probability_patch import FLOOR, Patch, put_back
-from napari_cfrseg.engine.window_score import border_cells, clicked_component
 from napari_cfrseg.geometry.windows import Box, Window, mask_box
 from napari_cfrseg.io.plane_image import Scaling
 
@@ -66,8 +66,7 @@ class Candidate:
         """Keep a (grid, grid) probability where it is not next to zero."""
         cells = mask_box(probability >= FLOOR) or (0, 0, 0, 0)
         y0, x0, y1, x1 = cells
-        values = probability[y0:y1, x0:x1].copy()
-        return cls(window, cells, values, affinity, quality)
+        return cls(window, cells, probability[y0:y1, x0:x1].copy(), affinity, quality)
 
     @property
     def probability(self) -> NDArray[np.float32]:

@@ -62,9 +62,8 @@ class Patch:
     def softened(cls, plane: tuple[int, int], mask: MaskPatch) -> Patch:
         """Probability above 0.5 in a mask, below it outside, soft along its outline.
 
-        Over a twenty-fifth of the object's side, at least a pixel. That is like a
-        network's answer, and is corrected in fewer clicks than 0 and 1
-        (``benchmarks/suggestions.md``).
+        Over a twenty-fifth of the object's side, at least a pixel: it is corrected in
+        fewer clicks than 0 and 1 (``benchmarks/suggestions.md``).
         """
         if not mask.area:
             return cls.empty(plane)
@@ -104,12 +103,11 @@ class Patch:
         inner_rows, inner_columns = _within(rows, y0, y1), _within(columns, x0, x1)
         if inner_rows and inner_columns:
             top, left = rows[inner_rows[0]], columns[inner_columns[0]]
+            part = self.probability[top - y0 :: rows.step, left - x0 :: columns.step]
             out[
                 inner_rows[0] : inner_rows[-1] + 1,
                 inner_columns[0] : inner_columns[-1] + 1,
-            ] = self.probability[top - y0 :: rows.step, left - x0 :: columns.step][
-                : len(inner_rows), : len(inner_columns)
-            ]
+            ] = part[: len(inner_rows), : len(inner_columns)]
         return out
 
     def read(self, box: Box) -> NDArray[np.float32]:
@@ -122,14 +120,6 @@ class Patch:
         if y0 >= y1 or x0 >= x1:
             return Patch.empty(self.plane)
         return Patch(self.plane, y0, x0, self.read(shared))
-
-    def at(self, pixel: tuple[int, int]) -> float:
-        """Return the probability of one pixel."""
-        y, x = pixel[0] - self.y0, pixel[1] - self.x0
-        height, width = self.probability.shape
-        if 0 <= y < height and 0 <= x < width:
-            return float(self.probability[y, x])
-        return 0.0
 
     def at_pixels(self, pixels: NDArray[np.intp]) -> NDArray[np.float64]:
         """Return the probability of (N, 2) pixels."""
@@ -181,11 +171,7 @@ def logits_of(probability: NDArray[Any], least: float) -> NDArray[np.float32]:
 
 
 class Shelf:
-    """Puts older arrays into temporary files: their memory does not grow with time.
-
-    The values that hold them stay as they are, and read them from the file where they
-    are needed again.
-    """
+    """Puts older arrays into temporary files; what holds them reads them from there."""
 
     def __init__(self, most_bytes: int = 4_000_000) -> None:
         self._most = most_bytes

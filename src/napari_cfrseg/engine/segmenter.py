@@ -34,7 +34,7 @@ from napari_cfrseg.engine.suggestions import Batch, Suggester, Verdict
 from napari_cfrseg.engine.window_search import Attempt
 from napari_cfrseg.geometry.distances import innermost
 from napari_cfrseg.geometry.masks import MaskPatch
-from napari_cfrseg.geometry.windows import Box, PlaneLike, Window
+from napari_cfrseg.geometry.windows import Box, PlaneLike, Window, shape_of
 from napari_cfrseg.io.plane_image import PlaneImage, Scaling, open_plane
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.network import ClickNetwork
@@ -71,20 +71,11 @@ def segment(
 class Segmenter:
     """Segments objects of one image by clicks.
 
-    Parameters
-    ----------
-    network
-        Any network in three stages.
-    device
-        "auto", "cpu", "cuda", "cuda:1" or "mps".
-    precision
-        "float32", "bfloat16", "float16" (autocast) or "auto".
-    backend
-        "torch", "openvino" or "auto": see ``backends.choose``.
-    name
-        The model's name in messages.
-    origin
-        Says which weights the network has, for segmenters that share what computes.
+    ``network`` is any network in three stages; ``device`` "auto", "cpu", "cuda",
+    "cuda:1" or "mps"; ``precision`` "float32", "bfloat16", "float16" (autocast) or
+    "auto"; ``backend`` "torch", "openvino" or "auto" (``backends.choose``). ``name`` is
+    the model's in messages; ``origin`` says which weights it has, for segmenters that
+    share what computes.
 
     Examples
     --------
@@ -330,8 +321,7 @@ class Segmenter:
             check_inside(click, image.shape)
         start = replace(previous, clicks=(), touches_border=False)
         task = Task(tuple(clicks), start, as_refinement(refinement), None, forced=False)
-        found = self._round(replace(task, on_window=on_window))
-        return replace(found, clicks=())
+        return replace(self._round(replace(task, on_window=on_window)), clicks=())
 
     @contextmanager
     def giving_way(self, check: Callable[[], None]) -> Iterator[None]:
@@ -398,14 +388,10 @@ class Segmenter:
         Each batch is computed when it is asked for; other methods may be called in
         between. No two suggestions overlap much.
         """
-        if taken is None:
-
-            def taken(box: Box) -> NDArray[np.bool_]:
-                return np.zeros((box[2] - box[0], box[3] - box[1]), bool)
-
         image = self._ready()
         if known.scaling is not None:
             image = replace(image, scaling=known.scaling)
+        taken = taken or (lambda box: np.zeros(shape_of(box), bool))
         asked = Suggester(self._stages, image, known, taken, verdicts, earlier)
         return asked.run(region)
 

@@ -1,8 +1,7 @@
 """Run stages on several windows at once, each on one thread, and time them.
 
-A window's maps are small: two threads that share each of its hundred operations spend a
-good part of the time waiting for each other, most of all on a busy machine. Windows are
-independent, so a thread each wastes nothing. Their results are the same bit by bit.
+A window's maps are small: threads that share each of its hundred operations would often
+wait for each other. A thread each wastes nothing, and the results are the same bits.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Run a network's three stages on a device, with its embeddings kept, and timed.
 
 ``embed_image`` is repeated only for a new window, ``embed_clicks`` only for new
-clicks. Every evaluation has batch size 1, also when several windows are compared or
-embedded ahead: results of a batch can differ in the last bit from those of its members,
-and then an object's mask would depend on the cache. Only suggestions are computed in
-batches: their masks are recorded.
+clicks. Every evaluation has batch size 1: results of a batch can differ in the last bit
+from those of its members, and an object's mask must not depend on the cache. Only
+suggestions are computed in batches: their masks are recorded.
 """
 
 from __future__ import annotations
@@ -180,9 +179,8 @@ class Stages:
         ``early`` returns the embedding that :meth:`embed_ahead` made, by what reads the
         image and window.
         """
-        self._images, self._clicks = (
-            Latest(_KEPT_BYTES, _bytes_of, _LEAST_KEPT) for _ in range(2)
-        )
+        self._images = Latest(_KEPT_BYTES, _bytes_of, _LEAST_KEPT)
+        self._clicks = Latest(_KEPT_BYTES, _bytes_of, _LEAST_KEPT)
         self._looks = Latest(_ANSWERS_BYTES, _bytes_of, 1)
         self._early = dict(early or {})
 
@@ -192,11 +190,7 @@ class Stages:
         return self.network.grid_size
 
     def features(
-        self,
-        window: Window,
-        clicks: Sequence[Click],
-        read: Read,
-        watch: Stopwatch,
+        self, window: Window, clicks: Sequence[Click], read: Read, watch: Stopwatch
     ) -> Any:
         """Return the network's features of a window and its clicks.
 
@@ -228,37 +222,34 @@ class Stages:
         self,
         windows: Sequence[Window],
         clicks: Sequence[Click],
-        newest: Click,
         read: Read,
         watch: Stopwatch,
     ) -> Iterator[FirstLook]:
-        """Look at windows without a mask, in order.
+        """Look at windows without a mask, in order; the rest as for :meth:`features`.
 
         On the CPU a few are looked at ahead, side by side; what was looked at before is
-        known. ``newest`` is the newest click; the others as for :meth:`features`.
+        known.
         """
 
-        def key(window: Window) -> tuple[Hashable, ...]:
-            points = grid_points(window, clicks).tobytes()
-            return read, window, points, newest_row(window, newest)
-
         def look(window: Window, watch: Stopwatch) -> FirstLook:
-            features = self.features(window, clicks, read, watch)
-            output = self.refine(features, None, newest_row(window, newest), watch)
-            with watch.time("refine"):
-                return FirstLook(features, output, self.judge(output))
+            def made() -> FirstLook:
+                features = self.features(window, clicks, read, watch)
+                output = self.refine(features, None, rows[window], watch)
+                with watch.time("refine"):
+                    return FirstLook(features, output, self.judge(output))
 
-        def kept(window: Window, watch: Stopwatch) -> FirstLook:
-            return self._looks.get(keys[window], lambda: look(window, watch))
+            return self._looks.get(keys[window], made)
 
         at_once = torch.get_num_threads() if self.device.type == "cpu" else 1
-        keys = {window: key(window) for window in windows}
-        known = {window: self._looks.find(keys[window]) for window in windows}
+        rows = {w: newest_row(w, clicks[-1]) for w in windows}
+        points = {w: grid_points(w, clicks).tobytes() for w in windows}
+        keys = {w: (read, w, points[w], rows[w]) for w in windows}
+        known = {w: self._looks.find(keys[w]) for w in windows}
         for number, window in enumerate(windows):
             if known[window] is None:
                 some = [w for w in windows[number:] if known[w] is None][:at_once]
                 watches = [Stopwatch(self.device) for _ in some]
-                jobs = [partial(kept, *one) for one in zip(some, watches, strict=True)]
+                jobs = [partial(look, *one) for one in zip(some, watches, strict=True)]
                 with watch.share(watches):
                     if self.device.type == "cpu" and self._has_room(len(jobs)):
                         found = run_side_by_side(jobs)
@@ -295,9 +286,8 @@ class Stages:
         state = self._state
         try:
             with self._arithmetic():
-                return Embedded(
-                    self._fast.embed_image(self._tensor(read(window)[None])), state
-                )
+                image = self._tensor(read(window)[None])
+                return Embedded(self._fast.embed_image(image), state)
         except torch.OutOfMemoryError:
             return None
         except RuntimeError:
@@ -324,10 +314,7 @@ class Stages:
             return network.refine(features, mask, row)
 
     def first_answers(
-        self,
-        windows: Sequence[Window],
-        clicks: Sequence[Click],
-        read: Read,
+        self, windows: Sequence[Window], clicks: Sequence[Click], read: Read
     ) -> list[Answer]:
         """Answer one positive click in each window, all in one batch; nothing is kept.
 
@@ -354,14 +341,12 @@ class Stages:
         except torch.OutOfMemoryError:
             if len(windows) == 1:
                 raise
-            self.notices.add(
-                "Little memory is left: suggestions come in small batches."
-            )
+            said = "Little memory is left: suggestions come in small batches."
+            self.notices.add(said)
             half = len(windows) // 2
             first = self.first_answers(windows[:half], clicks[:half], read)
             return first + self.first_answers(windows[half:], clicks[half:], read)
-        found = zip(windows, images, maps, judged, strict=True)
-        return [Answer(*one) for one in found]
+        return [*map(Answer, windows, images, maps, judged)]
 
     def judge(self, output: NetworkOutput) -> float | None:
         """Return the IoU the network expects of a step's mask; None if it has none."""

@@ -31,6 +31,7 @@ from scipy import ndimage
 from scipy.special import expit
 
 from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine.focus import border_cells, clicked_component
 from napari_cfrseg.engine.likeness import (
     Appearance,
     Likeness,
@@ -40,10 +41,16 @@ from napari_cfrseg.engine.likeness import (
     project,
     read_cells,
 )
-from napari_cfrseg.engine.window_score import border_cells, clicked_component
 from napari_cfrseg.geometry.distances import innermost
 from napari_cfrseg.geometry.masks import MaskPatch
-from napari_cfrseg.geometry.windows import Box, Window, mask_box, overlap, paste
+from napari_cfrseg.geometry.windows import (
+    Box,
+    Window,
+    mask_box,
+    overlap,
+    paste,
+    shape_of,
+)
 from napari_cfrseg.io.plane_image import PlaneImage
 
 if TYPE_CHECKING:
@@ -192,15 +199,15 @@ class Suggester:
         """Yield suggestions in batches, tile by tile, from the region's centre out."""
         shown = self._shown
         tiles = self._tiles(region or (0, 0, *self._image.shape))
-        tiles = [
-            t for t in tiles if not any(overlap(t, box) == t for box in self._searched)
-        ]
-        for done, tile in enumerate(tiles):
-            near = [s for s in shown if _near(s.mask.box, tile, self._known.reach)]
+        done, reach = self._searched, self._known.reach
+        tiles = [t for t in tiles if not any(overlap(t, box) == t for box in done)]
+        for number, tile in enumerate(tiles):
+            around = tile[0] - reach, tile[1] - reach, tile[2] + reach, tile[3] + reach
+            near = [s for s in shown if 0 not in shape_of(overlap(s.mask.box, around))]
             for found in self._suggest_in(tile, near):
                 shown += found
-                yield Batch(tuple(found), done, len(tiles))
-            yield Batch((), done + 1, len(tiles), tile)
+                yield Batch(tuple(found), number, len(tiles))
+            yield Batch((), number + 1, len(tiles), tile)
 
     def _tiles(self, region: Box) -> list[Box]:
         cell = self._known.reach
@@ -211,10 +218,9 @@ class Suggester:
             for y in range(y0, region[2], side)
             for x in range(x0, region[3], side)
         ]
-        centre = ((region[0] + region[2]) / 2, (region[1] + region[3]) / 2)
-        boxes.sort(
-            key=lambda b: math.dist(centre, ((b[0] + b[2]) / 2, (b[1] + b[3]) / 2))
-        )
+        # twice the centre, as of the boxes
+        centre = region[0] + region[2], region[1] + region[3]
+        boxes.sort(key=lambda b: math.dist(centre, (b[0] + b[2], b[1] + b[3])))
         return [(max(b[0], region[0]), max(b[1], region[1]), b[2], b[3]) for b in boxes]
 
     def _suggest_in(
@@ -245,7 +251,7 @@ class Suggester:
             later: list[Seed] = []
             while seeds and len(batch) < _BATCH:
                 seed = seeds.pop(0)
-                if any(_holds(s.mask, seed.yx) for s in given):
+                if any(seed.yx in s.mask for s in given):
                     continue
                 is_same = any(_in_blob(seed, other) for other in batch)
                 (later if is_same else batch).append(seed)
@@ -270,19 +276,15 @@ class Suggester:
         height, width = self._image.shape
         y0, x0 = (max(0, v // reach * reach - reach) for v in tile[:2])
         box = (y0, x0, min(height, tile[2] + reach), min(width, tile[3] + reach))
-        cells = read_cells(self._image, box, known.step)
-        seeds = find_seeds(cells, (y0, x0), known)
-        taken = self._taken(tile)
-        free = []
-        for row, column, size, response in seeds:
-            y, x = min(round(row), height - 1), min(round(column), width - 1)
-            if not (tile[0] <= y < tile[2] and tile[1] <= x < tile[3]):
-                continue
-            if taken[y - tile[0], x - tile[1]]:
-                continue
-            if not any(_holds(mask, (y, x)) for mask in self._rejected):
-                free.append(Seed((y, x), float(size), float(response)))
-        return free
+        seeds = find_seeds(read_cells(self._image, box, known.step), (y0, x0), known)
+        pixels = np.rint(seeds[:, :2]).astype(np.intp).clip(max=(height - 1, width - 1))
+        inside = ((pixels >= tile[:2]) & (pixels < tile[2:])).all(axis=1)
+        pixels, seeds = pixels[inside], seeds[inside]
+        free = ~self._taken(tile)[tuple((pixels - tile[:2]).T)]
+        for mask in self._rejected:
+            free &= ~mask.holds(pixels)
+        pairs = zip(pixels[free].tolist(), seeds[free].tolist(), strict=True)
+        return [Seed((y, x), size, blob) for (y, x), (_, _, size, blob) in pairs]
 
     def answer(self, seeds: Sequence[Seed]) -> list[ObjectSuggestion]:
         """Return what the network makes of some seeds, at most two masks each."""
@@ -345,10 +347,9 @@ class Suggester:
         confidence = float(np.abs(2 * answer.probability[sure] - 1).mean())
         quality = 0.5 if answer.quality is None else answer.quality
         traits = self._known.traits(look, quality, confidence, seed.response)
-        suggestion = ObjectSuggestion(
-            mask, seed.yx, _score(traits, self._weights), traits
-        )
-        return suggestion, not border_cells(body, window, plane).any()
+        score = _score(traits, self._weights)
+        is_whole = not border_cells(body, window, plane).any()
+        return ObjectSuggestion(mask, seed.yx, score, traits), is_whole
 
     def _cut(self, answer: Answer, seed: Seed) -> float:
         """Return where a mask's border looks most like one of the finished objects'."""
@@ -382,16 +383,9 @@ class Suggester:
         return found[int(np.argmax(worth))][0]
 
     def _mask(
-        self,
-        probability: NDArray[np.float32],
-        cut: float,
-        window: Window,
-        cells: Box,
+        self, probability: NDArray[np.float32], cut: float, window: Window, cells: Box
     ) -> MaskPatch:
-        """Return a mask at the plane's resolution: without holes, off other objects.
-
-        Empty where other objects or rejected ones have it.
-        """
+        """Return a mask on the plane without holes; empty where others have it."""
         y0, x0, y1, x1 = cells
         box = overlap(
             window.plane_box((y0 - 1, x0 - 1, y1 + 1, x1 + 1)),
@@ -399,8 +393,7 @@ class Suggester:
         )
         if box[0] >= box[2] or box[1] >= box[3]:
             return MaskPatch.empty()
-        pasted = paste(probability, window, box) > cut
-        mask = ndimage.binary_fill_holes(pasted)
+        mask = ndimage.binary_fill_holes(paste(probability, window, box) > cut)
         free = mask & ~self._taken(box)
         if np.count_nonzero(free) < (1 - SAME_OBJECT) * np.count_nonzero(mask):
             return MaskPatch.empty()
@@ -433,18 +426,6 @@ def _apart(
     return kept
 
 
-def _holds(mask: MaskPatch, yx: tuple[int, int]) -> bool:
-    y, x = yx[0] - mask.offset[0], yx[1] - mask.offset[1]
-    height, width = mask.mask.shape
-    return 0 <= y < height and 0 <= x < width and bool(mask.mask[y, x])
-
-
 def _in_blob(seed: Seed, other: Seed) -> bool:
     """Whether two seeds are likely in one object: one lies in the other's blob."""
     return math.dist(seed.yx, other.yx) < max(seed.size, other.size) / 2
-
-
-def _near(box: Box, tile: Box, reach: int) -> bool:
-    y0, x0, y1, x1 = tile
-    part = overlap(box, (y0 - reach, x0 - reach, y1 + reach, x1 + reach))
-    return part[0] < part[2] and part[1] < part[3]

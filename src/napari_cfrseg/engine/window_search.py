@@ -15,18 +15,16 @@ from napari_cfrseg.engine.focus import (
     SAME_SIDE,
     FocusHint,
     FocusSettings,
-    candidate_windows,
-    next_window,
-)
-from napari_cfrseg.engine.side_by_side import Stopwatch
-from napari_cfrseg.engine.stages import FirstLook, Stages, grid_probability
-from napari_cfrseg.engine.window_score import (
     WindowEvidence,
     agreement,
+    candidate_windows,
     clicked_component,
+    next_window,
     score,
     weigh,
 )
+from napari_cfrseg.engine.side_by_side import Stopwatch
+from napari_cfrseg.engine.stages import Stages, grid_probability
 from napari_cfrseg.geometry.windows import Window, mask_box
 from napari_cfrseg.io.plane_image import PlaneImage
 from napari_cfrseg.model.network import NetworkOutput
@@ -105,10 +103,8 @@ class WindowSearch:
         only the window of the nearest side is tried. ``clicks`` are all of the object,
         no two on one pixel.
         """
-        yx = newest_positive(clicks).yx
-        windows = candidate_windows(
-            yx, self.image.shape, self.stages.grid, self.focus, hint
-        )
+        yx, plane, grid = newest_positive(clicks).yx, self.image.shape, self.stages.grid
+        windows = candidate_windows(yx, plane, grid, self.focus, hint)
         if side_px is not None:
             nearest = min(windows, key=lambda one: abs(math.log(one.side / side_px)))
             return tuple(self._in_turn([nearest], clicks, watch))
@@ -141,9 +137,7 @@ class WindowSearch:
         window = attempt.look.window
         mine = (attempt.probability, window)
         shared = [
-            0.0
-            if o.evidence is None
-            else agreement(mine, (o.probability, o.look.window))
+            agreement(mine, (o.probability, o.look.window)) if o.evidence else 0.0
             for o in others
         ]
         evidence = replace(
@@ -157,23 +151,18 @@ class WindowSearch:
         self, windows: Sequence[Window], clicks: ClickList, watch: Stopwatch
     ) -> Iterator[Attempt]:
         """Try windows in order, a few of them ahead where that costs no time."""
-        looks = self.stages.first_looks(
-            windows, clicks, clicks[-1], self.image.crop, watch
-        )
+        looks = self.stages.first_looks(windows, clicks, self.image.crop, watch)
+        plane = self.image.shape
         for window, look in zip(windows, looks, strict=True):
-            yield self._attempt(window, clicks, look)
-
-    def _attempt(self, window: Window, clicks: ClickList, look: FirstLook) -> Attempt:
-        plane, output = self.image.shape, look.output
-        probability = grid_probability(output).cpu().numpy()
-        evidence = weigh(probability, window, plane, clicks, quality=look.quality)
-        value = score(evidence, self.focus)
-        if evidence is None:  # no mask here: how close it is to one
-            cell = window.cell(newest_positive(clicks).yx)
-            y, x = (min(max(v, 0), window.grid - 1) for v in cell)
-            value = float(probability[y, x]) - 1
-        seen = Look(window, look.features, output)
-        return Attempt(seen, probability, evidence, value, look.quality)
+            probability = grid_probability(look.output).cpu().numpy()
+            evidence = weigh(probability, window, plane, clicks, quality=look.quality)
+            value = score(evidence, self.focus)
+            if evidence is None:  # no mask here: how close it is to one
+                cell = window.cell(newest_positive(clicks).yx)
+                y, x = (min(max(v, 0), window.grid - 1) for v in cell)
+                value = float(probability[y, x]) - 1
+            seen = Look(window, look.features, look.output)
+            yield Attempt(seen, probability, evidence, value, look.quality)
 
     def _fitted(self, best: Attempt, clicks: ClickList) -> Window | None:
         """Return the window that fits the best mask, None if its own nearly does."""

@@ -80,6 +80,11 @@ class MaskPatch:
         out[slices(shared, box)] = self.mask[slices(shared, self.box)]
         return out
 
+    def __contains__(self, pixel: tuple[int, int]) -> bool:
+        y, x = pixel[0] - self.offset[0], pixel[1] - self.offset[1]
+        height, width = self.mask.shape
+        return 0 <= y < height and 0 <= x < width and bool(self.mask[y, x])
+
     def holds(self, pixels: NDArray[np.integer[Any]]) -> BoolMask:
         """Return which of (N, 2) pixels (row, column) are set, (N,) bool."""
         y0, x0, y1, x1 = self.box
@@ -104,6 +109,15 @@ def box_of(*masks: MaskPatch) -> Box | None:
     """Return the smallest box holding every mask that is not empty, or None."""
     boxes = [mask.box for mask in masks if mask.mask.size]
     return union(*boxes) if boxes else None
+
+
+def overlap_iou(first: MaskPatch, second: MaskPatch) -> float:
+    """Intersection over union; 1 for two empty masks."""
+    box = box_of(first, second)
+    if box is None:
+        return 1.0
+    a, b = first.window(box), second.window(box)
+    return float(np.count_nonzero(a & b) / np.count_nonzero(a | b))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

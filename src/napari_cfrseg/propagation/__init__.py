@@ -2,11 +2,12 @@
 
 from napari_cfrseg.propagation.decisions import Suggestion, suggest
 from napari_cfrseg.propagation.planes import SegmenterPlanes, planes_along
-from napari_cfrseg.propagation.settings import PropagationSettings, StopReason
 from napari_cfrseg.propagation.sweep import propagate
 from napari_cfrseg.propagation.tracks import (
     Evidence,
     PlaneResult,
+    PropagationSettings,
+    StopReason,
     Track,
     gaps_of,
     planes_of,

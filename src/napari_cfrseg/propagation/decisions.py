@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import combinations
 
 import numpy as np
 from scipy import ndimage
 
-from napari_cfrseg.geometry.masks import MaskPatch, box_of
+from napari_cfrseg.geometry.masks import MaskPatch, box_of, overlap_iou
 from napari_cfrseg.geometry.windows import Box, overlap, slices, union
 from napari_cfrseg.propagation.planes import SegmenterPlanes
-from napari_cfrseg.propagation.settings import PropagationSettings, StopReason
-from napari_cfrseg.propagation.shapes import Field, interpolate, moved, overlap_iou
+from napari_cfrseg.propagation.shapes import Field, interpolate, moved
 from napari_cfrseg.propagation.step import TAKEN, Answer, Running, advance, look_at
-from napari_cfrseg.propagation.tracks import Evidence
+from napari_cfrseg.propagation.tracks import Evidence, PropagationSettings, StopReason
 
 
 def stop_reason(
@@ -96,17 +97,9 @@ def measure_trust(
     if not wrong.mask.size:
         return 0.0
     look, picture = look_at(planes, index, anchor)
-    answer = advance(
-        planes,
-        Running(index, wrong, picture, look, look, anchor.area),
-        index,
-        object_id,
-        settings,
-        prior=None,
-        sigma=1.0,
-        trust=1.0,
-    )
-    iou = overlap_iou(answer.network, anchor)
+    run = Running(index, wrong, picture, look, look, anchor.area)
+    alone = partial(advance, prior=None, sigma=1.0, trust=1.0)
+    iou = overlap_iou(alone(planes, run, index, object_id, settings).network, anchor)
     least, full = settings.least_trust, settings.full_trust
     return min(max((iou - least) / (full - least), 0.0), 1.0)
 
@@ -118,8 +111,7 @@ COEFFICIENTS: tuple[float, ...] = (-1.267, 0.008, 1.198, 1.212, 1.505, -2.024)
 def features(evidence: Evidence) -> tuple[float, ...]:
     """Return the factors of the weights, a leading 1 first."""
     e = evidence
-    distance = math.log1p(e.distance)
-    return 1.0, e.agreement, e.certainty, e.passes, e.trust, distance
+    return 1.0, e.agreement, e.certainty, e.passes, e.trust, math.log1p(e.distance)
 
 
 def confidence_of(
@@ -161,8 +153,7 @@ def suggest(
     if box is None:
         return None
     box = (box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1)
-    yx = _place(own, below, above, box)
-    return Suggestion(index, yx, confidences[index])
+    return Suggestion(index, _place(own, below, above, box), confidences[index])
 
 
 def _place(
@@ -175,8 +166,7 @@ def _place(
     elif below.mask.size or above.mask.size:
         expected = (below if below.mask.size else above).window(box)
     different = mask != expected
-    area = different if different.any() else mask
-    depth = ndimage.distance_transform_edt(area)
+    depth = ndimage.distance_transform_edt(different if different.any() else mask)
     y, x = np.unravel_index(int(np.argmax(depth)), depth.shape)
     return float(y + box[0]), float(x + box[1])
 
@@ -189,16 +179,10 @@ def mixed(below: Field, above: Field, t: float) -> Field:
 
 def compete(answers: list[Answer]) -> None:
     """Give each pixel that two objects want to the one that wants it more."""
-    for i, first in enumerate(answers):
-        for second in answers[i + 1 :]:
-            _settle(first.logits, second.logits)
-
-
-def _settle(first: Field, second: Field) -> None:
-    shared = overlap(first.box, second.box)
-    a = first.values[slices(shared, first.box)]
-    b = second.values[slices(shared, second.box)]
-    both = (a > 0) & (b > 0)
-    keeps = a >= b
-    b[both & keeps] = TAKEN
-    a[both & ~keeps] = TAKEN
+    for first, second in combinations([answer.logits for answer in answers], 2):
+        shared = overlap(first.box, second.box)
+        a = first.values[slices(shared, first.box)]
+        b = second.values[slices(shared, second.box)]
+        both, keeps = (a > 0) & (b > 0), a >= b
+        b[both & keeps] = TAKEN
+        a[both & ~keeps] = TAKEN

@@ -61,9 +61,7 @@ class SegmenterPlanes:
         self.runs = 0
         self.ahead = PlanesAhead(
             lambda index: held(plane(index)),
-            lambda index, pixels: open_plane(
-                pixels, rgb=rgb, scaling=scaling_of(index)
-            ),
+            lambda i, pixels: open_plane(pixels, rgb=rgb, scaling=scaling_of(i)),
             segmenter.embed_ahead if ahead and segmenter.embeds_ahead else None,
         )
         self._walks_ahead = ahead

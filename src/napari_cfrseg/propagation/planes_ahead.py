@@ -4,9 +4,9 @@ One thread works one plane ahead: it reads the plane, measures its black and whi
 embeds the focus windows that the present plane used. The next plane uses the same ones
 unless the object outgrew or left them; a missing one is embedded when it is needed.
 
-At most four planes are held: the present one, the next one, the one before, which the
-segmenter still shows, and one that was requested out of turn (an anchor). A plane that
-cannot be read raises ImageError when it is requested, not before.
+At most four planes are held: also the one before, which the segmenter still shows, and
+one requested out of turn (an anchor). A plane that cannot be read raises ImageError
+when it is requested, not before.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -188,16 +189,14 @@ class _Value(Generic[ValueT]):
         return self.future.result()
 
 
+@dataclass(frozen=True, slots=True)
 class _Plane:
     """One plane, read or on its way."""
 
-    def __init__(
-        self, index: int, pixels: _Value[PlaneLike], image: _Value[PlaneImage]
-    ) -> None:
-        self.index = index
-        self.pixels = pixels
-        self.image = image
-        self.early: dict[Window, Future[Any]] = {}
+    index: int
+    pixels: _Value[PlaneLike]
+    image: _Value[PlaneImage]
+    early: dict[Window, Future[Any]] = field(default_factory=dict)
 
     def cancel(self) -> None:
         for future in (self.pixels.future, self.image.future, *self.early.values()):

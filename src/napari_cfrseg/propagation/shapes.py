@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.interpolate import CubicSpline
 
-from napari_cfrseg.geometry.masks import BoolMask, MaskPatch, box_of
+from napari_cfrseg.geometry.masks import BoolMask, MaskPatch, box_of, overlap_iou
 from napari_cfrseg.geometry.windows import Box, overlap, shape_of, slices, union
 
 #: masks whose IoU is below this are moved onto each other before they are mixed
@@ -68,8 +68,7 @@ class Field:
 def grown(box: Box, margin: int, plane: tuple[int, int]) -> Box:
     """Return a box grown by a margin, within the plane."""
     y0, x0, y1, x1 = box
-    wide = (y0 - margin, x0 - margin, y1 + margin, x1 + margin)
-    return overlap(wide, (0, 0, *plane))
+    return overlap((y0 - margin, x0 - margin, y1 + margin, x1 + margin), (0, 0, *plane))
 
 
 def signed_distance(
@@ -101,15 +100,6 @@ def moved(mask: MaskPatch, by: tuple[float, float]) -> MaskPatch:
     """Return a mask moved by whole pixels (rounded)."""
     y, x = mask.offset
     return MaskPatch((y + round(by[0]), x + round(by[1])), mask.mask)
-
-
-def overlap_iou(first: MaskPatch, second: MaskPatch) -> float:
-    """Intersection over union; 1 for two empty masks."""
-    box = box_of(first, second)
-    if box is None:
-        return 1.0
-    a, b = first.window(box), second.window(box)
-    return float(np.count_nonzero(a & b) / np.count_nonzero(a | b))
 
 
 def interpolate(
@@ -160,7 +150,8 @@ class Prior(Protocol):
 class Profile:
     """Radius of an object's cross-sections along the axis.
 
-    ``ends`` are the first planes below and above without the object, None: not known.
+    ``ends`` are the first planes below and above without the object, None: not known
+    (not both for a single anchor).
     """
 
     def __init__(
@@ -178,14 +169,10 @@ class Profile:
             (end,) = set(knots) - {float(anchor)}
             knots[2 * anchor - end] = 0.0
         places = sorted(knots)
-        self._spline = None
-        if len(places) > 1:
-            self._spline = CubicSpline(places, [knots[z] for z in places])
+        self._spline = CubicSpline(places, [knots[z] for z in places])
 
-    def radius(self, index: int) -> float | None:
-        """Return the radius expected on a plane in pixels, None: nothing is known."""
-        if self._spline is None:
-            return None
+    def radius(self, index: int) -> float:
+        """Return the radius expected on a plane in pixels."""
         return math.sqrt(max(float(self._spline(index)), 0.0))
 
 
@@ -217,8 +204,8 @@ class Bridge:
         """Return the interpolated shape."""
         t = self._share(index)
         shape = interpolate(self.first, self.second, t, box, sampling=self.sampling)
-        radius = None if self.profile is None else self.profile.radius(index)
-        return shape if radius is None else _swollen(shape, radius)
+        known = self.profile
+        return shape if known is None else _swollen(shape, known.radius(index))
 
     def _share(self, index: int) -> float:
         return (index - self.below) / (self.above - self.below)
@@ -239,8 +226,7 @@ class Cap:
     def field(self, index: int, box: Box) -> Field:
         """Return the shape, shrunken or swollen."""
         shape = interpolate(self.mask, self.mask, 0.0, box, sampling=self.sampling)
-        radius = self.profile.radius(index)
-        return shape if radius is None else _swollen(shape, radius)
+        return _swollen(shape, self.profile.radius(index))
 
 
 def _swollen(shape: Field, radius: float) -> Field:

@@ -20,17 +20,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.prediction import Prediction
 from napari_cfrseg.engine.probability_patch import Patch, logits_of
 from napari_cfrseg.geometry.distances import depth_in
-from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, box_of
+from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, box_of, overlap_iou
 from napari_cfrseg.geometry.windows import Box, Window, overlap, shape_of, union
 from napari_cfrseg.propagation.planes import SegmenterPlanes, fits
-from napari_cfrseg.propagation.settings import PropagationSettings
 from napari_cfrseg.propagation.shapes import (
     Field,
     Floats,
@@ -39,9 +37,9 @@ from napari_cfrseg.propagation.shapes import (
     grown,
     mean_plane,
     moved,
-    overlap_iou,
     signed_distance,
 )
+from napari_cfrseg.propagation.tracks import PropagationSettings
 
 #: logits are cut at this
 _MOST_LOGIT = 6.0
@@ -127,7 +125,9 @@ def advance(
     """
     outlook = _followed(planes, run, index, prior, settings)
     if outlook is None:
-        return _nothing()
+        nowhere = Field((0, 0, 1, 1), np.full((1, 1), -1.0, np.float32))
+        empty = MaskPatch.empty()
+        return Answer(nowhere, empty, empty, False, 1.0, 0.0, 0.0, None)
     (prior_field, expected_field), strayed, step = outlook
     box, shape, expected = prior_field.box, prior_field.values, expected_field.values
     carried = expected_field.mask()
@@ -141,15 +141,15 @@ def advance(
         nothing = MaskPatch.empty()
         return Answer(Field(box, values), carried, nothing, False, 0.0, 0.0, 0.0, None)
     feedback = Patch(planes.shape, box[0], box[1], (expected > 0).astype(np.float32))
-    shared = _shared(feedback, windows)
+    own = feedback.mask_box(0.5)
+    shared = next((window for window in windows if own and fits(window, own)), None)
     if shared is not None:  # a neighbour's click beyond it would ask for another one
         pixels = [(*c.pixel, c.pixel[0] + 1, c.pixel[1] + 1) for c in clicks]
         pairs = zip(clicks, pixels, strict=True)
         clicks = [c for c, pixel in pairs if c.is_positive or shared.holds(pixel)]
     window = run.window if shared is None else shared
-    prediction = planes.carry(
-        index, clicks, Prediction(feedback, window=window), settings.refinement
-    )
+    start = Prediction(feedback, window=window)
+    prediction = planes.carry(index, clicks, start, settings.refinement)
     probability = _connected(prediction.patch.read(box), expected, clicks, box)
     logits = np.clip(logits_of(probability, 1e-4), -_MOST_LOGIT, _MOST_LOGIT)
     values = trust * settings.network_weight * logits + shape / sigma
@@ -157,17 +157,14 @@ def advance(
     values -= settings.fading_weight * np.clip(1 - kept / settings.faded, 0, 1)
     values[others > 0] = TAKEN
     network = MaskPatch.from_mask(probability > 0.5, (box[0], box[1]))
-    return Answer(
-        Field(box, values),
-        carried,
-        network,
-        True,
-        overlap_iou(network, Field(box, shape).mask()),
-        _certainty(probability, values > 0),
-        float(kept[values > 0].mean()) if (values > 0).any() else 0.0,
-        prediction.window,
-        strayed,
-    )
+    agreement = overlap_iou(network, Field(box, shape).mask())
+    certainty = contrast = 0.0
+    if (inside := values > 0).any():
+        certainty = float(np.abs(2 * probability[inside] - 1).mean())
+        contrast = float(kept[inside].mean())
+    measured = True, agreement, certainty, contrast
+    seen = prediction.window, strayed
+    return Answer(Field(box, values), carried, network, *measured, *seen)
 
 
 def _followed(
@@ -322,35 +319,12 @@ def _connected(
             kept.add(int(parts[y - box[0], x - box[1]]))
     kept.discard(0)
     stray = (parts > 0) & ~np.isin(parts, list(kept))
-    out: Floats = np.where(stray, np.float32(0), probability)
-    return out
+    return np.where(stray, np.float32(0), probability)
 
 
 def _with_room(box: Box, plane: tuple[int, int]) -> Box:
     """Return a box with room to grow."""
     return grown(box, max(8, max(shape_of(box)) // 2), plane)
-
-
-def _shared(feedback: Patch, windows: Sequence[Window]) -> Window | None:
-    """Return a window of others that shows the object well."""
-    box = feedback.mask_box(0.5)
-    if box is None:
-        return None
-    return next((window for window in windows if fits(window, box)), None)
-
-
-def _nothing() -> Answer:
-    field, mask = (
-        Field((0, 0, 1, 1), np.full((1, 1), -1.0, np.float32)),
-        MaskPatch.empty(),
-    )
-    return Answer(field, mask, mask, False, 1.0, 0.0, 0.0, None)
-
-
-def _certainty(probability: Floats, mask: NDArray[np.bool_]) -> float:
-    if not mask.any():
-        return 0.0
-    return float(np.abs(2 * probability[mask] - 1).mean())
 
 
 #: parts of an object smaller than this share of its largest get no click
@@ -375,21 +349,15 @@ class Look:
         """Greatest difference from ``inside`` that still looks like the object."""
         return max(2.0 * self.spread, abs(self.inside - self.outside) / 2)
 
-    @property
-    def has_contrast(self) -> bool:
-        """Whether the object stands out of its surround at all."""
-        return abs(self.inside - self.outside) > self.spread
-
     def fading(self, grey: Floats) -> Floats:
         """Return how far pixels are from the surround's grey (0) to the object's (1).
 
         1 everywhere where the object never stood out.
         """
-        if not self.has_contrast:
-            return np.ones_like(grey)
         span = self.inside - self.outside
-        out: Floats = ((grey - self.outside) / span).astype(np.float32)
-        return out
+        if abs(span) <= self.spread:
+            return np.ones_like(grey)
+        return ((grey - self.outside) / span).astype(np.float32)
 
     @classmethod
     def of(cls, grey: Floats, distance: Floats) -> Look:
@@ -399,8 +367,7 @@ class Look:
         values = grey[core]
         inside = float(values.mean()) if values.size else 0.0
         spread = float(values.std()) if values.size else 0.0
-        outside = float(grey[ring].mean()) if ring.any() else inside
-        return cls(inside, outside, spread)
+        return cls(inside, float(grey[ring].mean()) if ring.any() else inside, spread)
 
 
 def positives(

@@ -11,10 +11,14 @@ import numpy as np
 from napari_cfrseg.geometry.masks import LabelArray, box_of
 from napari_cfrseg.geometry.windows import Box, Window, shape_of
 from napari_cfrseg.propagation.planes import SegmenterPlanes
-from napari_cfrseg.propagation.settings import PropagationSettings
 from napari_cfrseg.propagation.shapes import Bridge, Cap, Prior, Profile
 from napari_cfrseg.propagation.step import Answer, Running
-from napari_cfrseg.propagation.tracks import Track, gaps_of, way_to
+from napari_cfrseg.propagation.tracks import (
+    PropagationSettings,
+    Track,
+    gaps_of,
+    way_to,
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -152,6 +156,5 @@ def sigma_of(
     if len(ends) == 2:
         one, other = abs(index - ends[0]), abs(index - ends[1])
         drift = settings.drift * math.sqrt(one * other / (one + other))
-    radius = math.sqrt(max(areas, default=0) / math.pi)
-    most = settings.most_drift * radius
+    most = settings.most_drift * math.sqrt(max(areas, default=0) / math.pi)
     return max(settings.drift_floor, min(drift * planes.plane_steps, most))

@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from napari_cfrseg.geometry.masks import LabelArray, MaskPatch
+from napari_cfrseg.geometry.masks import LabelArray, MaskPatch, overlap_iou
 from napari_cfrseg.geometry.windows import Box, Window
 from napari_cfrseg.propagation import decisions
 from napari_cfrseg.propagation.planes import SegmenterPlanes, common_windows
-from napari_cfrseg.propagation.settings import PropagationSettings, StopReason
-from napari_cfrseg.propagation.shapes import overlap_iou
 from napari_cfrseg.propagation.step import Answer, Running, advance, look_at
 from napari_cfrseg.propagation.stretches import (
     Run,
@@ -31,7 +29,13 @@ from napari_cfrseg.propagation.stretches import (
     sigma_of,
     stretches_of,
 )
-from napari_cfrseg.propagation.tracks import Evidence, PlaneResult, Track
+from napari_cfrseg.propagation.tracks import (
+    Evidence,
+    PlaneResult,
+    PropagationSettings,
+    StopReason,
+    Track,
+)
 
 
 def propagate(
@@ -66,17 +70,12 @@ def propagate(
         planes.rest()
 
 
+@dataclass(slots=True)
 class _Sweep:
-    def __init__(
-        self,
-        planes: SegmenterPlanes,
-        settings: PropagationSettings,
-        cancelled: Callable[[], bool],
-    ) -> None:
-        self.planes = planes
-        self.settings = settings
-        self.cancelled = cancelled
-        self.stopped = False
+    planes: SegmenterPlanes
+    settings: PropagationSettings
+    cancelled: Callable[[], bool]
+    stopped: bool = False
 
     def walk(self, stretches: list[Stretch], direction: int) -> Iterator[PlaneResult]:
         """Walk all stretches in one direction, plane by plane."""
@@ -136,20 +135,15 @@ class _Sweep:
 
     def _begin(self, run: Run) -> Running:
         stretch, anchors = run.stretch, run.stretch.track.anchors
-        look, picture = look_at(self.planes, run.start, anchors[run.start])
-        for anchor in stretch.ends:
-            if anchor not in stretch.trust:
-                stretch.trust[anchor] = decisions.measure_trust(
-                    self.planes,
-                    anchor,
-                    anchors[anchor],
-                    stretch.object_id,
-                    self.settings,
-                )
-        largest = max(mask.area for mask in anchors.values())
-        run.running = Running(
-            run.start, anchors[run.start], picture, look, look, largest
-        )
+        mask = anchors[run.start]
+        look, picture = look_at(self.planes, run.start, mask)
+        for end in stretch.ends:
+            if end not in stretch.trust:
+                own = end, anchors[end], stretch.object_id
+                trust = decisions.measure_trust(self.planes, *own, self.settings)
+                stretch.trust[end] = trust
+        largest = max(anchor.area for anchor in anchors.values())
+        run.running = Running(run.start, mask, picture, look, look, largest)
         return run.running
 
     def _decide(
@@ -167,10 +161,8 @@ class _Sweep:
             return self._join(stretch, index, stretch.stored.pop(index), answer)
         same = overlap_iou(mask, answer.carried)
         evidence = self._evidence(stretch, index, answer, same)
-        spans = stretch.track.spans
-        stop = decisions.stop_reason(
-            self.planes, self.settings, mask, before, answer, evidence, spans
-        )
+        known = mask, before, answer, evidence, stretch.track.spans
+        stop = decisions.stop_reason(self.planes, self.settings, *known)
         if stop is not None:
             run.left = 0
             return _result(stretch, index, MaskPatch.empty(), evidence, stop)
