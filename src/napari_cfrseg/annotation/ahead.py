@@ -91,18 +91,13 @@ def lesson(
     """
     from napari_cfrseg.engine.adaptation import Finished
 
-    finished = sorted(
-        (state.stamp, object_id)
-        for object_id, whole in objects.items()
-        for state in (whole.on(plane),)
-        if object_id not in left_out and state.clicks and state.mask.mask.size
-    )
-    ids = [object_id for _, object_id in finished]
-    taught_by = [
-        Finished(state.mask, click.yx if click.is_positive else None)
-        for state in (objects[i].on(plane) for i in ids)
-        for click in (state.clicks[0].click,)
-    ]
+    states = {i: o.on(plane) for i, o in objects.items() if i not in left_out}
+    finished = [i for i, s in states.items() if s.clicks and s.mask.mask.size]
+    ids = sorted(finished, key=lambda i: (states[i].stamp, i))
+    taught_by = []
+    for state in (states[i] for i in ids):
+        click = state.clicks[0].click
+        taught_by.append(Finished(state.mask, click.yx if click.is_positive else None))
     learning = computer.on(plane).lesson(taught_by)
     yield from learning.run()
     found = learning.result

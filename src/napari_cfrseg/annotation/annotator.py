@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -237,8 +237,7 @@ class Annotator:
             known = self.learn(plane)
 
         def taken(box: Box) -> NDArray[np.bool_]:
-            owned: NDArray[np.bool_] = self._labels_of(plane)[slices(box)] != 0
-            return owned
+            return np.not_equal(self._labels_of(plane)[slices(box)], 0)
 
         verdicts = [
             verdict if index == plane else replace(verdict, mask=MaskPatch.empty())
@@ -277,12 +276,9 @@ class Annotator:
     def _verdicts(self) -> Iterator[tuple[Plane, Verdict]]:
         """Yield what was said of suggestions; one that was corrected was wrong."""
         for one in self.judged:
-            whole = self._objects.get(one.object_id)
+            whole, proposal = self._objects.get(one.object_id), one.proposal
             right = whole is not None and whole.is_as_suggested(one.plane)
-            yield (
-                one.plane,
-                Verdict(one.proposal.mask.mask(), one.proposal.traits, right),
-            )
+            yield one.plane, Verdict(proposal.mask.mask(), proposal.traits, right)
 
     def apply(
         self,
@@ -360,11 +356,10 @@ class Annotator:
     def _new_click_ids(self, events: tuple[ev.Event, ...]) -> set[int]:
         """Return the events' click ids; one that was used before is refused."""
         new: set[int] = set()
-        for event in events:
-            for click_id in ev.click_ids(event):
-                if click_id in self._click_ids or click_id in new:
-                    raise SessionError(f"click id {click_id} is used twice")
-                new.add(click_id)
+        for click_id in chain.from_iterable(map(ev.click_ids, events)):
+            if click_id in self._click_ids or click_id in new:
+                raise SessionError(f"click id {click_id} is used twice")
+            new.add(click_id)
         return new
 
     def _write(self, transaction: Transaction | None) -> tuple[LabelRuns, ...]:

@@ -19,6 +19,7 @@ from typing import (
     Any,
     ClassVar,
     Literal,
+    NamedTuple,
     TypeVar,
     Union,
     dataclass_transform,
@@ -114,11 +115,10 @@ def named(name: str) -> Any:
     return Field(validation_alias=name, serialization_alias=name)
 
 
-class _MayBeAbsent:
+class _MayBeAbsent(NamedTuple):
     """A field that a file may leave out, though it is given where the value is made."""
 
-    def __init__(self, default: Any) -> None:
-        self.default = default
+    default: Any
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -160,28 +160,15 @@ class Part(BaseModel):
     )
 
 
-class FileForm:
-    """The form in a file of a value that is something else in memory.
+class FileForm(NamedTuple):
+    """The form in a file of a value that is something else in memory."""
 
-    ``read`` makes the value of a part, and a ValueError of it says what is wrong;
-    ``write`` returns the part's fields. ``checks``: a value made in memory is held
-    against the part's bounds.
-    """
-
-    def __init__(
-        self,
-        part: type[Part],
-        kind: type[T],
-        read: Callable[[Any], T],
-        write: Callable[[T], dict[str, Any]],
-        *,
-        checks: bool = True,
-    ) -> None:
-        self.part = part
-        self.kind = kind
-        self.read: Callable[[Any], Any] = read
-        self.write: Callable[[Any], dict[str, Any]] = write
-        self.checks = checks
+    part: type[Part]
+    kind: type[Any]  #: the value's class in memory
+    #: makes the value of a part; its ValueError says what is wrong
+    read: Callable[[Any], Any]
+    write: Callable[[Any], dict[str, Any]]  #: returns the part's fields
+    checks: bool = True  #: a value made in memory is held against the part's bounds
 
     def __get_pydantic_core_schema__(
         self, _source: Any, handler: GetCoreSchemaHandler
@@ -211,10 +198,8 @@ def _same_names(part: type[Part], kind: type[Any]) -> FileForm:
     names = tuple(field.name for field in fields(kind))
 
     def read(part: Part) -> Any:
-        values = {name: getattr(part, name) for name in names}
-        return kind(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        )
+        values = ((name, getattr(part, name)) for name in names)
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values})
 
     def write(value: Any) -> dict[str, Any]:
         values = {name: getattr(value, name) for name in names}

@@ -139,10 +139,10 @@ def _owned(draft: Draft, object_id: int, plane: Plane) -> MaskPatch:
 
 def _part_at(mask: MaskPatch, yx: tuple[float, float]) -> MaskPatch:
     """Return the connected part of a mask that holds a pixel, empty if none does."""
-    parts, _ = ndimage.label(mask.mask, structure=np.ones((3, 3)))
-    (y, x), (y0, x0, y1, x1) = Click(yx).pixel, mask.box
-    if not (y0 <= y < y1 and x0 <= x < x1) or not parts[y - y0, x - x0]:
+    (y, x), (y0, x0) = Click(yx).pixel, mask.offset
+    if (y, x) not in mask:
         return _NO_PIXELS
+    parts, _ = ndimage.label(mask.mask, structure=np.ones((3, 3)))
     return MaskPatch.from_mask(parts == parts[y - y0, x - x0], mask.offset)
 
 
@@ -205,9 +205,8 @@ def _(event: ev.ClickAdded, draft: Draft) -> None:
         draft.recorded = replace(event, scaling=seen)
     owner = int(draft.labels_of(event.plane)[click.pixel])
     if click.is_positive and owner not in (0, event.object_id):
-        draft.notes.append(
-            f"{draft.objects[owner].name} keeps its pixels (overlap rule: keep)"
-        )
+        name = draft.objects[owner].name
+        draft.notes.append(f"{name} keeps its pixels (overlap rule: keep)")
 
 
 @perform.register
@@ -302,9 +301,7 @@ def _(event: ev.SuggestionsRejected, draft: Draft) -> None:
         draft.judged += (JudgedProposal(event.plane, 0, proposal),)
 
 
-@perform.register
-def _(event: ev.Propagated, draft: Draft) -> None:
-    perform_propagation(event, draft)
+perform.register(perform_propagation)
 
 
 @perform.register

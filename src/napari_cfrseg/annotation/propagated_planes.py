@@ -35,8 +35,6 @@ from napari_cfrseg.propagation import (
 )
 from napari_cfrseg.propagation.tracks import Gap
 
-Source = tuple[object, ...]
-
 
 def plane_at(event: ev.Propagated, index: int) -> Plane:
     """Return the plane at an index of the event's line."""
@@ -63,14 +61,13 @@ def _mark(event: ev.Propagated, draft: Draft, tracks: list[Track]) -> None:
 
 def anchors_of(state: ObjectState, event: ev.Propagated) -> dict[int, MaskPatch]:
     """Return an object's annotated planes along the event's line."""
-    anchors = {}
-    for plane, on_plane in state.planes.items():
-        if len(plane) != len(event.plane):
-            continue
-        index = plane[event.axis]
-        if on_plane.is_anchor and plane_at(event, index) == plane:
-            anchors[index] = on_plane.mask
-    return anchors
+    return {
+        plane[event.axis]: on_plane.mask
+        for plane, on_plane in state.planes.items()
+        if on_plane.is_anchor
+        and len(plane) == len(event.plane)
+        and plane_at(event, plane[event.axis]) == plane
+    }
 
 
 def _track(event: ev.Propagated, draft: Draft, object_id: int) -> list[Track]:
@@ -87,8 +84,8 @@ def _track(event: ev.Propagated, draft: Draft, object_id: int) -> list[Track]:
     return [Track(object_id, anchors, event.first, event.last, event.spans, gaps)]
 
 
-def _source(event: ev.Propagated, state: ObjectState, gap: Gap) -> Source:
-    stamps = tuple(
+def _source(event: ev.Propagated, state: ObjectState, gap: Gap) -> tuple[object, ...]:
+    stamps = (
         None if index is None else (index, state.on(plane_at(event, index)).stamp)
         for index in gap
     )
@@ -187,8 +184,7 @@ class _Walk:
             self.cleared.add((result.object_id, gap))
             self._clear(result.object_id, gap)
         stop = None if result.stop is None else result.stop.value
-        state = self.draft.objects[result.object_id]
-        source = _source(self.event, state, gap)
+        source = _source(self.event, self.draft.objects[result.object_id], gap)
         carried = Carried(round(result.confidence, 6), stop, source)
         start = result.mask if result.mask.mask.size else None
         shown = PlaneState(start=start, carried=carried)

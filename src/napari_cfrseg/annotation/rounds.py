@@ -47,6 +47,8 @@ FoundT = TypeVar("FoundT")
 #: the annotator's segmenter, as a name that needs no torch
 SegmenterLike: TypeAlias = "Segmenter"
 PreviewCallback = Callable[[MaskPatch], None]
+#: called before each run of the network; what it raises ends the work
+Check: TypeAlias = Callable[[], None]
 #: first clicks whose other masks are kept: those of earlier ones are computed again
 _KEPT_CHOICES = 8
 _NO_MODEL = "no model is loaded, so nothing can be"
@@ -63,11 +65,6 @@ def within(prediction: Prediction, entry: Entry) -> Prediction:
     if not isinstance(entry, ClickEntry) or entry.box is None:
         return prediction
     return replace(prediction, patch=prediction.patch.within(entry.box))
-
-
-def chosen(prediction: Prediction, entry: ClickEntry) -> Prediction:
-    """Return the one of a click's masks that was taken, as far as its box goes."""
-    return within(prediction.choose(entry.candidate), entry)
 
 
 def shown_mask(
@@ -103,9 +100,8 @@ def with_strokes(mask: MaskPatch, entries: Sequence[Entry]) -> MaskPatch:
         elif entry.holds:
             negative = [c.pixel for c in clicks if not c.is_positive]
             positive = [c.pixel for c in clicks if c.is_positive]
-            strokes.append(
-                (_without(entry.added, negative), _without(entry.removed, positive))
-            )
+            kept = _without(entry.added, negative), _without(entry.removed, positive)
+            strokes.append(kept)
     for added, removed in reversed(strokes):
         mask = mask.edited(added, removed)
     return mask
@@ -235,9 +231,8 @@ class RoundComputer:
         wanted = plane, self._scaling_of(plane)
         if self._segmenter is not None and self.sees_pixels and self._set != wanted:
             self._set = None
-            self._segmenter.set_image(
-                self._pixels(plane), rgb=self._rgb, scaling=wanted[1]
-            )
+            pixels = self._pixels(plane)
+            self._segmenter.set_image(pixels, rgb=self._rgb, scaling=wanted[1])
             self._set = wanted
 
     def _pixels(self, plane: Plane) -> Any:
@@ -271,9 +266,8 @@ class RoundComputer:
         )
         for index, entry in enumerate(state.entries[first:], first):
             if isinstance(entry, PaintEntry):
-                base = shown_mask(
-                    state.start, state.entries[:index], rounds, entry.threshold
-                )
+                before = state.entries[:index]
+                base = shown_mask(state.start, before, rounds, entry.threshold)
                 rounds.append(Round(mask=base.edited(entry.added, entry.removed)))
                 continue
             earlier, clicks = clicks, clicks.followed_by(entry.click)
@@ -282,9 +276,8 @@ class RoundComputer:
                 continue
             preview = None
             if on_preview is not None and index == last_click:
-                preview = _step_callback(
-                    on_preview, threshold, state.entries[: index + 1]
-                )
+                shown = state.entries[: index + 1]
+                preview = _step_callback(on_preview, threshold, shown)
             previous = self._feedback(state, rounds, earlier)
             rounds.append(self._round(plane, clicks, previous, entry, preview))
         return tuple(rounds)
@@ -325,7 +318,7 @@ class RoundComputer:
                 asked = self._asked(plane, clicks, entry)  # now with its scaling
                 self._with_choices.append((asked, previous, found))
         # each round is kept for undo: without the click's other masks
-        prediction = replace(chosen(found, entry), choices=())
+        prediction = replace(within(found.choose(entry.candidate), entry), choices=())
         self._shelf.add(prediction.patch, "probability")
         return Round(prediction, masks=len(found.choices))
 
@@ -352,17 +345,12 @@ class RoundComputer:
         )
 
     def look_ahead(
-        self,
-        plane: Plane,
-        state: PlaneState,
-        entry: ClickEntry,
-        check: Callable[[], None],
+        self, plane: Plane, state: PlaneState, entry: ClickEntry, check: Check
     ) -> Prediction:
         """Compute the round that a click would add, and keep it for that click.
 
-        ``check`` is called before each run of the network; what it raises ends the
-        work, and what was embedded until then is kept. An image that cannot be read is
-        not read again for the click: that fails alike.
+        What was embedded until ``check`` raises is kept. An image that cannot be read
+        is not read again for the click: that fails alike.
         """
         made = _clicks_of(state, len(state.entries))
         asked = self._asked(plane, made.followed_by(entry.click), entry)
@@ -370,11 +358,7 @@ class RoundComputer:
         return self._look(asked, previous, check, lambda: self._run(asked, previous))
 
     def glance(
-        self,
-        plane: Plane,
-        entry: ClickEntry,
-        side_px: float,
-        check: Callable[[], None],
+        self, plane: Plane, entry: ClickEntry, side_px: float, check: Check
     ) -> Attempt:
         """Look at an object's first click in one window only, of about this side."""
         asked = self._asked(plane, ClickList.of([entry.click]), entry)
@@ -388,7 +372,7 @@ class RoundComputer:
         self,
         asked: _Asked,
         previous: Prediction | None,
-        check: Callable[[], None],
+        check: Check,
         work: Callable[[], FoundT],
     ) -> FoundT:
         """Return what comes of a question, computed now unless that is known."""

@@ -180,10 +180,8 @@ class ObjectState:
     def is_as_suggested(self, plane: Plane | None = None) -> bool:
         """Whether it was suggested (on a plane), accepted and never corrected."""
         states = self.planes.values() if plane is None else [self.on(plane)]
-        entries = [e for state in states for e in state.entries]
-        return bool(entries) and all(
-            isinstance(e, ClickEntry) and e.given for e in entries
-        )
+        made = [entry for state in states for entry in state.entries]
+        return bool(made) and all(isinstance(e, ClickEntry) and e.given for e in made)
 
     @property
     def click_count(self) -> int:
@@ -338,14 +336,12 @@ def continues(first: ev.Event, second: ev.Event) -> bool:
             isinstance(second, ev.ClickAdded | ev.MaskImported)
             and second.object_id == first.object_id
         )
-    if isinstance(first, _IMPORTS) and isinstance(second, _IMPORTS):
-        return second.together
     if isinstance(first, ev.ClickAdded) and isinstance(second, ev.ClickAdded):
         same = (first.object_id, first.plane) == (second.object_id, second.plane)
         return second.together or (second.stroke and same)
     if isinstance(first, ev.ClickAdded) and isinstance(second, ev.ObjectCreated):
         return second.together
-    for kinds in (ev.Painted, _TABLE_EDITS):
+    for kinds in (_IMPORTS, ev.Painted, _TABLE_EDITS):
         if isinstance(first, kinds) and isinstance(second, kinds):
             return second.together
     return (

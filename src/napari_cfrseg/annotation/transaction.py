@@ -86,9 +86,8 @@ class LabelDraft:
             if only is not None and plane not in only:
                 continue
             labels = self._labels_of(plane)
-            patch = LabelRuns.between(
-                plane, labels.shape, box, before, labels[slices(box)]
-            )
+            after = labels[slices(box)]
+            patch = LabelRuns.between(plane, labels.shape, box, before, after)
             if patch.size:
                 patches.append(patch)
         return tuple(patches)
@@ -182,11 +181,9 @@ class Draft:
         """Return whether the part of a click that was performed lies apart."""
         if not isinstance(event, ev.ClickAdded):
             return False
-        before = self._before.get(event.object_id)
-        after = self.objects[event.object_id].on(event.plane).mask
-        return before is not None and is_part(
-            before.on(event.plane), after, event.click.pixel
-        )
+        before, plane = self._before.get(event.object_id), event.plane
+        after, pixel = self.objects[event.object_id].on(plane).mask, event.click.pixel
+        return before is not None and is_part(before.on(plane), after, pixel)
 
     def use_scaling(self, plane: Plane, scaling: Scaling | None) -> bool:
         """Read a plane as an event says; return whether nothing was known of it."""
@@ -270,15 +267,10 @@ class Draft:
 
     def _heirs(self, object_id: int, plane: Plane) -> list[tuple[int, MaskPatch]]:
         """Return the other unlocked objects' masks, worked on last first."""
-        heirs = [
-            (other.on(plane).stamp, other.object_id, other.on(plane).mask)
-            for other in self.objects.values()
-            if other.object_id != object_id
-            and not other.locked
-            and plane in other.planes
-        ]
-        heirs.sort(key=lambda heir: heir[:2], reverse=True)
-        return [(object_id, mask) for _, object_id, mask in heirs]
+        here = [o for o in self.objects.values() if plane in o.planes and not o.locked]
+        here.sort(key=lambda o: (o.on(plane).stamp, o.object_id), reverse=True)
+        masks = ((other.object_id, other.on(plane).mask) for other in here)
+        return [heir for heir in masks if heir[0] != object_id]
 
     def _preview_of(
         self, object_id: int, plane: Plane, on_preview: PatchCallback
