@@ -92,7 +92,7 @@ class Approached(NamedTuple):
     fused: Tensor  # (B, C, H/4, W/4)
     detail: Tensor  # (B, 16, H/2, W/2)
     fine: Tensor | None  # (B, 16, H/2, W/2) the fine feedback's addition
-    feedback: tuple[Tensor, Tensor, Tensor, Tensor]  # M^r, M^u, box, affinity
+    feedback: tuple[Tensor, ...]  # M^r, M^u, box, affinity
     size: tuple[int, int]  # (H, W) of the window
 
 
@@ -128,13 +128,9 @@ class CfrNet(ClickNetwork):
         self.detail = blocks.conv_norm(3, 24, stride=2)
         self.pyramid = Pyramid(found.channels, widths)
         self.clicks = ClickDecoder(widths)
-        self.ffcm = FFCM(
-            widths[0],
-            self.config.feedback_width,
-            context_channels=5,
-            ratio=self.config.ratio,
-        )
-        self.cffm = CFFM(widths[0], self.config.feedback_width)
+        mid, ratio = self.config.feedback_width, self.config.ratio
+        self.ffcm = FFCM(widths[0], mid, ratio, context_channels=5)
+        self.cffm = CFFM(widths[0], mid)
         fine, mid = self.config.fine_width, self.config.judge_width
         self.head = Head(
             widths[0],
@@ -240,17 +236,11 @@ class CfrNet(ClickNetwork):
         if self.fine is not None and features.fine is not None and filled is not None:
             coarse, fine = self.fine(features.fine, filled, newest_click, gate)
             fused = fused + coarse
-        shown = [
+        shown = tuple(
             _without_filling(maps, features.padded, features.size)
             for maps in (corrected, updated, region, affinity)
-        ]
-        return Approached(
-            fused,
-            features.detail,
-            fine,
-            (shown[0], shown[1], shown[2], shown[3]),
-            features.size,
         )
+        return Approached(fused, features.detail, fine, shown, features.size)
 
     def draw(self, approached: Approached) -> NetworkOutput:
         """Draw the mask and judge it; see ``ClickNetwork.draw``."""

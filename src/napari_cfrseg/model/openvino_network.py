@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,20 +66,20 @@ def trace(network: CfrNet) -> Path:
     if folder.is_dir():
         return folder
     fast = network.for_inference()
-    partial = temporary_beside(folder)
-    partial.mkdir(parents=True)
+    unfinished = temporary_beside(folder)
+    unfinished.mkdir(parents=True)
     try:
         for name, call, example, _ in _examples(fast):
             stage = _Stage(call, example)
             traced = _convert(stage)
             shapes = zip(traced.inputs, stage.tensors, strict=True)
             traced.reshape({one: list(tensor.shape) for one, tensor in shapes})
-            path = partial / f"{name}.xml"
+            path = unfinished / f"{name}.xml"
             openvino.save_model(traced, path, compress_to_fp16=False)
         with suppress(FileExistsError):  # another process was faster
-            partial.rename(folder)
+            unfinished.rename(folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
     kept = sorted(folder.parent.iterdir(), key=lambda one: one.stat().st_mtime)
     for old in kept[:-_MOST_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
@@ -157,8 +158,7 @@ class OpenVinoNetwork(ClickNetwork):
             found = self._graphs["first"](features, newest_click)
         else:
             found = self._graphs["refine"](features, feedback, newest_click)
-        if found is None:
-            return self.fast.refine(features, feedback, newest_click)
+        found = found or _refined(self.fast, features, feedback, newest_click)
         return NetworkOutput(*found)
 
     def judge(self, output: NetworkOutput) -> Tensor | None:
@@ -179,9 +179,6 @@ def _examples(
     def first(features: ClickFeatures, newest: Tensor) -> Any:
         return _refined(fast, features, None, newest)
 
-    def refine(features: ClickFeatures, feedback: Tensor, newest: Tensor) -> Any:
-        return _refined(fast, features, feedback, newest)
-
     grid = fast.grid_size
     image = torch.rand(1, 3, grid, grid, generator=torch.Generator().manual_seed(0))
     middle = torch.tensor([[grid / 2, grid / 2, 1.0]])
@@ -196,7 +193,7 @@ def _examples(
             ("embed_image", fast.embed_image, (image,), embedding),
             ("join", fast.join, (embedding, maps), features),
             ("first", first, (features, middle), answer),
-            ("refine", refine, (features, mask, middle), answer),
+            ("refine", partial(_refined, fast), (features, mask, middle), answer),
         ]
 
 
@@ -225,7 +222,7 @@ class _Graph:
 
     def __init__(self, compiled: Any, example: tuple[Any, ...], result: Any) -> None:
         self._compiled = compiled
-        self._known = _form(example)
+        self._known = _signature(*trees.tree_flatten(example))
         self._leaves, self._result = trees.tree_flatten(result)
         self._own = threading.local()  # each thread's request
 
@@ -245,10 +242,6 @@ class _Graph:
         found = (torch.from_numpy(answer[i]) for i in range(len(answer)))
         filled = [next(found) if isinstance(x, Tensor) else x for x in self._leaves]
         return trees.tree_unflatten(filled, self._result)
-
-
-def _form(example: tuple[Any, ...]) -> Any:
-    return _signature(*trees.tree_flatten(example))
 
 
 def _signature(leaves: Sequence[Any], form: Any) -> Any:

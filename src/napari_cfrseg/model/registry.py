@@ -31,13 +31,12 @@ RETIRED = {"offset_width": "offset."}
 
 def name_of(architecture: Mapping[str, Any]) -> str | None:
     """Return the name of a description, or None if it has none."""
-    for name in names():
-        entry = named(name)
-        family = entry.architecture["family"]
-        same = family == architecture.get("family")
-        if same and configure(entry.architecture) == configure(architecture):
+    family = architecture.get("family")
+    for entry in _ENTRIES:
+        is_same = entry.architecture["family"] == family
+        if is_same and configure(entry.architecture) == configure(architecture):
             return entry.name
-    if architecture.get("family") == "timm_fcfi":
+    if family == "timm_fcfi":
         return f"{TIMM_PREFIX}{architecture['backbone']}"
     return None
 
@@ -63,9 +62,8 @@ def configure(architecture: Mapping[str, Any]) -> Any:
             "the file may need a newer napari-cfrseg"
         )
     # JSON has lists only; the configurations are hashable
-    return config_class(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-    )
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    return config_class(**settings)
 
 
 def complete(architecture: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,10 +83,8 @@ def build(architecture: Mapping[str, Any]) -> ClickNetwork:
     """
     config = configure(architecture)
     module, _, network_name = _FAMILIES[architecture["family"]]
-    network_class = getattr(
-        import_module(f"napari_cfrseg.model.{module}"), network_name
-    )
-    network: ClickNetwork = network_class(config)
+    family = import_module(f"napari_cfrseg.model.{module}")
+    network: ClickNetwork = getattr(family, network_name)(config)
     return network
 
 

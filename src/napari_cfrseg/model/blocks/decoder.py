@@ -13,9 +13,7 @@ from napari_cfrseg.model.blocks import SplitInputConv2d, conv_norm
 
 
 def _upsample(x: Tensor, like: Tensor) -> Tensor:
-    return functional.interpolate(
-        x, size=like.shape[-2:], mode="bilinear", align_corners=False
-    )
+    return functional.interpolate(x, like.shape[-2:], mode="bilinear")
 
 
 def _interleave(x: Tensor) -> Tensor:

@@ -8,10 +8,11 @@ timm's names of weights, and compute the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from napari_cfrseg.model.blocks import conv_norm
 from napari_cfrseg.model.blocks.packed import Conv2dSame
 
 
@@ -104,12 +105,8 @@ class ResNet10t(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Sequential(
-            nn.Conv2d(3, 24, 3, 2, 1, bias=False),
-            nn.BatchNorm2d(24),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(24, 32, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(32),
-            nn.ReLU(inplace=True),
+            *conv_norm(3, 24, stride=2),
+            *conv_norm(24, 32),
             nn.Conv2d(32, 64, 3, 1, 1, bias=False),
         )
         self.bn1 = nn.BatchNorm2d(64)
@@ -132,14 +129,10 @@ class ResNet10t(nn.Module):
 
 
 def _depthwise(channels: int, kernel: int, stride: int) -> nn.Conv2d:
+    how: dict[str, Any] = {"groups": channels, "bias": False}
     if stride > 1:
-        return Conv2dSame(
-            channels, channels, kernel, stride, groups=channels, bias=False
-        )
-    padding = kernel // 2
-    return nn.Conv2d(
-        channels, channels, kernel, 1, padding, groups=channels, bias=False
-    )
+        return Conv2dSame(channels, channels, kernel, stride, **how)
+    return nn.Conv2d(channels, channels, kernel, padding=kernel // 2, **how)
 
 
 class _Separable(nn.Module):

@@ -72,9 +72,8 @@ class SecondEncoder(nn.Module):
         maps = self.backbone(pixels)
         fine, *levels = (maps[i] for i in self._levels)
         x = self.mix(torch.cat([stem, fine], dim=1))
-        deep = functional.interpolate(
-            self.deep(levels[0]), x.shape[-2:], mode="bilinear", align_corners=False
-        )
+        deep = self.deep(levels[0])
+        deep = functional.interpolate(deep, x.shape[-2:], mode="bilinear")
         x = functional.relu(x + deep)
         joined = tuple(j(level) for j, level in zip(self.joins, levels, strict=True))
         return Additions(self.detail(x + self.sharpen(x)), joined)
@@ -97,14 +96,8 @@ class Judge(nn.Module):
 
     def __init__(self, width: int, mid: int) -> None:
         super().__init__()
-        self.look = nn.Sequential(
-            nn.Conv2d(width + 3, mid, 3, 2, 1, bias=False),
-            nn.BatchNorm2d(mid),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(mid, mid, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(mid),
-            nn.ReLU(inplace=True),
-        )
+        joined = conv_norm(width + 3, mid, stride=2)
+        self.look = nn.Sequential(*joined, *conv_norm(mid, mid))
         self.decide = nn.Sequential(
             nn.Linear(3 * mid + 4, 64), nn.ReLU(inplace=True), nn.Linear(64, 1)
         )

@@ -25,7 +25,7 @@ training, so that gradients cross it.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,6 @@ from napari_cfrseg.model.blocks import SeparableNormRelu, SplitInputConv2d
 from napari_cfrseg.model.blocks.clickmaps import click_region, once_per_click
 
 Affinity = Literal["cosine", "exponential"]
-AFFINITIES: tuple[Affinity, ...] = ("cosine", "exponential")
 
 #: lower bound of a vector's length when normalised (published code)
 NORM_EPS = 1e-12
@@ -113,15 +112,13 @@ class FFCM(nn.Module):
         affinity: Affinity = "cosine",
     ) -> None:
         super().__init__()
-        if affinity not in AFFINITIES:
-            msg = f"affinity {affinity!r} is not one of {', '.join(AFFINITIES)}"
-            raise ValueError(msg)
+        if affinity not in (known := get_args(Affinity)):
+            raise ValueError(f"affinity {affinity!r} is not one of {', '.join(known)}")
         self.ratio = ratio
         self.affinity: Affinity = affinity
         self.sigma = float(mid_channels)
-        self.first = SplitInputConv2d(
-            (context_channels, 1, in_channels), mid_channels, 3
-        )
+        parts = (context_channels, 1, in_channels)
+        self.first = SplitInputConv2d(parts, mid_channels, 3)
         self.rest = nn.Sequential(
             nn.BatchNorm2d(mid_channels),
             nn.ReLU(),
@@ -135,9 +132,8 @@ class FFCM(nn.Module):
         ``features`` are (B, C, h, w); ``context``, (B, K, h, w), are the normalised
         image and click maps at their resolution.
         """
-        return self.first.part(2, features, with_bias=True) + self.first.part(
-            0, context
-        )
+        share = self.first.part(2, features, with_bias=True)
+        return share + self.first.part(0, context)
 
     def encode(self, prepared: Tensor, feedback: Tensor) -> Tensor:
         """Return E, (B, mid, h, w) float, non-negative."""

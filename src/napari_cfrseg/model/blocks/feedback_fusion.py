@@ -21,7 +21,7 @@ does not mention it. Both are here by name (``residual``, ``residual_full``).
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +29,7 @@ from torch import Tensor, nn
 from napari_cfrseg.model.blocks import ConvNormRelu, SeparableNormRelu, SplitInputConv2d
 
 Fusion = Literal["residual", "residual_full", "no_residual", "no_gate", "concat"]
-FUSIONS: tuple[Fusion, ...] = (
-    "residual",
-    "residual_full",
-    "no_residual",
-    "no_gate",
-    "concat",
-)
+FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
 
 
 class FusionState(NamedTuple):
@@ -49,19 +43,15 @@ class FusionState(NamedTuple):
 class CFFM(nn.Module):
     """Let feedback and features update each other.
 
-    Parameters
-    ----------
-    in_channels
-        C, channels of the features.
-    mid_channels
-        Channels of Φ₁ and Φ₂ (published: 64 on HRNet, 32 on ResNet-101).
-    fusion
-        ``residual``: published, equation 5 with a one-channel Φ₃.
-        ``residual_full``: equation 5 with a Φ₃ of C channels.
-        ``no_residual``: F^u = Φ₃ alone, C channels, no gate (paper, section 4.3).
-        ``no_gate``: ``residual`` with w_g = 1 always (paper, section 4.3).
-        ``concat``: F^u = Φ₃(concat(F, M^r)) with C channels, no feedback pathway, so
-        M^u = M^r (the paper's "+ FFC" row).
+    ``in_channels`` is C of the features, ``mid_channels`` those of Φ₁ and Φ₂
+    (published: 64 on HRNet, 32 on ResNet-101). ``fusion``:
+
+    ``residual``: published, equation 5 with a one-channel Φ₃.
+    ``residual_full``: equation 5 with a Φ₃ of C channels.
+    ``no_residual``: F^u = Φ₃ alone, C channels, no gate (paper, section 4.3).
+    ``no_gate``: ``residual`` with w_g = 1 always (paper, section 4.3).
+    ``concat``: F^u = Φ₃(concat(F, M^r)) with C channels, no feedback pathway, so M^u =
+    M^r (the paper's "+ FFC" row).
     """
 
     def __init__(
@@ -71,8 +61,7 @@ class CFFM(nn.Module):
         if fusion not in FUSIONS:
             raise ValueError(f"fusion {fusion!r} is not one of {', '.join(FUSIONS)}")
         self.fusion: Fusion = fusion
-        one_channel = fusion in ("residual", "no_gate")
-        out_channels = 1 if one_channel else in_channels
+        out_channels = 1 if fusion in ("residual", "no_gate") else in_channels
         if fusion != "concat":
             self.phi1 = ConvNormRelu(in_channels, mid_channels, 1)
             self.phi2_first = SplitInputConv2d((1, mid_channels), mid_channels, 3)

@@ -54,9 +54,8 @@ class FineFeedback(nn.Module):
     def __init__(self, width: int, mid: int, detail: int) -> None:
         super().__init__()
         self.first = SplitInputConv2d((width, _COARSE_SHOWN), mid, 3)
-        self.middle = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(mid, mid, 3, padding=1), nn.ReLU()
-        )
+        middle = nn.Conv2d(mid, mid, 3, padding=1)
+        self.middle = nn.Sequential(nn.ReLU(), middle, nn.ReLU())
         self.coarse = nn.Conv2d(mid, width, 3, padding=1, bias=False)
         self.fine = nn.Conv2d(_FINE_SHOWN, detail, 3, padding=1, bias=False)
         nn.init.zeros_(self.coarse.weight)

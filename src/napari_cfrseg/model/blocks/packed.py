@@ -82,8 +82,7 @@ class ReorderedWeights:
                 None if bias is None else bias.to(dtype),
             )
             self._kept[part, dtype] = known
-        limits = _LIMITS[activation]
-        result: Tensor = _CONVOLVE(x, *known, *how, activation, limits, "")
+        result: Tensor = _CONVOLVE(x, *known, *how, activation, _LIMITS[activation], "")
         return result
 
 
@@ -121,9 +120,8 @@ def _padded_as_needed(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """Pad (B, C, H, W) so that a convolution gives ⌈H / stride⌉ by ⌈W / stride⌉."""
     sides = []
     lengths = map(int, x.shape[-2:])  # tensors while the network is traced
-    for length, kernel, stride in zip(
-        lengths, conv.kernel_size, conv.stride, strict=True
-    ):
+    axes = zip(lengths, conv.kernel_size, conv.stride, strict=True)
+    for length, kernel, stride in axes:
         missing = max((-(-length // stride) - 1) * stride + kernel - length, 0)
         sides.append((missing // 2, missing - missing // 2))
     (above, below), (left, right) = sides
@@ -159,9 +157,8 @@ class PackedConv2d(nn.Conv2d):
         if self._pads_as_needed:
             x = _padded_as_needed(x, self)
         how = (self.padding, self.stride, self.dilation, self.groups)
-        result = self._reordered.convolve(
-            x, self.weight, self.bias, how, activation=self.activation
-        )
+        own = self.weight, self.bias, how
+        result = self._reordered.convolve(x, *own, activation=self.activation)
         if result is not None:
             return result
         result = super().forward(x)

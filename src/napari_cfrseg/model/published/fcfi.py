@@ -45,14 +45,10 @@ class DeepLabConfig(FamilyConfig):
     grid_size: int = 480
 
 
-def separable(in_channels: int, out_channels: int) -> nn.Sequential:
+def separable(inputs: int, outputs: int) -> nn.Sequential:
     """Depthwise 3×3, pointwise 1×1 (no bias), batch normalisation, ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(
-            in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False
-        ),
-        *conv_norm(in_channels, out_channels, 1),
-    )
+    depthwise = nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False)
+    return nn.Sequential(depthwise, *conv_norm(inputs, outputs, 1))
 
 
 class Aspp(nn.Module):
@@ -224,12 +220,8 @@ class TimmFcfi(ClickFamily[TimmFcfiConfig]):
         """1×1 over the concatenated levels, each reduced before it is enlarged."""
         joined = self.join.part(0, levels[0])
         for index, level in enumerate(levels[1:], start=1):
-            joined = joined + F.interpolate(
-                self.join.part(index, level),
-                joined.shape[-2:],
-                mode="bilinear",
-                align_corners=False,
-            )
+            share = self.join.part(index, level)
+            joined = joined + F.interpolate(share, joined.shape[-2:], mode="bilinear")
         features: Tensor = self.joined(joined)
         return features
 

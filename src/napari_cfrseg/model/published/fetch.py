@@ -117,21 +117,20 @@ def fetch(source: Published, folder: Path, *, progress: Progress | None = None) 
     return Path(path)
 
 
+@dataclass(frozen=True, slots=True)
 class _Resuming:
     """A pooch downloader that keeps the bytes that arrived and requests the rest."""
 
-    def __init__(self, partial: Path, progress: Progress | None) -> None:
-        self.partial = partial
-        self.progress = progress
+    partial: Path
+    progress: Progress | None
 
     def __call__(self, url: str, output_file: str, _: object) -> None:
         import requests
 
         have = self.partial.stat().st_size if self.partial.is_file() else 0
         headers = {"Range": f"bytes={have}-"} if have else {}
-        with requests.get(
-            url, headers=headers, stream=True, timeout=_TIMEOUT_S
-        ) as response:
+        how = {"headers": headers, "stream": True, "timeout": _TIMEOUT_S}
+        with requests.get(url, **how) as response:
             if response.status_code == requests.codes.requested_range_not_satisfiable:
                 # all of it was here already: let the hash judge
                 self.partial.replace(output_file)

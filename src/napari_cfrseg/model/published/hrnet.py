@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import NamedTuple
 
 import torch
@@ -59,8 +59,7 @@ class _Fusion(nn.Module):
             return conv_norm(widths[source], widths[target], 1, relu=False)
         width = widths[source]
         steps = [conv_norm(width, width, 3, 2) for _ in range(target - source - 1)]
-        last = conv_norm(width, widths[target], 3, 2, relu=False)
-        return nn.Sequential(*steps, last)
+        return nn.Sequential(*steps, conv_norm(width, widths[target], 3, 2, relu=False))
 
     def forward(self, branches: list[Tensor]) -> list[Tensor]:
         """Sum every branch, brought to its size, into every branch."""
@@ -112,23 +111,17 @@ class HighResolutionNet(nn.Module):
             Bottleneck(64, 64, downsample=widen),
             *(Bottleneck(256, 64) for _ in range(blocks - 1)),
         )
-        self.transition1 = nn.ModuleList(
-            [
-                conv_norm(256, widths[0], 3),
-                nn.Sequential(conv_norm(256, widths[1], 3, 2)),
-            ]
-        )
+        first = conv_norm(256, widths[0], 3)
+        second = nn.Sequential(conv_norm(256, widths[1], 3, 2))
+        self.transition1 = nn.ModuleList([first, second])
         self.transition2 = self._next_branch(widths, 2)
         self.transition3 = self._next_branch(widths, 3)
-        self.stage2, self.stage3, self.stage4 = (
-            nn.Sequential(
-                *(
-                    _Module(widths[:branches], blocks, relu=relu_after_exchange)
-                    for _ in range(count)
-                )
-            )
-            for branches, count in zip((2, 3, 4), modules, strict=True)
-        )
+
+        def stage(branches: int, count: int) -> nn.Sequential:
+            made = partial(_Module, widths[:branches], blocks, relu=relu_after_exchange)
+            return nn.Sequential(*(made() for _ in range(count)))
+
+        self.stage2, self.stage3, self.stage4 = map(stage, (2, 3, 4), modules)
 
     @staticmethod
     def _next_branch(widths: Sequence[int], index: int) -> nn.ModuleList:
@@ -228,10 +221,8 @@ class HRNetClicks(ClickFamily[HRNetConfig]):
             maps = torch.cat([step.feedback, features.maps], dim=1)
             features = self._deepen(features, maps)
         if self.ffcm is None:
-            logits, coarse = self.ocr(features.deep)
-            return NetworkOutput(
-                resize(logits, step.size), auxiliary_logits=resize(coarse, step.size)
-            )
+            logits, coarse = (resize(x, step.size) for x in self.ocr(features.deep))
+            return NetworkOutput(logits, auxiliary_logits=coarse)
         fused = self.fuse_feedback(features.feedback, step)
         logits, coarse = self.ocr(fused.features)
         return fused.output(logits, step.size, coarse)

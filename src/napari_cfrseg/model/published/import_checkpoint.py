@@ -15,7 +15,7 @@ import math
 import pickletools
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,8 @@ def _load_file(path: Path) -> object:
         raise CheckpointError(f"{path}: there is no such file")
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
-    stand_ins = _stand_ins(path)
     try:
-        with torch.serialization.safe_globals(stand_ins):
+        with torch.serialization.safe_globals(_stand_ins(path)):
             loaded: object = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch reports a refused name and a broken file by many exception types
@@ -72,15 +71,11 @@ def _load_file(path: Path) -> object:
         # torch's advice to run what the file holds, or the pickle's unknown byte
         if "weights_only" in reason or reason.isdigit():
             reason = "its pickle is broken, or holds more than tensors"
-        refused = _refused(path)
-        if refused:
-            msg = (
-                f"{path}: refused, it would run code of its own "
-                f"({', '.join(refused)}); only plain tensors are read"
-            )
-        else:
-            msg = f"{path}: not a readable PyTorch checkpoint ({reason})"
-        raise CheckpointError(msg) from error
+        said = f"not a readable PyTorch checkpoint ({reason})"
+        if refused := ", ".join(_refused(path)):
+            own = f"refused, it would run code of its own ({refused})"
+            said = f"{own}; only plain tensors are read"
+        raise CheckpointError(f"{path}: {said}") from error
     return loaded
 
 
@@ -96,10 +91,10 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _globals_of(path: Path) -> list[tuple[str, str]]:
-    """Names a zip checkpoint would import, read off its opcodes; none run."""
+    """Names a zip checkpoint would import, each once, by its opcodes; none run."""
     if not zipfile.is_zipfile(path):
         return []
-    names = []
+    names: dict[tuple[str, str], None] = {}
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
             if not member.endswith("data.pkl"):
@@ -108,27 +103,24 @@ def _globals_of(path: Path) -> list[tuple[str, str]]:
                 for opcode, argument, _ in pickletools.genops(archive.read(member)):
                     if opcode.name == "GLOBAL" and isinstance(argument, str):
                         module, _, name = argument.partition(" ")
-                        names.append((module, name))
+                        names[module, name] = None
             except ValueError:  # a broken pickle; torch will say so
                 return []
-    return names
+    return [*names]
 
 
 def _stand_ins(path: Path) -> list[Any]:
     return [
         type(name, (_Inert,), {"__module__": module})
-        for module, name in dict.fromkeys(_globals_of(path))
+        for module, name in _globals_of(path)
         if module.split(".")[0] == _PUBLISHED_PACKAGE
     ]
 
 
 def _refused(path: Path) -> list[str]:
     plain = ("torch", "collections", "numpy", _PUBLISHED_PACKAGE)
-    return [
-        f"{module}.{name}"
-        for module, name in dict.fromkeys(_globals_of(path))
-        if module.split(".")[0] not in plain
-    ]
+    named = _globals_of(path)
+    return [f"{m}.{name}" for m, name in named if m.split(".")[0] not in plain]
 
 
 def _state_of(loaded: object, path: Path) -> dict[str, Tensor]:
@@ -139,17 +131,14 @@ def _state_of(loaded: object, path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         msg = f"{path}: expected a dict of tensors, found {type(loaded).__name__}"
         raise CheckpointError(msg)
-    state = {
-        str(key): value for key, value in content.items() if isinstance(value, Tensor)
-    }
+    state = {str(k): v.detach() for k, v in content.items() if isinstance(v, Tensor)}
     if not state:
         msg = f"{path}: holds no tensors under {', '.join(_STATE_KEYS)} or its top"
         raise CheckpointError(msg)
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     half = (torch.float16, torch.bfloat16)
-    tensors = {key: value.detach() for key, value in state.items()}
-    return {k: v.float() if v.dtype in half else v for k, v in tensors.items()}
+    return {k: v.float() if v.dtype in half else v for k, v in state.items()}
 
 
 def fill(network: ClickNetwork, state: Mapping[str, Tensor]) -> None:
@@ -309,20 +298,18 @@ def _hrnet(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 def _deeplab(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     backbone = "feature_extractor.backbone"
-    layers = [
-        sum(
-            bool(re.fullmatch(rf"{backbone}\.layer{n}\.\d+\.conv1\.weight", key))
-            for key in shapes
-        )
-        for n in (1, 2, 3, 4)
-    ]
+    blocks = [rf"{backbone}\.layer{n}\.\d+\.conv1\.weight" for n in (1, 2, 3, 4)]
     encoder = "feature_extractor.correction_module.info_encoder.0.conv.weight"
     return {
         "family": "deeplab",
-        "layers": layers,
+        "layers": [_count(shapes, block) for block in blocks],
         "width": shapes["feature_extractor.aspp.project.0.weight"][0],
         "feedback_width": shapes[encoder][0] if encoder in shapes else 32,
     }
+
+
+def _count(keys: Iterable[str], pattern: str) -> int:
+    return sum(bool(re.fullmatch(pattern, key)) for key in keys)
 
 
 def _plain_vit(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -330,16 +317,13 @@ def _plain_vit(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     if dim not in _HEADS:
         msg = f"a plain ViT of width {dim}; known are {', '.join(map(str, _HEADS))}"
         raise CheckpointError(msg)
-    depth = sum(
-        bool(re.fullmatch(r"backbone\.blocks\.\d+\.norm1\.weight", k)) for k in shapes
-    )
     grid = math.isqrt(shapes["backbone.pos_embed"][1] - 1)
     levels = [shapes[f"head.convs.{i}.conv.weight"] for i in range(4)]
     return {
         "family": "plain_vit",
         "patch": patch,
         "dim": dim,
-        "depth": depth,
+        "depth": _count(shapes, r"backbone\.blocks\.\d+\.norm1\.weight"),
         "heads": _HEADS[dim],
         "pyramid": [shape[1] for shape in levels],
         "head_width": levels[0][0],

@@ -96,15 +96,9 @@ class PlainViTClicks(ClickFamily[PlainViTConfig]):
         self.embed_maps = nn.Conv2d(maps, c.dim, c.patch, stride=c.patch)
         self.position = nn.Parameter(torch.empty(1, self._grid**2, c.dim))
         nn.init.trunc_normal_(self.position, std=0.02)
-        self.blocks = nn.ModuleList(
-            Block(
-                c.dim,
-                c.heads,
-                qkv_bias=True,
-                norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            )
-            for _ in range(c.depth)
-        )
+        norm = partial(nn.LayerNorm, eps=1e-6)
+        block = partial(Block, c.dim, c.heads, qkv_bias=True, norm_layer=norm)
+        self.blocks = nn.ModuleList(block() for _ in range(c.depth))
         self.pyramid = SimplePyramid(c.dim, c.pyramid)
         self.head = MlpHead(c.pyramid, c.head_width)
         self.add_feedback(c.pyramid[0])
@@ -118,9 +112,7 @@ class PlainViTClicks(ClickFamily[PlainViTConfig]):
         grid = grid.reshape(1, -1, self._grid, self._grid)
         if (height, width) == (self._grid, self._grid):
             return grid
-        resized: Tensor = F.interpolate(
-            grid.float(), (height, width), mode="bicubic", align_corners=False
-        )
+        resized: Tensor = F.interpolate(grid.float(), (height, width), mode="bicubic")
         return resized.to(grid.dtype)
 
     def embed_image(self, image: Tensor) -> ImageEmbedding:
@@ -135,9 +127,8 @@ class PlainViTClicks(ClickFamily[PlainViTConfig]):
         image = self.normalize(image)
         patches = self.embed_pixels(image)
         # positions and patches are added before the clicks are: addition commutes
-        return ImageEmbedding(
-            patches + self.position_map(patches.shape[-2], patches.shape[-1]), image
-        )
+        position = self.position_map(patches.shape[-2], patches.shape[-1])
+        return ImageEmbedding(patches + position, image)
 
     def embed_clicks(self, embedding: ImageEmbedding, points: Tensor) -> ClickFeatures:
         """Draw the clicks; with FCFI also run the ViT, pyramid and coarse head."""
@@ -160,8 +151,7 @@ class PlainViTClicks(ClickFamily[PlainViTConfig]):
                 x = block(x)
             else:
                 whole = _merge(x, rows, columns, side)
-                shape = whole.shape
-                whole = block(whole.flatten(1, 2)).view(shape)
+                whole = block(whole.flatten(1, 2)).view(whole.shape)
                 x = _split(whole, rows, columns)
         return _merge(x, rows, columns, side).permute(0, 3, 1, 2)
 
@@ -256,8 +246,7 @@ class MlpHead(nn.Module):
         A 1×1 convolution and a bilinear resize commute; the resize is done last, on
         the sum's parts, as it is dearer on the wider map.
         """
-        size = pyramid[0].shape[-2:]
-        shares = []
+        size, shares = pyramid[0].shape[-2:], []
         for index in (1, 2, 3):
             level = F.relu(self.levels[index](pyramid[index]))
             share = self.join.part(index, level, with_bias=index == 1)
