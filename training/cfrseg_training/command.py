@@ -130,11 +130,7 @@ def train(
     """Fine-tune on your labels; keep the model only if it needs fewer clicks."""
     if background:
         yield_to_others()  # before torch is loaded and starts threads
-    from cfrseg_training.loop.run_state import (
-        decided_by_first,
-        join_processes,
-        process_rank,
-    )
+    from cfrseg_training.loop import run_state
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options: dict[str, Any] = {
@@ -150,8 +146,8 @@ def train(
         settings = _settings(sources or [], images, labels, ignore, axes, folder)
         changed = {k: v for k, v in options.items() if v is not None}
         settings = replace(settings, **changed)
-        join_processes()
-        problem = decided_by_first(_problem(settings, dry_run=dry_run))
+        run_state.join_processes()
+        problem = run_state.decided_by_first(_problem(settings, dry_run=dry_run))
         if problem:
             raise typer.BadParameter(problem)
         use_threads(settings.threads)
@@ -161,7 +157,8 @@ def train(
             _run(settings, folder, dry_run=dry_run, as_json=as_json)
     except (CfrSegError, OSError) as error:
         text = _explained(error, folder)
-        if folder is not None and folder.folder.is_dir() and process_rank() == 0:
+        is_first = run_state.process_rank() == 0
+        if folder is not None and folder.folder.is_dir() and is_first:
             with suppress(OSError):  # a full disk has no room for a status either
                 share = folder.status.share
                 folder.write_status(JobStatus("failed", share, None, text))

@@ -199,8 +199,7 @@ def from_table(kind: type[T], table: Mapping[str, Any], where: str, **names: str
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        text = json.dumps(table)
-        return TypeAdapter(_strict(kind)).validate_json(text)
+        return TypeAdapter(_strict(kind)).validate_json(json.dumps(table))
     except TypeError as error:  # a date, which JSON does not have
         raise ValueError(f"{where}: {error}") from error
     except ValidationError as error:

@@ -2,10 +2,8 @@
 
 Real micrographs are tiled to the wanted sizes (mirrored at the seams, so that no new
 edges appear); clicks fall on labelled objects, seeded. Every refinement sees the same
-clicks from the same first mask, so their times compare.
-
-Each network is timed in a process of its own: it then has a peak memory of its own, and
-one that does not fit does not end the others.
+clicks from the same first mask. Each network is timed in a process of its own: it then
+has a peak memory of its own, and one that does not fit does not end the others.
 """
 
 from __future__ import annotations
@@ -43,8 +41,6 @@ from napari_cfrseg.io.atomic import atomic_path
 from napari_cfrseg.model import registry
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.network import ClickNetwork
-from napari_cfrseg.model.registry import named, names
-from napari_cfrseg.model.weights_file import models_folder
 from napari_cfrseg.processes import in_processes, use_threads
 from napari_cfrseg.samples import load_sample
 
@@ -132,9 +128,8 @@ def run_bench(
             setting.append(time.perf_counter() - start)
             one = segmenter.predict([first], refinement=refinement)
             base = segmenter.predict([first])
-            two = segmenter.predict(
-                [first, following], previous=base, refinement=refinement
-            )
+            both = [first, following]
+            two = segmenter.predict(both, previous=base, refinement=refinement)
             if index >= WARM_UP:
                 firsts[str(refinement)].append(one)
                 nexts[str(refinement)].append(two)
@@ -178,9 +173,10 @@ TIMM_EXAMPLES = ("fcfi:resnet50", "fcfi:convnext_tiny")
 
 def all_networks() -> tuple[str, ...]:
     """Return the models that are installed and all networks by name, small first."""
-    published = sorted(names(), key=lambda name: named(name).parameters)
+    count = {name: registry.named(name).parameters for name in registry.names()}
+    published = sorted(count, key=count.__getitem__)
     models = [name for name in checkpoint.list_models() if name not in published]
-    small = [name for name in published if named(name).parameters < 5e7]
+    small = [name for name in published if count[name] < 5e7]
     large = [name for name in published if name not in small]
     return (*models, *small, *TIMM_EXAMPLES, *large)
 
@@ -272,7 +268,7 @@ def _timer(network: ClickNetwork, how: Arithmetic) -> ClickTimer:
 
 
 def _path() -> Path:
-    return models_folder() / "timings.json"
+    return checkpoint.models_folder() / "timings.json"
 
 
 def _machine() -> str:

@@ -1,10 +1,8 @@
 """Measure suggestions on whole fields: three objects clicked, the rest proposed.
 
-A robot accepts, corrects or rejects the suggestions of a field
-(:mod:`~napari_cfrseg.evaluation.suggestion_robot`) and clicks the other objects.
-Beside it stand the same objects, each clicked from scratch. To correct and to click
-hundreds of objects takes long, so a random sample of them stands for all; suggestions
-are judged on all.
+A robot works with the suggestions of a field and clicks the other objects
+(:mod:`~napari_cfrseg.evaluation.suggestion_robot`), or clicks each from scratch. A
+random sample of the objects stands for all; suggestions are judged on all.
 """
 
 from __future__ import annotations
@@ -129,7 +127,8 @@ def evaluate_field(
         return suggested
 
     one_by_one = run()
-    accepted = [number for number in sample if number in one_by_one.accepted]
+    pairs = [(n, one_by_one.accepted.get(n)) for n in sample]
+    kept = [plane.mend(found, n)[0] == 0 for n, found in pairs if found]
     return FieldRow(
         key=objects[0].plane_key,
         set_name=objects[0].set_name,
@@ -140,9 +139,7 @@ def evaluate_field(
         with_noise=per_object(run(settings.wrong_share)),
         scored=plane.scored,
         accepted=len(one_by_one.accepted),
-        as_they_are=mean(
-            [plane.mend(one_by_one.accepted[n], n)[0] == 0 for n in accepted] or [0.0]
-        ),
+        as_they_are=mean(kept or [0.0]),
         first_s=plane.first_s,
         all_s=plane.all_s,
     )

@@ -12,7 +12,8 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,12 +21,8 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.errors import DatasetError
-from napari_cfrseg.evaluation import metrics
-from napari_cfrseg.evaluation.datasets import (
-    AnnotatedPlane,
-    BenchmarkObject,
-    group_by_plane,
-)
+from napari_cfrseg.evaluation import datasets, metrics
+from napari_cfrseg.evaluation.datasets import AnnotatedPlane, BenchmarkObject
 from napari_cfrseg.evaluation.robots import ExactRobot, HumanRobot
 from napari_cfrseg.evaluation.scores import MAX_CLICKS, ResultRow, pack_mask
 from napari_cfrseg.geometry.windows import mask_box, shape_of
@@ -175,31 +172,23 @@ OUTLINE_LOGITS = tuple(step / 2 for step in range(-8, 9) if step)
 def other_actions(shown: Any) -> Iterator[tuple[str, Any]]:
     """Yield what a key or the wheel would show instead, without the network.
 
-    ``shown`` is what the segmenter returned, or one of these. With ``candidates`` and
-    ``choice`` its next candidate can be taken, with ``with_threshold`` the outline
-    moved, as with a :class:`~napari_cfrseg.engine.prediction.Prediction`. Yields
-    ``"candidate"`` or ``"outline"``, and what is then on show.
+    ``shown``, what the segmenter returned or one of these, needs what a ``Prediction``
+    has: ``candidates`` and ``choice`` for the next candidate, ``with_threshold`` for
+    the outline. Yields ``"candidate"`` or ``"outline"``, and what is then on show.
     """
-    candidates, following = getattr(shown, "candidates", ()), 0
-    if candidates:
-        following = shown.choice + 1
-    if 0 < following < len(candidates):
-        yield "candidate", candidates[following]
+    candidates = getattr(shown, "candidates", ())
+    if candidates and shown.choice + 1 < len(candidates):
+        yield "candidate", candidates[shown.choice + 1]
     if hasattr(shown, "with_threshold"):
         logit = math.log(shown.threshold / (1 - shown.threshold))
         for offset in OUTLINE_LOGITS:
-            threshold = 1 / (1 + math.exp(-(logit + offset)))
-            yield "outline", shown.with_threshold(threshold)
+            yield "outline", shown.with_threshold(1 / (1 + math.exp(-(logit + offset))))
 
 
 def _best_action(
     run: _Run, shown: Any, mask: NDArray[np.bool_], clicked: tuple[Any, Any]
 ) -> tuple[str, Any, NDArray[np.bool_]]:
-    """Return what is best after a mask on show: its kind, what shows it, the mask.
-
-    ``clicked`` is what a click shows, and its mask. The outline is moved only where
-    that makes it acceptable or reaches the target.
-    """
+    """Return what is best after a mask on show: its kind, what shows it, the mask."""
     best, now, most = ("click", *clicked), run.merit(mask), run.merit(clicked[1])
     for kind, other in other_actions(shown):
         after = as_mask(other, mask.shape)
@@ -210,26 +199,19 @@ def _best_action(
     return best
 
 
+@dataclass(frozen=True, slots=True)
 class _Run:
-    """The measurements of one object while it is being clicked.
+    """The measurements of one object while it is being clicked."""
 
-    ``values`` are lists, one value for each click, by the fields of a row.
-    """
-
-    def __init__(
-        self,
-        truth_mask: NDArray[np.bool_],
-        ignore_mask: NDArray[np.bool_] | None,
-        settings: RunSettings,
-    ) -> None:
-        self._truth_mask = truth_mask
-        self._ignore_mask = ignore_mask
-        self._settings = settings
-        self.values: dict[str, list[Any]] = defaultdict(list)
+    truth_mask: NDArray[np.bool_]
+    ignore_mask: NDArray[np.bool_] | None
+    settings: RunSettings
+    #: one value for each click, by the fields of a row
+    values: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
 
     @property
     def is_over(self) -> bool:
-        settings, ious = self._settings, self.values["ious"]
+        settings, ious = self.settings, self.values["ious"]
         done = len(ious)
         if done == 0:
             return False
@@ -240,9 +222,9 @@ class _Run:
 
     def merit(self, mask: NDArray[np.bool_]) -> tuple[int, float]:
         """Rank a mask: 2 at the target, 1 where acceptable, else 0; then by IoU."""
-        masks = (mask, self._truth_mask, self._ignore_mask)
+        masks = (mask, self.truth_mask, self.ignore_mask)
         iou = metrics.iou(*masks)
-        if np.float32(iou) >= np.float32(self._settings.target):
+        if np.float32(iou) >= np.float32(self.settings.target):
             return 2, iou
         if iou < metrics.ACCEPTABLE_LOWER_IOU:
             return 0, iou
@@ -255,7 +237,7 @@ class _Run:
         seconds: float,
         click: Click,
     ) -> None:
-        masks = (mask, self._truth_mask, self._ignore_mask)
+        masks = (mask, self.truth_mask, self.ignore_mask)
         if before is None:
             before = np.zeros_like(mask)
         measured = {
@@ -265,15 +247,13 @@ class _Run:
             "surface_dices": metrics.surface_dice(*masks),
             "seconds": seconds,
         }
-        if self._settings.surfaces:
-            published, spacing = self._settings.published, self._settings.spacing_um
+        if self.settings.surfaces:
+            published, spacing = self.settings.published, self.settings.spacing_um
+            assd = partial(metrics.assd, *masks, published=published)
             boundary = metrics.boundary_iou(*masks, published=published)
-            measured["boundary_ious"] = boundary
-            measured["assds_px"] = metrics.assd(*masks, published=published)
+            measured |= {"boundary_ious": boundary, "assds_px": assd()}
             if spacing is not None:
-                measured["assds_um"] = metrics.assd(
-                    *masks, spacing=spacing, published=published
-                )
+                measured["assds_um"] = assd(spacing=spacing)
         for name, value in measured.items():
             self.values[name].append(value)
 
@@ -316,7 +296,7 @@ def evaluate_objects(
     RuntimeError with its traceback if a worker process fails or is killed.
     """
     make = _Clicker(segmenter_factory, settings or RunSettings())
-    groups, tries = group_by_plane(objects), 1
+    groups, tries = datasets.group_by_plane(objects), 1
     if scheduler is not None:
         tries = TRIES
         groups = [

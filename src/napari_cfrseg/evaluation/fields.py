@@ -19,12 +19,8 @@ from numpy.typing import NDArray
 
 from napari_cfrseg.annotation.annotator import MOST_LEARNT
 from napari_cfrseg.clicks import Click
-from napari_cfrseg.evaluation import metrics
-from napari_cfrseg.evaluation.datasets import (
-    BenchmarkObject,
-    group_by_plane,
-    sample_objects,
-)
+from napari_cfrseg.evaluation import datasets, metrics
+from napari_cfrseg.evaluation.datasets import BenchmarkObject
 from napari_cfrseg.evaluation.robots import ExactRobot
 from napari_cfrseg.evaluation.scores import MAX_CLICKS
 from napari_cfrseg.geometry.masks import MaskPatch
@@ -47,7 +43,7 @@ def crowded_planes(
 ) -> list[list[BenchmarkObject]]:
     """Return the planes with enough objects, at most so many of a set, drawn."""
     by_set: dict[str, list[list[BenchmarkObject]]] = defaultdict(list)
-    for group in group_by_plane(objects):
+    for group in datasets.group_by_plane(objects):
         if len(group) >= MIN_OBJECTS:
             by_set[group[0].set_name].append(group)
     rng = np.random.default_rng(0)
@@ -88,7 +84,7 @@ class Field:
         self._ignore = plane.ignore_mask
         self.shape = (plane.labels.shape[1], plane.labels.shape[2])
         self.numbers = np.zeros(self.shape, np.int32)
-        drawn = sample_objects(objects, None, seed=settings.seed)
+        drawn = datasets.sample_objects(objects, None, seed=settings.seed)
         masks = [item.mask_in(plane) for item in drawn]
         boxes = [box for mask in masks if (box := mask_box(mask)) is not None]
         self.region, inside = middle_of(boxes, self.shape, settings.most)
@@ -195,10 +191,9 @@ class Field:
         """Ask for suggestions like some finished objects."""
         known = self._segmenter.learn(finished[-MOST_LEARNT:])
         taken = partial(pixels_of, finished)
-        batches = self._segmenter.suggest(
+        for batch in self._segmenter.suggest(
             known, region=self.region, taken=taken, verdicts=verdicts
-        )
-        for batch in batches:
+        ):
             yield from batch.found
 
     def match(self, mask: MaskPatch) -> tuple[int, float]:

@@ -90,10 +90,8 @@ def _published_boundary_iou(
     predicted_mask: BoolPlane, truth_mask: BoolPlane, ignore_mask: BoolPlane, depth: int
 ) -> float:
     """FCFI's bands: the annotation as bytes 0, 1 and, ignored, 255."""
-    known = truth_mask & ~ignore_mask
-    codes = np.where(ignore_mask, 255, known).astype(np.uint8)
-    size = 2 * depth + 1
-    eroded = ndimage.minimum_filter(codes, size, mode="constant", cval=0)
+    codes = np.where(ignore_mask, 255, truth_mask & ~ignore_mask).astype(np.uint8)
+    eroded = ndimage.minimum_filter(codes, 2 * depth + 1, mode="constant", cval=0)
     truth_band = codes - eroded
     return iou(_band(predicted_mask, depth), truth_band == 1, truth_band == 255)
 
@@ -101,9 +99,7 @@ def _published_boundary_iou(
 def _band(mask: BoolPlane, depth: int) -> BoolPlane:
     """Pixels of the mask within ``depth`` chessboard steps of its outside."""
     size = 2 * depth + 1
-    eroded = ndimage.minimum_filter(
-        mask.astype(np.uint8), size, mode="constant", cval=0
-    )
+    eroded = ndimage.minimum_filter(mask.astype(np.uint8), size, mode="constant")
     band: BoolPlane = mask & (eroded == 0)
     return band
 
@@ -128,16 +124,16 @@ def assd(
     if not predicted_mask.any() or not truth_mask.any():
         return 0.0 if predicted_mask.any() == truth_mask.any() else math.nan
     window = _common_box(predicted_mask | truth_mask)
-    surfaces = [
+    found, true = (
         _surface(mask[window], outer_only=published)
         for mask in (predicted_mask, truth_mask)
-    ]
-    distances = [
+    )
+    to_found, to_true = (
         ndimage.distance_transform_edt(~surface, sampling=spacing)
-        for surface in surfaces
-    ]
-    total = distances[1][surfaces[0]].sum() + distances[0][surfaces[1]].sum()
-    return float(total / sum(int(np.count_nonzero(s)) for s in surfaces))
+        for surface in (found, true)
+    )
+    total = to_true[found].sum() + to_found[true].sum()
+    return float(total / (int(np.count_nonzero(found)) + int(np.count_nonzero(true))))
 
 
 def surface_dice(
@@ -148,8 +144,8 @@ def surface_dice(
     """Normalised surface dice: the share of both (Y, X) outlines that agree, in [0, 1].
 
     Boundary pixels agree within max(1, 0.02 · equivalent diameter of the annotation)
-    pixels of the other mask's boundary. Ignored pixels are taken out
-    of both masks first. 1.0 when both masks are empty, 0.0 when one is.
+    pixels of the other mask's boundary. Ignored pixels are taken out of both masks
+    first. 1.0 when both masks are empty, 0.0 when one is.
     """
     predicted_mask, truth_mask = _counted(predicted_mask, truth_mask, ignore_mask)
     if not predicted_mask.any() or not truth_mask.any():
@@ -219,8 +215,7 @@ def click_effect(
     error = (truth_mask & ~before_mask) if missed else (before_mask & ~truth_mask)
     if ignore_mask is not None:
         error &= ~ignore_mask
-    reach = _reach(error, pixel)
-    far = _squared_distances(spoilt, pixel) > reach
+    far = _squared_distances(spoilt, pixel) > _reach(error, pixel)
     return ClickEffect(mended_px, spoilt_px, int(np.count_nonzero(far)))
 
 

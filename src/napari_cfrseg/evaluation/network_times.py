@@ -1,10 +1,9 @@
 """Time a click on one network: ``cfrseg bench --all-models``.
 
-One window at the network's own grid, batch 1, no flipped copy: the network alone,
-without crop and paste. A first click embeds the image and the click and refines; a
-next click finds the image embedded. Both run A-CFR-4 once, every step timed: standard
-inference is its first step, CFR-1 its first two (A-CFR never stops before), so the
-three are compared on the very same work.
+One window at the network's own grid, batch 1, without crop and paste. A first click
+embeds the image and the click and refines; a next click finds the image embedded. Both
+run A-CFR-4 once, every step timed: standard inference is its first step, CFR-1 its
+first two.
 
 Each repetition also times the reference, RITM HRNet-18s, right before, and the ratio
 is the median over these pairs: a neighbour that slows the machine slows both.
@@ -103,8 +102,7 @@ class NetworkCost:
 
     def cost(self, click: str, refinement: str) -> ClickCost:
         """Return the cost of one kind of click."""
-        pairs = {(c.click, c.refinement): c for c in self.clicks}
-        return pairs[click, refinement]
+        return {(c.click, c.refinement): c for c in self.clicks}[click, refinement]
 
 
 Seconds = list[float]
@@ -202,9 +200,8 @@ def measure(
 ) -> NetworkCost:
     """Time a network beside the reference, in ``repeats`` pairs of runs.
 
-    The first run of the timer is not counted: it gives the memory and the number of
-    operations. ``reference`` is called after the memory was read. The caller fills in
-    the names.
+    The timer's first run only gives the memory and the number of operations;
+    ``reference`` is called afterwards. The caller fills in the names.
     """
     network, device = timer.network, timer.device
     if device.type == "cuda":

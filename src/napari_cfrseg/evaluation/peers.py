@@ -1,14 +1,12 @@
 """Rivals for comparison: classical tools, and predictors like segment-anything's.
 
 The three classical tools work on a square crop around the first click, three times as
-wide as the object's longer side. The runner gives them this size (``set_hint``), as a
-user who draws a frame would, but not the place. No pixel of an object is farther from
-a click in it than its longer side, so the crop holds the whole object, and its rim is
-background. Neither the product nor a network gets the size.
+wide as the object's longer side, so that it holds the whole object and its rim is
+background. The runner gives them this size (``set_hint``), not the place; neither the
+product nor a network gets it.
 
-The crop is resampled to 128–256 px, and clicks are disks of radius 2 px there, small
-even on tiny objects; where disks meet the later click wins. Without a positive click
-the mask is empty.
+The crop is resampled to 128–256 px, and clicks are disks of radius 2 px there, of which
+the later wins. Without a positive click the mask is empty.
 """
 
 from __future__ import annotations
@@ -63,7 +61,12 @@ class CropSegmenter(ABC):
         mask = np.zeros(self._rgb.shape[:2], bool)
         if not any(click.is_positive for click in clicks):
             return mask
-        rows, columns = self._crop_at(clicks[0].pixel)
+        side = float(max(mask.shape)) if self._side_px is None else self._side_px
+        half = round(max(side, MIN_SIDE_PX) / 2)
+        rows, columns = (
+            slice(max(0, at - half), min(length, at + half + 1))
+            for at, length in zip(clicks[0].pixel, self._rgb.shape[:2], strict=True)
+        )
         crop = self._rgb[rows, columns]
         longer = max(crop.shape[:2])
         scale = min(max(longer, LEAST_GRID_PX), MOST_GRID_PX) / longer
@@ -72,16 +75,6 @@ class CropSegmenter(ABC):
         found = self.segment(_resize(crop, size), seeds)
         mask[rows, columns] = _resize(found[..., None], crop.shape[:2])[..., 0] > 0.5
         return mask
-
-    def _crop_at(self, pixel: tuple[int, int]) -> tuple[slice, slice]:
-        shape = (0, 0) if self._rgb is None else self._rgb.shape[:2]
-        side = self._side_px if self._side_px is not None else float(max(shape))
-        half = round(max(side, MIN_SIDE_PX) / 2)
-        rows, columns = (
-            slice(max(0, at - half), min(length, at + half + 1))
-            for at, length in zip(pixel, shape, strict=True)
-        )
-        return rows, columns
 
     @abstractmethod
     def segment(
@@ -211,9 +204,8 @@ class SamSegmenter:
         """Load a user's checkpoint with the package that made it.
 
         The ``.pth`` file is read by that package's own loader: only load files you
-        trust. The type is ``"vit_h"``, ``"vit_l"``, ``"vit_b"`` or ``"vit_t"``; None:
-        from the file's name. Raises CheckpointError if no package is installed, the
-        file is missing, or its type unknown.
+        trust. The type is one of ``MODEL_TYPES``; None: from the file's name. Raises
+        CheckpointError if no package or file is there, or the type unknown.
         """
         if not checkpoint.is_file():
             raise CheckpointError(f"no checkpoint {checkpoint}")
@@ -249,9 +241,8 @@ class SamSegmenter:
             multimask_output=previous is None,
         )
         best = int(np.argmax(scores))
-        return SamPrediction(
-            np.asarray(masks[best]) > 0, np.asarray(logits[best : best + 1])
-        )
+        fed_back = np.asarray(logits[best : best + 1])
+        return SamPrediction(np.asarray(masks[best]) > 0, fed_back)
 
 
 def _import_package() -> Any:

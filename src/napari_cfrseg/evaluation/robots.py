@@ -92,8 +92,7 @@ class HumanRobot(ExactRobot):
     """A user who clicks near the middle of the largest error, never at its very centre.
 
     The polarity and the error region are the exact robot's. The pixel is drawn
-    uniformly from ``rng`` in the central part, then moved by Gaussian jitter; a
-    jittered pixel off the error region is not taken (a person sees the region too).
+    uniformly from ``rng`` in the central part, then moved by Gaussian jitter within it.
     """
 
     def __init__(
@@ -113,17 +112,13 @@ class HumanRobot(ExactRobot):
         component = components[centre.pixel]
         box = ndimage.find_objects(components, max_label=component)[component - 1]
         region = components[box] == component
-        distances = depth_in(region)
-        candidates = np.argwhere(
-            (distances >= CENTRAL * centre.depth) & self._free[box] & region
-        )
+        free = self._free[box] & region
+        candidates = np.argwhere((depth_in(region) >= CENTRAL * centre.depth) & free)
         y, x = candidates[self._rng.integers(len(candidates))]
         dy, dx = np.rint(self._rng.normal(0.0, JITTER_PX, 2)).astype(int)
-        height, width = region.shape
-        if 0 <= y + dy < height and 0 <= x + dx < width:
-            free = self._free[box][y + dy, x + dx]
-            if region[y + dy, x + dx] and free:
-                y, x = y + dy, x + dx
+        inside = 0 <= y + dy < free.shape[0] and 0 <= x + dx < free.shape[1]
+        if inside and free[y + dy, x + dx]:
+            y, x = y + dy, x + dx
         return int(y) + box[0].start, int(x) + box[1].start
 
 

@@ -66,11 +66,10 @@ def run_benchmark(
 ) -> Run:
     """Measure a segmenter on objects, going on where the folder's run stopped.
 
-    ``objects`` stand in the order drawn; ``progress`` is called after each. ``workers``
-    are processes on this machine; ``scheduler`` is the address of a Dask scheduler
-    (``tcp://…``) whose workers do the work instead: they must see the data under the
-    same paths. The command line is kept with the results. Raises DatasetError if the
-    folder holds another run, or there is no object.
+    ``objects`` stand in the order drawn; ``progress`` is called after each.
+    ``workers`` and ``scheduler`` are as for ``evaluate_objects``; a cluster's workers
+    must see the data under the same paths. The command line is kept with the results.
+    Raises DatasetError if the folder holds another run, or there is no object.
     """
     settings = settings or RunSettings()
     if not objects:

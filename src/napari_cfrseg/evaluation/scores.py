@@ -82,9 +82,7 @@ class ResultRow:
         y, x, height, width = self.mask_box
         if height and width:
             packed = zlib.decompress(base64.b64decode(self.mask_bits))
-            bits = np.unpackbits(
-                np.frombuffer(packed, np.uint8), count=height * width
-            ).astype(bool)
+            bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=height * width)
             mask[y : y + height, x : x + width] = bits.reshape(height, width)
         return mask
 
@@ -213,11 +211,12 @@ def shares(row: ResultRow, effect: str, group: str) -> list[float]:
 
 def mean_effects(rows: Sequence[ResultRow]) -> dict[str, ClickShares]:
     """Average what clicks change over all clicks of each of ``CLICK_GROUPS``."""
-    means = {}
-    for group in CLICK_GROUPS:
-        kinds = [[s for row in rows for s in shares(row, e, group)] for e in EFFECTS]
-        means[group] = ClickShares(*map(mean, kinds))
-    return means
+    return {
+        group: ClickShares(
+            *(mean([s for row in rows for s in shares(row, e, group)]) for e in EFFECTS)
+        )
+        for group in CLICK_GROUPS
+    }
 
 
 def drops(ious: Sequence[float]) -> list[bool]:
@@ -292,9 +291,8 @@ def area_under_curve(
 def seconds_per_click(seconds: Sequence[Sequence[float]]) -> tuple[float, float]:
     """SPC of the first click and of the later ones, each a mean over clicks.
 
-    Only the segmenter is on the clock (``predict`` and reading its mask), not the
-    robot, the metrics or the reading of files, which the papers' SPC includes.
-    NaN where there is no such click.
+    Only the segmenter is on the clock, not the robot, the metrics or the reading of
+    files, which the papers' SPC includes. NaN where there is no such click.
     """
     first = [run[0] for run in seconds if run]
     later = [value for run in seconds for value in run[1:]]
@@ -311,11 +309,10 @@ def count_regressions(ious: Sequence[float], error_px: Sequence[int]) -> int:
     if len(ious) != len(error_px):
         msg = f"{len(ious)} IoUs and {len(error_px)} error areas are not one run"
         raise ValueError(msg)
+    clicks = pairwise(zip(ious, error_px, strict=True))
     return sum(
         before - after > REGRESSION_IOU and px_after - px_before > REGRESSION_PX
-        for before, after, px_before, px_after in zip(
-            ious[:-1], ious[1:], error_px[:-1], error_px[1:], strict=True
-        )
+        for (before, px_before), (after, px_after) in clicks
     )
 
 
@@ -361,5 +358,4 @@ def bootstrap_means(
         totals = group[picks].sum(axis=1)
         sums += np.bincount(resample, weights=totals, minlength=resamples)
         sizes += len(group) * times[index]
-    means: NDArray[np.float64] = sums / sizes
-    return means
+    return sums / sizes

@@ -25,14 +25,8 @@ from numpy.typing import NDArray
 from napari_cfrseg.clicks import Click
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.errors import CfrSegError
+from napari_cfrseg.evaluation import peers
 from napari_cfrseg.evaluation.evaluate_objects import AnySegmenter
-from napari_cfrseg.evaluation.peers import (
-    MODEL_TYPES,
-    GrabCut,
-    MarkerWatershed,
-    RandomWalker,
-    SamSegmenter,
-)
 from napari_cfrseg.io.atomic import file_sha256
 from napari_cfrseg.model import weights_file as checkpoint
 
@@ -40,9 +34,9 @@ if TYPE_CHECKING:
     from napari_cfrseg.engine.segmenter import Prediction, Segmenter
 
 PEERS: dict[str, Callable[[], AnySegmenter]] = {
-    "random-walker": RandomWalker,
-    "watershed": MarkerWatershed,
-    "grabcut": GrabCut,
+    "random-walker": peers.RandomWalker,
+    "watershed": peers.MarkerWatershed,
+    "grabcut": peers.GrabCut,
 }
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -51,24 +45,23 @@ class SegmenterError(CfrSegError):
     """The segmenter named does not exist or lacks a method."""
 
 
+@dataclass(frozen=True, slots=True)
 class ProductSegmenter:
     """The product's own segmenter, one refinement for every click: micro protocol."""
 
-    def __init__(self, segmenter: Segmenter, refinement: Refinement) -> None:
-        self._segmenter = segmenter
-        self._refinement = refinement
+    segmenter: Segmenter
+    refinement: Refinement
 
     def set_image(self, image: NDArray[Any]) -> None:
         """Give the whole plane, without any hint of the object."""
-        self._segmenter.set_image(image)
+        self.segmenter.set_image(image)
 
     def predict(
         self, clicks: Sequence[Click], previous: Prediction | None
     ) -> Prediction:
         """Compute the newest click's round."""
-        return self._segmenter.predict(
-            clicks, previous=previous, refinement=self._refinement
-        )
+        how = self.refinement
+        return self.segmenter.predict(clicks, previous=previous, refinement=how)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +122,9 @@ class SegmenterSpec:
             self._find_factory()
 
     def _find_factory(self) -> Callable[[], Any]:
-        module_name, name = self.segmenter.split(":")
+        module, name = self.segmenter.split(":")
         try:
-            factory: Callable[[], Any] = getattr(
-                importlib.import_module(module_name), name
-            )
+            factory: Callable[[], Any] = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise SegmenterError(
                 f"segmenter {self.segmenter}: {error}; the module must be importable "
@@ -144,10 +135,11 @@ class SegmenterSpec:
     def _build_sam(self) -> AnySegmenter:
         _, rest = self.segmenter.split(":", 1)
         kind, separator, path = rest.partition(":")
-        if not separator or kind not in MODEL_TYPES:
+        if not separator or kind not in peers.MODEL_TYPES:
             kind, path = "", rest
         device = "cpu" if self.device == "auto" else self.device
-        return SamSegmenter.load(Path(path), model_type=kind or None, device=device)
+        model_type = kind or None
+        return peers.SamSegmenter.load(Path(path), model_type=model_type, device=device)
 
     def _build_foreign(self) -> AnySegmenter:
         segmenter = self._find_factory()()
@@ -164,14 +156,11 @@ class SegmenterSpec:
         segmenter = Segmenter.load(self.segmenter, device=self.device)
         if self.protocol == "micro":
             return ProductSegmenter(segmenter, refinement)
-        from napari_cfrseg.evaluation.papers import paper_protocol
-        from napari_cfrseg.evaluation.papers.published_predictor import (
-            PublishedSegmenter,
-        )
+        from napari_cfrseg.evaluation.papers import paper_protocol, published_predictor
 
         protocol = paper_protocol(
             self.protocol, dataset=self.dataset, backbone=self.backbone
         )
         extra, adaptive = refinement.extra_steps, refinement.kind == "a-cfr"
         protocol = replace(protocol, extra_steps=extra, adaptive=adaptive)
-        return PublishedSegmenter(segmenter.network, protocol)
+        return published_predictor.PublishedSegmenter(segmenter.network, protocol)

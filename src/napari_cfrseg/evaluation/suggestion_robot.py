@@ -5,10 +5,9 @@ long as that finds two more. At once, it first accepts all sure ones together wh
 saves actions, after moving the slider where that saves more, removes the wrong ones (an
 IoU below 0.5; others are corrected), and looks at the scores that the rest has then. In
 the end it accepts the other right ones by strokes through some that are near each other
-and clicks the other objects: a click in a suggestion that is still open accepts
-it, and it is corrected; one with an IoU below 0.5 is rejected before, and two or more
-of these together with all that are open. Asking, accepting, moving the slider,
-rejecting, a stroke, removing and clicking are one action each.
+and clicks the other objects: a click in a suggestion that is still open accepts it, and
+it is corrected; one with an IoU below 0.5 is rejected before, and two or more of these
+together with all that are open. Each of these acts is one action.
 """
 
 from __future__ import annotations
@@ -156,9 +155,8 @@ class SuggestionRobot:
 
     def _at_click(self, number: int) -> ObjectSuggestion | None:
         """Return the open suggestion that an object's first click is in."""
-        y, x = self.plane.first_click(number)
-        at = (y, x, y + 1, x + 1)
-        return next((s for s in self.open if s.mask.window(at).any()), None)
+        pixel = self.plane.first_click(number)
+        return next((s for s in self.open if pixel in s.mask), None)
 
     def _is_near(self, proposal: ObjectSuggestion, number: int) -> bool:
         found, iou = self.plane.match(proposal.mask)

@@ -174,17 +174,15 @@ def chance_of_fit(planes: Sequence[LabelledPlane]) -> float:
     Three measures of a label map on its image: how steep the image is along the
     labels' outlines, how far the grey level inside differs from that just outside,
     and how the roughness does. Each is measured for the labels where they are and for
-    the same labels mirrored and rolled to other places. Labels that belong to the
-    image stand out in at least one; those of another image do not. Fine-tuning on the
-    latter can even lower the clicks on further labels of the kind (a blob about the
-    click is what they have in common), so the number of clicks alone is not enough.
+    the same labels mirrored and rolled to other places. Labels that belong to the image
+    stand out in at least one; those of another image do not, though fine-tuning on them
+    can lower the clicks on further labels of the kind.
 
     At most eight planes are used, spread evenly. The p-value is between 1 / (ROLLS + 1)
     (the labels follow the images) and 1.
     """
     rng = np.random.default_rng(0)
-    step = max(1, len(planes) // MOST_PLANES)
-    chosen = list(planes)[::step][:MOST_PLANES]
+    chosen = planes[:: max(1, len(planes) // MOST_PLANES)][:MOST_PLANES]
     # (rolls + 1, measures), the first row of the labels where they are
     total = np.zeros((ROLLS + 1, 3))
     for plane in chosen:

@@ -81,12 +81,11 @@ def _halves(planes: tuple[labelled.LabelledPlane, ...]) -> Split:
         second = tuple(p for p in planes if (p.plane or 0) >= above)
         how = "each half of the stack in turn"
         return Split(how, (Fold(first, second), Fold(second, first)))
-    for axis in np.argsort([-n for n in planes[0].labels.shape]):
-        cut = _cut(planes[0], int(axis))
-        side = planes[0].labels.shape[axis]
+    for axis in np.argsort([-n for n in planes[0].labels.shape]).tolist():
+        cut, side = _cut(planes[0], axis), planes[0].labels.shape[axis]
         gap = max(4, round(MARGIN * side)) // 2
-        first = _cropped(planes, int(axis), 0, cut - gap)
-        second = _cropped(planes, int(axis), cut + gap, side)
+        first = _cropped(planes, axis, 0, cut - gap)
+        second = _cropped(planes, axis, cut + gap, side)
         if first and second:
             how = "each half of the image in turn"
             return Split(how, (Fold(first, second), Fold(second, first)))
@@ -118,11 +117,8 @@ def _cropped(
         labels = plane.labels[index]
         if not (np.bincount(labels.ravel())[1:] >= labelled.MIN_AREA_PX).any():
             continue
-        shift = [0.0, 0.0]
-        shift[axis] = start
-        clicks = tuple(
-            (i, y - shift[0], x - shift[1], sign) for i, y, x, sign in plane.clicks
-        )
+        down, right = (0.0, float(start)) if axis else (float(start), 0.0)
+        clicks = tuple((i, y - down, x - right, sign) for i, y, x, sign in plane.clicks)
         ignore = None if plane.ignore is None else plane.ignore[index]
         labels = np.ascontiguousarray(labels)
         part = replace(plane, labels=labels, ignore=ignore, clicks=clicks)

@@ -1,9 +1,8 @@
 """Fine-tune a model on one's own labels, and keep it only if it needs fewer clicks.
 
-Images are held out (:mod:`cfrseg_training.finetune.held_out`); a robot clicks their
-objects with the model before and after (:mod:`cfrseg_training.finetune.gate`). With few
-images every one is held out in turn: each training has the same share of the time, and
-the model that is kept was trained on all.
+Images are held out; a robot clicks their objects with the model before and after. With
+few images every one is held out in turn: each training has the same share of the time,
+and the model that is kept was trained on all.
 """
 
 from __future__ import annotations
@@ -26,14 +25,8 @@ from typing import Any, TypeAlias
 import torch
 
 from cfrseg_training.configuration import Settings, TrainConfig
-from cfrseg_training.finetune import gate
-from cfrseg_training.finetune.held_out import (
-    Fold,
-    Split,
-    curve_windows,
-    judged_objects,
-    split_data,
-)
+from cfrseg_training.finetune import gate, held_out
+from cfrseg_training.finetune.held_out import Fold
 from cfrseg_training.loop.atlas import Atlas, WindowBatch
 from cfrseg_training.loop.labelled import LabelledData, LabelledPlane, describe
 from cfrseg_training.loop.run_state import decided_by_first, process_rank, write_weights
@@ -51,10 +44,7 @@ _NO_CHANGE = gate.Change(0.0, 0.0, 0.0)
 
 
 class LogReporter:
-    """Writes phases into the log, in place of a job's folder; others may do otherwise.
-
-    The training logs its own entries.
-    """
+    """Writes phases into the log, in place of a job's folder."""
 
     def phase(
         self, name: str, share: float, eta_s: float | None = None, message: str = ""
@@ -119,15 +109,14 @@ class _FineTuning:
         self.work = work
         self.reporter = reporter
         self.source = checkpoint.resolve(settings.base)
-        self.split: Split = split_data(data, settings.seed)
+        self.split = held_out.split_data(data, settings.seed)
         folds = len(self.split.folds)
         self.trainings = 1 if folds == 1 else folds + 1
         self.config = config
         if config.budget_s is not None:
             self.config = replace(config, budget_s=config.budget_s / self.trainings)
-        self.objects = [
-            judged_objects(fold, folds, settings.seed) for fold in self.split.folds
-        ]
+        judged = partial(held_out.judged_objects, folds=folds, seed=settings.seed)
+        self.objects = [*map(judged, self.split.folds)]
         self.bundled = gate.bundled_objects() if settings.forgetting else []
         self.is_first = process_rank() == 0
         self.stopped = False
@@ -155,8 +144,7 @@ class _FineTuning:
                 break
             candidate = self._train(index, fold.trained, fold)
             self._report("judging after", 0.1 + 0.8 * (index + 1) / self.trainings)
-            rows = self._judged(candidate, self.objects[index], f"after-{index}")
-            after.append(rows)
+            after.append(self._judged(candidate, self.objects[index], f"after-{index}"))
         judged = [*chain(*before[: len(after)])], [*chain(*after)]
         change = (
             gate.compare(*judged, self.settings.seed) if self.is_first else _NO_CHANGE
@@ -201,10 +189,10 @@ class _FineTuning:
             "minutes": self.settings.minutes,
         }
         interval = change.difference, change.low, change.high
-        held_out = self.split.how, self.split.held_out
+        split = self.split.how, self.split.held_out
         done = self.steps, time.monotonic() - self.start
         advice = tuple(gate.suggestions(verdict, self.data, facts))
-        result = (verdict, before, after, *interval, *held_out, *done, was, now_is)
+        result = (verdict, before, after, *interval, *split, *done, was, now_is)
         return gate.Outcome(*result, chance, advice, dict(self.data.broken))
 
     def _check_same_data(self) -> None:
@@ -225,8 +213,6 @@ class _FineTuning:
                 f"{self.work}, or begin again in another folder"
             )
 
-    # -- training --------------------------------------------------------------------
-
     def _train(
         self, index: int, planes: Sequence[LabelledPlane], fold: Fold | None = None
     ) -> Path:
@@ -238,8 +224,9 @@ class _FineTuning:
         windows: list[WindowBatch] = []
         own = False
         if fold is not None and self.is_first:
-            judged = self.objects[index]
-            windows, own = curve_windows(fold, judged, network.grid_size, device)
+            windows, own = held_out.curve_windows(
+                fold, self.objects[index], network.grid_size, device
+            )
         keep_best = own and self.config.budget_s is not None
         config = replace(self.config, keep_best=keep_best)
         state, watch = self.work / f"training-{index}.pt", partial(self._watch, index)
@@ -293,8 +280,6 @@ class _FineTuning:
             validation={},
             provenance=provenance,
         )
-
-    # -- judging ---------------------------------------------------------------------
 
     def _judged(
         self, weights: Path, objects: Sequence[BenchmarkObject], kept_as: str

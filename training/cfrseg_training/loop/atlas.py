@@ -116,9 +116,8 @@ class Atlas:
             levels = _levels(sample.image)
             pixels += [level.reshape(-1, 3) for level in levels]
             shapes.append([(level.shape[0], level.shape[1]) for level in levels])
-            numbered = measure.label(
-                sample.labels, background=0, connectivity=2
-            ).astype(np.int32)
+            parts = measure.label(sample.labels, background=0, connectivity=2)
+            numbered = parts.astype(np.int32)
             labels.append(torch.from_numpy(numbered.reshape(-1)))
             objects += _objects(index, numbered, rng, min_area_px)
             if sample.ignore is not None:
@@ -251,8 +250,7 @@ class Atlas:
         amount = torch.zeros(plane.shape[:-1], device=self.device)
         for flat, weight in _bilinear(plane, start, size):
             amount += (self.labels[flat] == wanted) * weight
-        where = torch.minimum(plane.clamp(min=0), (size - 1).float())
-        nearest = where.round().long()
+        nearest = torch.minimum(plane.clamp(min=0), (size - 1).float()).round().long()
         flat = start + nearest[..., 0] * size[..., 1] + nearest[..., 1]
         labels = self.labels[flat]
         mask = ((amount > 0.5) & inside)[:, None].float()
@@ -311,10 +309,7 @@ def _object_weights(
         key = (sample.dataset, sample.group)
         images[key] = images.get(key, 0) + 1
     per_image = np.bincount(object_image, minlength=len(samples))
-    total = {
-        name: sum(images[name, g] ** 0.5 for g in members)
-        for name, members in groups.items()
-    }
+    total = {n: sum(images[n, g] ** 0.5 for g in own) for n, own in groups.items()}
     weights = []
     for index in object_image:
         sample = samples[index]

@@ -25,7 +25,7 @@ brings the pasted object's contrast to that of the place it lands on.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor
@@ -51,8 +51,7 @@ def simple(source: Scene, extra: Scene, opacity: Tensor | float = 1.0) -> Scene:
     ``opacity`` (α) is a number or (B, 1, 1, 1); published: uniform in [0.5, 1].
     """
     share = opacity * source.mask
-    image = share * source.image + (1 - share) * extra.image
-    return Scene(image, source.mask)
+    return Scene(share * source.image + (1 - share) * extra.image, source.mask)
 
 
 def union(source: Scene, extra: Scene) -> Scene:
@@ -83,8 +82,7 @@ def mix_object(source: Scene, extra: Scene, opacity: Tensor | float = 0.75) -> S
 
 def leaves_enough(source: Scene, extra: Scene) -> Tensor:
     """Return (B,) bool: more than 20 pixels of the source object stay uncovered."""
-    visible = (source.mask * (1 - extra.mask)).sum(dim=(1, 2, 3))
-    return visible > MIN_VISIBLE_PX
+    return (source.mask * (1 - extra.mask)).sum(dim=(1, 2, 3)) > MIN_VISIBLE_PX
 
 
 def match_intensity(pasted: Scene, onto: Scene) -> Scene:
@@ -94,16 +92,12 @@ def match_intensity(pasted: Scene, onto: Scene) -> Scene:
     is the measure.
     """
     mean, spread = _moments(pasted.image, pasted.mask)
-    weight = torch.where(
-        onto.mask.flatten(1).any(1).view(-1, 1, 1, 1),
-        onto.mask,
-        torch.ones_like(onto.mask),
-    )
+    has_object = onto.mask.flatten(1).any(1).view(-1, 1, 1, 1)
+    weight = torch.where(has_object, onto.mask, torch.ones_like(onto.mask))
     wanted_mean, wanted_spread = _moments(onto.image, weight)
     gain = (wanted_spread / spread).clamp(0.25, 4)
     matched = ((pasted.image - mean) * gain + wanted_mean).clamp(0, 1)
-    image = torch.where(pasted.mask > 0.5, matched, pasted.image)
-    return Scene(image, pasted.mask)
+    return Scene(torch.where(pasted.mask > 0.5, matched, pasted.image), pasted.mask)
 
 
 def _moments(image: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,20 +202,13 @@ def recombined(
         valid = valid & extra.valid
         return Scene(extra.image, extra.mask)
 
-    source = Scene(batch.image, batch.mask)
-    scene = recombine(source, extra_scene, generator, recipe)
+    scene = recombine(Scene(batch.image, batch.mask), extra_scene, generator, recipe)
     real = batch.real
     if real is not None:  # clicks on this very object
         same = (scene.mask == batch.mask).flatten(1).all(1).view(-1, 1, 1)
         real = torch.where(same, real, torch.full_like(real, -1.0))
-    return replace(
-        batch,
-        image=scene.image,
-        mask=scene.mask,
-        others=batch.others & (scene.mask < 0.5),
-        valid=valid,
-        real=real,
-    )
+    windows = scene.image, scene.mask, batch.others & (scene.mask < 0.5), valid
+    return WindowBatch(*windows, batch.first_click, real)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +249,7 @@ def vary(
         return (chance() < share).float()
 
     x = _colours(image, recipe, generator)
-    exponent = torch.exp(recipe.gamma * spread() * happens(0.5))
-    x = x.clamp(1e-4, 1) ** exponent
+    x = x.clamp(1e-4, 1) ** torch.exp(recipe.gamma * spread() * happens(0.5))
     inverted = happens(recipe.invert)
     x = x * (1 - inverted) + (1 - x) * inverted
     x = (x - 0.5) * torch.exp(recipe.contrast * spread()) + 0.5

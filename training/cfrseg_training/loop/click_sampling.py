@@ -200,5 +200,4 @@ def next_click(
         exact = torch.rand(len(prob), generator=generator, device=prob.device) < CENTRED
         share = torch.where(exact, 0.999, 0.5).view(-1, 1, 1, 1)
         region = depths > largest * share
-    present = largest.flatten() > 0
-    return pick(region, generator), positive, present
+    return pick(region, generator), positive, largest.flatten() > 0

@@ -18,7 +18,7 @@ from napari_cfrseg.errors import CfrSegError, DatasetError, counted
 from napari_cfrseg.evaluation.datasets import (
     AnnotatedPlane,
     BenchmarkObject,
-    find_components,
+    objects_of,
 )
 from napari_cfrseg.evaluation.datasets.label_folders import OmeZarr, spread_planes
 from napari_cfrseg.io.images import (
@@ -121,10 +121,8 @@ class MemorySource:
         """List the objects a robot can click."""
         for item in self.planes:
             annotated = AnnotatedPlane(item.image, item.labels[None], item.ignore)
-            source = (self, self.name, item.name, item.plane)
-            found = find_components(annotated, min_area_px=MIN_AREA_PX)
-            for layer, label, anchor, area in found:
-                yield BenchmarkObject(*source, label, layer, anchor, area)
+            where = self, self.name, item.name, item.plane
+            yield from objects_of(*where, annotated, MIN_AREA_PX)
 
 
 def describe(planes: Sequence[LabelledPlane]) -> str:
@@ -249,8 +247,7 @@ def read_data(request: DataRequest) -> LabelledData:
         try:
             usable = [plane for plane in read() if _is_usable(plane)]
         except (CfrSegError, OSError, ValueError) as error:
-            said = " ".join(str(error).split())
-            broken[name] = said.removeprefix(f"{name}: ")
+            broken[name] = " ".join(str(error).split()).removeprefix(f"{name}: ")
             continue
         if not usable:
             broken[name] = f"no labelled object of {MIN_AREA_PX} px or more"

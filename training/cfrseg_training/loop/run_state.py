@@ -129,9 +129,7 @@ def summed_over_processes(
     tensors: Sequence[Tensor], decisions: Sequence[float]
 ) -> tuple[list[Tensor], list[float]]:
     """Sum tensors over all processes, with the first's decisions, in one exchange."""
-    own = (
-        [float(d) for d in decisions] if process_rank() == 0 else [0.0] * len(decisions)
-    )
+    own = [float(d) if process_rank() == 0 else 0.0 for d in decisions]
     extra = torch.tensor(own, device=tensors[0].device)
     flat = torch.cat([*(t.detach().reshape(-1) for t in tensors), extra])
     dist.all_reduce(flat)

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,24 +80,21 @@ class Trainer:
         self.run_step = step
         halves = {"bfloat16": torch.bfloat16, "float16": torch.float16}
         self.half = halves.get(config.autocast)
-        self.scaler = torch.amp.GradScaler(
-            self.device.type, enabled=config.autocast == "float16"
-        )
+        scales = self.half is torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=scales)
         self.best: dict[str, Any] | None = None
         self.stale = 0
         self.stopping = self.stopped = False
         self._saved_at = self._validated_at = 0.0
         self.average = run_state.MovingAverage(self.network, config.ema)
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in network.parameters() if p.ndim > 1]},
-            {"params": [p for p in network.parameters() if p.ndim <= 1]}
-            | {"weight_decay": 0.0},
-        ]
+        decayed = [p for p in network.parameters() if p.ndim > 1]
+        others = [p for p in network.parameters() if p.ndim <= 1]
+        groups: list[dict[str, Any]] = [{"params": decayed}]
+        groups.append({"params": others, "weight_decay": 0.0})
         self.optimizer = torch.optim.AdamW(
             groups,
             weight_decay=config.weight_decay,
             lr=config.learning_rate,
-            betas=(0.9, 0.999),
             fused=self.device.type == "cuda",
         )
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
@@ -142,8 +140,7 @@ class Trainer:
         """Share of the budget that is used, 0 to 1."""
         shares = [0.0]
         if self.config.budget_s is not None:
-            alone = run_state.process_count() == 1
-            passed = self.elapsed_s if alone else self.agreed_s
+            passed = self.agreed_s if run_state.process_count() > 1 else self.elapsed_s
             shares.append(passed / self.config.budget_s)
         if self.config.steps is not None:
             shares.append(self.step / self.config.steps)
@@ -186,7 +183,6 @@ class Trainer:
     # -- one step --------------------------------------------------------------------
 
     def _descend(self) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
@@ -203,7 +199,7 @@ class Trainer:
             for parameter, grad in zip(trained, grads, strict=True):
                 parameter.grad = grad.clone()
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
@@ -235,15 +231,12 @@ class Trainer:
 
     def draw(self, count: int, grid: int) -> WindowBatch:
         """Draw windows as a step sees them: recombined and varied."""
-        config = self.config
-
-        def plain() -> WindowBatch:
-            return self.atlas.draw(count, grid, self.generator, config.windows)
-
+        config, chance = self.config, self.generator
+        plain = partial(self.atlas.draw, count, grid, chance, config.windows)
         batch = plain()
         if config.suem is not None:
-            batch = recombined(batch, plain, self.generator, config.suem)
-        image = vary(batch.image, self.generator, config.photometry)
+            batch = recombined(batch, plain, chance, config.suem)
+        image = vary(batch.image, chance, config.photometry)
         image = image.contiguous(memory_format=torch.channels_last)
         return replace(batch, image=image)
 
@@ -293,14 +286,11 @@ class Trainer:
         if not self.validation:
             return {}
         network = self.average.network
-        reached = torch.cat(
-            [clicks_to_reach(network, b, autocast=self.half) for b in self.validation]
-        )
+        clicked = partial(clicks_to_reach, network, autocast=self.half)
         row = {"step": float(self.step), "elapsed_s": self.elapsed_s}
-        row |= summary(reached)
+        row |= summary(torch.cat([*map(clicked, self.validation)]))
         self.history.append(row)
-        clicks = row["noc85"], row["noc90"]
-        _log.info("clicks to 85 and 90 %%: %.2f, %.2f", *clicks)
+        _log.info("clicks to 85 and 90 %%: %.2f, %.2f", row["noc85"], row["noc90"])
         self._remember(row)
         return row
 

@@ -80,9 +80,8 @@ def rough_mask(mask: Tensor, generator: torch.Generator) -> Tensor:
     theta[:, 1, 1] = torch.exp(0.25 * spread())
     theta[:, :, 2] = 0.12 * spread(2)
     grid = functional.affine_grid(theta, list(mask.shape), align_corners=False)
-    waves = functional.interpolate(
-        0.08 * spread(2, 8, 8), size=mask.shape[-2:], mode="bicubic"
-    )
+    waves = 0.08 * spread(2, 8, 8)
+    waves = functional.interpolate(waves, mask.shape[-2:], mode="bicubic")
     grid = grid + waves.permute(0, 2, 3, 1)
     return functional.grid_sample(mask, grid, align_corners=False).clamp(0, 1)
 
@@ -161,17 +160,14 @@ def _round_loss(out: NetworkOutput, batch: WindowBatch, config: RoundsConfig) ->
         terms = feedback_loss(out.corrected, batch.mask, batch.valid, out.region)
         terms = terms + feedback_loss(out.updated, batch.mask, batch.valid)
         loss = loss + config.feedback_weight * terms
+    entropy = functional.binary_cross_entropy_with_logits
     if out.quality_logits is not None:
         reached = mask_iou(out.logits.detach() > 0, batch.mask, batch.valid)
-        loss = loss + config.quality_weight * (
-            functional.binary_cross_entropy_with_logits(
-                out.quality_logits.float(), reached, reduction="none"
-            )
-        )
+        wrong = entropy(out.quality_logits.float(), reached, reduction="none")
+        loss = loss + config.quality_weight * wrong
     if out.auxiliary_logits is not None:
-        second = functional.binary_cross_entropy_with_logits(
-            out.auxiliary_logits.float(), batch.mask, weight=batch.valid.float()
-        )
+        logits, valid = out.auxiliary_logits.float(), batch.valid.float()
+        second = entropy(logits, batch.mask, weight=valid)
         loss = loss + config.auxiliary_weight * second
     return loss.mean()
 
@@ -191,8 +187,7 @@ def clicks_to_reach(
     """
     device = batch.image.device
     clicks = ClickSlots(batch.image.shape[0], rounds + 1, device)
-    empty = torch.zeros_like(batch.mask)
-    clicks.add(*next_click(empty, batch.mask, batch.valid, None))
+    clicks.add(*next_click(torch.zeros_like(batch.mask), batch.mask, batch.valid, None))
     reached = []
     feedback: Tensor | None = None
     with torch.autocast(device.type, autocast, enabled=autocast is not None):
@@ -255,13 +250,11 @@ def feedback_loss(
 ) -> Tensor:
     """NFL on a feedback that is a probability already (FCFI's M^r and M^u).
 
-    The published code passes probabilities where the loss expects logits, so they
-    meet a second sigmoid and never leave [0.5, 0.73]. Here the probability is turned
-    back into a logit first.
-
-    Returns (B,) float32. ``prob`` is (B, 1, h, w) in [0, 1]; ``target`` and ``valid``
-    are (B, 1, H, W), brought to (h, w) by area. Of ``region``, (B, 1, h, w) float,
-    only cells of (nearly) 1 count: the inside of FFCM's box for M^r.
+    It is turned back into a logit first; the published code does not, so it meets a
+    second sigmoid and never leaves [0.5, 0.73]. Returns (B,) float32. ``prob`` is (B,
+    1, h, w) in [0, 1]; ``target`` and ``valid`` are (B, 1, H, W), brought to (h, w) by
+    area. Of ``region``, (B, 1, h, w) float, only cells of (nearly) 1 count: the inside
+    of FFCM's box for M^r.
     """
     size = prob.shape[-2:]
     small = functional.interpolate(target, size=size, mode="area")

@@ -50,10 +50,7 @@ def published_step(
     click_the_error = partial(_click_the_error, batch, recipe, clicks, generator)
 
     def forward() -> NetworkOutput:
-        output: NetworkOutput = network(
-            batch.image, clicks.points, feedback, clicks.newest
-        )
-        return output
+        return network.forward(batch.image, clicks.points, feedback, clicks.newest)
 
     if iteration.scheme == "ritm":
         network.eval()
@@ -86,9 +83,8 @@ def _click_the_error(
     region, positive = click_region(prob, batch.mask, batch.valid, threshold)
     present = _any(region).flatten()
     yx = pick(region, generator)
-    clicks.points = put_click(
-        clicks.points, yx, positive, present, number=number, rule=rule
-    )
+    added = clicks.points, yx, positive, present
+    clicks.points = put_click(*added, number=number, rule=rule)
     # −1: without an error there is no new click (published FCFI invents one)
     label = torch.where(present, positive.to(yx.dtype), -torch.ones_like(yx[:, 0]))
     clicks.newest = torch.cat([yx, label[:, None]], dim=1)
@@ -163,7 +159,9 @@ def first_clicks(
         device=device,
     )
     for is_positive in (True, False):
-        further = _geometric(part, count, generator, device, spare=is_positive)
+        slots = part.most_per_sign - is_positive  # the first click has one
+        weights = part.decay ** torch.arange(slots + 1, device=device)
+        further = torch.multinomial(weights, count, True, generator=generator)
         sign = torch.full((count,), is_positive, device=device)
         for index in range(int(further.max())):
             region = core
@@ -177,20 +175,6 @@ def first_clicks(
     # as published: the first forward's "new" click is the first positive one
     clicks.newest = first_newest
     return clicks
-
-
-def _geometric(
-    part: ClicksPart,
-    count: int,
-    generator: torch.Generator,
-    device: torch.device,
-    *,
-    spare: bool,
-) -> Tensor:
-    """(B,) K with P(K) ∝ decay^K; one slot fewer where the first click has one."""
-    values = part.most_per_sign - 1 if spare else part.most_per_sign
-    weights = part.decay ** torch.arange(values + 1, device=device)
-    return torch.multinomial(weights, count, True, generator=generator)
 
 
 def _core(inside: Tensor, share: float, generator: torch.Generator) -> Tensor:

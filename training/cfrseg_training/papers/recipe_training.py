@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -89,10 +90,8 @@ def schedule_of(
     optimiser: torch.optim.Optimizer, recipe: Recipe
 ) -> torch.optim.lr_scheduler.MultiStepLR:
     """Return the recipe's schedule; step it once per epoch."""
-    part = recipe.schedule
-    return torch.optim.lr_scheduler.MultiStepLR(
-        optimiser, list(part.milestones), part.factor
-    )
+    milestones, factor = list(recipe.schedule.milestones), recipe.schedule.factor
+    return torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones, factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +137,7 @@ def train_by_recipe(
         state = output.with_suffix(".state.pt")
         trainer = RecipeTrainer(network, windows, state, seed=seed)
         began = time.monotonic()
-        limit = None if minutes is None else 60 * minutes
-        trained = trainer.run(stop_after_s=limit)
+        trained = trainer.run(stop_after_s=None if minutes is None else 60 * minutes)
     except ValueError as error:
         raise DatasetError(str(error)) from error
     start = base or recipe.network.start
@@ -219,10 +217,7 @@ class RecipeTrainer:
 
     def draw(self) -> WindowBatch:
         """Draw a batch of the recipe: crops, then SUEM among them."""
-
-        def plain() -> WindowBatch:
-            return self.windows.draw(self.recipe.data.batch, self.host)
-
+        plain = partial(self.windows.draw, self.recipe.data.batch, self.host)
         suem = self.recipe.suem
         if not (suem.paste or suem.combine or suem.mix):
             return plain()
@@ -231,10 +226,9 @@ class RecipeTrainer:
     def _add_gradient(self) -> float:
         batch = self.draw()
         device = self.windows.device.type
+        how = self.recipe, self.generator, self.host
         with torch.autocast(device, torch.float16, enabled=self._half):
-            loss = published_step(
-                self.network, batch, self.recipe, self.generator, self.host
-            )
+            loss = published_step(self.network, batch, *how)
         share: Tensor = loss / self.recipe.data.accumulate
         torch.autograd.backward(self.scaler.scale(share))
         return float(loss.detach())

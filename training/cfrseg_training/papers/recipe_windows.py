@@ -144,8 +144,7 @@ def _cut(
     nearest = yx.round().long()
     inside = ((nearest >= 0) & (nearest < size)).all(-1)
     rows, columns = nearest.clamp(min=0).minimum(size - 1).unbind(-1)
-    labels = torch.where(inside, scene.labels[rows, columns], 0)
-    return image, labels
+    return image, torch.where(inside, scene.labels[rows, columns], 0)
 
 
 def crop_map(
@@ -167,8 +166,7 @@ def crop_map(
     extent = forward.abs() @ torch.tensor([float(n) for n in shape])
     shift = torch.zeros(2)
     if (part.shift or part.rotate_degrees) and _chance(generator) < 0.75:
-        degrees = part.rotate_degrees * (2 * _chance(generator) - 1)
-        forward = _turn(degrees) @ forward
+        forward = _turn(part.rotate_degrees * (2 * _chance(generator) - 1)) @ forward
         shift = part.shift * (2 * torch.rand(2, generator=generator) - 1) * extent
     # whole pixels between crop and resized image, so that nothing is resampled twice
     lead = (extent - torch.tensor([float(n) for n in part.crop])) / 2
@@ -181,10 +179,8 @@ def crop_map(
 
 
 def _turn(degrees: float) -> Tensor:
-    angle = math.radians(degrees)
-    return torch.tensor(
-        [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
-    )
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return torch.tensor([[cos, -sin], [sin, cos]])
 
 
 def _chance(generator: torch.Generator) -> float:

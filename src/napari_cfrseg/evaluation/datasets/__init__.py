@@ -114,8 +114,7 @@ def find_components(
     for layer, labels in enumerate(plane.labels):
         if plane.ignore_mask is not None:
             labels = np.where(plane.ignore_mask, 0, labels)
-        components = measure.label(labels, background=0, connectivity=2)
-        flat = components.ravel()
+        flat = measure.label(labels, background=0, connectivity=2).ravel()
         areas = np.bincount(flat)
         _, first = np.unique(flat, return_index=True)
         for index in first:
@@ -123,6 +122,20 @@ def find_components(
                 continue
             y, x = divmod(int(index), labels.shape[1])
             yield layer, int(labels[y, x]), (y, x), int(areas[flat[index]])
+
+
+def objects_of(
+    source: Source,
+    set_name: str,
+    image_name: str,
+    plane: int | None,
+    annotated: AnnotatedPlane,
+    min_area_px: int = MIN_AREA_PX,
+) -> Iterator[BenchmarkObject]:
+    """List the connected components on one plane of a source as objects."""
+    where = source, set_name, image_name, plane
+    for component in find_components(annotated, min_area_px=min_area_px):
+        yield BenchmarkObject(*where, component[1], component[0], *component[2:])
 
 
 def sample_objects(

@@ -23,7 +23,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +34,7 @@ from napari_cfrseg.evaluation.datasets import (
     MIN_AREA_PX,
     AnnotatedPlane,
     BenchmarkObject,
-    Source,
-    find_components,
+    objects_of,
 )
 from napari_cfrseg.io import images
 from napari_cfrseg.io.named_axes import OpenImage
@@ -66,6 +65,10 @@ class _LabelledSet(ABC):
     def objects_in(self, name: str) -> Iterator[BenchmarkObject]:
         """List every object of one image; CfrSegError if it cannot be used."""
 
+    @abstractmethod
+    def read_plane(self, image_name: str, plane: int | None) -> AnnotatedPlane:
+        """Read one plane; CfrSegError if image and labels are missing or do not fit."""
+
     def objects(self) -> Iterator[BenchmarkObject]:
         """List every object, image by image; DatasetError if no image can be used."""
         left_out: list[str] = []
@@ -84,12 +87,8 @@ class _LabelledSet(ABC):
     def _objects_of(
         self, image_name: str, plane: int | None, labels: NDArray[Any]
     ) -> Iterator[BenchmarkObject]:
-        own = cast("Source", self)  # both layouts read planes
-        source = own, self.name, image_name, plane
-        annotated = self._annotate(labels, labels)
-        found = find_components(annotated, min_area_px=self.min_area_px)
-        for layer, label, anchor, area in found:
-            yield BenchmarkObject(*source, label, layer, anchor, area)
+        where = self, self.name, image_name, plane
+        return objects_of(*where, self._annotate(labels, labels), self.min_area_px)
 
     def _annotate(self, image: NDArray[Any], labels: NDArray[Any]) -> AnnotatedPlane:
         ignored = labels < 0
@@ -181,10 +180,8 @@ class OmeZarr(_LabelledSet):
 
     def objects_in(self, name: str) -> Iterator[BenchmarkObject]:
         """List every object of one image; CfrSegError if it cannot be used."""
-        labels = self._open(name, labels=True)
-        planes: list[int | None] = [None]
-        if len(labels.shape) == 3:
-            planes = [*self._planes_of(labels.shape[0])]
+        shape = self._open(name, labels=True).shape
+        planes = [*self._planes_of(shape[0])] if len(shape) == 3 else [None]
         for plane in planes:
             ids = self.read_plane(name, plane).labels[0]
             yield from self._objects_of(name, plane, ids)

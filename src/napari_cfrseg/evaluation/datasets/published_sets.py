@@ -134,8 +134,7 @@ class Sbd:
     def _instances(self, stem: str) -> NDArray[np.int32]:
         path = self.folder / "inst" / f"{stem}.mat"
         try:
-            content = loadmat(path)
-            instances = content["GTinst"]["Segmentation"][0, 0]
+            instances = loadmat(path)["GTinst"]["Segmentation"][0, 0]
         except (OSError, ValueError, KeyError, IndexError) as error:
             msg = f"{path} holds no GTinst.Segmentation: {error!r}"
             raise DatasetError(msg) from error

@@ -16,8 +16,7 @@ Zoom-In: the ROI is the bounding box of {previous probability > 0.5} ∪ positiv
 expanded about its centre to max(ratio · extent, 200) px, kept from click to click
 unless a positive click leaves it or the new box overlaps it by less than 0.5. The crop
 is resampled to the target size (bilinear, corners aligned), the answer resampled back
-and pasted into zeros. The product's own windows (:mod:`napari_cfrseg.geometry.windows`)
-work differently.
+and pasted into zeros.
 """
 
 from __future__ import annotations
@@ -83,9 +82,8 @@ class ZoomIn:
     ) -> Roi | None:
         """Choose the next evaluation's window; None: the whole image at its own size.
 
-        ``shape`` is the image's (Y, X), ``clicks`` are all, the newest included;
-        ``previous``, (Y, X) probability, and ``roi`` are those of the evaluation
-        before.
+        ``shape`` is the image's (Y, X), ``clicks`` are all; ``previous``, (Y, X)
+        probability, and ``roi`` are those of the evaluation before.
         """
         if len(clicks) <= self.skip_clicks:
             return None
@@ -191,8 +189,7 @@ def box_iou(first: Roi, second: Roi) -> float:
 
 def as_probability_array(values: Tensor) -> NDArray[np.float32]:
     """(1, 1, Y, X) tensor → (Y, X) float32 array on the host."""
-    array: NDArray[np.float32] = values[0, 0].detach().to("cpu", torch.float32).numpy()
-    return array
+    return values[0, 0].detach().to("cpu", torch.float32).numpy()
 
 
 @dataclass(frozen=True, slots=True)

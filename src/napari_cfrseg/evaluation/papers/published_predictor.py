@@ -62,8 +62,7 @@ class PublishedSegmenter:
 
         Other types are scaled between robust percentiles, as the product does.
         """
-        values = as_rgb(image, keep_bytes=True)
-        tensor = torch.from_numpy(values).permute(2, 0, 1)[None]
+        tensor = torch.from_numpy(as_rgb(image, keep_bytes=True)).permute(2, 0, 1)[None]
         self._image = tensor.to(self._network.device)
         self._embedded = None
 
@@ -96,10 +95,8 @@ class PublishedSegmenter:
     ) -> PublishedPrediction:
         """Evaluate once, or twice where the first window proves too wide."""
         result = self._evaluate_in(clicks, before, self._choose(clicks, before))
-        zoom = self._protocol.zoom
-        if zoom is None or not zoom.predicts_again(
-            result.window_probability, result.roi
-        ):
+        zoom, seen = self._protocol.zoom, (result.window_probability, result.roi)
+        if zoom is None or not zoom.predicts_again(*seen):
             return result
         # the feedback stays that of the click before; only the window moves
         roi = self._choose(clicks, result)
@@ -156,15 +153,13 @@ class PublishedSegmenter:
         views = [list(clicks)]
         if self._protocol.flip:
             places = ((c.yx[0], size[1] - c.yx[1] - 1) for c in clicks)
-            views.append(
-                [Click(yx, c.is_positive) for yx, c in zip(places, clicks, strict=True)]
-            )
+            pairs = zip(places, clicks, strict=True)
+            views.append([Click(yx, click.is_positive) for yx, click in pairs])
             feedback = None if feedback is None else _with_mirror(feedback)
         device = self._network.device
         points = np.stack([points_array(view, slots=slots) for view in views])
-        newest = np.array(
-            [[*v[-1].yx, float(v[-1].is_positive)] for v in views], np.float32
-        )
+        rows = [[*view[-1].yx, float(view[-1].is_positive)] for view in views]
+        newest = np.array(rows, np.float32)
         slotted, last = (torch.from_numpy(a).to(device) for a in (points, newest))
         features = self._network.embed_clicks(embedding, slotted)
         return self._network.refine(features, feedback, last), size

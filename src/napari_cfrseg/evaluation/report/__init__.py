@@ -24,52 +24,33 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cfrseg import overlay
 from napari_cfrseg.errors import DatasetError
 from napari_cfrseg.evaluation import scores
 from napari_cfrseg.evaluation.datasets import BenchmarkObject, as_rgb
 from napari_cfrseg.evaluation.metrics import ACCEPTABLE_IOU
-from napari_cfrseg.evaluation.report.comparisons import (
-    compare_runs,
-    differing_robots,
-    format_differences,
-)
-from napari_cfrseg.evaluation.report.tables import (
-    Summary,
-    format_robot_spread,
-    format_tables,
-    summarize_sets,
-    write_objects,
-)
+from napari_cfrseg.evaluation.report import comparisons, tables
+from napari_cfrseg.evaluation.report.tables import Summary
 from napari_cfrseg.evaluation.runner import Run
 from napari_cfrseg.evaluation.scores import ResultRow, pooled_rows
 from napari_cfrseg.geometry.windows import Box, mask_box, overlap
 from napari_cfrseg.io.atomic import check_folder
-from napari_cfrseg.overlay import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY_BLUE,
-    VERMILION,
-    YELLOW,
-    hex_of,
-)
 
-_CURVES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY_BLUE, (0, 0, 0))
-COLOURS = tuple(hex_of(colour) for colour in _CURVES)
-POSITIVE, NEGATIVE = hex_of(SKY_BLUE), hex_of(ORANGE)
-TRUTH_COLOUR, MASK_COLOUR = hex_of(YELLOW), hex_of(PURPLE)
+#: colours of curves, in turn
+COLOURS = (
+    *map(overlay.hex_of, (overlay.BLUE, overlay.VERMILION, overlay.GREEN)),
+    *map(overlay.hex_of, (overlay.PURPLE, overlay.ORANGE, overlay.SKY_BLUE)),
+    overlay.hex_of((0, 0, 0)),
+)
+POSITIVE, NEGATIVE = overlay.hex_of(overlay.SKY_BLUE), overlay.hex_of(overlay.ORANGE)
+TRUTH_COLOUR, MASK_COLOUR = map(overlay.hex_of, (overlay.YELLOW, overlay.PURPLE))
 SHEET_OBJECTS = 12
 
 
 def summarize_run(run: Run) -> list[Summary]:
     """Figures of a run per set, and pooled last."""
-    return summarize_sets(
-        run.rows,
-        run.order,
-        max_clicks=run.settings.max_clicks,
-        target=run.settings.target,
-    )
+    most, target = run.settings.max_clicks, run.settings.target
+    return tables.summarize_sets(run.rows, run.order, max_clicks=most, target=target)
 
 
 def write_report(
@@ -88,27 +69,21 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = name_runs(runs)
-    results = [
-        (name, summarize_run(run)) for name, run in zip(names, runs, strict=True)
-    ]
+    results = [*zip(names, map(summarize_run, runs), strict=True)]
     (folder / "command.txt").write_text(command + "\n", encoding="utf-8")
-    tables = format_tables(results)
-    tables += "".join(f"\n{note}\n" for note in notes)
-    (folder / "table.md").write_text(tables, encoding="utf-8")
-    write_objects(folder / "objects.csv", runs)
+    text = tables.format_tables(results) + "".join(f"\n{note}\n" for note in notes)
+    (folder / "table.md").write_text(text, encoding="utf-8")
+    tables.write_objects(folder / "objects.csv", runs)
     _write_summary(folder / "summary.json", runs, results, command)
     _write_comparisons(folder / "compare.md", runs, names)
     _write_spread(folder / "robot.md", runs, results)
-    pools = {
-        name: pooled_rows(run.rows, run.order)
-        for name, run in zip(names, runs, strict=True)
-    }
+    named = zip(names, runs, strict=True)
+    pools = {name: pooled_rows(run.rows, run.order) for name, run in named}
     save_curves(folder, pools)
     save_histograms(folder, pools, min(0.90, runs[0].settings.target))
     for run in runs:
         if objects is not None:
-            sheet = folder / f"sheet-{run.folder.name}.png"
-            save_contact_sheet(sheet, run, objects)
+            save_contact_sheet(folder / f"sheet-{run.folder.name}.png", run, objects)
     return results
 
 
@@ -153,9 +128,11 @@ def _write_summary(
 def _write_comparisons(path: Path, runs: Sequence[Run], names: Sequence[str]) -> None:
     first = runs[0]
     parts = [
-        format_differences(compare_runs(first, run), names[0], name)
+        comparisons.format_differences(
+            comparisons.compare_runs(first, run), names[0], name
+        )
         for run, name in zip(runs[1:], names[1:], strict=True)
-        if not differing_robots(first, run)
+        if not comparisons.differing_robots(first, run)
     ]
     if parts:
         path.write_text("\n".join(parts), encoding="utf-8")
@@ -169,7 +146,7 @@ def _write_spread(
         robot = "human-like" if run.settings.human else "exact"
         spread.setdefault(f"{run.label}, {robot} robot", []).append(summaries[-1])
     if any(run.settings.human for run in runs):
-        path.write_text(format_robot_spread(spread), encoding="utf-8")
+        path.write_text(tables.format_robot_spread(spread), encoding="utf-8")
 
 
 def save_curves(folder: Path, pools: Mapping[str, Sequence[ResultRow]]) -> None:
@@ -297,8 +274,7 @@ def _view(truth: NDArray[np.bool_], row: ResultRow) -> Box:
     y0, x0, y1, x1 = mask_box(truth) or (0, 0, 1, 1)
     half = max(16, y1 - y0, x1 - x0)
     y, x = (y0 + y1 - 1) // 2, (x0 + x1 - 1) // 2
-    square = (y - half, x - half, y + half + 1, x + half + 1)
-    return overlap(square, (0, 0, *row.shape))
+    return overlap((y - half, x - half, y + half + 1, x + half + 1), (0, 0, *row.shape))
 
 
 def check_report(folder: Path) -> None:

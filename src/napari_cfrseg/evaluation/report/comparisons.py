@@ -133,8 +133,7 @@ def _measures(target: float, max_clicks: int) -> Mapping[str, Measure]:
     )
     for effect, group in product(scores.EFFECTS, scores.CLICK_GROUPS):
         name = f"{effect.replace('_', ' ')}, click {group}"
-        measure = partial(share, effect=effect, group=group)
-        found[name] = (measure, effect != "mended")
+        found[name] = (partial(share, effect=effect, group=group), effect != "mended")
     found["area under curve"] = (
         lambda row: scores.area_under_curve([row.ious], max_clicks),
         False,

@@ -66,9 +66,7 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; NaN becomes None."""
-        plain = _finite(asdict(self))
-        if not isinstance(plain, dict):
-            raise TypeError(plain)
+        plain: dict[str, Any] = _finite(asdict(self))
         return plain
 
 
