@@ -223,15 +223,14 @@ class Annotator:
 
         ``region`` is the part of the plane to look at (None: all of it); its centre
         comes first. ``known`` is what :meth:`learn` returned, here or on another image
-        (None: this plane's objects, or those of the plane with the most). ``along`` is
-        the axis of a stack or time-lapse: objects of the plane before or after that are
-        not on this one are looked for first, as a propagation does, and continued when
-        they are accepted. ``spacing`` is the (between planes, y, x) size of a pixel.
-        What ``earlier`` batches found, and the tiles they completed, are left out.
+        (None: of this plane). ``along`` is the axis of a stack or time-lapse: objects
+        of the plane before or after that are not on this one are looked for first, as a
+        propagation does, and continued when they are accepted. ``spacing`` is the
+        (between planes, y, x) size of a pixel. What ``earlier`` batches found, and the
+        tiles they completed, are left out.
 
-        Steps may be applied between batches. A suggestion becomes an object with the
-        event ``SuggestionsAccepted``; those accepted, corrected and rejected so far
-        count in the scores.
+        Steps may be applied between batches. A suggestion becomes an object with
+        ``SuggestionsAccepted``; every verdict so far counts in the scores.
         """
         if known is None:
             known = self.learn(plane)

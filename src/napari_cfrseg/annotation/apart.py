@@ -1,13 +1,11 @@
 """Whether a click lies apart from its object, and so begins the next one.
 
-A positive click on the next nucleus looks like a correction of the one before. The
-network tells them apart: it fuses a correction with the object, and leaves the next
-object beside it, or joined by a narrow neck. Where the mask before is hardly what was
-meant, such as a dot on a large object, a click corrects it. Objects that touch are
-often fused all the same: well outside the mask, one window is first looked at as if
-the click began an object, which it does if that shows a likely mask that leaves this
-object out. How often this is right is measured by ``benchmarks/next_object.py``; the
-numbers come from validation objects.
+The network fuses a correction with the object, and leaves the next object beside it, or
+joined by a narrow neck. Where the mask before is hardly what was meant, such as a dot
+on a large object, a click corrects it. Objects that touch are often fused all the same:
+well outside the mask, one window is first looked at as if the click began an object,
+which it does if that shows a likely mask that leaves this object out. The numbers come
+from validation objects (``benchmarks/next_object.py``).
 """
 
 from __future__ import annotations
@@ -54,8 +52,7 @@ def is_apart(
     """Return whether a click is another object's, asked before it is computed.
 
     Its own object is locked, far away, or has a likely one beside it, where
-    ``if_apart``, which begins that one, ends with its first click. ``check`` as in
-    :meth:`RoundComputer.look_ahead`.
+    ``if_apart``, which begins that one, ends with its first click.
     """
     if not (if_apart and isinstance(event, ev.ClickAdded)):
         return False

@@ -276,6 +276,10 @@ def _write_runs(runs: LabelRuns, *columns: NDArray[np.integer]) -> dict[str, Any
     return {"shape": list(runs.shape), "runs": numbers.ravel().tolist()}
 
 
+def _write_labels(runs: LabelRuns) -> dict[str, Any]:
+    return _write_runs(runs, runs.after)
+
+
 HintField = Annotated[FocusHint, _same_names(HintPart, FocusHint)]
 ScalingField = Annotated[Scaling, _same_names(ScalingPart, Scaling)]
 RefinementField = Annotated[Refinement, _same_names(RefinementPart, Refinement)]
@@ -283,14 +287,7 @@ MaskField = Annotated[
     LabelRuns, FileForm(MaskPart, LabelRuns, _read_runs, _write_runs, checks=False)
 ]
 LabelsField = Annotated[
-    LabelRuns,
-    FileForm(
-        LabelsPart,
-        LabelRuns,
-        _read_runs,
-        lambda runs: _write_runs(runs, runs.after),
-        checks=False,
-    ),
+    LabelRuns, FileForm(LabelsPart, LabelRuns, _read_runs, _write_labels, checks=False)
 ]
 #: (click id, (row, column))
 Move = Annotated[

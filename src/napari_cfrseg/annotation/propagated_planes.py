@@ -1,9 +1,8 @@
 """A propagation as a draft: from objects' anchors to masks on other planes.
 
-A replay computes the event again; only its few numbers are stored. Planes get a start
-mask with a mark (:class:`~napari_cfrseg.annotation.state.Carried`); the first click or
-stroke on one, or its confirmation, makes it an anchor, and then only its gap is
-computed again.
+A replay computes the event again. Planes get a start mask with a mark
+(:class:`~napari_cfrseg.annotation.state.Carried`); the first click or stroke on one, or
+its confirmation, makes it an anchor, and then only its gap is computed again.
 """
 
 from __future__ import annotations
@@ -71,17 +70,15 @@ def anchors_of(state: ObjectState, event: ev.Propagated) -> dict[int, MaskPatch]
 
 
 def _track(event: ev.Propagated, draft: Draft, object_id: int) -> list[Track]:
-    state = draft.unlocked(object_id)
+    state, ends = draft.unlocked(object_id), (event.first, event.last)
     anchors = anchors_of(state, event)
     if not anchors:
         msg = f"{state.name} is annotated on no plane here: click it on one first"
         raise SessionError(msg)
-    gaps = gaps_of(anchors, event.first, event.last)
+    gaps = gaps_of(anchors, *ends)
     if event.only_stale:
         gaps = tuple(g for g in gaps if not _is_fresh(event, state, g))
-    if not gaps:
-        return []
-    return [Track(object_id, anchors, event.first, event.last, event.spans, gaps)]
+    return [Track(object_id, anchors, *ends, event.spans, gaps)] if gaps else []
 
 
 def _source(event: ev.Propagated, state: ObjectState, gap: Gap) -> tuple[object, ...]:

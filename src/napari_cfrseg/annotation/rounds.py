@@ -199,10 +199,7 @@ class RoundComputer:
         sampling: tuple[float, float, float],
         taken: Callable[[int, int, Box], LabelArray],
     ) -> SegmenterPlanes:
-        """Return a line of planes to propagate along, by their index on it.
-
-        A plane's black and white are recorded with its first click, and these are none.
-        """
+        """Return a line of planes to propagate along, by their index on it."""
         if self._segmenter is None:
             raise CheckpointError(f"{_NO_MODEL} propagated: load one first")
         self._set = None

@@ -42,23 +42,19 @@ def default_colour(object_id: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ClickEntry:
-    """A click and the settings its round is computed with.
-
-    ``threshold`` is the object's when the click was made: the mask that it corrects
-    does not follow the slider afterwards. ``candidate`` is which of the masks found at
-    a first click was taken; ``box`` is where its mask ends. ``given``: the
-    mask came with the click, as a suggestion's does, and is not computed.
-    """
+    """A click and the settings its round is computed with."""
 
     click_id: int
     click: Click
     refinement: Refinement
     focus_shift: int = 0
     hint: FocusHint | None = None
+    #: the object's when the click was made: the mask that it corrects does not follow
+    #: the slider afterwards
     threshold: float = 0.5
-    candidate: int = 0
-    box: Box | None = None
-    given: bool = False
+    candidate: int = 0  #: which of the masks found at a first click was taken
+    box: Box | None = None  #: where its mask ends
+    given: bool = False  #: the mask came with the click, as a suggestion's does
 
     @classmethod
     def of(
@@ -72,17 +68,14 @@ class ClickEntry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PaintEntry:
-    """Pixels a person added and removed by hand.
-
-    ``threshold`` is the object's when it was painted: the mask under the edit, and so
-    the next click's feedback, does not follow the slider afterwards. ``holds`` as in
-    :class:`~napari_cfrseg.annotation.events.Painted`.
-    """
+    """Pixels a person added and removed by hand."""
 
     added: MaskPatch
     removed: MaskPatch
+    #: the object's when it was painted: the mask under the edit does not follow the
+    #: slider afterwards
     threshold: float
-    holds: bool = False
+    holds: bool = False  #: as in :class:`~napari_cfrseg.annotation.events.Painted`
 
 
 Entry = ClickEntry | PaintEntry
@@ -90,27 +83,21 @@ Entry = ClickEntry | PaintEntry
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Round:
-    """The result of an entry: a prediction for a click, a mask for a painted edit.
-
-    ``masks`` is how many different ones were found at a first click.
-    """
+    """The result of an entry: a prediction for a click, a mask for a painted edit."""
 
     prediction: Prediction | None = None
     mask: MaskPatch | None = None
-    masks: int = 0
+    masks: int = 0  #: how many different ones were found at a first click
 
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """Marks a plane whose mask was carried there and not confirmed.
+    """Marks a plane whose mask was carried there and not confirmed."""
 
-    ``confidence`` is the IoU to expect, ``stop`` says why the run ended on this plane.
-    ``source`` is what it was computed from: the anchors' indices and their states'
-    stamps, and whether the object spans the range.
-    """
-
-    confidence: float
-    stop: str | None = None
+    confidence: float  #: the IoU to expect
+    stop: str | None = None  #: why the run ended on this plane
+    #: what it was computed from: the anchors' indices and their states' stamps, and
+    #: whether the object spans the range
     source: tuple[object, ...] = ()
 
 
@@ -150,17 +137,13 @@ class PlaneState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ObjectState:
-    """One object, and what was done to it on each plane.
+    """One object, and what was done to it on each plane."""
 
-    ``object_id`` (≥ 1) is its label, ``colour`` is ``#rrggbb``; a pixel belongs to it
-    from the probability ``threshold`` on.
-    """
-
-    object_id: int
+    object_id: int  #: its label, ≥ 1
     name: str
-    colour: str
+    colour: str  #: ``#rrggbb``
     locked: bool = False
-    threshold: float = 0.5
+    threshold: float = 0.5  #: probability from which a pixel belongs to it
     object_class: str = ""
     planes: Mapping[Plane, PlaneState] = field(
         default_factory=lambda: MappingProxyType({})
@@ -274,11 +257,9 @@ class History:
         return len(self._undone)
 
     def push(self, transaction: Transaction, begins: ev.Event) -> None:
-        """Remember a step; what had been undone is forgotten.
+        """Remember a step, which ``begins`` with an event; forget what was undone.
 
-        An object's creation and the first thing done to it are one step, and so are a
-        slider's moves from one threshold to another. ``begins`` is the first event of
-        the step.
+        It joins the step before where that event continues it (:func:`continues`).
         """
         self._undone.clear()
         self._hold(transaction)

@@ -39,14 +39,11 @@ from napari_cfrseg.io.tiled_labels import AnyLabels
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Progress:
-    """How many planes a step has computed, of how many at most.
-
-    ``patches`` is what the labels changed by since the last report.
-    """
+    """How many planes a step has computed, of how many at most."""
 
     done: int
     total: int
-    patches: tuple[LabelRuns, ...] = ()
+    patches: tuple[LabelRuns, ...] = ()  #: changes of labels since the last report
 
 
 #: gets the labels so far, or progress; returns True to end and keep the planes done
@@ -101,22 +98,19 @@ class LabelDraft:
 
 @dataclass(slots=True, eq=False)
 class Draft:
-    """The objects and labels that a step reads and changes, in place.
-
-    ``stamp`` numbers the events performed; ``on_preview`` gets what the labels will be
-    while a round is still being refined; ``recorded`` is the event as the session gets
-    it, with what was measured or how far it came.
-    """
+    """The objects and labels that a step reads and changes, in place."""
 
     objects: dict[int, ObjectState]
     labels_of: Callable[[Plane], AnyLabels]
     computer: RoundComputer
     plane_shape: tuple[int, int]
     settings: Settings
-    stamp: int
+    stamp: int  #: number of the event being performed
+    #: gets what the labels will be while a round is still being refined
     on_preview: PatchCallback | None = None
     judged: Judged = ()
     notes: list[str] = field(default_factory=list)
+    #: the event as the session gets it, with what was measured or how far it came
     recorded: ev.Event = field(init=False)
     edits: LabelDraft = field(init=False)
     _before: dict[int, ObjectState | None] = field(default_factory=dict)

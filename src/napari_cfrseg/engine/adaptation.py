@@ -83,8 +83,8 @@ def save_model(
 ) -> None:
     """Write an adapted network as a weights file; it then draws all clicks so.
 
-    ``base`` is the name or path of the model it was made from, "" if unknown. An
-    adaptation that is none of this network raises CheckpointError.
+    ``base`` is the name or path of its model, "" if unknown. An adaptation that is none
+    of this network raises CheckpointError.
     """
     changed = adapted(network, adaptation)
     if changed is None or adaptation is None:

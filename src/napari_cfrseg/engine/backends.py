@@ -56,15 +56,12 @@ def shared(
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The network that computes, its program, and one line that says why.
-
-    ``can_prepare`` says that OpenVINO could be used after ``prepare``.
-    """
+    """The network that computes, its program, and one line that says why."""
 
     network: ClickNetwork
     name: str
     reason: str
-    can_prepare: bool = False
+    can_prepare: bool = False  #: whether OpenVINO could be used after ``prepare``
 
 
 def choose(
@@ -107,9 +104,9 @@ def prepare(network: ClickNetwork) -> bool:
     cpu = torch.device("cpu")
     if _obstacle(network, network, cpu) or not isinstance(network, CfrNet):
         return False
-    from napari_cfrseg.model.openvino_network import trace
+    from napari_cfrseg.model import openvino_network
 
-    trace(network)
+    openvino_network.trace(network)
     return True
 
 
@@ -140,33 +137,29 @@ def _tried(
     half: torch.dtype | None,
     origin: Hashable,
 ) -> Choice:
-    from napari_cfrseg.model.openvino_network import (
-        OpenVinoNetwork,
-        openvino_version,
-        trace,
-        traced_folder,
-    )
+    from napari_cfrseg.model import openvino_network as openvino
 
     if not isinstance(network, CfrNet) or not isinstance(fast, CfrNet):
         raise TypeError(type(network))
-    folder = traced_folder(network)
+    folder = openvino.traced_folder(network)
     if not folder.is_dir():
         if backend == "auto":
             reason = "OpenVINO is not prepared for this model yet"
             return Choice(fast, by_torch, reason, can_prepare=True)
-        trace(network)
+        openvino.trace(network)
     threads = torch.get_num_threads()
     program = ("openvino", threads, half)
 
     def make() -> ClickNetwork:
-        made = OpenVinoNetwork(fast, folder, threads=threads, half=half is not None)
+        is_half = half is not None
+        made = openvino.OpenVinoNetwork(fast, folder, threads=threads, half=is_half)
         off = _difference(fast, made)
         if off > (HALF_TOLERANCE if half else TOLERANCE):
             raise RuntimeError(f"its probabilities differ from torch's by {off:.2g}")
         return made
 
     other = shared(origin, program, make)
-    name = f"OpenVINO {openvino_version()}"
+    name = f"OpenVINO {openvino.openvino_version()}"
     if backend == "openvino":
         forget_reordered(fast)
         return Choice(other, name, "as asked for")

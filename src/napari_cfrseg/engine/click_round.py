@@ -51,11 +51,7 @@ StepCallback = Callable[[Prediction], None]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One click's round.
-
-    ``forced`` false: the clicks were carried here from a neighbouring plane, and the
-    network may ignore them.
-    """
+    """One click's round."""
 
     clicks: tuple[Click, ...]
     previous: Prediction
@@ -63,6 +59,7 @@ class Task:
     hint: FocusHint | None
     focus_shift: int = 0
     on_step: StepCallback | None = None
+    #: False: carried from a neighbouring plane; the network may ignore them
     forced: bool = True
     threshold: float = 0.5
     on_window: Callable[[Window], None] | None = None

@@ -8,8 +8,7 @@ blend of FCFI's FFCM (Eq. 2 of that paper)::
 with l the click's label and W its weight: 1 on the click's disk, and for the newest
 click the network's own affinity on the similar region connected to it, inside FFCM's
 box. A click only reaches pixels that are nearer to it than to any click of the other
-sign, so honouring one never breaks another, and one pass suffices. (From the fourth
-click on, :mod:`napari_cfrseg.engine.one_way` limits the change, too.)
+sign, so honouring one never breaks another, and one pass suffices.
 """
 
 from __future__ import annotations
@@ -41,13 +40,10 @@ SIMILAR = 0.8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Affinity:
-    """The network's similarity of every cell to the newest click.
-
-    ``values`` is (h, h) float32 in [0, 1], with h = ``window.grid``.
-    """
+    """The network's similarity of every cell to the newest click."""
 
     window: Window
-    values: NDArray[np.float32]
+    values: NDArray[np.float32]  #: (h, h) in [0, 1], with h = ``window.grid``
 
     def region(self, click: Click, box: Box) -> NDArray[np.float32]:
         """Spread the similar region connected to a click over a box of the plane."""

@@ -16,42 +16,32 @@ from napari_cfrseg.errors import MEMORY_VARIABLE, DeviceError
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The devices torch reports, and why there are no more.
-
-    ``built_for`` is the CUDA version torch was built for, None for a build without;
-    ``problem`` is torch's own message where CUDA does not start.
-    """
+    """The devices torch reports, and why there are no more."""
 
     gpus: tuple[str, ...] = ()
-    built_for: str | None = None
-    problem: str = ""
+    built_for: str | None = None  #: the CUDA version, None for a build without
+    problem: str = ""  #: torch's own message where CUDA does not start
     has_driver: bool = False
     has_mps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where and by which program a network is computed, and why.
-
-    ``can_prepare`` says that a faster program could be prepared for the next start.
-    """
+    """Where and by which program a network is computed, and why."""
 
     device: str
     backend: str
     reason: str
-    can_prepare: bool = False
+    can_prepare: bool = False  #: a faster program could be prepared for the next start
     precision: str = "float32"
 
 
 @dataclass(slots=True)
 class Notices:
-    """Measures against running out of memory, each said once.
-
-    ``warns`` false: they are shown elsewhere, and no warnings.
-    """
+    """Measures against running out of memory, each said once."""
 
     texts: list[str] = field(default_factory=list)
-    warns: bool = True
+    warns: bool = True  #: False: they are shown elsewhere, and no warnings
 
     def add(self, text: str) -> None:
         """Add a notice unless it was added before."""

@@ -77,14 +77,10 @@ class FocusSettings:
 
 @dataclass(frozen=True, slots=True)
 class FocusHint:
-    """The object's size, as far as it is known before its first click.
+    """The object's size, as far as it is known before its first click."""
 
-    Windows of the side ``side_px`` are tried, and those up to ``spread`` times smaller
-    or larger.
-    """
-
-    side_px: float
-    spread: float = 2.0
+    side_px: float  #: side of the windows that are tried
+    spread: float = 2.0  #: windows up to so many times smaller or larger are tried, too
 
     def __post_init__(self) -> None:
         if not (self.side_px > 0 and self.spread >= 1):

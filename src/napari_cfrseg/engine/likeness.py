@@ -305,10 +305,7 @@ def _blob_sizes(sizes: Sequence[float]) -> list[float]:
 def _blob_maps(
     shown: NDArray[np.float32], sizes: Sequence[float], step: int
 ) -> Iterator[tuple[NDArray[np.float32], float, int]]:
-    """Yield (response, diameter in pixels, shrinking) at some sizes.
-
-    Normalised so that a disc of value 1 on 0 has the same response at every size.
-    """
+    """Yield (response, diameter in pixels, shrinking), normalised over the sizes."""
     for size in sizes:
         shrinking = 2 ** _octave(size / step)
         sigma = size / step / shrinking / 2 / math.sqrt(2)

@@ -144,10 +144,7 @@ def measure(
         mean,
         min(2.0, grown),
     ]
-    out = np.empty((len(rows), len(numbers)), np.float32)
-    for i, values in enumerate(numbers):
-        out[:, i] = values
-    return out, cells
+    return np.stack(np.broadcast_arrays(*numbers), axis=1).astype(np.float32), cells
 
 
 def weigh_changes(
@@ -159,8 +156,8 @@ def weigh_changes(
 ) -> NDArray[np.float32]:
     """Return the network's (grid, grid) answer with each possible change weighed.
 
-    Where a cell may follow the newest click, its probability becomes that of the
-    change being right. ``feedback`` as for :func:`measure`.
+    A cell that may follow the newest click gets the probability of the change being
+    right. ``feedback`` as for :func:`measure`.
     """
     numbers, cells = measure(probability, feedback, window, clicks)
     with torch.inference_mode():
@@ -194,9 +191,8 @@ def settle(
     """Return the object's probability after a click, and the clicks that needed help.
 
     The network's (grid, grid) answer is pasted, clicks are honoured, and late ones
-    weighed and confined. Training runs the same function after each of its rounds, so
-    that what the network is trained on is what it meets. ``feedback`` is ``before`` on
-    the window's grid, if it was cropped already; the other parameters are those of
+    weighed and confined; training with the product's rounds runs it, too. ``feedback``
+    is ``before`` on the window's grid, if it was cropped already; the rest is as for
     :func:`~napari_cfrseg.engine.corrections.honour`, :func:`one_way` and
     :func:`weigh_changes`.
     """

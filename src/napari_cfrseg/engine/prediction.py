@@ -19,16 +19,13 @@ from napari_cfrseg.io.plane_image import Scaling
 
 @dataclass(frozen=True, slots=True)
 class StageSeconds:
-    """Wall time of one click's round by stage, in seconds.
+    """Wall time of one click's round by stage, in seconds."""
 
-    ``crop`` reads and resamples, ``paste`` puts back and honours the clicks.
-    """
-
-    crop: float = 0.0
+    crop: float = 0.0  #: read and resample
     embed_image: float = 0.0
     embed_clicks: float = 0.0
     refine: float = 0.0
-    paste: float = 0.0
+    paste: float = 0.0  #: put back and honour the clicks
 
     @property
     def network(self) -> float:
@@ -43,15 +40,11 @@ class StageSeconds:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """One of the masks among which the automatic focus chose at a first click.
-
-    ``values`` is the (h, w) float32 probability in the box ``cells`` of the window's
-    grid, outside which it is next to zero.
-    """
+    """One of the masks among which the automatic focus chose at a first click."""
 
     window: Window
-    cells: Box
-    values: NDArray[np.float32]
+    cells: Box  #: of the window's grid, outside which the probability is next to zero
+    values: NDArray[np.float32]  #: (h, w), the probability inside
     affinity: Affinity | None = None
     quality: float | None = None
 

@@ -304,12 +304,11 @@ class Segmenter:
     ) -> Prediction:
         """Segment an object known from a neighbouring plane, in one round.
 
-        ``clicks`` are those that a program chose from that plane's mask, the most
-        telling one last, at least one. They are shown to the network but never forced
-        on its answer, and the Prediction does not keep them. ``previous`` is that
-        plane's result: its probability is the first feedback, its window is kept while
-        it fits. ``on_window`` gets the window once it is embedded, before it is
-        decoded.
+        ``clicks``, at least one, are those that a program chose from that plane's mask,
+        the most telling one last; they are never forced on the network's answer, and
+        the Prediction does not keep them. ``previous`` is that plane's result: the
+        first feedback, and the window while it fits. ``on_window`` gets the window once
+        it is embedded.
         """
         image = self._ready()
         if not clicks or previous.shape != image.shape:
@@ -383,10 +382,8 @@ class Segmenter:
         ``region`` where to look (None: everywhere), its centre first. ``taken`` returns
         (h, w) bool, which pixels of a box belong to objects already; ``verdicts`` is
         what a person said of earlier suggestions. What ``earlier`` batches found, and
-        the tiles they completed, are left out.
-
-        Each batch is computed when it is asked for; other methods may be called in
-        between. No two suggestions overlap much.
+        the tiles they completed, are left out. Each batch is computed when it is asked
+        for; other methods may be called in between. No two suggestions overlap much.
         """
         image = self._ready()
         if known.scaling is not None:

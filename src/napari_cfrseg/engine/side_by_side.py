@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ class Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[str, float] = defaultdict(float)
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
@@ -71,8 +72,7 @@ class Stopwatch:
                 torch.cuda.synchronize(self._device)
             elif self._device.type == "mps":
                 torch.mps.synchronize()
-            spent = time.perf_counter() - start
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+            self.seconds[stage] += time.perf_counter() - start
 
     @contextmanager
     def share(self, stages: Sequence[Stopwatch]) -> Iterator[None]:
@@ -83,8 +83,7 @@ class Stopwatch:
         parts = [part for watch in stages for part in watch.seconds.items()]
         total = sum(seconds for _, seconds in parts) or 1.0
         for stage, seconds in parts:
-            known = self.seconds.get(stage, 0.0)
-            self.seconds[stage] = known + spent * seconds / total
+            self.seconds[stage] += spent * seconds / total
 
     def read(self) -> StageSeconds:
         """Return the seconds so far."""

@@ -53,14 +53,11 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The network's first answer to a click: (grid, grid) probability in a window.
-
-    ``image`` holds the window's (3, grid, grid) pixels.
-    """
+    """The network's first answer to a click."""
 
     window: Window
-    image: NDArray[np.float32]
-    probability: NDArray[np.float32]
+    image: NDArray[np.float32]  #: (3, grid, grid), its pixels
+    probability: NDArray[np.float32]  #: (grid, grid)
     quality: float | None
 
 
@@ -176,8 +173,7 @@ class Stages:
     ) -> None:
         """Drop the kept embeddings: another image is coming.
 
-        ``early`` returns the embedding that :meth:`embed_ahead` made, by what reads the
-        image and window.
+        ``early`` returns what :meth:`embed_ahead` made, by reader and window.
         """
         self._images = Latest(_KEPT_BYTES, _bytes_of, _LEAST_KEPT)
         self._clicks = Latest(_KEPT_BYTES, _bytes_of, _LEAST_KEPT)

@@ -2,14 +2,12 @@
 
 Three steps, of which only the second needs the network:
 
-1. Seeds: grey values are projected onto what tells the finished objects from their
-   surroundings; maxima of the Laplacian of Gaussian at the finished objects' sizes.
+1. Seeds: blobs of the finished objects' sizes (:mod:`~napari_cfrseg.engine.likeness`).
 2. Each seed is answered as a first click is, in a window of its blob's size, and its
    mask, unless hopeless or sure, once more: as a click on its innermost pixel, in a
-   window of its size. The better of both counts. Each is cut where its border looks
-   most like those of the finished objects. Windows are computed in batches and, where
-   a CPU has it, in bfloat16: results may differ from a click's in single pixels, so a
-   mask is recorded with its acceptance and not computed again.
+   window of its size. The better of both counts, cut where its border looks most like
+   those of the finished objects. In batches and bfloat16 results may differ from a
+   click's in single pixels, so a mask is recorded with its acceptance.
 3. Each mask gets the probability of being right, from the network's quality and
    confidence and from its likeness to the finished objects (size, grey values,
    roundness); every verdict of a person moves the weights.
@@ -31,26 +29,12 @@ from scipy import ndimage
 from scipy.special import expit
 
 from napari_cfrseg.clicks import Click
+from napari_cfrseg.engine import likeness
 from napari_cfrseg.engine.focus import border_cells, clicked_component
-from napari_cfrseg.engine.likeness import (
-    Appearance,
-    Likeness,
-    Seed,
-    close_features_of,
-    find_seeds,
-    project,
-    read_cells,
-)
+from napari_cfrseg.engine.likeness import Likeness, Seed
 from napari_cfrseg.geometry.distances import innermost
 from napari_cfrseg.geometry.masks import MaskPatch
-from napari_cfrseg.geometry.windows import (
-    Box,
-    Window,
-    mask_box,
-    overlap,
-    paste,
-    shape_of,
-)
+from napari_cfrseg.geometry.windows import Box, Window, mask_box, overlap, paste
 from napari_cfrseg.io.plane_image import PlaneImage
 
 if TYPE_CHECKING:
@@ -109,15 +93,12 @@ class ObjectSuggestion:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Some suggestions, best first, and how many tiles of the plane are done.
-
-    ``searched`` is the tile that this batch completes, None within a tile.
-    """
+    """Some suggestions, best first, and how many tiles of the plane are done."""
 
     found: tuple[ObjectSuggestion, ...]
     done: int
     total: int
-    searched: Box | None = None
+    searched: Box | None = None  #: the tile that it completes, None within a tile
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -203,7 +184,8 @@ class Suggester:
         tiles = [t for t in tiles if not any(overlap(t, box) == t for box in done)]
         for number, tile in enumerate(tiles):
             around = tile[0] - reach, tile[1] - reach, tile[2] + reach, tile[3] + reach
-            near = [s for s in shown if 0 not in shape_of(overlap(s.mask.box, around))]
+            parts = ((s, overlap(s.mask.box, around)) for s in shown)
+            near = [s for s, (y0, x0, y1, x1) in parts if y0 < y1 and x0 < x1]
             for found in self._suggest_in(tile, near):
                 shown += found
                 yield Batch(tuple(found), number, len(tiles))
@@ -276,7 +258,8 @@ class Suggester:
         height, width = self._image.shape
         y0, x0 = (max(0, v // reach * reach - reach) for v in tile[:2])
         box = (y0, x0, min(height, tile[2] + reach), min(width, tile[3] + reach))
-        seeds = find_seeds(read_cells(self._image, box, known.step), (y0, x0), known)
+        cells = likeness.read_cells(self._image, box, known.step)
+        seeds = likeness.find_seeds(cells, (y0, x0), known)
         pixels = np.rint(seeds[:, :2]).astype(np.intp).clip(max=(height - 1, width - 1))
         inside = ((pixels >= tile[:2]) & (pixels < tile[2:])).all(axis=1)
         pixels, seeds = pixels[inside], seeds[inside]
@@ -291,10 +274,7 @@ class Suggester:
         return [suggestion for look in self._looks(seeds) for suggestion in look]
 
     def _looks(self, seeds: Sequence[Seed]) -> Iterator[list[ObjectSuggestion]]:
-        """Yield the masks of a first look, and those of a second from their middles.
-
-        What is whole and sure at the first look is not looked at again.
-        """
+        """Yield masks of a first look, and of a second from unsure ones' middles."""
         scale = _FIRST_LOOK * self._known.elongation
         first = self._look(seeds, [scale * seed.size for seed in seeds])
         yield [s for s, is_whole in first if is_whole]
@@ -306,10 +286,7 @@ class Suggester:
     def _look(
         self, seeds: Sequence[Seed], sides: Sequence[float]
     ) -> list[tuple[ObjectSuggestion, bool]]:
-        """Answer seeds in windows of some sides; leave out what is hopeless.
-
-        The second values say whether no border of the window cuts the mask.
-        """
+        """Answer seeds in windows of some sides; say whether no border cuts a mask."""
         if not seeds:
             return []
         grid, plane = self._stages.grid, self._image.shape
@@ -343,7 +320,7 @@ class Suggester:
         size = 2 * math.sqrt(mask.area / math.pi)
         if not known[0] / _SIZES < size < known[-1] * _SIZES:
             return None
-        look = Appearance.at(answer.image, body, window.px_per_cell)
+        look = likeness.Appearance.at(answer.image, body, window.px_per_cell)
         confidence = float(np.abs(2 * answer.probability[sure] - 1).mean())
         quality = 0.5 if answer.quality is None else answer.quality
         traits = self._known.traits(look, quality, confidence, seed.response)
@@ -359,8 +336,8 @@ class Suggester:
         y0, x0 = max(y0 - _MARGIN, 0), max(x0 - _MARGIN, 0)
         part = slice(y0, y1 + _MARGIN), slice(x0, x1 + _MARGIN)
         channels = self._image.channels
-        features = close_features_of(answer.image[:channels, *part])
-        like = project(features, self._known.border)
+        features = likeness.close_features_of(answer.image[:channels, *part])
+        like = likeness.project(features, self._known.border)
         slope = np.sqrt(np.mean(np.square(features[-channels:]), axis=0))
         found = []
         for cut in _CUTS:

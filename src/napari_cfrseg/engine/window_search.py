@@ -32,32 +32,23 @@ from napari_cfrseg.model.network import NetworkOutput
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A window and the network's features of it.
-
-    ``first`` is the network's first answer if there is one, ``tried`` are the windows
-    that the automatic focus compared, best first.
-    """
+    """A window and the network's features of it."""
 
     window: Window
     features: Any
-    first: NetworkOutput | None = None
-    tried: tuple[Attempt, ...] = ()
+    first: NetworkOutput | None = None  #: the network's first answer, if there is one
+    tried: tuple[Attempt, ...] = ()  #: what the automatic focus compared, best first
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attempt:
-    """A window the automatic focus tried.
-
-    ``probability`` is the network's (grid, grid) float32 answer; ``evidence`` is None
-    where its mask misses the click; ``score`` is in [0, 1], or in [−1, 0) without a
-    mask; ``quality`` the IoU that the network expects, None if it gives none.
-    """
+    """A window the automatic focus tried."""
 
     look: Look
-    probability: NDArray[np.float32]
-    evidence: WindowEvidence | None
-    score: float
-    quality: float | None = None
+    probability: NDArray[np.float32]  #: (grid, grid), the network's answer
+    evidence: WindowEvidence | None  #: None where its mask misses the click
+    score: float  #: in [0, 1], or in [−1, 0) without a mask
+    quality: float | None = None  #: the IoU that the network expects, if it gives one
 
 
 def ranked(attempts: Sequence[Attempt], quality_lead: float) -> tuple[Attempt, ...]:
@@ -98,10 +89,9 @@ class WindowSearch:
         """Try the automatic focus's windows, small to large, then one that fits.
 
         Wide windows are left out where a narrower one is sure. The last one is laid
-        around the best mask so far as Zoom-In would lay it: the ladder finds the
-        object's size within a factor, the fitted window settles it. With ``side_px``
-        only the window of the nearest side is tried. ``clicks`` are all of the object,
-        no two on one pixel.
+        around the best mask so far, as Zoom-In would. With ``side_px`` only the window
+        of the nearest side is tried. ``clicks`` are all of the object, no two on one
+        pixel.
         """
         yx, plane, grid = newest_positive(clicks).yx, self.image.shape, self.stages.grid
         windows = candidate_windows(yx, plane, grid, self.focus, hint)

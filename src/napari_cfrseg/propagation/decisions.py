@@ -124,14 +124,11 @@ def confidence_of(
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A click worth making, where a plane's mask is least like its neighbours'.
-
-    ``confidence`` is the IoU expected of the plane.
-    """
+    """A click worth making, where a plane's mask is least like its neighbours'."""
 
     index: int
     yx: tuple[float, float]
-    confidence: float
+    confidence: float  #: the IoU expected of the plane
 
 
 def suggest(

@@ -139,8 +139,7 @@ def planes_along(
 
     ``axis`` (0, 1 or 2) is walked along; the other two, in their order, are a plane's
     rows and columns. ``voxel`` is the (z, y, x) size of a voxel. A lazy stack is read
-    by slices, ``stack[:, y]`` for planes across Y: how fast that is depends on how it
-    is chunked.
+    by slices, ``stack[:, y]`` for planes across Y.
     """
     if axis not in (0, 1, 2):
         raise ValueError(f"axis {axis}: expected 0, 1 or 2")

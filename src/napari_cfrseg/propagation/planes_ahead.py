@@ -39,8 +39,7 @@ Early = Callable[[], Any]
 class HeldPlane:
     """A lazy plane's pixels, read; otherwise it behaves like the lazy plane.
 
-    The black and white of a large lazy plane are measured on other pixels than those
-    of an array in memory: that a plane was read ahead must not change them.
+    Black and white of a large lazy plane are measured on other pixels than an array's.
     """
 
     def __init__(self, plane: PlaneLike) -> None:

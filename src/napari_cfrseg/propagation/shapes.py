@@ -178,17 +178,14 @@ class Profile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bridge:
-    """Between the anchors ``below`` and ``above``: signed-distance interpolation.
-
-    Without a profile the radius is that of the interpolated shape.
-    """
+    """Between the anchors ``below`` and ``above``: signed-distance interpolation."""
 
     below: int
     above: int
     first: MaskPatch
     second: MaskPatch
     sampling: tuple[float, float]
-    profile: Profile | None = None
+    profile: Profile | None = None  #: None: the radius is the interpolated shape's
 
     def box(self, index: int) -> Box | None:
         """Return what both masks' boxes share, and a box between the two."""
@@ -197,8 +194,7 @@ class Bridge:
             return other if one is None else one
         t = self._share(index)
         y0, x0, y1, x1 = ((1 - t) * a + t * b for a, b in zip(one, other, strict=True))
-        between = (int(y0), int(x0), int(y1) + 1, int(x1) + 1)
-        return union(between, overlap(one, other))
+        return union((int(y0), int(x0), int(y1) + 1, int(x1) + 1), overlap(one, other))
 
     def field(self, index: int, box: Box) -> Field:
         """Return the interpolated shape."""

@@ -52,41 +52,30 @@ Shift = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Running:
-    """Where a run is: a plane, the object's mask, picture and appearance on it.
-
-    ``anchor_look`` is its appearance on the anchor that the run began from,
-    ``anchor_area`` that of its largest anchor, ``least_contrast`` the least share of
-    the anchor's contrast it had on the way, ``strayed`` how far (y, x) it has moved
-    away from where the prior expects it.
-    """
+    """Where a run is: a plane, the object's mask, picture and appearance on it."""
 
     index: int
     mask: MaskPatch
     picture: Field
     look: Look
-    anchor_look: Look
-    anchor_area: int
+    anchor_look: Look  #: its appearance on the anchor that the run began from
+    anchor_area: int  #: of its largest anchor
     window: Window | None = None
-    least_contrast: float = 1.0
-    strayed: Shift = (0, 0)
+    least_contrast: float = 1.0  #: least share of the anchor's contrast on the way
+    strayed: Shift = (0, 0)  #: how far (y, x) it is from where the prior expects it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """A plane's outcome before it is decided on.
+    """A plane's outcome before it is decided on."""
 
-    ``logits`` is F, ``carried`` the mask that was expected, ``network`` the network's
-    alone. It ran if the image supported a carried click. ``contrast`` is the share of
-    the anchor's that the mask kept.
-    """
-
-    logits: Field
-    carried: MaskPatch
-    network: MaskPatch
-    network_ran: bool
+    logits: Field  #: F of the module's docstring
+    carried: MaskPatch  #: the mask that was expected
+    network: MaskPatch  #: the network's alone
+    network_ran: bool  #: it does if the image supports a carried click
     agreement: float
     certainty: float
-    contrast: float
+    contrast: float  #: the share of the anchor's that the mask kept
     window: Window | None
     strayed: Shift = (0, 0)
 
@@ -176,8 +165,8 @@ def _followed(
 ) -> tuple[tuple[Field, Field], Shift, Shift] | None:
     """Return what is expected where the object's picture is found again.
 
-    Those are the fields of :func:`_expected`, how far the run has strayed then, and the
-    last step of that way; None: nothing is expected.
+    The fields of :func:`_expected`, how far the run has strayed then, and the last step
+    of that way; None: nothing is expected.
     """
     outlook = _expected(planes, run, index, prior, run.strayed)
     if outlook is None:
@@ -216,10 +205,7 @@ def _expected(
     prior: Prior | None,
     strayed: Shift,
 ) -> tuple[Field, Field] | None:
-    """Return the prior's shape and the mask carried, as signed distances over one box.
-
-    Both are moved by what the run has strayed from the prior; None: there is neither.
-    """
+    """Return signed distances of prior and carried mask, moved as the run strayed."""
     hulls = [box_of(run.mask)]
     if prior is not None and (hull := prior.box(index)) is not None:
         hulls.append(_shift(hull, strayed))
@@ -335,14 +321,11 @@ _DEEP = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """An object's appearance on a plane: grey values.
+    """An object's appearance on a plane: grey values."""
 
-    The means of its core and of a ring around it, and the standard deviation inside.
-    """
-
-    inside: float
-    outside: float
-    spread: float
+    inside: float  #: mean of its core
+    outside: float  #: mean of a ring around it
+    spread: float  #: standard deviation inside
 
     @property
     def limit(self) -> float:
@@ -375,9 +358,8 @@ def positives(
 ) -> list[Click]:
     """Choose an interior point of each larger part of a mask that looks like it.
 
-    ``distance`` is that of the mask carried here, ``grey`` the smoothed pixels of this
-    plane, ``look`` the appearance on the plane before. The largest part's point comes
-    last: the newest click counts most.
+    ``distance`` is that of the mask carried here, ``grey`` the plane's smoothed pixels,
+    ``look`` the appearance before. The largest part's point is last and counts most.
     """
     parts, count = ndimage.label(distance > 0)
     if count == 0:

@@ -1,13 +1,11 @@
 """From anchors to all planes: one sweep up, one sweep down, joined between anchors.
 
-Every plane is visited twice at most, whatever the number of objects. Planes beyond an
-object's outermost anchors are done in one sweep; between two anchors both sweeps come
-by and are joined,
+Planes beyond an object's outermost anchors are done in one sweep; between two anchors
+both sweeps come by and are joined, so that each side decides near its own anchor::
 
     F(z) = (1 − t) · F_below(z) + t · F_above(z)      t = (z − z₀) / (z₁ − z₀)
 
-so that each side decides near its own anchor. Only cropped logit maps of planes between
-anchors are kept from the first sweep to the second.
+Only cropped logit maps between anchors are kept from the first sweep to the second.
 """
 
 from __future__ import annotations
@@ -210,13 +208,8 @@ class _Sweep:
         radius = max(math.sqrt(max(areas) / math.pi), 1.0)
         steps = min(abs(index - a) for a in stretch.ends)
         distance = steps * self.planes.plane_steps / radius
-        return Evidence(
-            answer.agreement,
-            answer.certainty,
-            passes,
-            stretch.trust_on(index),
-            distance,
-        )
+        seen = answer.agreement, answer.certainty, passes
+        return Evidence(*seen, stretch.trust_on(index), distance)
 
 
 def _result(

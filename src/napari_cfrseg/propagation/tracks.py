@@ -121,18 +121,13 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlaneResult:
-    """One object's mask on one plane, computed from the anchors below and above.
-
-    ``confidence`` is the IoU to expect, in [0, 1]. Where a run ended, ``stop`` says
-    why; if it was refused there, the mask is empty and the confidence is that of the
-    mask refused.
-    """
+    """One object's mask on one plane, computed from the anchors below and above."""
 
     object_id: int
     index: int
-    mask: MaskPatch
-    confidence: float
-    stop: StopReason | None = None
+    mask: MaskPatch  #: empty where it was refused
+    confidence: float  #: the IoU to expect, in [0, 1], also of a mask refused
+    stop: StopReason | None = None  #: why a run ended there
     below: int | None = None
     above: int | None = None
     evidence: Evidence | None = None
