@@ -187,12 +187,7 @@ def format_fields(rows: Sequence[FieldRow], settings: FieldSettings) -> str:
 def _figures(rows: Sequence[FieldRow]) -> list[float]:
     """Mean over fields; precision and recall over their suggestions and objects."""
     costs = [
-        [
-            row.clicked.acceptable,
-            *row.one_by_one[:2],
-            *row.at_once[:2],
-            *row.with_noise[:2],
-        ]
+        (*row.clicked[:1], *row.one_by_one[:2], *row.at_once[:2], *row.with_noise[:2])
         for row in rows
     ]
     proposed, right = np.sum([row.found(ACCEPT_FROM) for row in rows], axis=0)

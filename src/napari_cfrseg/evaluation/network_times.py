@@ -34,18 +34,14 @@ HalfOrFull = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """Where and how to compute.
-
-    ``precision`` is float32 (tf32 on CUDA), or autocast; ``compiled`` means
-    ``torch.compile``; ``threads=None`` is torch's choice. ``cpu_time`` counts the
-    processor's seconds instead of the clock's, which a busy machine does not change: on
-    the CPU with one thread only.
-    """
+    """Where and how to compute."""
 
     device: str = "cpu"
-    precision: HalfOrFull = "float32"
-    compiled: bool = False
-    threads: int | None = None
+    precision: HalfOrFull = "float32"  #: float32 (tf32 on CUDA), or autocast
+    compiled: bool = False  #: by ``torch.compile``
+    threads: int | None = None  #: None: torch's choice
+    #: count the processor's seconds, which a busy machine does not change, instead of
+    #: the clock's: on the CPU with one thread only
     cpu_time: bool = False
 
     def __post_init__(self) -> None:
@@ -62,18 +58,13 @@ class Arithmetic:
 
 @dataclass(frozen=True, slots=True)
 class ClickCost:
-    """Cost of a "first" or "next" click with one refinement.
+    """Cost of one kind of click with one refinement."""
 
-    ``steps`` is the mean number of refinement steps, ``ms`` the median of milliseconds,
-    ``ratio`` the median over repetitions of this click's time over the reference's
-    standard click of this kind.
-    """
-
-    click: str
+    click: str  #: "first" or "next"
     refinement: str
-    steps: float
-    ms: float
-    ratio: float
+    steps: float  #: mean number of refinement steps
+    ms: float  #: median of milliseconds
+    ratio: float  #: median of its time over the reference's standard click of this kind
 
 
 @dataclass(frozen=True, slots=True)

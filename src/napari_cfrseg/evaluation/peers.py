@@ -94,9 +94,8 @@ class RandomWalker(CropSegmenter):
         self, rgb: NDArray[np.float32], seeds: NDArray[np.uint8]
     ) -> NDArray[np.bool_]:
         """Solve for the more probable seed."""
-        labels = segmentation.random_walker(
-            rgb, seeds.astype(np.int32), beta=200, mode="cg_j", channel_axis=-1
-        )
+        how = {"beta": 200, "mode": "cg_j", "channel_axis": -1}
+        labels = segmentation.random_walker(rgb, seeds.astype(np.int32), **how)
         return np.asarray(labels == OBJECT, bool)
 
 
@@ -172,9 +171,8 @@ def _resize(values: NDArray[Any], size: tuple[int, ...]) -> NDArray[np.float32]:
     values = values.astype(np.float32)
     if values.shape[:2] == size:
         return values
-    resized = transform.resize(
-        values, (*size, values.shape[2]), anti_aliasing=size[0] < values.shape[0]
-    )
+    shape, shrinks = (*size, values.shape[2]), size[0] < values.shape[0]
+    resized = transform.resize(values, shape, anti_aliasing=shrinks)
     return np.asarray(resized, np.float32)
 
 

@@ -83,10 +83,9 @@ def run_benchmark(
     done = {row.key for row in _read_rows(rows_path, repair=True)}
     left = [item for item in objects if item.key not in done]
     with rows_path.open("a", encoding="utf-8") as file:
-        found = evaluate_objects(
+        for row in evaluate_objects(
             spec, left, settings=settings, workers=workers, scheduler=scheduler
-        )
-        for row in found:
+        ):
             file.write(json.dumps(asdict(row)) + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -169,10 +169,7 @@ class SuggestionRobot:
     def _new(
         self, proposals: Sequence[ObjectSuggestion], least: float
     ) -> dict[int, ObjectSuggestion]:
-        """Return the best of some suggestions for each object that has none yet.
-
-        ``least`` is the IoU from which one is an object's.
-        """
+        """Return each new object's best suggestion, of an IoU of at least ``least``."""
         best: dict[int, tuple[float, ObjectSuggestion]] = {}
         for proposal in proposals:
             number, iou = self.plane.match(proposal.mask)

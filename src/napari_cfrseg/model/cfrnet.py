@@ -4,10 +4,9 @@
 ``embed_clicks``  disk maps join the pyramid at stride 4 and travel down and up it
 ``refine``        FFCM → CFFM (FCFI, Eqs. 1–5) → head with full window resolution
 
-The previous mask enters in ``refine`` only, so that the cascade of CFR-ICL (feed the
-mask back until it stops changing) repeats the lightest stage and nothing else. The
-clicks join after the encoder, so that a further click in the same window costs no
-second encoding of the image.
+The previous mask enters in ``refine`` only, so that the cascade of CFR-ICL repeats the
+lightest stage and nothing else. The clicks join after the encoder, so that a further
+click in the same window costs no second encoding of the image.
 """
 
 from __future__ import annotations
@@ -158,9 +157,8 @@ class CfrNet(ClickNetwork):
     def embed_image(self, image: Tensor) -> ImageEmbedding:
         """Embed the window's pixels; see ``ClickNetwork.embed_image``.
 
-        Each window is brought to zero mean and unit spread over all its channels:
-        a dim cell beside a bright one then looks like any cell. The floor on the
-        spread keeps the noise of an empty window small.
+        Each window is brought to zero mean and unit spread over all its channels: a dim
+        cell then looks like any. A floor keeps the noise of an empty window small.
         """
         mean = image.mean(dim=(1, 2, 3), keepdim=True)
         spread = image.std(dim=(1, 2, 3), keepdim=True)

@@ -87,10 +87,8 @@ def trace(network: CfrNet) -> Path:
 
 
 def _convert(stage: _Stage) -> Any:
-    """Trace a stage and convert it.
-
-    Not by ``openvino.convert_model``, which reports each use over the network.
-    """
+    """Trace a stage and convert it."""
+    # not by openvino.convert_model, which reports each use over the network
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -126,14 +124,10 @@ class OpenVinoNetwork(ClickNetwork):
             "NUM_STREAMS": threads,  # each request on a thread of its own
             "ENABLE_CPU_PINNING": False,  # other programs use the processor, too
         }
-        self._graphs = {
-            name: _Graph(
-                core.compile_model(str(folder / f"{name}.xml"), "CPU", how),
-                example,
-                result,
-            )
-            for name, _, example, result in _examples(fast)
-        }
+        self._graphs: dict[str, _Graph] = {}
+        for name, _, example, result in _examples(fast):
+            compiled = core.compile_model(str(folder / f"{name}.xml"), "CPU", how)
+            self._graphs[name] = _Graph(compiled, example, result)
 
     def architecture(self) -> dict[str, Any]:
         """Return the network's description."""
@@ -233,11 +227,8 @@ class _Graph:
         request = getattr(self._own, "request", None)
         if request is None:
             request = self._own.request = self._compiled.create_infer_request()
-        given = [
-            x.to("cpu", torch.float32).contiguous().numpy()
-            for x in leaves
-            if isinstance(x, Tensor)
-        ]
+        tensors = (x for x in leaves if isinstance(x, Tensor))
+        given = [x.to("cpu", torch.float32).contiguous().numpy() for x in tensors]
         answer = request.infer(given, share_inputs=True)
         found = (torch.from_numpy(answer[i]) for i in range(len(answer)))
         filled = [next(found) if isinstance(x, Tensor) else x for x in self._leaves]

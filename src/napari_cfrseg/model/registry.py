@@ -120,21 +120,16 @@ _VIT_H = {"dim": 1280, "depth": 32, "heads": 16, "pyramid": (240, 480, 960, 1920
 def _ritm(name: str, parameters: int, settings: Mapping[str, Any]) -> NamedNetwork:
     summary = f"RITM on HRNet-{name} + OCR, previous mask at the input"
     architecture = {"family": "hrnet", **settings}
-    return NamedNetwork(
-        f"ritm_hrnet{name}", parameters, (400, 600), "MIT", summary, architecture
-    )
+    of_file = parameters, (400, 600), "MIT"
+    return NamedNetwork(f"ritm_hrnet{name}", *of_file, summary, architecture)
 
 
 def _simpleclick(size: str, parameters: int, **settings: object) -> NamedNetwork:
     short = "xTiny" if size == "xtiny" else size[0].upper()
-    return NamedNetwork(
-        f"simpleclick_vit_{size}",
-        parameters,
-        (448, 672),
-        MAE,
-        f"SimpleClick / CFR-ICL on ViT-{short}",
-        {"family": "plain_vit", **settings},
-    )
+    summary = f"SimpleClick / CFR-ICL on ViT-{short}"
+    architecture = {"family": "plain_vit", **settings}
+    of_file = parameters, (448, 672), MAE
+    return NamedNetwork(f"simpleclick_vit_{size}", *of_file, summary, architecture)
 
 
 _BASELINE = "RITM's baseline on HRNet-18: no previous mask"

@@ -156,10 +156,9 @@ def load(
 
 
 def _build_empty(architecture: Mapping[str, Any]) -> ClickNetwork:
-    """Build a network whose weights are to come: nothing is drawn at random.
+    """Build a network without weights, which are to come: a ViT-L loads twice as fast.
 
-    That halves the time a ViT-L takes to load. A network that computes while it is
-    built, or has constants that no file brings, is built in full.
+    One that computes in building, or has constants no file brings, is built in full.
     """
     import torch
 

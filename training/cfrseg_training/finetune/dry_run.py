@@ -80,8 +80,7 @@ def write_sheet(trainer: Trainer, path: Path) -> None:
     """Draw samples as the training sees them into a PNG file.
 
     The object is outlined in yellow; positive clicks are blue rings, negative ones
-    orange crosses; hatched pixels do not count in the loss. The trainer's random
-    generator is restored, so that a training that follows is the same.
+    orange crosses; hatched pixels do not count. The trainer's generator is restored.
     """
     state = trainer.generator.get_state()
     trainer.generator.manual_seed(trainer.config.seed)

@@ -19,12 +19,8 @@ from numpy.typing import NDArray
 from scipy import ndimage, stats
 
 from cfrseg_training.finetune.held_out import FEWEST_TO_HOLD_OUT
-from cfrseg_training.loop.labelled import (
-    LabelledData,
-    LabelledPlane,
-    MemorySource,
-    to_uint8,
-)
+from cfrseg_training.loop import labelled
+from cfrseg_training.loop.labelled import LabelledPlane
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.errors import counted
 from napari_cfrseg.evaluation import scores
@@ -68,7 +64,7 @@ def bundled_objects() -> list[BenchmarkObject]:
         sample = load_sample(name)
         labels = sample.labels.astype(np.int32)
         planes.append(LabelledPlane(name, None, sample.image, labels))
-    source = MemorySource("bundled", tuple(planes))
+    source = labelled.MemorySource("bundled", tuple(planes))
     return sample_objects(list(source.objects()), FORGETTING_OBJECTS)
 
 
@@ -119,11 +115,7 @@ def compare(
 
 
 def _small_sample_factor(count: int) -> float:
-    """Return how much wider Student's interval is than the normal one.
-
-    Percentiles of a bootstrap are too narrow for few objects, as the normal interval
-    is: √(n / (n − 1)) for the spread and t for the quantile.
-    """
+    """Return √(n / (n − 1)) · t / z: a bootstrap of few objects is too narrow."""
     if count < 2:
         return 100.0
     student = float(stats.t.ppf(0.975, count - 1) / stats.norm.ppf(0.975))
@@ -139,7 +131,7 @@ def decide(change: Change, chance: float = 0.0) -> Verdict:
 
 
 def suggestions(
-    verdict: Verdict, data: LabelledData, facts: Mapping[str, float]
+    verdict: Verdict, data: labelled.LabelledData, facts: Mapping[str, float]
 ) -> list[str]:
     """Return which files were left out, and what to try where the model was not kept.
 
@@ -195,14 +187,14 @@ def chance_of_fit(planes: Sequence[LabelledPlane]) -> float:
 
 def _measures(plane: LabelledPlane, rng: np.random.Generator) -> NDArray[np.float64]:
     thin = max(1, -(-max(plane.labels.shape) // LONGEST_PX))
-    grey = to_uint8(plane.image).mean(axis=2)[::thin, ::thin].astype(np.float32)
+    pixels = labelled.to_uint8(plane.image)
+    grey = pixels.mean(axis=2)[::thin, ::thin].astype(np.float32)
     labels = plane.labels[::thin, ::thin]
     smooth = ndimage.gaussian_filter(grey, 1)
     steep = ndimage.gaussian_gradient_magnitude(grey, 1)
     rough = np.sqrt(np.maximum(ndimage.gaussian_filter(grey**2, 2) - smooth**2, 0))
     inside = labels > 0
-    grown = ndimage.maximum_filter(labels, 3)
-    outline = grown != ndimage.minimum_filter(labels, 3)
+    outline = ndimage.maximum_filter(labels, 3) != ndimage.minimum_filter(labels, 3)
     ring = ndimage.binary_dilation(inside, iterations=4) & ~inside
     height, width = labels.shape
     rows = []

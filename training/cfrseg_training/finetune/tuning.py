@@ -75,12 +75,11 @@ def fine_tune(
 ) -> gate.Outcome:
     """Fine-tune a model and write it where it is better.
 
-    ``settings`` has base model, output, minutes and so on; its ``data`` is not read.
-    ``config`` is the run, if not the settings'; the folds share its budget. ``work`` is
-    the folder of the states (by default a temporary one): a run that was killed
-    continues from them. Raises DatasetError if there is nothing to judge on,
-    CheckpointError if there is no such base model, TrainingError if something cannot be
-    written or the data are not those of the states in ``work``.
+    ``settings.data`` is not read. ``config`` is the run, if not the settings'; the
+    folds share its budget. ``work`` is the folder of the states (by default a temporary
+    one): a run that was killed continues from them. Raises DatasetError if there is
+    nothing to judge on, CheckpointError if there is no such base model, TrainingError
+    if something cannot be written or the data are not those of the states in ``work``.
     """
     with ExitStack() as stack:
         folder = work or Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -1,9 +1,8 @@
 """All training images in one buffer, from which windows are drawn in batches.
 
-Images differ in size, objects in scale by a factor of a hundred. Instead of cutting
-crops ahead of time, every image (with three coarser levels of it) and every label map
-lies in one flat tensor; a batch of windows of any centre, side, rotation and stretch
-is then a single gather, on the CPU or on a GPU, with no loader processes.
+Every image (with three coarser levels of it) and every label map lies in one flat
+tensor; a batch of windows of any centre, side, rotation and stretch is then a single
+gather, on the CPU or on a GPU, with no loader processes.
 """
 
 from __future__ import annotations
@@ -325,11 +324,9 @@ def _real_clicks(
     object_image: Sequence[int],
     object_points: Sequence[NDArray[np.float32]],
 ) -> Tensor | None:
-    """Return a person's clicks on each object, given its sample and points inside it.
+    """Return a person's clicks on each object, (N, K, 3) rows; None if none has any.
 
-    (N, K, 3) float32 rows ``[y, x, label]``, label −1 where there is none; None if no
-    sample has clicks. An object is one connected component; a label of several gives
-    each of them the clicks from the first positive one that hits it on.
+    A label of several components gives each the clicks from its first positive one on.
     """
     if not any(sample.clicks for sample in samples):
         return None
@@ -369,11 +366,7 @@ def _levels(image: NDArray[np.uint8]) -> list[Tensor]:
 def _bilinear(
     where: Tensor, start: Tensor, size: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield flat indices and weights of the four pixels around each point.
-
-    ``where`` is (B, G, G, 2), clamped into the plane; ``size`` (B, 1, 1, 2); ``start``,
-    (B, 1, 1), the index of the plane's first pixel.
-    """
+    """Yield flat indices and weights of the four pixels around (B, G, G, 2) points."""
     where = torch.minimum(where.clamp(min=0), (size - 1).float())
     low = where.floor()
     share = where - low

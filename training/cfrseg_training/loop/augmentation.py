@@ -11,13 +11,10 @@ Exclusion   extra object pasted on the source image  source − extra
 Mixing      the two images blended                   the source object
 ==========  =======================================  ==========================
 
-Windows have one size and pasting is pixel-aligned, as published. The published code
-pastes Simple's object with an opacity in [0.5, 1] (the paper's figures are opaque) and
-has a fifth mode, ``mix_object``, that the paper does not name: the extra object's
-region is blended into the source, and the truth stays.
-
-On micrographs a pasted nucleus may glow among dim ones: ``match_intensity`` first
-brings the pasted object's contrast to that of the place it lands on.
+Pasting is pixel-aligned, as published. The published code pastes Simple's object with
+an opacity in [0.5, 1] (the paper's figures are opaque) and has a fifth mode that the
+paper does not name, ``mix_object``. On micrographs a pasted nucleus may glow among dim
+ones: ``match_intensity`` first gives it the contrast of the place it lands on.
 
 ``vary`` changes contrast, colours, sharpness and noise and moves nothing.
 """

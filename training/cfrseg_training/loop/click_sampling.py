@@ -1,10 +1,9 @@
 """Clicks of a training batch, drawn on its device.
 
-Initial clicks follow RITM's sampler in kind (positives inside, negatives on the
-border, on other objects or on the background, geometric counts); further clicks fall
-in the largest error, as in iterative training. Depth inside an error region is the
-number of 3×3 erosions a pixel survives (the chessboard distance to the outside): on a
-GPU by eroding, without a transfer to the host; on a CPU by a distance transform.
+Initial clicks follow RITM's sampler in kind (positives inside, negatives on the border,
+on other objects or on the background, geometric counts); further clicks fall in the
+largest error. Depth inside an error region is the number of 3×3 erosions a pixel
+survives, the chessboard distance to the outside: on a GPU by eroding.
 """
 
 from __future__ import annotations

@@ -240,8 +240,7 @@ def read_data(request: DataRequest) -> LabelledData:
         jobs += _pairs(request.images, request.labels, request, broken)
     for folder in request.folders:
         jobs += _folder(folder, request, broken)
-    for path in request.sessions:
-        jobs.append((path.name, partial(_session, path, request)))
+    jobs += [(path.name, partial(_session, path, request)) for path in request.sessions]
     planes: list[LabelledPlane] = []
     for name, read in jobs:
         try:
@@ -331,10 +330,7 @@ def _zarr(
 
 
 def _session(path: Path, request: DataRequest) -> Iterator[LabelledPlane]:
-    """Yield the planes of a session that have objects, with the clicks made there.
-
-    Only what was clicked is labelled, so other pixels count as unknown.
-    """
+    """Yield a session's planes with objects and clicks; other pixels are unknown."""
     from napari_cfrseg.session.session import Session
 
     session = Session.open(path)

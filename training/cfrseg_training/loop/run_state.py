@@ -1,9 +1,8 @@
 """The state of a run: its moving average, its files, what its processes agree on.
 
-A decision taken from a local clock or a local file may differ between processes; one
-of them then leaves, and the others fail in the next exchange. So every such decision
-is the first process's, sent to the others (``decided_by_first``) or carried by the
-exchange of gradients or weights (``summed_over_processes``).
+Decisions from a local clock or file may differ between processes, which then fail in
+the next exchange. So they are the first process's, sent to the others
+(``decided_by_first``) or carried by the exchange (``summed_over_processes``).
 """
 
 from __future__ import annotations
@@ -29,10 +28,7 @@ T = TypeVar("T")
 
 
 class MovingAverage:
-    """Exponential moving average of parameters; buffers are copied.
-
-    The decay at step n is min(``decay``, (1 + n) / (10 + n)).
-    """
+    """Exponential moving average of parameters; buffers are copied."""
 
     def __init__(self, network: ClickNetwork, decay: float) -> None:
         self.network: ClickNetwork = copy.deepcopy(network).eval().requires_grad_(False)
@@ -44,8 +40,8 @@ class MovingAverage:
         """Move towards the network's present weights."""
         self.count += 1
         decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        pairs = zip(self.network.parameters(), network.parameters(), strict=True)
-        for mine, theirs in pairs:
+        own = self.network.parameters()
+        for mine, theirs in zip(own, network.parameters(), strict=True):
             mine.lerp_(theirs, 1 - decay)
         for kept, new in zip(self.network.buffers(), network.buffers(), strict=True):
             kept.copy_(new)

@@ -1,9 +1,8 @@
 """The training loop, from top to bottom.
 
 A step draws windows, varies them, runs the rounds and descends; the learning rate
-follows a cosine over a budget of seconds or of steps; an exponential moving average of
-the weights is what is evaluated and kept. The state is written regularly, and a run
-that was stopped continues from it.
+follows a cosine over a budget of seconds or of steps; a moving average of the weights
+is what is evaluated and kept. A run that was stopped continues from its state.
 """
 
 from __future__ import annotations
@@ -21,20 +20,16 @@ import torch
 from torch import nn
 
 from cfrseg_training.configuration import TrainConfig
-from cfrseg_training.loop import run_state
+from cfrseg_training.loop import run_state, training_step
 from cfrseg_training.loop.atlas import Atlas, WindowBatch
 from cfrseg_training.loop.augmentation import recombined, vary
-from cfrseg_training.loop.training_step import (
-    RoundsConfig,
-    StepResult,
-    clicks_to_reach,
-    summary,
-    train_step,
-)
+from cfrseg_training.loop.training_step import RoundsConfig, StepResult
 from napari_cfrseg.model.network import ClickNetwork
 
 _log = logging.getLogger(__name__)
 
+#: what of a trainer is in its state as it is
+_KEPT = ("step", "elapsed_s", "history", "best", "stale")
 #: network, number of windows and their grid, chance of the windows and of the host
 Step = Callable[[ClickNetwork, int, int, torch.Generator, torch.Generator], StepResult]
 
@@ -47,9 +42,6 @@ class Trainer:
     validation. ``watch`` is called after every step; it may wait (a pause, which the
     budget does not count) and returns False to stop. ``step`` draws and runs a batch in
     place of ``train_step``.
-
-    ``stopping`` says whether this process wants to stop before the end of the budget,
-    ``stopped`` whether all processes have agreed to.
     """
 
     def __init__(
@@ -84,6 +76,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scales)
         self.best: dict[str, Any] | None = None
         self.stale = 0
+        #: this process wants to stop before the end; all processes have agreed to
         self.stopping = self.stopped = False
         self._saved_at = self._validated_at = 0.0
         self.average = run_state.MovingAverage(self.network, config.ema)
@@ -227,7 +220,8 @@ class Trainer:
         batch = self.draw(count, grid)
         half = self.half
         with torch.autocast(self.device.type, half, enabled=half is not None):
-            return train_step(network, batch, rounds, self.generator, self.host)
+            chance = self.generator, self.host
+            return training_step.train_step(network, batch, rounds, *chance)
 
     def draw(self, count: int, grid: int) -> WindowBatch:
         """Draw windows as a step sees them: recombined and varied."""
@@ -286,9 +280,9 @@ class Trainer:
         if not self.validation:
             return {}
         network = self.average.network
-        clicked = partial(clicks_to_reach, network, autocast=self.half)
+        clicked = partial(training_step.clicks_to_reach, network, autocast=self.half)
         row = {"step": float(self.step), "elapsed_s": self.elapsed_s}
-        row |= summary(torch.cat([*map(clicked, self.validation)]))
+        row |= training_step.summary(torch.cat([*map(clicked, self.validation)]))
         self.history.append(row)
         _log.info("clicks to 85 and 90 %%: %.2f, %.2f", row["noc85"], row["noc90"])
         self._remember(row)
@@ -314,15 +308,11 @@ class Trainer:
         if run_state.process_rank():
             return
         state = {name: part.state_dict() for name, part in self._parts().items()}
+        state |= {name: getattr(self, name) for name in _KEPT}
         state |= {
-            "step": self.step,
-            "elapsed_s": self.elapsed_s,
             "average_count": self.average.count,
             "generator": self.generator.get_state(),
             "host": self.host.get_state(),
-            "history": self.history,
-            "best": self.best,
-            "stale": self.stale,
         }
         run_state.write_state(state, self.state_path)
 
@@ -347,11 +337,9 @@ class Trainer:
         self.average.count = state["average_count"]
         self.generator.set_state(state["generator"])
         self.host.set_state(state["host"])
-        self.step = state["step"]
-        self.elapsed_s = self.agreed_s = state["elapsed_s"]
-        self.history = state["history"]
-        self.best = state["best"]
-        self.stale = state["stale"]
+        for name in _KEPT:
+            setattr(self, name, state[name])
+        self.agreed_s = self.elapsed_s
         patience = self.config.patience
         self.stopped = patience is not None and self.stale >= patience
         if run_state.process_rank():

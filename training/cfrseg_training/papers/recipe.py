@@ -78,17 +78,15 @@ class ClicksPart:
 
 @dataclass(frozen=True, slots=True)
 class IterationPart:
-    """``[iteration]``: which forwards of a step carry gradient.
+    """``[iteration]``: which forwards of a step carry gradient."""
 
-    ``ritm``: ``fewest`` to ``most`` forwards without gradient, then one with it.
-    ``icl``: that many forwards, each with gradient and its own weight.
-    ``slot``: where generated clicks are written (``published_steps.put_click``).
-    """
-
+    #: ``ritm``: ``fewest`` to ``most`` forwards without gradient, then one with it.
+    #: ``icl``: that many forwards, each with gradient and its own weight
     scheme: Literal["ritm", "icl"]
     fewest: int
     most: int
     weights: tuple[float, ...]
+    #: where generated clicks are written (``published_steps.put_click``)
     slot: Literal["from_end", "first_free"]
 
 

@@ -1,9 +1,8 @@
 """Train a network as one of the papers did, on one's own labelled images.
 
-Everything comes from the recipe: network, crops, augmentation, SUEM, clicks,
-iteration, loss, optimiser and schedule. An epoch is ``epoch_length`` windows, whatever
-the number of images. After each epoch the state is written; a run that was stopped
-continues from the last one.
+Everything comes from the recipe. An epoch is ``epoch_length`` windows, whatever the
+number of images. After each one the state is written, from which a run that was stopped
+continues.
 """
 
 from __future__ import annotations
@@ -96,19 +95,15 @@ def schedule_of(
 
 @dataclass(frozen=True, slots=True)
 class RecipeOutcome:
-    """The result of a training by a recipe.
-
-    ``epochs`` and ``steps`` (of the optimiser) done, the last batch's ``loss``,
-    ``seconds`` of training, and the weights file.
-    """
+    """The result of a training by a recipe."""
 
     recipe: str
     network: str
-    epochs: int
-    steps: int
-    loss: float
+    epochs: int  #: done
+    steps: int  #: of the optimiser
+    loss: float  #: of the last batch
     seconds: float
-    model: str
+    model: str  #: the weights file
 
 
 def train_by_recipe(

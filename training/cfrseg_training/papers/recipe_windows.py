@@ -1,8 +1,7 @@
 """Windows cut and varied as a recipe says: the published pipelines' augmentation.
 
-Unlike the atlas, which lays windows around objects, the published pipelines cut a crop
-of fixed size anywhere in an image that was resized, flipped, turned and shifted, and
-then choose one of the objects that are left in it. All of it is one affine map here::
+The published pipelines cut a crop of fixed size anywhere in an image that was resized,
+flipped, turned and shifted, and then choose one of the objects in it: one affine map::
 
     crop pixel → + offset → undo shift and small turn → undo quarter turns, flip
                → ÷ resize → image pixel

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -193,8 +194,6 @@ def micro_objects(
     if unknown:
         msg = f"no set {', '.join(sorted(unknown))} on the {side} side of {split}"
         raise DatasetError(msg)
-    drawn: list[BenchmarkObject] = []
-    for folder in folders:
-        if sets is None or folder.name in sets:
-            drawn += sample_objects(list(folder.objects()), max_per_set, seed=seed)
-    return drawn
+    chosen = (folder for folder in folders if sets is None or folder.name in sets)
+    drawn = (sample_objects([*f.objects()], max_per_set, seed=seed) for f in chosen)
+    return [*chain.from_iterable(drawn)]

@@ -211,8 +211,7 @@ class OmeZarr(_LabelledSet):
         path = self.folder / image_name
         with images.reading(path):
             if labels:
-                opened = open_zarr(path, labels="")
-                return opened.arranged(keep="zyx")
+                return open_zarr(path, labels="").arranged(keep="zyx")
             return open_zarr(path).arranged(keep="zyxc").with_few_channels()
 
 

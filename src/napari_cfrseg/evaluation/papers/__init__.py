@@ -155,17 +155,12 @@ class ZoomIn:
 
     def to_crop(self, clicks: Sequence[Click], roi: Roi) -> list[Click]:
         """Move clicks into the resampled window; those outside stay outside."""
-        height, width = self.crop_size(roi)
-        return [
-            Click(
-                (
-                    height * (click.yx[0] - roi[0]) / (roi[1] - roi[0] + 1),
-                    width * (click.yx[1] - roi[2]) / (roi[3] - roi[2] + 1),
-                ),
-                is_positive=click.is_positive,
-            )
-            for click in clicks
-        ]
+        (height, width), moved = self.crop_size(roi), []
+        for click in clicks:
+            y = height * (click.yx[0] - roi[0]) / (roi[1] - roi[0] + 1)
+            x = width * (click.yx[1] - roi[2]) / (roi[3] - roi[2] + 1)
+            moved.append(Click((y, x), click.is_positive))
+        return moved
 
 
 def paste_roi(values: Tensor, roi: Roi, shape: tuple[int, int]) -> Tensor:

@@ -6,9 +6,6 @@ probability → network on the crop and its mirror image → mean of the two in 
 each with its own window and fed with the whole-image probability of the one before::
 
     Yⁱ = f(x, clicks, Yⁱ⁻¹),  i = 1 … n;   A-CFR stops at |Yⁱ > t  xor  Yⁱ⁻¹ > t| ≤ 20
-
-The product works differently (one window per click, frozen through the cascade); this
-is what the published numbers were made with.
 """
 
 from __future__ import annotations

@@ -81,8 +81,8 @@ def write_report(
     pools = {name: pooled_rows(run.rows, run.order) for name, run in named}
     save_curves(folder, pools)
     save_histograms(folder, pools, min(0.90, runs[0].settings.target))
-    for run in runs:
-        if objects is not None:
+    if objects is not None:
+        for run in runs:
             save_contact_sheet(folder / f"sheet-{run.folder.name}.png", run, objects)
     return results
 
@@ -155,15 +155,9 @@ def save_curves(folder: Path, pools: Mapping[str, Sequence[ResultRow]]) -> None:
     axes = figure.subplots()
     for index, (label, rows) in enumerate(pools.items()):
         curve = scores.mean_iou_curve([row.ious for row in rows])
-        axes.plot(
-            range(1, len(curve) + 1),
-            curve,
-            marker="o",
-            markersize=3,
-            color=COLOURS[index % len(COLOURS)],
-            linestyle="-" if index < len(COLOURS) else "--",
-            label=label,
-        )
+        line = {"linestyle": "-" if index < len(COLOURS) else "--", "label": label}
+        line["color"] = COLOURS[index % len(COLOURS)]
+        axes.plot(range(1, len(curve) + 1), curve, marker="o", markersize=3, **line)
     axes.set_xlabel("clicks")
     axes.set_ylabel("mean IoU (stopped objects keep their last)")
     axes.set_xticks([1, 5, 10, 15, 20])
@@ -243,23 +237,12 @@ def _draw_object(axes: Any, row: ResultRow, item: BenchmarkObject, needed: int) 
     for found, colour in ((truth, TRUTH_COLOUR), (mask, MASK_COLOUR)):
         part = found[y0:y1, x0:x1]
         if part.any() and not part.all():
-            axes.contour(
-                np.arange(x0, x1),
-                np.arange(y0, y1),
-                part.astype(float),
-                levels=[0.5],
-                colors=[colour],
-                linewidths=1,
-            )
+            shown = np.arange(x0, x1), np.arange(y0, y1), part.astype(float)
+            axes.contour(*shown, levels=[0.5], colors=[colour], linewidths=1)
     for y, x, positive in row.clicks:
-        axes.plot(
-            x,
-            y,
-            marker="o" if positive else "x",
-            color=POSITIVE if positive else NEGATIVE,
-            markeredgecolor="black" if positive else NEGATIVE,
-            markersize=5,
-        )
+        marker, colour = ("o", POSITIVE) if positive else ("x", NEGATIVE)
+        edge = "black" if positive else NEGATIVE
+        axes.plot(x, y, marker=marker, color=colour, mec=edge, markersize=5)
     axes.set_xlim(x0 - 0.5, x1 - 0.5)
     axes.set_ylim(y1 - 0.5, y0 - 0.5)
     name = f"{row.set_name.rsplit('/', 1)[-1]}\n{row.image_name[:24]}"

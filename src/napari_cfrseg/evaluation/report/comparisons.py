@@ -165,21 +165,13 @@ def _difference(
         for (row, _), is_known in zip(pairs, known, strict=True)
         if is_known
     ]
-    means = bootstrap_means(b - a, images, rng, resamples)
+    resampled = bootstrap_means(b - a, images, rng, resamples)
     tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(means, [tail, 100 - tail])
-    return Difference(
-        measure=name,
-        group=group,
-        objects=len(images),
-        images=len(set(images)),
-        mean_a=float(a.mean()),
-        mean_b=float(b.mean()),
-        difference=float((b - a).mean()),
-        low=float(low),
-        high=float(high),
-        fewer_is_better=fewer_is_better,
-    )
+    low, high = np.percentile(resampled, [tail, 100 - tail])
+    amounts = len(images), len(set(images))
+    means = float(a.mean()), float(b.mean()), float((b - a).mean())
+    interval = float(low), float(high)
+    return Difference(name, group, *amounts, *means, *interval, fewer_is_better)
 
 
 def differing_robots(first: Run, second: Run) -> list[str]:

@@ -9,8 +9,9 @@ import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from napari_cfrseg.evaluation import scores
 from napari_cfrseg.evaluation.runner import Run
 from napari_cfrseg.evaluation.scores import MIN_POOLED_OBJECTS, ResultRow, pooled_rows
 
+T = TypeVar("T")
 NOC_TARGETS = (0.80, 0.85, 0.90, 0.95)
 NOF_TARGETS = (0.85, 0.90, 0.95)
 IOU_CLICKS = (1, 3, 5)
@@ -82,8 +84,15 @@ def summarize(
     surfaces = [row for row in rows if row.boundary_ious]
     first_s, later_s = scores.seconds_per_click([row.seconds for row in rows])
     first_steps, later_steps = scores.seconds_per_click([row.steps for row in rows])
-    reached = {in_percent(t): t for t in NOC_TARGETS if t <= target + 1e-9}
-    failing = {in_percent(t): t for t in NOF_TARGETS if t <= target + 1e-9}
+
+    def at(
+        measure: Callable[[Sequence[Sequence[float]], float, int], T],
+        goals: Sequence[float],
+    ) -> dict[int, T]:
+        """Measure at the goals that the robot went for."""
+        own = (goal for goal in goals if goal <= target + 1e-9)
+        return {in_percent(goal): measure(runs, goal, max_clicks) for goal in own}
+
     curve = scores.mean_iou_curve(runs, max_clicks)
     ok_counts = [scores.clicks_to_ok(row, max_clicks) for row in rows]
     among = [scores.clicks_among(*pair) for pair in zip(rows, ok_counts, strict=True)]
@@ -100,18 +109,9 @@ def summarize(
         failing_first=scores.mean([run[0] < scores.FAILING_IOU for run in runs]),
         drops=scores.mean([drop for run in runs for drop in scores.drops(run)]),
         effects=scores.mean_effects(rows),
-        noc={
-            name: scores.mean_clicks_to(runs, goal, max_clicks)
-            for name, goal in reached.items()
-        },
-        nof={
-            name: scores.count_failures(runs, goal, max_clicks)
-            for name, goal in failing.items()
-        },
-        nof_published={
-            name: scores.count_failures(runs, goal, max_clicks, published=True)
-            for name, goal in failing.items()
-        },
+        noc=at(scores.mean_clicks_to, NOC_TARGETS),
+        nof=at(scores.count_failures, NOF_TARGETS),
+        nof_published=at(partial(scores.count_failures, published=True), NOF_TARGETS),
         iou_at={n: scores.mean_iou_at(runs, n) for n in IOU_CLICKS},
         boundary_iou_at=_mean_at([r.boundary_ious for r in surfaces]),
         assd_at=_mean_at([r.assds_px for r in surfaces]),
@@ -323,11 +323,11 @@ def _mean_and_range(values: Sequence[float]) -> str:
 
 def write_objects(path: Path, runs: Sequence[Run]) -> None:
     """Write one CSV line per object and run."""
-    goals = (0.80, 0.85, 0.90, 0.95)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         names = ["model", "robot_seed", "key", "set", "image", "plane", "area_px"]
-        names += ["clicks", "last_iou", *(f"clicks_to_{in_percent(n)}" for n in goals)]
+        goals = [f"clicks_to_{in_percent(goal)}" for goal in NOC_TARGETS]
+        names += ["clicks", "last_iou", *goals]
         names += [*(f"iou_at_{n}" for n in IOU_CLICKS), "regressions", "first_click_s"]
         writer.writerow([*names, "mean_later_click_s", "steps", "run"])
         for run in runs:
@@ -338,7 +338,7 @@ def write_objects(path: Path, runs: Sequence[Run]) -> None:
                         *(run.label, row.seed, row.key, row.set_name, row.image_name),
                         *("" if row.plane is None else row.plane, row.area_px),
                         *(len(row.ious), f"{row.ious[-1]:.5f}"),
-                        *_reached(run, row.ious, goals),
+                        *_reached(run, row.ious),
                         *(f"{scores.iou_at(row.ious, n):.5f}" for n in IOU_CLICKS),
                         scores.count_regressions(row.ious, row.error_px),
                         *(f"{first:.4f}", "" if math.isnan(later) else f"{later:.4f}"),
@@ -347,16 +347,11 @@ def write_objects(path: Path, runs: Sequence[Run]) -> None:
                 )
 
 
-def _reached(
-    run: Run, ious: Sequence[float], goals: Sequence[float]
-) -> list[int | str]:
+def _reached(run: Run, ious: Sequence[float]) -> list[int | str]:
     """Clicks to each goal; empty above the robot's own target."""
-    return [
-        scores.clicks_to(ious, goal, run.settings.max_clicks)
-        if goal <= run.settings.target + 1e-9
-        else ""
-        for goal in goals
-    ]
+    most, target = run.settings.max_clicks, run.settings.target + 1e-9
+    counts = ((goal, scores.clicks_to(ious, goal, most)) for goal in NOC_TARGETS)
+    return [count if goal <= target else "" for goal, count in counts]
 
 
 def _number(value: float | None, digits: int) -> str:

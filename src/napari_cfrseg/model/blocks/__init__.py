@@ -7,9 +7,8 @@ convolution's output in its weights:
 
     γ (W x + b - μ) / σ + β = (γ W / σ) x + (γ (b - μ) / σ + β)
 
-A refinement step of the default network is a dozen small convolutions; their
-normalisations would be a good tenth of it. Only copies made for inference are folded:
-training and weights files keep the network as it is.
+That is a good tenth of a refinement step of the default network. Only copies made for
+inference are folded: training and weights files keep the network as it is.
 """
 
 from __future__ import annotations

@@ -31,9 +31,8 @@ def disk_maps(points: Tensor, size: tuple[int, int], radius: float = 5.0) -> Ten
     ``points`` are (B, 2N, 3) float rows ``[y, x, order]`` on the grid, N positive
     slots, then N negative ones, else ValueError. A slot is empty when max(y, x) < 0 (so
     a click at y = −0.4, x = 10 counts, as published); ``order`` is not read. ``size``
-    is (H, W), ``radius`` in grid pixels (published: 5). At most the (2⌈r⌉ + 1)² pixels
-    around each click are visited, without a host synchronisation, so the cost does not
-    depend on the number of slots times the plane.
+    is (H, W), ``radius`` in grid pixels (published: 5). The (2⌈r⌉ + 1)² pixels around
+    each click are visited, without a host synchronisation.
     """
     if points.ndim != 3 or points.shape[1] % 2 or points.shape[2] < 2:
         raise ValueError(f"points must be (B, 2N, 3), got {tuple(points.shape)}")

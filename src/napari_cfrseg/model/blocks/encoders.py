@@ -1,8 +1,7 @@
 """Encoders of a window's pixels: timm's, and the two of the default without timm.
 
-Importing timm brings torchvision, torch's compiler and a client of the Hugging Face
-hub: 200 MB and several seconds, for two small networks. They are written out here, with
-timm's names of weights, and compute the same.
+Importing timm takes 200 MB and several seconds, for two small networks. They are
+written out here, with timm's names of weights, and compute the same.
 """
 
 from __future__ import annotations

@@ -1,16 +1,14 @@
 """Parts that a wider default network may have; a trained network can be given each.
 
 ``SecondEncoder``: a pretrained encoder beside the first, which was trained on
-micrographs alone. Its maps join the pyramid's levels and the detail at half resolution.
-It is paid once per window, no click repeats it, and its joins start at zero.
+micrographs alone. Its maps join the pyramid's levels and the detail at half resolution,
+once per window; its joins start at zero.
 
-``Judge``: says how good a mask is. The automatic focus lays windows that are too small,
-too wide and beside the object, and has to find the one whose mask is meant; a few
-pooled numbers cannot tell, so it looks at the mask cell by cell.
+``Judge``: says how good a mask is, so that the automatic focus finds the window whose
+mask is meant; a few pooled numbers cannot tell, so it looks cell by cell.
 
 ``ChangeOdds``: says of each cell that a late click may change whether the change would
-be right. Late answers follow the image more than the click; what the click, its
-distance and the clicks before it tell is weighed here.
+be right, from what the click, its distance and the clicks before it tell.
 """
 
 from __future__ import annotations

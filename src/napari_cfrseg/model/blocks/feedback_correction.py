@@ -95,11 +95,10 @@ class FFCM(nn.Module):
     """Correct the feedback around the newest click.
 
     ``in_channels`` (C) are those of the features, ``mid_channels`` the encoder's
-    (published: 64 on HRNet, 32 on ResNet-101), ``context_channels`` (K) those of the
-    further input maps: normalised RGB and the click maps (published: 3 + 3 on HRNet, 3
-    + 2 on ResNet-101). ``ratio`` is the box's side over the window's (paper, Table 5:
-    0.3), ``affinity`` ``cosine`` or ``exponential`` (Table 4) with ``mid_channels`` for
-    σ, so that the mean squared difference counts.
+    (published: 64 on HRNet, 32 on ResNet-101), ``context_channels`` (K) those of
+    normalised RGB and click maps (published: 3 + 3, 3 + 2). ``ratio`` is the box's side
+    over the window's (paper, Table 5: 0.3), ``affinity`` ``cosine`` or ``exponential``
+    (Table 4) with ``mid_channels`` for σ.
     """
 
     def __init__(
@@ -155,13 +154,10 @@ class FFCM(nn.Module):
         """
         encoded = self.encode(prepared, feedback.to(prepared.dtype))
         feedback = feedback.float()
-        affinity = click_affinity(
-            encoded, newest_click, input_size, kind=self.affinity, sigma=self.sigma
-        )
+        at = newest_click, input_size
+        affinity = click_affinity(encoded, *at, kind=self.affinity, sigma=self.sigma)
         size = (feedback.shape[-2], feedback.shape[-1])
-        region = _shared_region(
-            newest_click, input_size, size, self.ratio, soft=self.training
-        )
+        region = _shared_region(*at, size, self.ratio, soft=self.training)
         corrected = blend(feedback, affinity, region, newest_click)
         return Correction(corrected, region, affinity)
 

@@ -135,10 +135,7 @@ def _around(newest_click: Tensor, size: tuple[int, int]) -> _Around:
 
 
 def _reach(mask: Tensor, around: _Around) -> Tensor:
-    """Return d of the module docstring, (B, 1, 1, 1) float in [0, 16] cells.
-
-    0 where the mask already agrees with the click, and where nothing is new.
-    """
+    """(B, 1, 1, 1) d in [0, 16] cells; 0 where the mask agrees or nothing is new."""
     agrees = (mask > 0.5) == (around.sign > 0)
     nearest = torch.where(agrees, around.full, FARTHEST).amin(dim=(2, 3), keepdim=True)
     # the cell under the click is up to 0.7 from a fractional one

@@ -1,9 +1,8 @@
 """Convolutions for inference on a CPU: weights reordered once, activation fused.
 
-oneDNN computes with weights in a layout of its own. torch reorders a convolution's
-weights into it at every call, and converts them to bfloat16 where that is asked for: in
-a small window's coarse maps that takes longer than the convolution. Here the reordered
-weights are kept, and a ReLU that follows is applied while the result is written.
+torch reorders a convolution's weights into oneDNN's layout at every call, and converts
+them to bfloat16 where that is asked for: for small maps that takes longer than the
+convolution. Here the reordered weights are kept, and a ReLU that follows is fused.
 
 In bfloat16 the results are torch's own, bit by bit; in float32 they differ by rounding
 (about 1e-6 of a logit), because torch computes small inputs by another kernel. Where

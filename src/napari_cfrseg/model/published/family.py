@@ -62,8 +62,7 @@ class ImageNetNormalize(nn.Module):
 class ClickStem(nn.Module):
     """RITM's ``maps_transform`` (Conv1S): 2 or 3 click maps → 64 channels at half size.
 
-    Conv1×1 to 16, LeakyReLU 0.2, Conv3×3 stride 2 to 64, times |scale|. The learned
-    scale starts at 0.05, so that a pretrained stem is hardly disturbed at first.
+    The learned scale starts at 0.05, so that a pretrained stem is hardly disturbed.
     """
 
     def __init__(self, in_channels: int) -> None:
@@ -137,10 +136,9 @@ class ClickFamily(ClickNetwork, Generic[ConfigT]):
         self.cffm: CFFM | None = None
 
     def add_feedback(self, channels: int, context_channels: int = 5) -> None:
-        """Make FFCM and CFFM, where the configuration has them.
+        """Make FFCM and CFFM, where the configuration has them, for C ``channels``.
 
-        ``channels`` is C of the deep features, ``context_channels`` those of image and
-        click maps together.
+        ``context_channels`` are those of image and click maps together.
         """
         c = self.config
         if not c.feedback_width:
@@ -167,9 +165,7 @@ class ClickFamily(ClickNetwork, Generic[ConfigT]):
     ) -> NetworkOutput:
         """Compute the mask once more; see ``ClickNetwork.refine``.
 
-        ``gate`` is (B, 1, 1, 1) of 0 and 1, for training batches in which only some
-        samples have a mask yet; by default 0 without feedback, else 1. A network
-        without FFCM and CFFM does not read it.
+        ``gate`` as for ``CfrNet.refine``; read by FFCM and CFFM only.
         """
         image = features.image
         batch, size = image.shape[0], (image.shape[-2], image.shape[-1])
@@ -208,8 +204,7 @@ class ClickFamily(ClickNetwork, Generic[ConfigT]):
             raise ValueError("features were not made by this network's embed_clicks")
         deep = state.fusion.features
         small = resize(step.feedback, (deep.shape[-2], deep.shape[-1]))
-        corrected, region, affinity = self.ffcm.correct(
-            state.correction, small, step.newest_click, step.size
-        )
+        given = state.correction, small, step.newest_click, step.size
+        corrected, region, affinity = self.ffcm.correct(*given)
         features, updated = self.cffm.fuse(state.fusion, corrected, step.gate)
         return Fused(features, corrected, updated, region, affinity)

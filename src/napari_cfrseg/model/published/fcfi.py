@@ -136,8 +136,7 @@ class DeepLabClicks(ClickFamily[DeepLabConfig]):
         x = self.backbone.maxpool(stem + F.pad(clicks, padding))
         fine = self.backbone.layer1(x)
         x = self.backbone.layer4(self.backbone.layer3(self.backbone.layer2(fine)))
-        quarter = (fine.shape[-2], fine.shape[-1])
-        deep = resize(self.aspp(x), quarter)
+        deep = resize(self.aspp(x), (fine.shape[-2], fine.shape[-1]))
         state = self.prepare_feedback(deep, image, maps)
         return ClickFeatures(image, self.skip(fine), state)
 
@@ -213,8 +212,7 @@ class TimmFcfi(ClickFamily[TimmFcfiConfig]):
         clicks = self.embed_maps(maps) * self.scale.abs()
         levels = self.backbone(embedding + clicks)
         deep = self._join([levels[i] for i in self._levels])
-        state = self.prepare_feedback(deep, embedding, maps)
-        return JoinedFeatures(embedding, state)
+        return JoinedFeatures(embedding, self.prepare_feedback(deep, embedding, maps))
 
     def _join(self, levels: list[Tensor]) -> Tensor:
         """1×1 over the concatenated levels, each reduced before it is enlarged."""

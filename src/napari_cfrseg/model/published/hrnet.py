@@ -6,10 +6,9 @@ mask. FCFI (Wei et al. 2023) puts FFCM and CFFM between backbone and OCR head; i
 published HRNet also keeps the mask at the input, which the paper does not mention.
 ``mask_at_input=False`` is the paper's network: its backbone runs once per click.
 
-HRNet (Wang et al. 2019) is built on timm's residual blocks. timm's own HRNet upsamples
-by nearest neighbour and only on sides divisible by 32; the click networks resize
-bilinearly with aligned corners to the finer branch's size. Blocks and layer names are
-the same, so ImageNet weights of either kind load.
+HRNet (Wang et al. 2019) is built on timm's residual blocks, with the same names, so
+that ImageNet weights load. timm's own HRNet upsamples by nearest neighbour; the click
+networks resize bilinearly with aligned corners to the finer branch's size.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Import published checkpoints: read the file safely, build its network, fill it.
 
 A ``.pth`` file is read without executing anything it pickled:
-``torch.load(weights_only=True)`` reads tensors and builtins and refuses every other
-name. SimpleClick's and CFR-ICL's files also pickle a loss module and a function of
-their own package, ``isegm``: those names become stand-ins that do nothing.
+``torch.load(weights_only=True)`` refuses every name but tensors and builtins; those of
+SimpleClick's and CFR-ICL's own package, ``isegm``, become stand-ins that do nothing.
 
 Mapping is strict both ways: every key of the file has a rule, every tensor of the
 network is filled, every shape fits; otherwise ``CheckpointError`` names the rest.

@@ -241,11 +241,8 @@ class MlpHead(nn.Module):
             nn.init.zeros_(self.classify.bias)
 
     def coarse(self, pyramid: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
-        """Levels 1 to 3 → their share of the joined map, (B, width, h, w).
-
-        A 1×1 convolution and a bilinear resize commute; the resize is done last, on
-        the sum's parts, as it is dearer on the wider map.
-        """
+        """Levels 1 to 3 → their share of the joined map, (B, width, h, w)."""
+        # a 1×1 convolution and a resize commute, and a narrower map is resized faster
         size, shares = pyramid[0].shape[-2:], []
         for index in (1, 2, 3):
             level = F.relu(self.levels[index](pyramid[index]))
