@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from napari.layers import Image, Labels, Points
-from session_cases import SHAPE, flood_segmenter, pixels, record
+from session_cases import SHAPE, WORK, flood_segmenter, pixels, record
 
+from napari_cfrseg.annotation.events import OverlapChanged, OverlapRule
 from napari_cfrseg.errors import SessionError
 from napari_cfrseg.gui.session.session_layers import read_session, write_session
 from napari_cfrseg.session.session import Session
@@ -63,6 +64,22 @@ def test_labels_that_are_new_beside_a_session_become_objects(tmp_path):
     found = {o.object_id for o in Session.open(copy).objects()}
     assert known < found
     assert len(found) == len(known) + 1
+
+
+@pytest.mark.parametrize("rule", list(OverlapRule))
+def test_labels_wholly_under_a_session_s_objects_are_left_out(tmp_path, said, rule):
+    _, path = record(tmp_path, (*WORK, OverlapChanged(rule)))
+    layers = read_session(str(path))
+    (there,) = [data for data, _, kind in layers if kind == "labels"]
+    known = {o.object_id for o in Session.open(path).objects()}
+    labels = np.zeros(SHAPE, int)
+    labels[tuple(np.argwhere(there > 0)[0])] = 1
+    labels[tuple(np.argwhere(there == 0)[0])] = 2
+    layers.append((labels, {"name": "more"}, "labels"))
+    (copy,) = write_session(str(tmp_path / "copy.cfrseg.json"), layers)
+    made = len(Session.open(copy).objects()) - len(known)
+    line = "1 label of “more” not saved: wholly under the session's objects."
+    assert (made, said) == {"keep": (1, [line]), "overwrite": (2, [])}[rule]
 
 
 def test_points_in_micrometres_lie_on_the_image(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,8 @@ from napari.layers import Image, Labels, Layer, Points
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.errors import ImageError, JobCancelled, SessionError
+from napari_cfrseg.errors import ImageError, JobCancelled, SessionError, counted
+from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.gui.dock_widget import notify
 from napari_cfrseg.gui.segment.click_layer import COLOURS, SYMBOLS, features_of
 from napari_cfrseg.gui.segment.label_layer import OPACITY
@@ -44,7 +45,11 @@ from napari_cfrseg.session.format import (
     SessionContent,
     Snapshot,
 )
-from napari_cfrseg.session.imported_events import events_from_labels, events_from_points
+from napari_cfrseg.session.imported_events import (
+    events_from_labels,
+    events_from_points,
+    hidden_labels,
+)
 from napari_cfrseg.session.references import (
     as_clicked,
     check_same,
@@ -364,6 +369,16 @@ def _with_edits(
     return replace(content, events=events, snapshot=snapshot)
 
 
+def _held_after(content: SessionContent) -> Mapping[Plane, LabelRuns]:
+    """Return the pixels that a session's objects keep, as far as its file says."""
+    rules = [e.rule for e in content.events if isinstance(e, ev.OverlapChanged)]
+    snapshot, rule = content.snapshot, (content.settings.rule, *rules)[-1]
+    is_last = snapshot is not None and snapshot.events == len(content.events)
+    if snapshot is None or not is_last or rule is not ev.OverlapRule.KEEP:
+        return {}
+    return {runs.plane: runs for runs in snapshot.labels}
+
+
 def _added(
     image: WorkingImage, content: SessionContent, layers: Sequence[Any]
 ) -> list[ev.Event]:
@@ -375,6 +390,11 @@ def _added(
     events: list[ev.Event] = []
     for layer in (x for x in layers if isinstance(x, Labels)):
         labels = labels_on(image, layer, taken)
+        hidden = hidden_labels(labels, _held_after(content).get)
+        if hidden:
+            labels = np.where(np.isin(labels, hidden), 0, labels)
+            said = f"{counted(len(hidden), 'label')} of “{layer.name}” not saved"
+            notify("warning", f"{said}: wholly under the session's objects.")
         taken |= set(np.unique(labels).tolist()) - {0}
         events += events_from_labels(labels)
     for layer in (x for x in layers if isinstance(x, Points) and len(x.data)):
