@@ -35,6 +35,8 @@ engine.propagation: propagation
 engine.propagation.stack: propagation.planes
 engine.propagation.sweep: propagation.sweep
 engine.propagation.values: propagation.tracks
+engine.support: engine.focus
+engine.window_score: engine.focus
 evaluation.compare: evaluation.report.comparisons evaluation.scores
 evaluation.loop: evaluation.evaluate_objects
 evaluation.micrographs: evaluation.datasets.choice evaluation.scores
@@ -49,6 +51,7 @@ fetch: model.published.fetch
 images: io.plane_image
 model.catalogue: model.registry
 model.default: model.cfrnet
+propagation.settings: propagation.tracks
 session.annotate: session.recording
 session.batch: session.replay_many
 session.exports: session.session_exports

@@ -341,16 +341,51 @@ def test_fill_leaves_planes_outside_its_range_and_forward_leaves_no_gap():
     assert bench.agrees()
 
 
-def test_the_object_whose_first_click_is_being_computed_is_propagated():
+@pytest.mark.parametrize("is_apart", [False, True])
+def test_the_object_whose_first_click_is_being_computed_is_propagated(is_apart):
     bench = Bench(squares((3, 80, 100)))
     bench.click(0, 20, 20)
-    bench.controller.new_object()
+    bench.controller.auto_next = is_apart
+    if not is_apart:
+        bench.controller.new_object()
     bench.runner.hold()
     bench.click(0, 20, 70)
     bench.controller.stack.forward()
     bench.runner.release()
     planes = [(bench.labels.data == label).any((1, 2)).tolist() for label in (1, 2)]
     assert planes == [[True, False, False], [True, True, True]]
+
+
+def test_the_strip_shows_all_objects_when_a_new_one_s_click_was_cancelled():
+    bench = Bench(squares((3, 80, 100)))
+    bench.viewer.dims.set_current_step(0, 0)
+    bench.click(0, 20, 20)
+    bench.controller.stack.forward()
+    bench.controller.new_object()
+    before = bench.view.stack
+    bench.runner.hold()
+    bench.click(0, 20, 70)
+    bench.viewer.dims.set_current_step(0, 1)
+    bench.controller.cancel_pending()
+    bench.runner.release()
+    after = bench.view.stack
+    assert [cell.kind for cell in after.cells] == [cell.kind for cell in before.cells]
+    assert after.worst == before.worst is not None
+
+
+def test_a_model_loaded_while_objects_are_suggested_is_ready(bench):
+    bench.click(20, 20)
+    bench.controller.new_object()
+    bench.runner.hold()
+    bench.controller.suggestions.start()
+    seen = []
+    bench.controller.changed.connect(lambda view: seen.append(view))
+    bench.controller.load_model(
+        lambda: Segmenter(FloodNetwork(0.2), device="cpu"), "other"
+    )
+    bench.runner.release()
+    assert any(view.loading for view in seen)
+    assert not any("Loading" in v.status for v in seen if not v.loading)
 
 
 def test_rgb_image_and_its_axes():

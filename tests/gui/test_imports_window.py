@@ -96,6 +96,43 @@ def test_esc_ends_an_import(window, outlines, said):
     assert not said
 
 
+@pytest.mark.parametrize("way", ["other pixels", "other image"])
+def test_work_on_another_image_goes_on_when_an_import_ends(window, outlines, said, way):
+    pipe, content = outlines
+    window.click(60, 60)
+    first, end = window.dock.controller, begin_import(window, pipe)
+    pixels, place = window.image.data.copy(), window.image.scale
+    if way == "other pixels":
+        window.image.data, ending = pixels, "slow.geojson was not imported."
+    else:
+        other = window.viewer.add_image(pixels, name="other", scale=place)
+        other.translate = window.image.translate
+        window.dock.choose(other)
+        ending = "1 object imported: click to correct."
+    with end:
+        end.write(content)
+    window.until(lambda: ending in said)
+    window.settle()
+    window.click(60, 180)
+    assert [(row.object_id, row.area_px) for row in window.view.objects] == [(1, 1600)]
+    assert len(first.view.objects) == (1 if way == "other pixels" else 2)
+
+
+def test_what_is_said_of_acts_kept_names_what_goes_on(window, outlines):
+    pipe, content = outlines
+    window.click(60, 60)
+    end = begin_import(window, pipe)
+    window.click(60, 180, settle=False)
+    window.dock.status.cancel.click()
+    assert window.view.status == "Click cancelled."
+    window.click(60, 180, settle=False)
+    assert window.view.status.startswith("Importing slow.geojson")
+    assert window.view.status.endswith("is kept until then.")
+    with end:
+        end.write(content)
+    window.until(lambda: len(window.view.objects) == 3)
+
+
 def test_a_huge_object_is_shown_and_undone(window, tmp_path, monkeypatch):
     side = 64 + int(MANY_PX**0.5)
     monkeypatch.setenv("CFRSEG_SESSIONS", str(tmp_path / "user"))

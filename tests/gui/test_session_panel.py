@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import PIL.Image
 import pytest
@@ -596,3 +597,24 @@ def test_signs_of_points_are_those_of_tables():
     assert said_by(said) == ([1] * 10, [True] * 4 + [False] * 6)
     with pytest.raises(SessionError, match="polarity: sign 'up': expected"):
         said_by({"polarity": ["up"]})
+
+
+def test_undo_of_an_import_that_failed_at_first_spares_what_was_before(qapp, tmp_path):
+    def plane(block_info=None):
+        number = block_info[None]["chunk-location"][0]
+        if number == 2:
+            raise OSError("the share is gone")
+        return pixels()[None]
+
+    chunks = ((1,) * 3, *((side,) for side in SHAPE))
+    desk = Desk(da.map_blocks(plane, chunks=chunks, dtype=np.uint8, meta=np.empty(0)))
+    desk.viewer.dims.set_current_step(0, 0)
+    desk.controller.clicks.layer.add([0.0, *map(float, PLACES[1])])
+    table = tmp_path / "c.csv"
+    table.write_text("z,y,x\n2,20,20\n1,20,20\n1,60,20\n")
+    imported(read_table, desk.controller, table)
+    desk.runner.hold()
+    desk.runner.release()
+    assert len(desk.controller.view.objects) == 3
+    desk.controller.undo()
+    assert [row.object_id for row in desk.controller.view.objects] == [1]

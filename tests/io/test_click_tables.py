@@ -145,3 +145,19 @@ def test_units_of_imagej_that_cannot_be_told_are_refused(tmp_path, rows):
 
 def test_capitals_alone_are_no_table_of_imagej(tmp_path):
     assert read(tmp_path, "X,Y\n2.5,1.5\n")[0][3] == (1.5, 2.5)
+
+
+def test_capitals_beside_columns_of_ours_are_no_table_of_imagej(tmp_path):
+    assert read(tmp_path, "X,Y,object,Mean\n10,20,2,3\n")[0][3] == (20, 10)
+    assert read(tmp_path, "z,X,Y,Slice\n4,10,20,3\n")[0][2:4] == ((4,), (20, 10))
+
+
+def test_a_table_of_imagej_without_rows_or_with_huge_numbers(tmp_path):
+    assert imagej(tmp_path, []) == []
+    with pytest.raises(SessionError, match="may be pixels"):
+        imagej(tmp_path, ["1e308,20.5,1,1,1,0"], size=(0.001, 0.001))
+
+
+def test_a_table_of_imagej_on_rolled_axes_is_refused(tmp_path):
+    with pytest.raises(SessionError, match="roll the axes back"):
+        imagej(tmp_path, ["20.5,15.5,1,4,1,0"], axes=("y",), size=None)

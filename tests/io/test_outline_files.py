@@ -282,3 +282,54 @@ def test_coco_of_other_tools_is_read(tmp_path):
             read([{**annotations[0], "segmentation": bad}])
     with pytest.raises(SessionError, match="of 2 images: keep those of one"):
         read([annotations[0], {**annotations[1], "image_id": 8}])
+
+
+BESIDE = [10, 10, 30, 10, 30, 30, 10, 30], [20, 10, 40, 10, 40, 30, 20, 30]
+INSIDE = [10, 10, 30, 10, 30, 30, 10, 30], [15, 15, 20, 15, 20, 20, 15, 20]
+
+
+@pytest.mark.parametrize(("parts", "area"), [(BESIDE, 600), (INSIDE, 400)])
+def test_coco_s_polygons_of_one_object_are_joined(tmp_path, parts, area):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"annotations": [{"segmentation": parts}]}))
+    (outline,) = read_outlines(path)
+    wanted = coco_masks.frPyObjects([list(map(float, p)) for p in parts], 50, 50)
+    mask = outline.mask((50, 50)).to_mask((50, 50))
+    assert mask.sum() == area
+    assert np.array_equal(mask, coco_masks.decode(coco_masks.merge(wanted)) > 0)
+
+
+def test_other_forms_of_coco_are_read(tmp_path):
+    path, square = tmp_path / "a.json", [3, 2, 7, 2, 7, 6, 3, 6]
+    runs = {"size": [20, 30], "counts": [43, 2, 555]}
+    sam = {"image": {"image_id": 1}, "annotations": [{"segmentation": runs}]}
+    flat = {"id": 1, "image_id": 1, "segmentation": square, "name": None}
+    empty = {"id": 1, "plane": None, "width": 30, "height": 20}
+    for whole, area in (
+        ([{"image_id": 9, "segmentation": runs, "score": 0.9}], 2),
+        (sam, 2),
+        ({"annotations": [flat], "categories": [{"id": 1}], "images": [empty]}, 16),
+    ):
+        path.write_text(json.dumps(whole))
+        (outline,) = read_outlines(path)
+        assert outline.mask((20, 30)).area == area
+        assert (outline.name, outline.object_class, outline.index) == ("", "", ())
+    assert outline.size == (20, 30)
+    path.write_text(json.dumps([{"label": "cell", "points": []}]))
+    with pytest.raises(SessionError, match="'geometry' is missing"):
+        read_outlines(path)
+
+
+def test_a_small_mask_of_a_huge_image_is_read_and_a_huge_one_refused(tmp_path):
+    path, side = tmp_path / "a.json", 100_000
+    low = side * 50 + side - 9  # from the lower edge on, round the corner, and below
+    shapes = [[low - side * 40, 5, side * 40, 4], [low, 20, side * side - low - 20]]
+    for counts, area in zip(shapes, (9, 20), strict=True):
+        shape = {"size": [side, side], "counts": counts}
+        path.write_text(json.dumps([{"segmentation": shape}]))
+        (outline,) = read_outlines(path)
+        assert outline.mask((side, side)).area == area
+    shape = {"size": [side, side], "counts": [0, 10**9]}
+    path.write_text(json.dumps([{"segmentation": shape}]))
+    with pytest.raises(SessionError, match="a mask of 100000 × 100000 pixels"):
+        read_outlines(path)

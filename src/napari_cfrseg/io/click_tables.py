@@ -61,7 +61,7 @@ def read_clicks(
     ``Slice`` and the like. The plane is their ``Frame`` and ``Slice``, from 1, of the
     image's ``axes`` before Y (None: all). X and Y are in pixels, or in units of the
     image's ``pixel_size``, (y, x), whichever makes all of them whole or half pixels; a
-    SessionError says that both do, or neither.
+    SessionError says that both do, or neither. Without a size they are in pixels.
     """
     try:
         if not path.is_file():
@@ -92,7 +92,7 @@ def _in_pixels(
 ) -> list[TableClick]:
     """Bring ImageJ's places, whose first pixel is the square from 0 to 1, to ours."""
     scale = (1.0, 1.0)
-    if size is not None and size != scale:
+    if rows and size is not None and size != scale:
         sizes = [s for s in (scale, size) if all(_is_of_pixels(r, s) for r in rows)]
         if len(sizes) != 1:
             raise SessionError(
@@ -112,7 +112,7 @@ def _in_pixels(
 def _is_of_pixels(row: TableClick, size: tuple[float, float]) -> bool:
     """Whether a place is in whole or half pixels, as far as three digits say."""
     halves = [(2 * v / s, 0.0011 / s) for v, s in zip(row.click.yx, size, strict=True)]
-    return all(abs(n - round(n)) <= near for n, near in halves)
+    return all(math.isfinite(n) and abs(n - round(n)) <= near for n, near in halves)
 
 
 def _decoded(content: bytes) -> str:
@@ -135,6 +135,11 @@ class _Columns:
     name: int | None
     is_imagej: bool = False
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether there are columns that only tables of clicks have."""
+        return bool(self.plane) or (self.owner, self.sign) != (None, None)
+
 
 def _columns(
     lines: Iterable[str], path: Path, axes: Sequence[str] | None
@@ -149,7 +154,8 @@ def _columns(
             cells = next(csv.reader([line[:100_000]], delimiter=separator), [])
             names = [cell.strip().lower() for cell in cells]
             found = _places(names)
-            if found is not None and {"X", "Y"} <= {*cells} and _OF_IMAGEJ & {*cells}:
+            is_imagej = {"X", "Y"} <= {*cells} and _OF_IMAGEJ & {*cells}
+            if found is not None and is_imagej and not found.is_ours:
                 planes = _stack_columns(names, axes)
                 found = replace(found, plane=planes, is_imagej=True)
             if found is not None:
@@ -160,6 +166,11 @@ def _columns(
 
 def _stack_columns(names: list[str], axes: Sequence[str] | None) -> tuple[int, ...]:
     """Return which columns of ImageJ say the place on an image's axes before Y."""
+    if {"y", "x"} & {*(axes or ())}:
+        msg = (
+            "ImageJ's tables lie on the file's own planes: roll the axes back (Ctrl+E)"
+        )
+        raise SessionError(msg)
     said = (("t", "frame"), ("z", "slice"))
     there = {axis: names.index(name) for axis, name in said if name in names}
     if axes is not None and len(axes) == 1 and axes[0] not in there:

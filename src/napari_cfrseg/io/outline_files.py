@@ -25,8 +25,8 @@ OUTLINE_SUFFIXES = (".geojson", ".json", ".zip", ".roi")
 MOST_BYTES = 1 << 28
 #: archives of more files are refused
 MOST_ENTRIES = 1 << 18
-#: larger masks of run lengths are refused
-_MOST_PX = 1 << 31
+#: masks of run lengths whose box is larger are refused
+_MOST_PX = 1 << 28
 #: the axis of an ImageJ ROI that says its position in a stack of one axis only
 _ONLY_AXIS = ""
 #: ImageJ's kinds that surround an area, by roifile's names
@@ -38,10 +38,11 @@ class Outline:
     """One object on one plane.
 
     ``rings`` are (N, 2) arrays of (row, column) corners; the first pixel is the square
-    from 0 to 1. What an even number of rings surrounds is outside. ``place`` are z, t
-    and c, from 0, as far as the file says, or ``index`` is that of its plane. Outlines
-    of one ``key`` (not "") on several planes are one object. ``pixels`` are there
-    instead of rings where the file has them.
+    from 0 to 1. What an even number of rings surrounds is outside, unless
+    ``is_union``. ``place`` are z, t and c, from 0, as far as the file says, or
+    ``index`` is that of its plane. Outlines of one ``key`` (not "") on several planes
+    are one object. ``columns`` are there instead of rings where the file has pixels:
+    runs of the (X, Y) plane. ``size`` is the (Y, X) plane's, if the file says it.
     """
 
     rings: tuple[NDArray[np.float64], ...]
@@ -50,7 +51,9 @@ class Outline:
     key: str = ""
     place: Mapping[str, int] = field(default_factory=dict)
     index: Plane = ()
-    pixels: MaskPatch | None = None
+    columns: LabelRuns | None = None
+    is_union: bool = False
+    size: tuple[int, int] | None = None
 
     def runs(self, shape: tuple[int, int]) -> LabelRuns:
         """Return the pixels of a (Y, X) plane whose middles are inside, as label 1.
@@ -58,12 +61,18 @@ class Outline:
         A middle on an edge belongs to what lies right of or below it: outlines that
         share an edge share no pixel, and none is between them.
         """
-        if self.pixels is not None:
-            box = overlap(self.pixels.box, (0, 0, *shape))
-            mask = self.pixels.window(box)
+        if self.columns is not None:
+            turned = self.columns.mask()
+            pixels = MaskPatch(turned.offset[::-1], turned.mask.T)
+            box = overlap(pixels.box, (0, 0, *shape))
+            mask = pixels.window(box)
             return LabelRuns.from_labels(mask.view(np.int8), mask, shape, box[:2])
-        found = [_crossings(ring - 0.5, *shape) for ring in self.rings]
-        crossed = np.sort(np.concatenate([np.zeros(0, np.int64), *found]))
+        found = [np.sort(_crossings(ring - 0.5, *shape)) for ring in self.rings]
+        crossed = np.concatenate([np.zeros(0, np.int64), *found])
+        if self.is_union:
+            signs = [np.where(np.arange(ring.size) % 2, -1, 1) for ring in found]
+            crossed = _outermost(crossed, np.concatenate([crossed[:0], *signs]))
+        crossed = np.sort(crossed)
         # a row is entered and left equally often: its places lie in pairs
         starts, lengths = crossed[::2], crossed[1::2] - crossed[::2]
         rows = starts // (shape[1] + 1)
@@ -90,6 +99,19 @@ class Outline:
             if name in places:
                 found[places[name]] = index
         return tuple(found)
+
+
+def _outermost(
+    places: NDArray[np.int64], signs: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return where what several rings surround begins and ends, in order.
+
+    Each is entered (``signs`` 1) and left (-1) at ``places``.
+    """
+    order = np.lexsort((-signs, places))
+    depth, begins = np.cumsum(signs[order]), signs[order] > 0
+    found: NDArray[np.int64] = places[order][(depth == 0) | (begins & (depth == 1))]
+    return found
 
 
 def _crossings(ring: NDArray[np.float64], height: int, width: int) -> NDArray[np.int64]:
@@ -130,7 +152,7 @@ def read_outlines(path: Path) -> list[Outline]:
         raise _unreadable(path, error) from error
     except (zipfile.BadZipFile, zlib.error, struct.error) as error:
         raise _unreadable(path, error) from error
-    if not any(outline.rings or outline.pixels for outline in found):
+    if not any(outline.rings or outline.columns for outline in found):
         raise SessionError(f"{path.name} holds no outlines of areas")
     return found
 
@@ -155,11 +177,14 @@ def _key(object_id: object, name: str) -> str:
 
 def _unreadable(path: Path, error: Exception) -> SessionError:
     said = " ".join(str(error).split())[:200]
+    said += " is missing" if isinstance(error, KeyError) else ""
     return SessionError(f"{path.name}: no outlines can be read ({said})")
 
 
 def _geojson(path: Path) -> Iterator[Outline]:
     whole = json.loads(path.read_text("utf-8-sig"))
+    if isinstance(whole, list) and whole and "segmentation" in whole[0]:
+        whole = {"annotations": whole}  # of pycocotools
     if isinstance(whole, dict) and "annotations" in whole:
         yield from _coco(whole)
         return
@@ -184,42 +209,52 @@ def _geojson(path: Path) -> Iterator[Outline]:
 
 def _coco(whole: Mapping[str, Any]) -> Iterator[Outline]:
     """Yield COCO's annotations, of one image or of our exports' planes."""
-    images, annotations = whole.get("images") or [], whole["annotations"]
-    planes = {i["id"]: tuple(map(int, i["plane"])) for i in images if "plane" in i}
-    classes = {c["id"]: str(c["name"]) for c in whole.get("categories") or []}
-    count = len({one["image_id"] for one in annotations} - planes.keys())
+    images = {image["id"]: image for image in whole.get("images") or []}
+    planes = {i: image["plane"] for i, image in images.items() if image.get("plane")}
+    classes = {c["id"]: c.get("name") for c in whole.get("categories") or []}
+    annotations = whole["annotations"]
+    count = len({one.get("image_id") for one in annotations} - planes.keys())
     if count > 1:
         raise ValueError(f"it holds objects of {count} images: keep those of one")
     for one in annotations:
         shape, name = one.get("segmentation") or (), str(one.get("name") or "")
-        label, place = (
-            classes.get(one.get("category_id"), ""),
-            planes.get(one["image_id"]),
-        )
-        is_mask = isinstance(shape, dict)
-        parts = () if is_mask else [np.reshape(part, (-1, 2)) for part in shape]
+        number = one.get("image_id")
+        of_image = images.get(number, {})
+        size = of_image.get("height"), of_image.get("width")
+        columns: LabelRuns | None = None
+        parts: list[Any] = []
+        if isinstance(shape, dict):
+            size, columns = shape["size"], _columns_of(shape)
+        elif shape:
+            parts = shape if isinstance(shape[0], list) else [shape]
+        label = str(classes.get(one.get("category_id")) or "")
         yield Outline(
-            _rings(parts),
+            _rings(np.reshape(part, (-1, 2)) for part in parts),
             name,
             "" if label == NO_CLASS else label,
             _key(one.get("object_id"), name),
-            index=place or (),
-            pixels=_run_lengths(shape) if is_mask else None,
+            index=tuple(map(int, planes.get(number, ()))),
+            columns=columns,
+            is_union=True,
+            size=(int(size[0]), int(size[1])) if all(size) else None,
         )
 
 
-def _run_lengths(shape: Any) -> MaskPatch:
+def _columns_of(shape: Mapping[str, Any]) -> LabelRuns:
     """Return the pixels of COCO's run lengths, column by column, packed or not."""
     height, width = (int(n) for n in shape["size"])
-    if height * width > _MOST_PX:
-        raise ValueError(f"a mask of {height} × {width} pixels")
     counts = shape["counts"]
     ends = np.cumsum(_unpacked(counts) if isinstance(counts, str) else counts)
     starts, lengths = ends[:-1:2], np.diff(ends)[::2]
     kept = lengths != 0
-    ones = np.ones(int(kept.sum()), np.int32)
-    turned = LabelRuns((width, height), starts[kept], lengths[kept], ones).mask()
-    return MaskPatch(turned.offset[::-1], np.ascontiguousarray(turned.mask.T))
+    starts, lengths = starts[kept], lengths[kept]
+    if starts.size:
+        columns, low = np.divmod(starts, height)
+        wide = (starts[-1] + lengths[-1] - 1) // height - columns[0] + 1
+        high = (low + lengths).max()  # beyond the height where a run turns a corner
+        if wide * (height if high > height else high - low.min()) > _MOST_PX:
+            raise ValueError(f"a mask of {height} × {width} pixels")
+    return LabelRuns((width, height), starts, lengths, np.ones(starts.size, np.int32))
 
 
 def _unpacked(text: str) -> list[int]:

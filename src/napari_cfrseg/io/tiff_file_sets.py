@@ -46,7 +46,7 @@ def missing_planes(file: Any, main: Any) -> str:
     """Return what of its planes is in no file that was found, "" for nothing."""
     if main.kind == "mmstack":
         summary = file.micromanager_metadata["Summary"]
-        said = math.prod(max(int(summary.get(name, 1)), 1) for name in _COUNTS)
+        said = math.prod(max(int(summary.get(name) or 1), 1) for name in _COUNTS)
         held = len(main) - _empty_pages(main)
         gone = max(said, len(main)) - held
         if gone > 0:

@@ -153,8 +153,7 @@ class Controller(Workspace):
             act(self)
             return
         self.show_pending()
-        doing = self.view.status.removesuffix(_KEPT)
-        self.say(f"{doing}{_KEPT}", pending=held)
+        self.say(f"{self.doing}{_KEPT}", pending=held)
 
     def _does(self, act: Callable[..., object]) -> Callable[..., None]:
         """Return an act as layers and the canvas call it: through :meth:`do`."""
@@ -273,7 +272,7 @@ class Controller(Workspace):
         def done(segmenter: SegmenterLike, first_click_s: float) -> None:
             self.first_click_s = first_click_s
             text = "Ready: click on an object."
-            if self.view.progress[1]:
+            if self.view.progress[1] and self.view.status != doing:
                 text = self.view.status
             elif self.view.pending:
                 text = "Computing …"

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Change
@@ -96,7 +97,9 @@ class EventQueue:
         self._annotator = annotator
         self._runner = runner
         self._stalled = stalled
-        self._closed = False
+        self.closed = False
+        #: whether there is an act that a step which says so is one with
+        self._has_begun = False
         #: whether a session is being restored, and what waits for that
         self._restoring = False
         self._held: deque[Callable[[], None]] = deque()
@@ -178,7 +181,7 @@ class EventQueue:
             except BaseException:
                 self._annotator.begin_again()
                 raise
-            if not self._closed:
+            if not self.closed:
                 self._annotator.writer = writer
             return last
 
@@ -208,7 +211,7 @@ class EventQueue:
         return len(self._held)
 
     def _next_held(self) -> None:
-        while self._held and not (self._restoring or self.pending or self._closed):
+        while self._held and not (self._restoring or self.pending or self.closed):
             act = self._held.popleft()
             try:
                 act()
@@ -230,7 +233,7 @@ class EventQueue:
 
     def close(self) -> None:
         """Cancel everything and call back no more."""
-        self._closed = True
+        self.closed = True
         for pending in self.pending:
             if pending.job is not None:
                 pending.job.cancel()
@@ -240,7 +243,7 @@ class EventQueue:
             lambda report: self._apply(pending, report),
             lambda changes: self._end(pending, lambda: self.settled(pending, changes)),
             lambda error: self._end(pending, lambda: self.failed(pending, error)),
-            lambda patch: None if self._closed else self.preview(patch),
+            lambda patch: None if self.closed else self.preview(patch),
             self._stalled,
         )
         self.pending.append(pending)
@@ -254,16 +257,21 @@ class EventQueue:
             pending.after = None
             pending.step = _redirected(pending.step, pending.goes_to)
         step = pending.step
+        joins = getattr(step.events[0], "together", False)
+        if joins and not self._has_begun:  # what it was to join has failed
+            joins, step = False, _alone(step)
+        self._has_begun = joins
         change = self._annotator.apply(
             *step.events, on_preview=on_preview, if_apart=step.if_apart
         )
+        self._has_begun = True
         changes, click = [change], pending.event
         made = pending.began(change)
         if made and isinstance(click, ev.ClickAdded):
             meant = {*pending.goes_to, click.object_id}
             pending.goes_to = dict.fromkeys(meant, made)
         cancelled = pending.job is not None and pending.job.is_cancelled
-        if cancelled and not self._closed and not is_long:
+        if cancelled and not self.closed and not is_long and not joins:
             # cancelled after its last report: an act of its own takes it back
             changes.append(self._annotator.apply(ev.Undone()))
         return changes
@@ -275,21 +283,32 @@ class EventQueue:
 
     def _end(self, pending: Pending, tell: Callable[[], None]) -> None:
         self.pending.remove(pending)
-        if not self._closed:
+        if not self.closed:
             self._submit_later(pending)
             tell()
             self._next_held()
 
 
+def _alone(step: Step) -> Step:
+    """Return a step as an act of its own, not one with the act before it."""
+    first: Any = step.events[0]
+    own: ev.Event = replace(first, together=False)
+    return replace(step, events=(own, *step.events[1:]))
+
+
 def _redirected(step: Step, goes_to: Mapping[int, int]) -> Step:
     """Return a step with what was meant for one object going to another."""
-    events = tuple(
-        replace(event, object_id=goes_to.get(event.object_id, event.object_id))
-        if isinstance(event, ev.ClickAdded | ev.ThresholdChanged | ev.ObjectReset)
-        else event
-        for event in step.events
-    )
-    return replace(step, events=events)
+
+    def sent(event: ev.Event) -> ev.Event:
+        if isinstance(event, ev.ClickAdded | ev.ThresholdChanged | ev.ObjectReset):
+            to = goes_to.get(event.object_id, event.object_id)
+            return replace(event, object_id=to)
+        if isinstance(event, ev.Propagated) and len(event.object_ids) == 1:
+            ids = tuple(goes_to.get(i, i) for i in event.object_ids)
+            return replace(event, object_ids=ids)
+        return event
+
+    return replace(step, events=tuple(map(sent, step.events)))
 
 
 def _keeping(report: Report) -> Callable[[object], bool]:

@@ -142,6 +142,7 @@ class Projection:
         self._labels.paste(())
         self._restore(pending)
         self._follow(pending.event, set())
+        self._stack.refresh()
         self._work.show(progress=(0, 0))
         self._work.show_pending()
         self._work.warn(error)

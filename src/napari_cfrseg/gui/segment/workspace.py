@@ -99,6 +99,7 @@ class Workspace:
         self.begun, self.join_key = (0, 0), "M"
         self.go_to: Callable[[Image], None] = lambda _: None
         self._long: Job | None = None
+        self.doing = ""
         self._rows = RowsToShow()
         self._announced, self._gathering, self._later = self.view, False, False
         self._soon = QTimer(singleShot=True, interval=_MOMENT_MS)
@@ -197,7 +198,7 @@ class Workspace:
 
     def begin_long(self, job: Job, status: str) -> None:
         """Say that a job may take long; Esc ends it."""
-        self._long = job
+        self._long, self.doing = job, status
         self.say(status)
 
     def show_progress(self, progress: tuple[int, int]) -> None:

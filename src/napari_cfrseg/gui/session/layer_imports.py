@@ -111,6 +111,15 @@ def _read_outlines(controller: Controller, path: Path, here: Here) -> Imports:
         msg = "outlines lie on the file's own planes: roll the axes back (Ctrl+E)"
         raise SessionError(msg)
     outlines = read_outlines(path)
+    for outline in outlines:
+        if outline.size not in (None, image.plane_shape):
+            height, width = outline.size
+            msg = (
+                f"{path.name} is of an image of {height} × {width} pixels, not of this"
+            )
+            raise SessionError(msg)
+        if outline.index and len(outline.index) != len(here.plane):
+            raise SessionError(f"{path.name} is of an image with other axes")
     events = events_from_outlines(
         outlines,
         image.shape,

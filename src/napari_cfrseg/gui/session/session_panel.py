@@ -292,10 +292,14 @@ class SessionPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
                 return found
 
             def done(found: Imports) -> None:
+                if controller.queue.closed:  # its image is gone, or has other pixels
+                    self._notify("warning", did_not)
+                    return
                 found.send(controller)
                 then()
                 self._say(found)
-                controller.ready_to_click()
+                if self.keeper is keeper:  # else another image is being worked on
+                    controller.ready_to_click()
 
             doing = f"Importing {name} …"
             did_not = f"{name} was not imported."
