@@ -31,7 +31,8 @@ from napari_cfrseg.gui.finetune_job import (
 )
 from napari_cfrseg.gui.finetune_plots import Curve, ReportTable
 from napari_cfrseg.gui.segment.dock import ClickDock
-from napari_cfrseg.gui.segment.model_loading import DEFAULT_MODEL, installed_models
+from napari_cfrseg.gui.segment.model_loading import DEFAULT_MODEL
+from napari_cfrseg.model.weights_file import list_models
 from napari_cfrseg.training_job import (
     JobStatus,
     TrainingJob,
@@ -283,7 +284,7 @@ class FineTuneDock(DockWidget):
         self.all_labelled.native.setText("every object")
         self.base = ComboBox(
             label="Base model",
-            choices=sorted({DEFAULT_MODEL, *installed_models()}),
+            choices=sorted({DEFAULT_MODEL, *list_models()}),
             value=DEFAULT_MODEL,
             tooltip="Training starts from it and does not change it",
         )

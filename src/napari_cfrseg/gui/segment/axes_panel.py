@@ -67,17 +67,15 @@ class AxesPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         if now == self._shown:
             return
         self._image, self._shown = image, now
-        self._meanings = []
+        self._meanings, count = [], 0
         self.axes.clear()
-        count = 0
         if image is not None:
             sides = sides_of(image.layer)[: image.layer.ndim]
             self._meanings = meanings_of(image.names, sides, image.is_rgb)
-        if image is not None and self._meanings:
-            self.axes.addItems([described(names, sides) for names in self._meanings])
-            self.axes.setCurrentIndex(self._meanings.index(image.names))
-        if image is not None:
             count = self._list_channels(image)
+            if self._meanings:
+                self.axes.addItems([described(n, sides) for n in self._meanings])
+                self.axes.setCurrentIndex(self._meanings.index(image.names))
         self._label.setText("Axes" if self._meanings else "Channels")
         self.axes.setVisible(bool(self._meanings))
         self.channels.setVisible(count > 1)

@@ -70,12 +70,11 @@ class CanvasExtras:
 
     def show_band(self, start: tuple[float, ...], end: tuple[float, ...]) -> None:
         """Show a box between two places of the canvas; () for none."""
-        if self._band is not None:
-            self._band.setVisible(bool(start))
-        if self._band is not None and start:
-            corners = [
-                QPoint(round(place[0]), round(place[1])) for place in (start, end)
-            ]
+        if self._band is None:
+            return
+        self._band.setVisible(bool(start))
+        if start:
+            corners = (QPoint(round(x), round(y)) for x, y in (start, end))
             self._band.setGeometry(QRect(*corners).normalized())
 
 

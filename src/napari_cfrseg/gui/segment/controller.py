@@ -8,7 +8,6 @@ same events. The result of a step is shown by
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,7 +95,7 @@ class Controller(Workspace):
         for layer in (labels, points):
             add_unselected(viewer, layer)
         planes, does = PlaneView(viewer, image, labels), self._does
-        parts = (labels, planes, does(self.submit), does(self.select), self.say)
+        parts = (planes, does(self.submit), does(self.select), self.say)
         heard = does(self.clicked), does(self.points_moved), does(self.points_removed)
         super().__init__(
             planes,
@@ -323,6 +322,6 @@ class Controller(Workspace):
 
         self.labels.let_paint(False)  # a label there is another object's soon
         self.show(progress=(0, len(content.events)))
-        doing = "Reopening the session …"
-        shown, begun = self._shown.preview, partial(self.begin_long, status=doing)
-        self.queue.restore(writer, done, refused, shown, begun)
+        job = self.queue.restoring(writer, done, refused, self._shown.preview)
+        self.begin_long(job, "Reopening the session …")
+        self.runner.submit(job)

@@ -33,7 +33,6 @@ from napari_cfrseg.gui.segment.layers import Listener, import_for_layers
 from napari_cfrseg.gui.segment.model_loading import (
     SegmenterLoader,
     ShortCollections,
-    installed_models,
     load_segmenter,
 )
 from napari_cfrseg.gui.segment.no_image import NoImage
@@ -50,6 +49,7 @@ from napari_cfrseg.gui.session.layer_references import (
 )
 from napari_cfrseg.gui.session.session_keeper import SessionKeeper
 from napari_cfrseg.gui.session.session_panel import SessionPanel
+from napari_cfrseg.model.weights_file import list_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -66,6 +66,7 @@ class ClickDock(DockWidget):
 
     ``load`` loads a segmenter by model name, on the worker (None: the installed
     models'); ``runner`` is where clicks are computed, closed with the dock.
+    ``controller`` is that of the image chosen, None without one.
     """
 
     def __init__(
@@ -84,10 +85,10 @@ class ClickDock(DockWidget):
         self._pixels: dict[Layer, Listener] = {}
         self._keepers: dict[Controller, SessionKeeper] = {}
         self._unbind: Callable[[], None] | None = None
-        self._controller: Controller | None = None
+        self.controller: Controller | None = None
         self.closed = False
         self._collections = ShortCollections()
-        self.canvas = CanvasExtras(lambda: self._controller, self._preferences.keys)
+        self.canvas = CanvasExtras(lambda: self.controller, self._preferences.keys)
         self._on_the_spot = runner is not None
         self._opened = threading.Event()
         if self._on_the_spot:
@@ -105,7 +106,7 @@ class ClickDock(DockWidget):
             tooltip="The network that draws the masks",
         )
         self.axes = AxesPanel(
-            lambda: self._controller,
+            lambda: self.controller,
             self._afresh,
             lambda controller: self._keepers[controller].note_axes(),
         )
@@ -117,7 +118,7 @@ class ClickDock(DockWidget):
         self.resting = RestingPointer(
             self.viewer,
             self._runner,
-            lambda: self._controller,
+            lambda: self.controller,
             self._preferences.resting,
         )
         self.without = NoImage(
@@ -136,7 +137,7 @@ class ClickDock(DockWidget):
         )
         self.settings.resting.changed.connect(self.resting.set_mode)
         for panel in (self.objects, self.settings, self.stack, self.status):
-            panel.connect_to(lambda: self._controller)
+            panel.connect_to(lambda: self.controller)
         # Qt passes the dying widget, which is not the runner's timeout
         close_runner = self._runner.close
         self.destroyed.connect(lambda *_: close_runner())
@@ -149,11 +150,6 @@ class ClickDock(DockWidget):
         super().docked()
         if not self.closed:
             self.canvas.find(self.window())
-
-    @property
-    def controller(self) -> Controller | None:
-        """The controller of the image chosen, None without one."""
-        return self._controller
 
     def let_go(self) -> None:
         """End the worker, give layers and keys back; empty layers of ours go."""
@@ -207,7 +203,7 @@ class ClickDock(DockWidget):
 
     def _on_renamed(self) -> None:
         """Offer layers under their new names; the one chosen stays chosen."""
-        controller = self._controller
+        controller = self.controller
         with self.image_choice.changed.blocked():
             self.image_choice.reset_choices()
             if controller is not None:
@@ -216,7 +212,7 @@ class ClickDock(DockWidget):
     def _on_inserted(self, event: Any) -> None:
         self.image_choice.reset_choices()
         images = images_of(self.viewer)
-        nothing_chosen = self._controller is None and self.image_choice.value is None
+        nothing_chosen = self.controller is None and self.image_choice.value is None
         is_only = nothing_chosen and images == [event.value]
         if session_of(event.value) or is_only:
             # a session's labels and clicks are still to come
@@ -236,14 +232,14 @@ class ClickDock(DockWidget):
             gone = [x.name for x in own if x not in layers]
             if not gone:
                 continue
-            is_current = controller is self._controller
+            is_current = controller is self.controller
             writer = self._keepers[controller].writer
             self._drop(layer)
             if is_current:
                 self.without.lost(layer, gone[0], writer.path if writer else None)
         with self.image_choice.changed.blocked():
             self.image_choice.reset_choices()
-            if self._controller is None:
+            if self.controller is None:
                 self.image_choice.value = None
 
     def _on_pixels(self, layer: Image) -> None:
@@ -255,7 +251,7 @@ class ClickDock(DockWidget):
         Objects and their session are set aside; ``why`` is said then.
         """
         before = self._controllers[layer]
-        is_current, own = before is self._controller, before.own_layers
+        is_current, own = before is self.controller, before.own_layers
         untouched = before.view.is_untouched
         self._drop(layer)
         forget_session(layer)
@@ -280,7 +276,7 @@ class ClickDock(DockWidget):
                 self.viewer.layers.remove(layer)
 
     def _drop(self, layer: Layer) -> None:
-        if self._controllers[layer] is self._controller:
+        if self._controllers[layer] is self.controller:
             self._leave()
         self._end(layer)
 
@@ -289,7 +285,7 @@ class ClickDock(DockWidget):
         self._pixels.pop(layer).close()
         controller.close()
         self._keepers.pop(controller).close()
-        if self._controller in (None, controller):
+        if self.controller in (None, controller):
             self.sessions.show_keeper(None)
 
     def _on_image(self, layer: Image | None) -> None:
@@ -311,7 +307,7 @@ class ClickDock(DockWidget):
 
     def _on_turned(self) -> None:
         """Work on the planes that are shown now, unless objects are on others."""
-        found = self._controller
+        found = self.controller
         if found and found.view.is_untouched and is_turned(self.viewer, found.image):
             self._afresh(found.image.layer)
 
@@ -319,7 +315,7 @@ class ClickDock(DockWidget):
         controller = self._controllers.get(layer)
         if controller is None:
             controller = self._begin(layer)
-        self._controller = controller
+        self.controller = controller
         self._unbind = bind_keys(controller, self._preferences.keys)
         controller.changed.connect(self.show_view)
         controller.sent.connect(self.resting.give_way)
@@ -354,7 +350,7 @@ class ClickDock(DockWidget):
         if first:
             self._runner.submit(
                 Job(
-                    lambda _: installed_models(),
+                    lambda _: list_models(),
                     lambda names: self._offer_models(names, self.model_choice.value),
                     # the model that did load is on offer all the same
                     lambda error: notify("warning", f"models not listed: {error}"),
@@ -374,10 +370,10 @@ class ClickDock(DockWidget):
 
     def _leave(self) -> None:
         self.resting.stop()
-        if self._controller is not None:
-            self._controller.changed.disconnect(self.show_view)
-            self._controller.sent.disconnect(self.resting.give_way)
-            self._controller = None
+        if self.controller is not None:
+            self.controller.changed.disconnect(self.show_view)
+            self.controller.sent.disconnect(self.resting.give_way)
+            self.controller = None
             self.sessions.show_keeper(None)
         if self._unbind is not None:
             self._unbind()
@@ -401,15 +397,15 @@ class ClickDock(DockWidget):
             self.model_choice.value = chosen
 
     def _on_model(self, name: str) -> None:
-        if self._controller is not None:
+        if self.controller is not None:
             load = partial(self._load_when_open, name)
-            self._controller.do(lambda c: c.load_model(load, name))
+            self.controller.do(lambda c: c.load_model(load, name))
 
     # -- looks -----------------------------------------------------------------------
 
     def show_view(self, view: DockView) -> None:
         """Show a state."""
-        found = self._controller
+        found = self.controller
         if view.model and view.model != self.model_choice.value:
             self._offer_models(self.model_choice.choices, view.model)
         self.axes.show_image(None if found is None else found.image)

@@ -149,19 +149,18 @@ class EventQueue:
         self._runner.submit(job)
         return job
 
-    def restore(
+    def restoring(
         self,
         writer: SessionWriter,
         done: Callable[[Change | None], None],
         failed: Callable[[Failure], None],
         reported: Callable[[Progress], None],
-        begun: Callable[[Job], None],
-    ) -> None:
-        """Apply a session's events, and pass what its last one changed to done.
+    ) -> Job:
+        """Return a job that applies a session's events.
 
-        What is done from then on is recorded in it. Where it failed, or the job that
-        ``begun`` gets was cancelled, nothing is done, and nothing recorded.
-        Acts that are held meanwhile follow, in order, also then.
+        ``done`` gets what its last one changed; what is done from then on is recorded
+        in it. Where it failed or was cancelled, nothing is done, and nothing recorded.
+        Acts are held until it has ended, and follow, in order, also then.
         """
         self.hold()
 
@@ -185,15 +184,13 @@ class EventQueue:
                 self._annotator.writer = writer
             return last
 
-        job = Job(
+        return Job(
             work,
             lambda last: ended(lambda: done(last)),
             lambda error: ended(lambda: failed(error)),
             reported,
             self._stalled,
         )
-        begun(job)
-        self._runner.submit(job)
 
     def hold(self) -> None:
         """Let acts wait until :meth:`go_on`."""

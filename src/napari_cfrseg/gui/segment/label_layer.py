@@ -108,13 +108,12 @@ class LabelLayer:
 
     def __init__(
         self,
-        layer: Labels,
         planes: PlaneView,
         painted: Callable[..., None],
         chosen: Callable[[int], None],
         say: Callable[[str], None],
     ) -> None:
-        self.layer = layer
+        self.layer = layer = planes.labels
         self._say = say
         self._planes = planes
         self._painted = painted
@@ -306,17 +305,19 @@ class LabelLayer:
         return bool(strokes)
 
     def _set_colours(self, own: dict[int, str], highest: int = 0) -> None:
-        from napari.utils.colormaps import CyclicLabelColormap
-
         length = PALETTE_SIZE * (highest // PALETTE_SIZE + 1)
         if (own, length) == self._colours:
             return
         self._colours = (dict(own), length)
-        numbers = range(1, length + 1)
-        background = (0.0, 0.0, 0.0, 0.0)
-        colours = [
-            background,
-            *(to_rgba(own.get(i) or default_colour(i)) for i in numbers),
-        ]
+        colours = (own.get(i) or default_colour(i) for i in range(1, length + 1))
         with self._listener.own_writes():
-            self.layer.colormap = CyclicLabelColormap(np.array(colours, np.float32))
+            self.layer.colormap = colormap_of(colours)
+
+
+def colormap_of(colours: Iterable[str]) -> Any:
+    """Return napari's colours of labels 1, 2, …, which take turns (``#rrggbb``)."""
+    from napari.utils.colormaps import CyclicLabelColormap
+
+    background = (0.0, 0.0, 0.0, 0.0)
+    listed = np.array([background, *map(to_rgba, colours)], np.float32)
+    return CyclicLabelColormap(listed)

@@ -60,14 +60,13 @@ class LargeLabelLayer(LabelLayer):
 
     def __init__(
         self,
-        layer: Labels,
         planes: PlaneView,
         painted: Callable[..., None],
         chosen: Callable[[int], None],
         say: Callable[[str], None],
         tiles: TiledLabels,
     ) -> None:
-        super().__init__(layer, planes, painted, chosen, say)
+        super().__init__(planes, painted, chosen, say)
         self._tiles = tiles
         self._sheet: _Sheet | None = None
         self._paper: Labels | None = None
@@ -75,10 +74,10 @@ class LargeLabelLayer(LabelLayer):
         self._viewer = planes.viewer
         self._followed = Listener(
             (self._viewer.dims.events.ndisplay, self._follow_view),
-            (layer.mouse_drag_callbacks, self._stroke),
+            (self.layer.mouse_drag_callbacks, self._stroke),
         )
         for tool in _TOOLS:
-            setattr(layer, tool, partial(self._edit, tool))
+            setattr(self.layer, tool, partial(self._edit, tool))
         self._follow_view()
         self.close = self._close
 

@@ -271,7 +271,7 @@ class PlaneView:
     def __init__(self, viewer: ViewerModel, image: WorkingImage, labels: Labels):
         self.viewer = viewer
         self.image = image
-        self._labels = labels
+        self.labels = labels
 
     @property
     def current_plane(self) -> Plane:
@@ -333,7 +333,7 @@ class PlaneView:
 
     def translate_to(self, index: Sequence[float]) -> NDArray[np.float64]:
         """Return the translation of a layer whose first pixel is this one's."""
-        layer = self._labels
+        layer = self.labels
         here = np.asarray(layer.data_to_world(np.asarray(index, float)))
         shift = here - np.asarray(layer.data_to_world(np.zeros(layer.ndim)))
         linear = layer.affine.linear_matrix
@@ -341,7 +341,7 @@ class PlaneView:
 
     def visible_box(self) -> Box:
         """Return the box of the plane that the viewer shows."""
-        labels, axes = self._labels, list(self.image.own_axes[-2:])
+        labels, axes = self.labels, list(self.image.own_axes[-2:])
         factors = np.asarray(labels.downsample_factors[labels.data_level], float)
         corners = np.asarray(labels.corner_pixels, float)
         corners[1] += 1
@@ -373,4 +373,4 @@ class PlaneView:
 
     def place(self, world: Sequence[float]) -> tuple[Plane, tuple[float, float]]:
         """Return the plane and (row, column) of a world position, on it or not."""
-        return split_index(self.image.of_own(world_to_index(self._labels, world)))
+        return split_index(self.image.of_own(world_to_index(self.labels, world)))

@@ -21,7 +21,6 @@ from types import ModuleType
 from typing import Any
 
 from napari_cfrseg.annotation.rounds import SegmenterLike
-from napari_cfrseg.model.weights_file import list_models
 
 DEFAULT_MODEL = "default"
 #: Environment variable: what computes in the window: auto, torch or openvino.
@@ -180,8 +179,3 @@ def load_torch_apart() -> None:
         dlopen.argtypes = (ctypes.c_char_p, ctypes.c_int)
         dlopen.restype = ctypes.c_void_p
         dlopen(os.fsencode(Path(torch.origin).parent / "lib" / name), os.RTLD_NOW)
-
-
-def installed_models() -> tuple[str, ...]:
-    """Return the names of the installed models (imports torch)."""
-    return tuple(list_models())

@@ -9,34 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 
-from napari_cfrseg.gui.segment.label_layer import OUTLINE_PX, outline_quickly
-from napari_cfrseg.gui.segment.layers import PlaneView, add_unselected, to_rgba
+from napari_cfrseg.gui.segment.label_layer import (
+    OUTLINE_PX,
+    colormap_of,
+    outline_quickly,
+)
+from napari_cfrseg.gui.segment.layers import PlaneView, add_unselected
 
 if TYPE_CHECKING:
-    from napari.components import ViewerModel
     from napari.layers import Labels
 
 
 class OutlineLayer:
-    """Outlines right above an image's objects.
+    """Outlines right above the labels on an image's planes.
 
-    ``labels`` are those objects, on ``planes``; the layer's name ends in ``name``, and
-    its labels take turns with ``colours`` (``#rrggbb``).
+    The layer's name ends in ``name``, and its labels take turns with ``colours``
+    (``#rrggbb``).
     """
 
-    def __init__(
-        self,
-        viewer: ViewerModel,
-        labels: Labels,
-        planes: PlaneView,
-        name: str,
-        colours: Sequence[str],
-    ) -> None:
-        self._viewer = viewer
-        self._labels = labels
-        self._planes = planes
-        self._name = name
-        self._colours = [(0.0, 0.0, 0.0, 0.0), *map(to_rgba, colours)]
+    def __init__(self, planes: PlaneView, name: str, colours: Sequence[str]) -> None:
+        self.planes, self._name, self._colours = planes, name, colours
+        self._viewer, self._labels = planes.viewer, planes.labels
         self._hidden = False
         self.layer: Labels | None = None
         self._soon = QTimer(singleShot=True, interval=0)
@@ -87,24 +80,23 @@ class OutlineLayer:
         self, index: Sequence[int], labels: NDArray[np.integer[Any]], step: int
     ) -> tuple[Any, dict[str, Any]]:
         """Return labels with the layer's axes, and what puts them in their place."""
-        image = self._planes.image
+        image = self.planes.image
         whole = labels.reshape((*(1 for _ in index[:-2]), *labels.shape))
         data = image.own_array(whole)
         place = image.placement()
         middle = (step - 1) / 2  # of the first cell
         first = (*index[:-2], index[-2] + middle, index[-1] + middle)
-        place["translate"] = self._planes.translate_to(image.to_own(first))
+        place["translate"] = self.planes.translate_to(image.to_own(first))
         steps = image.to_own([*(1 for _ in index[:-2]), step, step], 1)
         place["scale"] = np.asarray(place["scale"]) * steps
         return data, place
 
     def _make(self, data: Any, place: dict[str, Any]) -> Labels:
         from napari.layers import Labels
-        from napari.utils.colormaps import CyclicLabelColormap
 
-        name = f"{self._planes.image.layer.name} {self._name}"
-        colormap = CyclicLabelColormap(np.array(self._colours))
-        layer = Labels(data, name=name, colormap=colormap, opacity=1.0, **place)
+        name = f"{self.planes.image.layer.name} {self._name}"
+        colours = colormap_of(self._colours)
+        layer = Labels(data, name=name, colormap=colours, opacity=1.0, **place)
         outline_quickly(layer)
         layer.contour = OUTLINE_PX
         return layer

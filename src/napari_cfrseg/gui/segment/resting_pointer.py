@@ -26,7 +26,7 @@ from napari_cfrseg.gui.segment.click_layer import (
     moved_px,
 )
 from napari_cfrseg.gui.segment.event_queue import Pending, Step
-from napari_cfrseg.gui.segment.layers import Listener
+from napari_cfrseg.gui.segment.layers import Listener, PlaneView
 from napari_cfrseg.gui.segment.outline_layer import OutlineLayer
 from napari_cfrseg.gui.segment.worker import Job, Runner
 from napari_cfrseg.overlay import PURPLE, hex_of
@@ -74,7 +74,7 @@ class RestingPointer:
         self.mode = mode
         self._job: Job | None = None
         self._expected = Step()
-        self._outline: tuple[Controller, OutlineLayer] | None = None
+        self._outline: OutlineLayer | None = None
         self._timer = QTimer(singleShot=True, interval=REST_MS)
         self._timer.timeout.connect(self._rested)
         self._listener = Listener(
@@ -107,12 +107,12 @@ class RestingPointer:
                 self._job.cancel()
         self._job = None
         if self._outline is not None:
-            self._outline[1].hide()
+            self._outline.hide()
 
     def remove(self) -> None:
         """Take the outline's layer away."""
         if self._outline is not None:
-            layer, self._outline = self._outline[1].layer, None
+            layer, self._outline = self._outline.layer, None
             if layer is not None and layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)
 
@@ -180,7 +180,7 @@ class RestingPointer:
 
         def done(mask: MaskPatch) -> None:
             if self._job is job and shows:
-                self._draw(controller, plane, mask)
+                self._draw(controller.planes, plane, mask)
 
         def waits(job: Job) -> None:
             click = controller.waiting
@@ -200,16 +200,15 @@ class RestingPointer:
         self._job, self._expected = job, step
         self._runner.submit(job)
 
-    def _draw(self, controller: Controller, plane: Plane, mask: MaskPatch) -> None:
+    def _draw(self, planes: PlaneView, plane: Plane, mask: MaskPatch) -> None:
         if not mask.mask.size:
             return
-        if self._outline is None or self._outline[0] is not controller:
+        if self._outline is None or self._outline.planes is not planes:
             self.remove()
-            where = (self._viewer, controller.labels.layer, controller.planes)
-            self._outline = controller, OutlineLayer(*where, "next click", (_COLOUR,))
+            self._outline = OutlineLayer(planes, "next click", (_COLOUR,))
         # outlines need the pixels around it
         labels, (y, x) = np.pad(mask.mask.astype("uint8"), 1), mask.offset
-        self._outline[1].paint((*plane, y - 1, x - 1), labels)
+        self._outline.paint((*plane, y - 1, x - 1), labels)
 
 
 def _takes_clicks(controller: Controller) -> bool:

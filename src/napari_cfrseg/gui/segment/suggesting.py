@@ -60,8 +60,7 @@ class Suggesting:
         self._work, self._stack, self._planes = work, stack, work.planes
         self._annotator, viewer = work.annotator, work.viewer
         self.view = SuggestionsView()
-        where = (viewer, work.labels.layer, work.planes)
-        self.outlines = OutlineLayer(*where, "suggestions", (SURE, UNSURE))
+        self.outlines = OutlineLayer(work.planes, "suggestions", (SURE, UNSURE))
         self._plane: Plane = ()
         self._region: Box = (0, 0, 0, 0)
         self._planes_searched: dict[Plane, _Searched] = {}
