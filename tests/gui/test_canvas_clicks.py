@@ -189,6 +189,7 @@ def test_imported_labels_are_hidden_and_the_next_click_corrects_them(window):
     labels[50:70, 50:70] = 3
     layer = window.viewer.add_labels(labels, scale=(0.2, 0.2), translate=(30, -12))
     window.dock.sessions._import(layer)
+    window.until(lambda: len(window.view.objects) == 1)
     window.settle()
     assert not layer.visible
     assert window.viewer.layers.selection.active is window.points
