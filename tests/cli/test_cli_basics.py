@@ -133,6 +133,7 @@ def test_ended_while_it_loads_it_says_nothing(name: str, loading: str) -> None:
     module, function = scripts[name].split(":")
     script = f"""
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's "&" ignores it
 class Interrupting:
     def find_spec(self, name, *_):
         if name == {loading!r}:
