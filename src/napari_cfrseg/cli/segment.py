@@ -107,7 +107,7 @@ def segment(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """What clicks and tables of clicks are applied with."""
+    """The image, the model and the files of one run of the command."""
 
     image: Path
     opened: OpenImage

@@ -72,7 +72,8 @@ class Outline:
         if self.is_union:
             signs = [np.where(np.arange(ring.size) % 2, -1, 1) for ring in found]
             crossed = _outermost(crossed, np.concatenate([crossed[:0], *signs]))
-        crossed = np.sort(crossed)
+        else:
+            crossed = np.sort(crossed)
         # a row is entered and left equally often: its places lie in pairs
         starts, lengths = crossed[::2], crossed[1::2] - crossed[::2]
         rows = starts // (shape[1] + 1)
@@ -146,17 +147,18 @@ def read_outlines(path: Path) -> list[Outline]:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(_TOO_LARGE)
         found = list(read(path))
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise _unreadable(path, error) from error
-    except (RuntimeError, OverflowError, MemoryError, EOFError) as error:
-        raise _unreadable(path, error) from error
-    except (zipfile.BadZipFile, zlib.error, struct.error) as error:
+    except _OF_DAMAGED_FILES as error:
         raise _unreadable(path, error) from error
     if not any(outline.rings or outline.columns for outline in found):
         raise SessionError(f"{path.name} holds no outlines of areas")
     return found
 
 
+_OF_DAMAGED_FILES = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError),
+    *(RuntimeError, OverflowError, MemoryError, EOFError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
 _TOO_LARGE = f"larger than {MOST_BYTES >> 20} MB"
 
 

@@ -1,4 +1,4 @@
-"""What a propagation is given and gives: settings, tracks, planes, gaps of anchors."""
+"""Input and output of a propagation: settings, tracks, planes, gaps of anchors."""
 
 from __future__ import annotations
 

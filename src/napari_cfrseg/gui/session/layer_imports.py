@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Imports:
-    """What was read to be imported.
+    """Events read from a layer or a file, and not sent yet.
 
     ``steps`` are events, sent step by step; ``objects`` says how many objects they make
     (None: their clicks say it). ``left`` is what is left out, and why.
@@ -61,7 +61,7 @@ class Imports:
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """What the viewer showed when something was to be imported."""
+    """The plane and the point that the viewer showed as an import began."""
 
     plane: Plane
     point: tuple[float, ...]
