@@ -1,0 +1,50 @@
+"""The public names, each with the module that it is imported from when first used."""
+
+from .annotation.annotator import Annotator as Annotator
+from .annotation.event_fields import Event as Event
+from .annotation.events import CandidateChosen as CandidateChosen
+from .annotation.events import ClickAdded as ClickAdded
+from .annotation.events import ClickRefocused as ClickRefocused
+from .annotation.events import ClicksMoved as ClicksMoved
+from .annotation.events import ClicksRemoved as ClicksRemoved
+from .annotation.events import LabelsImported as LabelsImported
+from .annotation.events import MaskImported as MaskImported
+from .annotation.events import ModelChanged as ModelChanged
+from .annotation.events import ObjectClassified as ObjectClassified
+from .annotation.events import ObjectCreated as ObjectCreated
+from .annotation.events import ObjectDeleted as ObjectDeleted
+from .annotation.events import ObjectLocked as ObjectLocked
+from .annotation.events import ObjectRecoloured as ObjectRecoloured
+from .annotation.events import ObjectRenamed as ObjectRenamed
+from .annotation.events import ObjectReset as ObjectReset
+from .annotation.events import OverlapChanged as OverlapChanged
+from .annotation.events import OverlapRule as OverlapRule
+from .annotation.events import Painted as Painted
+from .annotation.events import PlaneConfirmed as PlaneConfirmed
+from .annotation.events import Propagated as Propagated
+from .annotation.events import Redone as Redone
+from .annotation.events import RefinementChanged as RefinementChanged
+from .annotation.events import ThresholdChanged as ThresholdChanged
+from .annotation.events import Undone as Undone
+from .clicks import Click as Click
+from .engine.focus import FocusHint as FocusHint
+from .engine.focus import FocusSettings as FocusSettings
+from .engine.prediction import Prediction as Prediction
+from .engine.refinement import Refinement as Refinement
+from .engine.segmenter import Segmenter as Segmenter
+from .engine.segmenter import segment as segment
+from .errors import CfrSegError as CfrSegError
+from .errors import CheckpointError as CheckpointError
+from .errors import DatasetError as DatasetError
+from .errors import DeviceError as DeviceError
+from .errors import ImageError as ImageError
+from .errors import LockedObjectError as LockedObjectError
+from .errors import SessionError as SessionError
+from .errors import TrainingError as TrainingError
+from .geometry.windows import Window as Window
+from .io.plane_image import Scaling as Scaling
+from .samples import load_sample as load_sample
+from .samples import sample_names as sample_names
+from .session.session import Session as Session
+
+__version__: str
