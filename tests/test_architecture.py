@@ -189,6 +189,16 @@ def test_every_module_on_the_top_floor_is_on_the_map() -> None:
     assert not top - links_of("CONTRIBUTING.md")
 
 
+def test_every_benchmark_and_record_is_on_its_map() -> None:
+    kinds = ("*.py", "*.md", "*.sh")
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for kind in kinds
+        for path in (ROOT / "benchmarks").glob(kind)
+    }
+    assert not found - links_of("benchmarks/README.md") - {"benchmarks/README.md"}
+
+
 def test_a_click_takes_ten_modules_at_most() -> None:
     text = (ROOT / "docs/architecture.md").read_text("utf-8")
     (way,) = re.findall(r"## A click: .*?\n(.*?)\n## ", text, re.DOTALL)
