@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +73,18 @@ def read_pack(path: Path) -> Iterator[Sample]:
         raise DatasetError(msg) from error
 
 
-def read_side(packs: Path, side: str) -> list[Sample]:
+def read_side(packs: Path, side: str, without: Container[str] = ()) -> list[Sample]:
     """Read every pack of one side of the split, ``packs / SIDE-*.zip``.
+
+    Images of the data sets ``without`` are left out.
 
     Raises
     ------
     DatasetError
         If one of them is damaged.
     """
-    return [s for p in sorted(packs.glob(f"{side}-*.zip")) for s in read_pack(p)]
+    read = (s for p in sorted(packs.glob(f"{side}-*.zip")) for s in read_pack(p))
+    return [s for s in read if s.dataset not in without]
 
 
 def save_atlas(atlas: Atlas, path: Path) -> None:

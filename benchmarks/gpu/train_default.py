@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -60,6 +61,11 @@ def validation_windows(atlas: Atlas, grid: int, count: int) -> list[WindowBatch]
     return [
         atlas.draw(32, grid, generator, AFTER_FIRST_CLICK) for _ in range(count // 32)
     ]
+
+
+def said_of(without: Sequence[str]) -> list[str]:
+    """Return what weights say of the sets that were left out, if any."""
+    return [f"the default's sets but {', '.join(without)}"] if without else []
 
 
 def commit() -> str:
@@ -116,6 +122,7 @@ def options_of_command() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commit", default="")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--without", nargs="+", default=[], help="sets to leave out")
     return parser.parse_args()
 
 
@@ -202,12 +209,13 @@ def main() -> None:
     options = options_of_command()
     device, rank = prepare(options)
     started = time.monotonic()
-    train_side = read_side(options.packs, "train")
+    train_side = read_side(options.packs, "train", options.without)
     atlas = Atlas(train_side, device, set_power=options.set_power)
     network = make_network(options)
     windows = []
     if rank == 0:
-        held_out = Atlas(read_side(options.packs, "validation"), device, set_power=0)
+        held_out_side = read_side(options.packs, "validation", options.without)
+        held_out = Atlas(held_out_side, device, set_power=0)
         windows = validation_windows(
             held_out, network.grid_size, options.validation_windows
         )
@@ -235,7 +243,7 @@ def main() -> None:
     metadata = checkpoint.Metadata(
         architecture=network.architecture(),
         name=options.name,
-        training_data=TRAINING_DATA,
+        training_data=said_of(options.without) or TRAINING_DATA,
         licence="BSD-3-Clause",
         commit=options.commit or commit(),
         seed=options.seed,

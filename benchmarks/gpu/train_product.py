@@ -75,6 +75,7 @@ def options_of_command() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commit", default="")
     parser.add_argument("--export", action="store_true")
+    parser.add_argument("--without", nargs="+", default=[], help="sets to leave out")
     return parser.parse_args()
 
 
@@ -211,7 +212,7 @@ def export(options: argparse.Namespace) -> None:
     metadata = checkpoint.Metadata(
         architecture=network.architecture(),
         name=options.name,
-        training_data=TRAINING_DATA,
+        training_data=train_default.said_of(options.without) or TRAINING_DATA,
         licence="BSD-3-Clause",
         commit=options.commit or "unknown",
         seed=options.seed,
@@ -231,11 +232,14 @@ def export(options: argparse.Namespace) -> None:
 
 
 def atlas_of(options: argparse.Namespace) -> Atlas:
-    """Open PACKS/train-atlas.pt, made from the packs where it is not there yet."""
-    path = options.packs / "train-atlas.pt"
+    """Open PACKS/train-atlas.pt, made from the packs where it is not there yet.
+
+    Without some of the sets it is a file in OUT.
+    """
+    path = (options.out if options.without else options.packs) / "train-atlas.pt"
     if not path.exists():
-        made = Atlas(read_side(options.packs, "train"), set_power=options.set_power)
-        save_atlas(made, path)
+        samples = read_side(options.packs, "train", options.without)
+        save_atlas(Atlas(samples, set_power=options.set_power), path)
     return open_atlas(path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from packs import read_pack, write_pack
+from packs import read_pack, read_side, write_pack
 
 from cfrseg_training.loop.atlas import Sample
 from cfrseg_training.loop.labelled import to_uint8
@@ -26,3 +26,12 @@ def test_pack_keeps_labels_to_the_bit(tmp_path):
     (tmp_path / "bad.zip").write_bytes(b"no zip")
     with pytest.raises(DatasetError, match="is not a pack"):
         list(read_pack(tmp_path / "bad.zip"))
+
+
+def test_a_side_is_read_without_some_sets(tmp_path) -> None:
+    image, labels = np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), np.int32)
+    for number, name in enumerate(("axons", "nuclei")):
+        sample = Sample(image, labels, name, "a group")
+        write_pack([sample], tmp_path / f"train-{number}.zip")
+    assert [s.dataset for s in read_side(tmp_path, "train")] == ["axons", "nuclei"]
+    assert [s.dataset for s in read_side(tmp_path, "train", ["axons"])] == ["nuclei"]
