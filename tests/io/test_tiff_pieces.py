@@ -184,3 +184,23 @@ def test_a_file_may_go_while_another_ones_piece_is_kept(tmp_path: Path) -> None:
     thread.start()
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_no_planes_of_whole_pages_have_the_pages_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_cfrseg.io.tiff._SMALL_PAGE_BYTES", 1 << 20)
+    values = RNG.integers(0, 200, (3, 20, 30)).astype(np.uint16)
+    path = tmp_path / "image.tif"
+    options = {"photometric": "minisblack", "compression": "zlib"}
+    tifffile.imwrite(path, values, **options)
+    array = open_image(path).array
+    for key in (
+        (slice(0, 0),),
+        (slice(1, 1), slice(2, 9)),
+        (1, 4),
+        (slice(1, 3), ..., 7),
+    ):
+        found = array[key]
+        assert found.dtype == values.dtype
+        assert np.array_equal(found, values[key])

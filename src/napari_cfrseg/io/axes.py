@@ -204,7 +204,7 @@ class ArrayView(LazyArray):
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read by whole numbers and slices, one per axis from the first on."""
-        whole = _per_axis(key, self.ndim)
+        whole = per_axis(key, self.ndim)
         own: list[Any] = [self._fixed.get(i) for i in range(len(self._array.shape))]
         for part, axis in zip(whole, self._axes, strict=True):
             own[axis] = part if isinstance(part, slice) else int(part)
@@ -278,10 +278,12 @@ def _factor(fine: int, coarse: int) -> float:
     return float(whole) if abs(whole * coarse - fine) < whole else fine / coarse
 
 
-def _per_axis(key: Any, ndim: int) -> tuple[Any, ...]:
+def per_axis(key: Any, ndim: int) -> tuple[Any, ...]:
     """Return an index with an entry for each of ``ndim`` axes."""
     key = key if isinstance(key, tuple) else (key,)
-    return (*key, *([slice(None)] * (ndim - len(key))))
+    at = key.index(Ellipsis) if Ellipsis in key else len(key)
+    rest = key[at + 1 :]
+    return (*key[:at], *[slice(None)] * (ndim - at - len(rest)), *rest)
 
 
 class ChannelStack(LazyArray):
@@ -297,7 +299,7 @@ class ChannelStack(LazyArray):
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read by whole numbers and slices, one per axis from the first on."""
-        *places, wanted = _per_axis(key, self.ndim)
+        *places, wanted = per_axis(key, self.ndim)
         if not isinstance(wanted, slice):
             return np.asarray(self._parts[wanted][tuple(places)], self.dtype)
         read = [np.asarray(part[tuple(places)]) for part in self._parts[wanted]]
@@ -318,7 +320,7 @@ class WithAxis(LazyArray):
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read by whole numbers and slices, one per axis from the first on."""
-        key = _per_axis(key, self.ndim)
+        key = per_axis(key, self.ndim)
         rest = (*key[: self._axis], *key[self._axis + 1 :])
         found = np.asarray(self._array[rest])
         if not isinstance(key[self._axis], slice):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import struct
-import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_cfrseg.errors import ImageError
 from napari_cfrseg.io.addresses import address_of
-from napari_cfrseg.io.axes import ArrayView, LazyArray, Pyramid, in_memory, view_of
+from napari_cfrseg.io.axes import ArrayView, Pyramid, in_memory, view_of
 from napari_cfrseg.io.named_axes import OpenImage, axis_names, unit_name
 from napari_cfrseg.io.server_files import ServerFile
 from napari_cfrseg.io.tiff_file_sets import check_alone, check_files, missing_planes
-from napari_cfrseg.io.tiff_pieces import Pieces, Rows, is_in_pieces
+from napari_cfrseg.io.tiff_pieces import Pages, Pieces, Rows, is_in_pieces
 
 #: larger pages are read tile by tile, or strip by strip, where they are stored so
 _SMALL_PAGE_BYTES, _WHOLE_PAGE_BYTES = 1 << 25, 1 << 28
@@ -229,9 +227,6 @@ def _pixels(held: _HeldOpen, main: Any, level: int, path: Path) -> Any:
     size = math.prod(series.shape) * series.dtype.itemsize
     is_far = held.server is not None
     in_others = series.is_multifile or series.keyframe.parent is not held.file
-    if is_far and size and series.dataoffset is not None and "YX" in series.axes:
-        rows = Rows(held, series)
-        return ArrayView(rows, range(rows.ndim), {}, str(path))
     if level == 0 and not is_far and not in_others and series.dataoffset and size:
         number = held.file.series.index(main)
         mapped = tifffile.memmap(path, series=number, mode="r").reshape(series.shape)
@@ -240,20 +235,21 @@ def _pixels(held: _HeldOpen, main: Any, level: int, path: Path) -> Any:
     depth = len(series.shape) - len(page_shape)
     page_bytes = math.prod(page_shape) * series.dtype.itemsize
     is_slow = (is_far or page_bytes > _SMALL_PAGE_BYTES) and not in_others
-    if is_slow and is_in_pieces(series, depth):
-        pieces = Pieces(held, series, depth)
-        check_chunks(pieces)
-        return ArrayView(pieces, range(pieces.ndim), {}, str(path))
     in_pages = len(series.pages) == math.prod(series.shape[:depth])
-    if in_pages and page_bytes <= _WHOLE_PAGE_BYTES:
-        pages = _Pages(held, series, depth)
-        return ArrayView(pages, range(pages.ndim), {}, str(path))
-    import zarr
+    lazy: Any
+    if is_far and size and series.dataoffset is not None and "YX" in series.axes:
+        lazy = Rows(held, series)
+    elif is_slow and is_in_pieces(series, depth):
+        lazy = Pieces(held, series, depth)
+    elif in_pages and page_bytes <= _WHOLE_PAGE_BYTES:
+        lazy = Pages(held, series, depth)
+    else:
+        import zarr
 
-    tiles = zarr.open_array(main.aszarr(level=level), mode="r")
-    check_chunks(tiles)
-    weakref.finalize(tiles, lambda _: None, held)
-    return ArrayView(tiles, range(tiles.ndim), {}, str(path))
+        lazy = zarr.open_array(main.aszarr(level=level), mode="r")
+        weakref.finalize(lazy, lambda _: None, held)
+    check_chunks(lazy)
+    return ArrayView(lazy, range(lazy.ndim), {}, str(path))
 
 
 def check_chunks(array: Any) -> None:
@@ -264,58 +260,6 @@ def check_chunks(array: Any) -> None:
             f"its pixels are stored in pieces of {size / 1e9:.1f} GB, at most "
             f"{MOST_CHUNK_BYTES / 1e9:.1f} GB can be read: save it in tiles"
         )
-
-
-class _Pages(LazyArray):
-    """Pages of a TIFF, decoded one at a time; the last one is kept."""
-
-    def __init__(self, held: _HeldOpen, series: Any, depth: int) -> None:
-        self.shape = tuple(int(n) for n in series.shape)
-        self.dtype = np.dtype(series.dtype).newbyteorder("=")
-        self._depth = depth
-        self._pages = series.pages
-        self._kept: tuple[int, NDArray[Any]] | None = None
-        self._lock = threading.Lock()
-        self._held = held
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        key = key if isinstance(key, tuple) else (key,)
-        leading, rest = key[: self._depth], key[self._depth :]
-        if len(leading) == self._depth and not any(
-            isinstance(i, slice) for i in leading
-        ):
-            sizes, number = self.shape[: self._depth], 0
-            if sizes:
-                number = int(np.ravel_multi_index([int(i) for i in leading], sizes))
-            page: NDArray[Any] = self._flat(number)[rest]
-            return page
-        chosen = np.arange(math.prod(self.shape[: self._depth]))
-        chosen = chosen.reshape(self.shape[: self._depth])[leading]
-        found = [self._flat(int(i))[rest] for i in chosen.ravel()]
-        whole = np.stack(found) if found else np.zeros((0, *self.shape[self._depth :]))
-        return whole.reshape(*chosen.shape, *whole.shape[1:])
-
-    def _flat(self, number: int) -> NDArray[Any]:
-        with self._lock:
-            if self._kept is None or self._kept[0] != number:
-                self._kept = number, self._decode(number)
-            _, pixels = self._kept
-        return pixels
-
-    def _decode(self, number: int) -> NDArray[Any]:
-        page, shape = self._pages[number], self.shape[self._depth :]
-        if page is None:  # a page that the file's metadata promise, and that is missing
-            return np.zeros(shape, self.dtype)
-        handle = page.parent.filehandle
-        of_another = handle.closed  # file of the image: tifffile has closed it again
-        if of_another:
-            handle.open()
-        try:
-            pixels: NDArray[Any] = np.asarray(page.asarray(), self.dtype)
-        finally:
-            if of_another:
-                handle.close()
-        return pixels.reshape(shape)
 
 
 def _calibration(

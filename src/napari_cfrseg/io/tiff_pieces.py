@@ -1,7 +1,8 @@
-"""Read pages of a TIFF tile by tile, strip by strip or row by row; keep the latest.
+"""Read pages of a TIFF whole, by tiles, by strips or row by row; keep the latest.
 
 A first click reads several windows around one place, and the next click reads there
-again: decoded pieces are kept for all open files together, within one budget.
+again: of whole pages the last one is kept, and decoded pieces for all open files
+together, within one budget.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfrseg.io.axes import LazyArray
+from napari_cfrseg.io.axes import LazyArray, per_axis
 from napari_cfrseg.latest import Latest
 
 #: decoded pieces that are kept, in bytes
@@ -51,20 +53,68 @@ def is_in_pieces(series: Any, depth: int) -> bool:
     )
 
 
-class Pieces(LazyArray):
-    """Pages of a TIFF, (…, Y, X) or (…, Y, X, S); only what is asked for is decoded."""
+class Pages(LazyArray):
+    """Pages of a TIFF, decoded whole, one at a time; ``depth`` axes lie before theirs.
+
+    ``held`` keeps the file open as long as this is there.
+    """
 
     def __init__(self, held: Any, series: Any, depth: int) -> None:
         self.shape = tuple(int(n) for n in series.shape)
         self.dtype = np.dtype(series.dtype).newbyteorder("=")
-        self.chunks = (*(1,) * depth, *series.keyframe.chunks)
-        self._depth, self._pages, self._first = depth, series.pages, series.keyframe
-        self._sides = tuple(int(n) for n in series.keyframe.chunks[:2])
-        self._hold(held)
+        self.chunks = (*(1,) * depth, *self.shape[depth:])
+        self._held, self._depth, self._pages = held, depth, series.pages
+        self._last: tuple[int, NDArray[Any]] | None = None
+        self._decoding = threading.Lock()
 
-    def _hold(self, held: Any) -> None:
-        """Keep a file open as long as this is there."""
-        self._held = held
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Read by whole numbers and slices of step 1 or more."""
+        key = per_axis(key, self.ndim)
+        empty = np.zeros((), self.dtype)
+        wanted: NDArray[Any] = np.broadcast_to(empty, self.shape)[key]
+        if not wanted.size:
+            return wanted.copy()
+        sizes = self.shape[: self._depth]
+        leading, own = key[: self._depth], key[self._depth :]
+        numbers = np.arange(math.prod(sizes)).reshape(sizes)[leading].ravel()
+        parts = self._parts(numbers.tolist(), *own)
+        found = parts[0] if len(parts) == 1 else np.stack(parts)
+        return found.reshape(wanted.shape)
+
+    def _parts(self, numbers: Sequence[int], *own: Any) -> list[NDArray[Any]]:
+        """Return what an index of the pages' own axes takes of some of them."""
+        return [self._page(number)[own] for number in numbers]
+
+    def _page(self, number: int) -> NDArray[Any]:
+        with self._decoding:
+            if self._last is None or self._last[0] != number:
+                self._last = number, self._decode(number)
+            return self._last[1]
+
+    def _decode(self, number: int) -> NDArray[Any]:
+        page, shape = self._pages[number], self.shape[self._depth :]
+        if page is None:  # a page that the file's metadata promise, and that is missing
+            return np.zeros(shape, self.dtype)
+        handle = page.parent.filehandle
+        of_another = handle.closed  # file of the image: tifffile has closed it again
+        if of_another:
+            handle.open()
+        try:
+            pixels: NDArray[Any] = np.asarray(page.asarray(), self.dtype)
+        finally:
+            if of_another:
+                handle.close()
+        return pixels.reshape(shape)
+
+
+class Pieces(Pages):
+    """Pages, (…, Y, X) or (…, Y, X, S), of which only what is asked for is decoded."""
+
+    def __init__(self, held: Any, series: Any, depth: int) -> None:
+        super().__init__(held, series, depth)
+        self._first = series.keyframe
+        self.chunks = (*(1,) * depth, *self._first.chunks)
+        self._sides = tuple(int(n) for n in self._first.chunks[:2])
         self._handle = held.file.filehandle
         self._lock = self._handle.lock
         self._opened = self._state()
@@ -73,24 +123,12 @@ class Pieces(LazyArray):
     def __del__(self) -> None:
         _kept.drop(self._owner)
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        """Read by whole numbers and slices of step 1 or more."""
-        key = key if isinstance(key, tuple) else (key,)
-        key = (*key, *(slice(None),) * (self.ndim - len(key)))
-        wanted: NDArray[Any] = np.broadcast_to(np.zeros((), self.dtype), self.shape)[
-            key
-        ]
-        if not wanted.size:
-            return wanted.copy()
-        sizes = self.shape[: self._depth]
-        leading, (rows, columns, *rest) = key[: self._depth], key[self._depth :]
-        planes = np.arange(math.prod(sizes)).reshape(sizes)[leading].ravel()
-        ahead = self._fetched([int(i) for i in planes], rows, columns)
-        parts = [self._plane(int(i), rows, columns, ahead) for i in planes]
-        found: NDArray[Any] = np.stack(parts)
-        if rest:
-            found = found[(*(slice(None),) * (found.ndim - 1), *rest)]
-        return found.reshape(wanted.shape)
+    def _parts(
+        self, numbers: Sequence[int], rows: Any, columns: Any, *rest: Any
+    ) -> list[NDArray[Any]]:
+        ahead = self._fetched(numbers, rows, columns)
+        planes = (self._plane(number, rows, columns, ahead) for number in numbers)
+        return [plane[(..., *rest)] for plane in planes]
 
     def _ends(self, rows: Any, columns: Any) -> tuple[tuple[int, int], ...]:
         size = self.shape[self._depth : self._depth + 2]
@@ -217,9 +255,7 @@ class Rows(Pieces):
     """Pixels that lie in a file as they are, without pages; rows are what is read."""
 
     def __init__(self, held: Any, series: Any) -> None:
-        self.shape = tuple(int(n) for n in series.shape)
-        self.dtype = np.dtype(series.dtype).newbyteorder("=")
-        self._depth = series.axes.index("Y")
+        super().__init__(held, series, series.axes.index("Y"))
         width = self.shape[self._depth + 1]
         self._row = math.prod(self.shape[self._depth + 1 :])
         tall = max(_ROWS_BYTES // (self._row * self.dtype.itemsize), 1)
@@ -227,7 +263,6 @@ class Rows(Pieces):
         rest = self.shape[self._depth + 2 :]
         self.chunks = (*(1,) * self._depth, *self._sides, *rest)
         self._start, self._order = series.dataoffset, series.keyframe.parent.byteorder
-        self._hold(held)
 
     def _place(self, number: int, index: int) -> tuple[int, int] | None:
         tall, height = self._sides[0], self.shape[self._depth]

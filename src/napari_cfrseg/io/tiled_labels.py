@@ -23,7 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from napari_cfrseg.geometry.masks import LabelRuns, Plane
 from napari_cfrseg.geometry.windows import Box, overlap, slices, union
-from napari_cfrseg.io.axes import LazyArray
+from napari_cfrseg.io.axes import LazyArray, per_axis
 
 #: side of a tile
 TILE_PX = 256
@@ -69,12 +69,7 @@ class Tiles(LazyArray):
         return self.shape[-2], self.shape[-1]
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        key = key if isinstance(key, tuple) else (key,)
-        if Ellipsis in key:
-            at = key.index(Ellipsis)
-            missing = self.ndim - len(key) + 1
-            key = (*key[:at], *(slice(None),) * missing, *key[at + 1 :])
-        whole = (*key, *(slice(None),) * (self.ndim - len(key)))
+        whole = per_axis(key, self.ndim)
         ranges = [
             range(*part.indices(n))
             if isinstance(part, slice)
