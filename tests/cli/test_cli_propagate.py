@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from napari_cfrseg import Segmenter
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.cli import app, options
+from napari_cfrseg.io.images import open_image
+from napari_cfrseg.io.label_exports import write_ome_zarr
 
 
 @pytest.fixture
@@ -99,3 +101,16 @@ def test_refused(stack: Path, random_model: Path, arguments, code, said) -> None
     result = invoke("propagate", stack, "--model", random_model, *arguments)
     assert result.exit_code == code
     assert said in " ".join(result.output.split())
+
+
+def test_axes_of_any_name(stack: Path, random_model: Path) -> None:
+    image = stack.with_suffix(".zarr")
+    write_ome_zarr(image, tifffile.imread(stack), axes=("depth", "y", "x"))
+    table = stack.with_suffix(".csv")
+    table.write_text("axis_0,y,x\n2,32,30\n")
+    model = ("--model", random_model, "--device", "cpu")
+    for command in (("propagate", "-c", "2,32,30,+"), ("segment", "--table", table)):
+        output = stack.with_name(f"{command[0]}.zarr")
+        result = invoke(command[0], image, *command[1:], "-o", output, *model)
+        assert result.exit_code == 0, result.output
+        assert open_image(output).axes == ("depth", "y", "x")

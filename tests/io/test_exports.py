@@ -260,3 +260,11 @@ def test_ome_zarr_takes_the_place_of_what_was_there(tmp_path, before):
 )
 def test_a_plane_s_place(index, axes, place):
     assert plane_place(index, axes) == place
+
+
+@pytest.mark.parametrize("name", ["", "tc", "depth"])
+def test_axes_that_ome_tiff_does_not_know_are_z(tmp_path, name):
+    write_ome_tiff(tmp_path / "a.tif", stack()[0], axes=(name, "y", "x"))
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert file.series[0].axes == "ZYX"
+        np.testing.assert_array_equal(file.asarray(), stack()[0])

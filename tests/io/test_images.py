@@ -17,6 +17,8 @@ from PIL import Image
 from napari_cfrseg.errors import CfrSegError, ImageError
 from napari_cfrseg.io.axes import plane_of, turned
 from napari_cfrseg.io.images import (
+    axes_in,
+    count_levels,
     image_files,
     left_out,
     open_image,
@@ -268,6 +270,16 @@ def test_a_tiff_of_another_name_has_all_its_planes(tmp_path, name, options):
     tifffile.imwrite(path, ramp(5, 6, 7), photometric="minisblack", **options)
     opened = open_image(path.rename(tmp_path / name))
     np.testing.assert_array_equal(opened.read(), ramp(5, 6, 7))
+
+
+def test_a_pyramid_of_another_name_has_its_levels_and_axes(tmp_path):
+    path = tmp_path / "slide.dat"
+    with tifffile.TiffWriter(path) as file:
+        file.write(ramp(64, 96), tile=(16, 16), subifds=1)
+        file.write(ramp(32, 48), tile=(16, 16), subfiletype=1)
+    assert open_image(path, level=1).shape == (32, 48)
+    assert count_levels(path) == 2
+    assert axes_in(path) == (("y", "x"), (64, 96))
 
 
 def test_a_person_names_the_axes():

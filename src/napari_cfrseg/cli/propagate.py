@@ -150,7 +150,7 @@ def propagate(
     if axis or isinstance(labels, np.ndarray):
         labels = np.moveaxis(np.asarray(labels), 0, axis)
         labels = np.ascontiguousarray(labels, np.uint16)
-    placed = opened.placement("".join(opened.axes[:3]))
+    placed = opened.placement(opened.axes[:3])
     write_or_save_aside(target, lambda path: write_labels(path, labels, **placed))
     typer.echo(_report(target, annotator, as_json=as_json))
 

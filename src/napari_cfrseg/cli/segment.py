@@ -133,7 +133,7 @@ class _Job:
         from napari_cfrseg.io.label_exports import write_labels
 
         names = self.opened.axes[: len(self.opened.axes) - self.opened.has_channels]
-        placed = self.opened.placement("".join(names[-labels.ndim :]))
+        placed = self.opened.placement(names[-labels.ndim :])
         write_or_save_aside(
             self.target, lambda path: write_labels(path, labels, **placed)
         )

@@ -112,6 +112,12 @@ def atomic_path(
         sync_folder(target.parent)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def encode(text: str) -> bytes:
     """Return text as UTF-8; what has no code (a lone surrogate) becomes ``?``."""
     return text.encode("utf-8", "replace")
@@ -188,12 +194,15 @@ class AppendOnly:
             self._handle = None
 
 
-def check_output(path: Path, *, overwrite: bool = True) -> None:
-    """Raise OutputError unless a file can be written there; leaves nothing behind.
+def check_output(
+    path: Path, *, overwrite: bool = True, is_folder: bool = False
+) -> None:
+    """Raise OutputError unless a file, or a folder, can be written there.
 
-    What a process that was killed had begun to write there is removed.
+    Leaves nothing behind; what a process that was killed had begun to write there is
+    removed.
     """
-    if path.is_dir():
+    if path.is_dir() and not is_folder:
         raise OutputError(f"{path} is a folder: name a file")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists: choose another --output, or add --overwrite")

@@ -72,8 +72,6 @@ def open_image(
 
             opened = open_zarr(path, level, levels=levels)
         else:
-            if address is None:
-                check_regular(path)
             opened = _open_file(path, level, levels, as_labels=as_labels)
         kind = np.dtype(opened.array.dtype).kind
         if kind not in "buif" or 0 in opened.shape or len(opened.shape) < 2:
@@ -86,7 +84,7 @@ def open_image(
 
 def count_levels(path: Path) -> int:
     """Return how many levels an image's pyramid has; 1: none."""
-    if suffix_of(path) in _TIFFS:
+    if _is_tiff(path):
         from napari_cfrseg.io.tiff import tiff_levels
 
         return tiff_levels(path)
@@ -99,7 +97,7 @@ def count_levels(path: Path) -> int:
 
 def left_out(path: Path) -> str:
     """Return what of a slide is not shown, in one line; "" where nothing is missing."""
-    if suffix_of(path) not in _TIFFS:
+    if not _is_tiff(path):
         return ""
     from napari_cfrseg.io.tiff import tiff_left_out
 
@@ -115,10 +113,9 @@ def axes_in(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
         if path.is_dir():
             opened = open_image(path)
             return opened.axes, opened.shape
-        if path.suffix.lower() in _TIFFS:
+        if _is_tiff(path):
             from napari_cfrseg.io.tiff import tiff_axes
 
-            check_regular(path)
             return tiff_axes(path)
     return (), ()
 
@@ -220,17 +217,26 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def _open_file(path: Path, level: int, levels: int, *, as_labels: bool) -> OpenImage:
-    suffix = suffix_of(path)
-    if suffix in _TIFFS or _begins_as_tiff(path):
+    if _is_tiff(path):
         from napari_cfrseg.io.tiff import open_tiff
 
         return open_tiff(path, level, levels=levels, as_labels=as_labels)
     if level + levels > 1:
         raise ImageError(f"{path} has no pyramid level {max(level, 1)}")
-    return _open_npy(path) if suffix == ".npy" else _open_picture(path, as_labels)
+    if suffix_of(path) == ".npy":
+        return _open_npy(path)
+    return _open_picture(path, as_labels)
 
 
-def _begins_as_tiff(path: Path) -> bool:
+def _is_tiff(path: Path) -> bool:
+    """Whether a file is a TIFF: by its name or, on this machine, its first bytes."""
+    if path.is_dir():
+        return False
+    is_named, is_far = suffix_of(path) in _TIFFS, address_of(path) is not None
+    if not is_far:
+        check_regular(path)
+    if is_named or is_far:
+        return is_named
     with path.open("rb") as file:
         return file.read(4) in _TIFF_MARKS
 

@@ -21,10 +21,8 @@ from napari_cfrseg.errors import ImageError, OutputError
 from napari_cfrseg.io.atomic import (
     atomic_path,
     behind_links,
-    check_folder,
     check_output,
     check_spares,
-    clear_leftovers,
     temporary_beside,
 )
 from napari_cfrseg.io.images import TIFF_SUFFIXES
@@ -52,14 +50,8 @@ def check_labels_output(
     check_spares(path, image)
     planes, pixels = math.prod(shape[:-2]), math.prod(shape[-2:])
     suffix = path.suffix.lower()
-    if suffix == ".zarr":
-        if path.exists() and not overwrite:
-            msg = f"{path} exists: choose another --output, or add --overwrite"
-            raise OutputError(msg)
-        check_folder(path.parent)
-        clear_leftovers(path.parent, {path.stem})
-        return
-    if suffix not in (*TIFF_SUFFIXES, *_PICTURES):
+    is_zarr = suffix == ".zarr"
+    if not is_zarr and suffix not in (*TIFF_SUFFIXES, *_PICTURES):
         raise OutputError(f"{path}: expected the ending .tif, .zarr, .png or .bmp")
     if suffix in _PICTURES and planes > 1:
         msg = f"{path}: a picture holds one plane; write {planes} as .tif or .zarr"
@@ -69,7 +61,7 @@ def check_labels_output(
             f"{path}: a picture of {pixels / 1e6:.0f} million pixels, at most "
             f"{_MOST_PICTURE_PX / 1e6:.0f}: write .tif or .zarr, which have levels"
         )
-    check_output(path, overwrite=overwrite)
+    check_output(path, overwrite=overwrite, is_folder=is_zarr)
 
 
 def compact_dtype(labels: NDArray[np.integer]) -> NDArray[np.integer]:
@@ -106,13 +98,10 @@ def write_ome_tiff(
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             write_tiled_tiff(file, labels, metadata)
         return
-    whole = compact_dtype(labels)
-    if len(names) > whole.ndim:
-        whole = whole.reshape((1,) * (len(names) - whole.ndim) + whole.shape)
     with atomic_path(path) as temporary:
         tifffile.imwrite(
             temporary,
-            whole,
+            compact_dtype(labels),
             ome=True,
             photometric="minisblack",
             compression="zlib",
@@ -126,10 +115,10 @@ def _tiff_axes(ndim: int, axes: Sequence[str] | None) -> str:
     if depth > len(_OME_AXES):
         msg = f"labels with {ndim} axes: OME-TIFF has five at most; use OME-Zarr"
         raise ImageError(msg)
-    wanted = [a.lower() for a in axes[:depth]] if axes is not None else []
-    if sorted(set(wanted)) != sorted(wanted) or any(a not in _OME_AXES for a in wanted):
-        wanted = []
-    return "".join(wanted or _OME_AXES[::-1][:depth][::-1]) + "yx"
+    wanted = [name.lower() for name in (axes or ())[:depth]]
+    if len({*wanted} & {*_OME_AXES}) < depth:
+        wanted = [*_OME_AXES[len(_OME_AXES) - depth :]]
+    return "".join(wanted) + "yx"
 
 
 def write_labels(

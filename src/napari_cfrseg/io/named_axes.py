@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.errors import ImageError
-from napari_cfrseg.io.axes import channels_of, view_of
+from napari_cfrseg.io.axes import ValueT, channels_of, view_of
 
 #: lengths by their NGFF name: the sign that OME-XML has for them, metres, other
 #: spellings in the singular
@@ -135,6 +135,13 @@ def axis_names(ndim: int, has_channels: bool) -> tuple[str, ...]:
     return (*names, "y", "x", *(["c"] if has_channels else []))
 
 
+def _along(
+    axes: Sequence[int], values: Sequence[ValueT] | None, of_channels: ValueT
+) -> tuple[ValueT, ...] | None:
+    """Return the values of some axes, where there are any."""
+    return None if values is None else tuple((*values, of_channels)[i] for i in axes)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenImage:
     """An image's pixels and axes."""
@@ -176,7 +183,7 @@ class OpenImage:
         long = [i for i, n in enumerate(self.shape) if n > 1]
         image = self
         if len(names) == len(long) != len(self.axes):
-            image = _kept(self, long)
+            image = self.with_axes(long)
         shape = " × ".join(map(str, self.shape))
         if len(names) != len(image.axes):
             msg = f"axes {axes!r} do not fit an image of {shape}: one letter per axis"
@@ -185,16 +192,25 @@ class OpenImage:
         names = names.replace("s", "c") if colours else names
         if len(set(names)) != len(names) or not {"x", "y"} <= set(names):
             raise ImageError(f"axes {axes!r}: each letter once, Y and X among them")
-        sizes = image.spacing
-        if sizes is not None:
-            sizes = (*sizes, 1.0)[: len(names) - (names[-1] == "c")]
-        units = image.units
-        if units is not None:
-            units = (*units, "pixel")[: len(names) - (names[-1] == "c")]
-        origin = image.origin
-        if origin is not None:
-            origin = (*origin, 0.0)[: len(names) - (names[-1] == "c")]
-        return OpenImage(image.array, tuple(names), sizes, units, colours, origin)
+        image = replace(image, axes=tuple(names), is_rgb=colours)
+        return image.with_axes(range(len(names)))
+
+    def with_axes(self, chosen: Sequence[int]) -> OpenImage:
+        """Return the image with some of its axes, in this order.
+
+        Sizes, units and origin are there for as many axes as the image had, or for all
+        but a last "c"; they get the new ones' length.
+        """
+        names = tuple(self.axes[i] for i in chosen)
+        counted = chosen[: len(chosen) - (names[-1] == "c")]
+        return OpenImage(
+            view_of(self.array, chosen),
+            names,
+            _along(counted, self.spacing, 1.0),
+            _along(counted, self.units, "pixel"),
+            self.is_rgb and "c" in names,
+            _along(counted, self.origin, 0.0),
+        )
 
     def arranged(self, keep: str = "") -> OpenImage:
         """Return the image as (…, Y, X) or (…, Y, X, C), axes of length 1 left out.
@@ -212,17 +228,16 @@ class OpenImage:
             if n > 1 and i not in (y, x, channel) and (not keep or names[i] in keep)
         ]
         last = [] if channel is None or shape[channel] == 1 else [channel]
-        return _kept(self, [*rest, y, x, *last])
+        return self.with_axes([*rest, y, x, *last])
 
-    def placement(self, axes: str) -> dict[str, tuple[Any, ...] | None]:
+    def placement(self, axes: Sequence[str]) -> dict[str, tuple[Any, ...] | None]:
         """Return what writers of labels take of some axes: names, spacing and so on."""
-        at = [self.axes.index(name) for name in axes]
-        sizes, units, origin = self.spacing, self.units, self.origin
+        found = self.with_axes([self.axes.index(name) for name in axes])
         return {
-            "axes": tuple(axes),
-            "spacing": None if sizes is None else tuple(sizes[i] for i in at),
-            "units": None if units is None else tuple(units[i] for i in at),
-            "origin": None if origin is None else tuple(origin[i] for i in at),
+            "axes": found.axes,
+            "spacing": found.spacing,
+            "units": found.units,
+            "origin": found.origin,
         }
 
     def read(self) -> NDArray[Any]:
@@ -274,8 +289,8 @@ class OpenImage:
             if tuple(found[i] for i in rest) == shape and short:
                 names = list(image.axes)
                 names[axis] = "c"
-                fitted = _kept(replace(image, axes=tuple(names)), [*rest, axis])
-                return fitted.with_few_channels()
+                named = replace(image, axes=tuple(names))
+                return named.with_axes([*rest, axis]).with_few_channels()
         raise ImageError(
             f"{where}: the image has shape {found} (axes {' '.join(image.axes)}), its "
             f"labels {shape}; expected the same, or one axis of at most "
@@ -292,19 +307,3 @@ class OpenImage:
         if self.has_channels and not self.is_rgb and pixels.dtype == np.uint8:
             return pixels.astype(np.uint16)
         return pixels
-
-
-def _kept(image: OpenImage, axes: Sequence[int]) -> OpenImage:
-    """Return an image with some of its axes, in this order."""
-    names = tuple(image.axes[i] for i in axes)
-    counted = axes[: len(axes) - (names[-1] == "c")]
-    sizes, units, origin = image.spacing, image.units, image.origin
-    return replace(
-        image,
-        array=view_of(image.array, axes),
-        axes=names,
-        spacing=None if sizes is None else tuple((*sizes, 1.0)[i] for i in counted),
-        units=None if units is None else tuple((*units, "pixel")[i] for i in counted),
-        is_rgb=image.is_rgb and "c" in names,
-        origin=None if origin is None else tuple((*origin, 0.0)[i] for i in counted),
-    )

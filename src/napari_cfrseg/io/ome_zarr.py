@@ -6,6 +6,7 @@ import math
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -59,13 +60,17 @@ def open_zarr(
         arrays.append(group[said["path"]])
     ndim = arrays[0].ndim
     names, units = _axes(scale, ndim, where)
-    sizes, shift = _sizes(datasets[level], ndim), _shift(datasets[level], ndim)
-    common = _sizes(scale, ndim) or (1.0,) * ndim
+    common = _step(scale, "scale", ndim) or (1.0,) * ndim
+    sizes = _step(datasets[level], "scale", ndim)
     if sizes is not None:
         sizes = tuple(a * b for a, b in zip(sizes, common, strict=True))
-    both = zip(shift, common, _shift(scale, ndim), strict=True)
-    origin = tuple(own * size + more for own, size, more in both)
-    said = OpenImage(arrays[0], names, sizes, units, origin=origin)
+    own, more = (
+        _step(one, "translation", ndim) or (0.0,) * ndim
+        for one in (datasets[level], scale)
+    )
+    origin = tuple(a * b + c for a, b, c in zip(own, common, more, strict=True))
+    moved = origin if any(origin) else None
+    said = OpenImage(arrays[0], names, sizes, units, origin=moved)
     return _opened(arrays, said, where)
 
 
@@ -135,16 +140,9 @@ def _opened(arrays: Sequence[Any], said: OpenImage, where: str) -> OpenImage:
         check_chunks(array)
     codecs = [type(codec).__name__ for array in arrays for codec in array.compressors]
     arrays[0].store.is_blosc = any(name.startswith("Blosc") for name in codecs)
-    sizes, units, origin = said.spacing, said.units, said.origin
-    counted = len(said.axes) - said.has_channels
     lazy = [ArrayView(array, range(array.ndim), {}, where) for array in arrays]
-    return OpenImage(
-        lazy[0] if len(lazy) == 1 else Pyramid(lazy),
-        said.axes,
-        None if sizes is None else sizes[:counted],
-        None if units is None else units[:counted],
-        origin=origin[:counted] if origin is not None and any(origin) else None,
-    )
+    array = lazy[0] if len(lazy) == 1 else Pyramid(lazy)
+    return replace(said, array=array).with_axes(range(len(said.axes)))
 
 
 def attributes_of(group: Any) -> Mapping[str, Any]:
@@ -195,28 +193,18 @@ def _axes(
     return names, tuple(unit_name(axis.get("unit")) for axis in listed)
 
 
-def _sizes(said: Mapping[str, Any], ndim: int) -> tuple[float, ...] | None:
+def _step(said: Mapping[str, Any], kind: str, ndim: int) -> tuple[float, ...] | None:
+    """Return the first usable "scale" or "translation" of a level or of all levels."""
+    least = 0.0 if kind == "scale" else -math.inf
     for step in said.get("coordinateTransformations") or ():
-        values = step.get("scale")
+        values = step.get(kind)
         if (
             isinstance(values, list)
             and len(values) == ndim
-            and all(isinstance(v, int | float) and 0 < v < math.inf for v in values)
+            and all(isinstance(v, int | float) and least < v < math.inf for v in values)
         ):
             return tuple(float(v) for v in values)
     return None
-
-
-def _shift(said: Mapping[str, Any], ndim: int) -> tuple[float, ...]:
-    for step in said.get("coordinateTransformations") or ():
-        values = step.get("translation")
-        if (
-            isinstance(values, list)
-            and len(values) == ndim
-            and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
-        ):
-            return tuple(float(v) for v in values)
-    return (0.0,) * ndim
 
 
 def _check_regular(path: Path) -> None:

@@ -78,10 +78,8 @@ def open_tiff(
         has_alpha = any(int(kind) in (1, 2) for kind in page.extrasamples)
         axes = axes[:-1] if has_alpha else axes
         array = view_of(array, range(len(axes)))
-    counted = len(axes) - (axes[-1] == "c")
-    if spacing is not None and units is not None:
-        spacing, units = spacing[:counted], units[:counted]
-    return OpenImage(array, axes, spacing, units, is_rgb)
+    image = OpenImage(array, axes, spacing, units, is_rgb)
+    return image.with_axes(range(len(axes)))
 
 
 def tiff_axes(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
