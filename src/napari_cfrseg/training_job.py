@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from napari_cfrseg.io.atomic import atomic_path, data_folder
+from napari_cfrseg.io.atomic import data_folder, write_text
 
 #: Environment variable that names the folder of the jobs.
 VARIABLE = "CFRSEG_JOBS"
@@ -77,14 +77,12 @@ class TrainingJob:
         """Make a folder for a new job; its name begins with the time."""
         parent, stamp = jobs_folder(), time.strftime("%Y%m%d-%H%M%S")
         for number in range(1000):
-            folder = parent / f"{stamp}-{number:03d}-{name}"
             if any(parent.glob(f"{stamp}-{number:03d}-*")):
                 continue  # of the same second, but earlier
-            try:
+            folder = parent / f"{stamp}-{number:03d}-{name}"
+            with suppress(FileExistsError):
                 folder.mkdir(parents=True)
-            except FileExistsError:
-                continue
-            break
+                break
         job = cls(folder)
         job._write("job.json", json.dumps(dict(request), indent=1))
         job.set_control("run")
@@ -174,8 +172,7 @@ class TrainingJob:
         threading.Thread(target=go_on, name="cfrseg-beat", daemon=True).start()
 
     def _write(self, name: str, text: str) -> None:
-        with atomic_path(self.folder / name) as path:
-            path.write_text(text, encoding="utf-8")
+        write_text(self.folder / name, text)
 
     def write_report(self, report: Mapping[str, Any]) -> None:
         """Write figures and verdict (the program does)."""

@@ -83,13 +83,13 @@ def test_qupath_s_and_imagej_s_own_outlines_are_read(tmp_path):
     features = [{"type": "Feature", "geometry": s, "properties": {}} for s in shapes]
     path.write_text(json.dumps(features))
     (outline,) = read_outlines(path)
-    mask = outline.mask((20, 30))
+    mask = outline.runs((20, 30)).mask()
     assert (mask.box, mask.area) == ((1, 2, 5, 6), 16)
     roi = roifile.ImagejRoi.frompoints([[2, 1], [6, 1], [6, 5], [2, 5]], name="a")
     roi.position = 3
     roi.tofile(str(tmp_path / "a.roi"))
     (outline,) = read_outlines(tmp_path / "a.roi")
-    assert outline.mask((20, 30)).box == (1, 2, 5, 6)
+    assert outline.runs((20, 30)).mask().box == (1, 2, 5, 6)
     assert outline.plane((0,), ("z",)) == (2,)
     assert outline.plane((0, 1), ("t", "z")) == (0, 1)
     oval = roifile.ImagejRoi(
@@ -97,7 +97,7 @@ def test_qupath_s_and_imagej_s_own_outlines_are_read(tmp_path):
     )
     oval.tofile(str(tmp_path / "oval.roi"))
     (outline,) = read_outlines(tmp_path / "oval.roi")
-    assert outline.mask((20, 30)).area == pytest.approx(np.pi * 10 * 5, rel=0.05)
+    assert outline.runs((20, 30)).mask().area == pytest.approx(np.pi * 10 * 5, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_an_outline_far_around_the_image_covers_it(tmp_path, far):
     ring = [[0, -far], [far, 0], [0, far], [-far, 0]]
     diamond["geometry"]["coordinates"] = [ring]
     found = written(tmp_path / "a.geojson", [square(-far, far), diamond])
-    assert [outline.mask((20, 30)).area for outline in found] == [600, 600]
+    assert [outline.runs((20, 30)).mask().area for outline in found] == [600, 600]
 
 
 def test_what_has_no_pixel_is_left_out_and_the_rest_is_read(tmp_path):
@@ -228,7 +228,7 @@ def test_outlines_that_share_an_edge_share_no_pixel(tmp_path):
     holed = square(0.5, 10.5)
     holed["geometry"]["coordinates"] += left["geometry"]["coordinates"]
     found = written(tmp_path / "a.geojson", [left, right, both, holed])
-    masks = [outline.mask((20, 30)) for outline in found]
+    masks = [outline.runs((20, 30)).mask() for outline in found]
     assert [mask.area for mask in masks] == [25, 25, 50, 75]
     assert masks[2].box == (0, 0, 5, 10)
 
@@ -266,9 +266,9 @@ def test_coco_of_other_tools_is_read(tmp_path):
         return read_outlines(path)
 
     found = read(annotations)
-    assert np.array_equal(found[0].mask((20, 30)).to_mask((20, 30)), mask)
-    assert [outline.mask((20, 30)).area for outline in found[1:]] == [32, 0, 0]
-    assert found[0].mask((5, 30)).area == mask[:5].sum()
+    assert np.array_equal(found[0].runs((20, 30)).mask().to_mask((20, 30)), mask)
+    assert [outline.runs((20, 30)).mask().area for outline in found[1:]] == [32, 0, 0]
+    assert found[0].runs((5, 30)).mask().area == mask[:5].sum()
     assert {outline.object_class for outline in found} == {"cell"}
     for size, counts in (
         ([20, 30], [5, 700]),
@@ -294,7 +294,7 @@ def test_coco_s_polygons_of_one_object_are_joined(tmp_path, parts, area):
     path.write_text(json.dumps({"annotations": [{"segmentation": parts}]}))
     (outline,) = read_outlines(path)
     wanted = coco_masks.frPyObjects([list(map(float, p)) for p in parts], 50, 50)
-    mask = outline.mask((50, 50)).to_mask((50, 50))
+    mask = outline.runs((50, 50)).mask().to_mask((50, 50))
     assert mask.sum() == area
     assert np.array_equal(mask, coco_masks.decode(coco_masks.merge(wanted)) > 0)
 
@@ -312,7 +312,7 @@ def test_other_forms_of_coco_are_read(tmp_path):
     ):
         path.write_text(json.dumps(whole))
         (outline,) = read_outlines(path)
-        assert outline.mask((20, 30)).area == area
+        assert outline.runs((20, 30)).mask().area == area
         assert (outline.name, outline.object_class, outline.index) == ("", "", ())
     assert outline.size == (20, 30)
     path.write_text(json.dumps([{"label": "cell", "points": []}]))
@@ -328,7 +328,7 @@ def test_a_small_mask_of_a_huge_image_is_read_and_a_huge_one_refused(tmp_path):
         shape = {"size": [side, side], "counts": counts}
         path.write_text(json.dumps([{"segmentation": shape}]))
         (outline,) = read_outlines(path)
-        assert outline.mask((side, side)).area == area
+        assert outline.runs((side, side)).mask().area == area
     shape = {"size": [side, side], "counts": [0, 10**9]}
     path.write_text(json.dumps([{"segmentation": shape}]))
     with pytest.raises(SessionError, match="a mask of 100000 × 100000 pixels"):

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kill_writer import content, event_number, start_writer
@@ -26,9 +27,20 @@ from napari_cfrseg.errors import SessionError
 from napari_cfrseg.io.atomic import AppendOnly, atomic_path, temporary_beside
 from napari_cfrseg.session import session_writer
 from napari_cfrseg.session.session import Session
-from napari_cfrseg.session.session_file import journal_line, journal_path, lock_path
+from napari_cfrseg.session.session_file import (
+    Journal,
+    journal_line,
+    journal_path,
+    lock_path,
+    read_journal,
+)
 from napari_cfrseg.session.session_writer import SessionWriter
-from napari_cfrseg.session.unsaved_sessions import SessionInUseError, is_locked
+from napari_cfrseg.session.unsaved_sessions import (
+    SessionInUseError,
+    is_locked,
+    unsaved_path,
+    unsaved_sessions,
+)
 
 
 @pytest.fixture
@@ -519,3 +531,28 @@ def test_a_file_behind_a_link_is_replaced_and_the_link_stays(
         temporary.write_text("after")
     assert link.is_symlink()
     assert target.read_text() == "after"
+
+
+def test_an_unsaved_session_that_is_gone_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CFRSEG_SESSIONS", str(tmp_path))
+    left = {unsaved_path(f"{number:032x}") for number in range(8)}
+    for path in left:
+        path.touch()
+        unsaved_path(f"gone{path.stem[-10:-7]}").symlink_to(tmp_path / "nowhere")
+    assert set(unsaved_sessions()) == left
+
+
+def test_a_journal_that_goes_while_it_is_opened_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, whole = tmp_path / "a.cfrseg.journal", os.open
+    path.write_bytes(b"as another program closes the session, it removes this")
+
+    def remove_first(name: Path, *given: Any) -> int:
+        path.unlink()
+        return whole(name, *given)
+
+    monkeypatch.setattr(os, "open", remove_first)
+    assert read_journal(path, "0" * 32, 0) == Journal()

@@ -139,7 +139,7 @@ def propagate(
     spacing = {"z": (z, y, x), "y": (y, z, x), "x": (x, z, y)}[along]
     turned = [_turned(plane, click, axis) for plane, click in clicks]
     annotator = _clicked(opened, axis, turned, model, device)
-    with options.counting_on("propagating, planes") as report:
+    with options.counting("propagating, planes") as report:
         annotator.apply(
             ev.Propagated((1,), (0,), 0, first, end, count, spacing, spans),
             on_preview=lambda now: (

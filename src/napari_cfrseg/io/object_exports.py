@@ -16,7 +16,7 @@ from skimage.measure import find_contours
 
 from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.geometry.windows import Box, union
-from napari_cfrseg.io.atomic import atomic_path
+from napari_cfrseg.io.atomic import atomic_path, write_text
 from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, read_box
 
 PathLike = str | os.PathLike[str]
@@ -37,22 +37,21 @@ def write_coco(
     ``file_name``. ``rows`` have the names and classes of the objects; each class is a
     category, "object" that of objects without a class. The path ends in ``.json``.
     """
-    planes = list(np.ndindex(labels.shape[:-2]))
     height, width = labels.shape[-2:]
+    ids = {plane: i for i, plane in enumerate(np.ndindex(labels.shape[:-2]), start=1)}
     images = [
         {
-            "id": i + 1,
+            "id": i,
             "file_name": file_name,
             "height": height,
             "width": width,
             "plane": list(plane),
         }
-        for i, plane in enumerate(planes)
+        for plane, i in ids.items()
     ]
-    found = regions(labels, tuple(rows))
+    found = regions(labels, rows)
     classes = sorted({r.row.object_class for r in found} - {"", NO_CLASS})
     categories = {name: i for i, name in enumerate((NO_CLASS, *classes), start=1)}
-    ids = {plane: i + 1 for i, plane in enumerate(planes)}
     annotations = [
         {
             "id": number,
@@ -107,7 +106,7 @@ def write_geojson(
     """
     features = [
         _feature(region, plane_place(region.plane, axes))
-        for region in regions(labels, tuple(rows))
+        for region in regions(labels, rows)
     ]
     _write_json(path, {"type": "FeatureCollection", "features": features})
 
@@ -170,7 +169,7 @@ def write_imagej_rois(
     Parameters are those of :func:`write_geojson`; the path ends in ``.zip``.
     """
     entries: dict[str, bytes] = {}
-    for region in regions(labels, tuple(rows)):
+    for region in regions(labels, rows):
         place = plane_place(region.plane, axes)
         marks = "".join(f"-{a}{place[a] + 1:04}" for a in "ctz" if a in place)
         stem = _entry_name(region.row.name) + marks
@@ -223,12 +222,6 @@ def _imagej_roi(region: Region, place: dict[str, int]) -> bytes:
     return content
 
 
-def write_text(path: PathLike, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def _write_json(path: PathLike, value: Any) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False) + "\n")
 
@@ -269,17 +262,11 @@ def _trace(mask: NDArray[np.bool_], offset: tuple[int, int]) -> Ring:
     fine = np.pad(np.kron(mask, np.ones((3, 3))), 3)
     contours = find_contours(fine, 0.5, fully_connected="low")
     longest = max(contours, key=len)
-    corners = np.round((longest - 2.5) / 3).astype(np.int64)
-    keep = [corners[0]]
-    for corner in corners[1:]:
-        if (corner != keep[-1]).any():
-            keep.append(corner)
-    ring = np.array(keep)
-    if (ring[0] != ring[-1]).any():
-        ring = np.vstack([ring, ring[:1]])
-    steps = np.sign(np.diff(ring, axis=0))
-    turns = (steps != np.roll(steps, 1, axis=0)).any(axis=1)
-    ring = ring[:-1][turns]
+    ring = np.round((longest - 2.5) / 3).astype(np.int64)
+    steps = np.diff(ring, axis=0)  # the line is closed: its last point is its first
+    moves = steps.any(axis=1)
+    ring, steps = ring[:-1][moves], np.sign(steps[moves])
+    ring = ring[(steps != np.roll(steps, 1, axis=0)).any(axis=1)]
     closed: Ring = (np.vstack([ring, ring[:1]]) + offset).astype(np.float64)
     return closed
 
@@ -309,7 +296,7 @@ class Region:
     mask: NDArray[np.bool_]
 
 
-def regions(labels: AnyLabels, rows: tuple[ExportedObject, ...] = ()) -> list[Region]:
+def regions(labels: AnyLabels, rows: Sequence[ExportedObject] = ()) -> list[Region]:
     """Return each object on each plane where it is, by plane and label.
 
     ``labels`` are (…, Y, X) integers, 0 = background; objects of which ``rows`` says

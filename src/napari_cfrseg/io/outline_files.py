@@ -81,10 +81,6 @@ class Outline:
         starts, lengths = (starts - rows)[kept], lengths[kept]
         return LabelRuns(shape, starts, lengths, np.ones(starts.size, np.int32))
 
-    def mask(self, shape: tuple[int, int]) -> MaskPatch:
-        """Return :meth:`runs` as a mask."""
-        return self.runs(shape).mask()
-
     def plane(self, here: Plane, axes: Sequence[str]) -> Plane:
         """Return its plane; an axis the file says nothing of is as ``here``.
 

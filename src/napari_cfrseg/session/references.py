@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -253,8 +254,9 @@ def find_weights(model: ModelReference | None) -> Path:
     models = checkpoint.list_models()
     named = [models[model.name]] if model.name in models else []
     for path in (*named, *models.values()):
-        if checkpoint.weights_sha256(path) == model.sha256:
-            return path
+        with suppress(OSError):  # of a model beside it that cannot be read
+            if checkpoint.weights_sha256(path) == model.sha256:
+                return path
     raise CheckpointError(
         f"the session was made with {model.name[:80]!r}, weights "
         f"{model.sha256[:12]}…, which are not installed: install them (cfrseg models "

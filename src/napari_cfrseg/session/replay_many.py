@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cfrseg.errors import said_of
 from napari_cfrseg.io.atomic import clear_leftovers
+from napari_cfrseg.latest import Latest
 from napari_cfrseg.processes import spread, use_threads
 from napari_cfrseg.session.format import SessionContent
-from napari_cfrseg.session.references import backend_of
+from napari_cfrseg.session.references import backend_of, load_segmenter
 from napari_cfrseg.session.replay_session import (
     Replayed,
     ReplayTask,
@@ -26,11 +26,12 @@ from napari_cfrseg.session.replay_session import (
 )
 
 if TYPE_CHECKING:
-    from napari_cfrseg.engine.backends import Backend
     from napari_cfrseg.engine.segmenter import Segmenter
 
 #: a session whose process died this often is given up
 TRIES = 2
+#: models that are kept for the next session
+_MOST_MODELS = 2
 
 
 class KeptSegmenters:
@@ -41,17 +42,24 @@ class KeptSegmenters:
 
     def __init__(self, worker: int | None = None) -> None:
         self._worker = worker
-        self._load = lru_cache(maxsize=2)(_load)
+        self._kept = Latest(_MOST_MODELS, lambda _: 1)
+        self._own_threads = 0
 
     def __call__(
         self, content: SessionContent, weights: Path, device: str
     ) -> Segmenter:
         """Return a segmenter for a session."""
-        settings = content.settings
-        use_threads(settings.threads)
-        placed = self._placed(content, device)
-        backend = backend_of(settings, placed)
-        return self._load(weights, placed, settings.precision, backend)
+        import torch
+
+        settings, placed = content.settings, self._placed(content, device)
+        # one that names no number has torch's, not that of the session before it
+        now = torch.get_num_threads()
+        self._own_threads = self._own_threads or now
+        wanted = settings.threads or self._own_threads
+        if wanted != now:
+            use_threads(wanted)
+        key = weights, placed, settings.precision, backend_of(settings, placed)
+        return self._kept.get(key, lambda: load_segmenter(content, weights, placed))
 
     def _placed(self, content: SessionContent, device: str) -> str:
         recorded = device == content.settings.device and device.startswith("cuda")
@@ -61,17 +69,6 @@ class KeptSegmenters:
 
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         return f"cuda:{self._worker % count}" if count else device
-
-
-def _load(weights: Path, device: str, precision: str, backend: Backend) -> Segmenter:
-    from napari_cfrseg.engine.segmenter import Segmenter
-
-    return Segmenter.load(
-        weights,
-        device=device,
-        precision=precision,  # type: ignore[arg-type]  # checked when the session was read
-        backend=backend,
-    )
 
 
 def replay_all(
@@ -107,10 +104,10 @@ def _failed(task: ReplayTask, error: Exception) -> Replayed:
 
 def _tidy(tasks: Sequence[ReplayTask]) -> None:
     """Remove what workers that were killed had begun to write."""
-    endings = ("labels", "replay", "compare")
     stems: dict[Path, set[str]] = {}
     for task in tasks:
+        written = (task.labels_path, task.record_path, task.compare_path)
         names = stems.setdefault(task.output, set())
-        names.update(f"{task.name}.{ending}" for ending in endings)
+        names.update(path.stem for path in (*written, *task.export_paths))
     for folder, names in stems.items():
         clear_leftovers(folder, names)

@@ -20,18 +20,15 @@ from napari_cfrseg.annotation.events import ClickAdded
 from napari_cfrseg.annotation.rounds import SegmenterLike
 from napari_cfrseg.errors import CfrSegError, SessionError, said_of
 from napari_cfrseg.io.addresses import address_of
-from napari_cfrseg.io.atomic import atomic_path, check_spares, writing
+from napari_cfrseg.io.atomic import check_spares, write_text, writing
 from napari_cfrseg.io.images import fingerprint
+from napari_cfrseg.io.label_exports import write_picture
 from napari_cfrseg.io.named_axes import OpenImage
 from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, filled_pixels
 from napari_cfrseg.model.weights_file import weights_sha256
 from napari_cfrseg.overlay import draw_overlay
 from napari_cfrseg.session import references
-from napari_cfrseg.session.format import (
-    ImageReference,
-    ModelReference,
-    SessionContent,
-)
+from napari_cfrseg.session.format import ModelReference, SessionContent
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import export
 from napari_cfrseg.session.session_file import stem_of
@@ -81,6 +78,11 @@ class ReplayTask:
     def record_path(self) -> Path:
         """Where the record goes."""
         return self.output / f"{self.name}.replay.json"
+
+    @property
+    def compare_path(self) -> Path:
+        """Where the picture of what another model changed goes."""
+        return self.output / f"{self.name}.compare.png"
 
 
 @dataclass(slots=True)
@@ -170,7 +172,14 @@ def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) 
     task.record_path.unlink(missing_ok=True)
     if task.exports:  # but which files may be replaced then
         _write_record(task, {"exports": list(task.exports)})
-    content = replace(content, image=_shown_by(session.image, opened, image_path, task))
+    if task.image is not None:  # which has a size of its own
+        image = replace(
+            session.image,
+            path=str(image_path),
+            spacing=opened.spacing,
+            units=opened.units,
+        )
+        content = replace(content, image=image)
     for path in (task.labels_path, *task.export_paths):
         own = opened.array, image_path, opened.origin
         export(path, content, summary, labels, *own)
@@ -191,15 +200,6 @@ def _check_exports(task: ReplayTask) -> None:
                 f"{path} is there and no replay wrote it: choose another --output, or "
                 "move it away"
             )
-
-
-def _shown_by(
-    said: ImageReference, opened: OpenImage, path: Path, task: ReplayTask
-) -> ImageReference:
-    """Return what results are to say of their image; another one has its own size."""
-    if task.image is None:
-        return said
-    return replace(said, path=str(path), spacing=opened.spacing, units=opened.units)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -261,8 +261,8 @@ def _compare(job: _Job, labels: AnyLabels, weights: Path, result: Replayed) -> N
     if other_model:
         result.changed = compare_labels(old, new)
         if result.changed and not isinstance(labels, TiledLabels):
-            path = task.output / f"{task.name}.compare.png"
-            write_comparison(path, job.opened.array, np.asarray(before), labels)
+            picture = task.compare_path
+            write_comparison(picture, job.opened.array, np.asarray(before), labels)
 
 
 def record_of(
@@ -321,8 +321,8 @@ def is_current(task: ReplayTask, record: dict[str, Any]) -> bool:
 
 
 def _write_record(task: ReplayTask, record: dict[str, Any]) -> None:
-    with writing(task.record_path), atomic_path(task.record_path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    with writing(task.record_path):
+        write_text(task.record_path, json.dumps(record, indent=1) + "\n")
 
 
 def _record_there(task: ReplayTask) -> dict[str, Any]:
@@ -392,8 +392,7 @@ def write_comparison(
     gap = np.full((sides[0].shape[0], 8, 3), 255, np.uint8)
     picture = Image.fromarray(np.concatenate([sides[0], gap, sides[1]], axis=1))
     picture.thumbnail((2 * TILE_PX, TILE_PX))
-    with atomic_path(path) as temporary:
-        picture.save(temporary)
+    write_picture(path, np.asarray(picture))
 
 
 def write_contact_sheet(path: Path, pictures: Sequence[Path]) -> None:
@@ -415,5 +414,4 @@ def write_contact_sheet(path: Path, pictures: Sequence[Path]) -> None:
         )
         with Image.open(tile) as picture:
             sheet.paste(picture, (x, y + 20))
-    with atomic_path(path) as temporary:
-        sheet.save(temporary)
+    write_picture(path, np.asarray(sheet))

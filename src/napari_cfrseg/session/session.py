@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.annotation.annotator import Annotator, Change
@@ -122,28 +121,32 @@ class Session:
         self, image: Any = None, segmenter: SegmenterLike | None = None
     ) -> RecordedAnnotator:
         """Return an annotator of the image on which nothing is done yet."""
-        own = image is None
-        load = segmenter is None
-        array: NDArray[Any] = self.open_image() if own else image
+        content = self.content
+        array = self.open_image() if image is None else image
+        loads = segmenter is None
         if segmenter is None:
-            segmenter = references.load_segmenter(self.content)
-        leading, plane_shape = split_shape(self.image, tuple(array.shape))
-        check_planes(self.content.events, leading)
+            segmenter = references.load_segmenter(content)
+        shape = tuple(int(n) for n in array.shape)
+        if len(shape) != len(self.image.shape):
+            raise SessionError(
+                f"an image of shape {shape}; the session was made on one of shape "
+                f"{self.image.shape}"
+            )
+        depth = len(self.image.leading)
+        check_planes(content.events, shape[:depth])
         annotator = RecordedAnnotator(
             lambda plane: plane_of(array, plane),
-            plane_shape,
+            (shape[depth], shape[depth + 1]),
             segmenter,
-            rgb=self.content.settings.rgb,
-            scaling=self.content.settings.scaling,
+            rgb=content.settings.rgb,
+            scaling=content.settings.scaling,
         )
-        annotator.leading = leading
-        if load:
-            content = self.content
+        annotator.leading = shape[:depth]
+        if loads:
 
             def source(model: ModelReference) -> tuple[SegmenterLike, str]:
-                return references.load_segmenter(
-                    replace(content, model=model)
-                ), model.name
+                own = references.load_segmenter(replace(content, model=model))
+                return own, model.name
 
             annotator.begin_with(content.model, source)
         return annotator
@@ -156,25 +159,6 @@ def _state(path: Path) -> tuple[int, int, int] | None:
     except (OSError, ValueError):
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def split_shape(
-    reference: ImageReference, shape: tuple[int, ...]
-) -> tuple[tuple[int, ...], tuple[int, int]]:
-    """Split an image's shape into leading axes and (Y, X), as the session's is.
-
-    Another number of axes is a SessionError.
-    """
-    if len(shape) != len(reference.shape):
-        raise SessionError(
-            f"an image of shape {tuple(shape)}; the session was made on one of shape "
-            f"{reference.shape}"
-        )
-    depth = len(reference.leading)
-    return tuple(int(n) for n in shape[:depth]), (
-        int(shape[depth]),
-        int(shape[depth + 1]),
-    )
 
 
 def check_planes(events: Iterable[ev.Event], leading: tuple[int, ...]) -> None:

@@ -21,7 +21,7 @@ from napari_cfrseg.errors import SessionError, counted
 from napari_cfrseg.geometry.masks import MaskPatch
 from napari_cfrseg.geometry.windows import slices
 from napari_cfrseg.io import object_exports as formats
-from napari_cfrseg.io.atomic import check_spares, writing
+from napari_cfrseg.io.atomic import check_spares, write_text, writing
 from napari_cfrseg.io.axes import Order, back, put, turned
 from napari_cfrseg.io.click_tables import TableClick, clicks_csv
 from napari_cfrseg.io.label_exports import write_ome_tiff, write_ome_zarr
@@ -69,8 +69,8 @@ def export(
     rows = tuple(
         ExportedObject(o.object_id, o.name, o.colour, o.object_class) for o in objects
     )
-    image = content.image.in_the_file
-    labels = turned(labels, back(content.image.order))
+    image, own = content.image.in_the_file, back(content.image.order)
+    labels = turned(labels, own)
     place: dict[str, Any] = {
         "axes": image.axes[: labels.ndim],
         "spacing": None if image.spacing is None else image.spacing[: labels.ndim],
@@ -82,7 +82,7 @@ def export(
             case ".ome.tif" | ".tif":
                 write_ome_tiff(target, labels, **place)
             case ".zarr":
-                place["origin"] = origin and put(origin, back(content.image.order))
+                place["origin"] = origin and put(origin, own)
                 write_ome_zarr(target, labels, rows, **place)
             case ".coco.json":
                 name = Path(image.path or "").name
@@ -92,15 +92,16 @@ def export(
             case ".zip":
                 formats.write_imagej_rois(target, labels, rows, place["axes"])
             case ".measurements.csv" | ".volumes.csv":
-                turn = back(content.image.order)
-                seen = None if pixels is None else turned(pixels, turn)
-                table = _measured(ending, labels, objects, image, seen)
-                formats.write_text(target, table_csv(table))
+                seen = None if pixels is None else turned(pixels, own)
+                table = measure(labels, objects, image, seen)
+                if ending == ".volumes.csv":
+                    table = measure_whole(table, image)
+                write_text(target, table_csv(table))
             case ".csv":
-                clicks = _click_rows(objects, content.image.order)
-                formats.write_text(target, clicks_csv(clicks, labels.ndim - 2))
+                clicks = _click_rows(objects, own)
+                write_text(target, clicks_csv(clicks, labels.ndim - 2))
             case ".txt":
-                formats.write_text(target, methods_paragraph(content, objects) + "\n")
+                write_text(target, methods_paragraph(content, objects) + "\n")
             case _:
                 msg = f"{target.name}: expected one of the endings {', '.join(FORMATS)}"
                 raise SessionError(msg)
@@ -108,12 +109,12 @@ def export(
 
 
 def _click_rows(
-    objects: Sequence[ObjectState], order: Order
+    objects: Sequence[ObjectState], own: Order
 ) -> Iterator[tuple[int, TableClick]]:
-    """Yield all clicks, object by object; places as the file has its axes."""
+    """Yield all clicks, object by object; places in the file's own order of axes."""
     for found in objects:
         for plane, made in found.clicks():
-            *index, y, x = put((*plane, *made.click.yx), back(order))
+            *index, y, x = put((*plane, *made.click.yx), own)
             where = tuple(round(i) for i in index)
             click = Click((y, x), made.click.is_positive)
             row = TableClick(str(found.object_id), found.name, where, click)
@@ -207,18 +208,6 @@ def _propagations(content: SessionContent) -> str:
 
 
 # -- measurements --------------------------------------------------------------------
-
-
-def _measured(
-    ending: str,
-    labels: AnyLabels,
-    objects: Sequence[ObjectState],
-    image: ImageReference,
-    pixels: Any,
-) -> Table:
-    """Return what :func:`measure` finds; of ``.volumes.csv`` whole objects."""
-    table = measure(labels, objects, image, pixels)
-    return measure_whole(table, image) if ending == ".volumes.csv" else table
 
 
 def measure(

@@ -287,11 +287,13 @@ def read_journal(path: Path, identity: str, start: int) -> Journal:
 
     A SessionError says why it cannot be read.
     """
-    found = Journal()
-    if not path.exists():
-        return found
-    data = read_bytes(path)
-    position = 0
+    found, position = Journal(), 0
+    try:
+        data = read_bytes(path)
+    except SessionError:
+        if path.exists():
+            raise
+        return found  # it was never written, or the session was closed just now
     while (end := data.find(b"\n", position)) >= 0:
         entry = _entry(data[position : end + 1], identity)
         position = end + 1

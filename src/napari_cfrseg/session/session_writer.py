@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,16 +75,12 @@ class SessionWriter:
         """
         target = whole_path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock = SessionLock(lock_path(target))
-        try:
+        with _locked(target) as lock:
             if target.exists():
                 msg = f"{target.name} exists: open it, or choose another name"
                 raise SessionError(msg)
             writer = cls(target, content, lock)
             writer._compact()
-        except BaseException:
-            lock.release()
-            raise
         return writer
 
     @classmethod
@@ -96,8 +92,7 @@ class SessionWriter:
         """
         target = whole_path(path)
         content = parse_at(target)  # before the lock: it may not be a session
-        lock = SessionLock(lock_path(target))
-        try:
+        with _locked(target) as lock:
             clear_leftovers(target.parent, {target.stem})
             content = parse_at(target)
             journal = journal_path(target)
@@ -109,9 +104,6 @@ class SessionWriter:
                 journal.rename(journal.with_name(f"{journal.name}.lost-{stamp}"))
             else:
                 writer._journal = AppendOnly(journal, found.size)
-        except BaseException:
-            lock.release()
-            raise
         writer._note(found.events, found.lines)
         writer._written = len(content.events)
         if found.lost:
@@ -180,24 +172,19 @@ class SessionWriter:
                 self._content = replace(content, events=())
                 self._compact()
                 return
-            lock = SessionLock(lock_path(target))
-            if keep:
+            with _locked(target) as lock:
+                if keep:
+                    self._compact()
+                path, before, journal = self.path, self._content, self._journal
+                self.path, self._journal = target, None
+                self._content = replace(content, events=())
                 try:
                     self._compact()
                 except BaseException:
-                    lock.release()
+                    self.path, self._content, self._journal = path, before, journal
                     raise
-            before = (self.path, self._content, self._journal, self._lock)
-            self._content = replace(content, events=())
-            self.path, self._journal = target, None
-            try:
-                self._compact()
-            except BaseException:
-                lock.release()
-                self.path, self._content, self._journal, self._lock = before
-                raise
-            self._lock = lock
-            _remove(before[0], before[2], before[3], keep=keep)
+            former, self._lock = self._lock, lock
+            _remove(path, journal, former, keep=keep)
 
     def close(self) -> None:
         """Save, and let others open the session. Nothing is lost if saving fails."""
@@ -272,6 +259,17 @@ class SessionWriter:
         if problem != self.problem:
             self.problem = problem
             self.on_problem(problem)
+
+
+@contextmanager
+def _locked(session: Path) -> Iterator[SessionLock]:
+    """Lock a session; where what follows fails, let go of it."""
+    lock = SessionLock(lock_path(session))
+    try:
+        yield lock
+    except BaseException:
+        lock.release()
+        raise
 
 
 def _remove(

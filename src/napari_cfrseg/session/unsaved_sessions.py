@@ -17,7 +17,7 @@ from pathlib import Path
 import filelock
 
 from napari_cfrseg.errors import SessionError
-from napari_cfrseg.io.atomic import atomic_path, data_folder
+from napari_cfrseg.io.atomic import data_folder, write_text
 from napari_cfrseg.session.format import SUFFIX
 from napari_cfrseg.session.session_file import lock_path
 
@@ -109,8 +109,8 @@ def unsaved_sessions() -> list[Path]:
     """Return sessions that were neither saved nor are open now, newest first."""
     folder = sessions_folder()
     found = []
-    with suppress(OSError):
-        for path in folder.glob(f"unsaved-*{SUFFIX}"):
+    for path in folder.glob(f"unsaved-*{SUFFIX}"):
+        with suppress(OSError):  # one that is gone by now hides no other
             if not is_locked(lock_path(path)):
                 found.append((path.stat().st_mtime, path))
     return [path for _, path in sorted(found, reverse=True)]
@@ -131,5 +131,5 @@ def note_recent(path: Path) -> None:
     whole = path.absolute()
     others = [p for p in recent_sessions() if p != whole]
     names = [str(p) for p in (whole, *others)][:_MOST_RECENT]
-    with suppress(OSError), atomic_path(sessions_folder() / "recent.json") as temporary:
-        temporary.write_text(json.dumps(names, indent=1), encoding="utf-8")
+    with suppress(OSError):
+        write_text(sessions_folder() / "recent.json", json.dumps(names, indent=1))
