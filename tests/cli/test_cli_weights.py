@@ -7,6 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -121,6 +122,28 @@ def test_import_of_something_else_is_one_line(tmp_path: Path, models: Path) -> N
     assert code == 1
     assert output.startswith(f"cfrseg: {path}: the keys are those of no known click")
     assert len(output.splitlines()) == 1
+    assert not models.exists()
+
+
+def test_import_replaces_no_other_model(published: Path, models: Path) -> None:
+    mine = models / "mine.safetensors"
+    for _ in range(2):  # of the same file again is no other
+        code, output = run("models", "import", str(published), "--name", "mine")
+        assert code == 0, output
+    network, said = checkpoint.load(mine)
+    checkpoint.save(mine, network, replace(said, training_data=["weeks of my own"]))
+    before = mine.read_bytes()
+    code, output = run("models", "import", str(published), "--name", "mine")
+    assert code == 1
+    assert output.startswith("cfrseg: another model is called 'mine': choose")
+    assert mine.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["lab/cells", "../cells", "cells.safetensors"])
+def test_a_name_is_no_path(published: Path, models: Path, name: str) -> None:
+    code, output = run("models", "import", str(published), "--name", name)
+    assert code == 2
+    assert "a name has neither folder nor ending" in output
     assert not models.exists()
 
 

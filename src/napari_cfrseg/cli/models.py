@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_cfrseg.cli.options import JsonOption, track, usage
+from napari_cfrseg.errors import CheckpointError
 from napari_cfrseg.io.atomic import file_sha256
 from napari_cfrseg.model import weights_file as checkpoint
 from napari_cfrseg.model.published.fetch import PUBLISHED, fetch, published
@@ -186,8 +187,21 @@ Examples:
   cfrseg models fetch coco_lvis_h18_itermask --url http://mirror/h18.pth
 """
 
+
+def _as_name(name: str | None) -> str | None:
+    """Refuse a path: what is installed in another folder is not listed."""
+    if name is not None and (
+        Path(name).name != name or name.endswith(checkpoint.SUFFIX)
+    ):
+        raise typer.BadParameter(f"{name!r}: a name has neither folder nor ending")
+    return name
+
+
 NameOption = Annotated[
-    str | None, typer.Option("--name", help="The model's name [its network's name].")
+    str | None,
+    typer.Option(
+        "--name", help="The model's name [its network's name].", callback=_as_name
+    ),
 ]
 LicenceOption = Annotated[
     str | None,
@@ -272,7 +286,7 @@ def install(
     With ``start`` the file is a pretrained backbone, to start that network from. By
     default the model is called after its network, else its file, and its licence is
     what is known of it. A file of our own is copied. Raises CheckpointError if the
-    file cannot be read or does not fit.
+    file cannot be read or does not fit, or another model has the name.
     """
     from napari_cfrseg.model.registry import complete
 
@@ -289,13 +303,19 @@ def install(
         network, found = import_published(file)
         architecture, known = found.architecture, found.weights_licence
         chosen, origin = name or found.name or file.stem, "as published:"
+    digest = file_sha256(file)
     metadata = checkpoint.Metadata(
         architecture=complete(architecture),
         name=chosen,
-        training_data=[f"{origin} {file.name}, SHA-256 {file_sha256(file)}"],
+        training_data=[f"{origin} {file.name}, SHA-256 {digest}"],
         licence=licence or known,
     )
     target = checkpoint.models_folder() / f"{chosen}{checkpoint.SUFFIX}"
+    if target.exists():
+        there = checkpoint.read_metadata(target).training_data
+        if not any(said.endswith(digest) for said in there):
+            msg = f"another model is called {chosen!r}: choose another name (--name)"
+            raise CheckpointError(msg)
     checkpoint.save(target, network, metadata, half=False)
     return target
 

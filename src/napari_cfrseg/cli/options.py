@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TextIO, TypeVar
@@ -218,12 +218,14 @@ def parse_click(text: str) -> Click:
 @contextmanager
 def counting(
     what: str,
-    total: int,
+    total: int | None = None,
     *,
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Callable[[int], None]]:
+) -> Iterator[Callable[..., None]]:
     """Give a function that reports how many of ``total`` are done of a task.
+
+    It takes the total, too, where that is not known before.
 
     A terminal gets a bar that leaves nothing behind; a log lines such as ``evaluating:
     3/10``, at most one every ``LOG_EVERY_S`` seconds besides the last. They go to
@@ -237,34 +239,19 @@ def counting(
         columns = (*Progress.get_default_columns(), MofNCompleteColumn())
         with Progress(*columns, console=Console(file=out), transient=True) as bar:
             task = bar.add_task(what, total=total)
-            yield lambda done: bar.update(task, completed=done)
+            yield lambda done, of=total: bar.update(task, completed=done, total=of)
         return
     reported, newest = clock(), 0
 
-    def report(done: int) -> None:
+    def report(done: int, of: int | None = total) -> None:
         nonlocal reported, newest
-        is_due = done == total or clock() - reported >= LOG_EVERY_S
+        is_due = done == of or clock() - reported >= LOG_EVERY_S
         if is_due and done != newest:
             reported, newest = clock(), done
-            out.write(f"{what}: {done}/{total}\n")
+            out.write(f"{what}: {done}/{of}\n")
             out.flush()
 
     yield report
-
-
-@contextmanager
-def counting_on(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Give what :func:`counting` does; it takes (done, total) with each report."""
-    with ExitStack() as stack:
-        report: Callable[[int], None] | None = None
-
-        def tell(done: int, total: int) -> None:
-            nonlocal report
-            if report is None:
-                report = stack.enter_context(counting(what, total))
-            report(done)
-
-        yield tell
 
 
 def track(

@@ -17,7 +17,7 @@ from napari_cfrseg.cli.options import (
     SessionDeviceOption,
     SessionModelOption,
     check_apart,
-    counting_on,
+    counting,
     images_named,
     track,
 )
@@ -193,7 +193,7 @@ def _accepted(
     click_id = max(used, default=0) + 1
     for plane in np.ndindex(annotator.leading):
         found: list[ObjectSuggestion] = []
-        with counting_on("suggesting") as report:
+        with counting("suggesting") as report:
             for batch in annotator.suggest(plane, known=known):
                 found += [s for s in batch.found if s.score >= above]
                 report(batch.done, batch.total)

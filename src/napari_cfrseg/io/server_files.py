@@ -133,19 +133,6 @@ class ServerFile(io.RawIOBase):
         self._at = max(offset + (0, self._at, self.size)[whence], 0)
         return self._at
 
-    def read(self, count: int | None = -1) -> bytes:
-        """Return the next bytes, as many as there are."""
-        end = self.size if count is None or count < 0 else self._at + count
-        end = min(end, self.size)
-        first, last = self._at // _BLOCK_BYTES, -(-end // _BLOCK_BYTES)
-        if end - self._at > _BLOCK_BYTES:
-            found = self.fetch([(self._at, end - self._at)])[0]
-        else:
-            blocks = b"".join(self._block(i) for i in range(first, last))
-            found = blocks[self._at - first * _BLOCK_BYTES :][: max(end - self._at, 0)]
-        self._at += len(found)
-        return found
-
     def _block(self, number: int) -> bytes:
         start = number * _BLOCK_BYTES
         place = start, min(_BLOCK_BYTES, self.size - start)
@@ -154,6 +141,14 @@ class ServerFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer with the next bytes; return how many there were."""
-        found = self.read(len(buffer))
-        buffer[: len(found)] = found
-        return len(found)
+        start = min(self._at, self.size)
+        count = min(len(buffer), self.size - start)
+        if count > _BLOCK_BYTES:
+            (found,) = self.fetch([(start, count)])
+        else:
+            first, last = start // _BLOCK_BYTES, -(-(start + count) // _BLOCK_BYTES)
+            blocks = b"".join(self._block(i) for i in range(first, last))
+            found = blocks[start - first * _BLOCK_BYTES :][:count]
+        buffer[:count] = found
+        self._at += count
+        return count
