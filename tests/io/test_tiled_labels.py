@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 
 import numpy as np
+import pytest
 
 from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.geometry.windows import slices
@@ -35,6 +36,22 @@ def test_reads_what_was_written_like_one_array() -> None:
     assert tiled[700, 600] == dense[700, 600]
     expected = LabelRuns.from_labels(dense, dense != 0, shape)
     assert tiled.runs() == expected
+
+
+def test_indices_are_those_of_numpy() -> None:
+    whole = np.zeros((2, 300, 520), np.int32)
+    whole[0, 5:9, 3:9], whole[1, 100:200, 250:400] = 2, 7
+    labels = TiledLabels(whole.shape)
+    for plane in range(2):
+        labels[plane, 0:300, 0:520] = whole[plane]
+    for key in (
+        *((-1,), (-1, -150, -200), (-1, slice(-250, None)), (..., np.int64(-221))),
+        *((slice(None, None, -1),), (1, slice(199, 90, -3), slice(None, None, -2))),
+    ):
+        assert np.array_equal(labels[key], whole[key]), key
+    for key in ((2,), (-3,), (0, 300, 0), (0, 0, -521)):
+        with pytest.raises(IndexError):
+            labels[key]
 
 
 def test_coarse_levels_show_the_largest_label() -> None:

@@ -35,10 +35,6 @@ Examples:
 ENDINGS = ("measurements.csv", "volumes.csv", "csv", "geojson", "coco.json", "zip")
 
 
-class _SomeFailedError(CfrSegError):
-    """Sessions failed; the others' results are there."""
-
-
 def replay(
     sessions: Annotated[
         list[Path], typer.Argument(metavar="SESSION…", help="Click-session files.")
@@ -117,7 +113,7 @@ def replay(
     if compared:
         write_contact_sheet(output / "contact-sheet.png", sorted(compared))
     if failed:
-        raise _SomeFailedError(_failures(failed, len(tasks)))
+        raise CfrSegError(_failures(failed, len(tasks)))
 
 
 def ending(text: str) -> str:

@@ -150,21 +150,24 @@ def _segment_one(
     from napari_cfrseg.io.tiled_labels import TiledLabels, is_large
 
     pixels = _plane_of(job.opened, plane, job.image)
-    job.check_output(pixels.shape[:2])
+    shape = (int(pixels.shape[0]), int(pixels.shape[1]))
+    job.check_output(shape)
     with options.usage("--click"):
         for click in clicks:
-            check_inside(click, (pixels.shape[0], pixels.shape[1]))
+            check_inside(click, shape)
     segmenter = job.segmenter()
     segmenter.set_image(pixels, rgb=job.opened.is_rgb)
     first = segmenter.predict(clicks[:1], refinement=job.refinement)
-    chosen = _choose(first, candidate)
+    candidates = max(len(first.choices), 1)
+    if candidate > candidates:
+        msg = f"{candidate}: the first click has {candidates} different masks"
+        raise typer.BadParameter(msg, param_hint="--candidate")
+    chosen = first.choose(candidate - 1)
     prediction = segmenter.predict(clicks, previous=chosen, refinement=job.refinement)
-    shape = pixels.shape[:2]
     labels = (TiledLabels if is_large(shape) else np.zeros)(shape, np.uint16)
     y, x, mask = prediction.mask_patch()
     labels[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
     job.write(labels)
-    candidates = max(len(first.choices), 1)
     typer.echo(_report(job.target, prediction, candidates, as_json=as_json))
     if far := len(prediction.aside):
         said = f"{counted(far, 'negative click')} too far from the object to change it"
@@ -223,15 +226,6 @@ def _plane_of(opened: OpenImage, plane: int | None, path: Path) -> Any:
         raise ImageError(f"{path} has no plane {index}: choose one of 0 … {count - 1}")
     where = np.unravel_index(index, leading) if leading else ()
     return read_small(plane_of(opened.array, [int(i) for i in where]), path)
-
-
-def _choose(first: Prediction, candidate: int) -> Prediction:
-    """Return the first click's mask of that number; a number too high is refused."""
-    count = max(len(first.choices), 1)
-    if candidate > count:
-        msg = f"{candidate}: the first click has {count} different masks"
-        raise typer.BadParameter(msg, param_hint="--candidate")
-    return first.choose(candidate - 1)
 
 
 def _report(

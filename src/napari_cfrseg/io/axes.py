@@ -323,7 +323,6 @@ class WithAxis(LazyArray):
         key = per_axis(key, self.ndim)
         rest = (*key[: self._axis], *key[self._axis + 1 :])
         found = np.asarray(self._array[rest])
-        if not isinstance(key[self._axis], slice):
-            return found
         before = sum(isinstance(part, slice) for part in key[: self._axis])
-        return np.expand_dims(found, before)
+        one = (*[slice(None)] * before, key[self._axis])
+        return np.asarray(np.expand_dims(found, before)[one])

@@ -70,17 +70,14 @@ class Tiles(LazyArray):
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         whole = per_axis(key, self.ndim)
-        ranges = [
-            range(*part.indices(n))
-            if isinstance(part, slice)
-            else range(part, part + 1)
-            for part, n in zip(whole, self.shape, strict=True)
-        ]
+        places = [range(n)[part] for part, n in zip(whole, self.shape, strict=True)]
+        ranges = [p if isinstance(p, range) else range(p, p + 1) for p in places]
         rows, columns = ranges[-2:]
         leading = [len(r) for r in ranges[:-2]]
         found = np.zeros((*leading, len(rows), len(columns)), self.dtype)
         if found.size:
-            box = (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
+            (y0, y1), (x0, x1) = (sorted((r[0], r[-1])) for r in (rows, columns))
+            box = (y0, x0, y1 + 1, x1 + 1)
             for place in np.ndindex(*leading):
                 plane = tuple(r[i] for r, i in zip(ranges, place, strict=False))
                 if rows.step == columns.step == 1:
@@ -89,7 +86,7 @@ class Tiles(LazyArray):
                 every = np.zeros((box[2] - box[0], box[3] - box[1]), self.dtype)
                 self._read(plane, box, every)
                 found[place] = every[:: rows.step, :: columns.step]
-        ints = tuple(slice(None) if isinstance(part, slice) else 0 for part in whole)
+        ints = tuple(slice(None) if isinstance(p, range) else 0 for p in places)
         return np.asarray(found[ints])
 
     def __setitem__(self, key: tuple[Any, ...], values: Any) -> None:

@@ -99,18 +99,16 @@ class SessionWriter:
             found = read_journal(journal, content.identity, len(content.events))
             writer = cls(target, content, lock)
             writer._file_bytes = target.stat().st_size
+            writer._written = len(content.events)
+            writer._note(found.events, found.lines)
             if found.lost:
                 stamp = time.strftime("%Y%m%d-%H%M%S")
                 journal.rename(journal.with_name(f"{journal.name}.lost-{stamp}"))
+                with suppress(OSError):
+                    writer._compact()
             else:
                 writer._journal = AppendOnly(journal, found.size)
-        writer._note(found.events, found.lines)
-        writer._written = len(content.events)
-        if found.lost:
-            with suppress(OSError):
-                writer._compact()
-        else:
-            writer._written = len(writer._lines)
+                writer._written = len(writer._lines)
         return writer
 
     @property
@@ -191,15 +189,13 @@ class SessionWriter:
         with self._guard:
             if self._lock is None:
                 return
-            saved = False
             try:
                 self._compact()
-                saved = True
             except OSError as error:
                 self._set_problem(error)
             if self._journal is not None:
                 self._journal.close()
-            if saved:
+            if self.problem is None:
                 with suppress(OSError):
                     journal_path(self.path).unlink()
             self._lock.release()
