@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,30 @@ def test_replay_gives_the_labels_of_the_window(recorded, tmp_path: Path) -> None
 def test_python_gives_the_same_labels(recorded) -> None:
     labels, session = recorded
     assert np.array_equal(Session.open(session).apply(), labels)
+
+
+def test_names_that_are_no_utf_8(recorded, models: Path, tmp_path: Path) -> None:
+    """Old disks have them: an image or a model is used all the same."""
+    labels, session = recorded
+    image, weights = (
+        tmp_path / os.fsdecode(name) for name in (b"Z\xe4lle.tif", b"\xe4.safetensors")
+    )
+    try:
+        image.write_bytes(session.with_name("cells.tif").read_bytes())
+    except OSError:
+        pytest.skip("names are UTF-8 here")
+    weights.write_bytes((models / "small.safetensors").read_bytes())
+    content = Session.open(session).content
+    model = model_reference(weights)
+    own = reference_of(tifffile.imread(image), path=image, folder=tmp_path)
+    assert (own.path, model.name) == (None, "?")
+    path = tmp_path / "own.cfrseg.json"
+    SessionWriter.create(path, replace(content, image=own, model=model)).close()
+    out = tmp_path / "out"
+    run(path, "--image", image, "-o", out, "--export", "coco.json")
+    assert np.array_equal(tifffile.imread(out / "own.labels.tif"), labels)
+    (said,) = json.loads((out / "own.coco.json").read_text())["images"]
+    assert said["file_name"] == "Z?lle.tif"
 
 
 def test_labels_as_ome_zarr(recorded, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def atomic_path(
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file, whole or not at all."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(encode(text))
 
 
 def encode(text: str) -> bytes:

@@ -13,6 +13,7 @@ import numpy as np
 
 from napari_cfrseg.errors import CfrSegError, CheckpointError, ImageError, SessionError
 from napari_cfrseg.io.addresses import address_of
+from napari_cfrseg.io.atomic import encode
 from napari_cfrseg.io.axes import (
     Order,
     Pyramid,
@@ -90,12 +91,12 @@ def relative_path(path: Path, folder: str | os.PathLike[str] | None) -> str | No
     address = address_of(path)
     if address is not None:
         return address
-    whole = path.resolve()
-    if folder is None:
-        return whole.as_posix()
+    found = path.resolve()
     try:
-        return Path(os.path.relpath(whole, Path(folder).resolve())).as_posix()
-    except ValueError:  # another drive of Windows: there is no relative path
+        if folder is not None:
+            found = Path(os.path.relpath(found, Path(folder).resolve()))
+        return found.as_posix().encode().decode()
+    except ValueError:  # another drive of Windows, or a name that is no UTF-8
         return None
 
 
@@ -231,7 +232,7 @@ def check_same(reference: ImageReference, array: Any, what: str) -> None:
 def model_reference(name_or_path: str | Path) -> ModelReference:
     """Describe a model for a session: by name, never by a path."""
     path = checkpoint.resolve(name_or_path)
-    return ModelReference(path.stem, checkpoint.weights_sha256(path))
+    return ModelReference(_name(path), checkpoint.weights_sha256(path))
 
 
 def described(name_or_path: str | Path) -> ModelReference:
@@ -239,7 +240,12 @@ def described(name_or_path: str | Path) -> ModelReference:
     try:
         return model_reference(name_or_path)
     except (CfrSegError, OSError):
-        return ModelReference(Path(name_or_path).stem)
+        return ModelReference(_name(Path(name_or_path)))
+
+
+def _name(weights: Path) -> str:
+    """Return what a session calls a weights file; what is no UTF-8 becomes ``?``."""
+    return encode(weights.stem).decode()
 
 
 def find_weights(model: ModelReference | None) -> Path:

@@ -20,7 +20,7 @@ from napari_cfrseg.annotation.events import ClickAdded
 from napari_cfrseg.annotation.rounds import SegmenterLike
 from napari_cfrseg.errors import CfrSegError, SessionError, said_of
 from napari_cfrseg.io.addresses import address_of
-from napari_cfrseg.io.atomic import check_spares, write_text, writing
+from napari_cfrseg.io.atomic import check_spares, encode, write_text, writing
 from napari_cfrseg.io.images import fingerprint
 from napari_cfrseg.io.label_exports import write_picture
 from napari_cfrseg.io.named_axes import OpenImage
@@ -175,7 +175,7 @@ def _replay(task: ReplayTask, segmenter_for: SegmenterSource, result: Replayed) 
     if task.image is not None:  # which has a size of its own
         image = replace(
             session.image,
-            path=str(image_path),
+            path=encode(str(image_path)).decode(),
             spacing=opened.spacing,
             units=opened.units,
         )
