@@ -6,8 +6,11 @@ import numpy as np
 from session_cases import record
 
 from napari_cfrseg.annotation.state import ObjectState
+from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.io.tiled_labels import TiledLabels
 from napari_cfrseg.session.format import ImageReference
+from napari_cfrseg.session.imported_events import hidden_labels
+from napari_cfrseg.session.replay_session import areas_of, compare_labels
 from napari_cfrseg.session.session import Session
 from napari_cfrseg.session.session_exports import (
     export,
@@ -139,3 +142,18 @@ def test_areas_in_the_file_are_those_of_the_labels(tmp_path):
     found = {int(row[0]): int(row[column]) for row in rows}
     numbers, counts = np.unique(labels[labels > 0], return_counts=True)
     assert found == dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+
+
+def test_what_changed_costs_what_the_pixels_cost() -> None:
+    """Numbers of objects may be as large as a date or a track's number."""
+    labels = np.full((4, 4), 2_000_000_000, np.int32)
+    less = labels.copy()
+    less[0, 0], less[0, 1] = 0, 7
+    large = {"object": 2_000_000_000, "before_px": 16, "after_px": 14, "iou": 0.875}
+    new = {"object": 7, "before_px": 0, "after_px": 1, "iou": 0.0}
+    assert compare_labels(labels, less) == [new, large]
+    assert compare_labels(less, less) == []
+    assert areas_of(less) == {"7": 1, "2000000000": 14}
+    held = LabelRuns.from_mask(less > 7)
+    assert hidden_labels(less, {(): held}.get) == [2_000_000_000]
+    assert hidden_labels(less, lambda _: None) == []

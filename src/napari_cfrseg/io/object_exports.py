@@ -15,9 +15,8 @@ from scipy import ndimage
 from skimage.measure import find_contours
 
 from napari_cfrseg.geometry.masks import LabelRuns
-from napari_cfrseg.geometry.windows import Box, union
 from napari_cfrseg.io.atomic import atomic_path, write_text
-from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, read_box
+from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, label_runs
 
 PathLike = str | os.PathLike[str]
 #: category of objects without a class
@@ -308,30 +307,7 @@ def regions(labels: AnyLabels, rows: Sequence[ExportedObject] = ()) -> list[Regi
         planes = labels.planes()
     found = []
     for plane in planes:
-        boxes: dict[int, Box] = {}
-        if isinstance(labels, TiledLabels):
-            for tile in labels.tiles(plane):
-                values = read_box(labels, plane, tile)
-                for label, box in _boxes(values, tile[:2]).items():
-                    boxes[label] = union(boxes.get(label, box), box)
-        else:
-            boxes = _boxes(labels[plane])
-        for label, box in sorted(boxes.items()):
+        for label, patch in label_runs(labels, plane).masks().items():
             row = known.get(label, ExportedObject(label, f"Object {label}"))
-            mask = read_box(labels, plane, box) == label
-            found.append(Region(row, plane, (box[0], box[1]), mask))
+            found.append(Region(row, plane, patch.offset, patch.mask))
     return found
-
-
-def _boxes(
-    values: NDArray[np.integer], offset: tuple[int, int] = (0, 0)
-) -> dict[int, Box]:
-    """Return the box of each label of an array whose first pixel is ``offset``."""
-    ids, compact = np.unique(values, return_inverse=True)
-    places = ndimage.find_objects(compact.reshape(values.shape) + 1)
-    y0, x0 = offset
-    return {
-        int(label): (y.start + y0, x.start + x0, y.stop + y0, x.stop + x0)
-        for label, (y, x) in zip(ids, places, strict=True)
-        if label > 0
-    }

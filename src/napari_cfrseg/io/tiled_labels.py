@@ -359,6 +359,15 @@ def filled_pixels(*labels: AnyLabels) -> list[NDArray[np.int32]]:
     ]
 
 
+def pixel_counts(values: NDArray[np.integer]) -> dict[int, int]:
+    """Return how many pixels each label above 0 has, by ascending label.
+
+    The cost follows the pixels, however large the labels are.
+    """
+    row = values.reshape(1, -1)
+    return LabelRuns.from_labels(row, row > 0, row.shape).areas()
+
+
 def _halved(values: NDArray[Any]) -> NDArray[Any]:
     """Return the maximum of each 2 × 2 pixels of the last two axes."""
     odd = [(0, 0)] * (values.ndim - 2) + [(0, n % 2) for n in values.shape[-2:]]

@@ -25,7 +25,7 @@ from napari_cfrseg.io.click_tables import (
     read_clicks,
 )
 from napari_cfrseg.io.outline_files import Outline
-from napari_cfrseg.io.tiled_labels import label_runs
+from napari_cfrseg.io.tiled_labels import label_runs, pixel_counts
 
 #: says of a plane which pixels are an object's already; None: none is
 Taken: TypeAlias = Callable[[Plane], LabelRuns | None]
@@ -122,13 +122,13 @@ def events_from_labels(labels: NDArray[np.integer]) -> Iterator[ev.Event]:
 
 def hidden_labels(labels: NDArray[np.integer], taken: Taken) -> list[int]:
     """Return the labels of (…, Y, X) that would get no pixel beside what is there."""
-    all_px = hidden_px = np.zeros(int(labels.max(initial=0)) + 1, np.int64)
+    under = [np.zeros(0, labels.dtype)]
     for plane in np.ndindex(labels.shape[:-2]):
-        found, held = labels[plane], taken(tuple(int(i) for i in plane))
-        under = np.zeros(0, labels.dtype) if held is None else found[held.indices()]
-        all_px = all_px + np.bincount(found[found > 0], minlength=all_px.size)
-        hidden_px = hidden_px + np.bincount(under[under > 0], minlength=all_px.size)
-    return np.flatnonzero((all_px > 0) & (all_px == hidden_px)).tolist()
+        held = taken(tuple(int(i) for i in plane))
+        if held is not None:
+            under.append(labels[plane][held.indices()])
+    whole, hidden = pixel_counts(labels), pixel_counts(np.concatenate(under))
+    return [label for label, count in whole.items() if count == hidden.get(label)]
 
 
 def taken_beside(annotator: Annotator) -> Taken:

@@ -24,7 +24,12 @@ from napari_cfrseg.io.atomic import check_spares, encode, write_text, writing
 from napari_cfrseg.io.images import fingerprint
 from napari_cfrseg.io.label_exports import write_picture
 from napari_cfrseg.io.named_axes import OpenImage
-from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, filled_pixels
+from napari_cfrseg.io.tiled_labels import (
+    AnyLabels,
+    TiledLabels,
+    filled_pixels,
+    pixel_counts,
+)
 from napari_cfrseg.model.weights_file import weights_sha256
 from napari_cfrseg.overlay import draw_overlay
 from napari_cfrseg.session import references
@@ -336,8 +341,7 @@ def _record_there(task: ReplayTask) -> dict[str, Any]:
 
 def areas_of(labels: AnyLabels) -> dict[str, int]:
     """Return each label's number of pixels; the background's is left out."""
-    ids, counts = np.unique(filled_pixels(labels)[0], return_counts=True)
-    return {str(i): int(n) for i, n in zip(ids, counts, strict=True) if i > 0}
+    return {str(i): n for i, n in pixel_counts(filled_pixels(labels)[0]).items()}
 
 
 # -- two models compared -------------------------------------------------------------
@@ -357,21 +361,19 @@ def compare_labels(
     Both labels have one shape. Sorted by ascending IoU; an object that is the same is
     left out.
     """
-    same = np.bincount(before[(before == after) & (before > 0)].ravel())
-    first = np.bincount(before[before > 0].ravel())
-    second = np.bincount(after[after > 0].ravel())
-    size = max(len(same), len(first), len(second), 1)
-    same, first, second = (np.pad(a, (0, size - len(a))) for a in (same, first, second))
+    first, second = pixel_counts(before), pixel_counts(after)
+    same = pixel_counts(np.where(before == after, before, 0))
     changed = []
-    for label in np.flatnonzero(first + second):
-        joint = int(first[label] + second[label] - same[label])
-        if same[label] != joint:
+    for label in first.keys() | second.keys():
+        old, new, both = (areas.get(label, 0) for areas in (first, second, same))
+        joint = old + new - both
+        if both != joint:
             changed.append(
                 {
-                    "object": int(label),
-                    "before_px": int(first[label]),
-                    "after_px": int(second[label]),
-                    "iou": round(int(same[label]) / joint, 4),
+                    "object": label,
+                    "before_px": old,
+                    "after_px": new,
+                    "iou": round(both / joint, 4),
                 }
             )
     return sorted(changed, key=lambda c: (c["iou"], c["object"]))
