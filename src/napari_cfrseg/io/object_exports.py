@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from skimage.measure import find_contours
 
 from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.io.atomic import atomic_path, write_text
-from napari_cfrseg.io.tiled_labels import AnyLabels, TiledLabels, label_runs
+from napari_cfrseg.io.tiled_labels import AnyLabels, label_runs
 
 PathLike = str | os.PathLike[str]
 #: category of objects without a class
@@ -302,11 +302,8 @@ def regions(labels: AnyLabels, rows: Sequence[ExportedObject] = ()) -> list[Regi
     nothing are called "Object N".
     """
     known = {row.object_id: row for row in rows}
-    planes: Iterable[tuple[int, ...]] = np.ndindex(labels.shape[:-2])
-    if isinstance(labels, TiledLabels):
-        planes = labels.planes()
     found = []
-    for plane in planes:
+    for plane in np.ndindex(labels.shape[:-2]):
         for label, patch in label_runs(labels, plane).masks().items():
             row = known.get(label, ExportedObject(label, f"Object {label}"))
             found.append(Region(row, plane, patch.offset, patch.mask))
