@@ -244,12 +244,17 @@ def name_in(text: str) -> str:
 
 def clicks_csv(rows: Iterable[tuple[int, TableClick]], depth: int) -> str:
     """Return clicks and their numbers as CSV; ``depth`` axes lie before Y."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     planes = [f"axis_{i}" for i in range(depth)]
-    writer.writerow(["object", "name", "click", "sign", *planes, "y", "x"])
+    lines: list[list[object]] = [["object", "name", "click", "sign", *planes, "y", "x"]]
     for number, row in rows:
         sign = "+" if row.click.is_positive else "-"
         place = (*row.plane, *map(repr, row.click.yx))
-        writer.writerow([row.owner, row.name, number, sign, *place])
+        lines.append([row.owner, row.name, number, sign, *place])
+    return csv_text(lines)
+
+
+def csv_text(lines: Iterable[Sequence[object]]) -> str:
+    """Return lines of cells as CSV."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(lines)
     return out.getvalue()

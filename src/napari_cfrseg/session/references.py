@@ -63,11 +63,8 @@ def reference_of(
     axis, chosen = (None, ()) if channels is None else channels
     if axes is None:
         axes = put(axis_names(len(shape), rgb or channels is not None), order)
-    where = None
-    if path is not None:
-        where = relative_path(Path(path), folder)
     return ImageReference(
-        path=where,
+        path=None if path is None else relative_path(Path(path), folder),
         shape=shape,
         dtype=np.dtype(array.dtype).name,
         axes=axes,

@@ -122,7 +122,7 @@ def name_of(session: Path) -> str:
 
 def begun(task: ReplayTask) -> Replayed:
     """Return a task's result before anything of it is done."""
-    image = "" if task.image is None else str(task.image)
+    image = str(task.image or "")
     return Replayed(str(task.session), task.name, "failed", image=image)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +21,7 @@ from napari_cfrseg.geometry.windows import slices
 from napari_cfrseg.io import object_exports as formats
 from napari_cfrseg.io.atomic import check_spares, write_text, writing
 from napari_cfrseg.io.axes import Order, back, put, turned
-from napari_cfrseg.io.click_tables import TableClick, clicks_csv
+from napari_cfrseg.io.click_tables import TableClick, clicks_csv, csv_text
 from napari_cfrseg.io.label_exports import write_ome_tiff, write_ome_zarr
 from napari_cfrseg.io.object_exports import ExportedObject
 from napari_cfrseg.io.tiled_labels import AnyLabels, label_runs
@@ -346,8 +344,4 @@ def _voxel_size(image: ImageReference, names: Sequence[str]) -> dict[str, float]
 
 def table_csv(table: Mapping[str, Sequence[Any]]) -> str:
     """Return a table as CSV with a header."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(table)
-    writer.writerows(zip(*table.values(), strict=True))
-    return out.getvalue()
+    return csv_text([list(table), *zip(*table.values(), strict=True)])
