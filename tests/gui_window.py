@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 
 import numpy as np
@@ -12,6 +13,7 @@ from qtpy.QtCore import QPoint, Qt
 from napari_cfrseg.engine.segmenter import Segmenter
 from napari_cfrseg.gui.segment import dock as dock_module
 from napari_cfrseg.gui.segment.layers import camera_of
+from napari_cfrseg.gui.segment.worker import Job
 
 PLUGIN, DOCK = "napari-cfrseg", "Segment with clicks"
 PLACEMENT = {"scale": (0.2, 0.2), "translate": (30, -12), "units": ("um", "um")}
@@ -98,6 +100,17 @@ class Window:
     def settle(self) -> None:
         self.until(lambda: self.view.pending == 0)
         self.qtbot.wait(20)
+
+    @contextmanager
+    def busy(self):
+        """Keep the worker from what is asked for meanwhile."""
+        go, none = threading.Event(), lambda _: None
+        self.dock.controller.runner.submit(Job(lambda _: go.wait(20), none, none))
+        try:
+            yield
+        finally:
+            go.set()
+        self.settle()
 
     def at(self, y: float, x: float) -> QPoint:
         """Where pixel (y, x) of the image is on the canvas."""

@@ -272,6 +272,17 @@ def test_tab_takes_the_next_mask_and_back_while_the_canvas_has_the_focus(window)
     assert window.dock.findChildren(QMessageBox)
 
 
+def test_each_press_takes_the_next_mask_also_while_the_worker_is_busy(window):
+    click_on_nested_rings(window)
+    window.press(Qt.Key.Key_C)
+    count = int(window.view.status.partition(" of ")[2].partition(",")[0])
+    with window.busy():
+        for _ in range(2):
+            window.qtbot.keyClick(window.canvas, Qt.Key.Key_C)
+    found = window.dock.controller.annotator.objects[1]
+    assert [entry.candidate for _, entry in found.clicks()] == [3 % count]
+
+
 def test_keys_of_the_canvas_are_those_of_the_preferences(
     make_napari_viewer, qtbot, npe2pm, plugin_settings, monkeypatch
 ):

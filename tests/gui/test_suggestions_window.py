@@ -242,3 +242,25 @@ def test_without_a_finished_object_it_says_what_to_do(make_napari_viewer, qtbot,
     window.press(Qt.Key.Key_F)
     window.until(lambda: not window.view.suggestions.running)
     assert "Finish an object first" in window.view.status
+
+
+def test_what_is_done_while_suggestions_are_accepted_counts(window, qtbot, said):
+    """A second press accepts nothing twice, and a click begins the next object."""
+    accept, sure = window.dock.objects.accept, window.view.suggestions.sure
+    empty = window.image.data.shape[0] - 3, 3
+    with window.busy():
+        for _ in range(2):
+            qtbot.mouseClick(accept, Qt.MouseButton.LeftButton)
+        window.click(*empty, settle=False)
+    assert len(window.view.objects) == 3 + sure + 1
+    assert window.view.objects[-1].clicks == 1
+    assert not said
+
+
+def test_suggestions_stay_open_where_rejecting_them_is_cancelled(window, qtbot):
+    reject, suggesting = window.dock.objects.reject, window.dock.controller.suggestions
+    count = len(suggesting.found)
+    with window.busy():
+        qtbot.mouseClick(reject, Qt.MouseButton.LeftButton)
+        qtbot.keyClick(window.canvas, Qt.Key.Key_Escape)
+    assert len(suggesting.found) == count

@@ -416,6 +416,20 @@ class Redone(Event):
     """The last step undone is done again."""
 
 
+def object_ids(made: Event) -> tuple[int, ...]:
+    """Return the numbers of the objects an event makes, or may make."""
+    match made:
+        case ObjectCreated():
+            return (made.object_id,)
+        case ObjectSplit():
+            return (made.new_id,)
+        case SuggestionsAccepted():
+            return tuple(range(made.object_id, made.object_id + len(made.accepted)))
+        case Painted():
+            return tuple(number for number in made.labels.areas() if number)
+    return ()
+
+
 def click_ids(made: Event) -> tuple[int, ...]:
     """Return the numbers of the clicks an event makes."""
     match made:

@@ -102,16 +102,24 @@ class ClickSteps:
 
     def shift_focus(self, step: int) -> None:
         """Look closer (−1) or wider (+1) at the newest click here, or at the next."""
-        work = self._work
+        work, plane = self._work, self._work.current_plane
         found = work.objects.get(work.view.selected or 0)
-        clicks = () if found is None else found.on(work.current_plane).clicks
-        if not clicks:
+        clicks = () if found is None else found.on(plane).clicks
+        shifts = {click.click_id: click.focus_shift for click in clicks}
+        here = work.view.selected, plane
+        for event in work.waiting_events:
+            if isinstance(event, ev.ClickAdded):
+                if (event.object_id, event.plane) == here:
+                    shifts[event.click_id] = event.focus_shift
+            elif isinstance(event, ev.ClickRefocused) and event.click_id in shifts:
+                shifts[event.click_id] = event.focus_shift
+        if not shifts:
             self.focus_shift += step
             work.say(f"Focus of the next click: {self.focus_shift:+d}")
             return
-        shift = clicks[-1].focus_shift + step
-        work.say(f"Focus of the newest click: {shift:+d}")
-        work.submit(ev.ClickRefocused(clicks[-1].click_id, shift))
+        newest, shift = list(shifts.items())[-1]
+        work.say(f"Focus of the newest click: {shift + step:+d}")
+        work.submit(ev.ClickRefocused(newest, shift + step))
 
     def _step(
         self,
@@ -329,9 +337,8 @@ class ObjectEdits:
         if place is None or not found:
             self._work.say("Point at the part to split off.")
             return
-        new = self._work.view.next_id
-        self._work.say("Splitting …", next_id=new + 1)
-        self._work.submit(ev.ObjectSplit(found, place[0], place[1], new))
+        self._work.say("Splitting …")
+        self._work.submit(ev.ObjectSplit(found, *place, self._work.view.next_id))
 
     def classify(self, object_ids: Sequence[int], object_class: str) -> None:
         """Give objects a class, and the colour that objects of this class have."""

@@ -207,7 +207,12 @@ class Controller(Workspace):
         if found is None or first is None or count < 2:
             self.say("There is no other mask here.")
             return
-        chosen = (chosen + step) % count
+        asked = [
+            e.candidate
+            for e in self.waiting_events
+            if isinstance(e, ev.CandidateChosen) and e.click_id == first.click_id
+        ]
+        chosen = ([chosen, *asked][-1] + step) % count
         self.say(f"{found.name}: mask {chosen + 1} of {count}.")
         self.submit(ev.CandidateChosen(first.click_id, chosen))
 

@@ -61,6 +61,12 @@ class Pending:
         return self.step.events
 
     @property
+    def all_events(self) -> tuple[ev.Event, ...]:
+        """Those, the ones that may be applied instead, and what follows."""
+        later = () if self.later is None else (self.later,)
+        return (*self.events, *self.step.if_apart, *later)
+
+    @property
     def event(self) -> ev.Event:
         """The last of its events: an object's click rather than its creation."""
         return self.events[-1]

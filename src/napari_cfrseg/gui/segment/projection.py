@@ -143,6 +143,7 @@ class Projection:
         self._restore(pending)
         self._follow(pending.event, set())
         self._stack.refresh()
+        self._suggestions.refresh()
         self._work.show(progress=(0, 0))
         self._work.show_pending()
         self._work.warn(error)
@@ -225,20 +226,14 @@ class Projection:
         Undo and redo select the object they changed: the next click goes there.
         """
         work = self._work
-        steps = [pending.step for pending in work.queue.pending]
-        waiting = [e for step in steps for e in (*step.events, *step.if_apart)]
-        known = set(work.objects)
-        known |= {e.object_id for e in waiting if isinstance(e, ev.ObjectCreated)}
-        known |= {e.new_id for e in waiting if isinstance(e, ev.ObjectSplit)}
-        for one in waiting:
-            if isinstance(one, ev.SuggestionsAccepted):
-                known.update(range(one.object_id, one.object_id + len(one.accepted)))
+        made = (i for one in work.waiting_events for i in ev.object_ids(one))
+        known = {*work.objects, *made}
         selected = work.view.selected
         if isinstance(event, ev.Undone | ev.Redone) and selected not in touched:
             selected = max(touched, default=selected)
         if selected is not None and selected not in known:
-            before, made = work.begun
-            selected = before if selected == made and before in known else None
+            before, begun = work.begun
+            selected = before if selected == begun and before in known else None
         free = max(known, default=0) + 1
         self._labels.select(selected or free)
         work.show(selected=selected, next_id=free)

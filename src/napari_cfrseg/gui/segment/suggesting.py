@@ -261,6 +261,8 @@ class Suggesting:
     def accept_sure(self) -> None:
         """Accept all that are at least as sure as the slider says."""
         sure = [s for s in self.found if s.score >= self.view.threshold]
+        # a second press is another one
+        self.found = [s for s in self.found if s not in sure]
         if sure:
             self._work.submit(self._accepted(sure))
 

@@ -120,6 +120,11 @@ class Workspace:
         """The newest step on its way; None for none."""
         return self.queue.pending[-1] if self.queue.pending else None
 
+    @property
+    def waiting_events(self) -> list[ev.Event]:
+        """The events on their way, those of a click that may lie apart among them."""
+        return [event for one in self.queue.pending for event in one.all_events]
+
     def object_at(self, world: Sequence[float]) -> int:
         """Return the object at a world position, 0 for none."""
         place = self.planes.locate(world)
@@ -253,19 +258,21 @@ class Workspace:
         if selected is None or selected not in self.objects:
             return
         threshold = self.objects[selected].threshold
-        for pending in self.queue.pending:
-            for e in (*pending.events, pending.later):
-                if isinstance(e, ev.ThresholdChanged) and e.object_id == selected:
-                    threshold = e.threshold
+        for event in self.waiting_events:
+            if isinstance(event, ev.ThresholdChanged) and event.object_id == selected:
+                threshold = event.threshold
         self.show(threshold=threshold)
 
     # -- events ----------------------------------------------------------------------
 
     def submit(self, *events: ev.Event, if_apart: Sequence[ev.Event] = ()) -> None:
-        """Send events on their way, as one step."""
+        """Send events on their way, as one step; the numbers they use are taken."""
         clicks = [event for event in events if isinstance(event, ev.ClickAdded)]
         used = [click for event in events for click in ev.click_ids(event)]
+        made = [i for event in (*events, *if_apart) for i in ev.object_ids(event)]
         self.next_click = max([self.next_click, *(click + 1 for click in used)])
+        next_id = max([self.view.next_id, *(number + 1 for number in made)])
+        self.view = replace(self.view, next_id=next_id)
         rows = tuple(row_of(click.object_id, click.plane, click) for click in clicks)
         self.queue.submit(Step(events, tuple(if_apart)), rows)
         if self.waiting is not None:
@@ -281,17 +288,10 @@ class Workspace:
         if not step.events:
             self.show_pending()
             return
-        view, first = self.view, step.events[0]
-        if isinstance(first, ev.ObjectCreated):
-            view = replace(view, selected=first.object_id, next_id=first.object_id + 1)
-        elif isinstance(first, ev.SuggestionsAccepted):
-            next_id = first.object_id + len(first.accepted)
-            view = replace(view, selected=first.object_id, next_id=next_id)
-        elif step.if_apart:
-            view = replace(view, next_id=view.next_id + 1)
-        elif isinstance(first, ev.ClickAdded):
-            view = replace(view, selected=first.object_id)
-        self.view, self._later = view, True
+        first = step.events[0]
+        if isinstance(first, ev.ObjectCreated | ev.ClickAdded | ev.SuggestionsAccepted):
+            self.view = replace(self.view, selected=first.object_id)
+        self._later = True
         try:
             self.submit(*step.events, if_apart=step.if_apart)
         finally:
