@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -402,4 +403,37 @@ def test_a_model_that_was_not_looked_at_is_not_deleted_unasked(
     dock.delete_button.click()
     assert not job.folder.exists()
     assert not answers
+    dock.let_go()
+
+
+@pytest.mark.gui
+def test_a_job_that_is_looked_at_meanwhile_outlives_labels_that_cannot_be_read(
+    viewer, qtbot, folders
+):
+    """The job whose labels could not be handed over is dropped, and no other one."""
+    ended = ended_job("maybe", "not proven", -0.3, folders)
+    fails, go = threading.Event(), threading.Event()
+
+    def block(numbers):
+        if fails.is_set():
+            go.wait(20)
+            raise OSError("the store is gone")
+        return numbers
+
+    shape = viewer.layers["disks"].data.shape
+    numbers = da.zeros(shape, dtype=np.int32, chunks=shape)
+    painted = da.map_blocks(block, numbers, dtype=np.int32)
+    viewer.add_labels(painted, name="painted", visible=False)
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, TUNE)
+    fails.set()
+    dock.start_button.click()
+    assert len(list_jobs()) == 2
+    dock.jobs.value = ended.folder
+    assert dock.delete_button.isEnabled()
+    assert not dock.cancel_button.isEnabled()
+    assert not dock.start_button.isEnabled()
+    go.set()
+    qtbot.waitUntil(dock.start_button.isEnabled)
+    assert [job.folder for job in list_jobs()] == [ended.folder]
+    assert dock.job.folder == ended.folder
     dock.let_go()

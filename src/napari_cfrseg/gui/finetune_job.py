@@ -280,7 +280,8 @@ class FineTuneRun:
     def __init__(self) -> None:
         self.job: TrainingJob | None = None
         self._processes: dict[Path, subprocess.Popen[bytes]] = {}
-        self._writing: threading.Thread | None = None
+        #: the job that pixels are written for, and the thread that does it
+        self._writing: tuple[TrainingJob, threading.Thread] | None = None
         self._write_error = ""
 
     @property
@@ -291,15 +292,16 @@ class FineTuneRun:
     @property
     def is_active(self) -> bool:
         """Whether the shown job's pixels are being written or its program runs."""
-        runs = self.job is not None and self._runs(self.job)
-        return runs or self._writing is not None
+        return self.job is not None and self._runs(self.job)
 
     @property
     def is_busy(self) -> bool:
         """Whether any job is active."""
-        return self.is_active or any(self._runs(job) for job in list_jobs())
+        return any(self._runs(job) for job in list_jobs())
 
     def _runs(self, job: TrainingJob) -> bool:
+        if self._writing is not None and self._writing[0].folder == job.folder:
+            return True
         if job.is_finished:
             return False
         process = self._processes.get(job.folder)
@@ -349,8 +351,8 @@ class FineTuneRun:
                 self._write_error = f"the labels cannot be handed over: {error}"
                 job.write_status(JobStatus("failed", 0.0, None, self._write_error))
 
-        self._writing = threading.Thread(target=work, name="cfrseg-hand-over")
-        self._writing.start()
+        self._writing = job, threading.Thread(target=work, name="cfrseg-hand-over")
+        self._writing[1].start()
 
     def go_on(self) -> None:
         """Start the program of the shown job, which may have been interrupted."""
@@ -372,13 +374,15 @@ class FineTuneRun:
             self.find()
 
     def hand_over_error(self) -> str:
-        """Return why pixels could not be written, once; the job is then dropped."""
-        if self._writing is None or self._writing.is_alive():
+        """Return why pixels could not be written, once; their job is then dropped."""
+        if self._writing is None or self._writing[1].is_alive():
             return ""
+        job, _ = self._writing
         self._writing = None
-        if self._write_error and self.job is not None:
-            self.job.delete()
-            self.job = None
+        if self._write_error:
+            job.delete()
+            if self.job is not None and self.job.folder == job.folder:
+                self.job = None
         return self._write_error
 
     def keep_candidate(self) -> Path:
@@ -398,4 +402,4 @@ class FineTuneRun:
     def wait(self) -> None:
         """Wait until pixels are written."""
         if self._writing is not None:
-            self._writing.join()
+            self._writing[1].join()
