@@ -60,10 +60,10 @@ def annotate(controller: Controller, clicks: list[tuple[float, ...]]) -> None:
         controller.stack.jump(round(z))
         controller.clicks.layer.add((z, y, x))
         wait_until(lambda: controller.view.pending == 0)
-    controller.stack.all_objects = True
+    controller.stack.choose_all(True)
     controller.stack.both()
     wait_until(lambda: controller.view.pending == 0)
-    controller.stack.all_objects = False
+    controller.stack.choose_all(False)
     controller.select(1)
     controller.stack.jump_to_worst()
 

@@ -316,6 +316,7 @@ class ClickDock(DockWidget):
         if controller is None:
             controller = self._begin(layer)
         self.controller = controller
+        self.settings.apply_to(controller)
         self._unbind = bind_keys(controller, self._preferences.keys)
         controller.changed.connect(self.show_view)
         controller.sent.connect(self.resting.give_way)
@@ -345,7 +346,6 @@ class ClickDock(DockWidget):
         controller.go_to = self.choose
         controller.show_keys = self.status.show_keys
         controller.show_band = self.canvas.show_band
-        self.settings.apply_to(controller)
         show_planes_of(self.viewer, controller.image)
         if first:
             self._runner.submit(

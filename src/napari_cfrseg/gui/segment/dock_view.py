@@ -50,7 +50,8 @@ class StackView:
     """The state of the stack that the dock shows.
 
     ``axes`` are the names of those that can be walked along, ``axis`` is the one that
-    is; there is a cell for each plane along it. ``worst`` is the plane to look at next.
+    is; there is a cell for each plane along it. ``worst`` is the plane to look at next,
+    ``all_objects``: every unlocked object is propagated, not only the selected one.
     """
 
     axes: tuple[str, ...] = ()
@@ -58,6 +59,7 @@ class StackView:
     cells: tuple[StripCell, ...] = ()
     here: int = 0
     worst: int | None = None
+    all_objects: bool = False
 
 
 @dataclass(frozen=True, slots=True)

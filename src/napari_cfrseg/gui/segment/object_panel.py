@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QItemSelectionModel, QSize, Qt, Signal
+from qtpy.QtCore import QItemSelectionModel, QSignalBlocker, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -22,7 +22,6 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cfrseg.annotation import events as ev
-from napari_cfrseg.engine.suggestions import ACCEPT_FROM
 from napari_cfrseg.errors import counted
 from napari_cfrseg.gui.dock_widget import button, check_box, column_in, on_current, row
 from napari_cfrseg.gui.preferences import ACTIONS, shown_key
@@ -285,7 +284,6 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.follow = check_box("follow", said)
         self.sure = QSlider(Qt.Orientation.Horizontal)
         self.sure.setRange(10, 99)
-        self.sure.setValue(round(100 * ACCEPT_FROM))
         self.sure.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.sure.setToolTip("Right: only those that are surely right are accepted")
         said = "Make objects of all that are as sure as the slider says"
@@ -339,7 +337,9 @@ class ObjectPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.negative.setChecked(not view.is_positive)
         self.table.show_view(view)
         self.suggest.setEnabled(bool(view.objects) and not view.loading)
-        self.follow.setChecked(view.suggestions.follows)
+        with QSignalBlocker(self.follow), QSignalBlocker(self.sure):
+            self.follow.setChecked(view.suggestions.follows)
+            self.sure.setValue(round(100 * view.suggestions.threshold))
         self.accept.setText(f"Accept {view.suggestions.sure}")
         self.accept.setEnabled(view.suggestions.sure > 0)
         self.reject.setEnabled(bool(view.suggestions.scores))

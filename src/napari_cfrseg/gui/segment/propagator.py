@@ -19,7 +19,6 @@ class Propagator:
 
     def __init__(self, work: Workspace) -> None:
         self._work, self._planes, self._image = work, work.planes, work.image
-        self.all_objects = False
         names = self._image.plane_names[:-2]
         self.view = StackView(names, max(len(names) - 1, 0))
         self.close = Listener((work.viewer.dims.events.current_step, self._moved)).close
@@ -30,7 +29,7 @@ class Propagator:
 
     def choose_all(self, every: bool) -> None:
         """Propagate every unlocked object from now on, not only the selected one."""
-        self.all_objects = every
+        self.view = replace(self.view, all_objects=every)
         self.refresh()
 
     def choose_axis(self, axis: int) -> None:
@@ -167,7 +166,7 @@ class Propagator:
     def _chosen(self) -> tuple[int, ...]:
         """Return the objects in question: the one selected, or all that can be."""
         selected = self._work.view.selected
-        if selected is not None and not self.all_objects:
+        if selected is not None and not self.view.all_objects:
             return (selected,)
         return tuple(
             i

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from qtpy.QtCore import QEvent, QRectF, Qt, Signal
+from qtpy.QtCore import QEvent, QRectF, QSignalBlocker, Qt, Signal
 from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent
 from qtpy.QtWidgets import QComboBox, QLabel, QSpinBox, QToolTip, QWidget
 
@@ -142,6 +142,8 @@ class StackPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def show_view(self, view: DockView) -> None:
         """Show the state."""
         stack = view.stack
+        with QSignalBlocker(self.every):
+            self.every.setChecked(stack.all_objects)
         shown = [self.axis.itemText(i) for i in range(self.axis.count())]
         words = [along(name) for name in stack.axes]
         if shown != words:
