@@ -154,3 +154,20 @@ def test_a_reopening_is_given_up_and_the_file_stays(opened, tmp_path):
     assert [o.clicks for o in window.view.objects] == [1]
     window.dock.let_go()
     assert path.read_bytes() == before
+
+
+def test_after_other_pixels_came_meanwhile_clicks_are_the_new_session_s(
+    opened, tmp_path, said
+) -> None:
+    path = tmp_path / "first.cfrseg.json"
+    recorded(opened(), path)
+    window = opened()
+    with window.busy():
+        window.dock.open_session(path)
+        window.image.data = window.image.data[::-1].copy()
+    window.until(lambda: not window.view.loading)
+    assert window.viewer.layers.selection.active == window.points
+    window.click(*SQUARES[0])
+    assert len(window.view.objects) == 1
+    assert len(said) == 1
+    assert "its objects and session are kept as they were" in said[0]

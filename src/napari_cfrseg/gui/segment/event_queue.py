@@ -165,12 +165,15 @@ class EventQueue:
         """Return a job that applies a session's events.
 
         ``done`` gets what its last one changed; what is done from then on is recorded
-        in it. Where it failed or was cancelled, nothing is done, and nothing recorded.
+        in it. Where it failed or was cancelled, nothing is done, and nothing recorded;
+        where the queue was closed, nothing is called, either.
         Acts are held until it has ended, and follow, in order, also then.
         """
         self.hold()
 
         def ended(call: Callable[[], None]) -> None:
+            if self.closed:
+                return
             try:
                 call()
             finally:
@@ -183,6 +186,8 @@ class EventQueue:
                 for number, change in enumerate(self._annotator.restore(content), 1):
                     last = change
                     report(Progress(number, total))
+                    if self.closed:
+                        raise JobCancelled("its image is worked on no more")
             except BaseException:
                 self._annotator.begin_again()
                 raise
