@@ -136,6 +136,34 @@ def test_imagej_s_results_are_read_in_pixels_or_units_as_they_fit(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("columns", "axes", "plane"),
+    [
+        ("Ch,Slice", ("c", "z"), (1, 3)),
+        ("Ch,Slice", ("z", "c"), (3, 1)),
+        ("Ch,Slice", ("z",), (3,)),
+        ("Ch,Slice", None, (3,)),
+        ("Ch,Slice", (), ()),
+        ("Ch", ("c",), (1,)),
+        ("Ch", ("z",), (1,)),
+        ("Slice", ("c",), (1,)),
+        ("Ch,Slice", ("t", "z"), "axis t"),
+        ("Slice", ("c", "z"), "axis c"),
+        ("Mean", ("z",), "axis z"),
+    ],
+)
+def test_the_channel_of_an_imagej_table_counts_where_it_is_a_plane(
+    tmp_path, columns, axes, plane
+):
+    path = tmp_path / "Results.csv"
+    path.write_text(f" ,Area,X,Y,{columns}\n1,0,20.5,32.5,2,4\n")
+    if isinstance(plane, str):
+        with pytest.raises(SessionError, match=f"{plane} .*Frame .*Slice .*Ch "):
+            read_clicks(path, axes)
+        return
+    assert read_clicks(path, axes)[0].plane == plane
+
+
+@pytest.mark.parametrize(
     "rows", [["12.5,3.5,1,1,1,0"], ["1.237,3.211,1,1,1,0"], ["2,3.21,1,1,1,0"]]
 )
 def test_units_of_imagej_that_cannot_be_told_are_refused(tmp_path, rows):

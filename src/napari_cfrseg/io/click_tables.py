@@ -58,10 +58,12 @@ def read_clicks(
     names the line that cannot be read.
 
     ImageJ's tables of results have ``X`` and ``Y``, capitals, beside ``Area``,
-    ``Slice`` and the like. The plane is their ``Frame`` and ``Slice``, from 1, of the
-    image's ``axes`` before Y (None: all). X and Y are in pixels, or in units of the
-    image's ``pixel_size``, (y, x), whichever makes all of them whole or half pixels; a
-    SessionError says that both do, or neither. Without a size they are in pixels.
+    ``Slice`` and the like. The plane is their ``Frame`` (t), ``Slice`` (z) and ``Ch``
+    (c), from 1, of the image's ``axes`` before Y (None: frame and slice); a
+    SessionError names an axis of which they say nothing. X and Y are in pixels, or in
+    units of the image's ``pixel_size``, (y, x), whichever makes all of them whole or
+    half pixels; a SessionError says that both do, or neither. Without a size they are
+    in pixels.
     """
     try:
         if not path.is_file():
@@ -156,7 +158,7 @@ def _columns(
             found = _places(names)
             is_imagej = {"X", "Y"} <= {*cells} and _OF_IMAGEJ & {*cells}
             if found is not None and is_imagej and not found.is_ours:
-                planes = _stack_columns(names, axes)
+                planes = _stack_columns(names, axes, path)
                 found = replace(found, plane=planes, is_imagej=True)
             if found is not None:
                 return count, separator, found
@@ -164,19 +166,29 @@ def _columns(
     raise SessionError(f"{path}: expected the columns y and x, found {first}")
 
 
-def _stack_columns(names: list[str], axes: Sequence[str] | None) -> tuple[int, ...]:
+def _stack_columns(
+    names: list[str], axes: Sequence[str] | None, path: Path
+) -> tuple[int, ...]:
     """Return which columns of ImageJ say the place on an image's axes before Y."""
     if {"y", "x"} & {*(axes or ())}:
         msg = (
             "ImageJ's tables lie on the file's own planes: roll the axes back (Ctrl+E)"
         )
         raise SessionError(msg)
-    said = (("t", "frame"), ("z", "slice"))
+    said = (("z", "slice"), ("t", "frame"), ("c", "ch"))
     there = {axis: names.index(name) for axis, name in said if name in names}
-    if axes is not None and len(axes) == 1 and axes[0] not in there:
-        return tuple(there.values())[-1:]  # a series opened as a stack
-    wanted = there if axes is None else axes
-    return tuple(there[axis] for axis in wanted if axis in there)
+    if axes is None:
+        return tuple(there[axis] for axis in "tz" if axis in there)
+    if len(axes) == 1 and axes[0] not in there:
+        axes = [*there, *axes][:1]  # a series, or channels, opened as a stack
+    for axis in axes:
+        if axis not in there:
+            raise SessionError(
+                f"{path}: no column says where along the axis {axis} a click is: "
+                "ImageJ's are Frame (t), Slice (z) and Ch (c); name the axes so, or "
+                "add the column"
+            )
+    return tuple(there[axis] for axis in axes)
 
 
 def _places(names: list[str]) -> _Columns | None:
