@@ -78,8 +78,29 @@ def test_labels_wholly_under_a_session_s_objects_are_left_out(tmp_path, said, ru
     layers.append((labels, {"name": "more"}, "labels"))
     (copy,) = write_session(str(tmp_path / "copy.cfrseg.json"), layers)
     made = len(Session.open(copy).objects()) - len(known)
-    line = "1 label of “more” not saved: wholly under the session's objects."
+    line = "1 label of “more” not saved: wholly under other objects."
     assert (made, said) == {"keep": (1, [line]), "overwrite": (2, [])}[rule]
+
+
+@pytest.mark.parametrize(
+    ("rule", "left"), [(OverlapRule.KEEP, "more"), (OverlapRule.OVERWRITE, "less")]
+)
+def test_labels_wholly_under_those_saved_with_them_are_left_out(
+    tmp_path, said, rule, left
+):
+    _, path = record(tmp_path, (*WORK, OverlapChanged(rule)))
+    layers = read_session(str(path))
+    (there,) = [data for data, _, kind in layers if kind == "labels"]
+    known = {o.object_id for o in Session.open(path).objects()}
+    free = np.argwhere(there == 0)
+    less, more = np.zeros((2, *SHAPE), int)
+    for labels in (less, more):
+        labels[tuple(free[:9].T)] = 1
+    less[tuple(free[9])], more[tuple(free[10])] = 2, 2
+    layers += [(less, {"name": "less"}, "labels"), (more, {"name": "more"}, "labels")]
+    (copy,) = write_session(str(tmp_path / "copy.cfrseg.json"), layers)
+    assert len(Session.open(copy).objects()) == len(known) + 3
+    assert said == [f"1 label of “{left}” not saved: wholly under other objects."]
 
 
 def test_points_in_micrometres_lie_on_the_image(tmp_path):

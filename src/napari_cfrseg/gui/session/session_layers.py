@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from napari import current_viewer
 from napari.layers import Image, Labels, Layer, Points
+from numpy.typing import NDArray
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_cfrseg.annotation import events as ev
@@ -369,14 +370,35 @@ def _with_edits(
     return replace(content, events=events, snapshot=snapshot)
 
 
-def _held_after(content: SessionContent) -> Mapping[Plane, LabelRuns]:
-    """Return the pixels that a session's objects keep, as far as its file says."""
+def _without_hidden(
+    content: SessionContent, layers: Sequence[Any], found: Sequence[NDArray[np.int64]]
+) -> list[NDArray[np.int64]]:
+    """Return layers' labels without those that would get no pixel, and say how many.
+
+    Such lie under the session's objects, as far as its file says, or under labels of
+    the layers before them; where objects take pixels, of those after them.
+    """
     rules = [e.rule for e in content.events if isinstance(e, ev.OverlapChanged)]
-    snapshot, rule = content.snapshot, (content.settings.rule, *rules)[-1]
-    is_last = snapshot is not None and snapshot.events == len(content.events)
-    if snapshot is None or not is_last or rule is not ev.OverlapRule.KEEP:
-        return {}
-    return {runs.plane: runs for runs in snapshot.labels}
+    keeps = (content.settings.rule, *rules)[-1] is ev.OverlapRule.KEEP
+    snapshot, events = content.snapshot, len(content.events)
+    held = np.zeros(found[0].shape if found else (), bool)
+    if keeps and snapshot is not None and snapshot.events == events:
+        for runs in snapshot.labels:
+            held[runs.plane][runs.indices()] = True
+    left = list(found)
+
+    def taken(plane: Plane) -> LabelRuns:
+        return LabelRuns.from_mask(held[plane])
+
+    for place in range(len(left))[:: 1 if keeps else -1]:
+        labels = left[place]
+        hidden = hidden_labels(labels, taken)
+        if hidden:
+            left[place] = np.where(np.isin(labels, hidden), 0, labels)
+            said = f"{counted(len(hidden), 'label')} of “{layers[place].name}”"
+            notify("warning", f"{said} not saved: wholly under other objects.")
+        np.logical_or(held, labels > 0, out=held)
+    return left
 
 
 def _added(
@@ -388,14 +410,11 @@ def _added(
     used = [c.click_id for found in known for _, c in found.clicks()]
     first_click = 1 + max(used, default=0)
     events: list[ev.Event] = []
-    for layer in (x for x in layers if isinstance(x, Labels)):
-        labels = labels_on(image, layer, taken)
-        hidden = hidden_labels(labels, _held_after(content).get)
-        if hidden:
-            labels = np.where(np.isin(labels, hidden), 0, labels)
-            said = f"{counted(len(hidden), 'label')} of “{layer.name}” not saved"
-            notify("warning", f"{said}: wholly under the session's objects.")
-        taken |= set(np.unique(labels).tolist()) - {0}
+    drawn, found = [x for x in layers if isinstance(x, Labels)], []
+    for layer in drawn:
+        found.append(labels_on(image, layer, taken))
+        taken |= set(np.unique(found[-1]).tolist()) - {0}
+    for labels in _without_hidden(content, drawn, found):
         events += events_from_labels(labels)
     for layer in (x for x in layers if isinstance(x, Points) and len(x.data)):
         if layer.ndim > len(image.shape):
