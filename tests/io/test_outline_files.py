@@ -284,6 +284,31 @@ def test_coco_of_other_tools_is_read(tmp_path):
         read([annotations[0], {**annotations[1], "image_id": 8}])
 
 
+def test_of_coco_s_images_the_one_of_that_name_is_read(tmp_path):
+    square = [3, 2, 7, 2, 7, 6, 3, 6]
+    files = ["train/a.png", "train\\b.png", "c.png", "d.png"]
+    whole = {
+        "images": [{"id": i, "file_name": name} for i, name in enumerate(files)],
+        "annotations": [
+            {"image_id": i, "segmentation": [square], "name": f"of {i}"}
+            for i in (0, 0, 1, 2)
+        ],
+    }
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(whole))
+    for names, wanted in (
+        ({"a.png"}, ["of 0", "of 0"]),
+        ({"my image", "b"}, ["of 1"]),
+        ({"c"}, ["of 2"]),
+    ):
+        assert [outline.name for outline in read_outlines(path, names)] == wanted
+    for names in ((), {"e"}, {"a", "b"}):
+        with pytest.raises(SessionError, match=r"of 3 images: .*a\.png, b\.png, c"):
+            read_outlines(path, names)
+    with pytest.raises(SessionError, match="holds no outlines"):
+        read_outlines(path, {"d"})
+
+
 BESIDE = [10, 10, 30, 10, 30, 30, 10, 30], [20, 10, 40, 10, 40, 30, 20, 30]
 INSIDE = [10, 10, 30, 10, 30, 30, 10, 30], [15, 15, 20, 15, 20, 20, 15, 20]
 

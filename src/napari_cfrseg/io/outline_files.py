@@ -6,9 +6,9 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -132,17 +132,19 @@ def _crossings(ring: NDArray[np.float64], height: int, width: int) -> NDArray[np
     return found
 
 
-def read_outlines(path: Path) -> list[Outline]:
+def read_outlines(path: Path, names: Collection[str] = ()) -> list[Outline]:
     """Read the areas in a ``.geojson``, ``.json``, ``.zip`` or ``.roi``, no lines.
 
-    Rings of fewer than three corners are left out; an area may have no others. A
-    SessionError says that the file cannot be read, or holds no area.
+    Rings of fewer than three corners are left out; an area may have no others. Of
+    COCO's of several images, those of the one that has one of ``names`` are read, with
+    its ending or without. A SessionError says that the file cannot be read, or holds no
+    area, or which images it is of.
     """
-    read = _imagej if path.suffix.lower() in (".zip", ".roi") else _geojson
+    is_imagej = path.suffix.lower() in (".zip", ".roi")
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(_TOO_LARGE)
-        found = list(read(path))
+        found = list(_imagej(path) if is_imagej else _geojson(path, names))
     except _OF_DAMAGED_FILES as error:
         raise _unreadable(path, error) from error
     if not any(outline.rings or outline.columns for outline in found):
@@ -179,12 +181,12 @@ def _unreadable(path: Path, error: Exception) -> SessionError:
     return SessionError(f"{path.name}: no outlines can be read ({said})")
 
 
-def _geojson(path: Path) -> Iterator[Outline]:
+def _geojson(path: Path, names: Collection[str]) -> Iterator[Outline]:
     whole = json.loads(path.read_text("utf-8-sig"))
     if isinstance(whole, list) and whole and "segmentation" in whole[0]:
         whole = {"annotations": whole}  # of pycocotools
     if isinstance(whole, dict) and "annotations" in whole:
-        yield from _coco(whole)
+        yield from _coco(whole, names)
         return
     features = whole if isinstance(whole, list) else whole.get("features", [whole])
     for feature in features:
@@ -205,16 +207,13 @@ def _geojson(path: Path) -> Iterator[Outline]:
             )
 
 
-def _coco(whole: Mapping[str, Any]) -> Iterator[Outline]:
+def _coco(whole: Mapping[str, Any], names: Collection[str]) -> Iterator[Outline]:
     """Yield COCO's annotations, of one image or of our exports' planes."""
     images = {image["id"]: image for image in whole.get("images") or []}
     planes = {i: image["plane"] for i, image in images.items() if image.get("plane")}
     classes = {c["id"]: c.get("name") for c in whole.get("categories") or []}
-    annotations = whole["annotations"]
-    count = len({one.get("image_id") for one in annotations} - planes.keys())
-    if count > 1:
-        raise ValueError(f"it holds objects of {count} images: keep those of one")
-    for one in annotations:
+    others = {i: image for i, image in images.items() if i not in planes}
+    for one in _of_one_image(whole["annotations"], others, planes, names):
         shape, name = one.get("segmentation") or (), str(one.get("name") or "")
         number = one.get("image_id")
         of_image = images.get(number, {})
@@ -236,6 +235,32 @@ def _coco(whole: Mapping[str, Any]) -> Iterator[Outline]:
             is_union=True,
             size=(int(size[0]), int(size[1])) if all(size) else None,
         )
+
+
+def _of_one_image(
+    annotations: Sequence[Mapping[str, Any]],
+    images: Mapping[Any, Mapping[str, Any]],
+    planes: Collection[Any],
+    names: Collection[str],
+) -> Sequence[Mapping[str, Any]]:
+    """Return what is of the only image, or of the one that has one of the names.
+
+    Annotations of ``planes`` are of one image.
+    """
+    files = {
+        i: PureWindowsPath(str(image.get("file_name"))) for i, image in images.items()
+    }
+    found = [i for i, file in files.items() if {file.name, file.stem} & {*names}]
+    if len(found) == 1 < len(files):
+        return [one for one in annotations if one.get("image_id") == found[0]]
+    drawn = dict.fromkeys(one.get("image_id") for one in annotations)
+    several = [i for i in drawn if i not in planes]
+    if len(several) > 1:
+        said = [files[i].name for i in several[:3] if i in files]
+        named = f", or give the layer its name ({', '.join(said)}, …)" if said else ""
+        msg = f"it holds objects of {len(several)} images: keep those of one{named}"
+        raise ValueError(msg)
+    return annotations
 
 
 def _columns_of(shape: Mapping[str, Any]) -> LabelRuns:
