@@ -11,9 +11,9 @@ from napari.layers import Layer
 from napari_cfrseg.annotation import events as ev
 from napari_cfrseg.engine.refinement import Refinement
 from napari_cfrseg.engine.segmenter import Segmenter
-from napari_cfrseg.gui.segment.click_layer import POINT_PX
 from napari_cfrseg.gui.segment.controller import Controller
 from napari_cfrseg.gui.segment.layers import unheard
+from napari_cfrseg.gui.segment.marker_size import POINT_PX
 
 
 @pytest.fixture
@@ -620,6 +620,35 @@ def test_points_have_one_size_on_the_screen(bench):
         shown = bench.points.size * bench.points.scale[-1] * zoom
         assert np.allclose(shown, POINT_PX, rtol=0.2)
         assert bench.points.canvas_size_limits[0] == 0
+
+
+def test_points_are_drawn_smaller_on_objects_small_on_the_screen(bench):
+    camera, pixel = bench.viewer.scene.camera, bench.points.scale[-1]
+    camera.zoom = 0.5 / pixel  # an object of 20 pixels is 10 wide
+    bench.click(20, 20)
+    ((_, whole),) = bench.controller.objects.items()
+    side = min(whole.on(()).mask.mask.shape)
+    least = bench.points.canvas_size_limits[1]
+    assert least == pytest.approx(max(4, side * 0.5 / 3))
+    assert np.allclose(bench.points.size * pixel * camera.zoom, POINT_PX, rtol=0.2)
+    camera.zoom = 24 / side / pixel
+    assert bench.points.canvas_size_limits[1] == pytest.approx(8)
+    camera.zoom = 10 / pixel
+    assert bench.points.canvas_size_limits[1] > POINT_PX
+    bench.controller.undo()
+    camera.zoom = 0.1 / pixel
+    assert bench.points.canvas_size_limits[1] > POINT_PX
+
+
+def test_a_size_given_to_points_stays_at_every_zoom(bench):
+    bench.click(20, 20)
+    camera, pixel = bench.viewer.scene.camera, bench.points.scale[-1]
+    camera.zoom = 2 / pixel
+    bench.points.current_size = 15.0  # as napari's slider does
+    for zoom in (0.5, 2, 40):
+        camera.zoom = zoom / pixel
+        assert np.allclose(bench.points.size * zoom, 30, rtol=0.11)
+        assert bench.points.canvas_size_limits[1] > 30
 
 
 def test_new_point_is_not_selected_so_that_its_sign_shows(bench):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
-from gui_window import DOCK, PLUGIN, Window
+from gui_window import DOCK, PLUGIN, Window, flood
 from qtpy.QtCore import Qt
+
+from napari_cfrseg.gui.segment import dock as dock_module
+from napari_cfrseg.gui.segment.layers import camera_of
 
 pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 CONTROL = Qt.KeyboardModifier.ControlModifier
@@ -126,6 +131,53 @@ def test_points_dragged_meanwhile_move_their_clicks(window, said):
     assert np.array_equal(window.labels.data, done)
     assert np.allclose(window.points.data[1], place - (1, 1), atol=1e-3)
     assert not said
+
+
+def test_outlines_and_the_size_of_points_are_kept(window):
+    two_objects(window)
+    zoom = camera_of(window.viewer).zoom * 0.2
+    window.labels.contour = 1
+    window.points.current_size = 20 / zoom
+    box = window.dock.settings.outlines
+    assert box.isChecked()
+    for _ in range(2):
+        close(window)
+        open_again(window)
+        window.until(lambda: len(window.view.objects) == 2)
+        assert window.labels.contour == 1
+        assert window.dock.settings.outlines.isChecked()
+        assert np.allclose(window.points.size * zoom, 20, rtol=0.11)
+    window.dock.settings.own_clicks.click()
+    assert window.labels.contour == 1
+    window.dock.settings.outlines.click()
+    assert window.labels.contour == 0
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_pixels_replaced_while_the_model_loads_leave_the_layers(
+    window, said, monkeypatch, is_closed
+):
+    done, answers = two_objects(window), threading.Event()
+    close(window)
+    slow = (lambda _: answers.wait(300) and flood(), None)
+    monkeypatch.setattr(dock_module.ClickDock.__init__, "__defaults__", slow)
+    _, window.dock = window.viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+    window.until(lambda: window.view.progress[1] > 0)
+    if is_closed:
+        close(window)
+        answers.set()
+        assert names(window) == ["cells", "cells objects", "cells clicks"]
+        return
+    window.image.data = 255 - window.image.data
+    answers.set()
+    window.until(lambda: not window.view.loading)
+    window.settle()
+    assert not window.view.objects
+    assert np.array_equal(window.viewer.layers["cells objects"].data, done)
+    assert len(window.viewer.layers["cells clicks"].data) == 2
+    assert window.labels.name == "cells objects [1]"
+    assert len(names(window)) == 5
+    assert "pixels of “cells” were replaced" in said[-1]
 
 
 def test_points_set_meanwhile_stay(window, said):

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 
 from napari_cfrseg.geometry.masks import Plane
-from napari_cfrseg.gui.segment.layers import Listener, camera_of, to_rgba, unheard
+from napari_cfrseg.gui.segment.layers import Listener, to_rgba, unheard
+from napari_cfrseg.gui.segment.marker_size import MarkerSize
 from napari_cfrseg.gui.segment.working_image import WorkingImage
 from napari_cfrseg.overlay import SKY_BLUE, VERMILION, hex_of
 
@@ -34,10 +35,6 @@ SYMBOLS = {True: "disc", False: "x"}
 NAMES = {True: "positive", False: "negative"}
 #: width of a point's border, as a share of its size
 BORDER = 0.1
-#: size of a point on the screen: larger ones hide small objects. napari's own limits
-#: of it would widen the border over the point, and draw a dot into the image's corner
-#: where no point is
-POINT_PX = 12
 #: pixels of the screen that the mouse may move between press and release, as napari's
 DRAG_PX = 5
 #: after the last change, until the list of layers shows the points
@@ -92,7 +89,6 @@ def make_points(image: WorkingImage, name: str) -> Points:
         name=name,
         features=features_of(()),
         feature_defaults={"polarity": "positive", "object": "", "click": ""},
-        canvas_size_limits=(0, 10_000),
         border_color="black",
         **image.placement(),
     )
@@ -155,16 +151,10 @@ class ClickLayer:
         self._gesture = Gesture.CLICK
         self._pressed: Sequence[float] | None = None
         self._next_look: bool | None = None
-        self._size = 1.0
-        self._camera = camera_of(viewer)
-        self._events = Listener(
-            (self._camera.events.zoom, self._on_zoom),
-            (layer.events.data, self._on_data),
-            layer=layer,
-        )
+        self.markers = MarkerSize(layer, viewer)
+        self._events = Listener((layer.events.data, self._on_data), layer=layer)
         self._at_rest = QTimer(singleShot=True, interval=_REST_MS)
         self._at_rest.timeout.connect(self._show_thumbnail)
-        self._on_zoom()
         layer.add = self._add
         layer.mouse_drag_callbacks.insert(0, self._on_press)
 
@@ -177,6 +167,7 @@ class ClickLayer:
         """Listen no more."""
         self._at_rest.stop()
         self._events.close()
+        self.markers.close()
         vars(self.layer).pop("add", None)
         if self._on_press in self.layer.mouse_drag_callbacks:
             self.layer.mouse_drag_callbacks.remove(self._on_press)
@@ -298,11 +289,6 @@ class ClickLayer:
         self.layer.symbol = [*self.layer.symbol[:first], *symbols]
         self.layer.face_color = np.concatenate([self.layer.face_color[:first], painted])
 
-    @property
-    def marker_px(self) -> float:
-        """Diameter of a click's marker, in pixels of the image."""
-        return self._size
-
     def of_point(self, world: Sequence[float]) -> tuple[float, ...]:
         """Return the world position that a point has which is added at one."""
         return tuple(self.layer.data_to_world(self.layer.world_to_data(world)))
@@ -321,15 +307,6 @@ class ClickLayer:
             yield
         if moved_px(event, start) >= DRAG_PX:
             self._pressed = None  # napari adds no point
-
-    def _on_zoom(self) -> None:
-        """Keep points as large on the screen at every zoom."""
-        scale = abs(float(self.layer.scale[-1])) or 1.0
-        size = POINT_PX / (self._camera.zoom * scale)
-        if abs(size / self._size - 1) > 0.1:
-            self._size = size
-            self.layer.size = size
-            self.layer.current_size = size
 
     def _on_data(self, event: Any) -> None:
         if self._events.writing:

@@ -163,7 +163,7 @@ class ClickDock(DockWidget):
         self._leave()
         self._runner.close()
         for layer, found in list(self._controllers.items()):
-            empty = found.own_layers if found.view.is_untouched else ()
+            empty = found.own_layers if found.is_empty else ()
             self._end(layer)
             self._remove(empty)
 
@@ -252,15 +252,16 @@ class ClickDock(DockWidget):
         """
         before = self._controllers[layer]
         is_current, own = before is self.controller, before.own_layers
-        untouched = before.view.is_untouched
+        untouched, empty = before.view.is_untouched, before.is_empty
         self._drop(layer)
         forget_session(layer)
         layer.metadata.update(said)
-        if untouched:
+        if empty:
             self._remove(own)
         else:
             for one in own:
                 one.name = f"{one.name} (before)"
+        if not untouched:
             notify(
                 "warning",
                 f"{why} its objects and session are kept as they were, and the next "

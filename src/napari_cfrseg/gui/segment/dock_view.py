@@ -119,6 +119,8 @@ class DockView:
     #: one line for the person, and what mends it if anything does
     status: str = ""
     remedy: Remedy | None = None
+    #: whether objects are drawn as outlines; None: there is no image
+    outlined: bool | None = None
     #: the strip of planes; empty for an image of one plane
     stack: StackView = field(default_factory=StackView)
     #: area of a pixel, or volume of a voxel, and its unit

@@ -106,8 +106,10 @@ class EventQueue:
         self.closed = False
         #: whether there is an act that a step which says so is one with
         self._has_begun = False
-        #: whether a session is being restored, and what waits for that
-        self._restoring = False
+        #: whether a session is being restored: nothing is on the layers yet
+        self.is_restoring = False
+        #: whether acts wait for a session, or an import, and which do
+        self._holding = False
         self._held: deque[Callable[[], None]] = deque()
         #: steps on their way, oldest first
         self.pending: list[Pending] = []
@@ -170,10 +172,12 @@ class EventQueue:
         Acts are held until it has ended, and follow, in order, also then.
         """
         self.hold()
+        self.is_restoring = True
 
         def ended(call: Callable[[], None]) -> None:
             if self.closed:
                 return
+            self.is_restoring = False
             try:
                 call()
             finally:
@@ -205,21 +209,21 @@ class EventQueue:
 
     def hold(self) -> None:
         """Let acts wait until :meth:`go_on`."""
-        self._restoring = True
+        self._holding = True
 
     def go_on(self) -> None:
         """Do what waits, each act when those before it are done."""
-        self._restoring = False
+        self._holding = False
         self._next_held()
 
     def holds(self, act: Callable[[], None]) -> int:
         """Keep an act while others wait; return how many do, 0 where none need."""
-        if self._restoring or self._held:
+        if self._holding or self._held:
             self._held.append(act)
         return len(self._held)
 
     def _next_held(self) -> None:
-        while self._held and not (self._restoring or self.pending or self.closed):
+        while self._held and not (self._holding or self.pending or self.closed):
             act = self._held.popleft()
             try:
                 act()

@@ -193,8 +193,9 @@ class LabelLayer:
         self.layer.editable = on
 
     def show_outlines(self, on: bool) -> None:
-        """Draw objects as outlines, or filled."""
-        self.layer.contour = OUTLINE_PX if on else 0
+        """Draw objects as outlines, or filled; a width that was chosen stays."""
+        if on != bool(self.layer.contour):
+            self.layer.contour = OUTLINE_PX if on else 0
 
     def object_at(self, plane: Plane, yx: tuple[float, float]) -> int:
         """Return the label shown at (row, column) of a plane; 0 is the background."""

@@ -143,6 +143,23 @@ def holds(shape: Sequence[int], place: Iterable[float]) -> bool:
     return all(-0.5 <= v < n - 0.5 for v, n in zip(place, shape, strict=True))
 
 
+def _latest_sides(objects: Mapping[int, ObjectState]) -> list[tuple[int, ...]]:
+    """Return the height and width of the latest objects' masks, the last one first."""
+    latest = (
+        state.mask.mask.shape
+        for other in reversed([*objects.values()])
+        for state in reversed([*other.planes.values()])
+        if state.mask.mask.size
+    )
+    return [*islice(latest, _LATEST_OBJECTS)]
+
+
+def usual_side(objects: Mapping[int, ObjectState]) -> float | None:
+    """Return the smaller side of the latest objects, in pixels; None without any."""
+    sides = [min(shape) for shape in _latest_sides(objects)]
+    return float(np.median(sides)) if sides else None
+
+
 def camera_of(viewer: ViewerModel) -> Any:
     """Return a viewer's camera; napari 0.8 has no scene."""
     return getattr(viewer, "scene", viewer).camera
@@ -356,13 +373,7 @@ class PlaneView:
         if box is not None:
             side = max(box[2] - box[0], box[3] - box[1])
             return FocusHint(_OVER_BOX * side, spread=_BOX_SPREAD)
-        latest = (
-            float(max(state.mask.mask.shape))
-            for other in reversed([*objects.values()])
-            for state in reversed([*other.planes.values()])
-            if state.mask.mask.size
-        )
-        extents = [*islice(latest, _LATEST_OBJECTS)]
+        extents = [float(max(sides)) for sides in _latest_sides(objects)]
         if len(extents) >= _HINT_OBJECTS:
             return FocusHint.from_extents(extents)
         y0, x0, y1, x1 = self.visible_box()

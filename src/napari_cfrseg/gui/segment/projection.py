@@ -14,6 +14,7 @@ from napari_cfrseg.geometry.masks import LabelRuns
 from napari_cfrseg.gui.segment import status_lines
 from napari_cfrseg.gui.segment.dock_view import ObjectRow
 from napari_cfrseg.gui.segment.event_queue import Pending
+from napari_cfrseg.gui.segment.layers import usual_side
 from napari_cfrseg.gui.segment.learning import Learning
 from napari_cfrseg.gui.segment.propagator import Propagator
 from napari_cfrseg.gui.segment.suggesting import Suggesting
@@ -167,6 +168,7 @@ class Projection:
         work, px = self._work, self._areas
         work.objects = dict(objects)
         self._labels.show_objects(objects)
+        work.clicks.markers.fit(usual_side(objects))
         work.show_pending()
         work.show(
             objects=tuple(
@@ -188,7 +190,7 @@ class Projection:
 
     def _say_what_happened(self, event: ev.Event, made: int) -> None:
         work, objects = self._work, self._work.objects
-        marker, before = work.clicks.marker_px, objects.get(work.begun[0])
+        marker, before = work.clicks.markers.image_px, objects.get(work.begun[0])
         if before is not None and made in objects and isinstance(event, ev.ClickAdded):
             new = objects[made]
             under = status_lines.hidden(new.on(event.plane), marker)

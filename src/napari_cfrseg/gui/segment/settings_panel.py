@@ -170,8 +170,9 @@ class SettingsPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
     def show_view(self, view: DockView) -> None:
         """Show the state; what is shown already is not touched."""
         learning = view.learning
-        with QSignalBlocker(self.learn):
-            self.learn.setChecked(learning.wanted)
+        for box, on in ((self.learn, learning.wanted), (self.outlines, view.outlined)):
+            with QSignalBlocker(box):
+                box.setChecked(box.isChecked() if on is None else on)
         for made in (self.forget, self.save_model):
             made.setVisible(learning.in_use)
         self.learnt.setText(learning.text)

@@ -28,7 +28,7 @@ from napari_cfrseg.gui.segment.event_queue import (
     row_of,
 )
 from napari_cfrseg.gui.segment.label_layer import LabelLayer
-from napari_cfrseg.gui.segment.layers import PlaneView
+from napari_cfrseg.gui.segment.layers import Listener, PlaneView
 from napari_cfrseg.gui.segment.lazy_pixels import SLOW_S
 from napari_cfrseg.gui.segment.worker import Failure, Job, Runner
 from napari_cfrseg.session.recording import RecordedAnnotator
@@ -93,7 +93,7 @@ class Workspace:
             self.image.plane, self.image.plane_shape, rgb=self.image.rgb
         )
         self.queue = EventQueue(self.annotator, runner, self.stalled)
-        self.view = DockView(pixel_size=self.image.pixel_size)
+        self.view = DockView(pixel_size=self.image.pixel_size, outlined=False)
         self.objects: Mapping[int, ObjectState] = {}
         self.next_click, self.auto_next = 1, False
         self.begun, self.join_key = (0, 0), "M"
@@ -102,6 +102,8 @@ class Workspace:
         self.doing = ""
         self._rows = RowsToShow()
         self._announced, self._gathering, self._later = self.view, False, False
+        contour = labels.layer.events.contour
+        self._looks = Listener((contour, lambda _: self._show_outlined()))
         self._soon = QTimer(singleShot=True, interval=_MOMENT_MS)
         self._soon.timeout.connect(self._show_sent)
 
@@ -114,6 +116,11 @@ class Workspace:
     def current_plane(self) -> Plane:
         """The plane the viewer shows, or the nearest one the image has."""
         return self.planes.current_plane
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether its layers hold nothing; a session may be about to fill them."""
+        return self.view.is_untouched or self.queue.is_restoring
 
     @property
     def waiting(self) -> Pending | None:
@@ -133,7 +140,7 @@ class Workspace:
     def close(self) -> None:
         """Stop listening and drop pending steps; the layers stay."""
         self._soon.stop()
-        for part in (self.queue, self.clicks, self.labels):
+        for part in (self.queue, self.clicks, self.labels, self._looks):
             part.close()
         for layer in self.own_layers:
             layer.locked = False
@@ -171,6 +178,9 @@ class Workspace:
         finally:
             self._gathering = False
             self._announce()
+
+    def _show_outlined(self) -> None:
+        self.show(outlined=bool(self.labels.layer.contour))
 
     def say(self, status: str, **changes: Any) -> None:
         """Show a line for the person, and other changes of the view."""

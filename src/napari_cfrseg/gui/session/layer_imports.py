@@ -18,7 +18,11 @@ from napari_cfrseg.gui.segment.layers import (
     labels_on,
     points_on,
 )
-from napari_cfrseg.gui.session.layer_references import METADATA_KEY, is_as_closed
+from napari_cfrseg.gui.session.layer_references import (
+    METADATA_KEY,
+    image_file,
+    is_as_closed,
+)
 from napari_cfrseg.io.click_tables import is_positive
 from napari_cfrseg.io.images import read_labels
 from napari_cfrseg.io.outline_files import OUTLINE_SUFFIXES, read_outlines
@@ -33,7 +37,7 @@ from napari_cfrseg.session.imported_events import (
 )
 
 if TYPE_CHECKING:
-    from napari.layers import Labels, Points
+    from napari.layers import Labels, Layer, Points
 
     from napari_cfrseg.gui.segment.controller import Controller
     from napari_cfrseg.gui.segment.working_image import WorkingImage
@@ -110,7 +114,9 @@ def _read_outlines(controller: Controller, path: Path, here: Here) -> Imports:
     if image.order:
         msg = "outlines lie on the file's own planes: roll the axes back (Ctrl+E)"
         raise SessionError(msg)
-    outlines = read_outlines(path)
+    file = image_file(image.layer)
+    names = {image.layer.name} if file is None else {image.layer.name, file.stem}
+    outlines = read_outlines(path, names)
     for outline in outlines:
         if outline.size not in (None, image.plane_shape):
             height, width = outline.size
@@ -237,8 +243,7 @@ def take_over(controller: Controller, session: Session) -> list[str]:
                 continue
             try:
                 _take_changes(controller, session, shown)
-                for look in ("opacity", "blending", "visible"):
-                    setattr(own, look, getattr(shown, look))
+                _look_like(controller, own, shown)
                 layers.remove(shown)
             except SessionError as error:
                 shown.name = f"{name} (before)"
@@ -248,6 +253,16 @@ def take_over(controller: Controller, session: Session) -> list[str]:
         own.name = name
         own.refresh()  # just filled, it is not drawn when another one is removed
     return kept
+
+
+def _look_like(controller: Controller, own: Layer, shown: Any) -> None:
+    """Let a layer of a controller look as the person made the one it replaces look."""
+    for look in ("opacity", "blending", "visible"):
+        setattr(own, look, getattr(shown, look))
+    if own is controller.clicks.layer:
+        controller.clicks.markers.take_over(shown)
+    elif shown.contour:  # else the dock's own choice stays
+        controller.labels.layer.contour = shown.contour
 
 
 def _take_changes(controller: Controller, session: Session, shown: Any) -> None:

@@ -179,7 +179,8 @@ class SessionKeeper:
             return
 
         def go_on(same: bool) -> None:
-            self.reopen(path) if same else elsewhere()
+            go_here = same and not controller.queue.closed
+            self.reopen(path) if go_here else elsewhere()
 
         def ended() -> None:
             if not self._reopening:
