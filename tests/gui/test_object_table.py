@@ -7,7 +7,8 @@ import pytest
 from gui_window import flood_window
 from napari.qt import get_stylesheet
 from qtpy.QtCore import QItemSelectionModel, QPoint, Qt
-from qtpy.QtWidgets import QWidget
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QColorDialog, QInputDialog, QLineEdit, QWidget
 
 from napari_cfrseg.gui.segment.dock_view import DockView, ObjectRow
 from napari_cfrseg.gui.segment.object_panel import ObjectTable
@@ -174,3 +175,56 @@ def test_an_area_that_rounds_to_a_thousand_is_written_out(qapp):
         one = ObjectRow(1, "Object 1", "red", 1, False, area_px=px, planes=1)
         table.show_view(DockView(objects=(one,), pixel_size=(0.1, "µm²")))
         assert table.item(0, 3).text() == said
+
+
+def undo(window) -> None:
+    window.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+
+
+def test_a_name_goes_to_its_object_when_the_order_changes_meanwhile(window):
+    table = window.dock.objects.table
+    table._sort_by(3)
+    assert shown(window, 1)[0] == "Object 1"
+    window.qtbot.wait(50)
+    table.edit(table.model().index(0, 1))
+    editor = table.findChild(QLineEdit)
+    editor.setText("small")
+    window.labels.brush_size = 60  # object 1 becomes the largest
+    window.labels.paint((130, 190), 1)
+    window.settle()
+    window.qtbot.keyClick(editor, Qt.Key.Key_Return)
+    window.settle()
+    assert [one.name for one in window.view.objects] == [
+        "small",
+        "Object 2",
+        "Object 3",
+    ]
+    assert shown(window, 1)[-1] == "small"
+
+
+def test_what_is_chosen_for_an_object_that_went_meanwhile_does_nothing(
+    window, monkeypatch
+):
+    """It went while a menu or a dialog was open."""
+    table = window.dock.objects.table
+    select(window, 2)
+    actions = table.menu().actions()
+    undo(window)
+    before = list(window.view.objects)
+    assert len(before) == 2
+    for action in actions:
+        if not action.text().endswith("…"):
+            action.trigger()
+    window.settle()
+    assert list(window.view.objects) == before
+    for chooser, name, found in (
+        (QInputDialog, "getItem", ("kind", True)),
+        (QColorDialog, "getColor", QColor("#123456")),
+    ):
+        monkeypatch.setattr(chooser, name, lambda *_, f=found: undo(window) or f)
+    select(window, 1)
+    choose(window, "Class…")
+    assert [one.object_class for one in window.view.objects] == [""]
+    table.cellDoubleClicked.emit(0, 0)
+    window.settle()
+    assert not window.view.objects

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfrseg.annotation import events as ev
+from napari_cfrseg.annotation.state import ObjectState
 from napari_cfrseg.geometry.masks import Plane
 from napari_cfrseg.geometry.windows import Box
 from napari_cfrseg.gui.segment.dock_view import Remedy
@@ -294,8 +295,9 @@ class ObjectEdits:
 
     def go_to(self, object_id: int) -> None:
         """Show an object's middle, on the nearest of its planes."""
-        here, planes = self._work.current_plane, self._work.objects[object_id].planes
-        seen = [p for p, state in planes.items() if state.mask.mask.size]
+        here = self._work.current_plane
+        planes = [o.planes for o in self._there([object_id])]
+        seen = {p: s.mask for on in planes for p, s in on.items() if s.mask.mask.size}
         if not seen:
             self._work.say("There is nothing to see of it.")
             return
@@ -304,7 +306,7 @@ class ObjectEdits:
             return sum(abs(a - b) for a, b in zip(plane, here, strict=True))
 
         plane = min(seen, key=far)
-        y0, x0, y1, x1 = planes[plane].mask.box
+        y0, x0, y1, x1 = seen[plane].box
         self._work.planes.show(plane, ((y0 + y1 - 1) / 2, (x0 + x1 - 1) / 2))
 
     def merge(self, object_ids: Sequence[int]) -> None:
@@ -345,41 +347,42 @@ class ObjectEdits:
         objects = self._work.objects
         same = [o.colour for o in objects.values() if o.object_class == object_class]
         events: list[TableEdit] = []
-        for object_id in object_ids:
-            if objects[object_id].object_class != object_class:
-                events.append(ev.ObjectClassified(object_id, object_class))
-            if object_class and same and objects[object_id].colour != same[0]:
-                events.append(ev.ObjectRecoloured(object_id, same[0]))
+        for one in self._there(object_ids):
+            if one.object_class != object_class:
+                events.append(ev.ObjectClassified(one.object_id, object_class))
+            if object_class and same and one.colour != same[0]:
+                events.append(ev.ObjectRecoloured(one.object_id, same[0]))
         self._as_one(events)
 
     def recolour(self, object_id: int, colour: str) -> None:
         """Give an object a colour, and all objects of its class."""
-        objects = self._work.objects
-        kind = objects[object_id].object_class
+        kinds = {one.object_class for one in self._there([object_id])} - {""}
         self._as_one(
             ev.ObjectRecoloured(number, colour)
-            for number, other in objects.items()
-            if number == object_id or (kind and other.object_class == kind)
+            for number, other in self._work.objects.items()
+            if number == object_id or other.object_class in kinds
             if other.colour != colour
         )
 
     def lock(self, object_ids: Sequence[int], locked: bool) -> None:
         """Lock objects, or unlock them."""
-        objects = self._work.objects
         self._as_one(
-            ev.ObjectLocked(i, locked)
-            for i in object_ids
-            if objects[i].locked != locked
+            ev.ObjectLocked(one.object_id, locked)
+            for one in self._there(object_ids)
+            if one.locked != locked
         )
 
     def delete(self, object_ids: Sequence[int]) -> None:
         """Delete objects, except those that are locked."""
-        objects = self._work.objects
-        free = [i for i in object_ids if not objects[i].locked]
-        if len(free) < len(object_ids):
-            kept = len(object_ids) - len(free)
+        found = self._there(object_ids)
+        free = [one.object_id for one in found if not one.locked]
+        if kept := len(found) - len(free):
             self._work.say(f"{kept} locked: unlock them in the table to delete them.")
         self._as_one(map(ev.ObjectDeleted, free))
+
+    def _there(self, object_ids: Iterable[int]) -> list[ObjectState]:
+        """Return those that are still there: one chooses in menus and dialogs."""
+        return [self._work.objects[i] for i in object_ids if i in self._work.objects]
 
     def _as_one(self, edits: Iterable[TableEdit]) -> None:
         """Submit edits of the table as one undo step."""

@@ -120,11 +120,17 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
         return sorted(ids, key=lambda i: i != self._view.selected)
 
     def show_view(self, view: DockView) -> None:
-        """Show the objects; the selected one's row is among those selected."""
+        """Show the objects; the selected one's row is among those selected.
+
+        While a text is edited, its row stays that of its object.
+        """
+        self._view = view
+        if self.state() == QAbstractItemView.State.EditingState:
+            return
         self._filling = True
         try:
             self.setColumnHidden(_PLANES, len(view.stack.cells) < 2)
-            self._view, (column, falls) = view, self._order
+            column, falls = self._order
             rows = sorted(view.objects, key=_KEYS[column], reverse=falls)
             kept = self.chosen_ids
             rescaled = view.pixel_size != self._pixel_size
@@ -139,6 +145,11 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]  # qtpy is untyped
                 self._select([] if view.selected is None else [view.selected])
         finally:
             self._filling = False
+
+    def closeEditor(self, editor: QWidget, hint: Any) -> None:
+        """Show what changed while a text was edited."""
+        super().closeEditor(editor, hint)
+        self.show_view(self._view)
 
     def _select(self, ids: Sequence[int]) -> None:
         numbers = [one.object_id for one in self._rows]
