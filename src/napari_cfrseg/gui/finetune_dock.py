@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, LineEdit
 from napari.layers import Image, Labels
@@ -31,6 +31,7 @@ from napari_cfrseg.gui.finetune_job import (
 )
 from napari_cfrseg.gui.finetune_plots import Curve, ReportTable
 from napari_cfrseg.gui.segment.dock import ClickDock
+from napari_cfrseg.gui.segment.layers import Listener
 from napari_cfrseg.gui.segment.model_loading import DEFAULT_MODEL
 from napari_cfrseg.model.weights_file import list_models
 from napari_cfrseg.training_job import (
@@ -67,9 +68,8 @@ class FineTuneDock(DockWidget):
         self._timer.setInterval(LOOK_MS)
         self._timer.timeout.connect(self.look)
         events = self.viewer.layers.events
-        self._layer_events = (events.inserted, events.removed, events.renamed)
-        for event in self._layer_events:
-            event.connect(self._on_layers)
+        changed = (events.inserted, events.removed, events.renamed)
+        self._listener = Listener(*((event, self._on_layers) for event in changed))
         self._on_layers()
         self.run.find()
         self.look()
@@ -350,7 +350,7 @@ class FineTuneDock(DockWidget):
     def _on_image(self, chosen: object) -> None:
         self.labels.enabled = chosen != ALL_IMAGES
 
-    def _on_layers(self, _: Any = None) -> None:
+    def _on_layers(self) -> None:
         self._labelled = labelled_images(self.viewer.layers)
         for choice in (self.image, self.labels):
             choice.reset_choices()
@@ -367,5 +367,4 @@ class FineTuneDock(DockWidget):
         self._closed = True
         self._timer.stop()
         self.run.wait()
-        for event in self._layer_events:
-            event.disconnect(self._on_layers)
+        self._listener.close()

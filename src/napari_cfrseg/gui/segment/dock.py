@@ -164,7 +164,7 @@ class ClickDock(DockWidget):
         self._runner.close()
         for layer, found in list(self._controllers.items()):
             empty = found.own_layers if found.is_empty else ()
-            self._end(layer)
+            self._drop(layer)
             self._remove(empty)
 
     def open_session(self, path: Path) -> None:
@@ -242,9 +242,6 @@ class ClickDock(DockWidget):
             if self.controller is None:
                 self.image_choice.value = None
 
-    def _on_pixels(self, layer: Image) -> None:
-        self._afresh(layer, f"The pixels of “{layer.name}” were replaced:")
-
     def _afresh(self, layer: Image, why: str = "", **said: Any) -> None:
         """Begin again on an image, with what its metadata are to say.
 
@@ -277,16 +274,14 @@ class ClickDock(DockWidget):
                 self.viewer.layers.remove(layer)
 
     def _drop(self, layer: Layer) -> None:
-        if self._controllers[layer] is self.controller:
-            self._leave()
-        self._end(layer)
-
-    def _end(self, layer: Layer) -> None:
+        """Leave an image, and end what was done on it."""
         controller = self._controllers.pop(layer)
+        if controller is self.controller:
+            self._leave()
         self._pixels.pop(layer).close()
         controller.close()
         self._keepers.pop(controller).close()
-        if self.controller in (None, controller):
+        if self.controller is None:  # this session can be reopened from now on
             self.sessions.show_keeper(None)
 
     def _on_image(self, layer: Image | None) -> None:
@@ -336,13 +331,17 @@ class ClickDock(DockWidget):
         load = partial(self._load_when_open, model)
         controller = Controller(self.viewer, layer, self._runner, load, notify, model)
         self._controllers[layer] = controller
+
+        def other_pixels() -> None:
+            self._afresh(layer, f"The pixels of “{layer.name}” were replaced:")
+
+        def other_channels() -> None:
+            self.axes.follow_visible(controller)
+
         shown = [one.events for one in controller.image.layers]
         self._pixels[layer] = Listener(
-            *((events.data, lambda _: self._on_pixels(layer)) for events in shown),
-            *(
-                (events.visible, lambda _: self.axes.follow_visible(controller))
-                for events in shown
-            ),
+            *((events.data, other_pixels) for events in shown),
+            *((events.visible, other_channels) for events in shown),
         )
         controller.go_to = self.choose
         controller.show_keys = self.status.show_keys

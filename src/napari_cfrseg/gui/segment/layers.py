@@ -47,14 +47,6 @@ _OVER_BOX, _BOX_SPREAD = 1.4, 1.2
 _WIDEST_HINT_PX = 2048
 
 
-def split_index(
-    index: Sequence[float] | NDArray[np.float64],
-) -> tuple[Plane, tuple[float, float]]:
-    """Split a layer coordinate into the plane's index and (row, column) on it."""
-    *leading, y, x = (float(v) for v in index)
-    return tuple(int(np.floor(v + 0.5)) for v in leading), (y, x)
-
-
 def world_to_index(layer: Any, world: Sequence[float]) -> NDArray[np.float64]:
     """Return a world position in a layer's own (fractional) array indices."""
     own = np.asarray(world, float)[-layer.ndim :]
@@ -384,4 +376,5 @@ class PlaneView:
 
     def place(self, world: Sequence[float]) -> tuple[Plane, tuple[float, float]]:
         """Return the plane and (row, column) of a world position, on it or not."""
-        return split_index(self.image.of_own(world_to_index(self.labels, world)))
+        *leading, y, x = self.image.of_own(world_to_index(self.labels, world))
+        return tuple(int(np.floor(v + 0.5)) for v in leading), (y, x)

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from concurrent import futures
 from contextvars import ContextVar
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +25,16 @@ _POLL_S = 0.05
 _Task = tuple[futures.Future[Any], Callable[[], Any]]
 
 
-class Waiting(Protocol):
-    """A caller that waits for pixels."""
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A caller that waits for pixels.
 
-    def check(self) -> None:
-        """Raise what ends the wait, if it is to end."""
+    ``check`` raises what ends the wait, if it is to end; ``stalled`` is called once
+    nothing came for SLOW_S.
+    """
 
-    def stalled(self) -> None:
-        """Take note that nothing came for SLOW_S."""
+    check: Callable[[], None]
+    stalled: Callable[[], None]
 
 
 #: what waits for the pixels read in this context; None: it waits to the end

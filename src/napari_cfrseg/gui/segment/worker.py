@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeAlias
 from superqt.utils import ensure_main_thread
 
 from napari_cfrseg.errors import CfrSegError, JobCancelled
-from napari_cfrseg.gui.segment.lazy_pixels import WAITING
+from napari_cfrseg.gui.segment.lazy_pixels import WAITING, Waiting
 
 Report = Callable[[Any], None]
 
@@ -133,7 +133,8 @@ class Worker:
                 self._answer(job.reported, value)
 
         self._running, self._thread = job, threading.current_thread()
-        waiting = WAITING.set(_Waiting(job, partial(self._answer, job.waits, job)))
+        stalled = partial(self._answer, job.waits, job)
+        waiting = WAITING.set(Waiting(job.check, stalled))
         try:
             job.check()
             result = job.work(report)
@@ -169,17 +170,6 @@ def _trim_memory() -> None:
     """
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A job that waits for lazy pixels."""
-
-    job: Job
-    stalled: Callable[[], None]
-
-    def check(self) -> None:
-        self.job.check()
 
 
 def _ended(error: BaseException) -> CfrSegError:
