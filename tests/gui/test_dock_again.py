@@ -112,6 +112,16 @@ def test_what_was_painted_meanwhile_belongs_to_it(window):
     assert not window.labels.data[100:110, 20:30].any()
 
 
+def test_once_it_is_closed_a_polygon_adds_to_its_label_as_everywhere(window):
+    two_objects(window)
+    labels, area = window.labels, window.area(1)
+    close(window)
+    labels.mode = "polygon"
+    labels.paint_polygon([(100, 10), (100, 30), (120, 30), (120, 10)], 1)
+    assert np.count_nonzero(labels.data[40:80, 40:80] == 1) == area
+    assert np.count_nonzero(labels.data == 1) > area
+
+
 def test_points_dragged_meanwhile_move_their_clicks(window, said):
     done = two_objects(window)
     points, labels = window.points, window.labels

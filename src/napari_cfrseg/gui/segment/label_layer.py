@@ -131,9 +131,13 @@ class LabelLayer:
             (layer.events.selected_label, self._on_selected),
             layer=layer,
         )
-        self.close = self._listener.close
         self._polygon, layer.paint_polygon = layer.paint_polygon, self._paint_polygon
         self._set_colours({})
+
+    def close(self) -> None:
+        """Listen no more, and leave the layer to napari's own tools."""
+        self._listener.close()
+        vars(self.layer).pop("paint_polygon", None)
 
     def paste(self, patches: Iterable[LabelRuns]) -> None:
         """Write patches, in order, as one step of the layer's own history."""

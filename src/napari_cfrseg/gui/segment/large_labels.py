@@ -79,14 +79,14 @@ class LargeLabelLayer(LabelLayer):
         for tool in _TOOLS:
             setattr(self.layer, tool, partial(self._edit, tool))
         self._follow_view()
-        self.close = self._close
 
-    def _close(self) -> None:
-        self._listener.close()
+    def close(self) -> None:
+        """Listen no more; the layer cannot be painted on any more."""
+        super().close()
         self._followed.close()
         self.layer.editable = False
         for tool in _TOOLS:
-            delattr(self.layer, tool)
+            vars(self.layer).pop(tool, None)
 
     def restore(self, labels: Mapping[Plane, AnyLabels]) -> None:
         """Make planes show exactly the given labels."""
