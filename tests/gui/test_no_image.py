@@ -70,6 +70,19 @@ def test_a_removed_layer_of_ours_comes_back_with_what_was_done(window, said, rem
     assert window.labels.data[SECOND] == 2
 
 
+def test_what_was_done_does_not_come_back_on_other_pixels(window, said):
+    window.click(*FIRST)
+    window.viewer.layers.remove(window.labels)
+    window.qtbot.wait(50)
+    window.image.data = 255 - window.image.data
+    window.dock.status.remedy.click()
+    window.until(lambda: window.dock.controller is not None)
+    window.until(lambda: not window.view.loading)
+    window.settle()
+    assert not window.view.objects
+    assert "was not made on the pixels of “cells”" in said[-1]
+
+
 def test_clicks_before_an_image_is_open_say_so(make_napari_viewer, qtbot, npe2pm, said):
     from gui_window import DOCK, PLUGIN
     from npe2 import PluginManifest

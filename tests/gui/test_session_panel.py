@@ -340,6 +340,30 @@ def test_labels_are_imported_from_a_file(
     assert np.array_equal(desk.labels, made)
 
 
+def test_of_coco_s_images_the_open_one_is_imported(
+    desk: Desk, tmp_path: Path, monkeypatch
+) -> None:
+    path = tmp_path / "instances.json"
+    squares = {"a.png": [12, 10, 30, 10, 30, 30, 12, 30], "b.png": [1, 1, 5, 1, 5, 5]}
+    whole = {
+        "images": [{"id": i, "file_name": n} for i, n in enumerate(squares)],
+        "annotations": [
+            {"image_id": i, "segmentation": [square]}
+            for i, square in enumerate(squares.values())
+        ],
+    }
+    path.write_text(json.dumps(whole))
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(path), ""))
+    for name, said in (("c", "(a.png, b.png, …)"), ("a", "1 object imported")):
+        desk.controller.image.layer.name = name
+        desk.panel.fill_import_menu()
+        choose(desk.panel.import_menu, "Objects of another program")
+        assert said in desk.said[-1][1]
+    made = np.zeros(SHAPE, bool)
+    made[10:30, 12:30] = True
+    assert np.array_equal(desk.labels > 0, made)
+
+
 def test_outlines_are_imported_with_names_and_classes_in_one_step(
     desk: Desk, tmp_path: Path, monkeypatch
 ) -> None:

@@ -10,7 +10,7 @@ import weakref
 import numpy as np
 import pytest
 from closed_form import FloodNetwork
-from gui_window import DOCK, PLUGIN, flood_window, squares
+from gui_window import DOCK, PLUGIN, flood, flood_window, squares
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import (
@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
 
 from napari_cfrseg.annotation.events import OverlapRule
 from napari_cfrseg.engine.segmenter import Segmenter
+from napari_cfrseg.gui.segment import dock as dock_module
 from napari_cfrseg.gui.segment.click_layer import COLOURS
 from napari_cfrseg.gui.segment.layers import to_rgba
 from napari_cfrseg.gui.segment.worker import Job
@@ -275,6 +276,31 @@ def test_esc_while_another_model_loads_keeps_the_one_in_use(window):
     controller.load_model(load, "other")
     window.until(lambda: not window.view.loading)
     assert controller.annotator.model == "other"
+
+
+def test_the_first_model_s_loading_can_be_given_up_and_begun_again(window, monkeypatch):
+    dock, _ = window.viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+    dock.title.close_button.click()
+    gate = threading.Event()
+    slow = (lambda _: gate.wait(300) and flood(), None)
+    monkeypatch.setattr(dock_module.ClickDock.__init__, "__defaults__", slow)
+    _, window.dock = window.viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+    window.until(lambda: window.dock.controller is not None)
+    cancel, remedy = window.dock.status.cancel, window.dock.status.remedy
+    window.until(cancel.isEnabled)
+    cancel.click()
+    gate.set()
+    window.until(lambda: not window.view.loading)
+    assert window.view.status == "No model is loaded."
+    assert not cancel.isEnabled()
+    assert remedy.text() == "Load the model"
+    window.click(*FIRST)
+    assert "no model is loaded" in window.view.status
+    remedy.click()
+    window.until(lambda: not window.view.loading)
+    assert remedy.isHidden()
+    window.click(*FIRST)
+    assert window.area(1) == 1600
 
 
 def test_markers_keep_the_colour_of_their_sign_when_selected(window):

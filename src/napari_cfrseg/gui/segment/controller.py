@@ -25,6 +25,7 @@ from napari_cfrseg.gui.segment.click_layer import (
     make_points,
 )
 from napari_cfrseg.gui.segment.click_steps import ClickSteps, ObjectEdits
+from napari_cfrseg.gui.segment.dock_view import Remedy
 from napari_cfrseg.gui.segment.event_queue import Step
 from napari_cfrseg.gui.segment.label_layer import LabelLayer, make_labels
 from napari_cfrseg.gui.segment.large_labels import LargeLabelLayer
@@ -105,6 +106,7 @@ class Controller(Workspace):
             notify,
         )
         self.first_click_s = 0.0
+        self._load_again: Callable[[], None] | None = None
         self.show_keys: Callable[[], None] = lambda: None
         self.show_band: Callable[[CanvasPlace, CanvasPlace], None] = lambda *_: None
         self.hold, self.go_on = self.queue.hold, self.queue.go_on
@@ -288,13 +290,22 @@ class Controller(Workspace):
             before = self.annotator.model
             text = f"{before} stays in use." if before else "No model is loaded."
             self.show(loading=False, model=before, status=text)
+            self._load_again = lambda: self.load_model(load, model)
             self.warn(error)
 
         doing = "Loading the model …"
+        self._load_again = None
         self.show(loading=True, model=model, status=doing)
         job = self.queue.load_model(load, model, self.current_plane, done, failed)
-        if self.annotator.model:  # else there is none to go on with
-            self.begin_long(job, doing)
+        self.begin_long(job, doing)
+
+    def warn(self, error: Failure) -> None:
+        """Say why something failed; where no model is loaded, offer to load it."""
+        try:
+            super().warn(error)
+        finally:
+            if self._load_again is not None and not self.annotator.model:
+                self.show(remedy=Remedy("Load the model", self._load_again))
 
     def restore(
         self,

@@ -14,6 +14,7 @@ from napari_cfrseg.gui.dock_widget import images_of, notify
 from napari_cfrseg.gui.segment.click_layer import DRAG_PX, is_edited, moved_px
 from napari_cfrseg.gui.segment.dock_view import DockView, Remedy
 from napari_cfrseg.gui.segment.layers import Listener
+from napari_cfrseg.gui.session.layer_references import is_of
 from napari_cfrseg.gui.session.session_panel import SessionPanel
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ class NoImage:
             self._choose(image)
             keeper = self._sessions.keeper
             if session and is_kept and keeper and not keeper.has_events:
-                keeper.reopen(session)
+                pixels = keeper.controller.image
+                if not isinstance(pixels.data, np.ndarray) or is_of(session, pixels):
+                    keeper.reopen(session)
 
         def go_on() -> None:
             images = images_of(self._viewer)

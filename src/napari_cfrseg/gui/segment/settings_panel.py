@@ -244,9 +244,8 @@ class StatusPanel(QWidget):  # type: ignore[misc]  # qtpy is untyped
         self.remedy.setVisible(view.remedy is not None)
         self.remedy.setText("" if view.remedy is None else view.remedy.text)
         done, total = view.progress
-        loads_another = view.loading and bool(view.device)
         busy = view.pending + total > 0 or view.suggestions.running
-        self.cancel.setEnabled(busy or loads_another)
+        self.cancel.setEnabled(busy or view.loading)
         self.bar.setVisible(total > 0)
         self.bar.setMaximum(max(total, 1))
         self.bar.setValue(done)
