@@ -378,10 +378,12 @@ def _without_hidden(
     Such lie under the session's objects, as far as its file says, or under labels of
     the layers before them; where objects take pixels, of those after them.
     """
+    if not found:
+        return []
     rules = [e.rule for e in content.events if isinstance(e, ev.OverlapChanged)]
     keeps = (content.settings.rule, *rules)[-1] is ev.OverlapRule.KEEP
     snapshot, events = content.snapshot, len(content.events)
-    held = np.zeros(found[0].shape if found else (), bool)
+    held = np.zeros(found[0].shape, bool)
     if keeps and snapshot is not None and snapshot.events == events:
         for runs in snapshot.labels:
             held[runs.plane][runs.indices()] = True
