@@ -1,4 +1,4 @@
-"""What a person does while the worker is busy counts, too, in a real window."""
+"""A real window: what is done while the worker is busy counts, too."""
 
 from __future__ import annotations
 

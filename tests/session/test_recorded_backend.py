@@ -72,7 +72,7 @@ def test_a_session_s_threads_are_not_the_next_one_s(random_model: Path) -> None:
 
 
 def test_nothing_half_written_stays(tmp_path: Path) -> None:
-    """Whatever process of a replay was killed, while it wrote whichever result."""
+    """A replay may be killed at any result: the next one removes what it left."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     exports = (".measurements.csv", ".geojson", ".coco.json")
