@@ -54,9 +54,7 @@ def train_base(options: argparse.Namespace) -> Path:
     if path.exists():
         return path
     options.out.mkdir(parents=True, exist_ok=True)
-    samples = [
-        s for s in read_side(options.packs, "train") if s.dataset not in LEFT_OUT
-    ]
+    samples = read_side(options.packs, "train", LEFT_OUT)
     torch.manual_seed(options.seed)
     network = CfrNet()
     config = TrainConfig(
